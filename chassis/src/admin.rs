@@ -1,0 +1,77 @@
+//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/config`, and what a service adds.
+//!
+//! It answers from the first moment of a process to its last, draining included.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+
+use crate::readiness::Readiness;
+
+type Describe = dyn Fn() -> serde_json::Value + Send + Sync;
+
+/// What the admin listener shows.
+#[derive(Clone)]
+pub struct Admin {
+    readiness: Readiness,
+    registry: Arc<Registry>,
+    config: Arc<Describe>,
+}
+
+impl Admin {
+    /// `config` renders the answer of `/config`: version, hash, load time and last error of what
+    /// is in force, never a secret.
+    pub fn new(
+        readiness: Readiness,
+        registry: Arc<Registry>,
+        config: impl Fn() -> serde_json::Value + Send + Sync + 'static,
+    ) -> Self {
+        Self { readiness, registry, config: Arc::new(config) }
+    }
+
+    /// Serves these pages and those of `extra` until the future is dropped.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn serve(self, listener: TcpListener, extra: Router) -> std::io::Result<()> {
+        let routes = Router::new()
+            .route("/livez", get(|| async { "ok\n" }))
+            .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics))
+            .route("/config", get(config))
+            .with_state(self)
+            .merge(extra);
+        axum::serve(listener, routes).await
+    }
+}
+
+async fn readyz(State(admin): State<Admin>) -> Response {
+    let blockers = admin.readiness.blockers();
+    if blockers.is_empty() {
+        "ready\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", blockers.join("\n"))).into_response()
+    }
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, &admin.registry) {
+        Ok(()) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, kind)], text).into_response()
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+async fn config(State(admin): State<Admin>) -> Response {
+    let text = format!("{:#}\n", (admin.config)());
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}

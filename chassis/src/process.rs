@@ -1,0 +1,70 @@
+//! The life of a service process, from its arguments to its exit code.
+//!
+//! Exit codes: 0 for an orderly end, 64 for settings that cannot work (`EX_USAGE` of
+//! sysexits.h), 1 for anything else that stopped it.
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::config::ConfigError;
+use crate::drain::{DrainTimes, Shutdown, drain_on_signal};
+use crate::readiness::Readiness;
+
+/// The exit code for bad flags, environment or configuration.
+pub const EXIT_USAGE: u8 = 64;
+
+/// A setting that cannot work, with the sentence that says which and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+/// Parses the command line, or ends the process: 0 after `--help`, 64 for bad flags.
+pub fn parse_args<T: Parser>() -> Result<T, ExitCode> {
+    T::try_parse().map_err(|error| {
+        // Nothing can be done when the message cannot be printed.
+        let _ = error.print();
+        if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS }
+    })
+}
+
+/// Turns the end of `main` into an exit code, printing an error with its causes on one line.
+#[allow(clippy::print_stderr)]
+pub fn exit(program: &str, result: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    eprintln!("{program}: {error:#}");
+    let usage = error.chain().any(|cause| cause.is::<UsageError>() || cause.is::<ConfigError>());
+    ExitCode::from(if usage { EXIT_USAGE } else { 1 })
+}
+
+/// Runs `service` until a signal drains it or it ends by itself, then waits for it up to the
+/// drain timeout.
+///
+/// # Errors
+/// The service's own error, or that it did not end in time.
+pub async fn run_until_drained<F>(
+    service: F,
+    readiness: Readiness,
+    shutdown: Shutdown,
+    times: DrainTimes,
+) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    tokio::pin!(service);
+    tokio::select! {
+        ended = &mut service => return ended,
+        signalled = drain_on_signal(&readiness, &shutdown, times) => signalled?,
+    }
+    match tokio::time::timeout(times.timeout, service).await {
+        Ok(ended) => {
+            tracing::info!("drained");
+            ended
+        }
+        Err(_) => anyhow::bail!(
+            "work was still open {} s after the listeners closed",
+            times.timeout.as_secs_f64()
+        ),
+    }
+}

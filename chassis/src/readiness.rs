@@ -1,0 +1,152 @@
+//! Readiness: ready when every latch has been dropped and the process is not draining.
+//!
+//! A start-up step takes a [`Latch`] before it begins and drops it when it is through. What can
+//! come and go later (a configuration, a broker) is a [`Condition`] that is set and cleared.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+/// The shared answer to "should traffic come here?".
+#[derive(Clone)]
+pub struct Readiness {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    blockers: Mutex<BTreeMap<u64, String>>,
+    next_id: Mutex<u64>,
+    ready: watch::Sender<bool>,
+}
+
+/// Holds readiness back until it is dropped.
+pub struct Latch {
+    id: u64,
+    readiness: Readiness,
+}
+
+/// A named condition of readiness that can be met and lost any number of times.
+pub struct Condition {
+    name: &'static str,
+    readiness: Readiness,
+    latch: Mutex<Option<(String, Latch)>>,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Readiness {
+    /// A readiness with nothing in its way.
+    pub fn new() -> Self {
+        let inner = Inner {
+            blockers: Mutex::new(BTreeMap::new()),
+            next_id: Mutex::new(0),
+            ready: watch::Sender::new(true),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Holds readiness back, for the reason given, until the latch is dropped.
+    pub fn latch(&self, reason: impl Into<String>) -> Latch {
+        let id = {
+            let mut next = self.inner.next_id.lock().unwrap_or_else(PoisonError::into_inner);
+            *next += 1;
+            *next
+        };
+        self.update(|blockers| {
+            blockers.insert(id, reason.into());
+        });
+        Latch { id, readiness: self.clone() }
+    }
+
+    /// A condition that starts out unmet, with `reason` as what is missing.
+    pub fn condition(&self, name: &'static str, reason: impl Into<String>) -> Condition {
+        let condition = Condition { name, readiness: self.clone(), latch: Mutex::new(None) };
+        condition.lost(reason);
+        condition
+    }
+
+    /// What stands in the way, oldest first; empty means ready.
+    pub fn blockers(&self) -> Vec<String> {
+        let blockers = self.inner.blockers.lock().unwrap_or_else(PoisonError::into_inner);
+        blockers.values().cloned().collect()
+    }
+
+    /// Whether nothing stands in the way.
+    pub fn is_ready(&self) -> bool {
+        *self.inner.ready.borrow()
+    }
+
+    /// Follows readiness as it changes.
+    pub fn subscribe(&self) -> watch::Receiver<bool> {
+        self.inner.ready.subscribe()
+    }
+
+    fn update(&self, change: impl FnOnce(&mut BTreeMap<u64, String>)) {
+        let mut blockers = self.inner.blockers.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut blockers);
+        let ready = blockers.is_empty();
+        self.inner.ready.send_if_modified(|was| std::mem::replace(was, ready) != ready);
+    }
+}
+
+impl Drop for Latch {
+    fn drop(&mut self) {
+        self.readiness.update(|blockers| {
+            blockers.remove(&self.id);
+        });
+    }
+}
+
+impl Condition {
+    /// The condition holds.
+    pub fn met(&self) {
+        let mut latch = self.latch.lock().unwrap_or_else(PoisonError::into_inner);
+        *latch = None;
+    }
+
+    /// The condition does not hold, because of `reason`.
+    pub fn lost(&self, reason: impl Into<String>) {
+        let reason = reason.into();
+        let mut latch = self.latch.lock().unwrap_or_else(PoisonError::into_inner);
+        if latch.as_ref().is_none_or(|(was, _)| *was != reason) {
+            // The new latch is taken before the old one goes, so readiness does not flicker.
+            let new = self.readiness.latch(format!("{}: {reason}", self.name));
+            *latch = Some((reason, new));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_when_every_latch_is_gone() {
+        let readiness = Readiness::new();
+        assert!(readiness.is_ready());
+        let first = readiness.latch("first");
+        let second = readiness.latch("second");
+        assert_eq!(readiness.blockers(), ["first", "second"]);
+        drop(first);
+        assert!(!readiness.is_ready());
+        drop(second);
+        assert!(readiness.is_ready());
+    }
+
+    #[test]
+    fn a_condition_comes_and_goes() {
+        let readiness = Readiness::new();
+        let config = readiness.condition("config", "none loaded");
+        assert_eq!(readiness.blockers(), ["config: none loaded"]);
+        config.met();
+        assert!(readiness.is_ready());
+        config.lost("gone");
+        config.lost("gone");
+        assert_eq!(readiness.blockers(), ["config: gone"]);
+    }
+}

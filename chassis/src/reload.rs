@@ -1,0 +1,225 @@
+//! Following files that change while the process runs.
+//!
+//! Files are polled, not watched by inotify: one mechanism covers an edit in place, a rename over
+//! the file, the `..data` link swap of a Kubernetes ConfigMap, deletion and re-creation, on every
+//! file system. A change is handed on once the files have been still for one period, so that a
+//! file half written is not read.
+//!
+//! ```text
+//! poll   │ a │ a │ b │ c │ c │ c │        fingerprints of all files
+//! hand on│ a │   │   │   │ c │   │        c was still for one period
+//! ```
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+/// How often files are looked at. A change is in force within three periods.
+pub const PERIOD: Duration = Duration::from_millis(250);
+
+/// Which files are followed.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// One file, whether it exists or not.
+    File(PathBuf),
+    /// All regular files of a directory (links are followed), not of its sub-directories.
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Whether names that begin with a dot are left out.
+        ignore_dotfiles: bool,
+    },
+}
+
+/// The contents of the followed files at one moment; a file that cannot be read is its error.
+pub type Snapshot = BTreeMap<PathBuf, Result<Vec<u8>, String>>;
+
+type Fingerprint = BTreeMap<PathBuf, (u64, u64, u64, i64, i64, i64, i64)>;
+
+impl Source {
+    /// Reads all files now.
+    pub fn read(&self) -> Snapshot {
+        let mut snapshot = Snapshot::new();
+        for path in self.paths() {
+            let contents = std::fs::read(&path).map_err(|error| format!("cannot be read: {error}"));
+            snapshot.insert(path, contents);
+        }
+        snapshot
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        match self {
+            Source::File(path) => vec![path.clone()],
+            Source::Directory { path, ignore_dotfiles } => directory_files(path, *ignore_dotfiles),
+        }
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        let of = |path: &Path| {
+            std::fs::metadata(path).map_or((0, 0, 0, 0, 0, 0, 0), |m| {
+                let (mtime, ctime) = ((m.mtime(), m.mtime_nsec()), (m.ctime(), m.ctime_nsec()));
+                (m.dev(), m.ino(), m.len(), mtime.0, mtime.1, ctime.0, ctime.1)
+            })
+        };
+        self.paths().into_iter().map(|path| (path.clone(), of(&path))).collect()
+    }
+}
+
+fn directory_files(directory: &Path, ignore_dotfiles: bool) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    let mut paths: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            let dot =
+                path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+            !(dot && ignore_dotfiles) && path.is_file()
+        })
+        .collect();
+    paths.sort();
+    paths
+}
+
+/// Calls `apply` with every new state of the files, but not with the state they have when the
+/// future is first polled: load that with [`Source::read`] before. Never ends.
+pub async fn follow(source: Source, period: Duration, mut apply: impl FnMut(Snapshot)) {
+    let mut applied = source.fingerprint();
+    // Whatever changed between the caller's own read and now is told apart by contents.
+    let mut contents = hash(&source.read());
+    let mut seen = applied.clone();
+    loop {
+        tokio::time::sleep(period).await;
+        let now = source.fingerprint();
+        let still = now == seen;
+        seen = now;
+        if still && seen != applied {
+            applied = seen.clone();
+            let snapshot = source.read();
+            let hash = hash(&snapshot);
+            if hash != contents {
+                contents = hash;
+                apply(snapshot);
+            }
+        }
+    }
+}
+
+/// A short hash of what is in force, for `/config`, metrics and comparing replicas.
+pub fn hash(snapshot: &Snapshot) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    snapshot.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// What `/config` tells of something reloadable.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ReloadStatus {
+    /// Counts the versions in force since the start; 0 before the first.
+    pub version: u64,
+    /// Hash of the files in force, hexadecimal.
+    pub hash: String,
+    /// When the version came into force, seconds since 1970.
+    pub loaded_at_seconds: u64,
+    /// What was wrong with the newest files, if they are not in force.
+    pub last_error: Option<String>,
+    /// When that was found, seconds since 1970.
+    pub last_error_at_seconds: Option<u64>,
+}
+
+impl ReloadStatus {
+    /// The files with this hash are in force from now on.
+    pub fn loaded(&mut self, hash: u64) {
+        self.version += 1;
+        self.hash = format!("{hash:016x}");
+        self.loaded_at_seconds = seconds_since_epoch();
+        self.last_error = None;
+        self.last_error_at_seconds = None;
+    }
+
+    /// The newest files were refused.
+    pub fn refused(&mut self, error: impl Into<String>) {
+        self.last_error = Some(error.into());
+        self.last_error_at_seconds = Some(seconds_since_epoch());
+    }
+}
+
+fn seconds_since_epoch() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    const FAST: Duration = Duration::from_millis(10);
+
+    fn following(source: Source) -> mpsc::UnboundedReceiver<Vec<String>> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        tokio::spawn(follow(source, FAST, move |snapshot| {
+            let text = |file: Result<Vec<u8>, String>| match file {
+                Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+                Err(_) => "<gone>".to_owned(),
+            };
+            let _ = sender.send(snapshot.into_values().map(text).collect());
+        }));
+        receiver
+    }
+
+    /// Polls until the follower has begun, by changing nothing for a few periods.
+    async fn settled() {
+        tokio::time::sleep(FAST * 5).await;
+    }
+
+    #[tokio::test]
+    async fn every_way_of_changing_a_file_is_seen() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("limits.yaml");
+        fs::write(&path, "one").expect("written");
+        let mut changes = following(Source::File(path.clone()));
+        settled().await;
+
+        fs::write(&path, "two").expect("edited in place");
+        assert_eq!(changes.recv().await, Some(vec!["two".to_owned()]));
+
+        fs::write(dir.path().join("new"), "three").expect("written");
+        fs::rename(dir.path().join("new"), &path).expect("renamed over");
+        assert_eq!(changes.recv().await, Some(vec!["three".to_owned()]));
+
+        fs::remove_file(&path).expect("deleted");
+        assert_eq!(changes.recv().await, Some(vec!["<gone>".to_owned()]));
+
+        fs::write(&path, "four").expect("created again");
+        assert_eq!(changes.recv().await, Some(vec!["four".to_owned()]));
+    }
+
+    #[tokio::test]
+    async fn a_configmap_swap_is_one_change() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let mount = |version: &str, text: &str| {
+            let data = dir.path().join(format!("..{version}"));
+            fs::create_dir(&data).expect("created");
+            fs::write(data.join("a.yaml"), format!("a{text}")).expect("written");
+            fs::write(data.join("b.yaml"), format!("b{text}")).expect("written");
+            symlink(&data, dir.path().join("..new")).expect("linked");
+            fs::rename(dir.path().join("..new"), dir.path().join("..data")).expect("swapped");
+        };
+        mount("2026_1", "1");
+        for name in ["a.yaml", "b.yaml"] {
+            symlink(format!("..data/{name}"), dir.path().join(name)).expect("linked");
+        }
+        let source = Source::Directory { path: dir.path().to_owned(), ignore_dotfiles: true };
+        let mut changes = following(source);
+        settled().await;
+        mount("2026_2", "2");
+        assert_eq!(changes.recv().await, Some(vec!["a2".to_owned(), "b2".to_owned()]));
+        assert!(changes.try_recv().is_err());
+    }
+}

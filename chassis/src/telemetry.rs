@@ -1,0 +1,123 @@
+//! Logs and traces of our own: JSON lines on stdout, and OTLP spans joined to the caller's
+//! `traceparent` when a collector is configured.
+//!
+//! Spans are exported only where the caller sampled: Envoy decides, not we.
+
+use std::collections::HashMap;
+
+use opentelemetry::propagation::{Extractor, TextMapPropagator};
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::process::UsageError;
+
+/// What is logged and where spans go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TelemetryConfig {
+    /// `info`, or per module as in `info,h2=warn`.
+    pub log_level: String,
+    /// The collector's gRPC endpoint, as `http://127.0.0.1:4317`; none means no spans.
+    pub otlp_endpoint: Option<String>,
+}
+
+impl Default for TelemetryConfig {
+    fn default() -> Self {
+        Self { log_level: "info".to_owned(), otlp_endpoint: None }
+    }
+}
+
+/// Keeps telemetry going; call [`Telemetry::flush`] at the end of `main`.
+pub struct Telemetry {
+    provider: Option<SdkTracerProvider>,
+}
+
+/// Installs logging and tracing for the process. Must run inside a tokio runtime.
+///
+/// # Errors
+/// For a log level or an endpoint that cannot work.
+pub fn init(service: &'static str, config: &TelemetryConfig) -> Result<Telemetry, UsageError> {
+    let level: Targets = config
+        .log_level
+        .parse()
+        .map_err(|error| UsageError(format!("log level '{}': {error}", config.log_level)))?;
+    let logs = tracing_subscriber::fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_span_list(false)
+        .with_filter(level);
+    let provider = match &config.otlp_endpoint {
+        Some(endpoint) => Some(provider(service, endpoint)?),
+        None => None,
+    };
+    let spans = provider.as_ref().map(|provider| {
+        let ours = Targets::new()
+            .with_target("ratelimit_svc", tracing::Level::INFO)
+            .with_target("ext_authz", tracing::Level::INFO)
+            .with_target("ingest_filter", tracing::Level::INFO);
+        tracing_opentelemetry::layer().with_tracer(provider.tracer(service)).with_filter(ours)
+    });
+    tracing_subscriber::registry().with(spans).with(logs).init();
+    Ok(Telemetry { provider })
+}
+
+fn provider(service: &'static str, endpoint: &str) -> Result<SdkTracerProvider, UsageError> {
+    let exporter = SpanExporter::builder()
+        .with_tonic()
+        .with_endpoint(endpoint)
+        .build()
+        .map_err(|error| UsageError(format!("OTLP endpoint '{endpoint}': {error}")))?;
+    Ok(SdkTracerProvider::builder()
+        .with_resource(Resource::builder().with_service_name(service).build())
+        .with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOff)))
+        .with_batch_exporter(exporter)
+        .build())
+}
+
+impl Telemetry {
+    /// Sends what spans are left. Blocks for a moment, so call it outside the runtime's tasks.
+    pub fn flush(self) {
+        if let Some(provider) = self.provider {
+            // A collector that is gone must not keep the process from ending.
+            let _ = provider.shutdown();
+        }
+    }
+}
+
+/// Makes `span` a child of the W3C trace context that came with the request.
+pub fn continue_trace(span: &Span, traceparent: Option<&str>) {
+    if let Some(traceparent) = traceparent {
+        let context = TraceContextPropagator::new().extract(&Carrier(traceparent));
+        // Refused only when the span is disabled, and then there is nothing to join.
+        let _ = span.set_parent(context);
+    }
+}
+
+/// The trace context to hand on from inside `span`: the span's own, or what came in where no
+/// spans are recorded.
+pub fn traceparent(span: &Span, incoming: Option<&str>) -> Option<String> {
+    let mut carrier = HashMap::new();
+    TraceContextPropagator::new().inject_context(&span.context(), &mut carrier);
+    carrier.remove("traceparent").or_else(|| incoming.map(str::to_owned))
+}
+
+struct Carrier<'a>(&'a str);
+
+impl Extractor for Carrier<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        (key == "traceparent").then_some(self.0)
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        vec!["traceparent"]
+    }
+}

@@ -1,0 +1,29 @@
+//! The configuration file of ingest-filter, one for both roles.
+
+use chassis::config::DurationText;
+use serde::Deserialize;
+
+use crate::gateway::config::RawGateway;
+use crate::journal::config::RawJournal;
+use crate::writer::config::RawWriter;
+
+/// The file as written by the user. A role needs its own section and `journal`; the section of
+/// the other role may be there too, so that one file serves both.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawConfig {
+    /// `info`, or per module as in `info,h2=warn`.
+    pub log_level: Option<String>,
+    /// gRPC endpoint of an OpenTelemetry collector for spans of our own.
+    pub otlp_endpoint: Option<String>,
+    /// From SIGTERM to the closing of the listeners.
+    pub drain_delay: Option<DurationText>,
+    /// From the closing of the listeners to the hard end.
+    pub drain_timeout: Option<DurationText>,
+    /// Where records are kept between gateway and writer.
+    pub journal: RawJournal,
+    /// Settings of `ingest-filter gateway`.
+    pub gateway: Option<RawGateway>,
+    /// Settings of `ingest-filter writer`.
+    pub writer: Option<RawWriter>,
+}

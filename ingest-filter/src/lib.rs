@@ -1,0 +1,16 @@
+//! The ingest path: a gateway that accepts telemetry and journals it, and a writer that carries it
+//! from the journal into InfluxDB.
+//!
+//! ```text
+//! HTTP, gRPC ─► gateway: decode ─► points ─► canonical line protocol ─► journal (disk | Kafka)
+//!                                                                           │
+//! InfluxDB | file ◄─ writer: batch, write, bisect what is refused ◄─────────┘
+//! ```
+//!
+//! The two roles run apart and meet only in the journal. [`record`] is what passes between them.
+
+pub mod config;
+pub mod gateway;
+pub mod journal;
+pub mod record;
+pub mod writer;

@@ -1,0 +1,3 @@
+//! The writer role.
+
+pub mod config;
