@@ -1,0 +1,35 @@
+# Tidegate: `make run` starts the whole edge, `make test` tests everything.
+
+INSTALL := tests/parts/install.sh
+.PHONY: run run-full test parts lint help
+
+help:
+	@echo 'make run       the edge on embedded parts (memory, disk, file)'
+	@echo 'make run-full  the edge on Redis, Apache Kafka and InfluxDB'
+	@echo 'make test      all tests, on the real parts, which it installs where missing'
+	@echo 'make lint      format, clippy and cargo deny'
+
+run:
+	@$(INSTALL) toolchain envoy
+	@echo 'building in release mode (some minutes the first time)'
+	@cargo build --release --locked --workspace --bins --quiet
+	@exec $${CARGO_TARGET_DIR:-target}/release/tidegate-edge
+
+run-full:
+	@$(INSTALL) toolchain envoy redis influxdb kafka
+	@echo 'building in release mode (some minutes the first time)'
+	@cargo build --release --locked --workspace --bins --quiet
+	@exec $${CARGO_TARGET_DIR:-target}/release/tidegate-edge --full
+
+parts:
+	@$(INSTALL) toolchain envoy redis influxdb kafka
+
+test: parts
+	@echo 'building (some minutes the first time)'
+	@cargo build --locked --workspace --bins --quiet
+	@cargo test --locked --workspace
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo deny --locked check bans licenses sources

@@ -1,0 +1,32 @@
+//! Runs the whole edge on this machine, on embedded or on real parts.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tests::edge::Parts;
+
+/// Runs the whole Tidegate edge on this machine until Ctrl-C.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// Stand on Redis, Apache Kafka and InfluxDB instead of memory, disk and a file
+    #[arg(long)]
+    full: bool,
+    /// Port for clients; 8080 when free, else any
+    #[arg(long, env = "EDGE_PORT")]
+    port: Option<u16>,
+}
+
+fn main() -> ExitCode {
+    let args: Args = match chassis::process::parse_args() {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    let parts = if args.full { Parts::Real } else { Parts::Embedded };
+    let runtime = tokio::runtime::Runtime::new();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(tests::run::run(parts, args.port)),
+        Err(error) => Err(error.into()),
+    };
+    chassis::process::exit("tidegate-edge", result)
+}

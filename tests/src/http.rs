@@ -1,0 +1,96 @@
+//! A small HTTP client for trying things: one request, one whole answer.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Reply {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Reply {
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// A header's first value as text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+/// A client with a connection pool of its own.
+#[derive(Clone)]
+pub struct Http {
+    client: Client<HttpConnector, Full<Bytes>>,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Http {
+    /// An HTTP/1.1 client.
+    pub fn new() -> Self {
+        Self { client: Client::builder(TokioExecutor::new()).build_http() }
+    }
+
+    /// Sends a request and reads the whole answer.
+    ///
+    /// # Errors
+    /// When no answer arrives within 30 seconds.
+    pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Reply> {
+        let uri = request.uri().clone();
+        let exchange = async {
+            let response = self.client.request(request).await?;
+            let (parts, body) = response.into_parts();
+            let body = body.collect().await?.to_bytes();
+            anyhow::Ok(Reply { status: parts.status, headers: parts.headers, body })
+        };
+        tokio::time::timeout(Duration::from_secs(30), exchange)
+            .await
+            .context("no answer in 30 s")?
+            .with_context(|| format!("{uri}"))
+    }
+
+    /// GETs a URL.
+    ///
+    /// # Errors
+    /// As [`Http::send`].
+    pub async fn get(&self, url: &str) -> Result<Reply> {
+        self.send(Request::get(url).body(Full::default())?).await
+    }
+
+    /// POSTs a body with headers.
+    ///
+    /// # Errors
+    /// As [`Http::send`].
+    pub async fn post(
+        &self,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Result<Reply> {
+        let mut request = Request::post(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(Full::new(body.into()))?).await
+    }
+}

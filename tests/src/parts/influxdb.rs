@@ -1,0 +1,72 @@
+//! A real InfluxDB 1.x, with a database and the means to ask it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::on_path;
+use crate::child::Child;
+use crate::http::Http;
+use crate::ports::free_address;
+use crate::wait::{DEADLINE, wait_for};
+
+/// A running InfluxDB.
+pub struct InfluxDb {
+    /// The process.
+    pub child: Child,
+    /// Where its HTTP API listens.
+    pub address: SocketAddr,
+}
+
+impl InfluxDb {
+    /// Starts one with its data below `dir`, and waits until it answers.
+    ///
+    /// # Errors
+    /// When `influxd` is missing or does not come up.
+    pub async fn start(dir: &Path, address: SocketAddr) -> Result<Self> {
+        let program = on_path("influxd", "influxdb")?;
+        std::fs::create_dir_all(dir)?;
+        let config = dir.join("influxdb.conf");
+        std::fs::write(&config, settings(dir, address, free_address()?))?;
+        let mut command = Command::new(program);
+        command.arg("run").arg("-config").arg(&config).env("HOME", dir);
+        let mut child = Child::start("influxdb", dir, command)?;
+        let url = format!("http://{address}/ping");
+        let http = Http::new();
+        wait_for("InfluxDB to answer", DEADLINE, async || http.get(&url).await.ok())
+            .await
+            .or_else(|error| child.check_alive().and(Err(error)))?;
+        Ok(Self { child, address })
+    }
+
+    /// Runs one InfluxQL query and returns the rows of its first series, as JSON arrays.
+    ///
+    /// # Errors
+    /// When the database cannot be asked or refuses the query.
+    pub async fn rows(&self, database: &str, query: &str) -> Result<Vec<serde_json::Value>> {
+        let encode =
+            |text: &str| -> String { text.bytes().map(|byte| format!("%{byte:02X}")).collect() };
+        let url = format!("http://{}/query?db={database}&q={}", self.address, encode(query));
+        let reply = Http::new().get(&url).await?;
+        let answer: serde_json::Value = serde_json::from_slice(&reply.body)
+            .with_context(|| format!("InfluxDB answered {} {}", reply.status, reply.text()))?;
+        let result = &answer["results"][0];
+        if let Some(error) = result["error"].as_str().or(answer["error"].as_str()) {
+            bail!("InfluxDB refused '{query}': {error}");
+        }
+        Ok(result["series"][0]["values"].as_array().cloned().unwrap_or_default())
+    }
+}
+
+fn settings(dir: &Path, http: SocketAddr, rpc: SocketAddr) -> String {
+    let dir = dir.display();
+    format!(
+        "reporting-disabled = true\nbind-address = \"{rpc}\"\n\
+         [meta]\n  dir = \"{dir}/meta\"\n\
+         [data]\n  dir = \"{dir}/data\"\n  wal-dir = \"{dir}/wal\"\n\
+         [monitor]\n  store-enabled = false\n\
+         [http]\n  bind-address = \"{http}\"\n  log-enabled = false\n"
+    )
+}
