@@ -83,8 +83,7 @@ impl Server {
         let (health, follow_health) = grpc::health(&readiness, &[SERVICE_NAME]);
         let routes = Routes::new(service).add_service(health);
         let shown = Arc::clone(&keys);
-        let admin =
-            Admin::new(readiness, Arc::new(registry), move || describe(&config, &shown));
+        let admin = Admin::new(readiness, Arc::new(registry), move || describe(&config, &shown));
         tokio::select! {
             served = grpc::serve(grpc_listener, routes, shutdown) => served.context("gRPC listener"),
             ended = admin.serve(admin_listener, Router::new()) => {

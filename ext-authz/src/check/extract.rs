@@ -162,7 +162,9 @@ pub fn extract<'a>(request: &Request<'a>) -> Result<Credential<'a>, ExtractError
     }
 }
 
-fn header_fields<'r, 'a>(request: &'r Request<'a>) -> impl Iterator<Item = Field<'a>> + use<'r, 'a> {
+fn header_fields<'r, 'a>(
+    request: &'r Request<'a>,
+) -> impl Iterator<Item = Field<'a>> + use<'r, 'a> {
     request.headers.iter().filter_map(|&(name, value)| {
         let at = CREDENTIAL_HEADERS.iter().position(|known| name.eq_ignore_ascii_case(known))?;
         Some(if at == 0 { Field::Authorization(value) } else { Field::Plain(value) })

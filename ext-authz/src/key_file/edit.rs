@@ -139,12 +139,7 @@ fn proven(
     Err(error)
 }
 
-fn appended(
-    text: &str,
-    file: &KeyFile,
-    record: &KeyRecord,
-    comment: Option<&str>,
-) -> Vec<String> {
+fn appended(text: &str, file: &KeyFile, record: &KeyRecord, comment: Option<&str>) -> Vec<String> {
     let mut proposals = Vec::new();
     if let Some(last) = file.entries.last() {
         let line_at = offset(text, (last.id_at.0, 1)).unwrap_or(0);
@@ -196,10 +191,9 @@ fn revoked(text: &str, id_at: Position, revoked_at: Option<Position>, id: KeyId)
     // On lines of its own: a line below the id, in the column of the word `id`.
     let start = line_start(text, at);
     let indent: String = match text[start..at].rfind("id") {
-        Some(column) => text[start..start + column]
-            .chars()
-            .map(|c| if c == '-' { ' ' } else { c })
-            .collect(),
+        Some(column) => {
+            text[start..start + column].chars().map(|c| if c == '-' { ' ' } else { c }).collect()
+        }
         None => return proposals,
     };
     let next = start + line(text, start).len();

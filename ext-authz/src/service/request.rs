@@ -50,10 +50,8 @@ fn headers(http: &HttpRequest) -> Vec<(&str, &[u8])> {
                 (header.key.as_str(), value)
             })
             .collect(),
-        None => http
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_bytes()))
-            .collect(),
+        None => {
+            http.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect()
+        }
     }
 }

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 
 use proto::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use proto::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
-use proto::pb::envoy::r#type::v3::HttpStatus;
 use proto::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use proto::pb::envoy::service::auth::v3::{CheckResponse, DeniedHttpResponse, OkHttpResponse};
+use proto::pb::envoy::r#type::v3::HttpStatus;
 use proto::pb::google::protobuf::value::Kind;
 use proto::pb::google::protobuf::{Struct, Value};
 use proto::pb::google::rpc::Status;
@@ -54,8 +54,7 @@ pub fn respond_to_nothing(decision: &Decision<'_>, retry_after_seconds: u64) -> 
 }
 
 fn allow(key: &KeyRecord, cost: u64, profile: Profile) -> CheckResponse {
-    let scopes =
-        if key.scopes.is_empty() { NO_SCOPES.to_owned() } else { key.scopes.join(",") };
+    let scopes = if key.scopes.is_empty() { NO_SCOPES.to_owned() } else { key.scopes.join(",") };
     let key_id = key.id.as_str();
     let identity = [
         ("tenant", key.tenant.as_str()),

@@ -111,8 +111,7 @@ impl Running {
         let admin = server.admin_address().expect("bound");
         let shutdown = Shutdown::new();
         let task = tokio::spawn(server.run(shutdown.clone()));
-        let client =
-            AuthorizationClient::connect(format!("http://{grpc}")).await.expect("connected");
+        let client = connect(grpc).await;
         Self { client, grpc, admin, shutdown, task }
     }
 
@@ -133,6 +132,11 @@ impl Running {
     }
 }
 
+pub async fn connect(grpc: SocketAddr) -> AuthorizationClient<Channel> {
+    AuthorizationClient::connect(format!("http://{grpc}")).await.expect("connected")
+}
+
+/// Status and body of an admin page.
 pub async fn get(admin: SocketAddr, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(admin).await.expect("connected");
     let request = format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
@@ -162,8 +166,17 @@ pub enum Outcome {
         removed_parameters: Vec<String>,
         metadata: HashMap<String, String>,
     },
-    Denied { status: i32, headers: Vec<(String, String)>, body: String, reason: String },
-    Failed { status: i32, headers: Vec<(String, String)>, body: String },
+    Denied {
+        status: i32,
+        headers: Vec<(String, String)>,
+        body: String,
+        reason: String,
+    },
+    Failed {
+        status: i32,
+        headers: Vec<(String, String)>,
+        body: String,
+    },
 }
 
 impl Outcome {
@@ -180,9 +193,10 @@ impl Outcome {
             })
             .collect();
         let named = |headers: Vec<proto::pb::envoy::config::core::v3::HeaderValueOption>| {
-            headers.into_iter().filter_map(|option| option.header).map(|header| {
-                (header.key, header.value)
-            })
+            headers
+                .into_iter()
+                .filter_map(|option| option.header)
+                .map(|header| (header.key, header.value))
         };
         match response.http_response.expect("always an answer") {
             HttpResponse::OkResponse(ok) => {

@@ -2,6 +2,10 @@
 
 use ext_authz::timestamp::Timestamp;
 use proto::pb::envoy::service::auth::v3::CheckRequest;
+use tonic::transport::Endpoint;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 use crate::rig::{Files, Outcome, Running, bearer, keys_yaml, request, wait_for};
 
@@ -12,11 +16,8 @@ async fn a_good_key_passes_with_its_identity() {
     files.write_keys(&keys_yaml(&[&record]));
     let running = Running::start_ready(&files).await;
 
-    let headers = [
-        ("x-api-key", key.as_str()),
-        ("content-length", "2048"),
-        ("x-tidegate-tenant", "spoofed"),
-    ];
+    let headers =
+        [("x-api-key", key.as_str()), ("content-length", "2048"), ("x-tidegate-tenant", "spoofed")];
     let Outcome::Allowed { headers, removed, removed_parameters, metadata } =
         running.check(request("/api/v2/write", &headers, &[])).await
     else {
@@ -163,7 +164,8 @@ async fn keys_change_while_it_runs() {
     assert_eq!(running.check(bearer(&new_key)).await.reason(), Some("unknown_key"));
 
     files.write_keys(&keys_yaml(&[&record, &new_record]));
-    wait_for("the new key", async || running.check(bearer(&new_key)).await.tenant().is_some()).await;
+    wait_for("the new key", async || running.check(bearer(&new_key)).await.tenant().is_some())
+        .await;
     assert_eq!(running.check(bearer(&key)).await.tenant(), Some("acme"));
 
     let mut suspended = record.clone();
@@ -212,6 +214,14 @@ async fn drains_and_ends() {
     let files = Files::new();
     files.write_keys(&keys_yaml(&[]));
     let running = Running::start_ready(&files).await;
+    let endpoint = Endpoint::new(format!("http://{}", running.grpc)).expect("an address");
+    let mut health = HealthClient::new(endpoint.connect().await.expect("connected"));
+    for service in ["", "envoy.service.auth.v3.Authorization"] {
+        let request = HealthCheckRequest { service: service.into() };
+        let status = health.check(request).await.expect("known").into_inner().status();
+        assert_eq!(status, ServingStatus::Serving, "{service}");
+    }
+    drop(health);
     running.shutdown.begin();
     running.task.await.expect("no panic").expect("an orderly end");
     let reconnected = tokio::net::TcpStream::connect(running.grpc).await;
