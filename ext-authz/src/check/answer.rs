@@ -1,0 +1,181 @@
+//! What a refused caller reads: status, headers and body, in the dialect of its protocol.
+//!
+//! The status decides what an agent does next, so it differs by dialect: the Datadog Agent keeps
+//! a 401 in its queue for ever and drops a 403. Our own trouble is always 503 with `retry-after`,
+//! which every agent takes as "come again".
+
+use super::decide::Refusal;
+use super::extract::{Profile, Request};
+
+/// The longest body of a refusal, in bytes.
+pub const BODY_BYTES_MAX: usize = 1024;
+
+/// How an answer is worded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// RFC 9457 problem details.
+    Problem,
+    /// InfluxDB's JSON.
+    Influx,
+    /// `google.rpc.Status` as JSON.
+    OtlpJson,
+    /// `google.rpc.Status` as protobuf.
+    OtlpProtobuf,
+    /// One line of text, which Prometheus logs.
+    Text,
+    /// Datadog's JSON.
+    Datadog,
+    /// One line of text without a content type, which Envoy makes the `grpc-message`.
+    Grpc,
+}
+
+/// A refusal as it goes over the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// Headers; a name may come twice.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body, at most [`BODY_BYTES_MAX`].
+    pub body: String,
+}
+
+impl Dialect {
+    /// The dialect of a request's client.
+    pub fn of(request: &Request<'_>) -> Self {
+        let content_type = request.header("content-type").unwrap_or("");
+        let starts = |with: &str| {
+            content_type.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with))
+        };
+        if starts("application/grpc") {
+            return Dialect::Grpc;
+        }
+        match request.profile {
+            Profile::Default => Dialect::Problem,
+            Profile::Influx => Dialect::Influx,
+            Profile::Otlp if starts("application/json") => Dialect::OtlpJson,
+            Profile::Otlp => Dialect::OtlpProtobuf,
+            Profile::Prometheus => Dialect::Text,
+            Profile::Datadog => Dialect::Datadog,
+        }
+    }
+
+    /// Whether the client may be waiting to be asked for Basic credentials.
+    fn knows_basic(self) -> bool {
+        matches!(self, Dialect::Influx | Dialect::Text | Dialect::Problem)
+    }
+}
+
+/// Words a refusal. `retry_after_seconds` is used where waiting helps.
+pub fn answer(refusal: Refusal, dialect: Dialect, retry_after_seconds: u64) -> Answer {
+    let status = status(refusal, dialect);
+    let mut headers = vec![("cache-control", "no-store".to_owned())];
+    if let Some(content_type) = content_type(dialect) {
+        headers.push(("content-type", content_type.to_owned()));
+    }
+    let mut challenge = |text: &str| headers.push(("www-authenticate", text.to_owned()));
+    match refusal {
+        Refusal::NoCredential if status == 401 => challenge("Bearer realm=\"tidegate\""),
+        Refusal::BadCredential if status == 401 => {
+            challenge("Bearer realm=\"tidegate\", error=\"invalid_token\"");
+        }
+        Refusal::Forbidden => {
+            challenge("Bearer realm=\"tidegate\", error=\"insufficient_scope\"");
+        }
+        _ => {}
+    }
+    if status == 401 && dialect.knows_basic() {
+        challenge("Basic realm=\"tidegate\", charset=\"UTF-8\"");
+    }
+    if refusal == Refusal::Unavailable {
+        headers.push(("retry-after", retry_after_seconds.to_string()));
+    }
+    Answer { status, headers, body: body(refusal, dialect, status) }
+}
+
+fn status(refusal: Refusal, dialect: Dialect) -> u16 {
+    match refusal {
+        Refusal::NoCredential | Refusal::BadCredential if dialect == Dialect::Datadog => 403,
+        Refusal::NoCredential | Refusal::BadCredential => 401,
+        Refusal::InvalidRequest => 400,
+        Refusal::Forbidden => 403,
+        Refusal::Unavailable => 503,
+    }
+}
+
+/// The canonical gRPC code beside an HTTP status of [`answer`].
+pub fn grpc_code(status: u16) -> i32 {
+    match status {
+        400 => 3,
+        403 => 7,
+        503 => 14,
+        _ => 16,
+    }
+}
+
+fn content_type(dialect: Dialect) -> Option<&'static str> {
+    match dialect {
+        Dialect::Problem => Some("application/problem+json"),
+        Dialect::Influx | Dialect::OtlpJson | Dialect::Datadog => Some("application/json"),
+        Dialect::OtlpProtobuf => Some("application/x-protobuf"),
+        Dialect::Text => Some("text/plain; charset=utf-8"),
+        Dialect::Grpc => None,
+    }
+}
+
+/// What a person should read. Plain ASCII without quotes, so that it needs no escaping anywhere.
+fn message(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::NoCredential => "an API key is required",
+        Refusal::BadCredential => "the API key is not valid",
+        Refusal::InvalidRequest => "the request must carry exactly one API key, once",
+        Refusal::Forbidden => "the API key does not permit this",
+        Refusal::Unavailable => "API keys cannot be checked at the moment, please retry",
+    }
+}
+
+fn body(refusal: Refusal, dialect: Dialect, status: u16) -> String {
+    let message = message(refusal);
+    match dialect {
+        Dialect::Problem => {
+            let (slug, title) = match refusal {
+                Refusal::NoCredential | Refusal::BadCredential => ("unauthorized", "Unauthorized"),
+                Refusal::InvalidRequest => ("invalid-request", "Bad Request"),
+                Refusal::Forbidden => ("forbidden", "Forbidden"),
+                Refusal::Unavailable => ("unavailable", "Service Unavailable"),
+            };
+            format!(
+                r#"{{"type":"urn:tidegate:problem:{slug}","title":"{title}","status":{status},"detail":"{message}"}}"#
+            )
+        }
+        Dialect::Influx => {
+            let code = match refusal {
+                Refusal::NoCredential | Refusal::BadCredential => "unauthorized",
+                Refusal::InvalidRequest => "invalid",
+                Refusal::Forbidden => "forbidden",
+                Refusal::Unavailable => "unavailable",
+            };
+            format!(r#"{{"code":"{code}","message":"{message}"}}"#)
+        }
+        Dialect::OtlpJson => format!(r#"{{"code":{},"message":"{message}"}}"#, grpc_code(status)),
+        Dialect::OtlpProtobuf => rpc_status(grpc_code(status), message),
+        Dialect::Text => format!("{message}\n"),
+        Dialect::Datadog => {
+            let error = if status == 403 { "Forbidden" } else { message };
+            format!(r#"{{"errors":["{error}"]}}"#)
+        }
+        Dialect::Grpc => message.to_owned(),
+    }
+}
+
+/// `google.rpc.Status{code = 1, message = 2}` on the wire. Envoy takes a body as text, and with a
+/// code and a message length below 128 every byte of this is ASCII.
+fn rpc_status(code: i32, message: &'static str) -> String {
+    let (code, len) = (code as u8, message.len() as u8);
+    debug_assert!(code < 128 && message.len() < 128 && message.is_ascii());
+    format!("\u{8}{}\u{12}{}{message}", char::from(code), char::from(len))
+}
+
+#[cfg(test)]
+#[path = "answer/tests.rs"]
+mod tests;

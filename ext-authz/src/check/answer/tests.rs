@@ -1,0 +1,142 @@
+use prost::Message;
+use proto::pb::google::rpc::Status;
+
+use super::*;
+use crate::check::decide::Reason;
+
+const ALL: [Dialect; 7] = [
+    Dialect::Problem,
+    Dialect::Influx,
+    Dialect::OtlpJson,
+    Dialect::OtlpProtobuf,
+    Dialect::Text,
+    Dialect::Datadog,
+    Dialect::Grpc,
+];
+const REFUSALS: [Refusal; 5] = [
+    Refusal::NoCredential,
+    Refusal::BadCredential,
+    Refusal::InvalidRequest,
+    Refusal::Forbidden,
+    Refusal::Unavailable,
+];
+
+fn header<'a>(answer: &'a Answer, name: &str) -> Vec<&'a str> {
+    answer.headers.iter().filter(|(own, _)| *own == name).map(|(_, value)| value.as_str()).collect()
+}
+
+#[test]
+fn each_protocol_gets_its_own_words() {
+    let bad = |dialect| answer(Refusal::BadCredential, dialect, 2);
+    let table = [
+        (
+            Dialect::Problem,
+            401,
+            "application/problem+json",
+            r#"{"type":"urn:tidegate:problem:unauthorized","title":"Unauthorized","status":401,"detail":"the API key is not valid"}"#,
+        ),
+        (
+            Dialect::Influx,
+            401,
+            "application/json",
+            r#"{"code":"unauthorized","message":"the API key is not valid"}"#,
+        ),
+        (
+            Dialect::OtlpJson,
+            401,
+            "application/json",
+            r#"{"code":16,"message":"the API key is not valid"}"#,
+        ),
+        (Dialect::Text, 401, "text/plain; charset=utf-8", "the API key is not valid\n"),
+        (Dialect::Datadog, 403, "application/json", r#"{"errors":["Forbidden"]}"#),
+    ];
+    for (dialect, status, content_type, body) in table {
+        let answer = bad(dialect);
+        assert_eq!((answer.status, answer.body.as_str()), (status, body));
+        assert_eq!(header(&answer, "content-type"), [content_type]);
+    }
+    let grpc = bad(Dialect::Grpc);
+    assert_eq!((grpc.status, grpc.body.as_str()), (401, "the API key is not valid"));
+    assert_eq!(header(&grpc, "content-type"), [""; 0], "Envoy sets the one of gRPC");
+}
+
+#[test]
+fn every_answer_keeps_the_rules() {
+    for dialect in ALL {
+        for refusal in REFUSALS {
+            let answer = answer(refusal, dialect, 7);
+            let what = format!("{dialect:?} {refusal:?} {answer:?}");
+            assert!(answer.body.len() <= BODY_BYTES_MAX && answer.body.is_ascii(), "{what}");
+            assert_eq!(header(&answer, "cache-control"), ["no-store"], "{what}");
+            let waits = header(&answer, "retry-after");
+            assert_eq!(waits.contains(&"7"), refusal == Refusal::Unavailable, "{what}");
+            let challenged = !header(&answer, "www-authenticate").is_empty();
+            assert!(challenged || answer.status != 401, "{what}");
+            let expected =
+                match refusal {
+                    Refusal::NoCredential | Refusal::BadCredential => {
+                        if dialect == Dialect::Datadog { 403 } else { 401 }
+                    }
+                    Refusal::InvalidRequest => 400,
+                    Refusal::Forbidden => 403,
+                    Refusal::Unavailable => 503,
+                };
+            assert_eq!(answer.status, expected, "{what}");
+            let kind = header(&answer, "content-type");
+            if kind.iter().any(|kind| kind.ends_with("json")) {
+                serde_json::from_str::<serde_json::Value>(&answer.body).expect(&what);
+            }
+        }
+    }
+}
+
+#[test]
+fn otlp_protobuf_is_a_status() {
+    for refusal in REFUSALS {
+        let answer = answer(refusal, Dialect::OtlpProtobuf, 1);
+        let status = Status::decode(answer.body.as_bytes()).expect("a google.rpc.Status");
+        assert_eq!(status.code, grpc_code(answer.status));
+        assert_eq!(status.message, message(refusal));
+    }
+}
+
+#[test]
+fn all_bad_keys_look_alike() {
+    for dialect in ALL {
+        let of = |reason: Reason| answer(reason.refusal(), dialect, 1);
+        let unknown = of(Reason::UnknownKey);
+        for reason in [
+            Reason::Oversize,
+            Reason::Scheme,
+            Reason::Malformed,
+            Reason::Checksum,
+            Reason::WrongSecret,
+            Reason::Revoked,
+            Reason::Expired,
+            Reason::NotYetValid,
+        ] {
+            assert_eq!(of(reason), unknown, "{reason:?}");
+        }
+    }
+}
+
+#[test]
+fn the_dialect_follows_route_and_content_type() {
+    let dialect = |profile, content_type: &'static str| {
+        let headers = vec![("Content-Type", content_type.as_bytes())];
+        let path = "/";
+        Dialect::of(&Request { profile, required_scope: None, headers, path, body_bytes: None })
+    };
+    for profile in Profile::ALL {
+        for content_type in ["application/grpc", "application/grpc+proto", "Application/GRPC-web"] {
+            assert_eq!(dialect(profile, content_type), Dialect::Grpc);
+        }
+    }
+    assert_eq!(dialect(Profile::Otlp, "application/json; charset=utf-8"), Dialect::OtlpJson);
+    assert_eq!(dialect(Profile::Otlp, "application/x-protobuf"), Dialect::OtlpProtobuf);
+    assert_eq!(dialect(Profile::Otlp, "é"), Dialect::OtlpProtobuf);
+    assert_eq!(dialect(Profile::Default, "application/json"), Dialect::Problem);
+    assert_eq!(dialect(Profile::Influx, "text/plain"), Dialect::Influx);
+    assert_eq!(dialect(Profile::Prometheus, "application/x-protobuf"), Dialect::Text);
+    assert_eq!(dialect(Profile::Datadog, "application/json"), Dialect::Datadog);
+}

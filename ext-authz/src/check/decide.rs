@@ -1,0 +1,194 @@
+//! The decision about one request.
+
+use super::extract::{ExtractError, Request, extract};
+use super::key::{ApiKey, KeyError, KeyId};
+use super::record::{KeyRecord, Validity};
+use super::snapshot::{Found, Snapshot};
+use crate::timestamp::Timestamp;
+
+/// The most that one request can cost: above it Envoy would not charge anything at all.
+pub const COST_MAX: u64 = 1_000_000_000;
+
+/// What is to become of a request.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Decision<'s> {
+    /// It may pass, as this key's.
+    Allow {
+        /// Whose request it is.
+        key: &'s KeyRecord,
+        /// Bytes of body announced, from 1 to [`COST_MAX`].
+        cost: u64,
+    },
+    /// It may not.
+    Deny {
+        /// Why, for operators; callers learn only [`Reason::refusal`].
+        reason: Reason,
+        /// The key id, once a well-formed key named one.
+        key_id: Option<KeyId>,
+    },
+    /// Nothing can be said, for reasons of our own: the caller should come again.
+    Unavailable,
+}
+
+/// Why a request was denied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Envoy sent no HTTP request to check.
+    NoRequest,
+    /// No credential.
+    Missing,
+    /// More than one credential.
+    Ambiguous,
+    /// A credential longer than any key.
+    Oversize,
+    /// An `authorization` scheme that carries no key.
+    Scheme,
+    /// Not a key by its form, or Basic credentials that cannot be read.
+    Malformed,
+    /// A key whose checksum is wrong.
+    Checksum,
+    /// A key nobody issued.
+    UnknownKey,
+    /// A key id with another secret.
+    WrongSecret,
+    /// A key that was taken back.
+    Revoked,
+    /// A key whose time is over.
+    Expired,
+    /// A key whose time has not come.
+    NotYetValid,
+    /// A good key that lacks the scope the route demands.
+    Scope,
+}
+
+/// What a caller is told. Everything wrong with a key looks alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// The request carries no credential.
+    NoCredential,
+    /// The credential is not good.
+    BadCredential,
+    /// The request carries more than one credential.
+    InvalidRequest,
+    /// The key is good, but not for this.
+    Forbidden,
+    /// We cannot tell at the moment.
+    Unavailable,
+}
+
+impl Reason {
+    /// Every reason.
+    pub const ALL: [Reason; 13] = [
+        Reason::NoRequest,
+        Reason::Missing,
+        Reason::Ambiguous,
+        Reason::Oversize,
+        Reason::Scheme,
+        Reason::Malformed,
+        Reason::Checksum,
+        Reason::UnknownKey,
+        Reason::WrongSecret,
+        Reason::Revoked,
+        Reason::Expired,
+        Reason::NotYetValid,
+        Reason::Scope,
+    ];
+
+    /// Its name in metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::NoRequest => "no_request",
+            Reason::Missing => "missing",
+            Reason::Ambiguous => "ambiguous",
+            Reason::Oversize => "oversize",
+            Reason::Scheme => "scheme",
+            Reason::Malformed => "malformed",
+            Reason::Checksum => "checksum",
+            Reason::UnknownKey => "unknown_key",
+            Reason::WrongSecret => "wrong_secret",
+            Reason::Revoked => "revoked",
+            Reason::Expired => "expired",
+            Reason::NotYetValid => "not_yet_valid",
+            Reason::Scope => "scope",
+        }
+    }
+
+    /// What the caller is told.
+    pub fn refusal(self) -> Refusal {
+        match self {
+            Reason::Missing => Refusal::NoCredential,
+            Reason::Ambiguous => Refusal::InvalidRequest,
+            Reason::NoRequest | Reason::Scope => Refusal::Forbidden,
+            Reason::Oversize
+            | Reason::Scheme
+            | Reason::Malformed
+            | Reason::Checksum
+            | Reason::UnknownKey
+            | Reason::WrongSecret
+            | Reason::Revoked
+            | Reason::Expired
+            | Reason::NotYetValid => Refusal::BadCredential,
+        }
+    }
+}
+
+impl From<ExtractError> for Reason {
+    fn from(error: ExtractError) -> Self {
+        match error {
+            ExtractError::Missing => Reason::Missing,
+            ExtractError::Ambiguous => Reason::Ambiguous,
+            ExtractError::Oversize => Reason::Oversize,
+            ExtractError::Scheme => Reason::Scheme,
+            ExtractError::Basic => Reason::Malformed,
+        }
+    }
+}
+
+impl From<KeyError> for Reason {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::Grammar => Reason::Malformed,
+            KeyError::Checksum => Reason::Checksum,
+        }
+    }
+}
+
+/// Decides about a request at the moment `now`, under the keys in force. Before any keys were
+/// loaded there are none to ask, which is our trouble and not the caller's.
+pub fn decide<'s>(
+    now: Timestamp,
+    keys: Option<&'s Snapshot>,
+    request: Option<&Request<'_>>,
+) -> Decision<'s> {
+    let Some(keys) = keys else { return Decision::Unavailable };
+    let deny = |reason, key_id| Decision::Deny { reason, key_id };
+    let Some(request) = request else { return deny(Reason::NoRequest, None) };
+    let credential = match extract(request) {
+        Ok(credential) => credential,
+        Err(error) => return deny(error.into(), None),
+    };
+    let key = match ApiKey::parse(credential.expose()) {
+        Ok(key) => key,
+        Err(error) => return deny(error.into(), None),
+    };
+    let key_id = Some(key.id());
+    let record = match keys.find(&key) {
+        Found::Key(record) => record,
+        Found::WrongSecret => return deny(Reason::WrongSecret, key_id),
+        Found::Unknown => return deny(Reason::UnknownKey, key_id),
+    };
+    match record.validity(now) {
+        Validity::Valid => {}
+        Validity::Revoked => return deny(Reason::Revoked, key_id),
+        Validity::Expired => return deny(Reason::Expired, key_id),
+        Validity::NotYet => return deny(Reason::NotYetValid, key_id),
+    }
+    if request.required_scope.is_some_and(|scope| !record.has_scope(scope)) {
+        return deny(Reason::Scope, key_id);
+    }
+    Decision::Allow { key: record, cost: request.body_bytes.unwrap_or(1).clamp(1, COST_MAX) }
+}
+
+#[cfg(test)]
+#[path = "decide/tests.rs"]
+mod tests;

@@ -1,0 +1,190 @@
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::check::digest::Peppers;
+use crate::check::extract::{CREDENTIAL_HEADERS, Profile};
+use crate::check::key::NewKey;
+
+const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+fn new_key(fill: u8) -> NewKey {
+    let Ok(key) = NewKey::generate("live", |bytes: &mut [u8]| {
+        bytes.fill(fill);
+        Ok::<(), Infallible>(())
+    });
+    key.expect("a good environment")
+}
+
+fn peppers() -> Arc<Peppers> {
+    Arc::new(Peppers::new([(1, vec![9; 32])].into()).expect("a pepper"))
+}
+
+fn record(key: &NewKey) -> KeyRecord {
+    KeyRecord {
+        id: key.id(),
+        tenant: "acme".into(),
+        priority: "ingest".into(),
+        plan: "default".into(),
+        scopes: vec!["write".into()],
+        digest: peppers().digest(key),
+        not_before: None,
+        expires_at: None,
+        revoked: false,
+    }
+}
+
+fn snapshot(records: Vec<KeyRecord>) -> Snapshot {
+    Snapshot::new(records, peppers())
+}
+
+fn request<'a>(value: &'a [u8], required_scope: Option<&'a str>) -> Request<'a> {
+    let headers = vec![("host", &b"edge"[..]), ("x-api-key", value)];
+    Request { profile: Profile::Default, required_scope, headers, path: "/", body_bytes: None }
+}
+
+/// The reason for a key of this record, or nothing when it passes.
+fn reason(record: KeyRecord, presented: &NewKey, scope: Option<&str>) -> Option<Reason> {
+    let keys = snapshot(vec![record]);
+    match decide(NOW, Some(&keys), Some(&request(presented.expose().as_bytes(), scope))) {
+        Decision::Allow { .. } => None,
+        Decision::Deny { reason, key_id } => {
+            assert_eq!(key_id, Some(presented.id()));
+            Some(reason)
+        }
+        Decision::Unavailable => panic!("there are keys"),
+    }
+}
+
+#[test]
+fn what_becomes_of_a_well_formed_key() {
+    let (key, other) = (new_key(1), new_key(2));
+    let good = || record(&key);
+    let at = |millis| Some(Timestamp::from_millis(NOW.as_millis() + millis));
+    assert_eq!(reason(good(), &key, None), None);
+    assert_eq!(reason(good(), &key, Some("write")), None);
+    assert_eq!(reason(good(), &key, Some("read")), Some(Reason::Scope));
+    assert_eq!(reason(good(), &other, None), Some(Reason::UnknownKey));
+    let stolen_id = KeyRecord { digest: peppers().digest(&other), ..good() };
+    assert_eq!(reason(stolen_id, &key, None), Some(Reason::WrongSecret));
+    let revoked = KeyRecord { revoked: true, ..good() };
+    assert_eq!(reason(revoked, &key, None), Some(Reason::Revoked));
+    for (expires_at, expected) in
+        [(0, Some(Reason::Expired)), (1, None), (-1, Some(Reason::Expired))]
+    {
+        let record = KeyRecord { expires_at: at(expires_at), ..good() };
+        assert_eq!(reason(record, &key, None), expected, "{expires_at}");
+    }
+    for (not_before, expected) in [(0, None), (1, Some(Reason::NotYetValid)), (-1, None)] {
+        let record = KeyRecord { not_before: at(not_before), ..good() };
+        assert_eq!(reason(record, &key, None), expected, "{not_before}");
+    }
+    // A wrong secret is never told apart from a revoked key by someone who has no secret.
+    let record = KeyRecord { revoked: true, digest: peppers().digest(&other), ..good() };
+    assert_eq!(reason(record, &key, None), Some(Reason::WrongSecret));
+}
+
+#[test]
+fn no_keys_means_nobody_or_not_now() {
+    let key = new_key(1);
+    let request = request(key.expose().as_bytes(), None);
+    assert_eq!(decide(NOW, None, Some(&request)), Decision::Unavailable);
+    assert_eq!(decide(NOW, None, None), Decision::Unavailable);
+    let empty = snapshot(vec![]);
+    let denied = |reason, key_id| Decision::Deny { reason, key_id };
+    let unknown = denied(Reason::UnknownKey, Some(key.id()));
+    assert_eq!(decide(NOW, Some(&empty), Some(&request)), unknown);
+    assert_eq!(decide(NOW, Some(&empty), None), denied(Reason::NoRequest, None));
+}
+
+#[test]
+fn a_cost_is_always_one_envoy_charges() {
+    let key = new_key(1);
+    let keys = snapshot(vec![record(&key)]);
+    for (body_bytes, expected) in [
+        (None, 1),
+        (Some(0), 1),
+        (Some(1), 1),
+        (Some(2048), 2048),
+        (Some(COST_MAX), COST_MAX),
+        (Some(COST_MAX + 1), COST_MAX),
+        (Some(u64::MAX), COST_MAX),
+    ] {
+        let request = Request { body_bytes, ..request(key.expose().as_bytes(), None) };
+        let Decision::Allow { cost, .. } = decide(NOW, Some(&keys), Some(&request)) else {
+            panic!("denied")
+        };
+        assert_eq!(cost, expected);
+    }
+}
+
+#[test]
+fn every_byte_in_every_place_of_a_good_key_is_denied() {
+    let key = new_key(1);
+    let keys = snapshot(vec![record(&key)]);
+    for at in 0..key.expose().len() {
+        for byte in 0..=u8::MAX {
+            let mut bytes = key.expose().as_bytes().to_vec();
+            if std::mem::replace(&mut bytes[at], byte) == byte {
+                continue;
+            }
+            let decision = decide(NOW, Some(&keys), Some(&request(&bytes, None)));
+            let comma = byte == b',';
+            let Decision::Deny { reason, key_id: None } = decision else {
+                panic!("{byte} at {at}: {decision:?}")
+            };
+            assert_eq!(reason == Reason::Ambiguous, comma, "{byte} at {at}");
+        }
+    }
+}
+
+#[test]
+fn names_of_reasons_are_distinct() {
+    let mut names: Vec<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), Reason::ALL.len());
+}
+
+fn header() -> impl Strategy<Value = (String, Vec<u8>)> {
+    let mut names: Vec<String> = CREDENTIAL_HEADERS.map(str::to_owned).into();
+    names.extend(["host".to_owned(), "X-API-KEY".to_owned(), "content-type".to_owned()]);
+    let good = new_key(1).expose().to_owned();
+    let value = prop_oneof![
+        proptest::collection::vec(any::<u8>(), 0..40),
+        Just(good.clone().into_bytes()),
+        Just(format!("Bearer {good}").into_bytes()),
+        Just(format!("Basic {good}").into_bytes()),
+        "[ -~]{0,40}".prop_map(String::into_bytes),
+    ];
+    (proptest::sample::select(names), value)
+}
+
+proptest! {
+    /// However a request is put together, it passes only with exactly one credential, the right
+    /// one, and nothing panics.
+    #[test]
+    fn whoever_passes_showed_the_key_once(
+        headers in proptest::collection::vec(header(), 0..4),
+        path in "(/|/\\?p=x|/\\?api_key=y|.{0,30})",
+        profile in proptest::sample::select(Profile::ALL.to_vec()),
+    ) {
+        let key = new_key(1);
+        let keys = snapshot(vec![record(&key)]);
+        let headers: Vec<(&str, &[u8])> =
+            headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+        let credentials: Vec<_> = headers
+            .iter()
+            .filter(|(name, _)| CREDENTIAL_HEADERS.contains(&name.to_ascii_lowercase().as_str()))
+            .collect();
+        let shown_once = credentials.len() == 1
+            && credentials[0].1.ends_with(key.expose().as_bytes());
+        let request =
+            Request { profile, required_scope: None, headers: headers.clone(), path: &path, body_bytes: None };
+        if let Decision::Allow { .. } = decide(NOW, Some(&keys), Some(&request)) {
+            prop_assert!(shown_once);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The configuration of the service: the file as it is written, then what cannot be wrong.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chassis::config::{ConfigError, DurationText, Spanned, load_yaml};
+use chassis::drain::DrainTimes;
+use chassis::telemetry::TelemetryConfig;
+use serde::Deserialize;
+
+use crate::check::digest::{PEPPER_BYTES_MAX, PEPPER_BYTES_MIN, Peppers};
+use crate::keys::KeySource;
+use crate::names::name_problem;
+
+/// Where Envoy asks, unless the file says otherwise.
+pub const GRPC_LISTEN_DEFAULT: &str = "127.0.0.1:9001";
+/// Where operators ask, unless the file says otherwise.
+pub const ADMIN_LISTEN_DEFAULT: &str = "127.0.0.1:9002";
+/// The classes a key may have, unless the file says otherwise.
+pub const PRIORITY_CLASSES_DEFAULT: [&str; 4] =
+    ["system-node-critical", "platform-core", "ingest", "background"];
+/// What callers are told to wait when keys cannot be checked.
+pub const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(2);
+/// The bounds of that wait.
+pub const RETRY_AFTER_BOUNDS: (Duration, Duration) =
+    (Duration::from_secs(1), Duration::from_secs(3600));
+/// The most a drain step may take.
+pub const DRAIN_MAX: Duration = Duration::from_secs(3600);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawConfig {
+    grpc_listen: Option<Spanned<String>>,
+    admin_listen: Option<Spanned<String>>,
+    keys_file: PathBuf,
+    pepper_files: Spanned<BTreeMap<u32, Spanned<PathBuf>>>,
+    priority_classes: Option<Spanned<Vec<Spanned<String>>>>,
+    retry_after: Option<Spanned<DurationText>>,
+    drain_delay: Option<Spanned<DurationText>>,
+    drain_timeout: Option<Spanned<DurationText>>,
+    log_level: Option<String>,
+    otlp_endpoint: Option<String>,
+}
+
+/// A valid configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where Envoy asks.
+    pub grpc_listen: SocketAddr,
+    /// Where operators ask.
+    pub admin_listen: SocketAddr,
+    /// Where keys come from.
+    pub keys: KeySource,
+    /// What callers are told to wait when keys cannot be checked.
+    pub retry_after: Duration,
+    /// How the process ends.
+    pub drain: DrainTimes,
+    /// Logs and traces.
+    pub telemetry: TelemetryConfig,
+}
+
+impl Config {
+    /// Reads a configuration and the peppers it names. Relative paths are relative to the file.
+    ///
+    /// # Errors
+    /// What is wrong, with file, line and column.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let raw: RawConfig = load_yaml(path)?;
+        let reader = Reader { path };
+        let defaults = (DrainTimes::default(), TelemetryConfig::default());
+        let (delay, timeout) = (raw.drain_delay.as_ref(), raw.drain_timeout.as_ref());
+        let zero_up = (Duration::ZERO, DRAIN_MAX);
+        Ok(Self {
+            grpc_listen: reader.address("grpc_listen", raw.grpc_listen, GRPC_LISTEN_DEFAULT)?,
+            admin_listen: reader.address("admin_listen", raw.admin_listen, ADMIN_LISTEN_DEFAULT)?,
+            keys: KeySource {
+                path: reader.beside(&raw.keys_file),
+                peppers: Arc::new(reader.peppers(&raw.pepper_files)?),
+                priority_classes: reader.priority_classes(raw.priority_classes)?,
+            },
+            retry_after: reader.duration(
+                "retry_after",
+                raw.retry_after.as_ref(),
+                RETRY_AFTER_DEFAULT,
+                RETRY_AFTER_BOUNDS,
+            )?,
+            drain: DrainTimes {
+                delay: reader.duration("drain_delay", delay, defaults.0.delay, zero_up)?,
+                timeout: reader.duration("drain_timeout", timeout, defaults.0.timeout, zero_up)?,
+            },
+            telemetry: TelemetryConfig {
+                log_level: raw.log_level.unwrap_or(defaults.1.log_level),
+                otlp_endpoint: raw.otlp_endpoint,
+            },
+        })
+    }
+}
+
+struct Reader<'a> {
+    path: &'a Path,
+}
+
+impl Reader<'_> {
+    fn beside(&self, path: &Path) -> PathBuf {
+        self.path.parent().unwrap_or(Path::new("")).join(path)
+    }
+
+    fn address(
+        &self,
+        key: &str,
+        raw: Option<Spanned<String>>,
+        default: &str,
+    ) -> Result<SocketAddr, ConfigError> {
+        let Some(raw) = raw else {
+            return Ok(default.parse().expect("the default is an address"));
+        };
+        raw.value.parse().map_err(|_| {
+            let message = format!("'{key}' must be an address and port such as {default}");
+            ConfigError::at(self.path, &raw, message)
+        })
+    }
+
+    fn duration(
+        &self,
+        key: &str,
+        raw: Option<&Spanned<DurationText>>,
+        default: Duration,
+        (min, max): (Duration, Duration),
+    ) -> Result<Duration, ConfigError> {
+        let Some(raw) = raw else { return Ok(default) };
+        let duration = raw.value.0;
+        if (min..=max).contains(&duration) {
+            return Ok(duration);
+        }
+        let message = format!("'{key}' must be from {}s to {}s", min.as_secs(), max.as_secs());
+        Err(ConfigError::at(self.path, raw, message))
+    }
+
+    fn priority_classes(
+        &self,
+        raw: Option<Spanned<Vec<Spanned<String>>>>,
+    ) -> Result<Vec<String>, ConfigError> {
+        let Some(raw) = raw else {
+            return Ok(PRIORITY_CLASSES_DEFAULT.map(str::to_owned).into());
+        };
+        if raw.value.is_empty() {
+            let message = "'priority_classes' must name at least one class";
+            return Err(ConfigError::at(self.path, &raw, message));
+        }
+        for class in &raw.value {
+            if let Some(problem) = name_problem("priority class", &class.value) {
+                return Err(ConfigError::at(self.path, class, problem));
+            }
+        }
+        Ok(raw.value.into_iter().map(|class| class.value).collect())
+    }
+
+    /// Peppers are files of their own, so that a configuration can be shown to anyone. A line
+    /// break at the end, which editors add, is not part of the pepper.
+    fn peppers(
+        &self,
+        raw: &Spanned<BTreeMap<u32, Spanned<PathBuf>>>,
+    ) -> Result<Peppers, ConfigError> {
+        let mut secrets = BTreeMap::new();
+        for (version, file) in &raw.value {
+            let path = self.beside(&file.value);
+            let fault = |text: String| {
+                let message = format!("pepper {version}, '{}', {text}", path.display());
+                ConfigError::at(self.path, file, message)
+            };
+            let mut secret =
+                std::fs::read(&path).map_err(|error| fault(format!("cannot be read: {error}")))?;
+            let end = secret.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r'));
+            secret.truncate(end.map_or(0, |last| last + 1));
+            if !(PEPPER_BYTES_MIN..=PEPPER_BYTES_MAX).contains(&secret.len()) {
+                let bounds = format!("{PEPPER_BYTES_MIN} to {PEPPER_BYTES_MAX}");
+                return Err(fault(format!("must have {bounds} bytes, not {}", secret.len())));
+            }
+            secrets.insert(*version, secret);
+        }
+        Peppers::new(secrets).ok_or_else(|| {
+            ConfigError::at(self.path, raw, "'pepper_files' must name at least one pepper")
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "config/tests.rs"]
+mod tests;

@@ -1,0 +1,150 @@
+//! `Decision` → `CheckResponse`. An empty `CheckResponse` means "allow" to Envoy, so every answer
+//! is written out in full, and only `allow` writes status 0.
+
+use std::collections::HashMap;
+
+use proto::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
+use proto::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
+use proto::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use proto::pb::envoy::service::auth::v3::{CheckResponse, DeniedHttpResponse, OkHttpResponse};
+use proto::pb::envoy::r#type::v3::HttpStatus;
+use proto::pb::google::protobuf::value::Kind;
+use proto::pb::google::protobuf::{Struct, Value};
+use proto::pb::google::rpc::Status;
+
+use crate::check::answer::{Answer, Dialect, answer, grpc_code};
+use crate::check::decide::{Decision, Reason, Refusal};
+use crate::check::extract::{CREDENTIAL_HEADERS, Profile, STRIPPED_HEADERS};
+use crate::check::key::KeyId;
+use crate::check::record::KeyRecord;
+
+/// Stands for an empty list of scopes: Envoy may drop a header without a value, and then the
+/// client's own would pass.
+pub const NO_SCOPES: &str = "-";
+
+/// The answer to a check of an HTTP request.
+pub fn respond(
+    decision: &Decision<'_>,
+    profile: Profile,
+    dialect: Dialect,
+    retry_after_seconds: u64,
+) -> CheckResponse {
+    match decision {
+        Decision::Allow { key, cost } => allow(key, *cost, profile),
+        Decision::Deny { reason, key_id } => {
+            deny(*reason, *key_id, &answer(reason.refusal(), dialect, retry_after_seconds))
+        }
+        Decision::Unavailable => {
+            unavailable(answer(Refusal::Unavailable, dialect, retry_after_seconds))
+        }
+    }
+}
+
+/// The answer where Envoy sent no HTTP request: never to let it pass.
+pub fn respond_to_nothing(decision: &Decision<'_>, retry_after_seconds: u64) -> CheckResponse {
+    match decision {
+        Decision::Unavailable => {
+            unavailable(answer(Refusal::Unavailable, Dialect::Problem, retry_after_seconds))
+        }
+        Decision::Allow { .. } | Decision::Deny { .. } => {
+            let refused = answer(Refusal::Forbidden, Dialect::Problem, retry_after_seconds);
+            deny(Reason::NoRequest, None, &refused)
+        }
+    }
+}
+
+fn allow(key: &KeyRecord, cost: u64, profile: Profile) -> CheckResponse {
+    let scopes = if key.scopes.is_empty() { NO_SCOPES.to_owned() } else { key.scopes.join(",") };
+    let key_id = key.id.as_str();
+    let identity = [
+        ("tenant", key.tenant.as_str()),
+        ("key_id", key_id),
+        ("priority", &key.priority),
+        ("plan", &key.plan),
+        ("scopes", &scopes),
+    ];
+    let headers = identity
+        .iter()
+        .map(|(name, value)| overwrite(&format!("x-tidegate-{}", name.replace('_', "-")), value))
+        .collect();
+    let mut fields: HashMap<String, Value> =
+        identity.iter().map(|(name, value)| ((*name).to_owned(), text(value))).collect();
+    // A number below 2^53 is exact in a double.
+    fields.insert("cost".to_owned(), Value { kind: Some(Kind::NumberValue(cost as f64)) });
+    CheckResponse {
+        status: Some(Status { code: 0, message: String::new(), details: Vec::new() }),
+        dynamic_metadata: Some(Struct { fields }),
+        http_response: Some(HttpResponse::OkResponse(OkHttpResponse {
+            headers,
+            headers_to_remove: owned(CREDENTIAL_HEADERS.iter().chain(&STRIPPED_HEADERS)),
+            query_parameters_to_remove: owned(profile.stripped_parameters()),
+            ..OkHttpResponse::default()
+        })),
+    }
+}
+
+fn deny(reason: Reason, key_id: Option<KeyId>, answer: &Answer) -> CheckResponse {
+    let mut fields = HashMap::from([("denied_reason".to_owned(), text(reason.as_str()))]);
+    if let Some(key_id) = key_id {
+        fields.insert("key_id".to_owned(), text(key_id.as_str()));
+    }
+    CheckResponse {
+        status: Some(rpc_status(answer)),
+        dynamic_metadata: Some(Struct { fields }),
+        http_response: Some(HttpResponse::DeniedResponse(http(answer))),
+    }
+}
+
+/// An `error_response` leaves it to Envoy's failure mode whether the request passes.
+fn unavailable(answer: Answer) -> CheckResponse {
+    CheckResponse {
+        status: Some(rpc_status(&answer)),
+        dynamic_metadata: None,
+        http_response: Some(HttpResponse::ErrorResponse(http(&answer))),
+    }
+}
+
+fn rpc_status(answer: &Answer) -> Status {
+    let code = grpc_code(answer.status);
+    Status { code, message: String::new(), details: Vec::new() }
+}
+
+fn http(answer: &Answer) -> DeniedHttpResponse {
+    let mut seen = Vec::with_capacity(answer.headers.len());
+    let headers = answer
+        .headers
+        .iter()
+        .map(|(name, value)| {
+            let again = seen.contains(name);
+            seen.push(*name);
+            let action = match again {
+                true => HeaderAppendAction::AppendIfExistsOrAdd,
+                false => HeaderAppendAction::OverwriteIfExistsOrAdd,
+            };
+            header(name, value, action)
+        })
+        .collect();
+    let status = Some(HttpStatus { code: i32::from(answer.status) });
+    DeniedHttpResponse { status, headers, body: answer.body.clone() }
+}
+
+fn overwrite(name: &str, value: &str) -> HeaderValueOption {
+    header(name, value, HeaderAppendAction::OverwriteIfExistsOrAdd)
+}
+
+fn header(name: &str, value: &str, action: HeaderAppendAction) -> HeaderValueOption {
+    let header = HeaderValue { key: name.to_owned(), value: value.to_owned(), raw_value: vec![] };
+    HeaderValueOption {
+        header: Some(header),
+        append_action: action.into(),
+        ..HeaderValueOption::default()
+    }
+}
+
+fn text(value: &str) -> Value {
+    Value { kind: Some(Kind::StringValue(value.to_owned())) }
+}
+
+fn owned<'a>(names: impl IntoIterator<Item = &'a &'static str>) -> Vec<String> {
+    names.into_iter().map(|name| (*name).to_owned()).collect()
+}

@@ -1,0 +1,234 @@
+//! Through the built binary.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use crate::rig::{Files, Running, bearer, get, wait_for};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_ext-authz");
+
+fn run(args: &[&str], config: &Path, input: &str) -> Output {
+    let mut child = Command::new(BINARY)
+        .args(args)
+        .arg("--config")
+        .arg(config)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("started");
+    // A command that does not read may be gone already.
+    let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
+    child.wait_with_output().expect("ended")
+}
+
+fn keys(files: &Files, args: &[&str]) -> Output {
+    run(&[&["keys"], args].concat(), &files.path("ext-authz.yaml"), "")
+}
+
+fn stdout(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
+    String::from_utf8(output.stdout.clone()).expect("UTF-8")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test]
+async fn an_issued_key_is_accepted_until_it_is_revoked() {
+    let files = Files::new();
+    let kept = "# Keys of the test.\nkeys: []  # none yet\n";
+    files.write_keys(kept);
+    let args = ["issue", "--tenant", "acme", "--priority", "background", "--plan", "free"];
+    let issued = keys(&files, &[&args[..], &["--scopes", "a,b", "--append"]].concat());
+    let key = stdout(&issued).trim().to_owned();
+    assert!(key.starts_with("tdg_live_") && !key.contains(char::is_whitespace));
+    let id = &key[9..21];
+    assert!(stderr(&issued).contains(id) && !stderr(&issued).contains(&key[22..]));
+
+    let running = Running::start_ready(&files).await;
+    assert_eq!(running.check(bearer(&key)).await.tenant(), Some("acme"));
+
+    let second = stdout(&keys(&files, &["issue", "--tenant", "umbrella", "--append"]));
+    wait_for("the second key", async || {
+        running.check(bearer(second.trim())).await.tenant() == Some("umbrella")
+    })
+    .await;
+
+    let text = fs::read_to_string(files.path("keys.yaml")).expect("read");
+    assert!(text.starts_with("# Keys of the test.\nkeys:  # none yet\n  - id: "), "{text}");
+    let listed = stdout(&keys(&files, &["list"]));
+    assert!(listed.contains(id) && listed.contains("umbrella") && !listed.contains(&key[22..30]));
+    let verified = run(&["keys", "verify"], &files.path("ext-authz.yaml"), &key);
+    assert_eq!(stdout(&verified), format!("key '{id}' of tenant 'acme' is valid\n"));
+
+    stdout(&keys(&files, &["revoke", id]));
+    wait_for("the revocation", async || {
+        running.check(bearer(&key)).await.reason() == Some("revoked")
+    })
+    .await;
+    assert_eq!(running.check(bearer(second.trim())).await.tenant(), Some("umbrella"));
+    let verified = run(&["keys", "verify"], &files.path("ext-authz.yaml"), &key);
+    assert_eq!(verified.status.code(), Some(1));
+    assert_eq!(keys(&files, &["revoke", id]).status.code(), Some(64), "already");
+    assert_eq!(keys(&files, &["revoke", "AAAAAAAAAAAA"]).status.code(), Some(64), "unknown");
+}
+
+#[test]
+fn a_key_can_be_issued_before_there_is_a_file() {
+    let files = Files::new();
+    let issued = keys(&files, &["issue", "--tenant", "acme"]);
+    assert!(!files.path("keys.yaml").exists());
+    assert!(stderr(&issued).contains("hmac_sha256: "));
+    let json = keys(&files, &["issue", "--tenant", "acme", "--append", "--output", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&stdout(&json)).expect("JSON");
+    let key = json["key"].as_str().expect("a key");
+    let config = files.path("ext-authz.yaml");
+    let verified = run(&["keys", "verify", "--output", "json"], &config, &format!("{key}\n"));
+    let verified: serde_json::Value = serde_json::from_str(&stdout(&verified)).expect("JSON");
+    assert_eq!((&verified["state"], &verified["key_id"]), (&"valid".into(), &json["key_id"]));
+}
+
+#[test]
+fn what_the_caller_can_put_right_exits_64() {
+    let files = Files::new();
+    for (args, said) in [
+        (&["issue", "--tenant", "Acme Corp"][..], "tenant \"Acme Corp\" must be"),
+        (&["issue", "--tenant", "unknown"], "tenant 'unknown' is reserved"),
+        (&["issue", "--tenant", "acme", "--priority", "vip"], "none of the classes"),
+        (&["issue", "--tenant", "acme", "--plan", ""], "plan \"\" must be"),
+        (&["issue", "--tenant", "acme", "--env", "pro_d"], "env \"pro_d\" must be"),
+        (&["issue", "--tenant", "acme", "--scopes", "a,B"], "scope \"B\" must be"),
+        (&["issue", "--tenant", "acme", "--expires-at", "tomorrow"], "must be a UTC time"),
+        (
+            &[
+                "issue",
+                "--tenant",
+                "acme",
+                "--expires-at",
+                "2030-01-01T00:00:00Z",
+                "--not-before",
+                "2030-01-01T00:00:00Z",
+            ],
+            "expires-at must be after not-before",
+        ),
+        (&["issue"], "--tenant"),
+        (&["revoke", "short"], "must be 12 letters or digits"),
+        (&["revoke", "AAAAAAAAAAAA"], "there is no keys file"),
+        (&["list"], "keys.yaml: cannot be read"),
+    ] {
+        let output = keys(&files, args);
+        assert_eq!(output.status.code(), Some(64), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(said), "{args:?}: {}", stderr(&output));
+        assert!(output.stdout.is_empty());
+    }
+    for bad in ["keys: [", "", "keys:\n", "limits: []\n"] {
+        files.write_keys(bad);
+        let output = keys(&files, &["issue", "--tenant", "acme", "--append"]);
+        assert_eq!(output.status.code(), Some(64), "{bad:?}: {}", stderr(&output));
+        assert!(output.stdout.is_empty(), "no key without a record");
+        assert_eq!(fs::read_to_string(files.path("keys.yaml")).expect("read"), bad);
+    }
+    fs::write(files.path("ext-authz.yaml"), "keys_file: k\npepper_file: {}\n").expect("written");
+    let output = run(&["serve"], &files.path("ext-authz.yaml"), "");
+    assert_eq!(output.status.code(), Some(64));
+    assert!(stderr(&output).contains("ext-authz.yaml:2:1: "), "{}", stderr(&output));
+    let output = run(&["serve"], &files.path("absent.yaml"), "");
+    assert_eq!(output.status.code(), Some(64));
+}
+
+#[test]
+fn verify_says_what_is_wrong_and_never_repeats_the_key() {
+    let files = Files::new();
+    let (key, _) = files.issue("acme");
+    files.write_keys("keys: []\n");
+    let mistyped = key.replace("tdg_test", "tdg_live");
+    for (input, said) in [
+        (key.as_str(), "is not in the keys file"),
+        (&mistyped, "checksum is wrong"),
+        ("hunter2", "not of the form"),
+        (&"x".repeat(100_000), "not of the form"),
+    ] {
+        let output = run(&["keys", "verify"], &files.path("ext-authz.yaml"), input);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+        let told = format!("{}{}", stderr(&output), String::from_utf8_lossy(&output.stdout));
+        assert!(!told.contains(&key[22..30]) && !told.contains("hunter2"), "{told}");
+    }
+}
+
+/// The address in a log line of the form `…"admin":"127.0.0.1:1234"…`.
+fn address(log: &str, name: &str) -> std::net::SocketAddr {
+    let (_, rest) = log.split_once(&format!("\"{name}\":\"")).expect("logged");
+    rest.split('"').next().expect("closed").parse().expect("an address")
+}
+
+#[tokio::test]
+async fn the_binary_serves_logs_no_secret_and_drains_on_sigterm() {
+    use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+
+    let files = Files::new();
+    files.write_keys("keys: []\n");
+    let key = stdout(&keys(&files, &["issue", "--tenant", "acme", "--append"])).trim().to_owned();
+    let mut config = fs::read_to_string(files.path("ext-authz.yaml")).expect("read");
+    config.push_str("log_level: trace\n");
+    fs::write(files.path("ext-authz.yaml"), config).expect("written");
+    let mut child = tokio::process::Command::new(BINARY)
+        .arg("serve")
+        .arg("--config")
+        .arg(files.path("ext-authz.yaml"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("started");
+    let mut log = BufReader::new(child.stdout.take().expect("piped"));
+    let mut told = String::new();
+    while !told.contains("\"message\":\"listening\"") {
+        assert_ne!(log.read_line(&mut told).await.expect("read"), 0, "ended: {told}");
+    }
+    let (grpc, admin) = (address(&told, "grpc"), address(&told, "admin"));
+    let reader = tokio::spawn(async move {
+        log.read_to_string(&mut told).await.expect("read");
+        told
+    });
+    wait_for("ready", async || get(admin, "/readyz").await.0 == 200).await;
+    let mut shown = get(admin, "/config").await.1 + &get(admin, "/metrics").await.1;
+    let mut client = crate::rig::connect(grpc).await;
+    let wrong = format!("{}_{}{}", &key[..21], "w".repeat(32), &key[54..]);
+    let basic = base64_of(&format!("user:{key}"));
+    for credential in [
+        format!("Bearer {key}"),
+        format!("Basic {basic}"),
+        format!("Bearer {wrong}"),
+        format!("Digest {key}"),
+        format!("Bearer {key},Bearer {key}"),
+    ] {
+        let request = crate::rig::request("/w", &[("authorization", &credential)], &[]);
+        shown += &format!("{:?}", client.check(request).await.expect("answered"));
+    }
+    let query = format!("/api/v1/series?api_key={key}");
+    let request = crate::rig::request(&query, &[], &[("profile", "datadog")]);
+    shown += &format!("{:?}", client.check(request).await.expect("answered"));
+    drop(client);
+    shown += &get(admin, "/metrics").await.1;
+
+    let id = child.id().expect("running").to_string();
+    Command::new("kill").args(["-TERM", &id]).status().expect("signalled");
+    assert_eq!(child.wait().await.expect("ended").code(), Some(0));
+    shown += &reader.await.expect("read to the end");
+    assert!(shown.contains("drained") && shown.contains("\"reason\":\"checksum\""), "{shown}");
+    for secret in [&key[22..], &basic, "a pepper of enough bytes"] {
+        for at in 0..=secret.len() - 8 {
+            assert!(!shown.contains(&secret[at..at + 8]), "part of a secret was shown");
+        }
+    }
+}
+
+fn base64_of(text: &str) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(text)
+}

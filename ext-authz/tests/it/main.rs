@@ -1,0 +1,6 @@
+//! The service as a whole: over TCP, through its files, and through its binary.
+
+mod cli;
+mod documents;
+mod rig;
+mod wire;

@@ -1,0 +1,229 @@
+//! Over TCP, with Envoy's own messages.
+
+use ext_authz::timestamp::Timestamp;
+use proto::pb::envoy::service::auth::v3::CheckRequest;
+use tonic::transport::Endpoint;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::rig::{Files, Outcome, Running, bearer, keys_yaml, request, wait_for};
+
+#[tokio::test]
+async fn a_good_key_passes_with_its_identity() {
+    let files = Files::new();
+    let (key, record) = files.issue("acme");
+    files.write_keys(&keys_yaml(&[&record]));
+    let running = Running::start_ready(&files).await;
+
+    let headers =
+        [("x-api-key", key.as_str()), ("content-length", "2048"), ("x-tidegate-tenant", "spoofed")];
+    let Outcome::Allowed { headers, removed, removed_parameters, metadata } =
+        running.check(request("/api/v2/write", &headers, &[])).await
+    else {
+        panic!("denied")
+    };
+    let id = record.id.to_string();
+    for (name, value) in [
+        ("tenant", "acme"),
+        ("key-id", &id),
+        ("priority", "ingest"),
+        ("plan", "gold"),
+        ("scopes", "metrics:write"),
+    ] {
+        assert_eq!(headers[&format!("x-tidegate-{name}")], value);
+        assert_eq!(metadata[&name.replace('-', "_")], value);
+    }
+    assert_eq!(metadata["cost"], "number 2048");
+    assert!(removed.contains(&"authorization".to_owned()), "{removed:?}");
+    assert!(removed.contains(&"x-scope-orgid".to_owned()), "{removed:?}");
+    assert!(removed.iter().all(|name| !headers.contains_key(name)), "a header in both lists goes");
+    assert_eq!(removed_parameters, [""; 0]);
+}
+
+#[tokio::test]
+async fn denials_over_the_wire() {
+    let files = Files::new();
+    let (good, good_record) = files.issue("acme");
+    let (revoked, mut revoked_record) = files.issue("acme");
+    let (expired, mut expired_record) = files.issue("acme");
+    let (early, mut early_record) = files.issue("acme");
+    let (stranger, _) = files.issue("acme");
+    let (_, mut swapped_record) = files.issue("acme");
+    let (swapped, other) = files.issue("acme");
+    // The id of one key with the digest of another.
+    swapped_record.id = other.id;
+    revoked_record.revoked = true;
+    expired_record.expires_at = Some(Timestamp::from_millis(1));
+    early_record.not_before = Some("2999-01-01T00:00:00Z".parse().expect("a moment"));
+    files.write_keys(&keys_yaml(&[
+        &good_record,
+        &revoked_record,
+        &expired_record,
+        &early_record,
+        &swapped_record,
+    ]));
+    let running = Running::start_ready(&files).await;
+
+    let mut answers = Vec::new();
+    for (key, reason) in [
+        (&revoked, "revoked"),
+        (&expired, "expired"),
+        (&early, "not_yet_valid"),
+        (&stranger, "unknown_key"),
+        (&swapped, "wrong_secret"),
+        (&good.replace("tdg_test", "tdg_live"), "checksum"),
+        (&"hello".to_owned(), "malformed"),
+    ] {
+        let outcome = running.check(bearer(key)).await;
+        assert_eq!(outcome.reason(), Some(reason));
+        let Outcome::Denied { status, headers, body, .. } = outcome else { unreachable!() };
+        assert_eq!(status, 401);
+        answers.push((headers, body));
+    }
+    answers.dedup();
+    assert_eq!(answers.len(), 1, "nobody learns why: {answers:?}");
+
+    let missing = running.check(request("/write", &[], &[])).await;
+    assert_eq!(missing.reason(), Some("missing"));
+    let twice = [("x-api-key", good.as_str()), ("x-api-key", good.as_str())];
+    let Outcome::Denied { status, reason, .. } =
+        running.check(request("/write", &twice, &[])).await
+    else {
+        panic!("allowed")
+    };
+    assert_eq!((status, reason.as_str()), (400, "ambiguous"));
+
+    let nothing = running.check(CheckRequest::default()).await;
+    assert_eq!(nothing.reason(), Some("no_request"));
+    assert_eq!(running.check(bearer(&good)).await.tenant(), Some("acme"));
+    // The map mode of Envoy, without raw headers.
+    let mut joined = bearer("");
+    let http = joined.attributes.as_mut().and_then(|a| a.request.as_mut()?.http.as_mut());
+    let http = http.expect("there");
+    http.header_map = None;
+    http.headers.insert("authorization".into(), format!("Token {good}"));
+    assert_eq!(running.check(joined.clone()).await.tenant(), Some("acme"));
+}
+
+#[tokio::test]
+async fn a_route_demands_a_scope() {
+    let files = Files::new();
+    let (key, record) = files.issue("acme");
+    files.write_keys(&keys_yaml(&[&record]));
+    let running = Running::start_ready(&files).await;
+    let ask = async |scope: &str| {
+        let headers = [("dd-api-key", key.as_str())];
+        running.check(request("/api/v2/series", &headers, &[("scope", scope)])).await
+    };
+    assert_eq!(ask("metrics:write").await.tenant(), Some("acme"));
+    let Outcome::Denied { status, reason, .. } = ask("admin").await else { panic!("allowed") };
+    assert_eq!((status, reason.as_str()), (403, "scope"));
+}
+
+#[tokio::test]
+async fn serves_before_there_are_keys() {
+    let files = Files::new();
+    let (key, record) = files.issue("acme");
+    let running = Running::start(&files).await;
+    wait_for("the error to be known", async || {
+        running.get("/config").await.1.contains("cannot be read")
+    })
+    .await;
+    assert_eq!(running.get("/livez").await.0, 200);
+    assert_eq!(running.get("/readyz").await.0, 503);
+    let Outcome::Failed { status, headers, body } = running.check(bearer(&key)).await else {
+        panic!("not our trouble")
+    };
+    assert_eq!(status, 503);
+    assert!(headers.contains(&("retry-after".into(), "3".into())), "{headers:?}");
+    assert!(headers.contains(&("content-type".into(), "application/problem+json".into())));
+    assert!(body.contains("urn:tidegate:problem:unavailable"), "{body}");
+    let Outcome::Failed { status: 503, .. } = running.check(CheckRequest::default()).await else {
+        panic!("not our trouble")
+    };
+
+    files.write_keys("keys: [\n");
+    wait_for("the bad file to be named", async || {
+        running.get("/config").await.1.contains("keys.yaml:")
+    })
+    .await;
+    assert_eq!(running.get("/readyz").await.0, 503);
+
+    files.write_keys(&keys_yaml(&[&record]));
+    wait_for("ready", async || running.get("/readyz").await.0 == 200).await;
+    assert_eq!(running.check(bearer(&key)).await.tenant(), Some("acme"));
+}
+
+#[tokio::test]
+async fn keys_change_while_it_runs() {
+    let files = Files::new();
+    let ((key, record), (new_key, new_record)) = (files.issue("acme"), files.issue("umbrella"));
+    files.write_keys(&keys_yaml(&[&record]));
+    let running = Running::start_ready(&files).await;
+    assert_eq!(running.check(bearer(&new_key)).await.reason(), Some("unknown_key"));
+
+    files.write_keys(&keys_yaml(&[&record, &new_record]));
+    wait_for("the new key", async || running.check(bearer(&new_key)).await.tenant().is_some())
+        .await;
+    assert_eq!(running.check(bearer(&key)).await.tenant(), Some("acme"));
+
+    let mut suspended = record.clone();
+    suspended.plan = "none".into();
+    files.write_keys(&keys_yaml(&[&suspended, &new_record]));
+    wait_for("another plan for the same key", async || {
+        let outcome = running.check(bearer(&key)).await;
+        matches!(outcome, Outcome::Allowed { headers, .. } if headers["x-tidegate-plan"] == "none")
+    })
+    .await;
+
+    for (bad, named) in [
+        (keys_yaml(&[&record, &record]), "already used"),
+        (keys_yaml(&[&record]).replace("ingest", "ingets"), "none of the classes"),
+        (keys_yaml(&[&record])[..60].to_owned(), "keys.yaml:"),
+        (String::new(), "keys.yaml"),
+    ] {
+        files.write_keys(&bad);
+        wait_for(named, async || running.get("/config").await.1.contains(named)).await;
+        assert_eq!(running.check(bearer(&key)).await.tenant(), Some("acme"), "{named}");
+        assert_eq!(running.get("/readyz").await.0, 200);
+        // Otherwise the next refusal could not be told from this one.
+        files.write_keys(&keys_yaml(&[&record, &new_record]));
+        wait_for("good again", async || {
+            running.get("/config").await.1.contains("\"last_error\": null")
+        })
+        .await;
+    }
+
+    std::fs::remove_file(files.path("keys.yaml")).expect("deleted");
+    wait_for("gone", async || running.get("/config").await.1.contains("cannot be read")).await;
+    assert_eq!(running.check(bearer(&key)).await.tenant(), Some("acme"));
+    let metrics = running.get("/metrics").await.1;
+    assert!(!metrics.contains("authz_snapshot_stale_seconds 0.0\n"), "{metrics}");
+
+    files.write_keys(&keys_yaml(&[]));
+    wait_for("nobody may pass", async || {
+        running.check(bearer(&key)).await.reason() == Some("unknown_key")
+    })
+    .await;
+    assert_eq!(running.get("/readyz").await.0, 200);
+}
+
+#[tokio::test]
+async fn drains_and_ends() {
+    let files = Files::new();
+    files.write_keys(&keys_yaml(&[]));
+    let running = Running::start_ready(&files).await;
+    let endpoint = Endpoint::new(format!("http://{}", running.grpc)).expect("an address");
+    let mut health = HealthClient::new(endpoint.connect().await.expect("connected"));
+    for service in ["", "envoy.service.auth.v3.Authorization"] {
+        let request = HealthCheckRequest { service: service.into() };
+        let status = health.check(request).await.expect("known").into_inner().status();
+        assert_eq!(status, ServingStatus::Serving, "{service}");
+    }
+    drop(health);
+    running.shutdown.begin();
+    running.task.await.expect("no panic").expect("an orderly end");
+    let reconnected = tokio::net::TcpStream::connect(running.grpc).await;
+    assert!(reconnected.is_err(), "the listener is closed");
+}
