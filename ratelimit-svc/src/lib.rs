@@ -1,1 +1,35 @@
-//! ratelimit-svc
+//! The rate-limit service: Envoy's `envoy.service.ratelimit.v3` with quotas from YAML files and
+//! counters in memory or Redis.
+//!
+//! ```text
+//! grpc, json ─► limiter ─► decide::plan ─► store (guarded by outage) ─► decide::conclude
+//!                 ▲
+//!   quota files ──┘ followed, checked and swapped by `reload`
+//! ```
+//!
+//! `limits`, `decide` and `outage::breaker` are pure: they do no I/O and are given the time.
+
+pub mod cli;
+pub mod config;
+pub mod decide;
+pub mod grpc;
+pub mod json;
+pub mod limiter;
+pub mod limits;
+pub mod metrics;
+pub mod outage;
+pub mod reload;
+pub mod server;
+pub mod store;
+
+/// An error and its causes on one line.
+pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,147 @@
+//! `explain`: which rule a request would meet, and why. Uses the very code that decides.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use chassis::process::EXIT_USAGE;
+
+use crate::cli::check;
+use crate::decide::Settings;
+use crate::decide::plan::{ClassSource, Line, Plan, plan};
+use crate::decide::request::{Descriptor, Request};
+use crate::limits::class::PRIORITY_KEY;
+use crate::limits::quotas::Quotas;
+use crate::limits::rule::Rule;
+
+/// Which request.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Quota files, read as one configuration.
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// Let several files define one domain, as MERGE_DOMAIN_CONFIG does.
+    #[arg(long)]
+    pub merge_domains: bool,
+    /// The domain of the request.
+    #[arg(long)]
+    pub domain: String,
+    /// A descriptor as key=value,key=value; give it again for each descriptor.
+    #[arg(long = "descriptor", required = true, value_name = "K=V,...")]
+    pub descriptors: Vec<String>,
+}
+
+/// Prints the explanation.
+#[allow(clippy::print_stdout, clippy::print_stderr)]
+pub fn run(args: &Args) -> ExitCode {
+    let update = check::load(&args.files, args.merge_domains);
+    for error in &update.errors {
+        eprintln!("error: {error}");
+    }
+    if !update.errors.is_empty() {
+        return ExitCode::from(EXIT_USAGE);
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    match explain(args, &update.quotas, now) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(problem) => {
+            eprintln!("error: {problem}");
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+/// The explanation as text.
+///
+/// # Errors
+/// When the request cannot be one.
+pub fn explain(args: &Args, quotas: &Quotas, now_seconds: u64) -> Result<String, String> {
+    let descriptors: Vec<Descriptor<'_>> =
+        args.descriptors.iter().map(|text| descriptor(text)).collect::<Result<_, _>>()?;
+    let request = Request { domain: &args.domain, descriptors, hits_addend: 1 };
+    let planned = plan(&request, quotas, &Settings::default(), now_seconds);
+    let planned = planned.map_err(|error| error.to_string())?;
+    let mut text = class(&planned);
+    if !planned.domain_known {
+        text += &format!("domain {}: no file has it, so everything passes\n", args.domain);
+        return Ok(text);
+    }
+    let names_priority = quotas.domain(&args.domain).is_some_and(|domain| domain.names_priority);
+    for (at, line) in planned.lines.iter().enumerate() {
+        text += &format!("descriptor {}: {}\n", args.descriptors[at], verdict(line));
+        let takes_off = !names_priority
+            && request.descriptors[at].entries.iter().any(|(key, _)| *key == PRIORITY_KEY);
+        if takes_off {
+            text += "  the priority entry names the class and takes no part in matching\n";
+        }
+        if let Line::Counted(counted) = line {
+            let hit = &planned.hits[counted.hit];
+            text += &format!("  counter {}\n", String::from_utf8_lossy(&hit.key));
+            let left = hit.window.remaining(now_seconds);
+            text += &format!("  window ends in {left} s\n");
+        }
+    }
+    Ok(text)
+}
+
+fn descriptor(text: &str) -> Result<Descriptor<'_>, String> {
+    let entry = |entry| {
+        str::split_once(entry, '=').ok_or_else(|| format!("'{entry}' is not of the form key=value"))
+    };
+    let entries = text.split(',').map(entry).collect::<Result<_, _>>()?;
+    Ok(Descriptor { entries, ..Descriptor::default() })
+}
+
+fn class(plan: &Plan) -> String {
+    let why = match plan.class_source {
+        ClassSource::Named => "named by the request",
+        ClassSource::Absent => "the default, as the request names none",
+        ClassSource::Unknown => "the default, as the request names one that does not exist",
+    };
+    format!("class {}: {why}\n", plan.class)
+}
+
+fn verdict(line: &Line) -> String {
+    match line {
+        Line::NoLimit => {
+            "no rule stands at exactly this depth for these entries, so it passes".to_owned()
+        }
+        Line::Unlimited(rule) => format!("{}, unlimited, so it passes uncounted", place(rule)),
+        Line::Replaced(rule) => {
+            format!("{}, replaced by another limit of the request", place(rule))
+        }
+        Line::Counted(counted) => {
+            let limit = counted.limit;
+            let rule = counted.rule.as_deref().map_or_else(String::new, place);
+            let mut text = format!(
+                "{rule}, {} per {}",
+                limit.requests_per_unit,
+                limit.unit.name().to_lowercase()
+            );
+            if counted.shadow_mode {
+                text += ", shadow mode: never refuses";
+            }
+            if counted.quota_mode {
+                text += ", quota mode: refuses only when all quota limits are over";
+            }
+            text
+        }
+    }
+}
+
+/// The rule, where it stands, and how each level was matched.
+fn place(rule: &Rule) -> String {
+    let steps: Vec<String> = rule
+        .steps
+        .iter()
+        .map(|step| match step.value.as_deref() {
+            None => format!("{} by key alone", step.key),
+            Some(value) if value.contains('*') => format!("{} by pattern {value}", step.key),
+            Some(value) => format!("{} by value {value}", step.key),
+        })
+        .collect();
+    format!("rule {} at {} ({})", rule.id, rule.origin, steps.join(", "))
+}

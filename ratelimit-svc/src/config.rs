@@ -1,0 +1,296 @@
+//! Settings from environment variables, with the names and defaults of envoyproxy/ratelimit.
+//!
+//! The environment is handed in, so that tests and other programs can do without one. A variable
+//! of the reference that this service does not have is refused when it would change something;
+//! see [`variables`] for all of them.
+
+pub mod variables;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use chassis::config::DurationText;
+use chassis::drain::DrainTimes;
+use chassis::process::UsageError;
+use chassis::reload;
+use chassis::telemetry::TelemetryConfig;
+
+use crate::decide::Settings;
+use crate::decide::headers::HeaderNames;
+use crate::store::redis::RedisSettings;
+use variables::{Support, VARIABLES};
+
+/// Environment variables by name.
+pub type Environment = BTreeMap<String, String>;
+
+/// Settings that cannot be wrong.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `HOST`, `PORT`: JSON requests and `/healthcheck`.
+    pub http: (String, u16),
+    /// `GRPC_HOST`, `GRPC_PORT`: gRPC requests and health.
+    pub grpc: (String, u16),
+    /// `DEBUG_HOST`, `DEBUG_PORT`: admin pages.
+    pub debug: (String, u16),
+    /// `LOG_LEVEL`, `OTEL_EXPORTER_OTLP_ENDPOINT`.
+    pub telemetry: TelemetryConfig,
+    /// `DRAIN_DELAY`, `DRAIN_TIMEOUT`.
+    pub drain: DrainTimes,
+    /// Where quota files lie, from the `RUNTIME_` variables.
+    pub quotas: reload::Source,
+    /// How often quota files are looked at.
+    pub reload_period: Duration,
+    /// `MERGE_DOMAIN_CONFIG`
+    pub merge_domains: bool,
+    /// `BACKEND_TYPE` and the `REDIS_` variables.
+    pub backend: Backend,
+    /// Switches for every request.
+    pub settings: Settings,
+    /// `LOCAL_SHARE_REPLICAS`
+    pub local_share_replicas: u32,
+    /// Variables that are set and have no effect here.
+    pub without_effect: Vec<&'static str>,
+}
+
+/// Where counters live.
+#[derive(Clone, PartialEq)]
+pub enum Backend {
+    /// In this process.
+    Memory,
+    /// In Redis.
+    Redis {
+        /// Where the server is.
+        address: RedisAddress,
+        /// User and password.
+        auth: Option<(Option<String>, String)>,
+        /// How counters are kept.
+        settings: RedisSettings,
+    },
+}
+
+// Passwords stay out of logs.
+impl std::fmt::Debug for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Backend::Memory => f.write_str("Memory"),
+            Backend::Redis { address, settings, .. } => f
+                .debug_struct("Redis")
+                .field("address", address)
+                .field("settings", settings)
+                .finish_non_exhaustive(),
+        }
+    }
+}
+
+/// Where a Redis server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedisAddress {
+    /// A host and a port.
+    Tcp(String, u16),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+impl Config {
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// A sentence that names the first variable that cannot work.
+    pub fn from_environment(environment: &Environment) -> Result<Self, UsageError> {
+        let vars = Vars { environment };
+        let without_effect = vars.refuse_unsupported()?;
+        let drain = DrainTimes {
+            delay: vars.parse::<DurationText>("DRAIN_DELAY")?.0,
+            timeout: vars.parse::<DurationText>("DRAIN_TIMEOUT")?.0,
+        };
+        let local_share_replicas = vars.parse("LOCAL_SHARE_REPLICAS")?;
+        if local_share_replicas == 0 {
+            return Err(vars.bad("LOCAL_SHARE_REPLICAS", "must be at least 1"));
+        }
+        Ok(Self {
+            http: (vars.text("HOST"), vars.parse("PORT")?),
+            grpc: (vars.text("GRPC_HOST"), vars.parse("GRPC_PORT")?),
+            debug: (vars.text("DEBUG_HOST"), vars.parse("DEBUG_PORT")?),
+            telemetry: vars.telemetry()?,
+            drain,
+            quotas: vars.quotas()?,
+            reload_period: reload::PERIOD,
+            merge_domains: vars.flag("MERGE_DOMAIN_CONFIG")?,
+            backend: vars.backend()?,
+            settings: vars.settings()?,
+            local_share_replicas,
+            without_effect,
+        })
+    }
+}
+
+struct Vars<'a> {
+    environment: &'a Environment,
+}
+
+impl Vars<'_> {
+    /// The value set, if it is not empty, or the default.
+    fn text(&self, name: &str) -> String {
+        let default = || {
+            let variable = VARIABLES.iter().find(|variable| variable.name == name);
+            variable.expect("every variable read here is in the table").default.to_owned()
+        };
+        self.environment.get(name).filter(|set| !set.is_empty()).cloned().unwrap_or_else(default)
+    }
+
+    fn bad(&self, name: &str, problem: impl std::fmt::Display) -> UsageError {
+        UsageError(format!("{name}='{}': {problem}", self.text(name)))
+    }
+
+    fn parse<T: FromStr<Err: std::fmt::Display>>(&self, name: &str) -> Result<T, UsageError> {
+        self.text(name).parse().map_err(|error| self.bad(name, error))
+    }
+
+    fn flag(&self, name: &str) -> Result<bool, UsageError> {
+        match self.text(name).as_str() {
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+            _ => Err(self.bad(name, "must be true or false")),
+        }
+    }
+
+    /// Refuses what would change something, and names what is set in vain.
+    fn refuse_unsupported(&self) -> Result<Vec<&'static str>, UsageError> {
+        let mut without_effect = Vec::new();
+        for variable in VARIABLES {
+            let Some(set) = self.environment.get(variable.name) else { continue };
+            match variable.support {
+                Support::Full => {}
+                Support::NoEffect => without_effect.push(variable.name),
+                Support::Refused(harmless) => {
+                    if !set.is_empty() && !harmless.contains(&set.to_lowercase().as_str()) {
+                        return Err(self.bad(variable.name, variable.about));
+                    }
+                }
+            }
+        }
+        Ok(without_effect)
+    }
+
+    fn telemetry(&self) -> Result<TelemetryConfig, UsageError> {
+        // The names of the reference that are not ours.
+        let log_level = match self.text("LOG_LEVEL").to_lowercase().as_str() {
+            "warning" => "warn".to_owned(),
+            "fatal" | "panic" => "error".to_owned(),
+            other => other.to_owned(),
+        };
+        let endpoint = self.text("OTEL_EXPORTER_OTLP_ENDPOINT");
+        Ok(TelemetryConfig { log_level, otlp_endpoint: Some(endpoint).filter(|e| !e.is_empty()) })
+    }
+
+    fn quotas(&self) -> Result<reload::Source, UsageError> {
+        // Accepted for its value only: every way of changing files is noticed.
+        self.flag("RUNTIME_WATCH_ROOT")?;
+        let mut path = PathBuf::from(self.text("RUNTIME_ROOT"));
+        for part in ["RUNTIME_SUBDIRECTORY", "RUNTIME_APPDIRECTORY"] {
+            // Relative by meaning: a leading slash must not replace the root.
+            path.push(self.text(part).trim_start_matches('/'));
+        }
+        let ignore_dotfiles = self.flag("RUNTIME_IGNOREDOTFILES")?;
+        Ok(reload::Source::Directory { path, ignore_dotfiles })
+    }
+
+    fn settings(&self) -> Result<Settings, UsageError> {
+        let near_limit_ratio: f32 = self.parse("NEAR_LIMIT_RATIO")?;
+        if !(0.0..=1.0).contains(&near_limit_ratio) {
+            return Err(self.bad("NEAR_LIMIT_RATIO", "must be from 0 to 1"));
+        }
+        let headers = HeaderNames {
+            limit: self.header_name("LIMIT_LIMIT_HEADER")?,
+            remaining: self.header_name("LIMIT_REMAINING_HEADER")?,
+            reset: self.header_name("LIMIT_RESET_HEADER")?,
+        };
+        Ok(Settings {
+            shadow_mode: self.flag("SHADOW_MODE")?,
+            quota_mode: self.flag("QUOTA_MODE")?,
+            all_or_nothing: self.flag("STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT")?,
+            near_limit_ratio,
+            headers: self.flag("LIMIT_RESPONSE_HEADERS_ENABLED")?.then_some(headers),
+            dynamic_metadata: self.flag("RESPONSE_DYNAMIC_METADATA")?,
+        })
+    }
+
+    fn header_name(&self, name: &str) -> Result<String, UsageError> {
+        let value = self.text(name);
+        axum::http::HeaderName::from_str(&value)
+            .map_err(|_| self.bad(name, "is not the name of a header"))?;
+        Ok(value)
+    }
+
+    fn backend(&self) -> Result<Backend, UsageError> {
+        match self.text("BACKEND_TYPE").as_str() {
+            "memory" => return Ok(Backend::Memory),
+            "redis" => {}
+            "memcache" => {
+                return Err(self.bad("BACKEND_TYPE", "memcache is not supported, use redis"));
+            }
+            _ => return Err(self.bad("BACKEND_TYPE", "must be redis or memory")),
+        }
+        match self.text("REDIS_TYPE").to_uppercase().as_str() {
+            "SINGLE" => {}
+            "SENTINEL" | "CLUSTER" => {
+                return Err(self.bad("REDIS_TYPE", "is not supported yet, use SINGLE"));
+            }
+            _ => return Err(self.bad("REDIS_TYPE", "must be SINGLE")),
+        }
+        let call_budget = self.parse::<DurationText>("REDIS_CALL_BUDGET")?.0;
+        if call_budget.is_zero() || call_budget > Duration::from_secs(1) {
+            return Err(self.bad("REDIS_CALL_BUDGET", "must be above 0 and at most 1s"));
+        }
+        Ok(Backend::Redis {
+            address: self.redis_address()?,
+            auth: self.redis_auth(),
+            settings: RedisSettings {
+                call_budget,
+                key_prefix: self.text("CACHE_KEY_PREFIX"),
+                expiration_jitter_max_seconds: self.parse("EXPIRATION_JITTER_MAX_SECONDS")?,
+                local_cache_bytes: self.parse("LOCAL_CACHE_SIZE_IN_BYTES")?,
+            },
+        })
+    }
+
+    fn redis_address(&self) -> Result<RedisAddress, UsageError> {
+        let url = self.text("REDIS_URL");
+        match self.text("REDIS_SOCKET_TYPE").as_str() {
+            "unix" => Ok(RedisAddress::Unix(url.into())),
+            "tcp" => {
+                if url.starts_with("rediss://") {
+                    return Err(self.bad("REDIS_URL", "TLS to Redis is not supported yet"));
+                }
+                let problem =
+                    || self.bad("REDIS_URL", "must be HOST:PORT when REDIS_SOCKET_TYPE is tcp");
+                let address = url.strip_prefix("redis://").unwrap_or(&url).trim_end_matches('/');
+                let (host, port) = address.rsplit_once(':').ok_or_else(problem)?;
+                let host = host.trim_start_matches('[').trim_end_matches(']');
+                let port = port.parse().map_err(|_| problem())?;
+                // A password in the address would end up in logs: that is what REDIS_AUTH is for.
+                if host.is_empty() || host.contains(['@', ',', '/']) {
+                    return Err(UsageError(
+                        "REDIS_URL must be HOST:PORT; put credentials into REDIS_AUTH".to_owned(),
+                    ));
+                }
+                Ok(RedisAddress::Tcp(host.to_owned(), port))
+            }
+            _ => Err(self.bad("REDIS_SOCKET_TYPE", "must be tcp or unix")),
+        }
+    }
+
+    fn redis_auth(&self) -> Option<(Option<String>, String)> {
+        let auth = self.text("REDIS_AUTH");
+        match auth.split_once(':') {
+            _ if auth.is_empty() => None,
+            Some((user, password)) => Some((Some(user.to_owned()), password.to_owned())),
+            None => Some((None, auth)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+//! Every environment variable: ours and all of the reference.
+
+/// What a variable does here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Support {
+    /// What it says.
+    Full,
+    /// Accepted: it tunes something that does not exist here, and answers stay the same.
+    NoEffect,
+    /// Refused, except for values (in lower case) that ask for nothing.
+    Refused(&'static [&'static str]),
+}
+
+/// An environment variable.
+#[derive(Clone, Copy, Debug)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value when it is unset or empty.
+    pub default: &'static str,
+    /// What it does here.
+    pub support: Support,
+    /// One phrase for `--help`, or why it is refused.
+    pub about: &'static str,
+}
+
+const fn full(name: &'static str, default: &'static str, about: &'static str) -> Variable {
+    Variable { name, default, support: Support::Full, about }
+}
+
+const fn no_effect(name: &'static str, about: &'static str) -> Variable {
+    Variable { name, default: "", support: Support::NoEffect, about }
+}
+
+const fn refused(
+    name: &'static str,
+    harmless: &'static [&'static str],
+    about: &'static str,
+) -> Variable {
+    Variable { name, default: "", support: Support::Refused(harmless), about }
+}
+
+const OFF: &[&str] = &["false", "f", "0"];
+const ZERO: &[&str] = &["0", "0s"];
+const SERVER_TLS: &str = "TLS on the listeners is not supported yet";
+const REDIS_TLS: &str = "TLS to Redis is not supported yet";
+const PERSECOND: &str = "a second Redis for per-second limits is not supported yet";
+const XDS: &str = "configuration over xDS is not supported yet";
+const STATSD: &str = "statsd is not supported, scrape /metrics of the admin listener";
+const PROMETHEUS: &str = "metrics are always at /metrics of the admin listener";
+const MEMCACHE: &str = "memcache is not supported, use redis";
+const TRACING: &str = "spans go to OTEL_EXPORTER_OTLP_ENDPOINT where the caller samples";
+const POOL: &str = "there is one multiplexed connection and no pool";
+const PIPELINE: &str = "concurrent calls share a pipeline without a window";
+const STARTUP: &str = "the service serves while it connects";
+const CONNECT: &str = "a connection attempt takes 500ms at most, a call REDIS_CALL_BUDGET";
+
+/// All variables.
+pub const VARIABLES: &[Variable] = &[
+    full("HOST", "0.0.0.0", "address of POST /json and GET /healthcheck"),
+    full("PORT", "8080", "port of POST /json and GET /healthcheck"),
+    full("GRPC_HOST", "0.0.0.0", "address of gRPC requests and health"),
+    full("GRPC_PORT", "8081", "port of gRPC requests and health"),
+    full("DEBUG_HOST", "0.0.0.0", "address of the admin pages"),
+    full("DEBUG_PORT", "6070", "port of the admin pages"),
+    full("LOG_LEVEL", "info", "trace, debug, info, warn, error; also per module"),
+    full("OTEL_EXPORTER_OTLP_ENDPOINT", "", "gRPC endpoint for spans; empty: no spans"),
+    full("RUNTIME_ROOT", "/srv/runtime_data/current", "directory of quota files, first part"),
+    full("RUNTIME_SUBDIRECTORY", "", "directory of quota files, second part"),
+    full("RUNTIME_APPDIRECTORY", "config", "directory of quota files, last part"),
+    full("RUNTIME_IGNOREDOTFILES", "false", "skip files whose name begins with a dot"),
+    full("RUNTIME_WATCH_ROOT", "true", "accepted: every way of changing files is noticed"),
+    full("MERGE_DOMAIN_CONFIG", "false", "let several files define one domain"),
+    full("BACKEND_TYPE", "redis", "redis or memory"),
+    full("REDIS_SOCKET_TYPE", "unix", "tcp or unix"),
+    full("REDIS_TYPE", "SINGLE", "SINGLE"),
+    full("REDIS_URL", "/var/run/nutcracker/ratelimit.sock", "HOST:PORT or the path of a socket"),
+    full("REDIS_AUTH", "", "PASSWORD or USER:PASSWORD"),
+    full("REDIS_CALL_BUDGET", "5ms", "longest wait for Redis before the outage policy answers"),
+    full("CACHE_KEY_PREFIX", "", "put in front of every key in Redis"),
+    full("EXPIRATION_JITTER_MAX_SECONDS", "300", "keys live up to this much beyond their window"),
+    full("LOCAL_CACHE_SIZE_IN_BYTES", "0", "memory for counters known to be over, 0 for none"),
+    full("NEAR_LIMIT_RATIO", "0.8", "share of a limit from which hits count as near_limit"),
+    full(
+        "STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT",
+        "false",
+        "a refused request consumes nothing; one atomic step",
+    ),
+    full("SHADOW_MODE", "false", "refuse nothing, report what would have been"),
+    full("QUOTA_MODE", "false", "treat every limit as quota_mode: true"),
+    full("LIMIT_RESPONSE_HEADERS_ENABLED", "false", "add the three headers to answers"),
+    full("LIMIT_LIMIT_HEADER", "RateLimit-Limit", "header for the limit"),
+    full("LIMIT_REMAINING_HEADER", "RateLimit-Remaining", "header for what is left"),
+    full("LIMIT_RESET_HEADER", "RateLimit-Reset", "header for the seconds until the window ends"),
+    full("RESPONSE_DYNAMIC_METADATA", "false", "describe every decision in dynamic metadata"),
+    full("LOCAL_SHARE_REPLICAS", "1", "replicas that share a limit in an outage"),
+    full("DRAIN_DELAY", "5s", "from SIGTERM to the closing of the listeners"),
+    full("DRAIN_TIMEOUT", "20s", "from the closing of the listeners to the hard end"),
+    // What follows belongs to the reference and not to us.
+    refused("GRPC_UDS", &[], "gRPC on a unix socket is not supported yet"),
+    no_effect("GRPC_MAX_CONNECTION_AGE", "connections end when the process drains"),
+    no_effect("GRPC_MAX_CONNECTION_AGE_GRACE", "connections end when the process drains"),
+    refused("GRPC_SERVER_USE_TLS", OFF, SERVER_TLS),
+    refused("GRPC_SERVER_TLS_CERT", &[], SERVER_TLS),
+    refused("GRPC_SERVER_TLS_KEY", &[], SERVER_TLS),
+    refused("GRPC_CLIENT_TLS_CACERT", &[], SERVER_TLS),
+    refused("GRPC_CLIENT_TLS_SAN", &[], SERVER_TLS),
+    refused("LOG_FORMAT", &["json"], "logs are always JSON"),
+    refused("CONFIG_TYPE", &["file"], XDS),
+    no_effect("FORCE_START_WITHOUT_INITIAL_CONFIG", STARTUP),
+    no_effect("HEALTHY_WITH_AT_LEAST_ONE_CONFIG_LOADED", "always so: not ready without quotas"),
+    refused("CONFIG_GRPC_XDS_NODE_ID", &["default"], XDS),
+    refused("CONFIG_GRPC_XDS_NODE_METADATA", &[], XDS),
+    refused("CONFIG_GRPC_XDS_SERVER_URL", &[], XDS),
+    refused("CONFIG_GRPC_XDS_SERVER_CONNECT_RETRY_INTERVAL", &["3s"], XDS),
+    refused("CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS", &[], XDS),
+    refused("CONFIG_GRPC_XDS_SERVER_USE_TLS", OFF, XDS),
+    refused("CONFIG_GRPC_XDS_CLIENT_TLS_CERT", &[], XDS),
+    refused("CONFIG_GRPC_XDS_CLIENT_TLS_KEY", &[], XDS),
+    refused("CONFIG_GRPC_XDS_SERVER_TLS_CACERT", &[], XDS),
+    refused("CONFIG_GRPC_XDS_SERVER_TLS_SAN", &[], XDS),
+    no_effect("XDS_CLIENT_BACKOFF_INITIAL_INTERVAL", XDS),
+    no_effect("XDS_CLIENT_BACKOFF_MAX_INTERVAL", XDS),
+    no_effect("XDS_CLIENT_BACKOFF_RANDOM_FACTOR", XDS),
+    no_effect("XDS_CLIENT_BACKOFF_JITTER", XDS),
+    no_effect("XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES", XDS),
+    refused("USE_STATSD", OFF, STATSD),
+    no_effect("STATSD_HOST", STATSD),
+    no_effect("STATSD_PORT", STATSD),
+    refused("USE_DOG_STATSD", OFF, STATSD),
+    no_effect("USE_DOG_STATSD_MOGRIFIERS", STATSD),
+    refused(
+        "EXTRA_TAGS",
+        &[],
+        "extra tags are not supported, add labels where metrics are scraped",
+    ),
+    no_effect("STATS_FLUSH_INTERVAL", STATSD),
+    no_effect("DISABLE_STATS", PROMETHEUS),
+    refused("USE_PROMETHEUS", OFF, PROMETHEUS),
+    no_effect("PROMETHEUS_ADDR", PROMETHEUS),
+    no_effect("PROMETHEUS_PATH", PROMETHEUS),
+    no_effect("PROMETHEUS_MAPPER_YAML", PROMETHEUS),
+    no_effect("PROMETHEUS_RESPONSE_TIME_AS_MILLISECONDS", PROMETHEUS),
+    no_effect("REDIS_POOL_SIZE", POOL),
+    no_effect("REDIS_POOL_ON_EMPTY_BEHAVIOR", POOL),
+    refused("REDIS_TLS", OFF, REDIS_TLS),
+    refused("REDIS_TLS_CLIENT_CERT", &[], REDIS_TLS),
+    refused("REDIS_TLS_CLIENT_KEY", &[], REDIS_TLS),
+    refused("REDIS_TLS_CACERT", &[], REDIS_TLS),
+    refused("REDIS_TLS_SKIP_HOSTNAME_VERIFICATION", OFF, REDIS_TLS),
+    no_effect("REDIS_PIPELINE_WINDOW", PIPELINE),
+    no_effect("REDIS_PIPELINE_LIMIT", PIPELINE),
+    no_effect("REDIS_CLUSTER_PIPELINE_PARALLELISM", PIPELINE),
+    refused("REDIS_SENTINEL_AUTH", &[], "REDIS_TYPE=SENTINEL is not supported yet"),
+    no_effect("REDIS_HEALTH_CHECK_ACTIVE_CONNECTION", "Redis gone is an outage policy"),
+    no_effect("REDIS_TIMEOUT", CONNECT),
+    no_effect("REDIS_STARTUP_INITIAL_INTERVAL", STARTUP),
+    no_effect("REDIS_STARTUP_MAX_INTERVAL", STARTUP),
+    no_effect("REDIS_STARTUP_MAX_ELAPSED_TIME", STARTUP),
+    refused("REDIS_PERSECOND", OFF, PERSECOND),
+    no_effect("REDIS_PERSECOND_SOCKET_TYPE", PERSECOND),
+    no_effect("REDIS_PERSECOND_TYPE", PERSECOND),
+    no_effect("REDIS_PERSECOND_URL", PERSECOND),
+    no_effect("REDIS_PERSECOND_POOL_SIZE", PERSECOND),
+    no_effect("REDIS_PERSECOND_AUTH", PERSECOND),
+    no_effect("REDIS_PERSECOND_TLS", PERSECOND),
+    no_effect("REDIS_PERSECOND_SENTINEL_AUTH", PERSECOND),
+    no_effect("REDIS_PERSECOND_PIPELINE_WINDOW", PERSECOND),
+    no_effect("REDIS_PERSECOND_PIPELINE_LIMIT", PERSECOND),
+    no_effect("REDIS_PERSECOND_CLUSTER_PIPELINE_PARALLELISM", PERSECOND),
+    no_effect("REDIS_PERSECOND_TIMEOUT", PERSECOND),
+    no_effect("REDIS_PERSECOND_POOL_ON_EMPTY_BEHAVIOR", PERSECOND),
+    refused("MEMCACHE_HOST_PORT", &[], MEMCACHE),
+    refused("MEMCACHE_SRV", &[], MEMCACHE),
+    no_effect("MEMCACHE_MAX_IDLE_CONNS", MEMCACHE),
+    refused("MEMCACHE_SRV_REFRESH", ZERO, MEMCACHE),
+    refused("MEMCACHE_TLS", OFF, MEMCACHE),
+    no_effect("MEMCACHE_TLS_CLIENT_CERT", MEMCACHE),
+    no_effect("MEMCACHE_TLS_CLIENT_KEY", MEMCACHE),
+    no_effect("MEMCACHE_TLS_CACERT", MEMCACHE),
+    no_effect("MEMCACHE_TLS_SKIP_HOSTNAME_VERIFICATION", MEMCACHE),
+    refused("TRACING_ENABLED", OFF, TRACING),
+    no_effect("TRACING_SERVICE_NAME", TRACING),
+    no_effect("TRACING_SERVICE_NAMESPACE", TRACING),
+    no_effect("TRACING_SERVICE_INSTANCE_ID", TRACING),
+    no_effect("TRACING_EXPORTER_PROTOCOL", TRACING),
+    no_effect("TRACING_SAMPLING_RATE", TRACING),
+];
+
+/// The supported variables for `--help`.
+pub fn help() -> String {
+    let mut text = "Environment variables [default]:\n".to_owned();
+    for variable in VARIABLES.iter().filter(|variable| variable.support == Support::Full) {
+        let Variable { name, default, about, .. } = variable;
+        text += &format!("  {name:<40} {about} [{default}]\n");
+    }
+    text
+}

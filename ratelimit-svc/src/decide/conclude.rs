@@ -1,0 +1,286 @@
+//! The second half of a decision: from counts to the answer.
+
+use std::sync::Arc;
+
+use crate::decide::Settings;
+use crate::decide::headers::{self, Header};
+use crate::decide::metadata;
+use crate::decide::plan::{Counted, Line, Plan};
+use crate::decide::request::Request;
+use crate::limits::class::OutagePolicy;
+use crate::limits::rule::Limit;
+use crate::store::{Count, Hit};
+
+/// What the counters said, or what takes their place.
+#[derive(Clone, Copy, Debug)]
+pub enum Evidence<'a> {
+    /// The store counted; `hits` are as it was asked, `counts` its answers.
+    Counts {
+        /// What was asked.
+        hits: &'a [Hit],
+        /// What it answered.
+        counts: &'a [Count],
+        /// The counters are this replica's own, because the shared ones are out of reach.
+        degraded: bool,
+    },
+    /// The store is out of reach: everything passes.
+    Bypass,
+    /// The store is out of reach: everything limited is refused.
+    Deny,
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// Whether the request is refused.
+    pub over_limit: bool,
+    /// One status for each descriptor, in order.
+    pub statuses: Vec<Status>,
+    /// Headers for the answer to the client.
+    pub headers: Vec<Header>,
+    /// Metadata for Envoy's log and later filters.
+    pub metadata: Option<serde_json::Value>,
+    /// The policy that answered in the store's place.
+    pub degraded: Option<OutagePolicy>,
+    /// What was decided of each counted descriptor, for metrics.
+    pub outcomes: Vec<Outcome>,
+    /// `SHADOW_MODE` let pass what would have been refused.
+    pub shadowed: bool,
+}
+
+/// The status of one descriptor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    /// Whether the descriptor is over its limit.
+    pub over_limit: bool,
+    /// The limit that applies and its name.
+    pub current_limit: Option<(Limit, String)>,
+    /// Hits left in the window.
+    pub limit_remaining: u32,
+    /// Seconds until the window ends.
+    pub reset_seconds: Option<u64>,
+}
+
+/// Why a descriptor is decided as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Below its limit.
+    WithinLimit,
+    /// Over its limit.
+    OverLimit,
+    /// Over its limit, and only reported.
+    ShadowMode,
+    /// The store is out of reach.
+    Degraded,
+    /// An unlimited rule.
+    Unlimited,
+    /// Another limit takes its place.
+    Replaced,
+}
+
+impl Reason {
+    /// The name in metrics and metadata.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::WithinLimit => "within_limit",
+            Self::OverLimit => "over_limit",
+            Self::ShadowMode => "shadow_mode",
+            Self::Degraded => "degraded",
+            Self::Unlimited => "unlimited",
+            Self::Replaced => "replaced",
+        }
+    }
+}
+
+/// What was decided of one descriptor that met a rule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// Which descriptor.
+    pub descriptor: usize,
+    /// The rule's name in metrics.
+    pub metric_id: Arc<str>,
+    /// Whether the descriptor is over its limit.
+    pub over_limit: bool,
+    /// Why.
+    pub reason: Reason,
+    /// Hits by what they met, for the counters of the reference (S18).
+    pub hits: HitStats,
+}
+
+/// The hits of one descriptor by what they met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HitStats {
+    /// All.
+    pub total: u64,
+    /// In an answer that passed.
+    pub within_limit: u64,
+    /// Beyond the near-limit ratio.
+    pub near_limit: u64,
+    /// Beyond the limit.
+    pub over_limit: u64,
+    /// Beyond the limit of a rule that only reports.
+    pub shadow_mode: u64,
+    /// Beyond the limit, known without asking the store.
+    pub over_limit_with_local_cache: u64,
+}
+
+/// Makes the answer to a planned request.
+pub fn conclude(
+    request: &Request<'_>,
+    plan: &Plan,
+    evidence: Evidence<'_>,
+    settings: &Settings,
+    now_seconds: u64,
+) -> Decision {
+    let mut statuses = Vec::with_capacity(plan.lines.len());
+    let mut outcomes = Vec::with_capacity(plan.hits.len());
+    let (mut enforced_over, mut quota, mut quota_over) = (false, 0, 0);
+    for (at, line) in plan.lines.iter().enumerate() {
+        let (status, outcome) = match line {
+            Line::Counted(counted) => {
+                let judged = judge(plan, counted, evidence, settings, now_seconds);
+                match counted.quota_mode {
+                    true => {
+                        quota += 1;
+                        quota_over += usize::from(judged.0.over_limit);
+                    }
+                    false => enforced_over |= judged.0.over_limit,
+                }
+                judged
+            }
+            passing => pass(passing),
+        };
+        statuses.push(status);
+        outcomes.extend(outcome.map(|outcome| Outcome { descriptor: at, ..outcome }));
+    }
+    let would_refuse = enforced_over || (quota > 0 && quota == quota_over);
+    let degraded = match evidence {
+        _ if plan.hits.is_empty() => None,
+        Evidence::Counts { degraded, .. } => degraded.then_some(OutagePolicy::Local),
+        Evidence::Bypass => Some(OutagePolicy::Bypass),
+        Evidence::Deny => Some(OutagePolicy::Deny),
+    };
+    let mut decision = Decision {
+        over_limit: would_refuse && !settings.shadow_mode,
+        shadowed: would_refuse && settings.shadow_mode,
+        statuses,
+        headers: Vec::new(),
+        metadata: None,
+        degraded,
+        outcomes,
+    };
+    if let Some(names) = &settings.headers {
+        decision.headers = headers::headers(names, plan, &decision.statuses);
+    }
+    if settings.dynamic_metadata || degraded.is_some() {
+        let full = settings.dynamic_metadata;
+        decision.metadata = Some(metadata::metadata(request, plan, &decision, full));
+    }
+    decision
+}
+
+fn pass(line: &Line) -> (Status, Option<Outcome>) {
+    let (remaining, met) = match line {
+        Line::Unlimited(rule) => (u32::MAX, Some((rule, Reason::Unlimited))),
+        Line::Replaced(rule) => (0, Some((rule, Reason::Replaced))),
+        Line::NoLimit | Line::Counted(_) => (0, None),
+    };
+    let status = Status {
+        over_limit: false,
+        current_limit: None,
+        limit_remaining: remaining,
+        reset_seconds: None,
+    };
+    let outcome = met.map(|(rule, reason)| Outcome {
+        descriptor: 0,
+        metric_id: rule.id.clone(),
+        over_limit: false,
+        reason,
+        hits: HitStats::default(),
+    });
+    (status, outcome)
+}
+
+/// Judges one counted descriptor (S17, S22).
+fn judge(
+    plan: &Plan,
+    counted: &Counted,
+    evidence: Evidence<'_>,
+    settings: &Settings,
+    now_seconds: u64,
+) -> (Status, Option<Outcome>) {
+    let hit = &plan.hits[counted.hit];
+    let (is_over, remaining, mut hits) = match evidence {
+        Evidence::Counts { hits, counts, .. } => {
+            let (hit, count) = (&hits[counted.hit], &counts[counted.hit]);
+            let remaining = if count.over { 0 } else { remaining(hit.limit, count.value) };
+            (count.over, remaining, stats(hit, count, settings.near_limit_ratio))
+        }
+        Evidence::Bypass => (false, hit.limit, HitStats::default()),
+        Evidence::Deny => (true, 0, HitStats::default()),
+    };
+    hits.total = if hit.is_refund { 0 } else { hit.amount };
+    let shadowed = is_over && counted.shadow_mode;
+    if !shadowed {
+        hits.shadow_mode = 0;
+    }
+    let by_counts = matches!(evidence, Evidence::Counts { degraded: false, .. });
+    let reason = match (by_counts, shadowed, is_over) {
+        (false, ..) => Reason::Degraded,
+        (true, true, _) => Reason::ShadowMode,
+        (true, false, true) => Reason::OverLimit,
+        (true, false, false) => Reason::WithinLimit,
+    };
+    let status = Status {
+        over_limit: is_over && !shadowed,
+        current_limit: Some((counted.limit, counted.name.clone())),
+        limit_remaining: remaining,
+        reset_seconds: Some(hit.window.remaining(now_seconds)),
+    };
+    let outcome = Outcome {
+        descriptor: 0,
+        metric_id: counted.metric_id.clone(),
+        over_limit: status.over_limit,
+        reason,
+        hits,
+    };
+    (status, Some(outcome))
+}
+
+fn remaining(limit: u32, value: u64) -> u32 {
+    u64::from(limit).saturating_sub(value) as u32
+}
+
+/// How many hits met what (S18). What was refused without being counted is over as a whole.
+fn stats(hit: &Hit, count: &Count, near_limit_ratio: f32) -> HitStats {
+    if hit.is_refund {
+        return HitStats::default();
+    }
+    let (amount, limit, after) = (hit.amount, u64::from(hit.limit), count.value);
+    let near = (hit.limit as f32 * near_limit_ratio).floor() as u64;
+    let mut stats = HitStats::default();
+    if !count.moved {
+        let over = if count.over { amount } else { 0 };
+        stats.over_limit = over;
+        stats.shadow_mode = over;
+        stats.over_limit_with_local_cache = if count.remembered { over } else { 0 };
+        return stats;
+    }
+    let before = after.saturating_sub(amount);
+    if !count.over {
+        stats.within_limit = amount;
+        stats.near_limit =
+            if before >= near { amount } else { after.saturating_sub(near).min(amount) };
+    } else if before >= limit {
+        stats.over_limit = amount;
+        stats.shadow_mode = amount;
+    } else {
+        stats.over_limit = after - limit;
+        stats.shadow_mode = after - limit;
+        stats.near_limit = limit.saturating_sub(near.max(before));
+    }
+    stats
+}
+
+#[cfg(test)]
+mod tests;

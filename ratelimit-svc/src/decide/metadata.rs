@@ -1,0 +1,118 @@
+//! Dynamic metadata of the answer: what Envoy can log and later filters can read (S30).
+//!
+//! ```text
+//! {domain, class, reason, degraded?, hitsAddend?, metadata?,
+//!  descriptors: [{entries: ["k=v"], rule?, reason?, limit?, hitsAddend?}]}
+//! ```
+
+use serde_json::{Map, Value as Json, json};
+
+use crate::decide::conclude::Decision;
+use crate::decide::plan::{Line, Plan};
+use crate::decide::request::Request;
+
+/// The metadata of a decision; only the mark of an outage unless `full`.
+pub fn metadata(request: &Request<'_>, plan: &Plan, decision: &Decision, full: bool) -> Json {
+    let mut root = Map::new();
+    if let Some(policy) = decision.degraded {
+        root.insert("degraded".to_owned(), true.into());
+        root.insert("outage".to_owned(), policy.name().into());
+    }
+    root.insert("class".to_owned(), plan.class.name.as_str().into());
+    root.insert("reason".to_owned(), reason(decision).into());
+    if !full {
+        return Json::Object(root);
+    }
+    root.insert("domain".to_owned(), request.domain.into());
+    if request.hits_addend > 0 {
+        root.insert("hitsAddend".to_owned(), request.hits_addend.into());
+    }
+    let descriptors = (0..plan.lines.len()).map(|at| descriptor(request, plan, decision, at));
+    root.insert("descriptors".to_owned(), descriptors.collect());
+    let mut merged = Json::Null;
+    for (line, status) in plan.lines.iter().zip(&decision.statuses) {
+        let rule = match line {
+            Line::Counted(counted) => counted.rule.as_ref(),
+            Line::Unlimited(rule) => Some(rule),
+            Line::NoLimit | Line::Replaced(_) => None,
+        };
+        if let Some(given) = rule.and_then(|rule| rule.metadata.as_ref())
+            && !status.over_limit
+        {
+            merge(&mut merged, given);
+        }
+    }
+    if !merged.is_null() {
+        root.insert("metadata".to_owned(), merged);
+    }
+    Json::Object(root)
+}
+
+/// One word for the request as a whole.
+fn reason(decision: &Decision) -> &'static str {
+    match (decision.degraded.is_some(), decision.over_limit) {
+        (true, _) => "degraded",
+        (false, true) => "over_limit",
+        (false, false) => "within_limit",
+    }
+}
+
+fn descriptor(request: &Request<'_>, plan: &Plan, decision: &Decision, at: usize) -> Json {
+    let asked = &request.descriptors[at];
+    let entries: Vec<String> =
+        asked.entries.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let mut object = Map::new();
+    object.insert("entries".to_owned(), entries.into());
+    if let Some(hits) = asked.hits_addend {
+        object.insert("hitsAddend".to_owned(), hits.into());
+    }
+    if let Some((limit, name)) = &decision.statuses[at].current_limit {
+        let mut given = json!({
+            "requestsPerUnit": limit.requests_per_unit,
+            "unit": limit.unit.name(),
+        });
+        if !name.is_empty() {
+            given["name"] = name.as_str().into();
+        }
+        object.insert("limit".to_owned(), given);
+    }
+    let rule = match &plan.lines[at] {
+        Line::Counted(counted) => counted.rule.as_ref(),
+        Line::Unlimited(rule) | Line::Replaced(rule) => Some(rule),
+        Line::NoLimit => None,
+    };
+    if let Some(rule) = rule {
+        object.insert("rule".to_owned(), (*rule.id).into());
+    }
+    if let Some(outcome) = decision.outcomes.iter().find(|outcome| outcome.descriptor == at) {
+        object.insert("reason".to_owned(), outcome.reason.name().into());
+    }
+    Json::Object(object)
+}
+
+/// Adds what is not there yet, maps in depth.
+fn merge(into: &mut Json, other: &Json) {
+    match (into, other) {
+        (into @ Json::Null, other) => *into = other.clone(),
+        (Json::Object(into), Json::Object(other)) => {
+            for (key, value) in other {
+                merge(into.entry(key.clone()).or_insert(Json::Null), value);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_value_wins() {
+        let mut merged = Json::Null;
+        for given in [json!({"a": 1, "m": {"x": 1}}), json!({"a": 2, "m": {"x": 2, "y": 3}})] {
+            merge(&mut merged, &given);
+        }
+        assert_eq!(merged, json!({"a": 1, "m": {"x": 1, "y": 3}}));
+    }
+}

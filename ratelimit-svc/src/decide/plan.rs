@@ -1,0 +1,258 @@
+//! The first half of a decision: which rule each descriptor meets, and what is to be counted.
+
+use std::sync::Arc;
+
+use crate::decide::Settings;
+use crate::decide::request::{Descriptor, Request, RequestError};
+use crate::limits::class::{Class, Classes, PRIORITY_KEY};
+use crate::limits::quotas::{Domain, Quotas};
+use crate::limits::rule::{Allowance, Limit, Rule, header_safe, push_step};
+use crate::store::key::counter_key;
+use crate::store::{Hit, Role};
+
+/// What the counters decide about, and what is already decided.
+#[derive(Debug)]
+pub struct Plan {
+    /// The domain as named by the request.
+    pub domain: Arc<str>,
+    /// Whether the files know the domain.
+    pub domain_known: bool,
+    /// The priority class of the request.
+    pub class: Class,
+    /// How the class was found.
+    pub class_source: ClassSource,
+    /// One line for each descriptor, in order.
+    pub lines: Vec<Line>,
+    /// What the store is to count; [`Line::Counted`] points into it.
+    pub hits: Vec<Hit>,
+}
+
+/// How the class of a request was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClassSource {
+    /// A descriptor named it.
+    Named,
+    /// No descriptor named one: the default class.
+    Absent,
+    /// A descriptor named one that does not exist: the default class.
+    Unknown,
+}
+
+/// What is known of one descriptor before counting.
+#[derive(Debug)]
+pub enum Line {
+    /// No rule stands at its end: passes.
+    NoLimit,
+    /// An unlimited rule: passes.
+    Unlimited(Arc<Rule>),
+    /// Another limit of the request replaces this one: passes.
+    Replaced(Arc<Rule>),
+    /// The counter decides.
+    Counted(Counted),
+}
+
+/// A descriptor whose counter decides.
+#[derive(Debug)]
+pub struct Counted {
+    /// Where in [`Plan::hits`].
+    pub hit: usize,
+    /// The limit that applies.
+    pub limit: Limit,
+    /// The rule it comes from; none for a limit that came with the request.
+    pub rule: Option<Arc<Rule>>,
+    /// The rule's name in metrics.
+    pub metric_id: Arc<str>,
+    /// Name for Envoy, safe in a header.
+    pub name: String,
+    /// Never refuses.
+    pub shadow_mode: bool,
+    /// Refuses only together with the other quota limits.
+    pub quota_mode: bool,
+}
+
+/// Works out what is to be counted for `request` at `now_seconds` since the epoch.
+///
+/// # Errors
+/// When the request has no answer.
+pub fn plan(
+    request: &Request<'_>,
+    quotas: &Quotas,
+    settings: &Settings,
+    now_seconds: u64,
+) -> Result<Plan, RequestError> {
+    request.check()?;
+    let (class, class_source) = class_of(request, quotas.classes());
+    let Some(domain) = quotas.domain(request.domain) else {
+        let lines = request.descriptors.iter().map(|_| Line::NoLimit).collect();
+        let domain = request.domain.into();
+        return Ok(Plan { domain, domain_known: false, class, class_source, lines, hits: vec![] });
+    };
+    let mut plan = Plan {
+        domain: domain.name.clone(),
+        domain_known: true,
+        class,
+        class_source,
+        lines: Vec::with_capacity(request.descriptors.len()),
+        hits: Vec::with_capacity(request.descriptors.len()),
+    };
+    let entries: Vec<Vec<(&str, &str)>> =
+        request.descriptors.iter().map(|descriptor| matched_entries(descriptor, domain)).collect();
+    let rules: Vec<Option<Arc<Rule>>> = request
+        .descriptors
+        .iter()
+        .zip(&entries)
+        .map(|(descriptor, entries)| match descriptor.limit_override {
+            Some(_) => None,
+            None => domain.root.find(entries).cloned(),
+        })
+        .collect();
+    for (at, descriptor) in request.descriptors.iter().enumerate() {
+        let line = match (&rules[at], descriptor.limit_override) {
+            (_, Some(limit)) => {
+                let unit = limit.unit.ok_or(RequestError::OverrideUnit)?;
+                let limit = Limit { requests_per_unit: limit.requests_per_unit, unit };
+                Line::Counted(overridden(&entries[at], limit))
+            }
+            (None, None) => Line::NoLimit,
+            (Some(rule), None) if is_replaced(rule, at, &rules) => Line::Replaced(rule.clone()),
+            (Some(rule), None) => match rule.allowance {
+                Allowance::Unlimited => Line::Unlimited(rule.clone()),
+                Allowance::Limited(limit) => {
+                    Line::Counted(limited(rule, &entries[at], limit, settings))
+                }
+            },
+        };
+        plan.push(line, request, descriptor, &entries[at], now_seconds);
+    }
+    plan.assign_roles(settings);
+    Ok(plan)
+}
+
+impl Plan {
+    fn push(
+        &mut self,
+        mut line: Line,
+        request: &Request<'_>,
+        descriptor: &Descriptor<'_>,
+        entries: &[(&str, &str)],
+        now_seconds: u64,
+    ) {
+        if let Line::Counted(counted) = &mut line {
+            counted.hit = self.hits.len();
+            let steps = counted.rule.as_ref().map_or(&[][..], |rule| &rule.steps);
+            let unit = counted.limit.unit;
+            let window = unit.window(now_seconds);
+            self.hits.push(Hit {
+                key: counter_key(&self.domain, entries, steps, unit, window),
+                amount: request.hits(descriptor),
+                is_refund: descriptor.is_negative_hits,
+                limit: counted.limit.requests_per_unit,
+                window,
+                role: Role::Enforced,
+            });
+        }
+        self.lines.push(line);
+    }
+
+    /// Says which hits may refuse the whole request. What never refuses must not veto: it would
+    /// freeze the counters of the limits beside it.
+    fn assign_roles(&mut self, settings: &Settings) {
+        let counted = || {
+            self.lines.iter().filter_map(|line| match line {
+                Line::Counted(counted) => Some(counted),
+                _ => None,
+            })
+        };
+        // Quota limits refuse together, so one that cannot refuse spares the request.
+        let quota_can_refuse = counted().all(|line| !(line.quota_mode && line.shadow_mode));
+        let roles: Vec<(usize, Role)> = counted()
+            .map(|line| {
+                let role = if settings.shadow_mode || line.shadow_mode {
+                    Role::Observer
+                } else if line.quota_mode {
+                    if quota_can_refuse { Role::Quota } else { Role::Observer }
+                } else {
+                    Role::Enforced
+                };
+                (line.hit, role)
+            })
+            .collect();
+        for (hit, role) in roles {
+            self.hits[hit].role = role;
+        }
+    }
+}
+
+/// The class of a request is the lowest that any of its descriptors names.
+fn class_of(request: &Request<'_>, classes: &Classes) -> (Class, ClassSource) {
+    let named = request
+        .descriptors
+        .iter()
+        .flat_map(|descriptor| &descriptor.entries)
+        .filter(|(key, _)| *key == PRIORITY_KEY)
+        .map(|(_, value)| classes.named(value));
+    let mut source = ClassSource::Absent;
+    let mut lowest: Option<&Class> = None;
+    for class in named {
+        let class = class.unwrap_or_else(|| {
+            source = ClassSource::Unknown;
+            classes.default_class()
+        });
+        if source == ClassSource::Absent {
+            source = ClassSource::Named;
+        }
+        lowest = Some(lowest.filter(|lowest| lowest.rank <= class.rank).unwrap_or(class));
+    }
+    (lowest.unwrap_or_else(|| classes.default_class()).clone(), source)
+}
+
+fn matched_entries<'a>(descriptor: &Descriptor<'a>, domain: &Domain) -> Vec<(&'a str, &'a str)> {
+    let entries = descriptor.entries.iter().copied();
+    entries.filter(|(key, _)| domain.names_priority || *key != PRIORITY_KEY).collect()
+}
+
+/// Whether another matched rule replaces this one by name (S11).
+fn is_replaced(rule: &Rule, at: usize, rules: &[Option<Arc<Rule>>]) -> bool {
+    !rule.name.is_empty()
+        && rules.iter().enumerate().any(|(other, matched)| {
+            other != at
+                && matched.as_ref().is_some_and(|matched| matched.replaces.contains(&rule.name))
+        })
+}
+
+fn limited(
+    rule: &Arc<Rule>,
+    entries: &[(&str, &str)],
+    limit: Limit,
+    settings: &Settings,
+) -> Counted {
+    Counted {
+        hit: 0,
+        limit,
+        metric_id: rule.metric_id(entries),
+        name: header_safe(&rule.name),
+        shadow_mode: rule.shadow_mode,
+        quota_mode: rule.quota_mode || settings.quota_mode,
+        rule: Some(rule.clone()),
+    }
+}
+
+/// A limit that came with the request (S9). Metrics name it by its keys alone.
+fn overridden(entries: &[(&str, &str)], limit: Limit) -> Counted {
+    let mut id = String::new();
+    for (key, _) in entries {
+        push_step(&mut id, key, None);
+    }
+    Counted {
+        hit: 0,
+        limit,
+        rule: None,
+        metric_id: id.into(),
+        name: String::new(),
+        shadow_mode: false,
+        quota_mode: false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,434 @@
+//! One quota file: from bytes to validated rules, or to the first thing that is wrong with it.
+//!
+//! The grammar and the wording of messages are those of envoyproxy/ratelimit, with file, line
+//! and column in front. On top of it a file may define `priority_classes`.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use chassis::config::ConfigError;
+
+use crate::limits::class::{Class, Classes, OutagePolicy};
+use crate::limits::document::{Node as Yaml, Value};
+use crate::limits::rule::{Allowance, Limit, Rule, Step, header_safe, push_step};
+use crate::limits::tree::{Level, Node};
+use crate::limits::unit::Unit;
+
+/// The largest quota file.
+pub const FILE_BYTES_MAX: usize = 16 << 20;
+
+/// The largest `metadata` of one descriptor, as JSON.
+pub const METADATA_BYTES_MAX: usize = 4096;
+
+/// Keys that may stand in a file; other keys are refused wherever they stand.
+const KNOWN_KEYS: [&str; 14] = [
+    "domain",
+    "key",
+    "value",
+    "descriptors",
+    "rate_limit",
+    "unit",
+    "requests_per_unit",
+    "unlimited",
+    "shadow_mode",
+    "quota_mode",
+    "name",
+    "replaces",
+    "detailed_metric",
+    "value_to_metric",
+];
+const KNOWN_KEYS_MORE: [&str; 2] = ["share_threshold", "metadata"];
+const FILE_KEYS: [&str; 3] = ["domain", "descriptors", PRIORITY_CLASSES];
+const DESCRIPTOR_KEYS: [&str; 10] = [
+    "key",
+    "value",
+    "rate_limit",
+    "descriptors",
+    "shadow_mode",
+    "quota_mode",
+    "detailed_metric",
+    "value_to_metric",
+    "share_threshold",
+    "metadata",
+];
+const RATE_LIMIT_KEYS: [&str; 5] = ["unit", "requests_per_unit", "unlimited", "name", "replaces"];
+const PRIORITY_CLASSES: &str = "priority_classes";
+
+/// A node at the top of a domain's tree.
+#[derive(Clone, Debug)]
+pub struct Top {
+    /// Key of the entry.
+    pub key: Box<str>,
+    /// Value of the entry, empty for any.
+    pub value: Box<str>,
+    /// The node.
+    pub node: Arc<Node>,
+}
+
+/// A file in which nothing is wrong.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// Where it was read.
+    pub path: PathBuf,
+    /// The domain its rules are for.
+    pub domain: Box<str>,
+    /// Its rules, in order.
+    pub tops: Vec<Top>,
+    /// The classes of the service, if this file defines them.
+    pub classes: Option<Classes>,
+    /// Keys that are known but mean nothing where they stand.
+    pub warnings: Vec<ConfigError>,
+}
+
+/// Reads a quota file.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub fn parse(path: &Path, bytes: &[u8]) -> Result<File, ConfigError> {
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(ConfigError::file(path, format!("is larger than {FILE_BYTES_MAX} bytes")));
+    }
+    let root: Yaml = chassis::config::parse_yaml(path, bytes).map_err(|mut error| {
+        error.message = format!("error loading config file: {}", error.message);
+        error
+    })?;
+    let text = std::str::from_utf8(bytes).unwrap_or_default();
+    let reader = Reader { path, text, domain: String::new(), warnings: Vec::new() };
+    reader.check_keys(&root, true)?;
+    reader.file(&root)
+}
+
+struct Reader<'a> {
+    path: &'a Path,
+    text: &'a str,
+    domain: String,
+    warnings: Vec<ConfigError>,
+}
+
+/// What a node inherits from those above it.
+#[derive(Clone, Default)]
+struct Above {
+    steps: Vec<Step>,
+    id: String,
+}
+
+impl Reader<'_> {
+    fn error(&self, at: &Yaml, message: impl Into<String>) -> ConfigError {
+        ConfigError::at(self.path, at, message)
+    }
+
+    /// Checks the shape of the whole document before anything is made of it (S1, S2).
+    fn check_keys(&self, node: &Yaml, root: bool) -> Result<(), ConfigError> {
+        let Value::Map(pairs) = &node.value else {
+            return match &node.value {
+                Value::Null if root => Ok(()),
+                _ => Err(self.error(node, "error loading config file: must be a map")),
+            };
+        };
+        for (key, value) in pairs {
+            let Some(name) = key.value.as_text() else {
+                let message = format!("config error, key is not of type string: {}", key.value);
+                return Err(self.error(key, message));
+            };
+            if root && name == PRIORITY_CLASSES {
+                continue;
+            }
+            if !KNOWN_KEYS.contains(&name) && !KNOWN_KEYS_MORE.contains(&name) {
+                return Err(self.error(key, format!("config error, unknown key '{name}'")));
+            }
+            if name == "metadata" {
+                continue;
+            }
+            self.check_value(value)?;
+        }
+        Ok(())
+    }
+
+    fn check_value(&self, value: &Yaml) -> Result<(), ConfigError> {
+        match &value.value {
+            Value::Map(_) => self.check_keys(value, false),
+            Value::List(items) => items.iter().try_for_each(|item| match &item.value {
+                Value::Map(_) => self.check_keys(item, false),
+                other => {
+                    let problem = "config error, yaml file contains list of type other than map";
+                    Err(self.error(item, format!("{problem}: {other}")))
+                }
+            }),
+            // The parser takes `007` for a fraction; the reference does not.
+            Value::Float(_) if self.written(value).bytes().all(|b| b.is_ascii_digit()) => Ok(()),
+            Value::Float(_) => Err(self.error(value, "error checking config")),
+            _ => Ok(()),
+        }
+    }
+
+    fn file(mut self, root: &Yaml) -> Result<File, ConfigError> {
+        self.warn_misplaced(root, &FILE_KEYS, "at the top of a file");
+        self.domain = self.text_of(root, "domain")?;
+        if self.domain.is_empty() {
+            let message = "config file cannot have empty domain";
+            return Err(match root.value.get("domain") {
+                Some(domain) => self.error(domain, message),
+                None => ConfigError::file(self.path, message),
+            });
+        }
+        let classes =
+            root.value.get(PRIORITY_CLASSES).map(|node| self.classes(node)).transpose()?;
+        let mut seen = Level::default();
+        let mut tops = Vec::new();
+        for item in self.maps_of(root, "descriptors")? {
+            tops.push(self.descriptor(item, &Above::default(), &mut seen)?);
+        }
+        let domain = self.domain.into_boxed_str();
+        Ok(File { path: self.path.to_owned(), domain, tops, classes, warnings: self.warnings })
+    }
+
+    fn descriptor(
+        &mut self,
+        item: &Yaml,
+        above: &Above,
+        siblings: &mut Level,
+    ) -> Result<Top, ConfigError> {
+        self.warn_misplaced(item, &DESCRIPTOR_KEYS, "in a descriptor");
+        let (key, value) = (self.text_of(item, "key")?, self.text_of(item, "value")?);
+        if key.is_empty() {
+            return Err(self.error(item, "descriptor has empty key"));
+        }
+        let share_threshold = self.flag_of(item, "share_threshold")?;
+        if share_threshold && !value.contains('*') {
+            let at = item.value.get("share_threshold").unwrap_or(item);
+            let message = format!(
+                "share_threshold can only be used with wildcard values (containing '*'), but \
+                 found key '{}'",
+                composite(&key, &value)
+            );
+            return Err(self.error(at, message));
+        }
+        let mut here = above.clone();
+        push_step(&mut here.id, &key, (!value.is_empty()).then_some(&*value));
+        here.steps.push(Step {
+            key: key.as_str().into(),
+            value: (!value.is_empty()).then(|| value.as_str().into()),
+            value_to_metric: self.flag_of(item, "value_to_metric")?,
+            share_threshold,
+        });
+        let rule = self.rule(item, &here)?.map(Arc::new);
+        let mut children = Level::default();
+        for child in self.maps_of(item, "descriptors")? {
+            self.descriptor(child, &here, &mut children)?;
+        }
+        let position = (item.referenced.line(), item.referenced.column());
+        let node = Arc::new(Node { rule, children, at: Some(position) });
+        siblings.insert(&key, &value, node.clone()).map_err(|_| {
+            let message =
+                format!("duplicate descriptor composite key '{}.{}'", self.domain, here.id);
+            self.error(item, message)
+        })?;
+        Ok(Top { key: key.into(), value: value.into(), node })
+    }
+
+    fn rule(&mut self, item: &Yaml, here: &Above) -> Result<Option<Rule>, ConfigError> {
+        let shadow_mode = self.flag_of(item, "shadow_mode")?;
+        let quota_mode = self.flag_of(item, "quota_mode")?;
+        let detailed_metric = self.flag_of(item, "detailed_metric")?;
+        let metadata = self.metadata(item)?;
+        let Some(limit) = item.value.get("rate_limit").filter(|node| node.value != Value::Null)
+        else {
+            return Ok(None);
+        };
+        if !matches!(limit.value, Value::Map(_)) {
+            return Err(self.error(limit, "error loading config file: rate_limit must be a map"));
+        }
+        self.warn_misplaced(limit, &RATE_LIMIT_KEYS, "in a rate_limit");
+        let name = self.text_of(limit, "name")?;
+        let file = self.path.file_name().unwrap_or_default().to_string_lossy();
+        Ok(Some(Rule {
+            id: here.id.as_str().into(),
+            steps: here.steps.clone(),
+            allowance: self.allowance(limit)?,
+            replaces: self.replaces(limit, &name)?,
+            name,
+            shadow_mode,
+            quota_mode,
+            detailed_metric,
+            metadata,
+            origin: format!("{file}:{}", limit.referenced.line()).into(),
+        }))
+    }
+
+    fn allowance(&self, limit: &Yaml) -> Result<Allowance, ConfigError> {
+        let unit = self.text_of(limit, "unit")?;
+        let at = limit.value.get("unit").unwrap_or(limit);
+        if self.flag_of(limit, "unlimited")? {
+            return match unit.as_str() {
+                "" => Ok(Allowance::Unlimited),
+                _ => Err(self.error(at, "should not specify rate limit unit when unlimited")),
+            };
+        }
+        let unit = Unit::parse(&unit)
+            .ok_or_else(|| self.error(at, format!("invalid rate limit unit '{unit}'")))?;
+        let requests_per_unit = match limit.value.get("requests_per_unit") {
+            None => 0,
+            Some(node) => match node.value {
+                Value::Null => 0,
+                Value::Integer(number) => u32::try_from(number).ok().ok_or_else(|| {
+                    let problem = "requests_per_unit must be from 0 to 4294967295";
+                    self.error(node, format!("error loading config file: {problem}"))
+                })?,
+                _ => {
+                    let problem = "requests_per_unit must be a whole number";
+                    return Err(self.error(node, format!("error loading config file: {problem}")));
+                }
+            },
+        };
+        Ok(Allowance::Limited(Limit { requests_per_unit, unit }))
+    }
+
+    fn replaces(&self, limit: &Yaml, own: &str) -> Result<Vec<String>, ConfigError> {
+        let mut names = Vec::new();
+        for item in self.maps_of(limit, "replaces")? {
+            let name = self.text_of(item, "name")?;
+            if name.is_empty() {
+                return Err(self.error(item, "should not have an empty replaces entry"));
+            }
+            if name == own {
+                let message = "replaces should not contain name of same descriptor";
+                return Err(self.error(item, message));
+            }
+            names.push(name);
+        }
+        Ok(names)
+    }
+
+    fn metadata(&self, item: &Yaml) -> Result<Option<serde_json::Value>, ConfigError> {
+        let Some(node) = item.value.get("metadata").filter(|node| node.value != Value::Null) else {
+            return Ok(None);
+        };
+        let json = node.value.to_json();
+        if !json.is_object() {
+            return Err(self.error(node, "error parsing metadata: must be a map"));
+        }
+        if json.to_string().len() > METADATA_BYTES_MAX {
+            let message =
+                format!("error parsing metadata: is larger than {METADATA_BYTES_MAX} bytes");
+            return Err(self.error(node, message));
+        }
+        Ok(Some(json))
+    }
+
+    fn classes(&self, node: &Yaml) -> Result<Classes, ConfigError> {
+        let Value::Map(pairs) = &node.value else {
+            return Err(self.error(node, "priority_classes must be a map of classes"));
+        };
+        let mut names = HashSet::new();
+        let mut classes = Vec::new();
+        for (key, value) in pairs {
+            let name = self.scalar_text(key)?;
+            if name.is_empty() || header_safe(&name) != name {
+                let message = "a priority class needs a name of printable ASCII characters";
+                return Err(self.error(key, message));
+            }
+            if !names.insert(name.clone()) {
+                return Err(self.error(key, format!("duplicate priority class '{name}'")));
+            }
+            classes.push(self.class(name, value)?);
+        }
+        Classes::try_new(classes).map_err(|error| self.error(node, error.to_string()))
+    }
+
+    fn class(&self, name: String, value: &Yaml) -> Result<(Class, bool), ConfigError> {
+        let Value::Map(pairs) = &value.value else {
+            return Err(self.error(value, format!("priority class '{name}' must be a map")));
+        };
+        for (key, _) in pairs {
+            if !matches!(key.value.as_text(), Some("rank" | "outage" | "default")) {
+                let message = format!("config error, unknown key '{}'", key.value);
+                return Err(self.error(key, message));
+            }
+        }
+        let rank = match value.value.get("rank").map(|node| (node, &node.value)) {
+            Some((_, Value::Integer(rank))) if u32::try_from(*rank).is_ok() => *rank as u32,
+            other => {
+                let at = other.map_or(value, |(node, _)| node);
+                let problem = "needs a rank from 0 to 4294967295";
+                return Err(self.error(at, format!("priority class '{name}' {problem}")));
+            }
+        };
+        let outage = match value.value.get("outage") {
+            None => OutagePolicy::Local,
+            Some(node) => node.value.as_text().and_then(OutagePolicy::parse).ok_or_else(|| {
+                let problem = "must be bypass, local or deny";
+                self.error(node, format!("outage of priority class '{name}' {problem}"))
+            })?,
+        };
+        let default = self.flag_of(value, "default")?;
+        Ok((Class { name, rank, outage }, default))
+    }
+
+    fn maps_of<'y>(&self, node: &'y Yaml, key: &str) -> Result<&'y [Yaml], ConfigError> {
+        match node.value.get(key).map(|list| (list, &list.value)) {
+            None | Some((_, Value::Null)) => Ok(&[]),
+            Some((_, Value::List(items))) => Ok(items),
+            Some((list, _)) => {
+                Err(self.error(list, format!("error loading config file: {key} must be a list")))
+            }
+        }
+    }
+
+    fn flag_of(&self, node: &Yaml, key: &str) -> Result<bool, ConfigError> {
+        match node.value.get(key).map(|flag| (flag, &flag.value)) {
+            None | Some((_, Value::Null)) => Ok(false),
+            Some((_, Value::Bool(flag))) => Ok(*flag),
+            Some((flag, _)) => {
+                let message = format!("error loading config file: {key} must be true or false");
+                Err(self.error(flag, message))
+            }
+        }
+    }
+
+    fn text_of(&self, node: &Yaml, key: &str) -> Result<String, ConfigError> {
+        node.value.get(key).map_or(Ok(String::new()), |text| self.scalar_text(text))
+    }
+
+    /// The text of a scalar. What YAML takes for a number or a truth value keeps its spelling:
+    /// a tenant called `007` or `y` is that.
+    fn scalar_text(&self, node: &Yaml) -> Result<String, ConfigError> {
+        match &node.value {
+            Value::Null => Ok(String::new()),
+            Value::Text(text) => Ok(text.clone()),
+            Value::Bool(_) | Value::Integer(_) | Value::Float(_) => {
+                let written = self.written(node);
+                Ok(if written.is_empty() { node.value.to_string() } else { written })
+            }
+            _ => Err(self.error(node, "error loading config file: must be a string")),
+        }
+    }
+
+    /// The plain scalar as it stands in the file.
+    fn written(&self, node: &Yaml) -> String {
+        let (line, column) = (node.defined.line() as usize, node.defined.column() as usize);
+        let source = self.text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+        let text = source.chars().skip(column.saturating_sub(1));
+        text.take_while(|c| !c.is_whitespace() && !",]}#".contains(*c)).collect()
+    }
+
+    fn warn_misplaced(&mut self, node: &Yaml, allowed: &[&str], place: &str) {
+        let Value::Map(pairs) = &node.value else { return };
+        for (key, _) in pairs {
+            let name = key.value.to_string();
+            if !allowed.contains(&name.as_str()) {
+                let message = format!("key '{name}' has no effect {place}");
+                self.warnings.push(ConfigError::at(self.path, key, message));
+            }
+        }
+    }
+}
+
+fn composite(key: &str, value: &str) -> String {
+    let mut id = String::new();
+    push_step(&mut id, key, (!value.is_empty()).then_some(value));
+    id
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,216 @@
+use super::*;
+use crate::limits::document;
+
+fn read(text: &str) -> Result<File, String> {
+    parse(Path::new("q.yaml"), text.as_bytes()).map_err(|error| error.to_string())
+}
+
+fn refused(text: &str, expected: &str) {
+    assert_eq!(read(text).expect_err(text), expected, "{text}");
+}
+
+fn descriptor(text: &str) -> String {
+    format!("domain: d\ndescriptors:\n  - {text}\n")
+}
+
+#[test]
+fn the_messages_of_the_reference_with_their_place() {
+    for (text, expected) in [
+        ("domain: [", None),
+        ("- a", Some("q.yaml:1:1: error loading config file: must be a map")),
+        ("", Some("q.yaml: config file cannot have empty domain")),
+        ("domain: ''", Some("q.yaml:1:9: config file cannot have empty domain")),
+        ("domain: d\n5: x", Some("q.yaml:2:1: config error, key is not of type string: 5")),
+        ("domain: d\nnope: x", Some("q.yaml:2:1: config error, unknown key 'nope'")),
+        (
+            "domain: d\ndescriptors: [x]",
+            Some("q.yaml:2:15: config error, yaml file contains list of type other than map: x"),
+        ),
+        ("domain: d\ndescriptors: 5.5", Some("q.yaml:2:14: error checking config")),
+        (
+            "domain: d\ndescriptors: 5",
+            Some("q.yaml:2:14: error loading config file: descriptors must be a list"),
+        ),
+    ] {
+        let error = read(text).expect_err(text);
+        match expected {
+            Some(expected) => assert_eq!(error, expected),
+            None => assert!(error.contains(": error loading config file: "), "{error}"),
+        }
+    }
+    for (text, expected) in [
+        ("value: a", "q.yaml:3:5: descriptor has empty key"),
+        ("key: ''", "q.yaml:3:5: descriptor has empty key"),
+        ("{key: a, rate_limit: {}}", "q.yaml:3:26: invalid rate limit unit ''"),
+        ("{key: a, rate_limit: {unit: foo}}", "q.yaml:3:33: invalid rate limit unit 'foo'"),
+        ("{key: a, rate_limit: {unit: unknown}}", "q.yaml:3:33: invalid rate limit unit 'unknown'"),
+        (
+            "{key: a, rate_limit: {unit: day, unlimited: true}}",
+            "q.yaml:3:33: should not specify rate limit unit when unlimited",
+        ),
+        (
+            "{key: a, rate_limit: {unit: day, replaces: [{name: ''}]}}",
+            "q.yaml:3:49: should not have an empty replaces entry",
+        ),
+        (
+            "{key: a, rate_limit: {unit: day, name: n, replaces: [{name: n}]}}",
+            "q.yaml:3:58: replaces should not contain name of same descriptor",
+        ),
+        (
+            "{key: a, value: b, share_threshold: true}",
+            "q.yaml:3:41: share_threshold can only be used with wildcard values (containing '*'), but found key 'a_b'",
+        ),
+        (
+            "{key: a, metadata: 5, rate_limit: {unit: day}}",
+            "q.yaml:3:24: error parsing metadata: must be a map",
+        ),
+        (
+            "{key: a, rate_limit: {unit: day, requests_per_unit: -1}}",
+            "q.yaml:3:57: error loading config file: requests_per_unit must be from 0 to 4294967295",
+        ),
+        (
+            "{key: a, rate_limit: {unit: day, requests_per_unit: many}}",
+            "q.yaml:3:57: error loading config file: requests_per_unit must be a whole number",
+        ),
+        (
+            "{key: a, rate_limit: {unit: day, requests_per_unit: 1.5}}",
+            "q.yaml:3:57: error checking config",
+        ),
+        (
+            "{key: a, shadow_mode: 3}",
+            "q.yaml:3:27: error loading config file: shadow_mode must be true or false",
+        ),
+    ] {
+        refused(&descriptor(text), expected);
+    }
+    refused(
+        "domain: d\ndescriptors:\n- key: a\n  descriptors:\n  - {key: b, value: c}\n  - {key: b, value: c}\n",
+        "q.yaml:6:5: duplicate descriptor composite key 'd.a.b_c'",
+    );
+}
+
+#[test]
+fn settings_that_do_not_exist_yet_are_unknown_keys() {
+    for key in [
+        "algorithm",
+        "window",
+        "reserve",
+        "floor",
+        "admit_up_to",
+        "mode",
+        "burst",
+        "unit_multiplier",
+    ] {
+        let text = descriptor(&format!("{{key: a, rate_limit: {{unit: day, {key}: 1}}}}"));
+        refused(&text, &format!("q.yaml:3:38: config error, unknown key '{key}'"));
+    }
+    let nested = descriptor("{key: a, priority_classes: {}}");
+    refused(&nested, "q.yaml:3:14: config error, unknown key 'priority_classes'");
+}
+
+#[test]
+fn a_key_in_the_wrong_place_is_a_warning() {
+    let text = descriptor("{key: a, rate_limit: {unit: day, shadow_mode: true}}");
+    let file = read(&text).expect("as in the reference");
+    let warnings: Vec<String> = file.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings, ["q.yaml:3:38: key 'shadow_mode' has no effect in a rate_limit"]);
+    let rule = file.tops[0].node.rule.clone().expect("has a limit");
+    assert!(!rule.shadow_mode);
+}
+
+#[test]
+fn numbers_and_booleans_are_texts_as_written() {
+    let file = read("domain: 5\ndescriptors:\n- {key: port, value: 80}\n- {key: flag, value: true}\n- {key: q, value: 007}\n- {key: n, value: }\n- key: y\n  value: 0x1F # hex\n")
+        .expect("valid");
+    let values: Vec<&str> = file.tops.iter().map(|top| &*top.value).collect();
+    assert_eq!((&*file.domain, values), ("5", vec!["80", "true", "007", "", "0x1F"]));
+}
+
+#[test]
+fn every_property_of_a_rule() {
+    let file = read(
+        "domain: d
+descriptors:
+  - key: a
+    value: b*
+    shadow_mode: true
+    quota_mode: true
+    detailed_metric: true
+    value_to_metric: true
+    share_threshold: true
+    metadata: {tier: gold, list: [1, 2.5, true, null]}
+    rate_limit: {unit: WEEK, requests_per_unit: 4294967295, name: n, replaces: [{name: o}, {name: p}]}
+  - key: free
+    rate_limit: {unlimited: true}
+  - key: block
+    rate_limit: {unit: second}
+  - key: open
+",
+    )
+    .expect("valid");
+    let rule = file.tops[0].node.rule.clone().expect("limited");
+    let limit = Limit { requests_per_unit: u32::MAX, unit: Unit::Week };
+    assert_eq!(rule.allowance, Allowance::Limited(limit));
+    assert!(rule.shadow_mode && rule.quota_mode && rule.detailed_metric);
+    assert!(rule.steps[0].value_to_metric && rule.steps[0].share_threshold);
+    assert_eq!((rule.name.as_str(), rule.replaces.join(",").as_str()), ("n", "o,p"));
+    assert_eq!((&*rule.id, &*rule.origin), ("a_b*", "q.yaml:11"));
+    let metadata = rule.metadata.clone().expect("given");
+    assert_eq!(metadata.to_string(), r#"{"list":[1,2.5,true,null],"tier":"gold"}"#);
+    let allowance = |n: usize| file.tops[n].node.rule.as_ref().map(|rule| rule.allowance);
+    assert_eq!(allowance(1), Some(Allowance::Unlimited));
+    let blocked = Limit { requests_per_unit: 0, unit: Unit::Second };
+    assert_eq!(allowance(2), Some(Allowance::Limited(blocked)));
+    assert_eq!(allowance(3), None);
+}
+
+#[test]
+fn classes_at_the_top() {
+    let file = read(
+        "domain: d\npriority_classes:\n  gold: {rank: 9, outage: bypass}\n  tin: {rank: 1, outage: deny, default: true}\n",
+    )
+    .expect("valid");
+    let classes = file.classes.expect("given");
+    assert_eq!(classes.default_class().name, "tin");
+    assert_eq!(classes.ladder()[0].outage, OutagePolicy::Bypass);
+    for (text, expected) in [
+        ("5", "q.yaml:2:19: priority_classes must be a map of classes"),
+        ("{}", "q.yaml:2:19: priority_classes must not be empty"),
+        ("{a: 5}", "q.yaml:2:23: priority class 'a' must be a map"),
+        (
+            "{a: {default: true}}",
+            "q.yaml:2:23: priority class 'a' needs a rank from 0 to 4294967295",
+        ),
+        (
+            "{a: {rank: 1, outage: maybe}}",
+            "q.yaml:2:41: outage of priority class 'a' must be bypass, local or deny",
+        ),
+        ("{a: {rank: 1, reserve: 1}}", "q.yaml:2:33: config error, unknown key 'reserve'"),
+        ("{a: {rank: 1}}", "q.yaml:2:19: exactly one priority class must be the default, found 0"),
+    ] {
+        refused(&format!("domain: d\npriority_classes: {text}\n"), expected);
+    }
+}
+
+#[test]
+fn sizes_are_bounded() {
+    let big = vec![b'#'; FILE_BYTES_MAX + 1];
+    assert!(parse(Path::new("q"), &big).expect_err("too big").message.contains("larger than"));
+    let text =
+        format!("{{key: a, metadata: {{m: {}}}, rate_limit: {{unit: day}}}}", "x".repeat(5000));
+    let error = read(&descriptor(&text)).expect_err("too big");
+    assert!(error.ends_with("error parsing metadata: is larger than 4096 bytes"), "{error}");
+    let root = chassis::config::parse_yaml::<document::Node>(Path::new("q"), &[0xff]);
+    assert!(root.is_err());
+}
+
+#[test]
+fn ten_thousand_rules_are_read() {
+    let mut text = "domain: d\ndescriptors:\n".to_owned();
+    for n in 0..10_000 {
+        text += &format!(
+            "- {{key: t, value: v{n}, rate_limit: {{unit: day, requests_per_unit: {n}}}}}\n"
+        );
+    }
+    assert_eq!(read(&text).expect("valid").tops.len(), 10_000);
+}

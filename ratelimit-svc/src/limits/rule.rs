@@ -1,0 +1,147 @@
+//! A rule: what a file says about the descriptors that end at one node of the tree.
+
+use std::sync::Arc;
+
+use crate::limits::unit::Unit;
+
+/// So many hits per window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Hits that pass in one window; 0 refuses everything.
+    pub requests_per_unit: u32,
+    /// The window.
+    pub unit: Unit,
+}
+
+/// What a rule allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allowance {
+    /// Counted and refused beyond the limit.
+    Limited(Limit),
+    /// Passes and is not counted.
+    Unlimited,
+}
+
+/// One level of a rule's path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The key of the entry.
+    pub key: Box<str>,
+    /// The value as configured, a pattern included; none for a rule about the key alone.
+    pub value: Option<Box<str>>,
+    /// Metrics name the value of the request at this level.
+    pub value_to_metric: bool,
+    /// All values that match the pattern share one counter.
+    pub share_threshold: bool,
+}
+
+/// A limit and everything around it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// The path as it appears in metrics and explanations, as in `tenant_demo.route`.
+    pub id: Arc<str>,
+    /// From the top of the tree to the node the rule stands at.
+    pub steps: Vec<Step>,
+    /// What passes.
+    pub allowance: Allowance,
+    /// Name of the limit, empty where none was given.
+    pub name: String,
+    /// Names of limits that do not apply where this one does.
+    pub replaces: Vec<String>,
+    /// Counted and reported, never refused.
+    pub shadow_mode: bool,
+    /// Refuses only together with all other quota limits of a request.
+    pub quota_mode: bool,
+    /// Metrics name the values of the request at all levels.
+    pub detailed_metric: bool,
+    /// Handed to Envoy as dynamic metadata.
+    pub metadata: Option<serde_json::Value>,
+    /// The file and line the rule was read from.
+    pub origin: Arc<str>,
+}
+
+impl Rule {
+    /// Whether the metric name depends on the request.
+    pub fn is_dynamic(&self) -> bool {
+        self.detailed_metric || self.steps.iter().any(|step| step.value_to_metric)
+    }
+
+    /// The rule's name in metrics for a request with these entries (S41).
+    pub fn metric_id(&self, entries: &[(&str, &str)]) -> Arc<str> {
+        if !self.is_dynamic() {
+            return self.id.clone();
+        }
+        let mut id = String::new();
+        for (step, (key, value)) in self.steps.iter().zip(entries) {
+            let runtime = self.detailed_metric || step.value_to_metric;
+            let value =
+                if runtime && !step.share_threshold { Some(*value) } else { step.value.as_deref() };
+            push_step(&mut id, key, value.filter(|value| !value.is_empty()));
+        }
+        id.into()
+    }
+}
+
+/// Appends one level of a path to a rule's id.
+pub fn push_step(id: &mut String, key: &str, value: Option<&str>) {
+    if !id.is_empty() {
+        id.push('.');
+    }
+    id.push_str(key);
+    if let Some(value) = value {
+        id.push('_');
+        id.push_str(value);
+    }
+}
+
+/// A name that is safe inside Envoy's `x-ratelimit-limit` header, where it is quoted but not
+/// escaped: printable ASCII without quotes and backslashes, the rest becomes `_`.
+pub fn header_safe(name: &str) -> String {
+    let safe = |c: char| (' '..='~').contains(&c) && c != '"' && c != '\\';
+    name.chars().map(|c| if safe(c) { c } else { '_' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_break_out_of_a_header() {
+        assert_eq!(header_safe("per-key limit"), "per-key limit");
+        assert_eq!(header_safe("a\"b\\c\r\nd\u{7f}ü"), "a_b_c__d__");
+    }
+
+    #[test]
+    fn which_value_metrics_name() {
+        let step = |value: Option<&str>, value_to_metric, share_threshold| Step {
+            key: "wild".into(),
+            value: value.map(Into::into),
+            value_to_metric,
+            share_threshold,
+        };
+        let check = |step: Step, detailed_metric, expected: &str| {
+            let mut id = String::new();
+            push_step(&mut id, &step.key, step.value.as_deref());
+            let rule = Rule {
+                id: id.into(),
+                steps: vec![step],
+                allowance: Allowance::Unlimited,
+                name: String::new(),
+                replaces: vec![],
+                shadow_mode: false,
+                quota_mode: false,
+                detailed_metric,
+                metadata: None,
+                origin: "a.yaml:1".into(),
+            };
+            assert_eq!(&*rule.metric_id(&[("wild", "foo1")]), expected);
+        };
+        check(step(Some("foo*"), false, false), false, "wild_foo*");
+        check(step(Some("foo*"), true, false), false, "wild_foo1");
+        check(step(Some("foo*"), true, true), false, "wild_foo*");
+        check(step(Some("foo*"), false, false), true, "wild_foo1");
+        check(step(Some("foo*"), true, true), true, "wild_foo*");
+        check(step(None, false, false), false, "wild");
+        check(step(None, true, false), false, "wild_foo1");
+    }
+}

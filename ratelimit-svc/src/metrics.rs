@@ -1,0 +1,248 @@
+//! What `/metrics` tells. Labels are closed sets or configured names; the names of domains and
+//! rules are capped, and everything beyond the cap is `other`.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use chassis::reload::ReloadStatus;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::decide::conclude::{Decision, HitStats};
+use crate::decide::plan::{ClassSource, Plan};
+use crate::decide::request::RequestError;
+
+/// How many pairs of domain and rule have series of their own.
+pub const RULES_MAX: usize = 2000;
+
+const OTHER: &str = "other";
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DecisionLabels {
+    domain: Arc<str>,
+    rule: Arc<str>,
+    class: String,
+    decision: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HitLabels {
+    domain: Arc<str>,
+    rule: Arc<str>,
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CodeLabels {
+    code: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PolicyLabels {
+    policy: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
+}
+
+/// The metrics of the service.
+pub struct Metrics {
+    decisions: Family<DecisionLabels, Counter>,
+    hits: Family<HitLabels, Counter>,
+    requests: Family<CodeLabels, Counter>,
+    request_errors: Family<KindLabels, Counter>,
+    duration: Histogram,
+    domain_not_found: Counter,
+    class_absent: Counter,
+    class_unknown: Counter,
+    global_shadow_mode: Counter,
+    degraded: Family<PolicyLabels, Counter>,
+    store_errors: Family<KindLabels, Counter>,
+    /// 1 while the store is out of reach.
+    pub breaker_open: Gauge,
+    /// Counters in memory.
+    pub memory_counters: Gauge,
+    /// Counters dropped for want of room.
+    pub memory_evictions: Gauge,
+    config_loads: Family<ResultLabels, Counter>,
+    config_version: Gauge,
+    config_hash: Gauge,
+    config_loaded_at: Gauge,
+    config_errors: Gauge,
+    known: Mutex<HashSet<(Arc<str>, Arc<str>)>>,
+}
+
+/// From 10 µs, as a decision from memory takes, to beyond any sensible timeout.
+const DURATION_BUCKETS: [f64; 16] = [
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.02,
+    0.05, 0.1, 0.25, 0.5, 1.0,
+];
+
+impl Metrics {
+    /// The metrics, registered in `registry` with the prefix `ratelimit`.
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            decisions: Family::default(),
+            hits: Family::default(),
+            requests: Family::default(),
+            request_errors: Family::default(),
+            duration: Histogram::new(DURATION_BUCKETS),
+            domain_not_found: Counter::default(),
+            class_absent: Counter::default(),
+            class_unknown: Counter::default(),
+            global_shadow_mode: Counter::default(),
+            degraded: Family::default(),
+            store_errors: Family::default(),
+            breaker_open: Gauge::default(),
+            memory_counters: Gauge::default(),
+            memory_evictions: Gauge::default(),
+            config_loads: Family::default(),
+            config_version: Gauge::default(),
+            config_hash: Gauge::default(),
+            config_loaded_at: Gauge::default(),
+            config_errors: Gauge::default(),
+            known: Mutex::default(),
+        };
+        metrics.register(registry.sub_registry_with_prefix("ratelimit"));
+        metrics
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        let help = "Descriptors decided by a rule";
+        registry.register("decisions", help, self.decisions.clone());
+        let help = "Hits by what they met, as envoyproxy/ratelimit counts them";
+        registry.register("hits", help, self.hits.clone());
+        registry.register("requests", "Requests answered, by overall code", self.requests.clone());
+        let help = "Requests answered with an error, by kind";
+        registry.register("request_errors", help, self.request_errors.clone());
+        let help = "From the decoded request to the decision";
+        registry.register_with_unit(
+            "decision_duration",
+            help,
+            Unit::Seconds,
+            self.duration.clone(),
+        );
+        let help = "Requests for a domain no file has";
+        registry.register("domain_not_found", help, self.domain_not_found.clone());
+        let help = "Requests that name no priority class";
+        registry.register("class_absent", help, self.class_absent.clone());
+        let help = "Requests that name a priority class that does not exist";
+        registry.register("class_unknown", help, self.class_unknown.clone());
+        let help = "Requests that SHADOW_MODE let pass";
+        registry.register("global_shadow_mode", help, self.global_shadow_mode.clone());
+        let help = "Requests answered by outage policy";
+        registry.register("degraded", help, self.degraded.clone());
+        registry.register("store_errors", "Failed store calls, by kind", self.store_errors.clone());
+        let help = "1 while the store is out of reach";
+        registry.register("breaker_open", help, self.breaker_open.clone());
+        let help = "Counters kept in this process";
+        registry.register("memory_counters", help, self.memory_counters.clone());
+        let help = "Live counters dropped for want of room since the start";
+        registry.register("memory_evictions", help, self.memory_evictions.clone());
+        registry.register("config_loads", "Quota loads, by result", self.config_loads.clone());
+        let help = "Counts the quotas in force since the start";
+        registry.register("config_version", help, self.config_version.clone());
+        let help = "A number that is the same on replicas with the same quota files";
+        registry.register("config_hash", help, self.config_hash.clone());
+        let help = "When the quotas in force were loaded, seconds since 1970";
+        registry.register("config_loaded_timestamp_seconds", help, self.config_loaded_at.clone());
+        let help = "Quota files that are not in force as they are";
+        registry.register("config_errors", help, self.config_errors.clone());
+    }
+
+    /// A request was decided.
+    pub fn decided(&self, plan: &Plan, decision: &Decision, took: Duration) {
+        self.duration.observe(took.as_secs_f64());
+        let code = if decision.over_limit { "OVER_LIMIT" } else { "OK" };
+        self.requests.get_or_create(&CodeLabels { code }).inc();
+        match plan.class_source {
+            ClassSource::Named => {}
+            ClassSource::Absent => drop(self.class_absent.inc()),
+            ClassSource::Unknown => drop(self.class_unknown.inc()),
+        }
+        if !plan.domain_known {
+            self.domain_not_found.inc();
+        }
+        if decision.shadowed {
+            self.global_shadow_mode.inc();
+        }
+        if let Some(policy) = decision.degraded {
+            self.degraded.get_or_create(&PolicyLabels { policy: policy.name() }).inc();
+        }
+        for outcome in &decision.outcomes {
+            let (domain, rule) = self.capped(&plan.domain, &outcome.metric_id);
+            self.hit(&domain, &rule, &outcome.hits);
+            let labels = DecisionLabels {
+                domain,
+                rule,
+                class: plan.class.name.clone(),
+                decision: if outcome.over_limit { "over_limit" } else { "ok" },
+                reason: outcome.reason.name(),
+            };
+            self.decisions.get_or_create(&labels).inc();
+        }
+    }
+
+    fn hit(&self, domain: &Arc<str>, rule: &Arc<str>, hits: &HitStats) {
+        for (kind, hits) in [
+            ("total", hits.total),
+            ("within_limit", hits.within_limit),
+            ("near_limit", hits.near_limit),
+            ("over_limit", hits.over_limit),
+            ("shadow_mode", hits.shadow_mode),
+            ("over_limit_with_local_cache", hits.over_limit_with_local_cache),
+        ] {
+            if hits > 0 {
+                let labels = HitLabels { domain: domain.clone(), rule: rule.clone(), kind };
+                self.hits.get_or_create(&labels).inc_by(hits);
+            }
+        }
+    }
+
+    fn capped(&self, domain: &Arc<str>, rule: &Arc<str>) -> (Arc<str>, Arc<str>) {
+        let pair = (domain.clone(), rule.clone());
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.contains(&pair) {
+            return pair;
+        }
+        if known.len() < RULES_MAX {
+            known.insert(pair.clone());
+            return pair;
+        }
+        (OTHER.into(), OTHER.into())
+    }
+
+    /// A request has no answer.
+    pub fn request_error(&self, error: RequestError) {
+        self.request_errors.get_or_create(&KindLabels { kind: error.kind() }).inc();
+    }
+
+    /// A store call failed.
+    pub fn store_error(&self, kind: &'static str) {
+        self.store_errors.get_or_create(&KindLabels { kind }).inc();
+    }
+
+    /// Quota files were read.
+    pub fn config_loaded(&self, status: &ReloadStatus, hash: u64, errors: usize) {
+        let result = if errors == 0 { "success" } else { "error" };
+        self.config_loads.get_or_create(&ResultLabels { result }).inc();
+        self.config_version.set(i64::try_from(status.version).unwrap_or(i64::MAX));
+        // 53 bits survive the floating point of whoever reads this.
+        self.config_hash.set((hash >> 11) as i64);
+        self.config_loaded_at.set(i64::try_from(status.loaded_at_seconds).unwrap_or(i64::MAX));
+        self.config_errors.set(i64::try_from(errors).unwrap_or(i64::MAX));
+    }
+}

@@ -1,0 +1,5 @@
+//! What happens while the store is out of reach: when to stop asking it, when to ask again, and
+//! what requests are answered meanwhile.
+
+pub mod breaker;
+pub mod guard;

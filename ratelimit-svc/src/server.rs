@@ -1,0 +1,224 @@
+//! The service: built from its settings, bound, served and drained. Installs no signal handlers
+//! and reads no environment, so tests run it in process.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use arc_swap::ArcSwapOption;
+use axum::Router;
+use axum::extract::State;
+use axum::routing::get;
+use chassis::admin::Admin;
+use chassis::drain::Shutdown;
+use chassis::grpc;
+use chassis::process::UsageError;
+use chassis::readiness::Readiness;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use proto::pb::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer;
+use redis::IntoConnectionInfo;
+use tokio::net::TcpListener;
+use tonic::service::Routes;
+
+use crate::config::{Backend, Config, RedisAddress};
+use crate::grpc::Service;
+use crate::json;
+use crate::limiter::{Counters, Limiter};
+use crate::limits::quotas::Quotas;
+use crate::limits::rule::Allowance;
+use crate::metrics::Metrics;
+use crate::outage::guard::Guard;
+use crate::reload::Reloader;
+use crate::store::memory::Memory;
+use crate::store::redis::Redis;
+
+/// The largest gRPC request; beyond it the transport refuses.
+pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
+
+const GAUGES_EVERY: Duration = Duration::from_secs(1);
+
+/// The service, its ports open.
+pub struct Server {
+    /// Where it listens.
+    pub addresses: Addresses,
+    /// Whether traffic should come here.
+    pub readiness: Readiness,
+    listeners: [TcpListener; 3],
+    admin: Admin,
+    limiter: Arc<Limiter>,
+    reloader: Arc<Reloader>,
+    reload_period: Duration,
+}
+
+/// Where the service listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// gRPC requests and health.
+    pub grpc: SocketAddr,
+    /// `POST /json`, `GET /healthcheck`.
+    pub http: SocketAddr,
+    /// Admin pages.
+    pub debug: SocketAddr,
+}
+
+impl Server {
+    /// Opens the ports and reads the quota files. Neither a missing Redis nor a bad quota file
+    /// keeps it from that.
+    ///
+    /// # Errors
+    /// When a port cannot be opened or the address of Redis cannot be one.
+    pub async fn bind(config: Config) -> anyhow::Result<Self> {
+        let listen = async |name: &str, (host, port): &(String, u16)| {
+            let listener = TcpListener::bind((host.as_str(), *port)).await;
+            listener.with_context(|| format!("{name} cannot listen on {host}:{port}"))
+        };
+        let listeners = [
+            listen("gRPC", &config.grpc).await?,
+            listen("HTTP", &config.http).await?,
+            listen("admin", &config.debug).await?,
+        ];
+        let addresses = Addresses {
+            grpc: listeners[0].local_addr()?,
+            http: listeners[1].local_addr()?,
+            debug: listeners[2].local_addr()?,
+        };
+        let readiness = Readiness::new();
+        let mut registry = Registry::default();
+        let metrics = Arc::new(Metrics::new(&mut registry));
+        register_build_info(&mut registry);
+        let quotas = Arc::new(ArcSwapOption::<Quotas>::empty());
+        let condition = readiness.condition("quotas", "not read yet");
+        let reloader = Arc::new(Reloader::new(
+            config.quotas,
+            config.merge_domains,
+            quotas.clone(),
+            condition,
+            metrics.clone(),
+        ));
+        reloader.load();
+        let limiter = Arc::new(Limiter {
+            quotas,
+            counters: counters(config.backend, &metrics)?,
+            memory: Memory::default(),
+            settings: config.settings,
+            local_share_replicas: config.local_share_replicas,
+            metrics,
+        });
+        let describe = reloader.clone();
+        let admin = Admin::new(readiness.clone(), Arc::new(registry), move || describe.describe());
+        let reload_period = config.reload_period;
+        Ok(Self { addresses, readiness, listeners, admin, limiter, reloader, reload_period })
+    }
+
+    /// Serves until `shutdown` begins, then finishes what is open.
+    ///
+    /// # Errors
+    /// When a listener fails.
+    pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
+        let at = self.addresses;
+        tracing::info!(grpc = %at.grpc, http = %at.http, admin = %at.debug, "listening");
+        let [grpc_listener, http_listener, debug_listener] = self.listeners;
+        let (health, follow_readiness) = grpc::health(&self.readiness, &["ratelimit"]);
+        let service = RateLimitServiceServer::new(Service::new(self.limiter.clone()))
+            .max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let routes = Routes::new(service).add_service(health);
+        let extra =
+            Router::new().route("/rlconfig", get(rlconfig)).with_state(self.limiter.clone());
+
+        let mut tasks = tokio::task::JoinSet::new();
+        let (limiter, reloader) = (self.limiter.clone(), self.reloader);
+        tasks.spawn(async move { reloader.follow(self.reload_period).await });
+        tasks.spawn(follow_readiness);
+        tasks.spawn(supervise(limiter));
+        // The admin pages answer to the very end.
+        tasks.spawn(async move {
+            if let Err(error) = self.admin.serve(debug_listener, extra).await {
+                tracing::error!(%error, "admin listener failed");
+            }
+        });
+        let json = json::routes(self.limiter, self.readiness);
+        let stop = shutdown.clone();
+        let http = axum::serve(http_listener, json)
+            .with_graceful_shutdown(async move { stop.begun().await });
+        let grpc = grpc::serve(grpc_listener, routes, shutdown);
+        let served = tokio::try_join!(async { http.await.context("HTTP listener") }, async {
+            grpc.await.context("gRPC listener")
+        },);
+        tasks.abort_all();
+        served.map(|_| ())
+    }
+}
+
+/// Looks after the store and after gauges that nobody sets in passing. Never ends.
+async fn supervise(limiter: Arc<Limiter>) {
+    let gauges = async {
+        loop {
+            let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+            limiter.metrics.memory_counters.set(number(limiter.memory.len() as u64));
+            limiter.metrics.memory_evictions.set(number(limiter.memory.evictions()));
+            tokio::time::sleep(GAUGES_EVERY).await;
+        }
+    };
+    match &limiter.counters {
+        Counters::Memory => gauges.await,
+        Counters::Redis(guard) => {
+            tokio::join!(gauges, guard.supervise());
+        }
+    }
+}
+
+fn counters(backend: Backend, metrics: &Arc<Metrics>) -> Result<Counters, UsageError> {
+    let Backend::Redis { address, auth, settings } = backend else { return Ok(Counters::Memory) };
+    let text = match &address {
+        RedisAddress::Tcp(host, port) if host.contains(':') => format!("redis://[{host}]:{port}"),
+        RedisAddress::Tcp(host, port) => format!("redis://{host}:{port}"),
+        RedisAddress::Unix(path) => format!("unix://{}", path.display()),
+    };
+    let bad = |error: redis::RedisError| UsageError(format!("REDIS_URL='{text}': {error}"));
+    let mut info = text.as_str().into_connection_info().map_err(bad)?;
+    if let Some((user, password)) = auth {
+        let mut login = info.redis_settings().clone().set_password(password);
+        if let Some(user) = user {
+            login = login.set_username(user);
+        }
+        info = info.set_redis_settings(login);
+    }
+    let redis = Redis::new(info, settings).map_err(bad)?;
+    Ok(Counters::Redis(Guard::new(redis, metrics.clone())))
+}
+
+fn register_build_info(registry: &mut Registry) {
+    let labels = [("version".into(), chassis::build_info::VERSION.into())];
+    let one = Gauge::<i64>::default();
+    one.set(1);
+    registry
+        .sub_registry_with_prefix("ratelimit")
+        .sub_registry_with_labels(labels.into_iter())
+        .register("build_info", "Which build this is", one);
+}
+
+/// All rules in force, one a line.
+async fn rlconfig(State(limiter): State<Arc<Limiter>>) -> String {
+    let quotas = limiter.quotas.load();
+    let Some(quotas) = quotas.as_ref() else { return String::new() };
+    let mut text = String::new();
+    for domain in quotas.domains() {
+        for rule in domain.root.rules() {
+            let limit = match rule.allowance {
+                Allowance::Unlimited => "unlimited: true".to_owned(),
+                Allowance::Limited(limit) => format!(
+                    "unit={} requests_per_unit={}",
+                    limit.unit.name(),
+                    limit.requests_per_unit
+                ),
+            };
+            text += &format!(
+                "{}.{}: {limit}, shadow_mode: {}, quota_mode: {} ({})\n",
+                domain.name, rule.id, rule.shadow_mode, rule.quota_mode, rule.origin
+            );
+        }
+    }
+    text
+}

@@ -1,0 +1,91 @@
+//! Names of counters.
+//!
+//! ```text
+//! 4:edge6:tenant4:acme|M27654321
+//! └─┬──┘└───┬───┘└─┬─┘ └───┬────┘
+//! domain   key   value   unit and number of the window
+//! ```
+//!
+//! Every part carries its length, so no two descriptors share a counter by accident. The limit
+//! is no part of the name: a changed limit goes on with the count it finds.
+
+use std::io::Write;
+
+use crate::limits::rule::Step;
+use crate::limits::unit::{Unit, Window};
+
+/// The name of the counter of `entries` in a window. Where a step shares its threshold, the
+/// pattern stands for the value.
+pub fn counter_key(
+    domain: &str,
+    entries: &[(&str, &str)],
+    steps: &[Step],
+    unit: Unit,
+    window: Window,
+) -> Box<[u8]> {
+    let mut key = Vec::with_capacity(96);
+    push(&mut key, domain);
+    for (at, (name, value)) in entries.iter().enumerate() {
+        let shared = steps.get(at).filter(|step| step.share_threshold);
+        push(&mut key, name);
+        push(&mut key, shared.and_then(|step| step.value.as_deref()).unwrap_or(value));
+    }
+    let number = window.start / window.seconds;
+    write!(key, "|{}{number}", letter(unit)).expect("writing to memory does not fail");
+    key.into_boxed_slice()
+}
+
+fn push(key: &mut Vec<u8>, part: &str) {
+    write!(key, "{}:{part}", part.len()).expect("writing to memory does not fail");
+}
+
+fn letter(unit: Unit) -> char {
+    match unit {
+        Unit::Second => 's',
+        Unit::Minute => 'm',
+        Unit::Hour => 'h',
+        Unit::Day => 'd',
+        Unit::Week => 'w',
+        Unit::Month => 'M',
+        Unit::Year => 'y',
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(domain: &str, entries: &[(&str, &str)]) -> Vec<u8> {
+        counter_key(domain, entries, &[], Unit::Minute, Unit::Minute.window(120)).into_vec()
+    }
+
+    #[test]
+    fn a_key_is_short_and_readable() {
+        assert_eq!(key("edge", &[("tenant", "acme")]), b"4:edge6:tenant4:acme|m2");
+        let steps = [Step {
+            key: "f".into(),
+            value: Some("a*".into()),
+            value_to_metric: false,
+            share_threshold: true,
+        }];
+        let window = Unit::Month.window(0);
+        let shared = counter_key("d", &[("f", "abc")], &steps, Unit::Month, window);
+        assert_eq!(&*shared, b"1:d1:f2:a*|M0");
+    }
+
+    proptest! {
+        #[test]
+        fn different_descriptors_have_different_keys(
+            a in proptest::collection::vec(("[a1:_|]{0,3}", "[a1:_|]{0,3}"), 0..3),
+            b in proptest::collection::vec(("[a1:_|]{0,3}", "[a1:_|]{0,3}"), 0..3),
+        ) {
+            let entries = |from: &[(String, String)]| {
+                let pairs: Vec<(String, String)> = from.to_vec();
+                key("d", &pairs.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect::<Vec<_>>())
+            };
+            prop_assert_eq!(a == b, entries(&a) == entries(&b));
+        }
+    }
+}

@@ -1,0 +1,50 @@
+use super::*;
+
+fn hit(key: &str, amount: u64, limit: u32, role: Role) -> Hit {
+    let window = Window { start: 0, seconds: 60 };
+    Hit { key: key.as_bytes().into(), amount, is_refund: false, limit, window, role }
+}
+
+/// Values, and whether each hit is over, for counters that all stand at `current`.
+fn check(mode: Mode, current: u64, hits: &[Hit], expected: &[(u64, bool)]) {
+    let counts = settle(hits, mode, |_| current);
+    let got: Vec<(u64, bool)> = counts.iter().map(|count| (count.value, count.over)).collect();
+    assert_eq!(got, expected, "{mode:?} {hits:?}");
+}
+
+#[test]
+fn what_moves_and_what_refuses() {
+    use Mode::{AllOrNothing, CountAll};
+    use Role::{Enforced, Observer, Quota};
+    let all = |a: Role, b: Role| [hit("a", 1, 5, a), hit("b", 1, 9, b)];
+    check(CountAll, 4, &all(Enforced, Enforced), &[(5, false), (5, false)]);
+    check(CountAll, 5, &all(Enforced, Enforced), &[(6, true), (6, false)]);
+    check(AllOrNothing, 4, &all(Enforced, Enforced), &[(5, false), (5, false)]);
+    check(AllOrNothing, 5, &all(Enforced, Enforced), &[(5, true), (5, false)]);
+    // What never refuses does not freeze its neighbours.
+    check(AllOrNothing, 5, &all(Observer, Enforced), &[(5, true), (6, false)]);
+    check(AllOrNothing, 5, &all(Quota, Enforced), &[(5, true), (5, false)]);
+    check(AllOrNothing, 5, &all(Quota, Quota), &[(5, true), (6, false)]);
+    check(AllOrNothing, 9, &all(Quota, Quota), &[(9, true), (9, true)]);
+    check(AllOrNothing, 9, &all(Quota, Observer), &[(9, true), (9, true)]);
+}
+
+#[test]
+fn one_counter_named_twice_adds_up() {
+    let twice = [hit("a", 1, 2, Role::Enforced), hit("a", 1, 2, Role::Enforced)];
+    check(Mode::AllOrNothing, 0, &twice, &[(1, false), (2, false)]);
+    check(Mode::AllOrNothing, 1, &twice, &[(1, false), (1, true)]);
+    check(Mode::CountAll, 1, &twice, &[(2, false), (3, true)]);
+}
+
+#[test]
+fn refunds_and_looks() {
+    let refund = Hit { is_refund: true, ..hit("a", 3, 5, Role::Enforced) };
+    check(Mode::CountAll, 2, std::slice::from_ref(&refund), &[(0, false)]);
+    check(Mode::AllOrNothing, 7, std::slice::from_ref(&refund), &[(4, false)]);
+    check(Mode::AllOrNothing, 9, std::slice::from_ref(&refund), &[(6, true)]);
+    let look = [hit("a", 0, 5, Role::Enforced)];
+    check(Mode::CountAll, 5, &look, &[(5, false)]);
+    check(Mode::CountAll, 6, &look, &[(6, true)]);
+    check(Mode::CountAll, u64::MAX, &[hit("a", 1, 5, Role::Enforced)], &[(u64::MAX, true)]);
+}
