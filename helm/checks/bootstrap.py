@@ -1,0 +1,95 @@
+"""Checks of Envoy's bootstrap, with the real Envoy."""
+
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+from . import CHART, Failure, need, objects, of_kind, one_line
+
+
+def bootstrap_of(rendered):
+    for item in of_kind(rendered, "ConfigMap"):
+        if "envoy.yaml" in item["data"]:
+            return item["data"]["envoy.yaml"]
+    raise Failure("no ConfigMap holds envoy.yaml")
+
+
+def envoy_accepts(envoy, file):
+    done = subprocess.run([envoy, "--mode", "validate", "-c", file, "--log-level", "error", "--disable-hot-restart"], capture_output=True, text=True)
+    need(done.returncode == 0, one_line(done.stdout + done.stderr))
+
+
+def status(port, path):
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=1) as answer:
+            return answer.status
+    except urllib.error.HTTPError as answer:
+        return answer.code
+    except OSError:
+        return None
+
+
+def until(condition, what):
+    deadline = time.monotonic() + 20
+    while not condition():
+        need(time.monotonic() < deadline, f"not in 20 s: {what}")
+        time.sleep(0.05)
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def envoy_drains(helm, envoy, scratch):
+    """The chart's preStop, run on a real Envoy: not ready, not healthy, still serving."""
+    rendered = objects(helm.template(sets=["envoy.drain.delaySeconds=0", "envoy.drain.timeoutSeconds=1"]))
+    [deployment] = [d for d in of_kind(rendered, "Deployment") if d["metadata"]["name"].endswith("-envoy")]
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    ports = {port["name"]: (port["containerPort"], free_port()) for port in container["ports"]}
+    bootstrap, hook = bootstrap_of(rendered), container["lifecycle"]["preStop"]["exec"]["command"]
+    for inside, outside in ports.values():
+        bootstrap = bootstrap.replace(f'"0.0.0.0", port_value: {inside}', f'"127.0.0.1", port_value: {outside}')
+    hook = [part.replace(f"/localhost/{ports['admin'][0]}", f"/localhost/{ports['admin'][1]}") for part in hook]
+    file = scratch / "drain-envoy.yaml"
+    file.write_text(bootstrap, encoding="utf-8")
+    edge, admin = ports["http"][1], ports["admin"][1]
+    flags = ["--disable-hot-restart", "--concurrency", "1", "--log-level", "error"]
+    process = subprocess.Popen([envoy, "-c", file, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: status(admin, "/ready") == 200 and status(edge, "/healthz") == 200, "Envoy is ready")
+        done = subprocess.run(hook, capture_output=True, text=True, timeout=30)
+        need(done.stdout.count("HTTP/1.1 200 OK") == 2, one_line(done.stdout + done.stderr))
+        until(lambda: status(admin, "/ready") == 503, "the readiness probe fails")
+        until(lambda: status(edge, "/healthz") == 503, "the health check fails")
+        need(status(admin, "/server_info") == 200, "the liveness probe fails while draining")
+        need(status(edge, "/ping") is not None, "refuses requests while draining")
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def packaged(helm, scratch):
+    """A package holds the bootstrap itself, where the chart has a link."""
+    directory = scratch / helm.name.replace(" ", "-")
+    code, _, err = helm.run("package", CHART, "--destination", directory)
+    need(code == 0, one_line(err))
+    [package] = directory.glob("*.tgz")
+    need(helm.template(chart=package) == helm.template(), "renders differently than its directory")
+
+
+def unknown_placeholder(helm, scratch):
+    copy = scratch / "chart"
+    shutil.copytree(CHART, copy)
+    with open(copy / "files/envoy.yaml", "a", encoding="utf-8") as file:
+        file.write("# ${IN_A_COMMENT}\nfoo: ${BRAND_NEW}\n")
+    try:
+        helm.template(chart=copy)
+    except Failure as failure:
+        need("placeholder ${BRAND_NEW}" in str(failure), str(failure))
+        return
+    raise Failure("was rendered")

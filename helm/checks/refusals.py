@@ -1,0 +1,37 @@
+"""Values that must be refused, and the words that the message must hold."""
+
+# Values that the schema must refuse, and what the message must name.
+BY_SCHEMA = [
+    ("an unknown key", ["envoy.replica=3"], "replica"),
+    ("an unknown key at the top", ["redis.url=redis:6379"], "redis"),
+    ("the tag latest", ["image.tag=latest"], "tag"),
+    ("the tag latest of Envoy", ["envoy.image.tag=latest"], "tag"),
+    ("a digest that is none", ["image.digest=sha256:1234"], "digest"),
+    ("missing limits", ["gateway.resources.limits=null"], "limits"),
+    ("a missing memory request", ["writer.resources.requests.memory=null"], "memory"),
+    ("a toleration of db", ["gateway.tolerations[0].key=db"], "tolerations"),
+    ("a negative number of replicas", ["extAuthz.replicas=-1"], "replicas"),
+    ("replicas in words", ["extAuthz.replicas=three"], "replicas"),
+    ("a grace period above 110 s", ["envoy.terminationGracePeriodSeconds=120"], "terminationGracePeriodSeconds"),
+    ("a time without its unit", ["envoy.timeouts.ratelimit=50"], "ratelimit"),
+    ("an unknown backend", ["ratelimit.backend=memcache"], "backend"),
+    ("an unknown journal", ["ingest.journal.kind=nats"], "kind"),
+    ("an unknown journal key", ["ingest.journal.kafka.topics=a"], "topics"),
+    ("brokers without ports", ["ingest.journal.kafka.brokers=kafka"], "brokers"),
+    ("a sink without its url", ["writer.sink.kind=influxdb_v2"], "influxdb_v2"),
+    ("a mount by subPath", ["gateway.extraVolumeMounts[0].name=a,gateway.extraVolumeMounts[0].mountPath=/a,gateway.extraVolumeMounts[0].subPath=b"], "extraVolumeMounts"),
+    ("a public load balancer", ["envoy.service.type=LoadBalancer"], "type"),
+    ("a pepper version that is no number", ["extAuthz.pepperSecret.versions.new=pepper"], "new"),
+]
+
+# Values that are each right and together wrong: templates refuse them, with this message.
+BY_RULE = [
+    ("a drain longer than the grace period", ["extAuthz.drain.timeoutSeconds=40"], "extAuthz: terminationGracePeriodSeconds is 30, but draining takes 50 seconds"),
+    ("an Envoy drain longer than the grace period", ["envoy.drain.delaySeconds=30"], "envoy: terminationGracePeriodSeconds is 60, but draining takes 65 seconds"),
+    ("a heap above the memory limit", ["envoy.heapBytesMax=1073741824"], "which the memory limit of 1Gi does not hold"),
+    ("counters in the memory of three pods", ["ratelimit.backend=memory"], "counts in each pod for itself"),
+    ("a disk journal of three gateways", ["ingest.journal.kind=disk"], "a disk journal needs exactly one gateway"),
+    ("a file written by three pods", ["writer.sink.kind=file"], "a file sink needs exactly one writer"),
+    ("autoscaling by nothing", ["gateway.autoscaling.enabled=true,gateway.autoscaling.cpuPercent=0,gateway.autoscaling.memoryPercent=0"], "cpuPercent and memoryPercent are both 0"),
+    ("more pods at least than at most", ["gateway.autoscaling.enabled=true,gateway.autoscaling.minReplicas=20"], "minReplicas is above maxReplicas"),
+]

@@ -1,0 +1,153 @@
+"""Checks of the rendered objects."""
+
+import re
+
+import kubernetes_validate
+import yaml
+
+from . import LOADER, Failure, named, need, objects, of_kind, one_line
+from .bootstrap import bootstrap_of
+
+# Kinds of operators, for which core Kubernetes has no schema.
+CUSTOM = {"PodMonitor"}
+
+
+def strict_schemas(rendered, version):
+    for item in rendered:
+        if item["kind"] in CUSTOM:
+            continue
+        try:
+            kubernetes_validate.validate(item, version, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            path = ".".join(map(str, error.path))
+            raise Failure(f"{named(item)}: {path}: {one_line(error.message)}") from None
+        except kubernetes_validate.SchemaNotFoundError as error:
+            raise Failure(error.message) from None
+
+
+def no_duplicates(rendered):
+    seen = set()
+    for item in rendered:
+        need(named(item) not in seen, f"{named(item)} is there twice")
+        seen.add(named(item))
+
+
+def pods_are_restricted(rendered):
+    """Pod Security Standard `restricted`, and what else a pod of ours must have."""
+    for item in of_kind(rendered, "Deployment"):
+        name, spec = named(item), item["spec"]["template"]["spec"]
+        context = spec["securityContext"]
+        need(context["runAsNonRoot"] and context["runAsUser"] == 65532, f"{name}: runs as root")
+        need(context["seccompProfile"]["type"] == "RuntimeDefault", f"{name}: seccomp")
+        need(spec["automountServiceAccountToken"] is False, f"{name}: mounts a token")
+        need(not {"hostPID", "hostIPC", "hostNetwork"} & spec.keys(), f"{name}: host namespaces")
+        for container in spec["containers"]:
+            own = container["securityContext"]
+            need(own["allowPrivilegeEscalation"] is False, f"{name}: privilege escalation")
+            need(own["readOnlyRootFilesystem"] is True, f"{name}: writable root")
+            need(own["capabilities"] == {"drop": ["ALL"]}, f"{name}: capabilities")
+            for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+                need(probe in container, f"{name}: no {probe}")
+            for bound in ("requests", "limits"):
+                need({"cpu", "memory"} <= container["resources"][bound].keys(), f"{name}: {bound}")
+            need(re.search(r"(:[^/:]+|@sha256:[0-9a-f]{64})$", container["image"]), f"{name}: {container['image']}")
+            need(not container["image"].endswith(":latest"), f"{name}: latest")
+            need(all("subPath" not in mount for mount in container["volumeMounts"]), f"{name}: subPath")
+            mounted = {mount["name"] for mount in container["volumeMounts"]}
+            volumes = {volume["name"] for volume in spec["volumes"]}
+            need(mounted == volumes, f"{name}: mounts {mounted} of volumes {volumes}")
+    need(not of_kind(rendered, "Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding"), "a role")
+    need(not of_kind(rendered, "Secret"), "a Secret, whose values would be in the release")
+
+
+def selects(selector, item):
+    labels = item["spec"]["template"]["metadata"]["labels"]
+    return all(labels.get(key) == value for key, value in selector.items())
+
+
+def selectors_meet(rendered):
+    """Each selector means exactly one Deployment, each named port exists, each file is there."""
+    deployments = of_kind(rendered, "Deployment")
+    for item in of_kind(rendered, "Service", "PodDisruptionBudget", "NetworkPolicy", "PodMonitor"):
+        selector = item["spec"].get("selector") or item["spec"].get("podSelector")
+        if item["metadata"]["name"] == "default-deny-all":
+            continue
+        meant = [d for d in deployments if selects(selector.get("matchLabels", selector), d)]
+        need(len(meant) == 1, f"{named(item)} selects {len(meant)} Deployments")
+        ports = {port["name"]: port["containerPort"] for port in meant[0]["spec"]["template"]["spec"]["containers"][0]["ports"]}
+        for port in item["spec"].get("ports", []):
+            need(port["targetPort"] in ports, f"{named(item)}: no port {port['targetPort']}")
+            headless = item["spec"].get("clusterIP") == "None"
+            need(not headless or ports[port["targetPort"]] == port["port"], f"{named(item)}: a headless port must be that of the pod")
+    there = {item["metadata"]["name"] for item in of_kind(rendered, "ConfigMap")} | {"our-quotas"}
+    for item in deployments:
+        for volume in item["spec"]["template"]["spec"]["volumes"]:
+            need(volume.get("configMap", {"name": "our-quotas"})["name"] in there, f"{named(item)}: {volume}")
+
+
+def envoy_reaches(rendered):
+    """Every upstream of the bootstrap is a Service of the release, on its port."""
+    bootstrap = yaml.load(bootstrap_of(rendered), Loader=LOADER)
+    services = {
+        f"{item['metadata']['name']}.tidegate.svc.cluster.local": {port["port"] for port in item["spec"]["ports"]}
+        for item in of_kind(rendered, "Service")
+    }
+    for cluster in bootstrap["static_resources"]["clusters"]:
+        if cluster["name"] == "otlp":
+            continue
+        [endpoint] = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+        address = endpoint["endpoint"]["address"]["socket_address"]
+        need(address["port_value"] in services.get(address["address"], ()), f"{cluster['name']}: no Service {address}")
+
+
+def flows(rendered):
+    """The flows between components that the policies admit, at both ends."""
+    policies = {item["metadata"]["labels"]["app.kubernetes.io/component"]: item["spec"]
+                for item in of_kind(rendered, "NetworkPolicy") if "labels" in item["metadata"]}
+    found = {"egress": set(), "ingress": set()}
+    for component, spec in policies.items():
+        for direction, peers in (("egress", "to"), ("ingress", "from")):
+            for rule in spec.get(direction, []):
+                for peer in rule.get(peers, []):
+                    labels = peer.get("podSelector", {}).get("matchLabels", {})
+                    other = labels.get("app.kubernetes.io/component")
+                    if other:
+                        ends = (component, other) if direction == "egress" else (other, component)
+                        found[direction] |= {(*ends, port["port"]) for port in rule["ports"]}
+    return found
+
+
+def only_known_flows(rendered):
+    found = flows(rendered)
+    known = {("envoy", "ext-authz", 9001), ("envoy", "ratelimit-svc", 8081), ("envoy", "gateway", 8080)}
+    need(found["egress"] == known, f"egress {found['egress']}")
+    need(found["ingress"] == known, f"ingress {found['ingress']}")
+
+
+def default_deny_is_exact(rendered):
+    [policy] = [p for p in of_kind(rendered, "NetworkPolicy") if p["metadata"]["name"] == "default-deny-all"]
+    need(policy["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}, str(policy["spec"]))
+
+
+def pod_templates(text):
+    return {item["metadata"]["name"]: item["spec"]["template"] for item in of_kind(objects(text), "Deployment")}
+
+
+def restarts(helm, sets, expected):
+    """Exactly the expected components get new pods by a change of values."""
+    before, after = pod_templates(helm.template()), pod_templates(helm.template(sets=sets))
+    changed = {name.removeprefix("edge-tidegate-") for name in before if before[name] != after[name]}
+    need(changed == expected, f"new pods for {sorted(changed)} instead of {sorted(expected)}")
+
+
+def digest_wins(helm):
+    digest = "sha256:" + "a" * 64
+    text = helm.template(sets=[f"image.digest={digest}", "image.tag=v9", "global.imageRegistry=r.example.com"])
+    images = {c["image"] for t in pod_templates(text).values() for c in t["spec"]["containers"]}
+    expected = {f"r.example.com/tidegate/tidegate@{digest}", "r.example.com/envoyproxy/envoy:v1.40.0"}
+    need(images == expected, f"{images}")
+
+
+def large_numbers(helm):
+    text = helm.template(sets=["envoy.perAddress.burst=4000000000", "ratelimit.env.REDIS_POOL_SIZE=2000000"])
+    need("max_tokens: 4000000000" in text and 'value: "2000000"' in text and "e+" not in text, "a number in scientific notation")

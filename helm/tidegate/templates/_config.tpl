@@ -1,0 +1,115 @@
+{{/* The files that the services start with. */}}
+
+{{/* Envoy's bootstrap: the placeholders of files/envoy.yaml filled in. In comments `${NAME}` speaks
+     of placeholders, so comment lines go first; what is left afterwards has no value here. */}}
+{{- define "tidegate.envoy.bootstrap" -}}
+{{- $ports := include "tidegate.ports" . | fromYaml -}}
+{{- $envoy := .Values.envoy -}}
+{{- $text := .Files.Get "files/envoy.yaml" -}}
+{{- if not $text -}}{{- fail "files/envoy.yaml is missing from the chart" -}}{{- end -}}
+{{- $text = regexReplaceAll "(?m)^[ \\t]*#.*\\n" $text "" -}}
+{{- $otel := .Values.otel.host -}}
+{{- $values := dict
+  "ADMIN_ADDRESS" .Values.bindAddress
+  "ADMIN_PORT" $ports.envoy.admin
+  "EDGE_ADDRESS" .Values.bindAddress
+  "EDGE_PORT" $ports.envoy.edge
+  "CONNECTIONS_MAX" $envoy.connectionsMax
+  "HEAP_BYTES_MAX" $envoy.heapBytesMax
+  "XFF_TRUSTED_HOPS" $envoy.xffTrustedHops
+  "PER_ADDRESS_BURST" $envoy.perAddress.burst
+  "PER_ADDRESS_PER_SECOND" $envoy.perAddress.perSecond
+  "AUTHZ_HOST" (include "tidegate.component.host" (dict "root" . "component" "ext-authz"))
+  "AUTHZ_PORT" $ports.extAuthz.grpc
+  "RATELIMIT_HOST" (include "tidegate.component.host" (dict "root" . "component" "ratelimit-svc"))
+  "RATELIMIT_PORT" $ports.ratelimit.grpc
+  "GATEWAY_HOST" (include "tidegate.component.host" (dict "root" . "component" "gateway"))
+  "GATEWAY_PORT" $ports.gateway.http
+  "OTLP_HOST" ($otel | default "127.0.0.1")
+  "OTLP_PORT" (ternary .Values.otel.port 9 (ne $otel ""))
+-}}
+{{- range $name, $value := $values -}}
+{{- /* Numbers of values are floats: without %d a large one would come out as 8e+08. */ -}}
+{{- $shown := ternary (toString $value) (printf "%d" (int64 $value)) (kindIs "string" $value) -}}
+{{- $text = replace (printf "${%s}" $name) $shown $text -}}
+{{- end -}}
+{{- $text = replace "${TRACE_SAMPLING_PERCENT}" (ternary (toString .Values.otel.samplingPercent) "0" (ne $otel "")) $text -}}
+{{- $text = replace "${AUTHZ_TIMEOUT}" $envoy.timeouts.extAuthz $text -}}
+{{- $text = replace "${RATELIMIT_TIMEOUT}" $envoy.timeouts.ratelimit $text -}}
+{{- with regexFind "\\$\\{[^}\\n]*\\}?" $text -}}
+{{- fail (printf "files/envoy.yaml has the placeholder %s, for which this chart has no value" .) -}}
+{{- end -}}
+{{- $text -}}
+{{- end -}}
+
+{{- define "tidegate.extAuthz.config" -}}
+{{- $ports := (include "tidegate.ports" . | fromYaml).extAuthz -}}
+{{- $authz := .Values.extAuthz -}}
+{{- $peppers := dict -}}
+{{- range $version, $key := $authz.pepperSecret.versions -}}
+{{- $_ := set $peppers $version (printf "/etc/tidegate/pepper/%s" $key) -}}
+{{- end -}}
+{{- $config := dict
+  "grpc_listen" (include "tidegate.listen" (dict "root" . "port" $ports.grpc))
+  "admin_listen" (include "tidegate.listen" (dict "root" . "port" $ports.admin))
+  "keys_file" (printf "/etc/tidegate/keys/%s" $authz.keysSecret.key)
+  "drain_delay" (printf "%ds" (int64 $authz.drain.delaySeconds))
+  "drain_timeout" (printf "%ds" (int64 $authz.drain.timeoutSeconds))
+  "log_level" $authz.logLevel
+-}}
+{{- with include "tidegate.otlpEndpoint" . -}}{{- $_ := set $config "otlp_endpoint" . -}}{{- end -}}
+{{- toYaml (mergeOverwrite $config (deepCopy $authz.config)) }}
+{{- if not (hasKey $authz.config "pepper_files") }}
+pepper_files:
+  {{- /* Versions are numbers; a map of Helm's would quote them. */}}
+  {{- range $version, $file := $peppers }}
+  {{ $version }}: {{ $file }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "tidegate.ingest.config" -}}
+{{- $ports := include "tidegate.ports" . | fromYaml -}}
+{{- $gateway := dict
+  "listen" (include "tidegate.listen" (dict "root" . "port" $ports.gateway.http))
+  "admin_listen" (include "tidegate.listen" (dict "root" . "port" $ports.gateway.admin))
+-}}
+{{- $sink := .Values.writer.sink -}}
+{{- $journal := .Values.ingest.journal -}}
+{{- $writer := dict
+  "admin_listen" (include "tidegate.listen" (dict "root" . "port" $ports.writer.admin))
+  "sink" (dict $sink.kind (index $sink $sink.kind))
+-}}
+{{- $config := dict
+  "journal" (dict $journal.kind (index $journal $journal.kind))
+  "gateway" (mergeOverwrite $gateway (deepCopy .Values.gateway.config))
+  "writer" (mergeOverwrite $writer (deepCopy .Values.writer.config))
+  "log_level" .Values.ingest.logLevel
+  "drain_delay" (printf "%ds" (int64 .Values.ingest.drain.delaySeconds))
+  "drain_timeout" (printf "%ds" (int64 .Values.ingest.drain.timeoutSeconds))
+-}}
+{{- with include "tidegate.otlpEndpoint" . -}}{{- $_ := set $config "otlp_endpoint" . -}}{{- end -}}
+{{- toYaml $config -}}
+{{- end -}}
+
+{{/* What JSON Schema cannot see: rules between values. */}}
+{{- define "tidegate.checkValues" -}}
+{{- if eq .Values.ingest.journal.kind "disk" -}}
+{{- range $key := list "gateway" "writer" -}}
+{{- $values := index $.Values $key -}}
+{{- if or $values.autoscaling.enabled (ne (int64 $values.replicas) 1) -}}
+{{- fail (printf "a disk journal needs exactly one %s: set %s.replicas to 1 and its autoscaling off" $key $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and (eq .Values.writer.sink.kind "file") (or .Values.writer.autoscaling.enabled (ne (int64 .Values.writer.replicas) 1)) -}}
+{{- fail "a file sink needs exactly one writer: set writer.replicas to 1 and its autoscaling off" -}}
+{{- end -}}
+{{- if and (eq .Values.ratelimit.backend "memory") (or .Values.ratelimit.autoscaling.enabled (ne (int64 .Values.ratelimit.replicas) 1)) -}}
+{{- fail "ratelimit.backend memory counts in each pod for itself: set ratelimit.replicas to 1 and its autoscaling off, or use redis" -}}
+{{- end -}}
+{{- $limit := include "tidegate.bytes" .Values.envoy.resources.limits.memory | int64 -}}
+{{- if ge (int64 .Values.envoy.heapBytesMax) $limit -}}
+{{- fail (printf "envoy.heapBytesMax is %d, which the memory limit of %s does not hold" (int64 .Values.envoy.heapBytesMax) (toString .Values.envoy.resources.limits.memory)) -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,87 @@
+{{/* Names and labels. A component's argument is a dict: root ($), component (its name in Kubernetes). */}}
+
+{{- define "tidegate.name" -}}
+{{- .Values.nameOverride | default .Chart.Name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* Leaves room in 63 characters for the longest component name. */}}
+{{- define "tidegate.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 46 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := include "tidegate.name" . -}}
+{{- ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) | trunc 46 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "tidegate.component.name" -}}
+{{- printf "%s-%s" (include "tidegate.fullname" .root) .component -}}
+{{- end -}}
+
+{{/* The DNS name of a component's Service, complete, so that a search list costs no query. */}}
+{{- define "tidegate.component.host" -}}
+{{- printf "%s.%s.svc.%s" (include "tidegate.component.name" .) .root.Release.Namespace .root.Values.clusterDomain -}}
+{{- end -}}
+
+{{- define "tidegate.component.selector" -}}
+app.kubernetes.io/name: {{ include "tidegate.name" .root }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- define "tidegate.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{ include "tidegate.lastingLabels" . }}
+{{- end -}}
+
+{{/* Those that a new version of the chart alone does not change: pods with them stay. */}}
+{{- define "tidegate.lastingLabels" -}}
+app.kubernetes.io/part-of: tidegate
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "tidegate.component.labels" -}}
+{{ include "tidegate.component.selector" . }}
+{{ include "tidegate.labels" .root }}
+{{- end -}}
+
+{{- define "tidegate.serviceAccountName" -}}
+{{- .values.serviceAccount.name | default (ternary (include "tidegate.component.name" .) "default" .values.serviceAccount.create) -}}
+{{- end -}}
+
+{{/* registry/repository:tag, or registry/repository@digest: a digest wins over a tag. Argument: root, image, tag. */}}
+{{- define "tidegate.image" -}}
+{{- $registry := .root.Values.global.imageRegistry | default .image.registry -}}
+{{- $name := ternary (printf "%s/%s" $registry .image.repository) .image.repository (ne $registry "") -}}
+{{- if .image.digest -}}
+{{- printf "%s@%s" $name .image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $name .tag -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The five components: the key in values, and the name in Kubernetes. */}}
+{{- define "tidegate.components" -}}
+envoy: envoy
+extAuthz: ext-authz
+ratelimit: ratelimit-svc
+gateway: gateway
+writer: writer
+{{- end -}}
+
+{{/* address:port to listen on, IPv6 in brackets. Argument: root, port. */}}
+{{- define "tidegate.listen" -}}
+{{- $address := .root.Values.bindAddress -}}
+{{- printf "%s:%d" (ternary (printf "[%s]" $address) $address (contains ":" $address)) (int64 .port) -}}
+{{- end -}}
+
+{{/* Where our services send spans; empty when nowhere. */}}
+{{- define "tidegate.otlpEndpoint" -}}
+{{- with .Values.otel -}}
+{{- if .host -}}{{- printf "http://%s:%d" .host (int64 .port) -}}{{- end -}}
+{{- end -}}
+{{- end -}}

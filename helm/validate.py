@@ -1,0 +1,137 @@
+"""The checks of helm/validate.sh: one line each, then the sum. `--write-docs` renews the README."""
+
+import argparse
+import functools
+import pathlib
+import shutil
+import sys
+import tempfile
+
+from kubernetes_validate import utils
+
+from checks import CHART, Failure, Helm, bootstrap, compose, docs, need, objects, one_line
+from checks import refusals, rendered
+
+KUBERNETES = [f"1.{minor}" for minor in range(28, 38)]
+
+
+class Checks:
+    """Runs checks, prints one line for each and counts."""
+
+    def __init__(self):
+        self.passed = self.failed = 0
+
+    def run(self, name, check, *arguments):
+        try:
+            result = check(*arguments)
+        except Exception as error:  # A check that breaks has not passed, and the rest still counts.
+            self.failed += 1
+            kind = "" if isinstance(error, Failure) else f"{type(error).__name__}: "
+            print(f"FAIL {name}: {kind}{one_line(str(error))}", flush=True)
+            return None
+        self.passed += 1
+        print(f"ok   {name}", flush=True)
+        return result
+
+
+def check_helm(checks, helm, value_sets):
+    for name, values in value_sets.items():
+        arguments = [part for file in values for part in ("--values", file)]
+
+        def lint():
+            code, out, err = helm.run("lint", "--strict", CHART, *arguments)
+            need(code == 0, one_line(out + err))
+
+        checks.run(f"{helm.name}: lint --strict, {name}", lint)
+    for what, sets, expected in refusals.BY_SCHEMA:
+        checks.run(f"{helm.name}: schema refuses {what}", helm.refuses, sets, expected)
+
+
+def check_value_set(checks, helms, name, values, envoy, file):
+    text = checks.run(f"{name}: helm 4 renders", helms[0].template, values)
+    if text is None:
+        return
+    for what, helm in [("helm 3 renders the same", helms[1]), ("a second render is the same", helms[0])]:
+        checks.run(f"{name}: {what}", lambda: need(helm.template(values) == text, "it differs"))
+    items = objects(text)
+    for what, check in [
+        ("no object twice", rendered.no_duplicates),
+        ("pods are restricted, bounded and probed", rendered.pods_are_restricted),
+        ("selectors, ports and files meet", rendered.selectors_meet),
+    ]:
+        checks.run(f"{name}: {what}", check, items)
+    file.write_text(bootstrap.bootstrap_of(items), encoding="utf-8")
+    checks.run(f"{name}: Envoy accepts its bootstrap", bootstrap.envoy_accepts, envoy, file)
+    for version in KUBERNETES:
+        checks.run(f"{name}: strict schemas of Kubernetes {version}", strict, helms[0], values, version)
+
+
+def strict(helm, values, version):
+    rendered.strict_schemas(objects(helm.template(values, kubernetes=version)), version)
+
+
+def check_flows(checks, helm, value_sets):
+    default, full = objects(helm.template()), objects(helm.template(value_sets["full"]))
+    checks.run("Envoy's upstreams are Services of the release", rendered.envoy_reaches, default)
+    checks.run("policies admit the known flows and no others", rendered.only_known_flows, default)
+    checks.run("default-deny-all is as specified", rendered.default_deny_is_exact, full)
+
+
+def check_rules(checks, helm, scratch):
+    for what, sets, expected in refusals.BY_RULE:
+        checks.run(f"templates refuse {what}", helm.refuses, sets, expected)
+    for what, sets, expected in [
+        ("quotas restarts nothing", ["ratelimit.quotas.a\\.yaml=domain: a"], set()),
+        ("ext-authz.yaml restarts ext-authz alone", ["extAuthz.config.log_level=debug"], {"ext-authz"}),
+        ("the journal restarts gateway and writer", ["ingest.journal.kafka.topic=t"], {"gateway", "writer"}),
+        ("the bootstrap restarts Envoy alone", ["envoy.perAddress.burst=5"], {"envoy"}),
+    ]:
+        checks.run(f"a change of {what}", rendered.restarts, helm, sets, expected)
+    checks.run("a digest wins over a tag, the global registry over all", rendered.digest_wins, helm)
+    checks.run("large numbers are written out", rendered.large_numbers, helm)
+    checks.run("a placeholder without a value stops the render", bootstrap.unknown_placeholder, helm, scratch)
+
+
+def main():
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--tools", type=pathlib.Path)
+    arguments.add_argument("--envoy")
+    arguments.add_argument("--write-docs", action="store_true")
+    options = arguments.parse_args()
+    if options.write_docs:
+        docs.readme(write=True)
+        return 0
+    # One parse per schema file, not one per object.
+    utils.schema_contents = functools.lru_cache(maxsize=None)(utils.schema_contents)
+    utils.all_versions = functools.lru_cache(maxsize=None)(utils.all_versions)
+    checks, helms = Checks(), [Helm(options.tools, "4"), Helm(options.tools, "3")]
+    value_sets = {"default": []}
+    for file in sorted((CHART / "ci").glob("*-values.yaml")):
+        value_sets[file.name.removesuffix("-values.yaml")] = [file]
+    out = options.tools / "rendered"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    for helm in helms:
+        check_helm(checks, helm, value_sets)
+    with tempfile.TemporaryDirectory(dir=options.tools) as scratch:
+        scratch = pathlib.Path(scratch)
+        for name, values in value_sets.items():
+            check_value_set(checks, helms, name, values, options.envoy, out / f"{name}-envoy.yaml")
+        check_flows(checks, helms[0], value_sets)
+        check_rules(checks, helms[0], scratch)
+        checks.run("Envoy drains by the preStop hook", bootstrap.envoy_drains, helms[0], options.envoy, scratch)
+        for helm in helms:
+            checks.run(f"{helm.name}: a package renders as its directory", bootstrap.packaged, helm, scratch)
+        checks.run("every value is documented", docs.every_value_is_documented)
+        checks.run("schema and values name the same keys", docs.schema_matches_values)
+        checks.run("README's table is that of values.yaml", docs.readme, False)
+        file = checks.run("compose.yaml is valid and consistent", compose.consistent)
+        if file:
+            checks.run("compose.yaml: its init job makes a bootstrap that Envoy accepts",
+                       compose.renders_envoy, file, options.envoy, scratch)
+    print(f"{checks.passed} passed, {checks.failed} failed")
+    return 1 if checks.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
