@@ -35,7 +35,7 @@ enum Command {
     /// Issue, list, revoke and verify API keys.
     Keys {
         #[command(subcommand)]
-        command: keys::Command,
+        command: Box<keys::Command>,
     },
 }
 

@@ -1,7 +1,7 @@
 //! The keys file: YAML in, validated records out, every error with its line and column.
 //!
-//! An empty list must be written as `keys: []` and then denies everyone. A file without `keys`,
-//! or cut off while it was written, is an error: no keys never means that anyone may pass.
+//! An empty list must be written as `keys: []` and then denies everyone. A file without `keys` is
+//! an error: no keys never means that anyone may pass.
 
 pub mod edit;
 pub mod save;

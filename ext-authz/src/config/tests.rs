@@ -1,1 +1,78 @@
+use std::fs;
 
+use super::*;
+
+/// The configuration of this text, with a good pepper `pepper` and a short one `short` beside it.
+fn load(text: &str) -> Result<Config, String> {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    fs::write(dir.path().join("pepper"), b"0123456789abcdef\r\n").expect("written");
+    fs::write(dir.path().join("short"), b"0123456789abcde\n\n").expect("written");
+    let path = dir.path().join("c.yaml");
+    fs::write(&path, text).expect("written");
+    let prefix = format!("{}/", dir.path().display());
+    Config::load(&path).map_err(|error| error.to_string().replace(&prefix, ""))
+}
+
+#[test]
+fn defaults() {
+    let config = load("keys_file: k.yaml\npepper_files: {1: pepper}\n").expect("valid");
+    assert_eq!(config.grpc_listen.to_string(), GRPC_LISTEN_DEFAULT);
+    assert_eq!(config.admin_listen.to_string(), ADMIN_LISTEN_DEFAULT);
+    assert_eq!(config.keys.priority_classes, PRIORITY_CLASSES_DEFAULT);
+    assert_eq!(config.retry_after, RETRY_AFTER_DEFAULT);
+    assert_eq!(config.drain, DrainTimes::default());
+    assert_eq!(config.telemetry, TelemetryConfig::default());
+    assert!(config.keys.path.is_absolute() && config.keys.path.ends_with("k.yaml"));
+    assert!(config.grpc_listen.ip().is_loopback() && config.admin_listen.ip().is_loopback());
+}
+
+#[test]
+fn everything_can_be_set() {
+    let config = load(
+        "grpc_listen: '[::1]:1'\nadmin_listen: 0.0.0.0:2\nkeys_file: /k\npepper_files: {7: pepper}\n\
+         priority_classes: [a, b]\nretry_after: 1m\ndrain_delay: 0s\ndrain_timeout: 1h\n\
+         log_level: debug\notlp_endpoint: http://127.0.0.1:4317\n",
+    )
+    .expect("valid");
+    assert_eq!(config.grpc_listen.to_string(), "[::1]:1");
+    assert_eq!(config.admin_listen.to_string(), "0.0.0.0:2");
+    assert_eq!(config.keys.path, Path::new("/k"));
+    assert_eq!(config.keys.peppers.versions().collect::<Vec<_>>(), [7]);
+    assert_eq!(config.keys.priority_classes, ["a", "b"]);
+    assert_eq!(config.retry_after, Duration::from_secs(60));
+    assert_eq!((config.drain.delay, config.drain.timeout), (Duration::ZERO, DRAIN_MAX));
+    assert_eq!(config.telemetry.log_level, "debug");
+    assert_eq!(config.telemetry.otlp_endpoint.as_deref(), Some("http://127.0.0.1:4317"));
+    assert!(!format!("{config:?}").contains("0123456789"));
+}
+
+#[test]
+fn every_error_says_where() {
+    for (line, expected) in [
+        ("grpc_listen: here", "c.yaml:3:14: 'grpc_listen' must be an address and port"),
+        ("admin_listen: 127.0.0.1", "c.yaml:3:15: 'admin_listen' must be an address and port"),
+        ("retry_after: 0s", "c.yaml:3:14: 'retry_after' must be from 1s to 3600s"),
+        ("retry_after: 2", "c.yaml:3:14: '2' is not a duration"),
+        ("drain_delay: 2h", "c.yaml:3:14: 'drain_delay' must be from 0s to 3600s"),
+        ("drain_timeout: 2h", "c.yaml:3:16: 'drain_timeout' must be from 0s to 3600s"),
+        ("priority_classes: []", "c.yaml:3:19: 'priority_classes' must name at least one"),
+        ("priority_classes: [a, B]", "c.yaml:3:23: priority class \"B\" must be"),
+        ("retry_afer: 2s", "c.yaml:3:1: "),
+    ] {
+        let text = format!("keys_file: k.yaml\npepper_files: {{1: pepper}}\n{line}\n");
+        let error = load(&text).expect_err(line);
+        assert!(error.starts_with(expected), "{error} instead of {expected}");
+    }
+    for (peppers, expected) in [
+        ("{}", "c.yaml:2:15: 'pepper_files' must name at least one pepper"),
+        ("{1: short}", "c.yaml:2:19: pepper 1, 'short', must have 16 to 4096 bytes, not 15"),
+        ("{2: absent}", "c.yaml:2:19: pepper 2, 'absent', cannot be read"),
+        ("{one: pepper}", "c.yaml:2:16: "),
+        ("{1: pepper, 1: pepper}", "c.yaml:2:"),
+    ] {
+        let error =
+            load(&format!("keys_file: k.yaml\npepper_files: {peppers}\n")).expect_err(peppers);
+        assert!(error.starts_with(expected), "{error} instead of {expected}");
+    }
+    assert!(load("pepper_files: {1: pepper}\n").expect_err("no file").contains("keys_file"));
+}

@@ -33,7 +33,9 @@ pub enum EditError {
     Layout,
 }
 
-/// A record as YAML, one key a line, without indentation and without a list dash.
+/// A record as YAML, one key a line, without indentation and without a list dash. The digest, which
+/// no record may lack, is last: a file cut off in the middle of a record is never valid, so it can
+/// not lose a `revoked` or an `expires_at`.
 pub fn render(record: &KeyRecord, comment: Option<&str>) -> Vec<String> {
     let mut hex = String::with_capacity(64);
     for byte in record.digest.hmac_sha256 {
@@ -47,7 +49,6 @@ pub fn render(record: &KeyRecord, comment: Option<&str>) -> Vec<String> {
     ];
     let scopes: Vec<String> = record.scopes.iter().map(|scope| format!("\"{scope}\"")).collect();
     lines.push(format!("scopes: [{}]", scopes.join(", ")));
-    lines.push(format!("digest: {{pepper: {}, hmac_sha256: \"{hex}\"}}", record.digest.pepper));
     if let Some(moment) = record.not_before {
         lines.push(format!("not_before: \"{moment}\""));
     }
@@ -61,6 +62,7 @@ pub fn render(record: &KeyRecord, comment: Option<&str>) -> Vec<String> {
         // JSON strings are YAML strings.
         lines.push(format!("comment: {}", serde_json::Value::from(comment)));
     }
+    lines.push(format!("digest: {{pepper: {}, hmac_sha256: \"{hex}\"}}", record.digest.pepper));
     lines
 }
 

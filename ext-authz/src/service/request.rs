@@ -55,3 +55,80 @@ fn headers(http: &HttpRequest) -> Vec<(&str, &[u8])> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::pb::envoy::config::core::v3::{HeaderMap, HeaderValue};
+    use proto::pb::envoy::service::auth::v3::AttributeContext;
+    use proto::pb::envoy::service::auth::v3::attribute_context::Request;
+
+    use super::*;
+
+    fn check(http: HttpRequest) -> CheckRequest {
+        CheckRequest {
+            attributes: Some(AttributeContext {
+                request: Some(Request { http: Some(http), ..Request::default() }),
+                ..AttributeContext::default()
+            }),
+        }
+    }
+
+    fn raw(key: &str, value: &str, raw_value: &[u8]) -> HeaderValue {
+        HeaderValue { key: key.into(), value: value.into(), raw_value: raw_value.to_vec() }
+    }
+
+    #[test]
+    fn raw_headers_keep_duplicates_and_bytes() {
+        let headers = vec![
+            raw("x-api-key", "", b"a\xff"),
+            raw("x-api-key", "text", b""),
+            raw("traceparent", "", b"00-1-2-01"),
+        ];
+        let mut http = HttpRequest { path: "/p?q".into(), size: -1, ..HttpRequest::default() };
+        http.header_map = Some(HeaderMap { headers });
+        http.headers.insert("ignored".into(), "where there is a header map".into());
+        let request = check(http);
+        let view = view(&request).expect("a request");
+        assert_eq!(view.headers[..2], [("x-api-key", &b"a\xff"[..]), ("x-api-key", b"text")]);
+        assert_eq!((view.headers.len(), view.path, view.body_bytes), (3, "/p?q", None));
+        assert_eq!((view.profile, view.required_scope), (Profile::Default, None));
+        assert_eq!(traceparent(&request), Some("00-1-2-01"));
+    }
+
+    #[test]
+    fn a_map_of_headers_is_read_as_well() {
+        let mut http = HttpRequest { size: 7, ..HttpRequest::default() };
+        http.headers.insert("x-api-key".into(), "k".into());
+        let mut request = check(http);
+        let attributes = request.attributes.as_mut().expect("given");
+        attributes.context_extensions.insert("profile".into(), "datadog".into());
+        attributes.context_extensions.insert("scope".into(), "write".into());
+        let view = view(&request).expect("a request");
+        assert_eq!(view.headers, [("x-api-key", &b"k"[..])]);
+        assert_eq!((view.profile, view.required_scope), (Profile::Datadog, Some("write")));
+        assert_eq!(view.body_bytes, Some(7));
+        assert_eq!(traceparent(&request), None);
+    }
+
+    #[test]
+    fn the_announced_size_goes_before_the_seen_one() {
+        for (announced, size, expected) in [
+            ("12", 7, Some(12)),
+            ("12", -1, Some(12)),
+            ("-12", 7, Some(7)),
+            ("", -1, None),
+            ("99999999999999999999", -1, None),
+        ] {
+            let mut http = HttpRequest { size, ..HttpRequest::default() };
+            http.headers.insert("content-length".into(), announced.into());
+            assert_eq!(view(&check(http)).expect("a request").body_bytes, expected);
+        }
+    }
+
+    #[test]
+    fn without_a_request_there_is_nothing_to_see() {
+        assert!(view(&CheckRequest::default()).is_none());
+        let attributes = Some(AttributeContext::default());
+        assert!(view(&CheckRequest { attributes }).is_none());
+    }
+}

@@ -1,1 +1,83 @@
+//! The examples load, and the reference names everything there is.
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use ext_authz::check::decide::Reason;
+use ext_authz::check::extract::{CREDENTIAL_HEADERS, Profile, STRIPPED_HEADERS};
+use ext_authz::config::Config;
+use ext_authz::key_file::{KeyFile, Rules};
+
+use crate::rig::{Files, Running, keys_yaml};
+
+fn here(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn reference() -> String {
+    fs::read_to_string(here("REFERENCE.md")).expect("there is a reference")
+}
+
+#[test]
+fn the_examples_load() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    for name in ["ext-authz.yaml", "keys.yaml"] {
+        fs::copy(here("examples").join(name), dir.path().join(name)).expect("copied");
+    }
+    fs::write(dir.path().join("pepper-1"), "as the example says: make one").expect("written");
+    let config = Config::load(&dir.path().join("ext-authz.yaml")).expect("valid");
+    let bytes = fs::read(&config.keys.path).expect("beside the configuration");
+    let rules =
+        Rules { peppers: &config.keys.peppers, priority_classes: &config.keys.priority_classes };
+    KeyFile::parse(&config.keys.path, &bytes, rules).expect("valid");
+}
+
+/// The fields of the structs in a source file whose names begin with `Raw`.
+fn raw_fields(source: &str) -> BTreeSet<String> {
+    let text = fs::read_to_string(here(source)).expect("source");
+    let mut fields = BTreeSet::new();
+    for raw in text.split("\nstruct Raw").skip(1) {
+        let body = raw.split("\n}").next().expect("a body");
+        let lines = body.lines().skip(1).filter(|line| !line.trim_start().starts_with('#'));
+        fields.extend(lines.filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())));
+    }
+    assert!(fields.len() > 4, "{source}: {fields:?}");
+    fields
+}
+
+#[test]
+fn the_reference_names_every_key_reason_profile_and_header() {
+    let reference = reference();
+    let mut names = raw_fields("src/config.rs");
+    names.extend(raw_fields("src/key_file.rs"));
+    names.extend(Reason::ALL.map(|reason| reason.as_str().to_owned()));
+    names.extend(Profile::ALL.map(|profile| profile.as_str().to_owned()));
+    names.extend(CREDENTIAL_HEADERS.iter().chain(&STRIPPED_HEADERS).map(|name| (*name).to_owned()));
+    for profile in Profile::ALL {
+        names.extend(profile.stripped_parameters().iter().map(|name| (*name).to_owned()));
+    }
+    let missing: Vec<_> =
+        names.iter().filter(|name| !reference.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "REFERENCE.md does not name {missing:?}");
+}
+
+#[tokio::test]
+async fn the_reference_names_every_metric() {
+    let (files, reference) = (Files::new(), reference());
+    files.write_keys(&keys_yaml(&[]));
+    let running = Running::start_ready(&files).await;
+    running.check(crate::rig::bearer("x")).await;
+    let metrics = running.get("/metrics").await.1;
+    let mut seen = 0;
+    for line in metrics.lines().filter(|line| line.starts_with("authz_")) {
+        let name = line.split(['{', ' ']).next().expect("a name");
+        let family = ["_bucket", "_sum", "_count"]
+            .iter()
+            .find_map(|suffix| name.strip_suffix(suffix))
+            .unwrap_or(name);
+        assert!(reference.contains(&format!("`{family}`")), "REFERENCE.md lacks {family}");
+        seen += 1;
+    }
+    assert!(seen > 8, "{metrics}");
+}

@@ -1,7 +1,19 @@
 //! Over TCP, with Envoy's own messages.
 
+use std::sync::Arc;
+
+use ext_authz::check::answer::Dialect;
+use ext_authz::check::decide::decide;
+use ext_authz::check::digest::Peppers;
+use ext_authz::check::snapshot::Snapshot;
+use ext_authz::server::CHECK_REQUEST_BYTES_MAX;
+use ext_authz::service::request::view;
+use ext_authz::service::response::{respond, respond_to_nothing};
 use ext_authz::timestamp::Timestamp;
+use proptest::prelude::*;
+use prost::Message;
 use proto::pb::envoy::service::auth::v3::CheckRequest;
+use proto::pb::google::rpc::Status as GoogleStatus;
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -145,7 +157,8 @@ async fn serves_before_there_are_keys() {
 
     files.write_keys("keys: [\n");
     wait_for("the bad file to be named", async || {
-        running.get("/config").await.1.contains("keys.yaml:")
+        let shown = running.get("/config").await.1;
+        shown.contains("\"last_error\": \"") && !shown.contains("cannot be read")
     })
     .await;
     assert_eq!(running.get("/readyz").await.0, 503);
@@ -181,7 +194,7 @@ async fn keys_change_while_it_runs() {
         (keys_yaml(&[&record, &record]), "already used"),
         (keys_yaml(&[&record]).replace("ingest", "ingets"), "none of the classes"),
         (keys_yaml(&[&record])[..60].to_owned(), "keys.yaml:"),
-        (String::new(), "keys.yaml"),
+        (String::new(), "\"last_error\": \""),
     ] {
         files.write_keys(&bad);
         wait_for(named, async || running.get("/config").await.1.contains(named)).await;
@@ -226,4 +239,108 @@ async fn drains_and_ends() {
     running.task.await.expect("no panic").expect("an orderly end");
     let reconnected = tokio::net::TcpStream::connect(running.grpc).await;
     assert!(reconnected.is_err(), "the listener is closed");
+}
+
+#[tokio::test]
+async fn refusals_in_protobuf_are_a_status() {
+    let files = Files::new();
+    let running = Running::start(&files).await;
+    let ask = async |headers: &[(&str, &str)]| {
+        let mut all = vec![("content-type", "application/x-protobuf")];
+        all.extend(headers);
+        let (Outcome::Denied { body, .. } | Outcome::Failed { body, .. }) =
+            running.check(request("/v1/metrics", &all, &[("profile", "otlp")])).await
+        else {
+            panic!("allowed")
+        };
+        GoogleStatus::decode(body.as_bytes()).expect("a google.rpc.Status")
+    };
+    assert_eq!(ask(&[]).await.code, 14);
+    files.write_keys(&keys_yaml(&[]));
+    wait_for("ready", async || running.get("/readyz").await.0 == 200).await;
+    let missing = ask(&[]).await;
+    assert_eq!((missing.code, missing.message.as_str()), (16, "an API key is required"));
+    assert_eq!(ask(&[("x-api-key", "a,b")]).await.code, 3);
+}
+
+#[tokio::test]
+async fn large_requests_are_denied_or_not_even_read() {
+    let files = Files::new();
+    let (key, record) = files.issue("acme");
+    files.write_keys(&keys_yaml(&[&record]));
+    let running = Running::start_ready(&files).await;
+    let long = "k".repeat(60_000);
+    let denied = running.check(bearer(&long)).await;
+    assert_eq!(denied.reason(), Some("oversize"));
+    let many: Vec<String> = (0..100).map(|n| format!("x-header-{n}")).collect();
+    let mut headers: Vec<(&str, &str)> = many.iter().map(|name| (name.as_str(), "v")).collect();
+    headers.push(("x-api-key", &key));
+    assert_eq!(running.check(request("/", &headers, &[])).await.tenant(), Some("acme"));
+
+    let fill = |bytes: usize| {
+        let fill = "f".repeat(bytes);
+        let request = |fill: &str| request("/", &[("x-fill", fill), ("x-api-key", &key)], &[]);
+        let spare = bytes - (request(&fill).encoded_len() - bytes);
+        request(&fill[..spare])
+    };
+    let largest = fill(CHECK_REQUEST_BYTES_MAX);
+    assert_eq!(largest.encoded_len(), CHECK_REQUEST_BYTES_MAX);
+    assert_eq!(running.check(largest).await.tenant(), Some("acme"));
+    let refused = running.client.clone().check(fill(CHECK_REQUEST_BYTES_MAX + 1)).await;
+    assert_eq!(refused.expect_err("too large").code(), tonic::Code::OutOfRange);
+}
+
+#[tokio::test]
+async fn strangers_add_no_series() {
+    let files = Files::new();
+    files.write_keys(&keys_yaml(&[]));
+    let running = Running::start_ready(&files).await;
+    let series = async || {
+        let metrics = running.get("/metrics").await.1;
+        metrics.lines().filter(|line| line.starts_with("authz_")).count()
+    };
+    running.check(bearer(&files.issue("acme").0)).await;
+    let before = series().await;
+    for n in 0..200 {
+        let (key, _) = files.issue("acme");
+        let headers = [("authorization", format!("Bearer {key}"))];
+        let headers = [(headers[0].0, headers[0].1.as_str())];
+        let profile = format!("profile-{n}");
+        let outcome =
+            running.check(request(&format!("/{key}"), &headers, &[("profile", &profile)])).await;
+        assert_eq!(outcome.reason(), Some("unknown_key"));
+    }
+    assert_eq!(series().await, before);
+    let metrics = running.get("/metrics").await.1;
+    let unlogged = metrics.lines().find(|line| line.starts_with("authz_denials_unlogged_total "));
+    assert!(unlogged.is_some(), "{metrics}");
+}
+
+proptest! {
+    /// Whatever bytes arrive as a request, nothing panics, and without a key nobody passes.
+    #[test]
+    fn no_bytes_pass_without_a_key(
+        noise in proptest::collection::vec(any::<u8>(), 0..200),
+        at in any::<proptest::sample::Index>(),
+        byte in any::<u8>(),
+    ) {
+        let headers = [("authorization", "Bearer tdg_live_x"), ("content-type", "a/b")];
+        let mut mutated =
+            request("/?api_key=x", &headers, &[("profile", "datadog")]).encode_to_vec();
+        let at = at.index(mutated.len());
+        mutated[at] = byte;
+        let pepper = Peppers::new([(1, vec![1; 16])].into()).expect("a pepper");
+        let keys = Snapshot::new([], Arc::new(pepper));
+        for bytes in [noise, mutated] {
+            let Ok(check) = CheckRequest::decode(bytes.as_slice()) else { continue };
+            let view = view(&check);
+            let decision = decide(Timestamp::now(), Some(&keys), view.as_ref());
+            let response = match &view {
+                Some(view) => respond(&decision, view.profile, Dialect::of(view), 1),
+                None => respond_to_nothing(&decision, 1),
+            };
+            let outcome = Outcome::of(response);
+            prop_assert!(matches!(outcome, Outcome::Denied { .. }), "{outcome:?}");
+        }
+    }
 }
