@@ -28,26 +28,34 @@ def consistent():
                 need("healthcheck" in services[other], f"{name} waits for the health of {other}, which has no check")
         for port in service.get("ports", []):
             need(port.startswith("127.0.0.1:"), f"{name}: {port} is not bound to loopback")
-        for config in service.get("configs", []):
-            need(config["source"] in file["configs"], f"{name}: no config {config['source']}")
+        need(not (service.get("read_only") and service.get("configs")), f"{name}: configs in a read-only container")
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
-            need(source in file["volumes"] or source.startswith("./"), f"{name}: no volume {source}")
+            there = (HELM.parent / source).exists() if source.startswith("./") else source in file["volumes"]
+            need(there, f"{name}: no volume {source}")
         need("build" in service or not re.search(r":latest$|^[^:@]+$", service["image"]), f"{name}: no version of {service['image']}")
     return file
 
 
 def renders_envoy(file, envoy, scratch):
-    """The init job's own script, run here, makes a bootstrap that Envoy accepts."""
+    """The init job's own script, run here, makes a bootstrap that Envoy accepts, or fails."""
     [script] = file["services"]["init"]["command"]
-    (scratch / "keys").mkdir()
+    for volume in ("keys", "config", "envoy"):
+        (scratch / volume).mkdir()
     # What Compose does with $$, and what the container's mounts do with paths.
     script = script.replace("$$", "$").replace("chown", ": chown")
     for inside, outside in (("/template/", f"{HELM.parent}/envoy-config/"), ("/data/", f"{scratch}/")):
         script = script.replace(inside, outside)
-    (scratch / "envoy").mkdir()
     for _ in range(2):  # A second `up` finds what the first one made.
         done = subprocess.run(["sh", "-c", script], capture_output=True, text=True)
         need(done.returncode == 0, one_line(done.stderr))
     need(len((scratch / "keys/pepper").read_bytes()) >= 32, "a short pepper")
+    for name in ("ext-authz", "ingest-filter"):
+        text = (scratch / f"config/{name}.yaml").read_text(encoding="utf-8")
+        need(isinstance(yaml.load(text, Loader=LOADER), dict), f"{name}.yaml is no mapping")
     envoy_accepts(envoy, scratch / "envoy/envoy.yaml")
+    template = scratch / "template.yaml"
+    template.write_text("a: ${BRAND_NEW}\n", encoding="utf-8")
+    script = script.replace(f"{HELM.parent}/envoy-config/envoy.yaml", str(template))
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True)
+    need(done.returncode != 0, "a placeholder without a value is let through")

@@ -2,7 +2,7 @@
      Arguments: root, component (name in Kubernetes), values (the component's values). */}}
 
 {{/* Pod metadata. Further argument: checksums (dict of annotation suffix and text whose change
-     restarts the pods). Quotas, keys and peppers are none of them: they are reloaded in place. */}}
+     restarts the pods). Quotas and keys are none of them: they are reloaded in place. */}}
 {{- define "tidegate.pod.metadata" -}}
 labels:
   {{- include "tidegate.component.selector" . | nindent 2 }}
