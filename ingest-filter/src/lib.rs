@@ -14,6 +14,7 @@ pub mod fault;
 pub mod gateway;
 pub mod journal;
 pub mod line_protocol;
+pub mod otlp;
 pub mod point;
 pub mod record;
 pub mod writer;
