@@ -27,7 +27,7 @@ use crate::otlp::{for_each_point, weigh};
 use crate::point::{Chunk, Chunker};
 
 mod frame;
-mod reply;
+pub(in crate::gateway) mod reply;
 
 use reply::Encoding;
 
