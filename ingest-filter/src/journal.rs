@@ -29,6 +29,7 @@ pub mod dead_letter;
 pub mod disk;
 pub mod drain_rate;
 pub mod envelope;
+pub mod kafka;
 pub mod metrics;
 
 use config::JournalConfig;
@@ -178,9 +179,6 @@ pub enum OpenError {
         #[source]
         source: std::io::Error,
     },
-    /// This kind of journal is not built yet.
-    #[error("this kind of journal is not built yet")]
-    Unsupported,
     /// The Kafka client refuses its settings.
     #[error("the Kafka client could not be created")]
     Kafka(#[source] rdkafka::error::KafkaError),
@@ -201,7 +199,9 @@ pub fn open_appender(
         JournalConfig::Disk(config) => {
             Arc::new(disk::appender::DiskAppender::open(config, readiness, metrics)?)
         }
-        JournalConfig::Kafka(_) => return Err(OpenError::Unsupported),
+        JournalConfig::Kafka(config) => {
+            Arc::new(kafka::appender::KafkaAppender::open(config, readiness, metrics)?)
+        }
     })
 }
 
@@ -220,7 +220,7 @@ pub struct Opened {
 /// As [`open_appender`].
 pub fn open_reader(
     config: &JournalConfig,
-    _readiness: &Readiness,
+    readiness: &Readiness,
     registry: &mut Registry,
 ) -> Result<Opened, OpenError> {
     let metrics = JournalMetrics::register(registry);
@@ -229,6 +229,9 @@ pub fn open_reader(
             reader: Box::new(disk::reader::DiskReader::open(config, metrics)?),
             dead_letters: Arc::new(disk::dead_letters::DiskDeadLetters::open(config)?),
         },
-        JournalConfig::Kafka(_) => return Err(OpenError::Unsupported),
+        JournalConfig::Kafka(config) => Opened {
+            dead_letters: Arc::new(kafka::dead_letters::KafkaDeadLetters::open(config)?),
+            reader: Box::new(kafka::reader::KafkaReader::open(config, readiness, metrics)?),
+        },
     })
 }

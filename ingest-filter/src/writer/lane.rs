@@ -145,12 +145,13 @@ impl LaneTask {
     }
 
     async fn write(&self, body: Bytes, trace: Option<&str>) -> Result<Answer, Abandoned> {
+        if self.stopped.is_cancelled() {
+            return Err(Abandoned);
+        }
         let began = Instant::now();
         let bytes = body.len() as u64;
-        let answer = tokio::select! {
-            answer = self.shared.sink.write(body, trace) => answer,
-            () = self.stopped.cancelled() => return Err(Abandoned),
-        };
+        // A write under way is not cut off, so that what it achieves can still be kept.
+        let answer = self.shared.sink.write(body, trace).await;
         self.shared.metrics.write_duration_seconds.observe(began.elapsed().as_secs_f64());
         if answer == Answer::Written {
             self.shared.metrics.bytes_written.inc_by(bytes);
@@ -170,10 +171,7 @@ impl LaneTask {
 
     async fn follow(&self, then: Then) -> Result<(), Abandoned> {
         match then {
-            Then::GoOn => match self.stopped.is_cancelled() {
-                true => Err(Abandoned),
-                false => Ok(()),
-            },
+            Then::GoOn => Ok(()),
             Then::Wait(pause, class) => {
                 self.shared.metrics.retried(class);
                 self.pause(pause).await

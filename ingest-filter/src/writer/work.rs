@@ -11,8 +11,9 @@
 //! Halves stay in order, so a series is written in order even while a batch is taken apart.
 //! Refusals split at once. Failures (a 5xx, a connection that breaks, a time-out) say nothing
 //! about the points, until the database has failed on the same ones several times and is well
-//! otherwise: then they are suspects and are split too, and one point is given up only when the
-//! database has just taken another one.
+//! otherwise: then they are suspects and are split too. One point is given up only when the
+//! database failed on it between two writes of another point that it took: a database that just
+//! came back would otherwise convict whatever it was given while it was away.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -164,12 +165,21 @@ struct Part {
     suspect: bool,
     /// Failed too often: the database's health decides what becomes of it.
     on_trial: bool,
+    /// The database took another point, so the next failure is about this one.
+    last_try: bool,
     last: (u16, String),
 }
 
 impl Part {
     fn new(lines: Range<usize>, suspect: bool) -> Self {
-        Self { lines, failures: 0, suspect, on_trial: false, last: (0, String::new()) }
+        Self {
+            lines,
+            failures: 0,
+            suspect,
+            on_trial: false,
+            last_try: false,
+            last: (0, String::new()),
+        }
     }
 }
 
@@ -229,11 +239,17 @@ impl Work {
                 // The database takes nothing now, so its failures were not about this point.
                 part.failures = 0;
                 part.on_trial = false;
+                part.last_try = false;
             }
             return self.wait(None, Class::Failed, random);
         }
         if several {
             return self.split(true);
+        }
+        if !part.last_try {
+            part.last_try = true;
+            part.on_trial = false;
+            return Then::GoOn;
         }
         let (status, message) = std::mem::take(&mut part.last);
         self.bury(Cause::Poison, status, message)
@@ -291,7 +307,8 @@ impl Work {
             part.failures += 1;
             part.last = (status, message);
             let split_early = part.suspect && part.lines.len() > 1;
-            part.on_trial = split_early || part.failures >= self.config.poison_attempts;
+            part.on_trial =
+                split_early || part.last_try || part.failures >= self.config.poison_attempts;
         }
         self.wait(None, class, random)
     }

@@ -86,24 +86,21 @@ pub async fn reading_resumes(config: &JournalConfig) {
     let bodies = |range: std::ops::Range<u64>| -> BTreeSet<Bytes> {
         range.map(|number| record("a", 0, number).body).collect()
     };
-    for number in 0..50 {
+    for number in 0..30 {
         append(&journal, vec![record("a", 0, number)]).await;
     }
-    let seen = read_until(reader(config).reader, true, |all| all.len() >= 20).await;
+    let seen = read_until(reader(config).reader, true, |all| all.len() >= 10).await;
     let acknowledged = seen.len() as u64;
-    // Acknowledged nothing: the same records come again.
-    let unacknowledged = read_until(reader(config).reader, false, |all| all.len() >= 5).await;
-    let first = &records(&unacknowledged)[0];
-    // The last delivery may have been read without its acknowledgement being kept.
-    assert!(first.admitted_at_ns >= record("a", 0, acknowledged - 1).admitted_at_ns);
-    assert!(first.admitted_at_ns <= record("a", 0, acknowledged).admitted_at_ns);
-    for number in 50..60 {
+    for number in 30..40 {
         append(&journal, vec![record("a", 0, number)]).await;
     }
-    let wanted = bodies(acknowledged..60);
-    let rest = read_until(reader(config).reader, true, |all| {
-        let got: BTreeSet<_> = records(all).into_iter().map(|record| record.body).collect();
-        wanted.is_subset(&got)
-    });
-    assert!(rest.await.len() >= wanted.len());
+    // What is not acknowledged comes again, to this reader and to the next.
+    for _ in 0..2 {
+        let unacknowledged = read_until(reader(config).reader, false, |all| all.len() >= 5).await;
+        assert_eq!(records(&unacknowledged)[0], record("a", 0, acknowledged));
+    }
+    let wanted = bodies(acknowledged..40);
+    let rest = read_until(reader(config).reader, true, |all| all.len() >= wanted.len()).await;
+    let got: BTreeSet<_> = records(&rest).into_iter().map(|record| record.body).collect();
+    assert_eq!(got, wanted);
 }

@@ -5,5 +5,12 @@
 
 mod contract;
 mod disk;
+mod fake_influxdb;
+mod influxd;
+mod kafka;
+mod kafka_broker;
+mod kafka_mock;
 mod support;
+mod writer_faults;
 mod writer_file;
+mod writer_influxdb;

@@ -86,11 +86,11 @@ pub async fn read_until(
                         };
                         let Some(delivery) = delivery else { return };
                         let position = delivery.position;
-                        if sender.send((partition, delivery)).await.is_err() {
-                            return;
-                        }
                         if acknowledge {
                             lane.ack(position).await.expect("an acknowledgement");
+                        }
+                        if sender.send((partition, delivery)).await.is_err() {
+                            return;
                         }
                     }
                 });

@@ -160,13 +160,29 @@ fn no_point_dies_while_the_database_fails_on_everything() {
         work.well(false, 0.5);
     }
     assert!(work.dead().is_empty());
-    // Until the database takes another point, and fails on this one again.
+    // Until the database takes another point, fails on this one, and takes the other again.
     for _ in 0..CONFIG.poison_attempts {
         work.answered(Answer::Broken("reset".to_owned()), 0.5);
     }
     work.well(true, 0.5);
+    assert_eq!(work.next(), Next::Write(0..1));
+    work.answered(Answer::Broken("reset".to_owned()), 0.5);
+    assert_eq!(work.next(), Next::Canary(None));
+    work.well(true, 0.5);
     assert_eq!(buried(&work), [(0, Cause::Poison)]);
-    assert_eq!(work.dead()[0].attempts, CONFIG.poison_attempts);
+    assert_eq!(work.dead()[0].attempts, CONFIG.poison_attempts + 1);
+}
+
+#[test]
+fn a_database_that_comes_back_acquits_the_point() {
+    let mut work = Work::new(CONFIG, 1);
+    for _ in 0..CONFIG.poison_attempts {
+        work.answered(failed(), 0.5);
+    }
+    work.well(true, 0.5);
+    assert_eq!(work.next(), Next::Write(0..1));
+    work.answered(Answer::Written, 0.5);
+    assert_eq!((work.next(), work.written()), (Next::Done, 1));
 }
 
 #[test]
