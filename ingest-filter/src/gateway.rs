@@ -73,15 +73,15 @@ impl Gateway {
     ///
     /// # Errors
     /// When the socket does not know its address.
-    pub fn address(&self) -> std::io::Result<SocketAddr> {
+    pub fn addr(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
     /// Where the admin pages are served.
     ///
     /// # Errors
-    /// As [`Gateway::address`].
-    pub fn admin_address(&self) -> std::io::Result<SocketAddr> {
+    /// As [`Gateway::addr`].
+    pub fn admin_addr(&self) -> std::io::Result<SocketAddr> {
         self.admin_listener.local_addr()
     }
 

@@ -89,7 +89,7 @@ pub struct GatewayConfig {
 
 impl Default for GatewayConfig {
     fn default() -> Self {
-        Self::try_new(Path::new(""), &RawGateway::default()).expect("the defaults are valid")
+        Self::from_raw(Path::new(""), &RawGateway::default()).expect("the defaults are valid")
     }
 }
 
@@ -98,7 +98,7 @@ impl GatewayConfig {
     ///
     /// # Errors
     /// When a value is out of bounds or contradicts another; the error names its place.
-    pub fn try_new(path: &Path, raw: &RawGateway) -> Result<Self, ConfigError> {
+    pub fn from_raw(path: &Path, raw: &RawGateway) -> Result<Self, ConfigError> {
         let bytes = |key, value: &Option<Spanned<ByteSize>>, default, least, most| {
             let found = value.as_ref().map(|size| size.value.0);
             bounded(path, key, value.as_ref(), found.unwrap_or(default), least, most)
@@ -190,7 +190,7 @@ mod tests {
     fn parse(text: &str) -> Result<GatewayConfig, String> {
         let path = Path::new("a.yaml");
         chassis::config::parse_yaml::<RawGateway>(path, text.as_bytes())
-            .and_then(|raw| GatewayConfig::try_new(path, &raw))
+            .and_then(|raw| GatewayConfig::from_raw(path, &raw))
             .map_err(|error| error.to_string())
     }
 

@@ -115,7 +115,7 @@ fn content_type(headers: &HeaderMap) -> Result<(), Refusal> {
     let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
     let essence = essence.trim_ascii();
     let accepted = |known: &&str| essence.eq_ignore_ascii_case(known.as_bytes());
-    match essence.is_empty() || ACCEPTED.iter().any(|known| accepted(&known)) {
+    match essence.is_empty() || ACCEPTED.iter().any(accepted) {
         true => Ok(()),
         false => Err(Refusal::ContentTypeUnsupported),
     }

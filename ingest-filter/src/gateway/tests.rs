@@ -131,8 +131,8 @@ async fn start_with(change: impl FnOnce(&mut GatewayConfig)) -> Running {
     let gateway =
         Gateway::bind(config, journal.clone(), readiness.clone(), Registry::default()).await;
     let gateway = gateway.expect("a free port");
-    let address = gateway.address().expect("bound");
-    let admin_address = gateway.admin_address().expect("bound");
+    let address = gateway.addr().expect("bound");
+    let admin_address = gateway.admin_addr().expect("bound");
     let budget = gateway.budget().clone();
     let served = tokio::spawn(gateway.run(shutdown.clone()));
     let client = || Client::builder(TokioExecutor::new());

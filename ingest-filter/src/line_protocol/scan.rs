@@ -278,8 +278,10 @@ pub(super) fn end_of_line(bytes: &[u8], start: usize) -> usize {
             b'\n' if !quoted => return start + at,
             _ => {}
         }
-        // An escaped line feed still ends a line.
-        at += usize::from(!(line.get(at) == Some(&b'\n') && !quoted));
+        // A line feed ends a line even behind a backslash, so it is looked at again.
+        if quoted || line.get(at) != Some(&b'\n') {
+            at += 1;
+        }
     }
     start + if quoted { first_line_feed } else { line.len() }
 }

@@ -10,6 +10,7 @@ mod influxd;
 mod kafka;
 mod kafka_broker;
 mod kafka_mock;
+mod process;
 mod support;
 mod writer_faults;
 mod writer_file;

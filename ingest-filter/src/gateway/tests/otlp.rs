@@ -246,7 +246,7 @@ async fn frames_that_are_none() {
 async fn small_messages_that_decode_into_much_are_refused_before() {
     let gateway = start_with(|config| config.memory_bytes_max = 8 << 20).await;
     // Two bytes each on the wire, more than a hundred in memory.
-    let body = [gauges(&vec![0.0; 1]).encode_to_vec(), vec![0x0a, 0].repeat(200_000)].concat();
+    let body = [gauges(&[0.0]).encode_to_vec(), [0x0a, 0].repeat(200_000)].concat();
     let answer = gateway.export("application/x-protobuf", "identity", body).await;
     assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
     assert!(status(&answer).message.contains("4194304 bytes of memory"));
