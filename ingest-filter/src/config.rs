@@ -1,6 +1,8 @@
 //! The configuration file of ingest-filter, one for both roles.
 
 use chassis::config::DurationText;
+use chassis::drain::DrainTimes;
+use chassis::telemetry::TelemetryConfig;
 use serde::Deserialize;
 
 use crate::gateway::config::RawGateway;
@@ -26,4 +28,24 @@ pub struct RawConfig {
     pub gateway: Option<RawGateway>,
     /// Settings of `ingest-filter writer`.
     pub writer: Option<RawWriter>,
+}
+
+impl RawConfig {
+    /// What is logged and where spans go.
+    pub fn telemetry(&self) -> TelemetryConfig {
+        let default = TelemetryConfig::default();
+        TelemetryConfig {
+            log_level: self.log_level.clone().unwrap_or(default.log_level),
+            otlp_endpoint: self.otlp_endpoint.clone(),
+        }
+    }
+
+    /// How long each step of the end takes at most.
+    pub fn drain_times(&self) -> DrainTimes {
+        let default = DrainTimes::default();
+        DrainTimes {
+            delay: self.drain_delay.map_or(default.delay, |delay| delay.0),
+            timeout: self.drain_timeout.map_or(default.timeout, |timeout| timeout.0),
+        }
+    }
 }

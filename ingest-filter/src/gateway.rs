@@ -1,3 +1,128 @@
-//! The gateway role.
+//! The gateway role: accepts telemetry in the protocols of agents, and answers when the journal
+//! has it.
+//!
+//! ```text
+//! listener ─► admission ─► body (caps, budget) ─► points ─► chunks ─► journal ─► answer
+//!             no tenant:    413 503 408            bad ones             503        in the dialect
+//!             401                                  named
+//! ```
+//!
+//! A 2xx is given after the journal said yes, and at no other time.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{any, get};
+use chassis::admin::Admin;
+use chassis::drain::Shutdown;
+use chassis::readiness::Readiness;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+
+use crate::journal::Journal;
+use budget::Budget;
+use config::GatewayConfig;
+use edge::Edge;
+use metrics::GatewayMetrics;
+
+pub mod admission;
+mod body;
+pub mod budget;
 pub mod config;
+mod edge;
+pub mod inflate;
+mod influx;
+mod metrics;
+mod otlp;
+pub mod refusal;
+mod server;
+#[cfg(test)]
+mod tests;
+pub mod verdict;
+
+/// A gateway whose sockets are bound and that does not serve yet.
+pub struct Gateway {
+    edge: Arc<Edge>,
+    listener: TcpListener,
+    admin_listener: TcpListener,
+    readiness: Readiness,
+    registry: Registry,
+}
+
+impl Gateway {
+    /// Binds the sockets and registers the metrics.
+    ///
+    /// # Errors
+    /// When an address cannot be bound.
+    pub async fn bind(
+        config: GatewayConfig,
+        journal: Arc<dyn Journal>,
+        readiness: Readiness,
+        mut registry: Registry,
+    ) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(config.listen).await?;
+        let admin_listener = TcpListener::bind(config.admin_listen).await?;
+        let budget = Budget::new(config.memory_bytes_max);
+        let metrics = GatewayMetrics::register(&mut registry, &budget);
+        let edge = Arc::new(Edge { config, journal, budget, metrics });
+        Ok(Self { edge, listener, admin_listener, readiness, registry })
+    }
+
+    /// Where clients are served.
+    ///
+    /// # Errors
+    /// When the socket does not know its address.
+    pub fn addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Where the admin pages are served.
+    ///
+    /// # Errors
+    /// As [`Gateway::addr`].
+    pub fn admin_addr(&self) -> std::io::Result<SocketAddr> {
+        self.admin_listener.local_addr()
+    }
+
+    /// The memory of all requests.
+    pub fn budget(&self) -> &Budget {
+        &self.edge.budget
+    }
+
+    /// Serves until `shutdown` begins, and then until the open requests are answered.
+    ///
+    /// # Errors
+    /// When the admin listener fails.
+    pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
+        let (health, follow) = chassis::grpc::health(&self.readiness, &[METRICS_SERVICE]);
+        let router =
+            router(self.edge.clone()).route_service("/grpc.health.v1.Health/{method}", health);
+        let config = serde_json::to_value(&self.edge.config)?;
+        let admin = Admin::new(self.readiness, Arc::new(self.registry), move || config.clone());
+        let serving = server::serve(self.listener, router, self.edge, shutdown);
+        tokio::select! {
+            () = serving => Ok(()),
+            () = follow => anyhow::bail!("readiness is no longer followed"),
+            failed = admin.serve(self.admin_listener, Router::new()) => {
+                failed?;
+                anyhow::bail!("the admin listener ended")
+            }
+        }
+    }
+}
+
+const METRICS_SERVICE: &str = "opentelemetry.proto.collector.metrics.v1.MetricsService";
+
+fn router(edge: Arc<Edge>) -> Router {
+    Router::new()
+        .route("/write", any(influx::write_v1))
+        .route("/api/v2/write", any(influx::write_v2))
+        .route("/api/v3/write_lp", any(influx::write_v3))
+        .route("/ping", get(influx::pages::ping))
+        .route("/health", get(influx::pages::health))
+        .route("/query", get(influx::pages::query).post(influx::pages::query))
+        .route("/v1/metrics", any(otlp::export_http))
+        .route(&format!("/{METRICS_SERVICE}/Export"), any(otlp::export_grpc))
+        .with_state(edge)
+}

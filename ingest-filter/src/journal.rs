@@ -2,17 +2,45 @@
 //!
 //! An append that returns `Ok` survives a crash of every process of ours. Records of one tenant
 //! and shard come out in the order in which they went in; a record may come out more than once.
+//!
+//! ```text
+//! gateway ─► Journal::append ─► │ disk: one lane          │ ─► Reader::next_lane ─► Lane::next
+//!                               │ kafka: lane = partition │                            │
+//!                               └─────────────────────────┘ ◄─ Lane::ack(position) ────┘
+//! ```
+//!
+//! A lane is acknowledged up to a position, never item by item: whatever is at or below it has
+//! been written or is a dead letter, and is not read again after a restart.
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
+
+use bytes::Bytes;
+use chassis::readiness::Readiness;
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
 
 use crate::record::Record;
 
 pub mod config;
+pub mod dead_letter;
+pub mod disk;
+pub mod drain_rate;
+pub mod envelope;
+pub mod kafka;
+pub mod metrics;
+
+use config::JournalConfig;
+use dead_letter::DeadLetters;
+use metrics::JournalMetrics;
 
 /// The future of an append.
 pub type Append<'a> = Pin<Box<dyn Future<Output = Result<(), AppendError>> + Send + 'a>>;
+
+/// A boxed future of the reading side.
+pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The gateway's side of the journal.
 pub trait Journal: Send + Sync + 'static {
@@ -32,4 +60,178 @@ pub enum AppendError {
         /// When to try again.
         retry_after: Duration,
     },
+}
+
+impl AppendError {
+    /// Not confirmed for this reason; worth trying again after `retry_after`.
+    pub fn unavailable(reason: impl Into<String>, retry_after: Duration) -> Self {
+        Self::Unavailable { reason: reason.into(), retry_after }
+    }
+}
+
+/// The writer's side of the journal.
+pub trait Reader: Send + 'static {
+    /// The next lane that is ours to read; waits until there is one. Cancel safe.
+    ///
+    /// # Errors
+    /// When the journal can no longer be read by this process at all.
+    fn next_lane(&mut self) -> Boxed<'_, Result<Box<dyn Lane>, ReadError>>;
+
+    /// Makes what was acknowledged durable and lets go of the journal. Lanes must be gone.
+    fn close(self: Box<Self>) -> Boxed<'static, ()>;
+}
+
+/// One ordered sequence of records, read by one task.
+pub trait Lane: Send + 'static {
+    /// The partition, 0 where there is only one.
+    fn partition(&self) -> i32;
+
+    /// The next delivery; `None` once the lane is no longer ours. Cancel safe.
+    fn next(&mut self) -> Boxed<'_, Option<Delivery>>;
+
+    /// Everything up to and including `position` is written or a dead letter.
+    ///
+    /// # Errors
+    /// When that could not be noted; the lane's records come out again after a restart.
+    fn ack(&mut self, position: Position) -> Boxed<'_, Result<(), ReadError>>;
+
+    /// Cancelled when the lane stops being ours: give up what is in hand, it comes out again.
+    fn stopped(&self) -> CancellationToken;
+}
+
+/// Where a delivery stands in its lane; grows along the lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position(pub u64);
+
+/// One item of a lane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// What to acknowledge when the item is done.
+    pub position: Position,
+    /// The record, or why it is none.
+    pub content: Result<Record, Malformed>,
+}
+
+/// Bytes in the journal that are intact but no record of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Malformed {
+    /// What is wrong with them.
+    pub cause: MalformedCause,
+    /// The bytes as found.
+    pub body: Bytes,
+}
+
+/// What can be wrong with a stored record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum MalformedCause {
+    /// A field that every record has is not there.
+    #[error("a field is missing")]
+    MissingField,
+    /// A field does not have its form.
+    #[error("a field is not readable")]
+    BadField,
+    /// Written by a version with another format.
+    #[error("the format version is unknown")]
+    UnknownVersion,
+    /// The body is not what was hashed.
+    #[error("the hash of the body does not match")]
+    BadHash,
+}
+
+/// Why the journal could not be read, or a position not be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// A file of the disk journal.
+    #[error("the journal's file {path} could not be {action}")]
+    File {
+        /// Which file.
+        path: String,
+        /// What we were doing, as a participle.
+        action: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The thread that reads the journal is gone.
+    #[error("the journal's reading thread ended")]
+    Ended,
+}
+
+/// Why a journal could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("another {role} has the journal directory {directory} open")]
+    Locked {
+        /// `gateway` or `writer`.
+        role: &'static str,
+        /// The directory.
+        directory: String,
+    },
+    /// A file or directory.
+    #[error("{path} could not be {action}")]
+    File {
+        /// Which.
+        path: String,
+        /// What we were doing, as a participle.
+        action: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The Kafka client refuses its settings.
+    #[error("the Kafka client could not be created")]
+    Kafka(#[source] rdkafka::error::KafkaError),
+}
+
+/// Opens the gateway's side. Must run inside a tokio runtime. What is not there yet (a broker, a
+/// topic) holds readiness back and is waited for; appends fail until then.
+///
+/// # Errors
+/// When the journal cannot be opened by this process whatever happens later.
+pub fn open_appender(
+    config: &JournalConfig,
+    readiness: &Readiness,
+    registry: &mut Registry,
+) -> Result<Arc<dyn Journal>, OpenError> {
+    let metrics = JournalMetrics::register(registry);
+    Ok(match config {
+        JournalConfig::Disk(config) => {
+            Arc::new(disk::appender::DiskAppender::open(config, readiness, metrics)?)
+        }
+        JournalConfig::Kafka(config) => {
+            Arc::new(kafka::appender::KafkaAppender::open(config, readiness, metrics)?)
+        }
+    })
+}
+
+/// The writer's side, as opened: where records come from, and where those go that no database
+/// takes.
+pub struct Opened {
+    /// The lanes.
+    pub reader: Box<dyn Reader>,
+    /// The dead letters.
+    pub dead_letters: Arc<dyn DeadLetters>,
+}
+
+/// Opens the writer's side. Must run inside a tokio runtime.
+///
+/// # Errors
+/// As [`open_appender`].
+pub fn open_reader(
+    config: &JournalConfig,
+    readiness: &Readiness,
+    registry: &mut Registry,
+) -> Result<Opened, OpenError> {
+    let metrics = JournalMetrics::register(registry);
+    Ok(match config {
+        JournalConfig::Disk(config) => Opened {
+            reader: Box::new(disk::reader::DiskReader::open(config, metrics)?),
+            dead_letters: Arc::new(disk::dead_letters::DiskDeadLetters::open(config)?),
+        },
+        JournalConfig::Kafka(config) => Opened {
+            dead_letters: Arc::new(kafka::dead_letters::KafkaDeadLetters::open(config)?),
+            reader: Box::new(kafka::reader::KafkaReader::open(config, readiness, metrics)?),
+        },
+    })
 }

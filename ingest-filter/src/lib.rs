@@ -10,7 +10,11 @@
 //! The two roles run apart and meet only in the journal. [`record`] is what passes between them.
 
 pub mod config;
+pub mod fault;
 pub mod gateway;
 pub mod journal;
+pub mod line_protocol;
+pub mod otlp;
+pub mod point;
 pub mod record;
 pub mod writer;

@@ -1,3 +1,188 @@
-//! The writer role.
+//! The writer role: carries records from the journal into a database or a file.
+//!
+//! One task per lane of the journal. A lane's position moves only after the target said yes to,
+//! or the dead letters hold, everything before it; so a writer may be killed at any time, and
+//! what it held comes out of the journal again. Rewriting a point changes nothing.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+use chassis::admin::Admin;
+use chassis::drain::Shutdown;
+use chassis::readiness::Readiness;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use crate::journal::config::JournalConfig;
+use crate::journal::dead_letter::DeadLetters;
+use crate::journal::{self, Reader};
+
+pub mod batch;
 pub mod config;
+pub mod health;
+mod lane;
+pub mod lines;
+pub mod metrics;
+pub mod sink;
+pub mod unwritten;
+pub mod work;
+
+use config::{Target, WriterConfig};
+use health::Health;
+use metrics::WriterMetrics;
+use sink::Sink;
+use sink::file::FileSink;
+use sink::influxdb_v1::InfluxdbV1;
+use unwritten::Unwritten;
+
+/// How often the target is tried at start until it answers.
+const REACH_PERIOD: Duration = Duration::from_millis(500);
+/// How often gauges that depend on the time are set.
+const GAUGE_PERIOD: Duration = Duration::from_secs(1);
+
+/// A writer that is bound and not running yet.
+pub struct Writer {
+    admin: Admin,
+    admin_listener: TcpListener,
+    reader: Box<dyn Reader>,
+    shared: lane::Shared,
+}
+
+impl Writer {
+    /// Opens the journal and the target and binds the admin listener. Neither a broker nor a
+    /// database has to be there yet.
+    ///
+    /// # Errors
+    /// When a socket, a file or a directory cannot be had.
+    pub async fn bind(
+        journal: &JournalConfig,
+        config: WriterConfig,
+        readiness: Readiness,
+    ) -> anyhow::Result<Self> {
+        let mut registry = Registry::default();
+        let metrics = WriterMetrics::register(&mut registry);
+        let admin_listener = TcpListener::bind(config.admin_listen)
+            .await
+            .with_context(|| format!("cannot listen on {}", config.admin_listen))?;
+        let opened = journal::open_reader(journal, &readiness, &mut registry)?;
+        let sink: Arc<dyn Sink> = match &config.target {
+            Target::File(path) => Arc::new(
+                FileSink::open(path.clone())
+                    .with_context(|| format!("{} cannot be opened", path.display()))?,
+            ),
+            Target::InfluxdbV1(target) => Arc::new(
+                InfluxdbV1::new(target.clone()).context("the password file cannot be read")?,
+            ),
+        };
+        let described = describe(journal, &config);
+        let admin = Admin::new(readiness.clone(), Arc::new(registry), move || described.clone());
+        let dead_letters: Arc<dyn DeadLetters> = opened.dead_letters;
+        let shared = lane::Shared {
+            config: Arc::new(config),
+            sink,
+            dead_letters,
+            metrics,
+            health: Arc::new(Health::new(&readiness)),
+            unwritten: Arc::new(Unwritten::default()),
+            shutdown: Shutdown::new(),
+        };
+        Ok(Self { admin, admin_listener, reader: opened.reader, shared })
+    }
+
+    /// Where the admin pages are served.
+    ///
+    /// # Errors
+    /// When the socket does not tell.
+    pub fn admin_addr(&self) -> std::io::Result<SocketAddr> {
+        self.admin_listener.local_addr()
+    }
+
+    /// Writes until `shutdown` begins, then lets requests under way finish and keeps the
+    /// positions.
+    ///
+    /// # Errors
+    /// When the journal can no longer be read or the admin listener fails.
+    pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
+        let Self { admin, admin_listener, mut reader, mut shared } = self;
+        shared.shutdown = shutdown.clone();
+        let mut upkeep = JoinSet::new();
+        upkeep.spawn(async move {
+            let served = admin.serve(admin_listener, axum::Router::new()).await;
+            served.context("the admin listener failed")
+        });
+        upkeep.spawn(set_gauges(shared.clone()));
+        let reach = tokio::spawn(reach(shared.clone()));
+        let mut lanes = JoinSet::new();
+        let ended = loop {
+            tokio::select! {
+                lane = reader.next_lane() => match lane {
+                    Ok(lane) => {
+                        lanes.spawn(lane::run(lane, shared.clone()));
+                    }
+                    Err(error) => break Err(error).context("the journal cannot be read"),
+                },
+                Some(ended) = lanes.join_next(), if !lanes.is_empty() => {
+                    if let Err(error) = ended {
+                        break Err(error).context("a lane ended by itself");
+                    }
+                }
+                Some(ended) = upkeep.join_next() => {
+                    match ended {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => break Err(error),
+                        Err(error) => break Err(error).context("a task ended by itself"),
+                    }
+                }
+                () = shutdown.begun() => break Ok(()),
+            }
+        };
+        shared.shutdown.begin();
+        while lanes.join_next().await.is_some() {}
+        reader.close().await;
+        reach.abort();
+        ended
+    }
+}
+
+/// Creates the database and says that the target is there, as soon as it is.
+async fn reach(shared: lane::Shared) {
+    while !shared.sink.ping().await {
+        tokio::time::sleep(REACH_PERIOD).await;
+    }
+    shared.sink.create_database().await;
+    shared.health.reached();
+}
+
+async fn set_gauges(shared: lane::Shared) -> anyhow::Result<()> {
+    loop {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now_ns = now.map_or(0, |now| i64::try_from(now.as_nanos()).unwrap_or(i64::MAX));
+        let age = shared.unwritten.age_seconds(now_ns);
+        shared.metrics.oldest_unwritten_age_seconds.set(age);
+        tokio::time::sleep(GAUGE_PERIOD).await;
+    }
+}
+
+/// What `/config` shows: nothing secret is in it.
+fn describe(journal: &JournalConfig, config: &WriterConfig) -> serde_json::Value {
+    let journal = match journal {
+        JournalConfig::Disk(disk) => serde_json::json!({ "disk": disk.directory }),
+        JournalConfig::Kafka(kafka) => serde_json::json!({
+            "kafka": { "brokers": kafka.brokers, "topic": kafka.topic, "group": kafka.group }
+        }),
+    };
+    let target = match &config.target {
+        Target::File(path) => serde_json::json!({ "file": path }),
+        Target::InfluxdbV1(target) => serde_json::json!({
+            "influxdb_v1": { "url": target.url, "database": target.database }
+        }),
+    };
+    serde_json::json!({
+        "version": chassis::build_info::VERSION,
+        "journal": journal,
+        "target": target,
+    })
+}

@@ -1,8 +1,446 @@
 //! Settings of the journal, the same for gateway and writer.
 
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chassis::config::{ByteSize, ConfigError, DurationText, Spanned};
 use serde::Deserialize;
 
-/// `journal:` as written by the user.
+/// `journal:` as written by the user; exactly one kind is given.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
-pub struct RawJournal {}
+pub struct RawJournal {
+    /// Segments in a directory of this machine.
+    pub disk: Option<Spanned<RawDiskJournal>>,
+    /// A topic of Apache Kafka.
+    pub kafka: Option<Spanned<RawKafkaJournal>>,
+}
+
+/// `journal.disk:` as written by the user.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawDiskJournal {
+    /// Where the segments are; created when missing.
+    pub directory: Spanned<PathBuf>,
+    /// A segment is closed at this size.
+    pub segment_bytes: Option<Spanned<ByteSize>>,
+    /// All segments together hold at most this much.
+    pub bytes_max: Option<Spanned<ByteSize>>,
+    /// Bytes of appends that may wait in memory for the disk.
+    pub queue_bytes_max: Option<Spanned<ByteSize>>,
+    /// Bytes of records a writer reads ahead.
+    pub read_ahead_bytes: Option<Spanned<ByteSize>>,
+    /// The file of dead letters holds at most this much.
+    pub dead_letter_bytes_max: Option<Spanned<ByteSize>>,
+}
+
+/// `journal.kafka:` as written by the user.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawKafkaJournal {
+    /// `host:port` of some brokers, separated by commas.
+    pub brokers: Spanned<String>,
+    /// The topic of the records.
+    pub topic: Option<Spanned<String>>,
+    /// The writers' consumer group.
+    pub group: Option<Spanned<String>>,
+    /// This writer's name in the group, the same after a restart: a pod's name.
+    pub group_instance_id: Option<Spanned<String>>,
+    /// The topic of the dead letters.
+    pub dead_letter_topic: Option<Spanned<String>>,
+    /// Creates both topics at start when they are missing.
+    pub create_topic: Option<RawCreateTopic>,
+    /// How many partitions the records of one tenant are spread over.
+    pub partitions_per_tenant: Option<Spanned<u32>>,
+    /// How long a record may take to be confirmed.
+    pub delivery_timeout: Option<Spanned<DurationText>>,
+    /// Bytes of records that may wait in memory for the brokers.
+    pub queue_bytes_max: Option<Spanned<ByteSize>>,
+    /// The largest message the topic takes, its `max.message.bytes`.
+    pub message_bytes_max: Option<Spanned<ByteSize>>,
+    /// Bytes of records a writer reads ahead, all partitions together.
+    pub read_ahead_bytes: Option<Spanned<ByteSize>>,
+    /// After this silence the group gives a writer's partitions to others.
+    pub session_timeout: Option<Spanned<DurationText>>,
+}
+
+/// `journal.kafka.create_topic:` as written by the user.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawCreateTopic {
+    /// Partitions of the records' topic.
+    pub partitions: Spanned<u32>,
+    /// Copies of each partition.
+    pub replication_factor: Spanned<u32>,
+}
+
+/// `segment_bytes` when absent.
+pub const SEGMENT_BYTES: u64 = 64 << 20;
+/// `bytes_max` when absent.
+pub const BYTES_MAX: u64 = 8 << 30;
+/// `queue_bytes_max` of both kinds when absent.
+pub const QUEUE_BYTES_MAX: u64 = 256 << 20;
+/// `read_ahead_bytes` of both kinds when absent.
+pub const READ_AHEAD_BYTES: u64 = 64 << 20;
+/// `dead_letter_bytes_max` when absent.
+pub const DEAD_LETTER_BYTES_MAX: u64 = 1 << 30;
+/// `topic` when absent.
+pub const TOPIC: &str = "tidegate-points";
+/// `group` when absent.
+pub const GROUP: &str = "tidegate-writer";
+/// What `dead_letter_topic` appends to the topic when absent.
+pub const DEAD_LETTER_SUFFIX: &str = "-dead-letter";
+/// `partitions_per_tenant` when absent.
+pub const PARTITIONS_PER_TENANT: u32 = 4;
+/// `delivery_timeout` when absent: below the 15 s of Envoy's route.
+pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(8);
+/// `message_bytes_max` when absent, Kafka's own default.
+pub const MESSAGE_BYTES_MAX: u64 = 1_048_588;
+/// `session_timeout` when absent.
+pub const SESSION_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// The journal's settings, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JournalConfig {
+    /// Segments in a directory.
+    Disk(DiskConfig),
+    /// A Kafka topic.
+    Kafka(KafkaConfig),
+}
+
+/// Settings of the disk journal, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskConfig {
+    /// Where the segments are.
+    pub directory: PathBuf,
+    /// A segment is closed at this size.
+    pub segment_bytes: u64,
+    /// All segments together hold at most this much.
+    pub bytes_max: u64,
+    /// Bytes of appends that may wait in memory.
+    pub queue_bytes_max: u64,
+    /// Bytes of records read ahead.
+    pub read_ahead_bytes: u64,
+    /// The file of dead letters holds at most this much.
+    pub dead_letter_bytes_max: u64,
+}
+
+/// Settings of the Kafka journal, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KafkaConfig {
+    /// `host:port` of some brokers, separated by commas.
+    pub brokers: String,
+    /// The topic of the records.
+    pub topic: String,
+    /// The writers' consumer group.
+    pub group: String,
+    /// This writer's lasting name in the group.
+    pub group_instance_id: Option<String>,
+    /// The topic of the dead letters.
+    pub dead_letter_topic: String,
+    /// Creates the topics when they are missing.
+    pub create_topic: Option<CreateTopic>,
+    /// How many partitions one tenant uses.
+    pub partitions_per_tenant: u32,
+    /// How long a record may take to be confirmed.
+    pub delivery_timeout: Duration,
+    /// Bytes of records that may wait in memory.
+    pub queue_bytes_max: u64,
+    /// The largest message the topic takes.
+    pub message_bytes_max: u64,
+    /// Bytes of records read ahead, all partitions together.
+    pub read_ahead_bytes: u64,
+    /// Silence after which partitions go to others.
+    pub session_timeout: Duration,
+}
+
+/// How topics are created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CreateTopic {
+    /// Partitions of the records' topic.
+    pub partitions: i32,
+    /// Copies of each partition.
+    pub replication_factor: i32,
+}
+
+impl JournalConfig {
+    /// Checks what the user wrote in the file at `path`.
+    ///
+    /// # Errors
+    /// Naming the first key that cannot work.
+    pub fn from_raw(path: &Path, raw: &RawJournal) -> Result<Self, ConfigError> {
+        match (&raw.disk, &raw.kafka) {
+            (Some(disk), None) => disk_config(path, &disk.value).map(Self::Disk),
+            (None, Some(kafka)) => kafka_config(path, &kafka.value).map(Self::Kafka),
+            (Some(_), Some(kafka)) => Err(ConfigError::at(
+                path,
+                kafka,
+                "journal has both 'disk' and 'kafka', give exactly one",
+            )),
+            (None, None) => Err(ConfigError::file(path, "journal needs 'disk' or 'kafka'")),
+        }
+    }
+}
+
+impl DiskConfig {
+    /// The defaults, in this directory.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            segment_bytes: SEGMENT_BYTES,
+            bytes_max: BYTES_MAX,
+            queue_bytes_max: QUEUE_BYTES_MAX,
+            read_ahead_bytes: READ_AHEAD_BYTES,
+            dead_letter_bytes_max: DEAD_LETTER_BYTES_MAX,
+        }
+    }
+}
+
+impl KafkaConfig {
+    /// The defaults, on these brokers.
+    pub fn new(brokers: impl Into<String>) -> Self {
+        Self {
+            brokers: brokers.into(),
+            topic: TOPIC.to_owned(),
+            group: GROUP.to_owned(),
+            group_instance_id: None,
+            dead_letter_topic: format!("{TOPIC}{DEAD_LETTER_SUFFIX}"),
+            create_topic: None,
+            partitions_per_tenant: PARTITIONS_PER_TENANT,
+            delivery_timeout: DELIVERY_TIMEOUT,
+            queue_bytes_max: QUEUE_BYTES_MAX,
+            message_bytes_max: MESSAGE_BYTES_MAX,
+            read_ahead_bytes: READ_AHEAD_BYTES,
+            session_timeout: SESSION_TIMEOUT,
+        }
+    }
+}
+
+fn disk_config(path: &Path, raw: &RawDiskJournal) -> Result<DiskConfig, ConfigError> {
+    let size = |key, value: &Option<Spanned<ByteSize>>, default, min| {
+        size_of(path, "journal.disk", key, value, default, min)
+    };
+    if raw.directory.value.as_os_str().is_empty() {
+        return Err(ConfigError::at(path, &raw.directory, "journal.disk.directory is empty"));
+    }
+    let config = DiskConfig {
+        directory: raw.directory.value.clone(),
+        segment_bytes: size("segment_bytes", &raw.segment_bytes, SEGMENT_BYTES, 64 << 10)?,
+        bytes_max: size("bytes_max", &raw.bytes_max, BYTES_MAX, 256 << 10)?,
+        queue_bytes_max: size("queue_bytes_max", &raw.queue_bytes_max, QUEUE_BYTES_MAX, 64 << 10)?,
+        read_ahead_bytes: size(
+            "read_ahead_bytes",
+            &raw.read_ahead_bytes,
+            READ_AHEAD_BYTES,
+            64 << 10,
+        )?,
+        dead_letter_bytes_max: size(
+            "dead_letter_bytes_max",
+            &raw.dead_letter_bytes_max,
+            DEAD_LETTER_BYTES_MAX,
+            64 << 10,
+        )?,
+    };
+    if config.bytes_max < config.segment_bytes.saturating_mul(4) {
+        let message = "journal.disk.bytes_max must be at least four times segment_bytes";
+        let place = raw.bytes_max.as_ref().or(raw.segment_bytes.as_ref());
+        return Err(match place {
+            Some(value) => ConfigError::at(path, value, message),
+            None => ConfigError::file(path, message),
+        });
+    }
+    Ok(config)
+}
+
+fn kafka_config(path: &Path, raw: &RawKafkaJournal) -> Result<KafkaConfig, ConfigError> {
+    let defaults = KafkaConfig::new(raw.brokers.value.trim());
+    let named = |value: &Option<Spanned<String>>, default: &str| {
+        value.as_ref().map_or(default.to_owned(), |value| value.value.clone())
+    };
+    if defaults.brokers.is_empty() || !defaults.brokers.split(',').all(is_host_and_port) {
+        let message = "journal.kafka.brokers must be 'host:port', or several separated by commas";
+        return Err(ConfigError::at(path, &raw.brokers, message));
+    }
+    for (key, name) in [("topic", &raw.topic), ("dead_letter_topic", &raw.dead_letter_topic)] {
+        if let Some(bad) = name.as_ref().filter(|name| !is_topic_name(&name.value)) {
+            let message =
+                format!("journal.kafka.{key} is not a topic name: 1-249 of [a-zA-Z0-9._-]");
+            return Err(ConfigError::at(path, bad, message));
+        }
+    }
+    let topic = named(&raw.topic, TOPIC);
+    let dead_letter_topic = named(&raw.dead_letter_topic, &format!("{topic}{DEAD_LETTER_SUFFIX}"));
+    if let Some(bad) = raw.dead_letter_topic.as_ref().filter(|name| name.value == topic) {
+        let message = "journal.kafka.dead_letter_topic must not be the topic of the records";
+        return Err(ConfigError::at(path, bad, message));
+    }
+    let size = |key, value: &Option<Spanned<ByteSize>>, default, min| {
+        size_of(path, "journal.kafka", key, value, default, min)
+    };
+    Ok(KafkaConfig {
+        group: named(&raw.group, GROUP),
+        group_instance_id: raw.group_instance_id.as_ref().map(|id| id.value.clone()),
+        create_topic: create_topic(path, raw.create_topic.as_ref())?,
+        partitions_per_tenant: match &raw.partitions_per_tenant {
+            Some(zero) if zero.value == 0 => {
+                let message = "journal.kafka.partitions_per_tenant must be at least 1";
+                return Err(ConfigError::at(path, zero, message));
+            }
+            given => given.as_ref().map_or(PARTITIONS_PER_TENANT, |given| given.value),
+        },
+        delivery_timeout: duration_of(
+            path,
+            "delivery_timeout",
+            &raw.delivery_timeout,
+            DELIVERY_TIMEOUT,
+            1..=60,
+        )?,
+        session_timeout: duration_of(
+            path,
+            "session_timeout",
+            &raw.session_timeout,
+            SESSION_TIMEOUT,
+            6..=300,
+        )?,
+        queue_bytes_max: size("queue_bytes_max", &raw.queue_bytes_max, QUEUE_BYTES_MAX, 1 << 20)?,
+        message_bytes_max: size(
+            "message_bytes_max",
+            &raw.message_bytes_max,
+            MESSAGE_BYTES_MAX,
+            64 << 10,
+        )?,
+        read_ahead_bytes: size(
+            "read_ahead_bytes",
+            &raw.read_ahead_bytes,
+            READ_AHEAD_BYTES,
+            1 << 20,
+        )?,
+        topic,
+        dead_letter_topic,
+        ..defaults
+    })
+}
+
+fn create_topic(
+    path: &Path,
+    raw: Option<&RawCreateTopic>,
+) -> Result<Option<CreateTopic>, ConfigError> {
+    let Some(raw) = raw else { return Ok(None) };
+    let bounded = |key: &str, value: &Spanned<u32>, max: i32| {
+        i32::try_from(value.value).ok().filter(|number| (1..=max).contains(number)).ok_or_else(
+            || {
+                let message =
+                    format!("journal.kafka.create_topic.{key} must be between 1 and {max}");
+                ConfigError::at(path, value, message)
+            },
+        )
+    };
+    Ok(Some(CreateTopic {
+        partitions: bounded("partitions", &raw.partitions, 10_000)?,
+        replication_factor: bounded("replication_factor", &raw.replication_factor, 100)?,
+    }))
+}
+
+fn size_of(
+    path: &Path,
+    section: &str,
+    key: &str,
+    value: &Option<Spanned<ByteSize>>,
+    default: u64,
+    min: u64,
+) -> Result<u64, ConfigError> {
+    // Kafka's own settings of this kind are 32-bit numbers of KiB.
+    let max = 1_u64 << 40;
+    match value {
+        None => Ok(default),
+        Some(size) if (min..=max).contains(&size.value.0) => Ok(size.value.0),
+        Some(size) => {
+            let message = format!("{section}.{key} must be between {} KiB and 1024GiB", min >> 10);
+            Err(ConfigError::at(path, size, message))
+        }
+    }
+}
+
+fn duration_of(
+    path: &Path,
+    key: &str,
+    value: &Option<Spanned<DurationText>>,
+    default: Duration,
+    seconds: std::ops::RangeInclusive<u64>,
+) -> Result<Duration, ConfigError> {
+    let bounds = Duration::from_secs(*seconds.start())..=Duration::from_secs(*seconds.end());
+    match value {
+        None => Ok(default),
+        Some(given) if bounds.contains(&given.value.0) => Ok(given.value.0),
+        Some(given) => {
+            let (min, max) = (seconds.start(), seconds.end());
+            let message = format!("journal.kafka.{key} must be between {min}s and {max}s");
+            Err(ConfigError::at(path, given, message))
+        }
+    }
+}
+
+fn is_host_and_port(broker: &str) -> bool {
+    broker.trim().rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
+    })
+}
+
+fn is_topic_name(name: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    (1..=249).contains(&name.len()) && name.chars().all(legal) && name != "." && name != ".."
+}
+
+#[cfg(test)]
+mod tests {
+    use chassis::config::parse_yaml;
+
+    use super::*;
+
+    fn parse(text: &str) -> Result<JournalConfig, String> {
+        let path = Path::new("i.yaml");
+        let raw = parse_yaml(path, text.as_bytes()).map_err(|error| error.to_string())?;
+        JournalConfig::from_raw(path, &raw).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn defaults_are_the_constants() {
+        assert_eq!(
+            parse("disk:\n  directory: /var/j\n"),
+            Ok(JournalConfig::Disk(DiskConfig::new("/var/j")))
+        );
+        assert_eq!(
+            parse("kafka:\n  brokers: a:1,b:2\n"),
+            Ok(JournalConfig::Kafka(KafkaConfig::new("a:1,b:2")))
+        );
+        let Ok(JournalConfig::Kafka(config)) = parse("kafka: {brokers: 'a:1', topic: t}") else {
+            panic!("valid");
+        };
+        assert_eq!(config.dead_letter_topic, "t-dead-letter");
+    }
+
+    #[test]
+    fn what_cannot_work_is_named_with_its_place() {
+        let cases = [
+            ("{}\n", "i.yaml: journal needs 'disk' or 'kafka'"),
+            ("disk: {directory: d}\nkafka: {brokers: 'a:1'}\n", "i.yaml:2:"),
+            ("disk: {directory: ''}\n", "directory is empty"),
+            ("disk:\n  directory: d\n  segment_bytes: 1B\n", "i.yaml:3:18: journal.disk.segment_"),
+            ("disk:\n  directory: d\n  bytes_max: 1MiB\n", "i.yaml:3:14: journal.disk.bytes_max"),
+            ("disk:\n  directory: d\n  sise: 1\n", "i.yaml:3:3"),
+            ("kafka:\n  brokers: a\n", "i.yaml:2:12: journal.kafka.brokers"),
+            ("kafka: {brokers: 'a:1', topic: 'a b'}\n", "journal.kafka.topic"),
+            ("kafka: {brokers: 'a:1', topic: t, dead_letter_topic: t}\n", "must not be"),
+            ("kafka: {brokers: 'a:1', delivery_timeout: 1ms}\n", "between 1s and 60s"),
+            ("kafka: {brokers: 'a:1', partitions_per_tenant: 0}\n", "at least 1"),
+            (
+                "kafka: {brokers: 'a:1', create_topic: {partitions: 0, replication_factor: 1}}\n",
+                "create_topic.partitions",
+            ),
+        ];
+        for (text, expected) in cases {
+            let error = parse(text).expect_err(text);
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}

@@ -1,8 +1,343 @@
 //! Settings of the writer role.
 
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chassis::config::{ByteSize, ConfigError, DurationText, Spanned};
+use http::Uri;
 use serde::Deserialize;
 
-/// `writer:` as written by the user.
+/// `writer:` as written by the user; exactly one target is given.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawWriter {}
+pub struct RawWriter {
+    /// Where `/livez`, `/readyz`, `/metrics` and `/config` are served.
+    pub admin_listen: Option<SocketAddr>,
+    /// Points of a batch.
+    pub batch_lines_max: Option<Spanned<u64>>,
+    /// Bytes of a batch before compression.
+    pub batch_bytes_max: Option<Spanned<ByteSize>>,
+    /// How long a batch waits for more points.
+    pub linger: Option<Spanned<DurationText>>,
+    /// The longest pause between two tries.
+    pub backoff_max: Option<Spanned<DurationText>>,
+    /// How often the database may fail on the same points before they are suspected.
+    pub poison_attempts: Option<Spanned<u32>>,
+    /// InfluxDB 1.x.
+    pub influxdb_v1: Option<Spanned<RawInfluxdbV1>>,
+    /// A file of line protocol.
+    pub file: Option<Spanned<RawFile>>,
+}
+
+/// `writer.influxdb_v1:` as written by the user.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawInfluxdbV1 {
+    /// `http://host:port`.
+    pub url: Spanned<String>,
+    /// The database to write to.
+    pub database: Spanned<String>,
+    /// The retention policy to write to; the database's default when absent.
+    pub retention_policy: Option<String>,
+    /// Whom to log in as.
+    pub username: Option<Spanned<String>>,
+    /// A file that holds the password.
+    pub password_file: Option<Spanned<PathBuf>>,
+    /// Creates the database when it is missing.
+    pub create_database: Option<bool>,
+    /// How long one request may take.
+    pub request_timeout: Option<Spanned<DurationText>>,
+}
+
+/// `writer.file:` as written by the user.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawFile {
+    /// The file; appended to.
+    pub path: Spanned<PathBuf>,
+}
+
+/// `admin_listen` when absent.
+pub const ADMIN_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9903);
+/// `batch_lines_max` when absent.
+pub const BATCH_LINES_MAX: usize = 5000;
+/// `batch_bytes_max` when absent.
+pub const BATCH_BYTES_MAX: usize = 4 << 20;
+/// `linger` when absent.
+pub const LINGER: Duration = Duration::from_millis(200);
+/// `backoff_max` when absent.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// `poison_attempts` when absent.
+pub const POISON_ATTEMPTS: u32 = 3;
+/// `request_timeout` when absent.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The writer's settings, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriterConfig {
+    /// Where the admin pages are served.
+    pub admin_listen: SocketAddr,
+    /// How points are put together.
+    pub batch: BatchConfig,
+    /// How failures are met.
+    pub retry: RetryConfig,
+    /// Where points go.
+    pub target: Target,
+}
+
+/// How points are put together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchConfig {
+    /// A batch is full at this many points.
+    pub lines_max: usize,
+    /// A batch is full at this many bytes.
+    pub bytes_max: usize,
+    /// A batch that is not full is written after this time.
+    pub linger: Duration,
+}
+
+/// How failures are met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryConfig {
+    /// The longest pause between two tries.
+    pub backoff_max: Duration,
+    /// How often the database may fail on the same points before they are suspected.
+    pub poison_attempts: u32,
+}
+
+/// Where points go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// InfluxDB 1.x.
+    InfluxdbV1(InfluxdbV1Config),
+    /// A file of line protocol at this path.
+    File(PathBuf),
+}
+
+/// Settings of the InfluxDB 1.x target, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InfluxdbV1Config {
+    /// Scheme, host and port; no path.
+    pub url: String,
+    /// The database to write to.
+    pub database: String,
+    /// The retention policy to write to.
+    pub retention_policy: Option<String>,
+    /// Whom to log in as, and the file with the password.
+    pub login: Option<(String, PathBuf)>,
+    /// Creates the database when it is missing.
+    pub create_database: bool,
+    /// How long one request may take.
+    pub request_timeout: Duration,
+}
+
+impl WriterConfig {
+    /// The defaults, for this target.
+    pub fn new(target: Target) -> Self {
+        Self {
+            admin_listen: ADMIN_LISTEN,
+            batch: BatchConfig {
+                lines_max: BATCH_LINES_MAX,
+                bytes_max: BATCH_BYTES_MAX,
+                linger: LINGER,
+            },
+            retry: RetryConfig { backoff_max: BACKOFF_MAX, poison_attempts: POISON_ATTEMPTS },
+            target,
+        }
+    }
+
+    /// Checks what the user wrote in the file at `path`.
+    ///
+    /// # Errors
+    /// Naming the first key that cannot work.
+    pub fn from_raw(path: &Path, raw: &RawWriter) -> Result<Self, ConfigError> {
+        let mut config = Self::new(target(path, raw)?);
+        if let Some(listen) = raw.admin_listen {
+            config.admin_listen = listen;
+        }
+        if let Some(lines) = &raw.batch_lines_max {
+            within(path, "batch_lines_max", lines, 1, 100_000, lines.value, |n| n.to_string())?;
+            config.batch.lines_max = lines.value as usize;
+        }
+        if let Some(bytes) = &raw.batch_bytes_max {
+            let (min, max) = (ByteSize(4 << 10), ByteSize(64 << 20));
+            within(path, "batch_bytes_max", bytes, min, max, bytes.value, |size| {
+                format!("{}KiB", size.0 >> 10)
+            })?;
+            config.batch.bytes_max = bytes.value.0 as usize;
+        }
+        if let Some(linger) = &raw.linger {
+            config.batch.linger = duration(path, "linger", linger, 0, 60)?;
+        }
+        if let Some(backoff) = &raw.backoff_max {
+            config.retry.backoff_max = duration(path, "backoff_max", backoff, 1, 3600)?;
+        }
+        if let Some(attempts) = &raw.poison_attempts {
+            within(path, "poison_attempts", attempts, 1, 100, attempts.value, |n| n.to_string())?;
+            config.retry.poison_attempts = attempts.value;
+        }
+        Ok(config)
+    }
+}
+
+fn target(path: &Path, raw: &RawWriter) -> Result<Target, ConfigError> {
+    match (&raw.influxdb_v1, &raw.file) {
+        (Some(influxdb), None) => influxdb_v1(path, &influxdb.value).map(Target::InfluxdbV1),
+        (None, Some(file)) => {
+            let file = &file.value.path;
+            match file.value.file_name() {
+                Some(_) => Ok(Target::File(file.value.clone())),
+                None => Err(ConfigError::at(path, file, "writer.file.path does not name a file")),
+            }
+        }
+        (Some(_), Some(file)) => {
+            let message = "writer has both 'influxdb_v1' and 'file', give exactly one target";
+            Err(ConfigError::at(path, file, message))
+        }
+        (None, None) => {
+            Err(ConfigError::file(path, "writer needs a target: 'influxdb_v1' or 'file'"))
+        }
+    }
+}
+
+fn influxdb_v1(path: &Path, raw: &RawInfluxdbV1) -> Result<InfluxdbV1Config, ConfigError> {
+    let url_error = |message| ConfigError::at(path, &raw.url, message);
+    let url: Uri = raw.url.value.parse().map_err(|_| {
+        url_error("writer.influxdb_v1.url is not a URL such as http://127.0.0.1:8086")
+    })?;
+    match (url.scheme_str(), url.authority()) {
+        (Some("http"), Some(authority)) if !authority.as_str().contains('@') => {}
+        (Some("http"), Some(_)) => {
+            return Err(url_error(
+                "writer.influxdb_v1.url must not hold a password, use username and password_file",
+            ));
+        }
+        (Some("https"), _) => {
+            return Err(url_error(
+                "writer.influxdb_v1.url: https is not supported, use http inside the cluster or \
+                 a local TLS proxy",
+            ));
+        }
+        _ => return Err(url_error("writer.influxdb_v1.url must begin with http://")),
+    }
+    if url.path() != "/" || url.query().is_some() {
+        return Err(url_error("writer.influxdb_v1.url must have no path and no query"));
+    }
+    if raw.database.value.is_empty() {
+        let message = "writer.influxdb_v1.database is empty";
+        return Err(ConfigError::at(path, &raw.database, message));
+    }
+    let login = match (&raw.username, &raw.password_file) {
+        (None, None) => None,
+        (Some(username), Some(file)) => Some((username.value.clone(), file.value.clone())),
+        (Some(username), None) => {
+            let message = "writer.influxdb_v1.username needs password_file";
+            return Err(ConfigError::at(path, username, message));
+        }
+        (None, Some(file)) => {
+            let message = "writer.influxdb_v1.password_file needs username";
+            return Err(ConfigError::at(path, file, message));
+        }
+    };
+    Ok(InfluxdbV1Config {
+        url: raw.url.value.trim_end_matches('/').to_owned(),
+        database: raw.database.value.clone(),
+        retention_policy: raw.retention_policy.clone(),
+        login,
+        create_database: raw.create_database.unwrap_or(false),
+        request_timeout: match &raw.request_timeout {
+            Some(given) => duration(path, "influxdb_v1.request_timeout", given, 1, 600)?,
+            None => REQUEST_TIMEOUT,
+        },
+    })
+}
+
+fn duration(
+    path: &Path,
+    key: &str,
+    given: &Spanned<DurationText>,
+    min_seconds: u64,
+    max_seconds: u64,
+) -> Result<Duration, ConfigError> {
+    let bound = |seconds| DurationText(Duration::from_secs(seconds));
+    let (min, max) = (bound(min_seconds), bound(max_seconds));
+    within(path, key, given, min, max, given.value, |d| format!("{}s", d.0.as_secs()))?;
+    Ok(given.value.0)
+}
+
+fn within<S, T: PartialOrd>(
+    path: &Path,
+    key: &str,
+    place: &Spanned<S>,
+    min: T,
+    max: T,
+    value: T,
+    show: impl Fn(&T) -> String,
+) -> Result<(), ConfigError> {
+    if value >= min && value <= max {
+        return Ok(());
+    }
+    let message = format!("writer.{key} must be between {} and {}", show(&min), show(&max));
+    Err(ConfigError::at(path, place, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use chassis::config::parse_yaml;
+
+    use super::*;
+
+    fn parse(text: &str) -> Result<WriterConfig, String> {
+        let path = Path::new("i.yaml");
+        let raw = parse_yaml(path, text.as_bytes()).map_err(|error| error.to_string())?;
+        WriterConfig::from_raw(path, &raw).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn defaults_are_the_constants() {
+        assert_eq!(
+            parse("file: {path: out.lp}\n"),
+            Ok(WriterConfig::new(Target::File("out.lp".into())))
+        );
+        let config = parse(
+            "influxdb_v1: {url: 'http://db:8086/', database: d, username: u, password_file: p}\n",
+        );
+        let target = Target::InfluxdbV1(InfluxdbV1Config {
+            url: "http://db:8086".to_owned(),
+            database: "d".to_owned(),
+            retention_policy: None,
+            login: Some(("u".to_owned(), "p".into())),
+            create_database: false,
+            request_timeout: REQUEST_TIMEOUT,
+        });
+        assert_eq!(config, Ok(WriterConfig::new(target)));
+    }
+
+    #[test]
+    fn what_cannot_work_is_named_with_its_place() {
+        let influxdb = |rest: &str| format!("influxdb_v1:\n  database: d\n  {rest}\n");
+        let cases = [
+            ("{}\n".to_owned(), "needs a target"),
+            ("file: {path: a}\ninfluxdb_v1: {url: 'http://a', database: d}\n".to_owned(), "both"),
+            ("file: {path: /}\n".to_owned(), "does not name a file"),
+            ("batch_lines_max: 0\nfile: {path: a}\n".to_owned(), "i.yaml:1:18: writer.batch_li"),
+            ("batch_bytes_max: 1GiB\nfile: {path: a}\n".to_owned(), "4KiB and 65536KiB"),
+            ("linger: 2m\nfile: {path: a}\n".to_owned(), "0s and 60s"),
+            ("backoff_max: 1ms\nfile: {path: a}\n".to_owned(), "writer.backoff_max"),
+            ("poison_attempts: 0\nfile: {path: a}\n".to_owned(), "writer.poison_attempts"),
+            (influxdb("url: https://db:8086"), "i.yaml:3:8: writer.influxdb_v1.url: https is not"),
+            (influxdb("url: http://u:p@db:8086"), "must not hold a password"),
+            (influxdb("url: db"), "must begin with http://"),
+            (influxdb("url: http://db/x"), "no path"),
+            (influxdb("url: http://db\n  username: u"), "needs password_file"),
+            (influxdb("url: http://db\n  password_file: u"), "needs username"),
+            (influxdb("url: http://db\n  request_timeout: 0s"), "request_timeout"),
+        ];
+        for (text, expected) in cases {
+            let error = parse(&text).expect_err(&text);
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}

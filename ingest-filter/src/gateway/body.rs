@@ -1,0 +1,75 @@
+//! Reads a request's body, decompressing as it arrives, within the caps, the memory budget and
+//! the deadline.
+
+use axum::body::Body;
+use http::{HeaderMap, header};
+use http_body_util::BodyExt;
+use tokio::time::{Instant, timeout_at};
+
+use crate::gateway::budget::{Budget, Reservation};
+use crate::gateway::inflate::{BodyCaps, Encoding, Inflate};
+use crate::gateway::refusal::{Cap, Refusal};
+
+/// What a request holds besides its body: its task, its headers, a decoder's window.
+pub const REQUEST_BYTES: usize = 64 << 10;
+
+/// A body in memory and the reservation that covers it.
+pub struct Received {
+    /// The decoded body.
+    pub bytes: Vec<u8>,
+    /// Covers the body; grows with what is made of it.
+    pub reservation: Reservation,
+    /// Size on the wire.
+    pub wire_bytes: usize,
+}
+
+/// Reads and decompresses a body.
+///
+/// # Errors
+/// When its encoding is not supported, a cap is passed, memory or time is out, or it breaks off.
+pub async fn receive(
+    headers: &HeaderMap,
+    mut body: Body,
+    caps: BodyCaps,
+    budget: &Budget,
+    deadline: Instant,
+) -> Result<Received, Refusal> {
+    let encoding = Encoding::of(headers)?;
+    if declared_length(headers).is_some_and(|length| length > caps.wire as u64) {
+        return Err(Refusal::BodyTooLarge(Cap::Wire(caps.wire)));
+    }
+    let mut inflate = Inflate::new(encoding, caps, budget.reserve(REQUEST_BYTES)?);
+    let mut wire_bytes = 0;
+    while let Some(piece) = next_piece(&mut body, deadline).await? {
+        wire_bytes += piece.len();
+        inflate.push(&piece)?;
+    }
+    let (bytes, reservation) = inflate.finish()?;
+    Ok(Received { bytes, reservation, wire_bytes })
+}
+
+/// The next piece of a body; trailers are passed over.
+///
+/// # Errors
+/// When it does not come in time, or not at all.
+pub async fn next_piece(
+    body: &mut Body,
+    deadline: Instant,
+) -> Result<Option<bytes::Bytes>, Refusal> {
+    loop {
+        let frame = timeout_at(deadline, body.frame()).await.map_err(|_| Refusal::BodyTimeout)?;
+        match frame {
+            None => return Ok(None),
+            Some(Err(_)) => return Err(Refusal::BodyBroken),
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+        }
+    }
+}
+
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}

@@ -1,0 +1,110 @@
+//! What all handlers share, and the one way from points to the journal.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+use tracing::Span;
+
+use crate::gateway::admission::Admission;
+use crate::gateway::budget::Budget;
+use crate::gateway::config::GatewayConfig;
+use crate::gateway::inflate::BodyCaps;
+use crate::gateway::metrics::GatewayMetrics;
+use crate::gateway::refusal::Refusal;
+use crate::journal::{AppendError, Journal};
+use crate::point::Chunk;
+use crate::record::Record;
+
+/// When to come back after the journal did not answer within the deadline.
+const DEADLINE_RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// The state of the gateway.
+pub struct Edge {
+    /// The settings in force.
+    pub config: GatewayConfig,
+    /// Where points go.
+    pub journal: Arc<dyn Journal>,
+    /// The memory of all requests.
+    pub budget: Budget,
+    /// What is counted.
+    pub metrics: GatewayMetrics,
+}
+
+impl Edge {
+    /// When a request that begins now must be answered.
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.config.request_timeout
+    }
+
+    /// The caps of one body.
+    pub fn caps(&self) -> BodyCaps {
+        BodyCaps {
+            wire: self.config.body_bytes_max,
+            decoded: self.config.decoded_bytes_max,
+            ratio: self.config.ratio_max,
+        }
+    }
+
+    /// Stores the chunks of a request, and returns when the journal has all of them.
+    ///
+    /// # Errors
+    /// When the journal did not confirm in time; some chunks may be stored all the same.
+    pub async fn append(
+        &self,
+        admission: &Admission,
+        chunks: Vec<Chunk>,
+        deadline: Instant,
+    ) -> Result<(), Refusal> {
+        if chunks.is_empty() {
+            return Ok(());
+        }
+        let traceparent =
+            chassis::telemetry::traceparent(&Span::current(), admission.traceparent.as_deref());
+        let bytes: usize = chunks.iter().map(|chunk| chunk.body.len()).sum();
+        let records = chunks.into_iter().map(|chunk| Record {
+            tenant: admission.tenant.clone(),
+            shard: chunk.shard,
+            points: chunk.points,
+            admitted_at_ns: admission.admitted_at_ns,
+            request_id: admission.request_id.clone(),
+            traceparent: traceparent.clone(),
+            body: chunk.body,
+        });
+        let started = Instant::now();
+        let appended = timeout_at(deadline, self.journal.append(records.collect())).await;
+        self.metrics.append_seconds.observe(started.elapsed().as_secs_f64());
+        match appended {
+            Ok(Ok(())) => {
+                self.metrics.journaled(bytes);
+                Ok(())
+            }
+            Ok(Err(AppendError::Unavailable { reason, retry_after })) => {
+                tracing::warn!(reason, tenant = admission.tenant, "append was not confirmed");
+                Err(Refusal::JournalUnavailable { retry_after })
+            }
+            Err(_) => {
+                tracing::warn!(
+                    tenant = admission.tenant,
+                    "append took longer than the request may"
+                );
+                Err(Refusal::JournalUnavailable { retry_after: DEADLINE_RETRY_AFTER })
+            }
+        }
+    }
+}
+
+/// Bodies from this size on are converted on a thread of their own, so that one long body does
+/// not hold up the requests that share its thread.
+const BLOCKING_BYTES_MIN: usize = 128 << 10;
+
+/// Runs a conversion of `bytes` bytes, away from the request threads when it is long.
+pub async fn convert<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    if bytes < BLOCKING_BYTES_MIN {
+        return work();
+    }
+    tokio::task::spawn_blocking(work).await.expect("conversions do not panic")
+}

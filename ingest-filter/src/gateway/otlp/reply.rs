@@ -1,0 +1,219 @@
+//! Answers of OTLP: over HTTP in the encoding of the request, over gRPC with trailers.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use bytes::{BufMut, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsPartialSuccess, ExportMetricsServiceResponse,
+};
+use prost::Message;
+use serde_json::json;
+
+use crate::gateway::influx::reply::{POINTS, json_response, seconds};
+use crate::gateway::refusal::Refusal;
+use crate::gateway::verdict::Verdict;
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const GRPC_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
+const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
+const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
+
+/// The encoding of a request over HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// `application/x-protobuf`.
+    Protobuf,
+    /// `application/json`, which is not read but answered in.
+    Json,
+    /// Anything else; answered in protobuf.
+    Other,
+}
+
+impl Encoding {
+    /// Reads `Content-Type`.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let value = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+        let essence = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        if essence.eq_ignore_ascii_case(b"application/x-protobuf") {
+            Encoding::Protobuf
+        } else if essence.eq_ignore_ascii_case(b"application/json") {
+            Encoding::Json
+        } else {
+            Encoding::Other
+        }
+    }
+}
+
+/// `google.rpc.Status`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Status {
+    /// A gRPC code.
+    #[prost(int32, tag = "1")]
+    pub code: i32,
+    /// For the person who runs the client.
+    #[prost(string, tag = "2")]
+    pub message: String,
+    /// At most one [`RetryInfo`].
+    #[prost(message, repeated, tag = "3")]
+    pub details: Vec<Any>,
+}
+
+/// `google.protobuf.Any`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Any {
+    /// The type of the value.
+    #[prost(string, tag = "1")]
+    pub type_url: String,
+    /// The encoded value.
+    #[prost(bytes = "vec", tag = "2")]
+    pub value: Vec<u8>,
+}
+
+/// `google.rpc.RetryInfo`.
+#[derive(Clone, PartialEq, Message)]
+pub struct RetryInfo {
+    /// When to try again.
+    #[prost(message, optional, tag = "1")]
+    pub retry_delay: Option<ProtoDuration>,
+}
+
+/// `google.protobuf.Duration`.
+#[derive(Clone, PartialEq, Message)]
+pub struct ProtoDuration {
+    /// Whole seconds.
+    #[prost(int64, tag = "1")]
+    pub seconds: i64,
+    /// And nanoseconds.
+    #[prost(int32, tag = "2")]
+    pub nanos: i32,
+}
+
+/// The answer over HTTP.
+pub fn http(encoding: Encoding, outcome: Result<Verdict, Refusal>) -> Response {
+    match outcome {
+        Ok(verdict) => {
+            let mut response = Response::new(Body::from(success(&verdict).encode_to_vec()));
+            response.headers_mut().insert(header::CONTENT_TYPE, PROTOBUF);
+            response.headers_mut().insert(POINTS, HeaderValue::from(verdict.stored));
+            response
+        }
+        Err(refusal) => {
+            let mut response = failure(encoding, refusal);
+            if let Some(after) = refusal.retry_after() {
+                response.headers_mut().insert(header::RETRY_AFTER, seconds(after));
+            }
+            response.headers_mut().insert(POINTS, HeaderValue::from(0));
+            response
+        }
+    }
+}
+
+fn failure(encoding: Encoding, refusal: Refusal) -> Response {
+    let status = status(refusal);
+    if encoding == Encoding::Json {
+        let body = json!({"code": status.code, "message": status.message});
+        return json_response(refusal.status(), &body);
+    }
+    let mut response = Response::new(Body::from(status.encode_to_vec()));
+    *response.status_mut() = refusal.status();
+    response.headers_mut().insert(header::CONTENT_TYPE, PROTOBUF);
+    response
+}
+
+/// The answer over gRPC.
+pub fn grpc(outcome: Result<Verdict, Refusal>) -> Response {
+    let (body, points) = match outcome {
+        Ok(verdict) => {
+            let message = success(&verdict);
+            let mut frame = BytesMut::new();
+            frame.put_u8(0);
+            // An answer describes at most 100 points, far from 4 GiB.
+            frame.put_u32(message.encoded_len() as u32);
+            message.encode(&mut frame).expect("the buffer grows");
+            let trailers = HeaderMap::from_iter([(GRPC_STATUS, HeaderValue::from(0))]);
+            let body = Full::new(frame.freeze()).with_trailers(async { Some(Ok(trailers)) });
+            (Body::new(body), verdict.stored)
+        }
+        Err(refusal) => {
+            let mut response = trailers_only(refusal);
+            response.headers_mut().insert(POINTS, HeaderValue::from(0));
+            return response;
+        }
+    };
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_TYPE, GRPC);
+    response.headers_mut().insert(POINTS, HeaderValue::from(points));
+    response
+}
+
+fn trailers_only(refusal: Refusal) -> Response {
+    let status = status(refusal);
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, GRPC);
+    headers.insert(GRPC_STATUS, HeaderValue::from(status.code));
+    // Our messages are plain ASCII without percent signs.
+    if let Ok(message) = HeaderValue::from_str(&status.message) {
+        headers.insert(GRPC_MESSAGE, message);
+    }
+    if !status.details.is_empty() {
+        let details = STANDARD_NO_PAD.encode(status.encode_to_vec());
+        if let Ok(details) = HeaderValue::from_str(&details) {
+            headers.insert(GRPC_DETAILS, details);
+        }
+    }
+    if refusal == Refusal::ContentEncodingUnsupported {
+        let accepted = HeaderValue::from_static("identity,deflate,gzip");
+        headers.insert(GRPC_ACCEPT_ENCODING, accepted);
+    }
+    response
+}
+
+/// The answer to a request of another method than POST over HTTP.
+pub fn method_not_allowed() -> Response {
+    let status = Status { code: 12, message: "use POST".to_owned(), details: Vec::new() };
+    let mut response = Response::new(Body::from(status.encode_to_vec()));
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    response.headers_mut().insert(header::CONTENT_TYPE, PROTOBUF);
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+    response
+}
+
+/// The answer to a request on a path of gRPC that is none.
+pub fn not_grpc() -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    response
+}
+
+fn success(verdict: &Verdict) -> ExportMetricsServiceResponse {
+    // Unset when all is well, as the specification asks.
+    let partial_success = (verdict.rejected_count() > 0).then(|| ExportMetricsPartialSuccess {
+        rejected_data_points: i64::try_from(verdict.rejected_count()).unwrap_or(i64::MAX),
+        error_message: verdict.message("data point"),
+    });
+    ExportMetricsServiceResponse { partial_success }
+}
+
+fn status(refusal: Refusal) -> Status {
+    let info = |after: Duration| {
+        let seconds = i64::try_from(after.as_secs()).unwrap_or(i64::MAX);
+        let retry_delay = Some(ProtoDuration { seconds, nanos: after.subsec_nanos() as i32 });
+        let value = RetryInfo { retry_delay }.encode_to_vec();
+        Any { type_url: RETRY_INFO.to_owned(), value }
+    };
+    Status {
+        code: refusal.grpc_code(),
+        message: refusal.to_string(),
+        details: refusal.retry_after().map(info).into_iter().collect(),
+    }
+}

@@ -1,0 +1,140 @@
+//! Why a whole request is refused, before any dialect has a word for it.
+
+use std::time::Duration;
+
+use crate::gateway::budget::Denied;
+
+/// A request of which nothing was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The edge did not say whose request it is.
+    #[error("the request carries no tenant")]
+    TenantMissing,
+    /// The `Content-Type` is not one of the path's.
+    #[error("the content type is not supported")]
+    ContentTypeUnsupported,
+    /// The `Content-Encoding` is not gzip, deflate or identity.
+    #[error("the content encoding is not supported, use gzip, deflate or identity")]
+    ContentEncodingUnsupported,
+    /// A query parameter that cannot be understood.
+    #[error("{0}")]
+    ParameterInvalid(&'static str),
+    /// A body that is not what its headers say.
+    #[error("{0}")]
+    BodyInvalid(&'static str),
+    /// A body above one of the caps.
+    #[error("the body is larger than {0}")]
+    BodyTooLarge(Cap),
+    /// The body did not come in time.
+    #[error("the body did not arrive in time")]
+    BodyTimeout,
+    /// The client went away, or broke the protocol, within the body.
+    #[error("the body broke off")]
+    BodyBroken,
+    /// All requests together hold as much as they may.
+    #[error("the service is out of memory for requests, try again")]
+    MemoryExhausted,
+    /// The journal did not confirm.
+    #[error("the points could not be stored now, try again")]
+    JournalUnavailable {
+        /// When to try again.
+        retry_after: Duration,
+    },
+}
+
+/// Which cap a body is above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cap {
+    /// `body_bytes_max`, in bytes.
+    Wire(usize),
+    /// `decoded_bytes_max`, in bytes.
+    Decoded(usize),
+    /// `ratio_max`.
+    Ratio(u64),
+    /// Half of `memory_bytes_max`, in bytes.
+    Memory(usize),
+}
+
+impl std::fmt::Display for Cap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Cap::Wire(bytes) => write!(f, "{bytes} bytes on the wire"),
+            Cap::Decoded(bytes) => write!(f, "{bytes} bytes after decompression"),
+            Cap::Ratio(times) => write!(f, "{times} times its compressed size"),
+            Cap::Memory(bytes) => write!(f, "what decodes into {bytes} bytes of memory"),
+        }
+    }
+}
+
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Exhausted => Refusal::MemoryExhausted,
+            Denied::BeyondShare(bytes) => Refusal::BodyTooLarge(Cap::Memory(bytes)),
+        }
+    }
+}
+
+/// When to come back after [`Refusal::MemoryExhausted`]: requests are short.
+pub const MEMORY_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+impl Refusal {
+    /// The HTTP status, the same in every dialect.
+    pub fn status(self) -> http::StatusCode {
+        use http::StatusCode as Status;
+        match self {
+            Refusal::TenantMissing => Status::UNAUTHORIZED,
+            Refusal::ContentTypeUnsupported | Refusal::ContentEncodingUnsupported => {
+                Status::UNSUPPORTED_MEDIA_TYPE
+            }
+            Refusal::ParameterInvalid(_) | Refusal::BodyInvalid(_) | Refusal::BodyBroken => {
+                Status::BAD_REQUEST
+            }
+            Refusal::BodyTooLarge(_) => Status::PAYLOAD_TOO_LARGE,
+            Refusal::BodyTimeout => Status::REQUEST_TIMEOUT,
+            Refusal::MemoryExhausted | Refusal::JournalUnavailable { .. } => {
+                Status::SERVICE_UNAVAILABLE
+            }
+        }
+    }
+
+    /// When to try again, where waiting helps; at least one second.
+    pub fn retry_after(self) -> Option<Duration> {
+        match self {
+            Refusal::MemoryExhausted => Some(MEMORY_RETRY_AFTER),
+            Refusal::JournalUnavailable { retry_after } => {
+                Some(retry_after.max(Duration::from_secs(1)))
+            }
+            _ => None,
+        }
+    }
+
+    /// The gRPC code of `google.rpc.Status`.
+    pub fn grpc_code(self) -> i32 {
+        match self {
+            Refusal::TenantMissing => 16,
+            Refusal::ContentTypeUnsupported | Refusal::ContentEncodingUnsupported => 12,
+            Refusal::ParameterInvalid(_) | Refusal::BodyInvalid(_) | Refusal::BodyBroken => 3,
+            // Not OUT_OF_RANGE, which OTLP senders retry for ever.
+            Refusal::BodyTooLarge(_) => 8,
+            Refusal::BodyTimeout => 4,
+            Refusal::MemoryExhausted | Refusal::JournalUnavailable { .. } => 14,
+        }
+    }
+
+    /// The refusal as the value of a metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Refusal::TenantMissing => "tenant_missing",
+            Refusal::ContentTypeUnsupported => "content_type_unsupported",
+            Refusal::ContentEncodingUnsupported => "content_encoding_unsupported",
+            Refusal::ParameterInvalid(_) => "parameter_invalid",
+            Refusal::BodyInvalid(_) => "body_invalid",
+            Refusal::BodyTooLarge(_) => "body_too_large",
+            Refusal::BodyTimeout => "body_timeout",
+            Refusal::BodyBroken => "body_broken",
+            Refusal::MemoryExhausted => "memory_exhausted",
+            Refusal::JournalUnavailable { .. } => "journal_unavailable",
+        }
+    }
+}

@@ -1,0 +1,193 @@
+use http_body_util::channel::Channel;
+use serde_json::json;
+
+use super::*;
+
+/// A body of line protocol that is one string of blanks.
+fn blanks(bytes: usize) -> Vec<u8> {
+    vec![b' '; bytes]
+}
+
+fn compressed(gateway: &Running, body: Vec<u8>) -> Request<Body> {
+    let request = gateway.request(Method::POST, "/write").header("content-encoding", "gzip");
+    request.body(body.into()).expect("a request")
+}
+
+#[tokio::test]
+async fn a_bomb_is_refused_and_never_held() {
+    let gateway = start().await;
+    let bomb = gzip(&blanks(10 << 20)).repeat(20);
+    assert!(bomb.len() < 256 << 10, "{}", bomb.len());
+    let answer = gateway.send(compressed(&gateway, bomb)).await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(
+        answer.json(),
+        json!({"error": "the body is larger than 200 times its compressed size"})
+    );
+    // The ratio stops it long before the cap on decoded bytes would.
+    assert!(gateway.budget.peak() < 48 << 20, "{}", gateway.budget.peak());
+    assert_eq!(gateway.budget.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn the_decoded_size_is_capped_in_any_encoding() {
+    let gateway = start_with(|config| {
+        config.decoded_bytes_max = 1 << 20;
+        config.ratio_max = 10_000;
+    })
+    .await;
+    for several in [gzip(&blanks((1 << 20) + 1)), gzip(&blanks(600 << 10)).repeat(2)] {
+        let answer = gateway.send(compressed(&gateway, several)).await;
+        assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(answer.text().contains("1048576 bytes after decompression"), "{}", answer.text());
+    }
+    let bound = (1 << 20) + body::REQUEST_BYTES as i64;
+    assert!(gateway.budget.peak() <= bound, "{}", gateway.budget.peak());
+    let answer = gateway.send(compressed(&gateway, gzip(&blanks(1 << 20)))).await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn the_wire_size_is_capped_with_and_without_a_length() {
+    let gateway = start_with(|config| config.body_bytes_max = 4096).await;
+    assert_eq!(gateway.post("/write", blanks(4096)).await.status, StatusCode::NO_CONTENT);
+    let answer = gateway.post("/api/v2/write", blanks(4097)).await;
+    let expected = json!({
+        "code": "request too large",
+        "message": "the body is larger than 4096 bytes on the wire",
+    });
+    assert_eq!((answer.status, answer.json()), (StatusCode::PAYLOAD_TOO_LARGE, expected));
+
+    let (mut sender, streamed) = Channel::<Bytes>::new(1);
+    let request = gateway.request(Method::POST, "/write").body(Body::new(streamed));
+    let sending = async move {
+        // The gateway may hang up before it has seen everything.
+        while sender.send_data(Bytes::from(blanks(1000))).await.is_ok() {}
+    };
+    let (answer, ()) = tokio::join!(gateway.send_h2(request.expect("a request")), sending);
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn memory_is_reserved_or_the_request_is_refused() {
+    let gateway = start_with(|config| {
+        config.memory_bytes_max = 2 << 20;
+    })
+    .await;
+    // Requests that wait for the journal hold the budget; those that find none left do not wait.
+    gateway.journal.hold();
+    let gateway = Arc::new(gateway);
+    let mut requests = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let gateway = gateway.clone();
+        let body = format!("m s=\"{}\" 1\n", "x".repeat(100 << 10));
+        requests.spawn(async move { gateway.post("/api/v2/write", body).await });
+    }
+    let mut waiting = gateway.journal.waiting.subscribe();
+    let mut refused = Vec::new();
+    while refused.len() + *waiting.borrow_and_update() < 8 {
+        tokio::select! {
+            answer = requests.join_next() => refused.push(answer.expect("one of 8").expect("no panic")),
+            arrived = waiting.changed() => arrived.expect("alive"),
+        }
+    }
+    assert!((4..8).contains(&refused.len()), "{}", refused.len());
+    for answer in refused {
+        let message = "the service is out of memory for requests, try again";
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.header("retry-after"), "1");
+        assert_eq!(answer.json(), json!({"code": "unavailable", "message": message}));
+    }
+    assert!(gateway.budget.in_flight() > 300 << 10);
+    gateway.journal.release();
+    while let Some(answer) = requests.join_next().await {
+        assert_eq!(answer.expect("no panic").status, StatusCode::NO_CONTENT);
+    }
+    assert!(gateway.budget.peak() <= 2 << 20);
+    assert_eq!(gateway.budget.in_flight(), 0);
+    assert_eq!(gateway.post("/write", "m f=1i 2\n").await.status, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn the_canonical_form_counts_too() {
+    // Short lines become several times longer; what that takes is reserved like anything else.
+    let gateway = start_with(|config| {
+        config.memory_bytes_max = 2 << 20;
+    })
+    .await;
+    let answer = gateway.post("/write", "m f=1\n".repeat(100_000)).await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(answer.text().contains("1048576 bytes of memory"), "{}", answer.text());
+    assert!(gateway.budget.peak() <= 1 << 20);
+    assert!(gateway.journal.records().is_empty());
+}
+
+#[tokio::test]
+async fn chunks_and_points_are_bounded() {
+    let gateway = start_with(|config| config.chunk_bytes_max = 4096).await;
+    let text = "x".repeat(900);
+    let body: String = (0..40).map(|i| format!("m s=\"{text}\" {i}\n")).collect();
+    let answer = gateway.post("/write", body).await;
+    assert_eq!((answer.status, answer.header("x-tidegate-points")), (StatusCode::NO_CONTENT, "40"));
+    let records = gateway.journal.records();
+    assert_eq!(records.len(), 10);
+    assert!(records.iter().all(|record| record.body.len() <= 4096 && record.points == 4));
+    assert!(records.iter().all(|record| record.shard == records[0].shard));
+    let order: Vec<usize> = gateway
+        .journal
+        .records()
+        .iter()
+        .flat_map(|record| {
+            String::from_utf8(record.body.to_vec())
+                .expect("UTF-8")
+                .lines()
+                .map(|line| {
+                    line.rsplit(' ').next().expect("a timestamp").parse().expect("a number")
+                })
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    assert_eq!(order, (0..40).collect::<Vec<_>>());
+
+    let answer =
+        gateway.post("/write", format!("m s=\"{}\" 1\nn f=1i 1\n", "x".repeat(5000))).await;
+    assert_eq!((answer.status, answer.header("x-tidegate-points")), (StatusCode::BAD_REQUEST, "1"));
+    assert!(answer.text().contains("line 1: point is larger than a chunk"), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_408() {
+    let gateway = start_with(|config| config.request_timeout = Duration::from_millis(100)).await;
+    let (_sender, never) = Channel::<Bytes>::new(1);
+    let request = gateway.request(Method::POST, "/api/v2/write").body(Body::new(never));
+    let answer = gateway.send(request.expect("a request")).await;
+    assert_eq!(answer.status, StatusCode::REQUEST_TIMEOUT);
+    assert_eq!(answer.json()["code"], "request timeout");
+    assert_eq!(gateway.budget.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn a_journal_that_does_not_answer_is_503() {
+    let gateway = start_with(|config| config.request_timeout = Duration::from_millis(100)).await;
+    gateway.journal.hold();
+    let answer = gateway.post("/write", "m f=1 1").await;
+    assert_eq!(
+        (answer.status, answer.header("retry-after")),
+        (StatusCode::SERVICE_UNAVAILABLE, "2")
+    );
+    let metrics = gateway.metrics().await;
+    let line =
+        r#"ingest_gateway_requests_total{protocol="influx_v1",outcome="journal_unavailable"} 1"#;
+    assert!(metrics.contains(line), "{metrics}");
+}
+
+#[tokio::test]
+async fn connections_beyond_the_bound_wait() {
+    let gateway = start_with(|config| config.connections_max = 1).await;
+    assert_eq!(gateway.get("/ping").await.status, StatusCode::NO_CONTENT);
+    // The first connection is kept alive by the client and fills the bound.
+    let second = tokio::net::TcpStream::connect(gateway.address).await.expect("in the backlog");
+    second.writable().await.expect("connected");
+    assert_eq!(gateway.get("/ping").await.status, StatusCode::NO_CONTENT);
+    assert!(gateway.metrics().await.contains("ingest_gateway_connections_total 1\n"));
+}

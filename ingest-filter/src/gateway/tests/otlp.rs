@@ -1,0 +1,290 @@
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
+use opentelemetry_proto::tonic::metrics::v1::{
+    Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics,
+};
+use prost::Message;
+use serde_json::json;
+use tonic::Code;
+use tonic::transport::Channel;
+
+use super::*;
+use crate::gateway::otlp::reply::{RetryInfo, Status};
+
+const EXPORT: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
+
+fn gauges(values: &[f64]) -> ExportMetricsServiceRequest {
+    let point = |(index, value): (usize, &f64)| NumberDataPoint {
+        time_unix_nano: index as u64 + 1,
+        value: Some(Value::AsDouble(*value)),
+        ..Default::default()
+    };
+    let data_points = values.iter().enumerate().map(point).collect();
+    let data = Some(Data::Gauge(Gauge { data_points }));
+    let metrics = vec![Metric { name: "m".to_owned(), data, ..Default::default() }];
+    let scope_metrics = vec![ScopeMetrics { metrics, ..Default::default() }];
+    let resource = ResourceMetrics { scope_metrics, ..Default::default() };
+    ExportMetricsServiceRequest { resource_metrics: vec![resource] }
+}
+
+impl Running {
+    async fn export(&self, kind: &str, encoding: &str, body: Vec<u8>) -> Answer {
+        let request = self
+            .request(Method::POST, "/v1/metrics")
+            .header("content-type", kind)
+            .header("content-encoding", encoding);
+        self.send(request.body(body.into()).expect("a request")).await
+    }
+
+    async fn client(&self) -> MetricsServiceClient<Channel> {
+        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", self.address));
+        MetricsServiceClient::new(endpoint.expect("valid").connect().await.expect("listening"))
+    }
+
+    /// A unary call whose frames are given, not made.
+    async fn call(&self, encoding: Option<&str>, frames: Vec<u8>) -> Answer {
+        let mut request = self
+            .request(Method::POST, EXPORT)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
+        if let Some(encoding) = encoding {
+            request = request.header("grpc-encoding", encoding);
+        }
+        self.send_h2(request.body(frames.into()).expect("a request")).await
+    }
+}
+
+fn for_tenant<T>(tenant: &'static str, message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.metadata_mut().insert("x-tidegate-tenant", tenant.parse().expect("ASCII"));
+    request
+}
+
+fn frame(flag: u8, message: &[u8]) -> Vec<u8> {
+    [&[flag][..], &(message.len() as u32).to_be_bytes(), message].concat()
+}
+
+fn status(answer: &Answer) -> Status {
+    assert_eq!(answer.header("content-type"), "application/x-protobuf");
+    Status::decode(answer.body.clone()).expect("a status")
+}
+
+#[tokio::test]
+async fn protobuf_over_http() {
+    let gateway = start().await;
+    for (encoding, body) in [
+        ("identity", gauges(&[1.0]).encode_to_vec()),
+        ("gzip", gzip(&gauges(&[1.0]).encode_to_vec())),
+        ("deflate", zlib(&gauges(&[1.0]).encode_to_vec())),
+    ] {
+        let answer = gateway.export("application/x-protobuf", encoding, body).await;
+        assert_eq!((answer.status, answer.header("x-tidegate-points")), (StatusCode::OK, "1"));
+        assert_eq!(answer.header("content-type"), "application/x-protobuf");
+        let response = ExportMetricsServiceResponse::decode(answer.body).expect("a response");
+        assert_eq!(response, ExportMetricsServiceResponse { partial_success: None });
+    }
+    assert_eq!(gateway.journal.lines(), ["m,tenant=acme gauge=1.0 1"; 3]);
+    let empty = gateway.export("application/x-protobuf", "identity", Vec::new()).await;
+    assert_eq!((empty.status, empty.header("x-tidegate-points")), (StatusCode::OK, "0"));
+}
+
+#[tokio::test]
+async fn partial_success_counts_and_names_bad_points() {
+    let gateway = start().await;
+    let body = gauges(&[1.0, f64::NAN, 3.0]).encode_to_vec();
+    let answer = gateway.export("application/x-protobuf", "identity", body).await;
+    assert_eq!((answer.status, answer.header("x-tidegate-points")), (StatusCode::OK, "2"));
+    let response = ExportMetricsServiceResponse::decode(answer.body).expect("a response");
+    let partial = response.partial_success.expect("partial");
+    assert_eq!(partial.rejected_data_points, 1);
+    assert_eq!(
+        partial.error_message,
+        "1 of 3 data points not stored: data point 2: value is not a finite number"
+    );
+    assert_eq!(gateway.journal.lines().len(), 2);
+    let reason =
+        r#"ingest_gateway_points_rejected_total{protocol="otlp_http",reason="not_finite"} 1"#;
+    assert!(gateway.metrics().await.contains(reason));
+}
+
+#[tokio::test]
+async fn refusals_over_http_are_a_status_in_the_encoding_of_the_request() {
+    let gateway = start_with(|config| config.body_bytes_max = 4096).await;
+    let answer = gateway.export("application/x-protobuf", "identity", b"\x0a\xff".to_vec()).await;
+    assert_eq!((answer.status, status(&answer).code), (StatusCode::BAD_REQUEST, 3));
+    let answer = gateway.export("application/x-protobuf", "identity", vec![0; 5000]).await;
+    assert_eq!((answer.status, status(&answer).code), (StatusCode::PAYLOAD_TOO_LARGE, 8));
+    let answer = gateway.export("application/x-protobuf", "br", Vec::new()).await;
+    assert_eq!((answer.status, status(&answer).code), (StatusCode::UNSUPPORTED_MEDIA_TYPE, 12));
+    let answer = gateway.export("text/plain", "identity", Vec::new()).await;
+    assert_eq!((answer.status, status(&answer).code), (StatusCode::UNSUPPORTED_MEDIA_TYPE, 12));
+    let answer = gateway.export("application/json", "identity", b"{}".to_vec()).await;
+    let expected = json!({"code": 12, "message": "the content type is not supported"});
+    assert_eq!((answer.status, answer.json()), (StatusCode::UNSUPPORTED_MEDIA_TYPE, expected));
+
+    let request = Request::post(format!("http://{}/v1/metrics", gateway.address))
+        .header("content-type", "application/x-protobuf");
+    let answer = gateway.send(request.body(Body::empty()).expect("a request")).await;
+    assert_eq!((answer.status, status(&answer).code), (StatusCode::UNAUTHORIZED, 16));
+
+    gateway.journal.fail_for(Duration::from_secs(7));
+    let body = gauges(&[1.0]).encode_to_vec();
+    let answer = gateway.export("application/x-protobuf", "identity", body).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.header("retry-after"), "7");
+    assert_eq!(status(&answer).code, 14);
+    assert!(gateway.journal.records().is_empty());
+    let get = gateway.get("/v1/metrics").await;
+    assert_eq!((get.status, get.header("allow")), (StatusCode::METHOD_NOT_ALLOWED, "POST"));
+}
+
+#[tokio::test]
+async fn a_real_grpc_client() {
+    let gateway = start().await;
+    let mut client = gateway.client().await;
+    let response = client.export(for_tenant("acme", gauges(&[1.0, 2.0]))).await.expect("stored");
+    assert_eq!(response.metadata().get("x-tidegate-points").expect("given"), "2");
+    assert_eq!(response.into_inner().partial_success, None);
+    assert_eq!(gateway.journal.lines().len(), 2);
+
+    let partial =
+        client.export(for_tenant("acme", gauges(&[f64::NAN, 2.0]))).await.expect("stored");
+    let partial = partial.into_inner().partial_success.expect("partial");
+    assert_eq!(partial.rejected_data_points, 1);
+
+    let refused = client.export(gauges(&[1.0])).await.expect_err("no tenant");
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::Unauthenticated, "the request carries no tenant")
+    );
+
+    gateway.journal.fail_for(Duration::from_millis(1500));
+    let refused = client.export(for_tenant("acme", gauges(&[1.0]))).await.expect_err("down");
+    assert_eq!(refused.code(), Code::Unavailable);
+    let details = Status::decode(refused.details()).expect("a status");
+    assert_eq!(details.code, 14);
+    let info = RetryInfo::decode(&*details.details[0].value).expect("retry info");
+    let delay = info.retry_delay.expect("a delay");
+    assert_eq!((delay.seconds, delay.nanos), (1, 500_000_000));
+}
+
+#[tokio::test]
+async fn an_oversize_message_is_resource_exhausted_without_retry_info() {
+    let gateway = start_with(|config| config.body_bytes_max = 4096).await;
+    let mut client = gateway.client().await;
+    let large = gauges(&[1.0; 1000]);
+    let refused = client.export(for_tenant("acme", large)).await.expect_err("too large");
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.details().is_empty());
+    // The head alone is enough to know.
+    let answer = gateway.call(None, vec![0, 255, 255, 255, 255]).await;
+    assert_eq!(answer.header("grpc-status"), "8");
+    assert!(gateway.budget.peak() < 128 << 10, "{}", gateway.budget.peak());
+}
+
+#[tokio::test]
+async fn compressed_messages_have_the_same_caps() {
+    let gateway = start_with(|config| config.decoded_bytes_max = 1 << 20).await;
+    let message = gauges(&[1.0]).encode_to_vec();
+    let answer = gateway.call(Some("gzip"), frame(1, &gzip(&message))).await;
+    assert_eq!((answer.status, answer.version), (StatusCode::OK, Version::HTTP_2));
+    assert_eq!(answer.trailers.get("grpc-status").expect("trailers"), "0");
+    assert_eq!(answer.body, frame(0, b""));
+    assert_eq!(gateway.journal.lines(), ["m,tenant=acme gauge=1.0 1"]);
+
+    let bomb = gzip(&vec![0; 10 << 20]);
+    let answer = gateway.call(Some("gzip"), frame(1, &bomb)).await;
+    assert_eq!(answer.header("grpc-status"), "8");
+    assert!(gateway.budget.peak() <= (1 << 20) + body::REQUEST_BYTES as i64);
+
+    let answer = gateway.call(Some("snappy"), frame(1, &message)).await;
+    assert_eq!(answer.header("grpc-status"), "12");
+    assert_eq!(answer.header("grpc-accept-encoding"), "identity,deflate,gzip");
+}
+
+#[tokio::test]
+async fn frames_that_are_none() {
+    let gateway = start().await;
+    let message = gauges(&[1.0]).encode_to_vec();
+    let whole = frame(0, &message);
+    for bad in [
+        Vec::new(),
+        whole[..3].to_vec(),
+        whole[..whole.len() - 1].to_vec(),
+        [whole.clone(), whole.clone()].concat(),
+        frame(1, &message),
+        frame(7, &message),
+        frame(0, b"\x0a\xff"),
+    ] {
+        let answer = gateway.call(None, bad.clone()).await;
+        assert_eq!(answer.header("grpc-status"), "3", "{bad:?}");
+    }
+    assert!(gateway.journal.records().is_empty());
+    let request = gateway.request(Method::POST, EXPORT).header("content-type", "application/json");
+    let answer = gateway.send_h2(request.body(Body::empty()).expect("a request")).await;
+    assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    // Byte by byte is as good as in one piece.
+    let (mut sender, streamed) = http_body_util::channel::Channel::<Bytes>::new(1);
+    let request = gateway
+        .request(Method::POST, EXPORT)
+        .header("content-type", "application/grpc+proto")
+        .body(Body::new(streamed));
+    let sending = async move {
+        for byte in whole {
+            sender.send_data(Bytes::from(vec![byte])).await.expect("read");
+        }
+    };
+    let (answer, ()) = tokio::join!(gateway.send_h2(request.expect("a request")), sending);
+    assert_eq!(answer.trailers.get("grpc-status").expect("trailers"), "0");
+}
+
+#[tokio::test]
+async fn small_messages_that_decode_into_much_are_refused_before() {
+    let gateway = start_with(|config| config.memory_bytes_max = 8 << 20).await;
+    // Two bytes each on the wire, more than a hundred in memory.
+    let body = [gauges(&[0.0]).encode_to_vec(), [0x0a, 0].repeat(200_000)].concat();
+    let answer = gateway.export("application/x-protobuf", "identity", body).await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(status(&answer).message.contains("4194304 bytes of memory"));
+    assert!(gateway.budget.peak() <= 4 << 20);
+}
+
+#[tokio::test]
+async fn grpc_health_on_the_same_port_follows_readiness() {
+    use http_body_util::BodyExt as _;
+    let gateway = start().await;
+    let check = || async {
+        let request = gateway
+            .request(Method::POST, "/grpc.health.v1.Health/Check")
+            .header("content-type", "application/grpc")
+            .body(Body::from(frame(0, b"")));
+        let answer = gateway.http2.request(request.expect("a request")).await.expect("an answer");
+        answer.into_body().collect().await.expect("whole").to_bytes()
+    };
+    // `status: SERVING` is field 1 with value 1, NOT_SERVING has 2.
+    let serving = [frame(0, &[8, 1]), frame(0, &[8, 2])];
+    for (latch, expected) in [(None, &serving[0]), (Some("journal"), &serving[1])] {
+        let _latch = latch.map(|reason| gateway.readiness.latch(reason));
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        while check().await != expected {
+            assert!(tokio::time::Instant::now() < deadline, "health did not follow");
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_trace_passes_over_grpc() {
+    let gateway = start().await;
+    let mut request = for_tenant("acme", gauges(&[1.0]));
+    request.metadata_mut().insert("traceparent", TRACEPARENT.parse().expect("ASCII"));
+    request.metadata_mut().insert("x-request-id", "r-1".parse().expect("ASCII"));
+    gateway.client().await.export(request).await.expect("stored");
+    let record = gateway.journal.records().remove(0);
+    assert_eq!(record.traceparent.as_deref(), Some(TRACEPARENT));
+    assert_eq!(record.request_id.as_deref(), Some("r-1"));
+}

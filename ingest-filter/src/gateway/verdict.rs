@@ -1,0 +1,71 @@
+//! What became of the points of a request that was read: one internal outcome for all dialects.
+
+use std::collections::BTreeMap;
+
+use crate::fault::Fault;
+
+/// How many bad points are described in an answer; all are counted.
+pub const DESCRIBED_MAX: usize = 100;
+
+/// How many bytes of a bad line an answer repeats.
+pub const EXCERPT_BYTES_MAX: usize = 128;
+
+/// The points of one request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// How many are in the journal.
+    pub stored: u64,
+    /// How many are not, by fault.
+    pub rejected: BTreeMap<Fault, u64>,
+    /// The first of those.
+    pub described: Vec<Rejection>,
+}
+
+/// One bad point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// The line from 1, or the data point's place in the request from 1.
+    pub position: u64,
+    /// The byte of the line from 1; 0 where the whole point is meant.
+    pub column: usize,
+    /// What is wrong.
+    pub fault: Fault,
+    /// The beginning of the line, for the dialect that repeats it.
+    pub excerpt: String,
+}
+
+impl Verdict {
+    /// Counts a bad point, and describes it while there is room.
+    pub fn reject(&mut self, fault: Fault, describe: impl FnOnce() -> Rejection) {
+        *self.rejected.entry(fault).or_default() += 1;
+        if self.described.len() < DESCRIBED_MAX {
+            self.described.push(describe());
+        }
+    }
+
+    /// How many points are bad.
+    pub fn rejected_count(&self) -> u64 {
+        self.rejected.values().sum()
+    }
+
+    /// One sentence for a client: how many are bad, and what is wrong with the first.
+    pub fn message(&self, item: &str) -> String {
+        let bad = self.rejected_count();
+        let all = bad + self.stored;
+        let mut message = format!("{bad} of {all} {item}s not stored");
+        for (index, rejection) in self.described.iter().enumerate() {
+            let separator = if index == 0 { ':' } else { ';' };
+            message += &match rejection.column {
+                0 => format!("{separator} {item} {}: {}", rejection.position, rejection.fault),
+                column => format!(
+                    "{separator} {item} {} byte {column}: {}",
+                    rejection.position, rejection.fault
+                ),
+            };
+        }
+        if bad > self.described.len() as u64 {
+            message += &format!("; and {} more", bad - self.described.len() as u64);
+        }
+        message
+    }
+}

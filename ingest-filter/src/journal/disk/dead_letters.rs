@@ -1,0 +1,109 @@
+//! Dead letters as lines of JSON in a file beside the segments.
+//!
+//! The file is opened anew for each append, so it can be moved away at any time. At its bound
+//! the writer stops: a person must look at what is in it, and nothing is dropped meanwhile.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+use crate::journal::config::DiskConfig;
+use crate::journal::dead_letter::{DeadLetter, DeadLetters};
+use crate::journal::{Append, AppendError, OpenError};
+
+/// The file's name in the journal directory.
+pub const NAME: &str = "dead-letter.ndjson";
+
+/// When a failed append is worth trying again.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// Appends to the file of dead letters.
+pub struct DiskDeadLetters {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    path: PathBuf,
+    bytes_max: u64,
+    /// One append at a time.
+    turn: Mutex<()>,
+}
+
+impl DiskDeadLetters {
+    /// Makes sure that the file can be written to.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn open(config: &DiskConfig) -> Result<Self, OpenError> {
+        let path = config.directory.join(NAME);
+        File::options().create(true).append(true).open(&path).map_err(|source| {
+            OpenError::File { path: path.display().to_string(), action: "opened", source }
+        })?;
+        let bytes_max = config.dead_letter_bytes_max;
+        Ok(Self { inner: Arc::new(Inner { path, bytes_max, turn: Mutex::new(()) }) })
+    }
+}
+
+impl DeadLetters for DiskDeadLetters {
+    fn append(&self, letters: Vec<DeadLetter>) -> Append<'_> {
+        let inner = self.inner.clone();
+        Box::pin(async move {
+            let lines: String =
+                letters.iter().map(|letter| format!("{}\n", line(letter))).collect();
+            let store = tokio::task::spawn_blocking(move || inner.store(lines.as_bytes()));
+            store
+                .await
+                .unwrap_or_else(|error| Err(io::Error::other(error)))
+                .map_err(|error| AppendError::unavailable(error.to_string(), RETRY_AFTER))
+        })
+    }
+}
+
+impl Inner {
+    fn store(&self, lines: &[u8]) -> io::Result<()> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = File::options().create(true).append(true).open(&self.path)?;
+        let before = file.metadata()?.len();
+        if before + lines.len() as u64 > self.bytes_max {
+            return Err(io::Error::other(format!(
+                "{} would exceed dead_letter_bytes_max; move it away",
+                self.path.display()
+            )));
+        }
+        let written = file.write_all(lines).and_then(|()| file.sync_all());
+        if written.is_err() {
+            // Half a line would spoil the next one; when that fails too there is nothing left.
+            let _ = file.set_len(before);
+        }
+        written
+    }
+}
+
+fn line(letter: &DeadLetter) -> Value {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let body = match std::str::from_utf8(&letter.body) {
+        Ok(text) => ("body", text.to_owned()),
+        Err(_) => ("body_hex", letter.body.iter().map(|byte| format!("{byte:02x}")).collect()),
+    };
+    let mut line = json!({
+        "at_seconds": now.map_or(0, |now| now.as_secs()),
+        "cause": letter.cause.name(),
+        "status": letter.status,
+        "message": letter.message,
+        "attempts": letter.attempts,
+        "tenant": letter.tenant,
+        "shard": letter.shard,
+        "points": letter.points,
+        "admitted_at_ns": letter.admitted_at_ns,
+        "request_id": letter.request_id,
+        "traceparent": letter.traceparent,
+        "partition": letter.partition,
+        "position": letter.position,
+    });
+    line[body.0] = Value::String(body.1);
+    line
+}

@@ -1,0 +1,72 @@
+//! How fast the journal takes bytes, and from that when a refused client should come back. Pure.
+
+use std::time::{Duration, Instant};
+
+/// Nobody is told to come back sooner.
+pub const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
+/// Nobody is told to come back later.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
+
+/// How much the newest measurement weighs in the average.
+const WEIGHT: f64 = 0.2;
+/// Confirmations are summed up for this long before they count as one measurement.
+const SPAN: Duration = Duration::from_millis(250);
+
+/// A moving average of confirmed bytes per second.
+#[derive(Clone, Copy, Debug)]
+pub struct DrainRate {
+    bytes_per_second: Option<f64>,
+    since: Instant,
+    bytes: u64,
+}
+
+impl DrainRate {
+    /// A rate of which nothing is known.
+    pub fn new(now: Instant) -> Self {
+        Self { bytes_per_second: None, since: now, bytes: 0 }
+    }
+
+    /// `bytes` were confirmed at `now`.
+    pub fn confirmed(&mut self, bytes: u64, now: Instant) {
+        self.bytes += bytes;
+        let span = now.saturating_duration_since(self.since);
+        if span >= SPAN {
+            let measured = self.bytes as f64 / span.as_secs_f64();
+            let rate =
+                self.bytes_per_second.map_or(measured, |was| was + (measured - was) * WEIGHT);
+            *self = Self { bytes_per_second: Some(rate), since: now, bytes: 0 };
+        }
+    }
+
+    /// When `queued` bytes should have drained, within the bounds above.
+    pub fn retry_after(&self, queued: u64) -> Duration {
+        let seconds = match self.bytes_per_second {
+            Some(rate) if rate >= 1.0 => queued as f64 / rate,
+            _ => 0.0,
+        };
+        Duration::from_secs_f64(
+            seconds.clamp(RETRY_AFTER_MIN.as_secs_f64(), RETRY_AFTER_MAX.as_secs_f64()),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_follows_the_queue_and_keeps_its_bounds() {
+        let start = Instant::now();
+        let mut rate = DrainRate::new(start);
+        assert_eq!(rate.retry_after(u64::MAX), RETRY_AFTER_MIN, "nothing measured yet");
+        rate.confirmed(1_000_000, start + Duration::from_secs(1));
+        assert_eq!(rate.retry_after(5_000_000), Duration::from_secs(5));
+        assert_eq!(rate.retry_after(10), RETRY_AFTER_MIN);
+        assert_eq!(rate.retry_after(u64::MAX), RETRY_AFTER_MAX);
+        for second in 2..60 {
+            rate.confirmed(2_000_000, start + Duration::from_secs(second));
+        }
+        let wait = rate.retry_after(10_000_000).as_secs_f64();
+        assert!((4.9..5.1).contains(&wait), "{wait}");
+    }
+}

@@ -1,0 +1,47 @@
+//! The journal as a topic of Apache Kafka, for any number of gateways and writers.
+//!
+//! A record is one message; which partition it goes to is ours to say ([`partition`]), so that a
+//! series keeps its order and a tenant its share of the partitions. A writer stores an offset
+//! only when everything before it is written.
+
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+
+use crate::journal::config::KafkaConfig;
+
+pub mod appender;
+pub mod dead_letters;
+pub mod fault;
+mod lanes;
+pub mod partition;
+mod producer;
+pub mod reader;
+mod topic;
+
+/// What every client of ours begins with.
+fn client(config: &KafkaConfig) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client
+        .set("bootstrap.servers", &config.brokers)
+        .set("client.id", "tidegate-ingest")
+        // A broker that is dead or moved is noticed well before a delivery times out.
+        .set("socket.timeout.ms", "10000")
+        .set("reconnect.backoff.max.ms", "2000")
+        .set("statistics.interval.ms", "5000");
+    client
+}
+
+/// What the client library says of itself, into our own log.
+fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg
+        | RDKafkaLogLevel::Alert
+        | RDKafkaLogLevel::Critical
+        | RDKafkaLogLevel::Error
+        | RDKafkaLogLevel::Warning => {
+            tracing::warn!(facility, message, "the Kafka client warns");
+        }
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
+            tracing::debug!(facility, message, "the Kafka client tells");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Dead letters as messages of a topic of their own.
+//!
+//! A letter has the headers of a record, so that a letter can be produced to the records' topic
+//! again, and headers of its own that say why it is one.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::journal::config::KafkaConfig;
+use crate::journal::dead_letter::{DeadLetter, DeadLetters};
+use crate::journal::kafka::producer::{Message, Producer};
+use crate::journal::kafka::topic::{DEAD_LETTER_EXTRA_BYTES, Topics};
+use crate::journal::{Append, AppendError, OpenError, envelope};
+use crate::record::Record;
+
+/// When a failed append is worth trying again.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// Appends to the dead letters' topic.
+pub struct KafkaDeadLetters {
+    producer: Producer,
+    topics: Topics,
+    topic: String,
+    records_topic: String,
+    found: AtomicBool,
+}
+
+impl KafkaDeadLetters {
+    /// Connects when first used.
+    ///
+    /// # Errors
+    /// When the client refuses its settings.
+    pub fn open(config: &KafkaConfig) -> Result<Self, OpenError> {
+        let bytes_max = config.message_bytes_max + DEAD_LETTER_EXTRA_BYTES;
+        let producer = Producer::new(&config.dead_letter_topic, config, bytes_max, None);
+        Ok(Self {
+            producer: producer.map_err(OpenError::Kafka)?,
+            topics: Topics::new(config).map_err(OpenError::Kafka)?,
+            topic: config.dead_letter_topic.clone(),
+            records_topic: config.topic.clone(),
+            found: AtomicBool::new(false),
+        })
+    }
+
+    async fn store(&self, letters: Vec<DeadLetter>) -> Result<(), AppendError> {
+        let unavailable = |error: &dyn std::fmt::Display| {
+            AppendError::unavailable(error.to_string(), RETRY_AFTER)
+        };
+        if !self.found.load(Ordering::Relaxed) {
+            self.topics.dead_letters(&self.topic).await.map_err(|error| unavailable(&error))?;
+            self.found.store(true, Ordering::Relaxed);
+        }
+        let messages = letters.into_iter().map(|letter| self.message(letter)).collect();
+        let sent = self.producer.send(messages).await;
+        if sent.is_err() && self.producer.fatal_error().is_some() {
+            self.producer.replace().map_err(|error| unavailable(&error))?;
+        }
+        sent.map_err(|error| unavailable(&error))
+    }
+
+    fn message(&self, letter: DeadLetter) -> Message {
+        let record = Record {
+            tenant: letter.tenant,
+            shard: letter.shard,
+            points: letter.points,
+            admitted_at_ns: letter.admitted_at_ns,
+            request_id: letter.request_id,
+            traceparent: letter.traceparent,
+            body: letter.body,
+        };
+        let mut headers = envelope::headers(&record);
+        headers.extend([
+            ("tg-cause", letter.cause.name().to_owned()),
+            ("tg-status", letter.status.to_string()),
+            ("tg-message", letter.message),
+            ("tg-attempts", letter.attempts.to_string()),
+            ("tg-source-topic", self.records_topic.clone()),
+            ("tg-source-partition", letter.partition.to_string()),
+            ("tg-source-offset", letter.position.to_string()),
+        ]);
+        Message { partition: None, key: record.tenant, headers, body: record.body }
+    }
+}
+
+impl DeadLetters for KafkaDeadLetters {
+    fn append(&self, letters: Vec<DeadLetter>) -> Append<'_> {
+        Box::pin(self.store(letters))
+    }
+}

@@ -1,0 +1,189 @@
+//! A producer that confirms every message or says why not, within a deadline of our own, and
+//! that is replaced when it fails for good.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rdkafka::ClientContext;
+use rdkafka::Statistics;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer as _};
+use rdkafka::types::RDKafkaErrorCode;
+
+use crate::journal::config::KafkaConfig;
+use crate::journal::envelope;
+use crate::journal::kafka::fault::{Fault, classify};
+use crate::journal::kafka::{client, log};
+use crate::journal::metrics::JournalMetrics;
+
+/// How long after `delivery_timeout` we stop waiting: with all brokers down the client's own
+/// time-out comes late.
+const GRACE: Duration = Duration::from_secs(1);
+/// Messages the client queues at most, whatever their size.
+const QUEUE_MESSAGES_MAX: &str = "100000";
+
+/// One message to be sent.
+pub(super) struct Message {
+    pub partition: Option<i32>,
+    pub key: String,
+    pub headers: Vec<envelope::Header>,
+    pub body: Bytes,
+}
+
+/// Why messages were not confirmed.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}")]
+pub(super) struct SendError {
+    pub fault: Fault,
+    pub reason: String,
+}
+
+/// Sends messages to one topic.
+pub(super) struct Producer {
+    topic: String,
+    config: KafkaConfig,
+    message_bytes_max: u64,
+    metrics: Option<JournalMetrics>,
+    current: Mutex<Arc<FutureProducer<Context>>>,
+}
+
+/// Takes what the client says of itself.
+struct Context {
+    metrics: Option<JournalMetrics>,
+}
+
+impl ClientContext for Context {
+    fn stats(&self, statistics: Statistics) {
+        if let Some(metrics) = &self.metrics {
+            metrics.queue_bytes.set(i64::try_from(statistics.msg_size).unwrap_or(i64::MAX));
+        }
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, reason, "the Kafka producer reports an error");
+    }
+}
+
+impl Producer {
+    pub fn new(
+        topic: &str,
+        config: &KafkaConfig,
+        message_bytes_max: u64,
+        metrics: Option<JournalMetrics>,
+    ) -> Result<Self, KafkaError> {
+        let current = Arc::new(create(config, message_bytes_max, metrics.clone())?);
+        Ok(Self {
+            topic: topic.to_owned(),
+            config: config.clone(),
+            message_bytes_max,
+            metrics,
+            current: Mutex::new(current),
+        })
+    }
+
+    /// Sends all messages and waits until all are confirmed, or one is not.
+    pub async fn send(&self, messages: Vec<Message>) -> Result<(), SendError> {
+        let producer = self.current();
+        let mut deliveries = Vec::with_capacity(messages.len());
+        for message in &messages {
+            deliveries.push(self.enqueue(&producer, message)?);
+        }
+        let deadline = self.config.delivery_timeout + GRACE;
+        let confirmed = futures_util::future::try_join_all(deliveries.into_iter().map(confirmed));
+        match tokio::time::timeout(deadline, confirmed).await {
+            Ok(result) => result.map(|_| ()),
+            Err(_) => Err(SendError {
+                fault: Fault::Passing,
+                reason: format!("no confirmation within {} s", deadline.as_secs_f64()),
+            }),
+        }
+    }
+
+    /// What went wrong for good with the producer in use, if something did.
+    pub fn fatal_error(&self) -> Option<String> {
+        let (code, reason) = self.current().client().fatal_error()?;
+        Some(format!("{code}: {reason}"))
+    }
+
+    /// Puts a new producer in the place of one that failed for good. Messages under way on the
+    /// old one are reported as not confirmed.
+    pub fn replace(&self) -> Result<(), KafkaError> {
+        let new = create(&self.config, self.message_bytes_max, self.metrics.clone())?;
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut *current, Arc::new(new));
+        drop(current);
+        if let Some(metrics) = &self.metrics {
+            metrics.producer_rebuilds.inc();
+        }
+        // Purging what is under way takes a moment and must not hold up a runtime thread.
+        tokio::task::spawn_blocking(move || drop(old));
+        Ok(())
+    }
+
+    fn current(&self) -> Arc<FutureProducer<Context>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn enqueue(
+        &self,
+        producer: &FutureProducer<Context>,
+        message: &Message,
+    ) -> Result<DeliveryFuture, SendError> {
+        let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
+        for (key, value) in &message.headers {
+            headers = headers.insert(Header { key, value: Some(value.as_bytes()) });
+        }
+        let mut record = FutureRecord::to(&self.topic)
+            .key(&message.key)
+            .payload(&message.body[..])
+            .headers(headers);
+        if let Some(partition) = message.partition {
+            record = record.partition(partition);
+        }
+        producer.send_result(record).map_err(|(error, _)| failed(&error))
+    }
+}
+
+async fn confirmed(delivery: DeliveryFuture) -> Result<(), SendError> {
+    match delivery.await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err((error, _))) => Err(failed(&error)),
+        // The producer was replaced under us.
+        Err(_) => Err(failed(&KafkaError::MessageProduction(RDKafkaErrorCode::PurgeQueue))),
+    }
+}
+
+fn failed(error: &KafkaError) -> SendError {
+    SendError { fault: classify(error), reason: error.to_string() }
+}
+
+fn create(
+    config: &KafkaConfig,
+    message_bytes_max: u64,
+    metrics: Option<JournalMetrics>,
+) -> Result<FutureProducer<Context>, KafkaError> {
+    let queue_kib = (config.queue_bytes_max >> 10).clamp(1, i32::MAX as u64);
+    client(config)
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("delivery.timeout.ms", config.delivery_timeout.as_millis().to_string())
+        .set("queue.buffering.max.kbytes", queue_kib.to_string())
+        .set("queue.buffering.max.messages", QUEUE_MESSAGES_MAX)
+        // Records are batches already: waiting longer would only add latency.
+        .set("linger.ms", "5")
+        .set("batch.size", "1000000")
+        .set("batch.num.messages", "10000")
+        .set("compression.type", "zstd")
+        .set("compression.level", "1")
+        .set("message.max.bytes", message_bytes_max.min(1_000_000_000).to_string())
+        // For messages without a partition of their own: where a Java client would put them.
+        .set("partitioner", "murmur2_random")
+        .create_with_context(Context { metrics })
+}

@@ -1,0 +1,321 @@
+//! The writer's side of the Kafka journal: one thread polls the consumer and does nothing else
+//! that takes long, so rebalances are answered even while the database is away.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use chassis::readiness::{Condition, Readiness};
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::{Offset, Statistics, TopicPartitionList};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::journal::config::KafkaConfig;
+use crate::journal::kafka::lanes::{Flow, Lanes, PartitionLane};
+use crate::journal::kafka::topic::Topics;
+use crate::journal::kafka::{client, log};
+use crate::journal::metrics::JournalMetrics;
+use crate::journal::{Boxed, Delivery, Lane, OpenError, Position, ReadError, Reader, envelope};
+
+/// How long one poll waits for a message.
+const POLL: Duration = Duration::from_millis(100);
+/// The same while a lane waits to be resumed.
+const POLL_PAUSED: Duration = Duration::from_millis(10);
+/// How often acknowledgements are passed on.
+const FLOW_PERIOD: Duration = Duration::from_millis(20);
+/// How often a topic that is not there is looked for.
+const TOPIC_PERIOD: Duration = Duration::from_secs(1);
+/// How long leaving the group may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Reads one topic as a member of a group.
+pub struct KafkaReader {
+    lanes: mpsc::UnboundedReceiver<PartitionLane>,
+    closing: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl KafkaReader {
+    /// Joins the group as soon as the topic is there; readiness is held back until then.
+    ///
+    /// # Errors
+    /// When the client refuses its settings.
+    pub fn open(
+        config: &KafkaConfig,
+        readiness: &Readiness,
+        metrics: JournalMetrics,
+    ) -> Result<Self, OpenError> {
+        let (lanes, new_lanes) = Lanes::new(config.read_ahead_bytes / 2);
+        let context = Context {
+            lanes: Mutex::new(lanes),
+            metrics,
+            topic: config.topic.clone(),
+            patience: config.session_timeout / 2,
+        };
+        let closing = CancellationToken::new();
+        let polling = Polling {
+            consumer: consumer(config, context).map_err(OpenError::Kafka)?,
+            topics: Topics::new(config).map_err(OpenError::Kafka)?,
+            topic: config.topic.clone(),
+            condition: readiness.condition("journal", "the topic is not known yet"),
+            closing: closing.clone(),
+            runtime: Handle::current(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("journal-read".to_owned())
+            .spawn(move || polling.run())
+            .map_err(|source| OpenError::File {
+                path: config.topic.clone(),
+                action: "served by a thread",
+                source,
+            })?;
+        Ok(Self { lanes: new_lanes, closing, thread: Some(thread) })
+    }
+}
+
+impl Reader for KafkaReader {
+    fn next_lane(&mut self) -> Boxed<'_, Result<Box<dyn Lane>, ReadError>> {
+        Box::pin(async move {
+            match self.lanes.recv().await {
+                Some(lane) => Ok(Box::new(lane) as Box<dyn Lane>),
+                None => Err(ReadError::Ended),
+            }
+        })
+    }
+
+    fn close(mut self: Box<Self>) -> Boxed<'static, ()> {
+        self.closing.cancel();
+        // Lanes that nobody took are let go.
+        self.lanes.close();
+        while self.lanes.try_recv().is_ok() {}
+        let thread = self.thread.take();
+        Box::pin(async move {
+            let join = tokio::task::spawn_blocking(move || thread.map(JoinHandle::join));
+            if tokio::time::timeout(CLOSE_TIMEOUT, join).await.is_err() {
+                tracing::warn!("the consumer group could not be left in time");
+            }
+        })
+    }
+}
+
+impl Drop for KafkaReader {
+    fn drop(&mut self) {
+        self.closing.cancel();
+    }
+}
+
+/// Takes what the client calls back for, all of it on the polling thread but statistics.
+struct Context {
+    lanes: Mutex<Lanes>,
+    metrics: JournalMetrics,
+    topic: String,
+    /// How long a revoked lane may finish its write.
+    patience: Duration,
+}
+
+impl Context {
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stops lanes and keeps how far they came.
+    fn revoke(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) {
+        let acked = self.lanes().revoke(partitions, self.patience);
+        tracing::info!(?partitions, "partitions left");
+        if acked.is_empty() || consumer.assignment_lost() {
+            return;
+        }
+        let mut offsets = TopicPartitionList::new();
+        for (partition, offset) in acked {
+            let next = Offset::Offset(offset + 1);
+            if let Err(error) = offsets.add_partition_offset(&self.topic, partition, next) {
+                tracing::warn!(%error, partition, "an offset cannot be committed");
+            }
+        }
+        if let Err(error) = consumer.commit(&offsets, CommitMode::Sync) {
+            tracing::warn!(%error, "offsets were not committed, their records come again");
+        }
+    }
+}
+
+impl ClientContext for Context {
+    fn stats(&self, statistics: Statistics) {
+        let Some(topic) = statistics.topics.get(&self.topic) else { return };
+        let ours = self.lanes().partitions();
+        let lag = ours.iter().filter_map(|partition| topic.partitions.get(partition));
+        let lag = lag.map(|partition| partition.consumer_lag_stored.max(0)).sum();
+        self.metrics.lag_records.set(lag);
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, reason, "the Kafka consumer reports an error");
+    }
+}
+
+impl ConsumerContext for Context {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Assign(_) => {}
+            Rebalance::Revoke(list) => self.revoke(consumer, &partitions_of(list)),
+            Rebalance::Error(error) => {
+                tracing::warn!(%error, "a rebalance failed");
+                let all = self.lanes().partitions();
+                self.revoke(consumer, &all);
+            }
+        }
+    }
+
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        let mut lanes = self.lanes();
+        if let Rebalance::Assign(list) = rebalance {
+            let partitions = partitions_of(list);
+            tracing::info!(?partitions, "partitions came");
+            for partition in partitions {
+                lanes.assign(partition);
+            }
+            apply(consumer, &self.topic, lanes.paused().into_iter().map(Flow::Pause).collect());
+        }
+        self.metrics.lanes.set(lanes.partitions().len() as i64);
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        match result {
+            Ok(())
+            | Err(KafkaError::ConsumerCommit(rdkafka::types::RDKafkaErrorCode::NoOffset)) => {}
+            Err(error) => tracing::warn!(%error, "offsets were not committed, trying again"),
+        }
+    }
+}
+
+fn partitions_of(list: &TopicPartitionList) -> Vec<i32> {
+    list.elements().iter().map(|element| element.partition()).collect()
+}
+
+/// The polling thread.
+struct Polling {
+    consumer: BaseConsumer<Context>,
+    topics: Topics,
+    topic: String,
+    condition: Condition,
+    closing: CancellationToken,
+    runtime: Handle,
+}
+
+impl Polling {
+    fn run(self) {
+        if !self.join() {
+            return;
+        }
+        let mut flow_at = Instant::now();
+        while !self.closing.is_cancelled() {
+            let paused = self.consumer.context().lanes().any_paused();
+            match self.consumer.poll(if paused { POLL_PAUSED } else { POLL }) {
+                Some(Ok(message)) => self.deliver(&message),
+                // The client tries again by itself.
+                Some(Err(error)) => tracing::warn!(%error, "reading the topic failed"),
+                None => {}
+            }
+            let now = Instant::now();
+            if now >= flow_at {
+                self.pass_on();
+                flow_at = now + FLOW_PERIOD;
+            }
+        }
+        let all = self.consumer.context().lanes().partitions();
+        self.consumer.context().revoke(&self.consumer, &all);
+        // Dropping the consumer leaves the group.
+    }
+
+    /// Waits for the topic and joins the group; `false` when closing.
+    fn join(&self) -> bool {
+        while !self.closing.is_cancelled() {
+            match self.runtime.block_on(self.topics.records(&self.topic)) {
+                Ok(_) => match self.consumer.subscribe(&[&self.topic]) {
+                    Ok(()) => {
+                        self.condition.met();
+                        return true;
+                    }
+                    Err(error) => self.condition.lost(error.to_string()),
+                },
+                Err(error) => self.condition.lost(error.to_string()),
+            }
+            std::thread::sleep(TOPIC_PERIOD);
+        }
+        false
+    }
+
+    fn deliver(&self, message: &BorrowedMessage<'_>) {
+        let body = message.payload().map_or_else(Bytes::new, Bytes::copy_from_slice);
+        let bytes = body.len() as u64 + 1024;
+        let headers = message
+            .headers()
+            .into_iter()
+            .flat_map(|headers| headers.iter().map(|header| (header.key, header.value)));
+        let delivery = Delivery {
+            position: Position(u64::try_from(message.offset()).unwrap_or(0)),
+            content: envelope::record(headers, body),
+        };
+        let flow = self.consumer.context().lanes().deliver(message.partition(), delivery, bytes);
+        apply(&self.consumer, &self.topic, flow.into_iter().collect());
+    }
+
+    fn pass_on(&self) {
+        let flows = self.consumer.context().lanes().flows();
+        apply(&self.consumer, &self.topic, flows);
+    }
+}
+
+fn apply(consumer: &BaseConsumer<Context>, topic: &str, flows: Vec<Flow>) {
+    for flow in flows {
+        let one = |partition| {
+            let mut list = TopicPartitionList::new();
+            list.add_partition(topic, partition);
+            list
+        };
+        let applied = match flow {
+            Flow::Pause(partition) => consumer.pause(&one(partition)),
+            Flow::Resume(partition) => consumer.resume(&one(partition)),
+            Flow::Store(partition, offset) => consumer.store_offset(topic, partition, offset),
+        };
+        // The partition may be leaving: then none of this matters any more.
+        if let Err(error) = applied {
+            tracing::debug!(%error, ?flow, "not applied");
+        }
+    }
+}
+
+fn consumer(config: &KafkaConfig, context: Context) -> Result<BaseConsumer<Context>, KafkaError> {
+    let message_max = config.message_bytes_max;
+    // Half of the bound is for what lanes hold, half for what the client has fetched.
+    let fetched = (config.read_ahead_bytes / 2).max(message_max);
+    let fetch_max = fetched.clamp(message_max, 64 << 20);
+    let mut client = client(config);
+    client
+        .set("group.id", &config.group)
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("enable.auto.commit", "true")
+        .set("auto.commit.interval.ms", "1000")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "earliest")
+        .set("max.poll.interval.ms", "300000")
+        .set("session.timeout.ms", config.session_timeout.as_millis().to_string())
+        .set("check.crcs", "true")
+        .set("message.max.bytes", message_max.min(1_000_000_000).to_string())
+        .set("fetch.max.bytes", fetch_max.to_string())
+        .set("queued.max.messages.kbytes", (fetched >> 10).min(2_097_151).to_string());
+    if let Some(id) = &config.group_instance_id {
+        client.set("group.instance.id", id);
+    }
+    client.create_with_context(context)
+}

@@ -1,0 +1,100 @@
+//! The process `ingest-filter`: arguments, configuration, one of the two roles, an exit code.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use chassis::config::{ConfigError, load_yaml};
+use chassis::drain::Shutdown;
+use chassis::readiness::Readiness;
+use chassis::{process, telemetry};
+use clap::{Args, Parser, Subcommand};
+use ingest_filter::config::RawConfig;
+use ingest_filter::gateway::Gateway;
+use ingest_filter::gateway::config::GatewayConfig;
+use ingest_filter::journal;
+use ingest_filter::journal::config::JournalConfig;
+use ingest_filter::writer::Writer;
+use ingest_filter::writer::config::WriterConfig;
+use prometheus_client::registry::Registry;
+
+/// Accepts telemetry into a journal, and carries it from there into InfluxDB.
+#[derive(Parser)]
+#[command(name = "ingest-filter", version)]
+struct Arguments {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// Serve the protocols of agents and answer when the journal has the points.
+    Gateway(ConfigPath),
+    /// Carry the points from the journal into the database.
+    Writer(ConfigPath),
+}
+
+#[derive(Args)]
+struct ConfigPath {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+fn main() -> ExitCode {
+    match process::parse_args::<Arguments>() {
+        Ok(arguments) => process::exit("ingest-filter", run(&arguments.role)),
+        Err(code) => code,
+    }
+}
+
+fn run(role: &Role) -> anyhow::Result<()> {
+    let (Role::Gateway(ConfigPath { config: path }) | Role::Writer(ConfigPath { config: path })) =
+        role;
+    let raw: RawConfig = load_yaml(path)?;
+    let journal = JournalConfig::from_raw(path, &raw.journal)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let telemetry = {
+        // Spans are exported by a task of the runtime.
+        let _entered = runtime.enter();
+        telemetry::init("ingest-filter", &raw.telemetry())?
+    };
+    let ended = match role {
+        Role::Gateway(_) => runtime.block_on(gateway(path, &raw, &journal)),
+        Role::Writer(_) => runtime.block_on(writer(path, &raw, &journal)),
+    };
+    telemetry.flush();
+    ended
+}
+
+async fn gateway(path: &Path, raw: &RawConfig, journal: &JournalConfig) -> anyhow::Result<()> {
+    let section = raw.gateway.as_ref().ok_or_else(|| missing(path, "gateway"))?;
+    let config = GatewayConfig::from_raw(path, section)?;
+    let (readiness, shutdown, mut registry) =
+        (Readiness::new(), Shutdown::new(), Registry::default());
+    let journal = journal::open_appender(journal, &readiness, &mut registry)
+        .context("the journal could not be opened")?;
+    let (listen, admin_listen) = (config.listen, config.admin_listen);
+    let gateway = Gateway::bind(config, journal, readiness.clone(), registry)
+        .await
+        .with_context(|| format!("{listen} or {admin_listen} could not be bound"))?;
+    let (address, admin) = (gateway.addr()?, gateway.admin_addr()?);
+    tracing::info!(%address, %admin, version = env!("CARGO_PKG_VERSION"), "gateway is serving");
+    let serving = gateway.run(shutdown.clone());
+    process::run_until_drained(serving, readiness, shutdown, raw.drain_times()).await
+}
+
+async fn writer(path: &Path, raw: &RawConfig, journal: &JournalConfig) -> anyhow::Result<()> {
+    let section = raw.writer.as_ref().ok_or_else(|| missing(path, "writer"))?;
+    let config = WriterConfig::from_raw(path, section)?;
+    let (readiness, shutdown) = (Readiness::new(), Shutdown::new());
+    let writer = Writer::bind(journal, config, readiness.clone()).await?;
+    let admin = writer.admin_addr()?;
+    tracing::info!(%admin, version = env!("CARGO_PKG_VERSION"), "writer is running");
+    let writing = writer.run(shutdown.clone());
+    process::run_until_drained(writing, readiness, shutdown, raw.drain_times()).await
+}
+
+fn missing(path: &Path, section: &str) -> ConfigError {
+    ConfigError::file(path, format!("has no section '{section}', which this role needs"))
+}

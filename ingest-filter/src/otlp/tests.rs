@@ -1,0 +1,376 @@
+use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
+use opentelemetry_proto::tonic::common::v1::{
+    AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList,
+};
+use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
+use opentelemetry_proto::tonic::metrics::v1::summary_data_point::ValueAtQuantile;
+use opentelemetry_proto::tonic::metrics::v1::{
+    ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram, HistogramDataPoint, Sum,
+    Summary,
+};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use proptest::prelude::*;
+use prost::Message;
+
+use super::*;
+use crate::point::encode;
+
+const DELTA: i32 = AggregationTemporality::Delta as i32;
+const CUMULATIVE: i32 = AggregationTemporality::Cumulative as i32;
+
+fn pair(key: &str, value: Any) -> KeyValue {
+    let value = Some(AnyValue { value: Some(value) });
+    KeyValue { key: key.to_owned(), value, ..Default::default() }
+}
+
+fn text(key: &str, value: &str) -> KeyValue {
+    pair(key, Any::StringValue(value.to_owned()))
+}
+
+fn metric(name: &str, data: Data) -> Metric {
+    Metric { name: name.to_owned(), data: Some(data), ..Default::default() }
+}
+
+fn number(value: Value) -> NumberDataPoint {
+    NumberDataPoint { time_unix_nano: 5, value: Some(value), ..Default::default() }
+}
+
+fn gauge(value: f64) -> Data {
+    Data::Gauge(Gauge { data_points: vec![number(Value::AsDouble(value))] })
+}
+
+fn request(metrics: Vec<Metric>) -> ExportMetricsServiceRequest {
+    let scope = ScopeMetrics { metrics, ..Default::default() };
+    let resource = ResourceMetrics { scope_metrics: vec![scope], ..Default::default() };
+    ExportMetricsServiceRequest { resource_metrics: vec![resource] }
+}
+
+/// The canonical line of every good point, and `position: fault` of every bad one.
+fn lines(request: &ExportMetricsServiceRequest) -> Vec<String> {
+    let mut lines = Vec::new();
+    for_each_point(request, |position, point| {
+        let mut out = Vec::new();
+        lines.push(match point.and_then(|point| encode(point, "acme", 9, &mut out)) {
+            Ok(_) => String::from_utf8(out).expect("UTF-8").trim_end().to_owned(),
+            Err(fault) => format!("{position}: {fault}"),
+        });
+    });
+    lines
+}
+
+#[track_caller]
+fn check(data: Data, expected: &[&str]) {
+    assert_eq!(lines(&request(vec![metric("m", data)])), expected);
+}
+
+#[test]
+fn gauges_and_sums() {
+    check(gauge(1.5), &["m,tenant=acme gauge=1.5 5"]);
+    let sum = |aggregation_temporality, is_monotonic| {
+        let data_points = vec![number(Value::AsInt(3))];
+        Data::Sum(Sum { data_points, aggregation_temporality, is_monotonic })
+    };
+    check(sum(CUMULATIVE, true), &["m,tenant=acme counter=3.0 5"]);
+    check(sum(CUMULATIVE, false), &["m,tenant=acme gauge=3.0 5"]);
+    check(sum(DELTA, true), &["m,tenant=acme delta=3.0 5"]);
+    check(sum(DELTA, false), &["m,tenant=acme delta=3.0 5"]);
+    check(sum(0, true), &["1: aggregation temporality is not set"]);
+    check(sum(77, true), &["1: aggregation temporality is not set"]);
+}
+
+#[test]
+fn points_without_a_value_that_can_be_stored() {
+    let mut points: Vec<_> = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1.0]
+        .map(|value| number(Value::AsDouble(value)))
+        .into();
+    points.push(NumberDataPoint::default());
+    points.push(NumberDataPoint { flags: FLAG_NO_RECORDED_VALUE, ..Default::default() });
+    points.push(NumberDataPoint { time_unix_nano: u64::MAX, ..number(Value::AsInt(1)) });
+    points.push(NumberDataPoint { time_unix_nano: 0, ..number(Value::AsInt(1)) });
+    check(
+        Data::Gauge(Gauge { data_points: points }),
+        &[
+            "1: value is not a finite number",
+            "2: value is not a finite number",
+            "3: value is not a finite number",
+            "m,tenant=acme gauge=1.0 5",
+            "5: data point has no value",
+            "7: timestamp is out of range for its precision",
+            "m,tenant=acme gauge=1.0 9",
+        ],
+    );
+    assert_eq!(lines(&request(vec![Metric::default()])), [""; 0]);
+    assert_eq!(lines(&request(vec![metric("", gauge(1.0))])), ["1: measurement is missing"]);
+    assert_eq!(lines(&request(vec![metric("#", gauge(1.0))])), ["1: measurement begins with '#'"]);
+}
+
+#[test]
+fn the_nearest_attribute_wins() {
+    let point = NumberDataPoint {
+        attributes: vec![text("b", "point"), text("c", "point"), text("tenant", "other")],
+        ..number(Value::AsInt(1))
+    };
+    let scope = ScopeMetrics {
+        scope: Some(InstrumentationScope {
+            name: "lib".to_owned(),
+            version: "1.2".to_owned(),
+            attributes: vec![text("a", "scope"), text("b", "scope")],
+            ..Default::default()
+        }),
+        metrics: vec![
+            metric("m", Data::Gauge(Gauge { data_points: vec![point] })),
+            metric("n", gauge(2.0)),
+        ],
+        ..Default::default()
+    };
+    let attributes = vec![text("a", "resource"), text("c", "resource"), text("d", "resource")];
+    let resource = ResourceMetrics {
+        resource: Some(Resource { attributes, ..Default::default() }),
+        scope_metrics: vec![scope],
+        ..Default::default()
+    };
+    assert_eq!(
+        lines(&ExportMetricsServiceRequest { resource_metrics: vec![resource] }),
+        [
+            "m,a=scope,b=point,c=point,d=resource,otel.scope.name=lib,otel.scope.version=1.2,tenant=acme gauge=1.0 5",
+            "n,a=scope,b=scope,c=resource,d=resource,otel.scope.name=lib,otel.scope.version=1.2,tenant=acme gauge=2.0 5",
+        ]
+    );
+}
+
+fn tagged(attributes: Vec<KeyValue>) -> Vec<String> {
+    let point = NumberDataPoint { attributes, ..number(Value::AsInt(1)) };
+    lines(&request(vec![metric("m", Data::Gauge(Gauge { data_points: vec![point] }))]))
+}
+
+#[test]
+fn attributes_of_every_type() {
+    let list = ArrayValue {
+        values: vec![AnyValue { value: Some(Any::IntValue(1)) }, AnyValue::default()],
+    };
+    let map = KeyValueList { values: vec![text("k", "v")] };
+    let attributes = vec![
+        pair("a", Any::BoolValue(true)),
+        pair("b", Any::IntValue(-7)),
+        pair("c", Any::DoubleValue(0.5)),
+        pair("d", Any::BytesValue(vec![0, 255])),
+        pair("e", Any::ArrayValue(list)),
+        pair("f", Any::KvlistValue(map)),
+        text("g", ""),
+        text("", "no key"),
+        KeyValue { key: "h".to_owned(), ..Default::default() },
+        pair("i", Any::StringValueStrindex(1)),
+        text("j", "line\nfeed,\\ C:\\dir\\"),
+        text("k", "é"),
+    ];
+    assert_eq!(
+        tagged(attributes),
+        [
+            r#"m,a=true,b=-7,c=0.5,d=00ff,e=[1\,null],f={"k":"v"},j=line\ feed\,/\ C:\dir/,k=é,tenant=acme gauge=1.0 5"#,
+        ]
+    );
+    let many = |count: usize| (0..count).map(|i| text(&format!("k{i}"), "v")).collect::<Vec<_>>();
+    assert_eq!(tagged(many(99)), ["1: more than 98 tags"]);
+    assert_eq!(tagged(many(10_000)), ["1: more than 98 tags"]);
+    assert!(tagged(many(98))[0].starts_with("m,k0=v,k1=v,k10=v"));
+    assert_eq!(
+        tagged(vec![text("time", "x")]),
+        ["1: key is reserved: time, _field and _measurement may not be used",]
+    );
+}
+
+#[test]
+fn histograms_with_explicit_bounds() {
+    let histogram = |counts: &[u64], bounds: &[f64], aggregation_temporality| {
+        let point = HistogramDataPoint {
+            time_unix_nano: 5,
+            count: counts.iter().sum(),
+            sum: Some(12.5),
+            max: Some(9.0),
+            bucket_counts: counts.into(),
+            explicit_bounds: bounds.into(),
+            ..Default::default()
+        };
+        Data::Histogram(Histogram { data_points: vec![point], aggregation_temporality })
+    };
+    check(
+        histogram(&[1, 2, 3, 4], &[0.005, 1.0, 10.0], CUMULATIVE),
+        &["m,tenant=acme count=10.0,sum=12.5,max=9.0,0.005=1.0,1=3.0,10=6.0 5"],
+    );
+    check(
+        histogram(&[3], &[], DELTA),
+        &["m,temporality=delta,tenant=acme count=3.0,sum=12.5,max=9.0 5"],
+    );
+    check(histogram(&[], &[], CUMULATIVE), &["m,tenant=acme count=0.0,sum=12.5,max=9.0 5"]);
+    check(histogram(&[], &[], 0), &["1: aggregation temporality is not set"]);
+    for (counts, bounds) in [
+        (&[1][..], &[1.0][..]),
+        (&[], &[1.0]),
+        (&[1, 1, 1], &[1.0, 1.0]),
+        (&[1, 1, 1], &[2.0, 1.0]),
+        (&[1, 1], &[f64::NAN]),
+        (&[1, 1], &[f64::INFINITY]),
+    ] {
+        check(histogram(counts, bounds, CUMULATIVE), &["1: bucket counts and bounds do not match"]);
+    }
+}
+
+fn exponential(point: ExponentialHistogramDataPoint) -> Vec<String> {
+    let point = ExponentialHistogramDataPoint { time_unix_nano: 5, ..point };
+    let data_points = vec![point];
+    let data = ExponentialHistogram { data_points, aggregation_temporality: CUMULATIVE };
+    lines(&request(vec![metric("m", Data::ExponentialHistogram(data))]))
+}
+
+fn buckets(offset: i32, bucket_counts: &[u64]) -> Option<Buckets> {
+    Some(Buckets { offset, bucket_counts: bucket_counts.into() })
+}
+
+#[test]
+fn exponential_histograms() {
+    let point = ExponentialHistogramDataPoint {
+        count: 21,
+        scale: 0,
+        zero_count: 4,
+        positive: buckets(0, &[0, 1, 2, 0]),
+        negative: buckets(1, &[5, 9]),
+        ..Default::default()
+    };
+    // Negative: 9 in [-8, -4), 5 in [-4, -2); positive: 1 in (2, 4], 2 in (4, 8].
+    assert_eq!(
+        exponential(point),
+        ["m,tenant=acme count=21.0,-4=9.0,-2=14.0,0=18.0,4=19.0,8=21.0 5",]
+    );
+    // Scale 4 has 16 buckets between powers of two; scale 2 has four.
+    let fine = ExponentialHistogramDataPoint {
+        count: 16,
+        scale: 4,
+        positive: buckets(0, &[1; 16]),
+        ..Default::default()
+    };
+    assert_eq!(
+        exponential(fine),
+        [
+            "m,tenant=acme count=16.0,1.189207115002721=4.0,1.4142135623730951=8.0,1.681792830507429=12.0,2=16.0 5",
+        ]
+    );
+}
+
+#[test]
+fn exponential_histograms_at_the_edge() {
+    let wide = ExponentialHistogramDataPoint {
+        count: 1000,
+        scale: 2,
+        positive: buckets(-500, &[1; 1000]),
+        ..Default::default()
+    };
+    let line = exponential(wide).remove(0);
+    let fields = line.split(',').count();
+    assert!(fields <= 160 + 2 && line.contains("=1000.0 5"), "{line}");
+    for scale in [i32::MIN, -11, 20, i32::MAX] {
+        for offset in [i32::MIN, 0, i32::MAX] {
+            let point = ExponentialHistogramDataPoint {
+                count: 2,
+                scale,
+                positive: buckets(offset, &[1, 1]),
+                negative: buckets(offset, &[1, 0]),
+                ..Default::default()
+            };
+            assert!(exponential(point)[0].starts_with("m,tenant=acme count=2.0"));
+        }
+    }
+    let overflow = ExponentialHistogramDataPoint {
+        zero_count: u64::MAX,
+        positive: buckets(0, &[1]),
+        ..Default::default()
+    };
+    assert_eq!(exponential(overflow), ["1: bucket counts and bounds do not match"]);
+}
+
+#[test]
+fn summaries() {
+    let quantile = |quantile, value| ValueAtQuantile { quantile, value };
+    let point = |value| SummaryDataPoint {
+        time_unix_nano: 5,
+        count: 2,
+        sum: 3.0,
+        quantile_values: vec![quantile(0.5, 1.0), quantile(0.99, value)],
+        ..Default::default()
+    };
+    check(
+        Data::Summary(Summary { data_points: vec![point(2.0), point(f64::NAN)] }),
+        &["m,tenant=acme count=2.0,sum=3.0,0.5=1.0,0.99=2.0 5", "2: value is not a finite number"],
+    );
+}
+
+#[test]
+fn the_weight_is_at_least_what_is_decoded() {
+    let weight =
+        |request: &ExportMetricsServiceRequest| weigh(&request.encode_to_vec()).expect("a request");
+    // Empty messages: two bytes on the wire each.
+    let data_points = vec![NumberDataPoint::default(); 1000];
+    let empty = request(vec![metric("m", Data::Gauge(Gauge { data_points }))]);
+    assert!(empty.encoded_len() < 2100);
+    assert!(weight(&empty) >= 1000 * size_of::<NumberDataPoint>());
+    // Packed varints: one byte on the wire each.
+    let point =
+        ExponentialHistogramDataPoint { positive: buckets(0, &[1; 10_000]), ..Default::default() };
+    let data = ExponentialHistogram { data_points: vec![point], aggregation_temporality: 2 };
+    assert!(weight(&request(vec![metric("m", Data::ExponentialHistogram(data))])) >= 80_000);
+    let named = request(vec![metric(&"x".repeat(5000), gauge(1.0))]);
+    assert!((5000..8000).contains(&weight(&named)), "{}", weight(&named));
+}
+
+#[test]
+fn what_is_no_protobuf_or_too_deep_is_malformed() {
+    for bad in [
+        &b"\x0a"[..],
+        b"\x0a\x05ab",
+        b"\x0b",
+        b"\x09abc",
+        b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+    ] {
+        assert_eq!(weigh(bad), Err(Malformed), "{bad:?}");
+    }
+    let mut value = AnyValue::default();
+    for _ in 0..60 {
+        value = AnyValue { value: Some(Any::ArrayValue(ArrayValue { values: vec![value] })) };
+    }
+    let attribute = KeyValue { key: "k".to_owned(), value: Some(value), ..Default::default() };
+    let point = NumberDataPoint { attributes: vec![attribute], ..Default::default() };
+    let deep = request(vec![metric("m", Data::Gauge(Gauge { data_points: vec![point] }))]);
+    assert_eq!(weigh(&deep.encode_to_vec()), Err(Malformed));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_weighed_and_read_without_panic(body in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let weighed = weigh(&body);
+        if let Ok(request) = ExportMetricsServiceRequest::decode(&*body) {
+            lines(&request);
+        } else if let Ok(weight) = weighed {
+            prop_assert!(weight < 1 << 20);
+        }
+    }
+
+    #[test]
+    fn spoilt_requests_are_read_without_panic(
+        at in 0usize..400, byte in any::<u8>(), scale in any::<i32>(), offset in any::<i32>(),
+    ) {
+        let point = ExponentialHistogramDataPoint {
+            scale,
+            positive: buckets(offset, &[1, 0, u64::MAX, 3]),
+            attributes: vec![text("k", "v\\")],
+            ..Default::default()
+        };
+        let data = ExponentialHistogram { data_points: vec![point], aggregation_temporality: 2 };
+        let metrics = vec![metric("m", gauge(1.0)), metric("n", Data::ExponentialHistogram(data))];
+        let mut body = request(metrics).encode_to_vec();
+        let at = at % body.len();
+        body[at] = byte;
+        if let Ok(request) = ExportMetricsServiceRequest::decode(&*body) {
+            prop_assert!(weigh(&body).is_ok());
+            lines(&request);
+        }
+    }
+}

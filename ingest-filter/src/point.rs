@@ -1,0 +1,60 @@
+//! A point: what every protocol is turned into, and what is written as canonical line protocol.
+//!
+//! A point borrows from the request wherever the text needs no change. It is no database row and
+//! knows no protocol; whether it may be stored is decided where it is encoded.
+
+use std::borrow::Cow;
+
+mod chunk;
+mod encode;
+
+pub use chunk::{Chunk, Chunker};
+pub use encode::{TENANT_TAG, encode};
+
+/// How many tags a client may send. With the tenant's there are at most 99: InfluxDB 1.x fails
+/// on points with exactly 100.
+pub const TAGS_MAX: usize = 98;
+/// How many fields a point may have.
+pub const FIELDS_MAX: usize = 1024;
+/// The longest measurement, key or tag value, in bytes.
+pub const NAME_BYTES_MAX: usize = 64 * 1024;
+/// The longest string field, in bytes.
+pub const TEXT_BYTES_MAX: usize = 1024 * 1024;
+
+/// One point. Tags and fields are in the order in which they came.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Point<'a> {
+    /// The measurement, or the metric's name.
+    pub measurement: Cow<'a, str>,
+    /// Keys and values of the tags.
+    pub tags: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    /// Keys and values of the fields.
+    pub fields: Vec<(Cow<'a, str>, FieldValue<'a>)>,
+    /// Nanoseconds since 1970; the time of admission where the client gave none.
+    pub timestamp_ns: Option<i64>,
+}
+
+/// The value of a field.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FieldValue<'a> {
+    /// A double. NaN and infinity cannot be encoded.
+    Float(f64),
+    /// A signed integer, `1i`.
+    Integer(i64),
+    /// An unsigned integer, `1u`.
+    Unsigned(u64),
+    /// `true` or `false`.
+    Boolean(bool),
+    /// A string; may hold any character.
+    Text(Cow<'a, str>),
+}
+
+impl Point<'_> {
+    /// Empties the point and keeps its memory for the next one.
+    pub fn clear(&mut self) {
+        self.measurement = Cow::Borrowed("");
+        self.tags.clear();
+        self.fields.clear();
+        self.timestamp_ns = None;
+    }
+}

@@ -1,0 +1,75 @@
+//! Whether the target takes points, told once per change: readiness, and a log line that a
+//! person must act on.
+
+use std::sync::{Mutex, PoisonError};
+
+use chassis::readiness::{Condition, Readiness};
+
+use crate::writer::work::Answer;
+
+/// The target's health as the lanes see it.
+pub struct Health {
+    condition: Condition,
+    /// What is wrong, as last logged.
+    wrong: Mutex<Option<&'static str>>,
+}
+
+impl Health {
+    /// Not known to be well yet.
+    pub fn new(readiness: &Readiness) -> Self {
+        let condition = readiness.condition("target", "not reached yet");
+        Self { condition, wrong: Mutex::new(None) }
+    }
+
+    /// The target answered a ping at start.
+    pub fn reached(&self) {
+        self.condition.met();
+    }
+
+    /// The target answered a write.
+    pub fn answered(&self, partition: i32, answer: &Answer) {
+        let wrong = match answer {
+            // The points were wrong, not the target.
+            Answer::Written | Answer::Refused { .. } | Answer::TooLarge => None,
+            Answer::RetentionPolicyMissing { .. } => Some("the retention policy does not exist"),
+            Answer::Unauthorized => Some("the target refuses our login"),
+            Answer::DatabaseMissing => Some("the database does not exist"),
+            Answer::Busy { .. } => Some("the target has too much to do"),
+            Answer::Failed { .. } => Some("the target fails"),
+            Answer::Broken(_) => Some("the connection to the target broke"),
+            Answer::Unreachable(_) => Some("the target cannot be reached"),
+        };
+        match wrong {
+            None => self.condition.met(),
+            Some(wrong) => self.condition.lost(wrong),
+        }
+        let mut logged = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        if *logged == wrong {
+            return;
+        }
+        *logged = wrong;
+        let detail = detail(answer);
+        match (wrong, answer) {
+            (None, _) => tracing::info!(partition, "the target takes points again"),
+            (
+                Some(reason),
+                Answer::Unauthorized
+                | Answer::DatabaseMissing
+                | Answer::RetentionPolicyMissing { .. },
+            ) => tracing::error!(partition, reason, detail, "points wait until this is mended"),
+            (Some(reason), _) => tracing::warn!(partition, reason, detail, "trying again"),
+        }
+    }
+}
+
+fn detail(answer: &Answer) -> &str {
+    match answer {
+        Answer::Failed { message, .. }
+        | Answer::RetentionPolicyMissing { message, .. }
+        | Answer::Broken(message)
+        | Answer::Unreachable(message) => {
+            &message[..message.floor_char_boundary(crate::journal::dead_letter::MESSAGE_BYTES_MAX)]
+        }
+        _ => "",
+    }
+}

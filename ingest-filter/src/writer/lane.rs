@@ -1,0 +1,243 @@
+//! One lane of the journal on its way into the target: collect, write, bury, acknowledge.
+//!
+//! ```text
+//! deliveries ─► batch ─► Work::next ─► sink ─► Work::answered ─┐
+//!                  ▲        └────────────◄─────────────────────┘
+//!                  └── ack ◄── dead letters ◄── done
+//! ```
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use chassis::drain::Shutdown;
+use chassis::telemetry::continue_trace;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::journal::dead_letter::DeadLetters;
+use crate::journal::{AppendError, Lane};
+use crate::writer::batch::Batch;
+use crate::writer::config::WriterConfig;
+use crate::writer::health::Health;
+use crate::writer::metrics::WriterMetrics;
+use crate::writer::sink::Sink;
+use crate::writer::unwritten::Unwritten;
+use crate::writer::work::{Answer, Next, Then, Work};
+
+/// How long a position that could not be kept waits for the next try.
+const ACK_RETRY: Duration = Duration::from_secs(1);
+
+/// What all lanes of a writer share.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub config: Arc<WriterConfig>,
+    pub sink: Arc<dyn Sink>,
+    pub dead_letters: Arc<dyn DeadLetters>,
+    pub metrics: WriterMetrics,
+    pub health: Arc<Health>,
+    pub unwritten: Arc<Unwritten>,
+    pub shutdown: Shutdown,
+}
+
+/// The lane was taken away, or the process ends: what is in hand comes out again.
+struct Abandoned;
+
+/// Writes the lane until it is over or the process ends.
+pub(super) async fn run(mut lane: Box<dyn Lane>, shared: Shared) {
+    let partition = lane.partition();
+    tracing::info!(partition, "reading");
+    let mut task = LaneTask { stopped: lane.stopped(), partition, last_good: None, shared };
+    loop {
+        let batch = tokio::select! {
+            batch = task.collect(&mut *lane) => batch,
+            () = task.shared.shutdown.begun() => break,
+        };
+        let Some(batch) = batch else { break };
+        task.shared.unwritten.begin(partition, batch.oldest_admitted_at_ns());
+        let delivered = task.deliver(&batch).await;
+        let acked = match delivered {
+            Ok(()) => task.ack(&mut *lane, &batch).await,
+            Err(abandoned) => Err(abandoned),
+        };
+        if acked.is_err() {
+            break;
+        }
+        task.shared.unwritten.end(partition);
+    }
+    task.shared.unwritten.end(partition);
+    tracing::info!(partition, "no longer reading");
+}
+
+struct LaneTask {
+    stopped: CancellationToken,
+    partition: i32,
+    /// A point the target took; writing it again changes nothing.
+    last_good: Option<Bytes>,
+    shared: Shared,
+}
+
+impl LaneTask {
+    /// The next batch; `None` when the lane is over.
+    async fn collect(&self, lane: &mut dyn Lane) -> Option<Batch> {
+        let config = &self.shared.config.batch;
+        let mut batch = Batch::default();
+        batch.push(lane.next().await?);
+        let until = tokio::time::Instant::now() + config.linger;
+        while !batch.is_full(config) {
+            match tokio::time::timeout_at(until, lane.next()).await {
+                Ok(Some(delivery)) => batch.push(delivery),
+                Ok(None) => return None,
+                Err(_) => break,
+            }
+        }
+        Some(batch)
+    }
+
+    async fn deliver(&mut self, batch: &Batch) -> Result<(), Abandoned> {
+        let spans: Vec<_> = batch
+            .records()
+            .filter(|record| record.traceparent.is_some())
+            .map(|record| {
+                let span = tracing::info_span!("write record", points = record.points);
+                continue_trace(&span, record.traceparent.as_deref());
+                span
+            })
+            .collect();
+        let only = batch.only_traceparent();
+        let current = match (only, spans.first()) {
+            (Some(_), Some(span)) => span.clone(),
+            _ => tracing::Span::none(),
+        };
+        let handed_on = chassis::telemetry::traceparent(&current, only).filter(|_| only.is_some());
+        self.work_off(batch, handed_on.as_deref()).instrument(current).await
+    }
+
+    async fn work_off(&mut self, batch: &Batch, trace: Option<&str>) -> Result<(), Abandoned> {
+        let mut work = Work::new(self.shared.config.retry, batch.len());
+        loop {
+            let then = match work.next() {
+                Next::Done => break,
+                Next::Write(lines) => {
+                    let body = batch.body(&lines);
+                    let answer = self.write(body, trace).await?;
+                    if answer == Answer::Written {
+                        self.last_good = Some(batch.body(&(lines.start..lines.start + 1)));
+                    }
+                    work.answered(answer, random())
+                }
+                Next::Ping => {
+                    let well = self.shared.sink.ping().await;
+                    work.well(well, random())
+                }
+                Next::Canary(good) => {
+                    let canary = self.canary(batch, good);
+                    let answer = self.write(canary, None).await?;
+                    work.well(matches!(answer, Answer::Written | Answer::Refused { .. }), random())
+                }
+            };
+            self.follow(then).await?;
+        }
+        let metrics = &self.shared.metrics;
+        metrics.points_written.inc_by(work.written() as u64);
+        metrics.batches.inc();
+        self.bury(batch, &work).await
+    }
+
+    async fn write(&self, body: Bytes, trace: Option<&str>) -> Result<Answer, Abandoned> {
+        if self.stopped.is_cancelled() {
+            return Err(Abandoned);
+        }
+        let began = Instant::now();
+        let bytes = body.len() as u64;
+        // A write under way is not cut off, so that what it achieves can still be kept.
+        let answer = self.shared.sink.write(body, trace).await;
+        self.shared.metrics.write_duration_seconds.observe(began.elapsed().as_secs_f64());
+        if answer == Answer::Written {
+            self.shared.metrics.bytes_written.inc_by(bytes);
+        }
+        self.shared.health.answered(self.partition, &answer);
+        Ok(answer)
+    }
+
+    /// A point the database should take: one it has taken, or else one of our own.
+    fn canary(&self, batch: &Batch, good: Option<usize>) -> Bytes {
+        let of_batch = good.map(|line| batch.body(&(line..line + 1)));
+        of_batch.or_else(|| self.last_good.clone()).unwrap_or_else(|| {
+            let at = batch.oldest_admitted_at_ns().unwrap_or(0);
+            Bytes::from(format!("tidegate_writer_probe ok=true {at}\n"))
+        })
+    }
+
+    async fn follow(&self, then: Then) -> Result<(), Abandoned> {
+        match then {
+            Then::GoOn => Ok(()),
+            Then::Wait(pause, class) => {
+                self.shared.metrics.retried(class);
+                self.pause(pause).await
+            }
+            Then::CreateDatabase(pause) => {
+                self.shared.metrics.retried(crate::writer::work::Class::DatabaseMissing);
+                match self.shared.sink.create_database().await {
+                    true => Ok(()),
+                    false => self.pause(pause).await,
+                }
+            }
+        }
+    }
+
+    async fn pause(&self, pause: Duration) -> Result<(), Abandoned> {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => Ok(()),
+            () = self.stopped.cancelled() => Err(Abandoned),
+            () = self.shared.shutdown.begun() => Err(Abandoned),
+        }
+    }
+
+    /// Stores the dead letters, for as long as it takes: nothing is skipped in silence.
+    async fn bury(&self, batch: &Batch, work: &Work) -> Result<(), Abandoned> {
+        let letters = batch.dead_letters(work.dead(), self.partition);
+        if letters.is_empty() {
+            return Ok(());
+        }
+        while let Err(AppendError::Unavailable { reason, retry_after }) =
+            self.shared.dead_letters.append(letters.clone()).await
+        {
+            self.shared.metrics.dead_letter_failures.inc();
+            tracing::error!(reason, partition = self.partition, "dead letters cannot be stored");
+            self.pause(retry_after).await?;
+        }
+        for letter in &letters {
+            let points = u64::from(letter.points.max(1));
+            self.shared.metrics.dead_lettered(letter.cause, points);
+            tracing::warn!(
+                cause = letter.cause.name(),
+                status = letter.status,
+                points,
+                partition = letter.partition,
+                position = letter.position,
+                request_id = letter.request_id,
+                traceparent = letter.traceparent,
+                "points became a dead letter"
+            );
+        }
+        Ok(())
+    }
+
+    async fn ack(&self, lane: &mut dyn Lane, batch: &Batch) -> Result<(), Abandoned> {
+        let Some(end) = batch.end() else { return Ok(()) };
+        while let Err(error) = lane.ack(end).await {
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::error!(%error, source, "the position cannot be kept");
+            self.pause(ACK_RETRY).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A number from 0 to 1 for jitter; the hasher's keys are random per process and differ per call.
+fn random() -> f64 {
+    use std::hash::{BuildHasher, RandomState};
+    let bits = RandomState::new().hash_one(0_u8) >> 11;
+    bits as f64 / (1_u64 << 53) as f64
+}

@@ -1,0 +1,94 @@
+//! What the writer counts. Labels are closed sets.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use crate::journal::dead_letter::Cause;
+use crate::writer::work::Class;
+
+/// The writer's metrics; cheap to clone.
+#[derive(Clone)]
+pub struct WriterMetrics {
+    /// Points the target took.
+    pub points_written: Counter,
+    /// Batches that are done, dead letters included.
+    pub batches: Counter,
+    /// Bytes of line protocol the target took, before compression.
+    pub bytes_written: Counter,
+    retries: Family<ClassLabel, Counter>,
+    dead_lettered_points: Family<CauseLabel, Counter>,
+    /// Dead letters that could not be stored; each stops a partition until it can.
+    pub dead_letter_failures: Counter,
+    /// One request to the target.
+    pub write_duration_seconds: Histogram,
+    /// Since the admission of the oldest record in hand.
+    pub oldest_unwritten_age_seconds: Gauge<f64, AtomicU64>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ClassLabel {
+    class: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct CauseLabel {
+    cause: &'static str,
+}
+
+impl WriterMetrics {
+    /// Registers them under `ingest_writer_`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            points_written: Counter::default(),
+            batches: Counter::default(),
+            bytes_written: Counter::default(),
+            retries: Family::default(),
+            dead_lettered_points: Family::default(),
+            dead_letter_failures: Counter::default(),
+            write_duration_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
+            oldest_unwritten_age_seconds: Gauge::default(),
+        };
+        for cause in Cause::ALL {
+            metrics.dead_lettered(cause, 0);
+        }
+        let writer = registry.sub_registry_with_prefix("ingest_writer");
+        let m = metrics.clone();
+        writer.register("points_written", "Points the target took", m.points_written);
+        writer.register("batches", "Batches done", m.batches);
+        writer.register("bytes_written", "Bytes of line protocol written", m.bytes_written);
+        writer.register("retries", "Writes that are tried again", m.retries);
+        writer.register("dead_lettered_points", "Points given up", m.dead_lettered_points);
+        writer.register(
+            "dead_letter_failures",
+            "Dead letters that could not be stored yet",
+            m.dead_letter_failures,
+        );
+        writer.register(
+            "write_duration_seconds",
+            "One request to the target",
+            m.write_duration_seconds,
+        );
+        writer.register(
+            "oldest_unwritten_age_seconds",
+            "Since the admission of the oldest record in hand",
+            m.oldest_unwritten_age_seconds,
+        );
+        metrics
+    }
+
+    /// A write is tried again.
+    pub fn retried(&self, class: Class) {
+        self.retries.get_or_create(&ClassLabel { class: class.name() }).inc();
+    }
+
+    /// Points were given up.
+    pub fn dead_lettered(&self, cause: Cause, points: u64) {
+        self.dead_lettered_points.get_or_create(&CauseLabel { cause: cause.name() }).inc_by(points);
+    }
+}

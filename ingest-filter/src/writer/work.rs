@@ -1,0 +1,331 @@
+//! What to do next with a batch, given what the database said. Pure: no clock, no I/O, no
+//! randomness of its own.
+//!
+//! ```text
+//! pending (a stack, first points on top)      answer            then
+//! │ 0..8 │                                    400            ─► split
+//! │ 0..4 │ 4..8 │                             204, 400       ─► go on, split
+//! │ 4..6 │ 6..8 │ … │ 5..6 │                  400 on one     ─► dead letter
+//! ```
+//!
+//! Halves stay in order, so a series is written in order even while a batch is taken apart.
+//! Refusals split at once. Failures (a 5xx, a connection that breaks, a time-out) say nothing
+//! about the points, until the database has failed on the same ones several times and is well
+//! otherwise: then they are suspects and are split too. One point is given up only when the
+//! database failed on it between two writes of another point that it took: a database that just
+//! came back would otherwise convict whatever it was given while it was away.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::journal::dead_letter::Cause;
+use crate::writer::config::RetryConfig;
+
+/// The shortest pause before another try.
+pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
+/// The first back-off is drawn from up to this much.
+const BACKOFF_BASE: Duration = Duration::from_millis(200);
+/// A `Retry-After` is not followed beyond this.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
+
+/// What a target answered to a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// All points are stored.
+    Written,
+    /// Some points are not acceptable; the others may be stored.
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// The database's words.
+        message: String,
+    },
+    /// The retention policy does not exist, and will not by itself.
+    RetentionPolicyMissing {
+        /// HTTP status.
+        status: u16,
+        /// The database's words.
+        message: String,
+    },
+    /// We are not allowed to write.
+    Unauthorized,
+    /// The database does not exist.
+    DatabaseMissing,
+    /// The request is larger than the target takes.
+    TooLarge,
+    /// The target has too much to do.
+    Busy {
+        /// Its `Retry-After`.
+        retry_after: Option<Duration>,
+    },
+    /// The target answered with a failure of its own.
+    Failed {
+        /// HTTP status.
+        status: u16,
+        /// The database's words.
+        message: String,
+    },
+    /// The connection broke, or nothing came in time, after the request was sent.
+    Broken(String),
+    /// The target could not be reached at all.
+    Unreachable(String),
+}
+
+/// Why a write is tried again; a closed set, used as a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Not allowed: a person must act.
+    Unauthorized,
+    /// No such database: a person must act, unless we may create it.
+    DatabaseMissing,
+    /// The target asked us to wait.
+    Busy,
+    /// The target failed.
+    Failed,
+    /// The connection broke.
+    Broken,
+    /// The target cannot be reached.
+    Unreachable,
+}
+
+impl Class {
+    /// The name in metrics and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unauthorized => "unauthorized",
+            Self::DatabaseMissing => "database_missing",
+            Self::Busy => "busy",
+            Self::Failed => "failed",
+            Self::Broken => "broken",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
+/// What to do now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Write these points.
+    Write(Range<usize>),
+    /// Find out whether the database is well; [`Work::well`] takes the answer.
+    Ping,
+    /// Find out whether the database takes a point it should take: this one of the batch, or
+    /// else any that was written before. [`Work::well`] takes the answer.
+    Canary(Option<usize>),
+    /// All points are written or dead.
+    Done,
+}
+
+/// What to do before asking for what is next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// Nothing.
+    GoOn,
+    /// Wait this long.
+    Wait(Duration, Class),
+    /// Create the database if that is allowed, else wait this long.
+    CreateDatabase(Duration),
+}
+
+/// Points that are given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dead {
+    /// Which points of the batch.
+    pub lines: Range<usize>,
+    /// Why.
+    pub cause: Cause,
+    /// The database's last status, 0 without one.
+    pub status: u16,
+    /// The database's last words.
+    pub message: String,
+    /// How often the points were tried as they are.
+    pub attempts: u32,
+}
+
+/// A batch on its way.
+#[derive(Debug)]
+pub struct Work {
+    config: RetryConfig,
+    /// The next part is the last element.
+    pending: Vec<Part>,
+    /// A point of this batch that the database took.
+    good: Option<usize>,
+    dead: Vec<Dead>,
+    written: usize,
+    /// Pauses since something last went well.
+    pauses: u32,
+}
+
+#[derive(Debug)]
+struct Part {
+    lines: Range<usize>,
+    /// The database failed on these very points so many times.
+    failures: u32,
+    /// Came from a part on which the database failed: split at the first failure.
+    suspect: bool,
+    /// Failed too often: the database's health decides what becomes of it.
+    on_trial: bool,
+    /// The database took another point, so the next failure is about this one.
+    last_try: bool,
+    last: (u16, String),
+}
+
+impl Part {
+    fn new(lines: Range<usize>, suspect: bool) -> Self {
+        Self {
+            lines,
+            failures: 0,
+            suspect,
+            on_trial: false,
+            last_try: false,
+            last: (0, String::new()),
+        }
+    }
+}
+
+impl Work {
+    /// The work of writing `lines` points.
+    pub fn new(config: RetryConfig, lines: usize) -> Self {
+        let pending = if lines == 0 { Vec::new() } else { vec![Part::new(0..lines, false)] };
+        Self { config, pending, good: None, dead: Vec::new(), written: 0, pauses: 0 }
+    }
+
+    /// What to do now.
+    pub fn next(&self) -> Next {
+        match self.pending.last() {
+            None => Next::Done,
+            Some(part) if !part.on_trial => Next::Write(part.lines.clone()),
+            Some(part) if part.lines.len() > 1 => Next::Ping,
+            Some(_) => Next::Canary(self.good),
+        }
+    }
+
+    /// The answer to a [`Next::Write`]. `random` is from 0 to 1.
+    pub fn answered(&mut self, answer: Answer, random: f64) -> Then {
+        match answer {
+            Answer::Written => {
+                self.written_part();
+                Then::GoOn
+            }
+            Answer::Refused { status, message } => {
+                self.split_or_bury(Cause::Refused, status, message)
+            }
+            Answer::TooLarge => {
+                self.split_or_bury(Cause::TooLarge, 413, "too large by itself".to_owned())
+            }
+            Answer::RetentionPolicyMissing { status, message } => {
+                self.bury(Cause::RetentionPolicyMissing, status, message)
+            }
+            Answer::Unauthorized => self.wait(None, Class::Unauthorized, random),
+            Answer::DatabaseMissing => match self.wait(None, Class::DatabaseMissing, random) {
+                Then::Wait(pause, _) => Then::CreateDatabase(pause),
+                then => then,
+            },
+            Answer::Busy { retry_after } => self.wait(retry_after, Class::Busy, random),
+            Answer::Unreachable(_) => self.wait(None, Class::Unreachable, random),
+            Answer::Failed { status, message } => {
+                self.failed(status, message, Class::Failed, random)
+            }
+            Answer::Broken(message) => self.failed(0, message, Class::Broken, random),
+        }
+    }
+
+    /// The answer to a [`Next::Ping`] or a [`Next::Canary`].
+    pub fn well(&mut self, well: bool, random: f64) -> Then {
+        let Some(part) = self.pending.last_mut() else { return Then::GoOn };
+        let several = part.lines.len() > 1;
+        if !well {
+            if !several {
+                // The database takes nothing now, so its failures were not about this point.
+                part.failures = 0;
+                part.on_trial = false;
+                part.last_try = false;
+            }
+            return self.wait(None, Class::Failed, random);
+        }
+        if several {
+            return self.split(true);
+        }
+        if !part.last_try {
+            part.last_try = true;
+            part.on_trial = false;
+            return Then::GoOn;
+        }
+        let (status, message) = std::mem::take(&mut part.last);
+        self.bury(Cause::Poison, status, message)
+    }
+
+    /// The points that are given up, in the order of the batch.
+    pub fn dead(&self) -> &[Dead] {
+        &self.dead
+    }
+
+    /// How many points the database took.
+    pub fn written(&self) -> usize {
+        self.written
+    }
+
+    fn written_part(&mut self) {
+        if let Some(part) = self.pending.pop() {
+            self.good = Some(part.lines.start);
+            self.written += part.lines.len();
+            self.pauses = 0;
+        }
+    }
+
+    fn split_or_bury(&mut self, cause: Cause, status: u16, message: String) -> Then {
+        match self.pending.last() {
+            Some(part) if part.lines.len() > 1 => {
+                let suspect = part.suspect;
+                self.split(suspect)
+            }
+            _ => self.bury(cause, status, message),
+        }
+    }
+
+    fn split(&mut self, suspect: bool) -> Then {
+        if let Some(part) = self.pending.pop() {
+            let middle = part.lines.start + part.lines.len() / 2;
+            self.pending.push(Part::new(middle..part.lines.end, suspect));
+            self.pending.push(Part::new(part.lines.start..middle, suspect));
+            self.pauses = 0;
+        }
+        Then::GoOn
+    }
+
+    fn bury(&mut self, cause: Cause, status: u16, message: String) -> Then {
+        if let Some(part) = self.pending.pop() {
+            let attempts = part.failures.max(1);
+            self.dead.push(Dead { lines: part.lines, cause, status, message, attempts });
+            self.pauses = 0;
+        }
+        Then::GoOn
+    }
+
+    fn failed(&mut self, status: u16, message: String, class: Class, random: f64) -> Then {
+        if let Some(part) = self.pending.last_mut() {
+            part.failures += 1;
+            part.last = (status, message);
+            let split_early = part.suspect && part.lines.len() > 1;
+            part.on_trial =
+                split_early || part.last_try || part.failures >= self.config.poison_attempts;
+        }
+        self.wait(None, class, random)
+    }
+
+    /// Full jitter: anything between nothing and the back-off, so that writers spread out.
+    fn wait(&mut self, asked: Option<Duration>, class: Class, random: f64) -> Then {
+        let ceiling = BACKOFF_BASE
+            .saturating_mul(1_u32.checked_shl(self.pauses.min(30)).unwrap_or(u32::MAX))
+            .min(self.config.backoff_max);
+        self.pauses = self.pauses.saturating_add(1);
+        let pause = match asked {
+            Some(asked) => asked.min(RETRY_AFTER_MAX),
+            None => ceiling.mul_f64(random.clamp(0.0, 1.0)),
+        };
+        Then::Wait(pause.max(BACKOFF_MIN), class)
+    }
+}
+
+#[cfg(test)]
+mod tests;

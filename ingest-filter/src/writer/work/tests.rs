@@ -1,0 +1,210 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const CONFIG: RetryConfig =
+    RetryConfig { backoff_max: Duration::from_secs(30), poison_attempts: 3 };
+
+fn refused() -> Answer {
+    Answer::Refused { status: 400, message: "type conflict".to_owned() }
+}
+
+fn failed() -> Answer {
+    Answer::Failed { status: 500, message: "panic".to_owned() }
+}
+
+/// Runs `work` against a database that answers `answer(lines)`; gives the order of writes.
+fn run(work: &mut Work, mut answer: impl FnMut(&Range<usize>) -> Answer) -> Vec<Range<usize>> {
+    let mut writes = Vec::new();
+    for _ in 0..10_000 {
+        match work.next() {
+            Next::Done => return writes,
+            Next::Write(lines) => {
+                writes.push(lines.clone());
+                let answer = answer(&lines);
+                work.answered(answer, 0.5);
+            }
+            Next::Ping | Next::Canary(_) => {
+                work.well(true, 0.5);
+            }
+        }
+    }
+    panic!("the work does not end: {work:?}");
+}
+
+fn buried(work: &Work) -> Vec<(usize, Cause)> {
+    let points = work.dead().iter().flat_map(|dead| dead.lines.clone().map(|l| (l, dead.cause)));
+    points.collect()
+}
+
+proptest! {
+    /// Bad points and poisonous ones are found, all others are written, in order.
+    #[test]
+    fn exactly_the_bad_points_die(
+        lines in 1_usize..200,
+        bad: Vec<proptest::sample::Index>,
+        poison: Option<proptest::sample::Index>,
+    ) {
+        let bad: BTreeSet<usize> = bad.iter().take(20).map(|index| index.index(lines)).collect();
+        let poison = poison.map(|index| index.index(lines)).filter(|line| !bad.contains(line));
+        let mut work = Work::new(CONFIG, lines);
+        let mut stored = Vec::new();
+        run(&mut work, |part| {
+            if poison.is_some_and(|line| part.contains(&line)) {
+                return failed();
+            }
+            // Like InfluxDB 1.x: the good points of a refused part are stored all the same.
+            stored.extend(part.clone().filter(|line| !bad.contains(line)));
+            if bad.range(part.clone()).next().is_some() { refused() } else { Answer::Written }
+        });
+        let mut expected: Vec<_> = bad.iter().map(|line| (*line, Cause::Refused)).collect();
+        expected.extend(poison.map(|line| (line, Cause::Poison)));
+        expected.sort_by_key(|(line, _)| *line);
+        prop_assert_eq!(buried(&work), expected);
+        prop_assert_eq!(work.written() + work.dead().len(), lines);
+        // The last write of each point comes in the order of the batch.
+        let mut last: Vec<usize> = Vec::new();
+        for line in stored.into_iter().rev() {
+            if !last.contains(&line) {
+                last.push(line);
+            }
+        }
+        prop_assert!(last.is_sorted_by(|a, b| a > b));
+    }
+
+    #[test]
+    fn a_pause_keeps_its_bounds(pauses in 0_usize..80, random in -1.0..2.0_f64) {
+        let mut work = Work::new(CONFIG, 1);
+        for _ in 0..pauses {
+            work.answered(Answer::Unreachable(String::new()), 1.0);
+        }
+        let Then::Wait(pause, Class::Unreachable) =
+            work.answered(Answer::Unreachable(String::new()), random)
+        else {
+            panic!("a wait");
+        };
+        prop_assert!(pause >= BACKOFF_MIN && pause <= CONFIG.backoff_max);
+    }
+}
+
+#[test]
+fn one_bad_point_of_5000_costs_few_writes() {
+    let mut work = Work::new(CONFIG, 5000);
+    let writes =
+        run(&mut work, |part| if part.contains(&1234) { refused() } else { Answer::Written });
+    assert_eq!(buried(&work), [(1234, Cause::Refused)]);
+    assert!(writes.len() <= 2 * 13 + 1, "{}", writes.len());
+}
+
+#[test]
+fn what_a_person_must_mend_is_held_for_ever() {
+    for (answer, class) in [
+        (Answer::Unauthorized, Class::Unauthorized),
+        (Answer::Unreachable("refused".to_owned()), Class::Unreachable),
+        (Answer::Busy { retry_after: None }, Class::Busy),
+    ] {
+        let mut work = Work::new(CONFIG, 10);
+        for _ in 0..1000 {
+            let then = work.answered(answer.clone(), 0.5);
+            assert!(matches!(then, Then::Wait(_, found) if found == class), "{then:?}");
+            assert_eq!(work.next(), Next::Write(0..10));
+        }
+    }
+    let mut work = Work::new(CONFIG, 10);
+    assert!(matches!(work.answered(Answer::DatabaseMissing, 0.5), Then::CreateDatabase(_)));
+}
+
+#[test]
+fn retry_after_is_followed_within_reason() {
+    let mut work = Work::new(CONFIG, 1);
+    let mut pause = |seconds| {
+        let retry_after = Some(Duration::from_secs(seconds));
+        work.answered(Answer::Busy { retry_after }, 0.0)
+    };
+    assert_eq!(pause(45), Then::Wait(Duration::from_secs(45), Class::Busy));
+    assert_eq!(pause(0), Then::Wait(BACKOFF_MIN, Class::Busy));
+    assert_eq!(pause(86_400), Then::Wait(RETRY_AFTER_MAX, Class::Busy));
+}
+
+#[test]
+fn too_large_is_halved_down_to_the_point() {
+    let mut work = Work::new(CONFIG, 8);
+    run(&mut work, |part| match part.contains(&5) || part.len() > 2 {
+        true => Answer::TooLarge,
+        false => Answer::Written,
+    });
+    assert_eq!(buried(&work), [(5, Cause::TooLarge)]);
+}
+
+#[test]
+fn a_missing_retention_policy_is_not_tried_for_ever() {
+    let mut work = Work::new(CONFIG, 8);
+    let message = "retention policy not found".to_owned();
+    work.answered(Answer::RetentionPolicyMissing { status: 500, message }, 0.5);
+    assert_eq!(work.next(), Next::Done);
+    assert_eq!(work.dead().len(), 1);
+    assert_eq!(work.dead()[0].lines, 0..8);
+}
+
+#[test]
+fn no_point_dies_while_the_database_fails_on_everything() {
+    let mut work = Work::new(CONFIG, 1);
+    for _ in 0..100 {
+        for _ in 0..CONFIG.poison_attempts {
+            assert_eq!(work.next(), Next::Write(0..1));
+            work.answered(failed(), 0.5);
+        }
+        assert_eq!(work.next(), Next::Canary(None));
+        work.well(false, 0.5);
+    }
+    assert!(work.dead().is_empty());
+    // Until the database takes another point, fails on this one, and takes the other again.
+    for _ in 0..CONFIG.poison_attempts {
+        work.answered(Answer::Broken("reset".to_owned()), 0.5);
+    }
+    work.well(true, 0.5);
+    assert_eq!(work.next(), Next::Write(0..1));
+    work.answered(Answer::Broken("reset".to_owned()), 0.5);
+    assert_eq!(work.next(), Next::Canary(None));
+    work.well(true, 0.5);
+    assert_eq!(buried(&work), [(0, Cause::Poison)]);
+    assert_eq!(work.dead()[0].attempts, CONFIG.poison_attempts + 1);
+}
+
+#[test]
+fn a_database_that_comes_back_acquits_the_point() {
+    let mut work = Work::new(CONFIG, 1);
+    for _ in 0..CONFIG.poison_attempts {
+        work.answered(failed(), 0.5);
+    }
+    work.well(true, 0.5);
+    assert_eq!(work.next(), Next::Write(0..1));
+    work.answered(Answer::Written, 0.5);
+    assert_eq!((work.next(), work.written()), (Next::Done, 1));
+}
+
+#[test]
+fn a_part_on_trial_waits_for_the_database_to_be_well() {
+    let mut work = Work::new(CONFIG, 4);
+    for _ in 0..CONFIG.poison_attempts {
+        work.answered(Answer::Broken("reset".to_owned()), 0.5);
+    }
+    for _ in 0..5 {
+        assert_eq!(work.next(), Next::Ping, "the database is restarting");
+        work.well(false, 0.5);
+    }
+    work.well(true, 0.5);
+    assert_eq!(work.next(), Next::Write(0..2));
+    // A suspect is split at its first failure.
+    work.answered(Answer::Broken("reset".to_owned()), 0.5);
+    assert_eq!(work.next(), Next::Ping);
+    work.well(true, 0.5);
+    assert_eq!(work.next(), Next::Write(0..1));
+}
+
+#[test]
+fn nothing_to_write_is_done() {
+    assert_eq!(Work::new(CONFIG, 0).next(), Next::Done);
+}

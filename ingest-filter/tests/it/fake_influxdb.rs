@@ -1,0 +1,124 @@
+//! An HTTP server that answers writes as it is told: what the real database does not do on
+//! demand.
+
+use std::convert::Infallible;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+/// What to do with a write.
+pub enum Reply {
+    /// Answer with this status, `Retry-After` and body.
+    Status(u16, Option<u32>, &'static str),
+    /// Break the connection, as a process that dies.
+    Crash,
+}
+
+/// A write as it came in.
+#[derive(Clone, Debug)]
+pub struct Write {
+    pub body: String,
+    pub query: String,
+    pub traceparent: Option<String>,
+    pub authorization: Option<String>,
+}
+
+type Decide = dyn FnMut(&Write) -> Reply + Send;
+
+/// The server; it stops when dropped.
+pub struct FakeInfluxdb {
+    pub address: SocketAddr,
+    /// Every write that was answered with 204.
+    pub stored: Arc<Mutex<Vec<Write>>>,
+    task: JoinHandle<()>,
+}
+
+impl FakeInfluxdb {
+    pub async fn start(decide: impl FnMut(&Write) -> Reply + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stored = Arc::new(Mutex::new(Vec::new()));
+        let decide: Arc<Mutex<Box<Decide>>> = Arc::new(Mutex::new(Box::new(decide)));
+        let into = stored.clone();
+        let task = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (decide, into) = (decide.clone(), into.clone());
+                let service =
+                    service_fn(move |request| answer(request, decide.clone(), into.clone()));
+                tokio::spawn(async move {
+                    let io = TokioIo::new(stream);
+                    // A connection that breaks is part of the play.
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(io, service)
+                        .await;
+                });
+            }
+        });
+        Self { address, stored, task }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The distinct lines stored.
+    pub fn lines(&self) -> std::collections::BTreeSet<String> {
+        let stored = self.stored.lock().unwrap();
+        stored.iter().flat_map(|write| write.body.lines().map(str::to_owned)).collect()
+    }
+}
+
+impl Drop for FakeInfluxdb {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    decide: Arc<Mutex<Box<Decide>>>,
+    stored: Arc<Mutex<Vec<Write>>>,
+) -> Result<Response<Full<Bytes>>, std::io::Error> {
+    let empty =
+        |status| Ok(Response::builder().status(status).body(Full::default()).expect("a response"));
+    if request.uri().path() != "/write" {
+        return empty(StatusCode::NO_CONTENT);
+    }
+    let header = |name| {
+        let value = request.headers().get(name)?;
+        Some(value.to_str().ok()?.to_owned())
+    };
+    let (traceparent, authorization) = (header("traceparent"), header("authorization"));
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let compressed = request.into_body().collect().await.map_err(std::io::Error::other)?;
+    let mut body = String::new();
+    flate2::read::MultiGzDecoder::new(&compressed.to_bytes()[..]).read_to_string(&mut body)?;
+    let write = Write { body, query, traceparent, authorization };
+    let reply = (decide.lock().unwrap())(&write);
+    match reply {
+        Reply::Crash => Err(std::io::Error::other("crash")),
+        Reply::Status(204, _, _) => {
+            stored.lock().unwrap().push(write);
+            empty(StatusCode::NO_CONTENT)
+        }
+        Reply::Status(status, retry_after, body) => {
+            let mut response = Response::builder().status(status);
+            if let Some(seconds) = retry_after {
+                response = response.header("retry-after", seconds);
+            }
+            let body = Full::new(Bytes::from_static(body.as_bytes()));
+            Ok::<_, Infallible>(response.body(body).expect("a response"))
+                .map_err(|never| match never {})
+        }
+    }
+}

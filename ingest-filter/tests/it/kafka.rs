@@ -1,0 +1,154 @@
+//! The Kafka journal on a real broker: the contract, a broker that crashes, writers that come
+//! and go.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use chassis::readiness::Readiness;
+use ingest_filter::journal::config::{CreateTopic, JournalConfig, KafkaConfig};
+use ingest_filter::journal::open_appender;
+use ingest_filter::writer::config::Target;
+use prometheus_client::registry::Registry;
+use tokio::task::JoinSet;
+
+use crate::contract;
+use crate::kafka_broker::Broker;
+use crate::support::{append, appender, read_until, reader, record, wait_for};
+use crate::writer_file::{Running, writer_config};
+
+fn topic(broker: &Broker, name: &str) -> KafkaConfig {
+    KafkaConfig {
+        topic: name.to_owned(),
+        group: format!("{name}-writer"),
+        dead_letter_topic: format!("{name}-dead-letter"),
+        create_topic: Some(CreateTopic { partitions: 4, replication_factor: 1 }),
+        delivery_timeout: Duration::from_secs(3),
+        session_timeout: Duration::from_secs(6),
+        ..KafkaConfig::new(broker.address())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keeps_the_contract() {
+    let broker = Broker::start().await;
+    let config = |name| JournalConfig::Kafka(topic(&broker, name));
+    contract::nothing_is_changed(&config("unchanged")).await;
+    contract::order_is_kept(&config("order")).await;
+    contract::confirmed_is_stored(&config("confirmed")).await;
+    contract::reading_resumes(&config("resume")).await;
+    a_missing_topic_is_named(&broker).await;
+}
+
+async fn a_missing_topic_is_named(broker: &Broker) {
+    let config = KafkaConfig { create_topic: None, ..topic(broker, "absent") };
+    let readiness = Readiness::new();
+    let config = JournalConfig::Kafka(config);
+    let journal = open_appender(&config, &readiness, &mut Registry::default()).unwrap();
+    wait_for("the reason", || async {
+        let blockers = readiness.blockers().join(" ");
+        blockers.contains("topic 'absent' does not exist").then_some(())
+    })
+    .await;
+    assert!(journal.append(vec![record("a", 0, 0)]).await.is_err());
+}
+
+/// The promise of the whole edge: what was confirmed is there, whatever the broker does.
+#[tokio::test(flavor = "multi_thread")]
+async fn confirmed_survives_a_broker_that_is_killed() {
+    let mut broker = Broker::start().await;
+    let config = JournalConfig::Kafka(topic(&broker, "killed"));
+    let journal = appender(&config);
+    append(&journal, vec![record("a", 0, 0)]).await;
+    let confirmed = Arc::new(AtomicU64::new(0));
+    let mut tasks = JoinSet::new();
+    for task in 0..8_u64 {
+        let (journal, confirmed) = (journal.clone(), confirmed.clone());
+        tasks.spawn(async move {
+            let mut mine = BTreeSet::new();
+            for number in task * 10_000 + 1.. {
+                let record = record(&format!("t{task}"), (number % 64) as u32, number);
+                match journal.append(vec![record.clone()]).await {
+                    Ok(()) => {
+                        mine.insert(record.body);
+                        if confirmed.fetch_add(1, Ordering::Relaxed) >= 4000 {
+                            break;
+                        }
+                    }
+                    // Not sent again: only what was confirmed is owed.
+                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                }
+            }
+            mine
+        });
+    }
+    for at in [1000, 2500] {
+        let so_far = confirmed.clone();
+        wait_for("appends", || async { (so_far.load(Ordering::Relaxed) >= at).then_some(()) })
+            .await;
+        broker.kill();
+        broker.restart().await;
+    }
+    let owed: BTreeSet<_> = tasks.join_all().await.into_iter().flatten().collect();
+    let mut missing = owed.clone();
+    let mut looked_at = 0;
+    read_until(reader(&config).reader, true, |all| {
+        for (_, delivery) in &all[looked_at..] {
+            missing.remove(&delivery.content.as_ref().expect("a record").body);
+        }
+        looked_at = all.len();
+        missing.is_empty()
+    })
+    .await;
+    assert!(owed.len() >= 4000);
+}
+
+/// Partitions move between writers while points flow; every point arrives.
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_come_and_go() {
+    let broker = Broker::start().await;
+    let config = JournalConfig::Kafka(topic(&broker, "moving"));
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let start = |name: &str| {
+        let config = config.clone();
+        let path = path(name);
+        async move { Running::start(&config, writer_config(Target::File(path))).await }
+    };
+    let read = |name: &str| -> Vec<String> {
+        let text = std::fs::read_to_string(path(name)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    };
+    let journal = appender(&config);
+    let first = start("first").await;
+    let mut owed = BTreeSet::new();
+    let send = async |range: std::ops::Range<u64>, owed: &mut BTreeSet<String>| {
+        for number in range {
+            let record = record(&format!("t{}", number % 20), (number % 64) as u32, number);
+            owed.insert(String::from_utf8(record.body.to_vec()).unwrap().trim_end().to_owned());
+            append(&journal, vec![record]).await;
+        }
+    };
+    send(0..200, &mut owed).await;
+    wait_for("the first writer", || async { (read("first").len() >= 50).then_some(()) }).await;
+    let second = start("second").await;
+    // With points going on, the second writer gets its share.
+    let mut number = 200;
+    while read("second").is_empty() {
+        send(number..number + 20, &mut owed).await;
+        number += 20;
+        assert!(number < 40_000, "the second writer gets no partition");
+    }
+    first.stop().await;
+    send(number..number + 200, &mut owed).await;
+    wait_for("all points", || async {
+        let got: BTreeSet<_> = read("first").into_iter().chain(read("second")).collect();
+        owed.is_subset(&got).then_some(())
+    })
+    .await;
+    second.stop().await;
+    let written = read("first").len() + read("second").len();
+    // Orderly hand-overs repeat at most what was in flight.
+    assert!(written < owed.len() * 2, "{written} lines for {} points", owed.len());
+}

@@ -1,0 +1,183 @@
+//! The Kafka journal against the client library's own mock cluster: the errors that a real
+//! broker does not make on demand.
+
+use std::time::Duration;
+
+use chassis::readiness::Readiness;
+use ingest_filter::journal::config::{JournalConfig, KafkaConfig};
+use ingest_filter::journal::{AppendError, Journal, open_appender};
+use ingest_filter::writer::config::Target;
+use prometheus_client::registry::Registry;
+use rdkafka::ClientConfig;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+use crate::support::{append, appender, read_until, reader, record, records, wait_for};
+use crate::writer_file::{Running, writer_config};
+
+type Mock = MockCluster<'static, DefaultProducerContext>;
+
+fn cluster() -> (Mock, KafkaConfig) {
+    let mock = MockCluster::new(1).unwrap();
+    mock.create_topic("points", 3, 1).unwrap();
+    mock.create_topic("points-dead-letter", 1, 1).unwrap();
+    let config = KafkaConfig {
+        topic: "points".to_owned(),
+        dead_letter_topic: "points-dead-letter".to_owned(),
+        delivery_timeout: Duration::from_secs(1),
+        session_timeout: Duration::from_secs(6),
+        ..KafkaConfig::new(mock.bootstrap_servers())
+    };
+    (mock, config)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn passing_errors_are_retried_inside() {
+    let (mock, config) = cluster();
+    let config =
+        JournalConfig::Kafka(KafkaConfig { delivery_timeout: Duration::from_secs(8), ..config });
+    let journal = appender(&config);
+    append(&journal, vec![record("a", 0, 0)]).await;
+    mock.request_errors(
+        RDKafkaApiKey::Produce,
+        &[
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__TRANSPORT,
+        ],
+    );
+    journal.append(vec![record("a", 0, 1)]).await.expect("delivered in the end");
+    let read = read_until(reader(&config).reader, true, |all| all.len() >= 2).await;
+    assert_eq!(records(&read).len(), 2, "an idempotent producer repeats nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fatal_error_replaces_the_producer() {
+    let (mock, config) = cluster();
+    let (readiness, mut registry) = (Readiness::new(), Registry::default());
+    let journal = open_appender(&JournalConfig::Kafka(config), &readiness, &mut registry).unwrap();
+    append(&journal, vec![record("a", 0, 0)]).await;
+    assert!(readiness.is_ready(), "{:?}", readiness.blockers());
+    let mut ready = readiness.subscribe();
+    ready.mark_unchanged();
+    mock.request_errors(
+        RDKafkaApiKey::Produce,
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER],
+    );
+    assert!(journal.append(vec![record("a", 0, 1)]).await.is_err());
+    tokio::time::timeout(Duration::from_secs(30), ready.wait_for(|ready| !ready))
+        .await
+        .expect("readiness is lost")
+        .unwrap();
+    append(&journal, vec![record("a", 0, 1)]).await;
+    wait_for("readiness", || async { readiness.is_ready().then_some(()) }).await;
+    let mut metrics = String::new();
+    prometheus_client::encoding::text::encode(&mut metrics, &registry).unwrap();
+    assert!(metrics.contains("ingest_journal_producer_rebuilds_total 1"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lasting_refusal_takes_readiness() {
+    let (mock, config) = cluster();
+    let readiness = Readiness::new();
+    let config = JournalConfig::Kafka(config);
+    let journal = open_appender(&config, &readiness, &mut Registry::default()).unwrap();
+    append(&journal, vec![record("a", 0, 0)]).await;
+    let mut ready = readiness.subscribe();
+    ready.mark_unchanged();
+    mock.request_errors(
+        RDKafkaApiKey::Produce,
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED],
+    );
+    assert!(journal.append(vec![record("a", 0, 1)]).await.is_err());
+    tokio::time::timeout(Duration::from_secs(30), ready.wait_for(|ready| !ready))
+        .await
+        .expect("readiness is lost")
+        .unwrap();
+    wait_for("readiness", || async { readiness.is_ready().then_some(()) }).await;
+    append(&journal, vec![record("a", 0, 1)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn brokers_that_are_down_are_an_answer_and_not_a_hang() {
+    let (mock, config) = cluster();
+    let journal = appender(&JournalConfig::Kafka(config));
+    append(&journal, vec![record("a", 0, 0)]).await;
+    mock.broker_down(1).unwrap();
+    let AppendError::Unavailable { retry_after, .. } =
+        journal.append(vec![record("a", 0, 1)]).await.expect_err("no broker");
+    assert!(retry_after >= Duration::from_secs(1));
+    mock.broker_up(1).unwrap();
+    append(&journal, vec![record("a", 0, 1)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_refuses_at_once() {
+    let (mock, config) = cluster();
+    let config = KafkaConfig {
+        queue_bytes_max: 1 << 20,
+        delivery_timeout: Duration::from_secs(20),
+        ..config
+    };
+    let journal = appender(&JournalConfig::Kafka(config));
+    append(&journal, vec![record("a", 0, 0)]).await;
+    mock.broker_round_trip_time(1, Duration::from_secs(3)).unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..40 {
+        let journal: std::sync::Arc<dyn Journal> = journal.clone();
+        tasks.spawn(async move {
+            let mut record = record("a", 0, number);
+            record.body = vec![b'x'; 100 << 10].into();
+            journal.append(vec![record]).await.map_err(|error| error.to_string())
+        });
+    }
+    let answers = tasks.join_all().await;
+    let refused = answers.iter().filter_map(|answer| answer.as_ref().err());
+    assert!(refused.clone().any(|reason| reason.contains("Queue full")), "{answers:?}");
+    assert!(refused.count() < 40, "some had room");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_beyond_the_topics_bound_is_refused() {
+    let (_mock, config) = cluster();
+    let config = KafkaConfig { message_bytes_max: 64 << 10, ..config };
+    let journal = appender(&JournalConfig::Kafka(config));
+    append(&journal, vec![record("a", 0, 0)]).await;
+    let mut large = record("a", 0, 1);
+    large.body = vec![b'x'; 64 << 10].into();
+    let error = journal.append(vec![large]).await.expect_err("too large").to_string();
+    assert!(error.contains("larger than a message may be"), "{error}");
+}
+
+/// Foreign messages in the topic are dead letters; the records around them are written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_message_becomes_a_dead_letter() {
+    let (_mock, config) = cluster();
+    let producer: BaseProducer =
+        ClientConfig::new().set("bootstrap.servers", &config.brokers).create().unwrap();
+    for partition in 0..3 {
+        let foreign = BaseRecord::<str, str>::to("points").partition(partition).payload("hello");
+        producer.send(foreign).map_err(|(error, _)| error).unwrap();
+    }
+    producer.flush(Duration::from_secs(10)).unwrap();
+    let journal = JournalConfig::Kafka(config.clone());
+    append(&appender(&journal), vec![record("a", 0, 1)]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("points.lp");
+    let running = Running::start(&journal, writer_config(Target::File(path.clone()))).await;
+    wait_for("the point", || async {
+        std::fs::read_to_string(&path).is_ok_and(|text| !text.is_empty()).then_some(())
+    })
+    .await;
+    // Dead letters are records again, of their own topic.
+    let letters = JournalConfig::Kafka(KafkaConfig {
+        topic: "points-dead-letter".to_owned(),
+        dead_letter_topic: "nowhere".to_owned(),
+        group: "letters".to_owned(),
+        ..config
+    });
+    let read = read_until(reader(&letters).reader, true, |all| all.len() >= 3).await;
+    assert!(records(&read).iter().all(|record| &record.body[..] == b"hello"));
+    running.stop().await;
+}

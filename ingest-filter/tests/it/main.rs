@@ -1,0 +1,17 @@
+//! The ingest path on its real parts: both journals under one contract, and the writer on files,
+//! on InfluxDB and on a fake that fails on demand.
+
+#![allow(clippy::unwrap_used)]
+
+mod contract;
+mod disk;
+mod fake_influxdb;
+mod influxd;
+mod kafka;
+mod kafka_broker;
+mod kafka_mock;
+mod process;
+mod support;
+mod writer_faults;
+mod writer_file;
+mod writer_influxdb;

@@ -1,0 +1,103 @@
+//! The process itself: its exit codes, and a gateway that is told to end.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_ingest-filter");
+
+fn config(directory: &Path, text: &str) -> std::path::PathBuf {
+    let path = directory.join("config.yaml");
+    std::fs::write(&path, text).expect("written");
+    path
+}
+
+fn output(arguments: &[&str]) -> (Option<i32>, String) {
+    let Output { status, stderr, .. } =
+        Command::new(PROGRAM).args(arguments).output().expect("started");
+    (status.code(), String::from_utf8(stderr).expect("UTF-8"))
+}
+
+#[test]
+fn settings_that_cannot_work_exit_64_and_are_named() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let journal = format!("journal: {{disk: {{directory: '{}/j'}}}}\n", directory.path().display());
+    for (text, expected) in [
+        ("gateway: {ratio_max: 1}\n", ":2:22: gateway.ratio_max is 1"),
+        ("gateway: {listen: here}\n", ":2:19: gateway.listen is not an address"),
+        ("gateway: {listen: 1}\n", "listen"),
+        ("log_level: loud=very\ngateway: {}\n", "log level 'loud=very'"),
+        ("writer: {file: {path: x}}\n", "has no section 'gateway'"),
+    ] {
+        let path = config(directory.path(), &format!("{journal}{text}"));
+        let (code, error) = output(&["gateway", "--config", path.to_str().expect("UTF-8")]);
+        assert_eq!(code, Some(64), "{error}");
+        assert!(error.contains(expected), "{error}");
+    }
+    for arguments in [&["gateway"][..], &[], &["gateway", "--config", "/nowhere.yaml"]] {
+        assert_eq!(output(arguments).0, Some(64), "{arguments:?}");
+    }
+    assert_eq!(output(&["--help"]).0, Some(0));
+}
+
+/// A process that is killed with the test, whatever happens.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn post(address: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("listening");
+    let request = format!(
+        "POST /write HTTP/1.1\r\nhost: a\r\nx-tidegate-tenant: acme\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answered");
+    answer
+}
+
+#[test]
+fn a_gateway_journals_and_ends_in_order() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let path = config(
+        directory.path(),
+        &format!(
+            "journal: {{disk: {{directory: '{}/j'}}}}\ndrain_delay: 10ms\n\
+             gateway: {{listen: '127.0.0.1:0', admin_listen: '127.0.0.1:0'}}\n",
+            directory.path().display()
+        ),
+    );
+    let child = Command::new(PROGRAM)
+        .args(["gateway", "--config", path.to_str().expect("UTF-8")])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let mut running = Running(child);
+    let log = BufReader::new(running.0.stdout.take().expect("piped"));
+    let mut log = log.lines().map(|line| line.expect("UTF-8"));
+    let serving = log.find(|line| line.contains("gateway is serving")).expect("serves");
+    let serving: serde_json::Value = serde_json::from_str(&serving).expect("JSON");
+    let address = serving["address"].as_str().expect("an address");
+
+    let answer = post(address, "m f=1i 1\nbad\n");
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    let answer = post(address, "m f=1i 1\n");
+    assert!(
+        answer.starts_with("HTTP/1.1 204 ") && answer.contains("x-tidegate-points: 1"),
+        "{answer}"
+    );
+
+    let pid = running.0.id().to_string();
+    let killed = Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
+    assert!(killed.success());
+    assert!(log.any(|line| line.contains("drained")), "the log says that it drained");
+    assert_eq!(running.0.wait().expect("ends").code(), Some(0));
+}

@@ -1,0 +1,239 @@
+//! The writer against a target that fails on demand.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use ingest_filter::writer::config::Target;
+
+use crate::fake_influxdb::{FakeInfluxdb, Reply, Write};
+use crate::support::{append, appender, record, wait_for};
+use crate::writer_file::{Running, get};
+use crate::writer_influxdb::{influxdb, journal_in, letters, with_body};
+
+const OK: Reply = Reply::Status(204, None, "");
+
+fn body(marked: &[u64]) -> String {
+    (0..100)
+        .map(|number| {
+            let mark = if marked.contains(&number) { ",mark=poison" } else { "" };
+            format!("m{mark} v={number}i {number}\n")
+        })
+        .collect()
+}
+
+async fn all_stored(fake: &FakeInfluxdb, lines: usize) {
+    wait_for("the points", || async { (fake.lines().len() == lines).then_some(()) }).await;
+}
+
+/// A database that dies on a marked point: the marked points, and only they, are dead letters.
+#[tokio::test(flavor = "multi_thread")]
+async fn points_that_kill_the_database_are_found() {
+    let decide = |write: &Write| if write.body.contains("poison") { Reply::Crash } else { OK };
+    let fake = FakeInfluxdb::start(decide).await;
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, dead) = journal_in(directory.path());
+    let running = Running::start(&journal, influxdb(fake.url())).await;
+    append(&appender(&journal), vec![with_body(0, body(&[13, 77]))]).await;
+    all_stored(&fake, 98).await;
+    let found = wait_for("the dead letters", || async {
+        let letters = letters(&dead);
+        let points: u64 = letters.iter().map(|letter| letter["points"].as_u64().unwrap()).sum();
+        (points == 2).then_some(letters)
+    })
+    .await;
+    for letter in &found {
+        assert_eq!((&letter["cause"], &letter["status"]), (&"poison".into(), &0.into()));
+        assert!(letter["body"].as_str().unwrap().contains("poison"));
+    }
+    wait_for("the position", || async {
+        get(running.admin, "/metrics").await.contains("ingest_journal_lag_bytes 0").then_some(())
+    })
+    .await;
+    running.stop().await;
+}
+
+/// A database that fails on everything gets no points declared dead, however long it fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_fails_on_everything_loses_no_point() {
+    let writes = Arc::new(AtomicU32::new(0));
+    let seen = writes.clone();
+    let fake = FakeInfluxdb::start(move |_| match seen.fetch_add(1, Ordering::Relaxed) {
+        0..30 => Reply::Status(500, None, "{\"error\":\"no space left on device\"}"),
+        _ => OK,
+    })
+    .await;
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, dead) = journal_in(directory.path());
+    let mut config = influxdb(fake.url());
+    config.retry.backoff_max = std::time::Duration::from_millis(20);
+    let running = Running::start(&journal, config).await;
+    append(&appender(&journal), vec![with_body(0, "m v=1i 1\n")]).await;
+    append(&appender(&journal), vec![with_body(1, "m v=2i 2\n")]).await;
+    wait_for("the points", || async {
+        let lines = fake.lines();
+        (lines.contains("m v=1i 1") && lines.contains("m v=2i 2")).then_some(())
+    })
+    .await;
+    running.stop().await;
+    assert!(letters(&dead).is_empty());
+    assert!(writes.load(Ordering::Relaxed) > 30);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_database_is_waited_for() {
+    let writes = Arc::new(AtomicU32::new(0));
+    let seen = writes.clone();
+    let fake = FakeInfluxdb::start(move |_| match seen.fetch_add(1, Ordering::Relaxed) {
+        0 => Reply::Status(429, Some(1), ""),
+        1 => Reply::Status(503, None, ""),
+        _ => OK,
+    })
+    .await;
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, dead) = journal_in(directory.path());
+    let running = Running::start(&journal, influxdb(fake.url())).await;
+    append(&appender(&journal), vec![with_body(0, body(&[]))]).await;
+    all_stored(&fake, 100).await;
+    let metrics = get(running.admin, "/metrics").await;
+    assert!(metrics.contains("ingest_writer_retries_total{class=\"busy\"} 2"), "{metrics}");
+    assert_eq!(writes.load(Ordering::Relaxed), 3, "no write in between");
+    running.stop().await;
+    assert!(letters(&dead).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_is_too_large_is_halved() {
+    let fake = FakeInfluxdb::start(|write| match write.body.len() > 300 {
+        true => Reply::Status(413, None, "{\"error\":\"Request Entity Too Large\"}"),
+        false => OK,
+    })
+    .await;
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, dead) = journal_in(directory.path());
+    let running = Running::start(&journal, influxdb(fake.url())).await;
+    let large = format!("m v=\"{}\" 7\n", "x".repeat(500));
+    append(&appender(&journal), vec![with_body(0, body(&[]) + &large)]).await;
+    all_stored(&fake, 100).await;
+    wait_for("the dead letter", || async { (letters(&dead).len() == 1).then_some(()) }).await;
+    running.stop().await;
+    assert_eq!(
+        (&letters(&dead)[0]["cause"], &letters(&dead)[0]["body"]),
+        (&"too_large".into(), &large.into(),)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retention_policy_that_is_missing_is_not_tried_for_ever() {
+    let fake = FakeInfluxdb::start(|write| match write.body.contains("poison") {
+        true => Reply::Status(500, None, "{\"error\":\"retention policy not found: x\"}"),
+        false => OK,
+    })
+    .await;
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, dead) = journal_in(directory.path());
+    let running = Running::start(&journal, influxdb(fake.url())).await;
+    append(&appender(&journal), vec![with_body(0, body(&[3]))]).await;
+    wait_for("the dead letter", || async { (letters(&dead).len() == 1).then_some(()) }).await;
+    let letter = &letters(&dead)[0];
+    assert_eq!(
+        (&letter["cause"], &letter["points"]),
+        (&"retention_policy_missing".into(), &100.into(),)
+    );
+    running.stop().await;
+}
+
+/// A login that is refused holds everything back until the password file is right again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_login_is_held_until_the_password_is_right() {
+    let fake = FakeInfluxdb::start(|write| match write.authorization.as_deref() {
+        // writer:right
+        Some("Basic d3JpdGVyOnJpZ2h0") => OK,
+        _ => Reply::Status(401, None, "{\"error\":\"authorization failed\"}"),
+    })
+    .await;
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, dead) = journal_in(directory.path());
+    let password = directory.path().join("password");
+    std::fs::write(&password, "wrong\n").unwrap();
+    let mut config = influxdb(fake.url());
+    if let Target::InfluxdbV1(target) = &mut config.target {
+        target.login = Some(("writer".to_owned(), password.clone()));
+    }
+    let running = Running::start(&journal, config).await;
+    append(&appender(&journal), vec![with_body(0, body(&[]))]).await;
+    wait_for("the alarm", || async {
+        running.readiness.blockers().join("").contains("refuses our login").then_some(())
+    })
+    .await;
+    std::fs::write(&password, "right\n").unwrap();
+    all_stored(&fake, 100).await;
+    running.stop().await;
+    assert!(letters(&dead).is_empty());
+}
+
+/// A batch of one trace hands the trace on.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_trace_reaches_the_database() {
+    let fake = FakeInfluxdb::start(|_| OK).await;
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, _) = journal_in(directory.path());
+    let running = Running::start(&journal, influxdb(fake.url())).await;
+    let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let mut traced = record("acme", 0, 1);
+    traced.traceparent = Some(traceparent.to_owned());
+    append(&appender(&journal), vec![traced]).await;
+    all_stored(&fake, 1).await;
+    let stored = fake.stored.lock().unwrap().clone();
+    assert_eq!(stored[0].traceparent.as_deref(), Some(traceparent));
+    assert_eq!(stored[0].query, "db=telemetry&precision=n");
+    running.stop().await;
+}
+
+/// Dead letters that cannot be stored stop the lane; nothing is skipped, and it goes on after.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_that_cannot_be_stored_blocks() {
+    let fake = FakeInfluxdb::start(|write| match write.body.contains("poison") {
+        true => Reply::Status(400, None, "{\"error\":\"bad\"}"),
+        false => OK,
+    })
+    .await;
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, dead) = journal_in(directory.path());
+    let running = Running::start(&journal, influxdb(fake.url())).await;
+    // A directory in the place of the file.
+    std::fs::remove_file(&dead).unwrap();
+    std::fs::create_dir(&dead).unwrap();
+    let appender = appender(&journal);
+    append(&appender, vec![with_body(0, body(&[5]))]).await;
+    wait_for("the failure", || async {
+        let metrics = get(running.admin, "/metrics").await;
+        metrics.contains("ingest_writer_dead_letter_failures_total 1").then_some(())
+    })
+    .await;
+    append(&appender, vec![with_body(1, "later v=1i 1\n")]).await;
+    assert!(!fake.lines().contains("later v=1i 1"), "nothing passes a letter that is not stored");
+    std::fs::remove_dir(&dead).unwrap();
+    wait_for("what follows", || async { fake.lines().contains("later v=1i 1").then_some(()) })
+        .await;
+    running.stop().await;
+    assert_eq!(letters(&dead).len(), 1);
+}
+
+/// A process that ends while the database is away loses nothing: the next one writes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_while_the_database_is_away_keeps_the_points() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, _) = journal_in(directory.path());
+    append(&appender(&journal), vec![with_body(0, body(&[]))]).await;
+    let away = format!("http://127.0.0.1:{}", crate::kafka_broker::free_port());
+    let running = Running::start(&journal, influxdb(away)).await;
+    wait_for("a retry", || async {
+        get(running.admin, "/metrics").await.contains("class=\"unreachable\"").then_some(())
+    })
+    .await;
+    running.stop().await;
+    let fake = FakeInfluxdb::start(|_| OK).await;
+    let running = Running::start(&journal, influxdb(fake.url())).await;
+    all_stored(&fake, 100).await;
+    running.stop().await;
+}

@@ -1,0 +1,147 @@
+//! The writer from a disk journal into a file, in process.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chassis::drain::Shutdown;
+use chassis::readiness::Readiness;
+use ingest_filter::journal::config::{DiskConfig, JournalConfig};
+use ingest_filter::record::Record;
+use ingest_filter::writer::Writer;
+use ingest_filter::writer::config::{Target, WriterConfig};
+
+use crate::support::{append, appender, record, wait_for};
+
+pub fn writer_config(target: Target) -> WriterConfig {
+    let mut config = WriterConfig::new(target);
+    config.admin_listen = "127.0.0.1:0".parse().unwrap();
+    config.batch.linger = Duration::from_millis(20);
+    config.retry.backoff_max = Duration::from_secs(1);
+    config
+}
+
+/// A writer that runs in this process until it is stopped.
+pub struct Running {
+    shutdown: Shutdown,
+    task: tokio::task::JoinHandle<anyhow::Result<()>>,
+    pub admin: std::net::SocketAddr,
+    pub readiness: Readiness,
+}
+
+impl Running {
+    pub async fn start(journal: &JournalConfig, config: WriterConfig) -> Self {
+        let readiness = Readiness::new();
+        let writer = Writer::bind(journal, config, readiness.clone()).await.expect("bound");
+        let admin = writer.admin_addr().unwrap();
+        let shutdown = Shutdown::new();
+        let task = tokio::spawn(writer.run(shutdown.clone()));
+        Self { shutdown, task, admin, readiness }
+    }
+
+    pub async fn stop(self) {
+        self.shutdown.begin();
+        self.task.await.expect("no panic").expect("an orderly end");
+    }
+}
+
+fn lines(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn points_arrive_and_a_restart_neither_loses_nor_repeats_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = JournalConfig::Disk(DiskConfig::new(directory.path().join("journal")));
+    let path = directory.path().join("points.lp");
+    let target = || Target::File(path.clone());
+    let appender = appender(&journal);
+    let mut expected = Vec::new();
+    for round in 0..3_u64 {
+        let running = Running::start(&journal, writer_config(target())).await;
+        for number in round * 100..round * 100 + 100 {
+            let record = record("acme", 0, number);
+            expected.push(String::from_utf8(record.body.to_vec()).unwrap().trim_end().to_owned());
+            append(&appender, vec![record]).await;
+        }
+        wait_for("all points", || async { (lines(&path).len() >= expected.len()).then_some(()) })
+            .await;
+        assert!(running.readiness.is_ready(), "{:?}", running.readiness.blockers());
+        running.stop().await;
+    }
+    assert_eq!(lines(&path), expected);
+}
+
+#[tokio::test]
+async fn the_admin_pages_are_served() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = JournalConfig::Disk(DiskConfig::new(directory.path().join("journal")));
+    let target = Target::File(directory.path().join("points.lp"));
+    let running = Running::start(&journal, writer_config(target)).await;
+    let appender = appender(&journal);
+    append(&appender, vec![record("acme", 0, 1)]).await;
+    let metrics = wait_for("a written point", || async {
+        let text = get(running.admin, "/metrics").await;
+        text.contains("ingest_writer_points_written_total 1").then_some(text)
+    })
+    .await;
+    assert!(metrics.contains("ingest_journal_lag_bytes"), "{metrics}");
+    assert!(metrics.contains("ingest_writer_dead_lettered_points_total{cause=\"poison\"} 0"));
+    assert!(get(running.admin, "/readyz").await.contains("200 OK"));
+    assert!(get(running.admin, "/config").await.contains("points.lp"));
+    running.stop().await;
+}
+
+/// A frame that is intact and no record becomes a dead letter, and the lane goes on.
+#[tokio::test]
+async fn what_is_no_record_becomes_a_dead_letter() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("journal");
+    fs::create_dir(&place).unwrap();
+    let payload = [9_u8, 1, 2, 3];
+    let mut frame = ingest_filter::journal::disk::frame::MAGIC.to_vec();
+    frame.extend_from_slice(&4_u32.to_le_bytes());
+    let crc = ingest_filter::journal::disk::frame::crc(4, &payload);
+    frame.extend_from_slice(&crc.to_le_bytes());
+    frame.extend_from_slice(&payload);
+    fs::write(place.join(format!("{:020}.seg", 0)), frame).unwrap();
+
+    let journal = JournalConfig::Disk(DiskConfig::new(&place));
+    let path = directory.path().join("points.lp");
+    let running = Running::start(&journal, writer_config(Target::File(path.clone()))).await;
+    append(&appender(&journal), vec![record("acme", 0, 1)]).await;
+    wait_for("the point", || async { (lines(&path).len() == 1).then_some(()) }).await;
+    running.stop().await;
+    let letters = lines(&place.join("dead-letter.ndjson"));
+    assert_eq!(letters.len(), 1);
+    assert!(letters[0].contains("\"cause\":\"malformed\""), "{}", letters[0]);
+    assert!(letters[0].contains("version is unknown"), "{}", letters[0]);
+}
+
+#[tokio::test]
+async fn a_string_with_a_line_break_stays_one_point() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = JournalConfig::Disk(DiskConfig::new(directory.path().join("journal")));
+    let path = directory.path().join("points.lp");
+    let running = Running::start(&journal, writer_config(Target::File(path.clone()))).await;
+    let body = "m v=\"a\nb\" 1\nm v=\"c\" 2\n";
+    let two = Record { points: 2, body: Bytes::from(body), ..record("acme", 0, 1) };
+    append(&appender(&journal), vec![two]).await;
+    wait_for("two points", || async { (lines(&path).len() == 3).then_some(()) }).await;
+    let metrics = get(running.admin, "/metrics").await;
+    assert!(metrics.contains("ingest_writer_points_written_total 2"), "{metrics}");
+    running.stop().await;
+}
+
+/// A plain GET, headers and all.
+pub async fn get(address: std::net::SocketAddr, path: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}

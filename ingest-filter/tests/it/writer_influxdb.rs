@@ -1,0 +1,194 @@
+//! The writer into a real InfluxDB 1.6.7.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ingest_filter::journal::config::{DiskConfig, JournalConfig};
+use ingest_filter::record::Record;
+use ingest_filter::writer::config::{InfluxdbV1Config, Target, WriterConfig};
+
+use crate::influxd::Influxd;
+use crate::support::{append, appender, record, wait_for};
+use crate::writer_file::{Running, get, writer_config};
+
+pub fn influxdb(url: String) -> WriterConfig {
+    writer_config(Target::InfluxdbV1(InfluxdbV1Config {
+        url,
+        database: "telemetry".to_owned(),
+        retention_policy: None,
+        login: None,
+        create_database: true,
+        request_timeout: Duration::from_secs(10),
+    }))
+}
+
+pub fn journal_in(directory: &Path) -> (JournalConfig, PathBuf) {
+    let place = directory.join("journal");
+    (JournalConfig::Disk(DiskConfig::new(&place)), place.join("dead-letter.ndjson"))
+}
+
+pub fn letters(path: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+pub fn with_body(number: u64, body: impl Into<Bytes>) -> Record {
+    let body = body.into();
+    let points = body.iter().filter(|byte| **byte == b'\n').count() as u32;
+    Record { points, body, ..record("acme", 0, number) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn points_arrive_in_a_database_that_is_made_for_them() {
+    let server = Influxd::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, _) = journal_in(directory.path());
+    let running = Running::start(&journal, influxdb(server.url())).await;
+    let appender = appender(&journal);
+    for number in 0..1000 {
+        append(&appender, vec![record("acme", 0, number)]).await;
+    }
+    let rows = wait_for("all points", || async {
+        let rows = server.rows("select v from m").await;
+        (rows.len() >= 1000).then_some(rows)
+    })
+    .await;
+    for (number, row) in rows.iter().enumerate() {
+        assert_eq!(row[0], 1_700_000_000_000_000_000_u64 + number as u64, "in nanoseconds");
+        assert_eq!(row[1], number as u64);
+    }
+    running.stop().await;
+}
+
+/// One point whose type conflicts costs itself and no neighbour.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_type_conflict_is_a_dead_letter() {
+    let server = Influxd::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, dead) = journal_in(directory.path());
+    let running = Running::start(&journal, influxdb(server.url())).await;
+    let appender = appender(&journal);
+    append(&appender, vec![record("acme", 0, 0)]).await;
+    wait_for("the first point", || async {
+        (server.rows("select v from m").await.len() == 1).then_some(())
+    })
+    .await;
+    let at = |n: u64| 1_700_000_000_000_000_000 + n;
+    let bad = format!("m,tenant=acme v=\"text\" {}\n", at(50));
+    let mut body = String::new();
+    for number in 1..100 {
+        match number {
+            50 => body.push_str(&bad),
+            _ => body.push_str(&format!("m,tenant=acme v={number}i {}\n", at(number))),
+        }
+    }
+    let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let mixed = Record { traceparent: Some(traceparent.to_owned()), ..with_body(1, body) };
+    append(&appender, vec![mixed]).await;
+    wait_for("the neighbours", || async {
+        (server.rows("select v from m").await.len() == 99).then_some(())
+    })
+    .await;
+    let found = wait_for("the dead letter", || async {
+        let letters = letters(&dead);
+        (!letters.is_empty()).then_some(letters)
+    })
+    .await;
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0]["body"], bad);
+    assert_eq!(found[0]["cause"], "refused");
+    assert_eq!(found[0]["status"], 400);
+    assert_eq!(found[0]["tenant"], "acme");
+    assert_eq!(found[0]["traceparent"], traceparent);
+    assert!(found[0]["message"].as_str().unwrap().contains("field type conflict"), "{}", found[0]);
+    let metrics = get(running.admin, "/metrics").await;
+    assert!(
+        metrics.contains("ingest_writer_dead_lettered_points_total{cause=\"refused\"} 1"),
+        "{metrics}"
+    );
+    running.stop().await;
+}
+
+/// The database is away at start, dies with points under way, comes back: everything arrives.
+#[tokio::test(flavor = "multi_thread")]
+async fn points_wait_for_a_database_that_is_away() {
+    let mut server = Influxd::stopped();
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, dead) = journal_in(directory.path());
+    let appender = appender(&journal);
+    let running = Running::start(&journal, influxdb(server.url())).await;
+    append(&appender, vec![record("acme", 0, 0)]).await;
+    wait_for("a retry", || async {
+        get(running.admin, "/metrics").await.contains("class=\"unreachable\"").then_some(())
+    })
+    .await;
+    assert!(!running.readiness.is_ready());
+    server.restart().await;
+    wait_for("the first point", || async {
+        (server.rows("select v from m").await.len() == 1).then_some(())
+    })
+    .await;
+    for round in 0..3_u64 {
+        let writing = async {
+            for number in round * 300 + 1..=round * 300 + 300 {
+                append(&appender, vec![record("acme", 0, number)]).await;
+            }
+        };
+        let crashing = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            server.kill();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            server.restart().await;
+        };
+        tokio::join!(writing, crashing);
+    }
+    wait_for("all points", || async {
+        (server.rows("select v from m").await.len() == 901).then_some(())
+    })
+    .await;
+    wait_for("readiness", || async { running.readiness.is_ready().then_some(()) }).await;
+    running.stop().await;
+    assert_eq!(letters(&dead), [] as [serde_json::Value; 0]);
+}
+
+/// A valid point with exactly 100 tags makes this version answer 500: found, buried, passed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_point_the_database_fails_on_is_found() {
+    let mut server = Influxd::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, dead) = journal_in(directory.path());
+    let running = Running::start(&journal, influxdb(server.url())).await;
+    let at = 1_700_000_000_000_000_000_u64;
+    let tags: String = (0..100).map(|tag| format!(",t{tag:03}=x")).collect();
+    let poison = format!("m{tags} v=1i {at}\n");
+    let mut body = String::new();
+    for number in 0..20_u64 {
+        match number {
+            7 => body.push_str(&poison),
+            _ => body.push_str(&format!("m,tenant=acme v={number}i {}\n", at + number)),
+        }
+    }
+    let appender = appender(&journal);
+    append(&appender, vec![with_body(0, body)]).await;
+    wait_for("the neighbours", || async {
+        (server.rows("select v from m where tenant='acme'").await.len() == 19).then_some(())
+    })
+    .await;
+    let found = wait_for("the dead letter", || async {
+        let letters = letters(&dead);
+        (!letters.is_empty()).then_some(letters)
+    })
+    .await;
+    assert_eq!((found.len(), &found[0]["cause"]), (1, &serde_json::json!("poison")));
+    assert_eq!(found[0]["body"], poison);
+    assert!(server.is_alive());
+    // And alone, as the first thing in its batch, it does not stop what follows either.
+    append(&appender, vec![with_body(1, poison)]).await;
+    append(&appender, vec![with_body(2, format!("m,tenant=acme v=99i {}\n", at + 99))]).await;
+    wait_for("what follows", || async {
+        (server.rows("select v from m where tenant='acme'").await.len() == 20).then_some(())
+    })
+    .await;
+    running.stop().await;
+}
