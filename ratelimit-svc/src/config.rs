@@ -175,12 +175,21 @@ impl Vars<'_> {
     }
 
     fn telemetry(&self) -> Result<TelemetryConfig, UsageError> {
-        // The names of the reference that are not ours.
-        let log_level = match self.text("LOG_LEVEL").to_lowercase().as_str() {
-            "warning" => "warn".to_owned(),
-            "fatal" | "panic" => "error".to_owned(),
-            other => other.to_owned(),
-        };
+        let text = self.text("LOG_LEVEL").to_lowercase();
+        let mut parts = Vec::new();
+        for part in text.split(',') {
+            let (target, level) = part.rsplit_once('=').map_or((None, part), |(t, l)| (Some(t), l));
+            let level = match level {
+                "off" | "error" | "warn" | "info" | "debug" | "trace" => level,
+                // The names of the reference that are not ours.
+                "warning" => "warn",
+                "fatal" | "panic" => "error",
+                _ => return Err(self.bad("LOG_LEVEL", format!("'{level}' is not a log level"))),
+            };
+            let joined = |target: &str| format!("{target}={level}");
+            parts.push(target.map_or_else(|| level.to_owned(), joined));
+        }
+        let log_level = parts.join(",");
         let endpoint = self.text("OTEL_EXPORTER_OTLP_ENDPOINT");
         Ok(TelemetryConfig { log_level, otlp_endpoint: Some(endpoint).filter(|e| !e.is_empty()) })
     }

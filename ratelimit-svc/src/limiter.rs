@@ -22,7 +22,7 @@ pub enum Counters {
     /// In this process.
     Memory,
     /// In Redis.
-    Redis(Guard<Redis>),
+    Redis(Box<Guard<Redis>>),
 }
 
 /// Decides requests.

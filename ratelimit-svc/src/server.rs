@@ -186,7 +186,7 @@ fn counters(backend: Backend, metrics: &Arc<Metrics>) -> Result<Counters, UsageE
         info = info.set_redis_settings(login);
     }
     let redis = Redis::new(info, settings).map_err(bad)?;
-    Ok(Counters::Redis(Guard::new(redis, metrics.clone())))
+    Ok(Counters::Redis(Box::new(Guard::new(redis, metrics.clone()))))
 }
 
 fn register_build_info(registry: &mut Registry) {

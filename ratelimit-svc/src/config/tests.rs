@@ -1,1 +1,125 @@
+use super::*;
 
+fn read(set: &[(&str, &str)]) -> Result<Config, String> {
+    let set = set.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+    Config::from_environment(&set.collect()).map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_defaults_of_the_reference() {
+    let config = read(&[]).expect("valid");
+    assert_eq!(config.http, ("0.0.0.0".to_owned(), 8080));
+    assert_eq!(config.grpc, ("0.0.0.0".to_owned(), 8081));
+    assert_eq!(config.debug, ("0.0.0.0".to_owned(), 6070));
+    assert_eq!(config.settings, Settings::default());
+    assert_eq!(config.drain, DrainTimes::default());
+    let reload::Source::Directory { path, ignore_dotfiles } = config.quotas else {
+        panic!("not a directory")
+    };
+    assert_eq!(path, PathBuf::from("/srv/runtime_data/current/config"));
+    assert!(!ignore_dotfiles && config.without_effect.is_empty());
+    let Backend::Redis { address, auth, settings } = config.backend else { panic!("not Redis") };
+    assert_eq!(address, RedisAddress::Unix("/var/run/nutcracker/ratelimit.sock".into()));
+    assert_eq!((auth, settings.expiration_jitter_max_seconds), (None, 300));
+    assert_eq!(settings.call_budget, Duration::from_millis(5));
+}
+
+#[test]
+fn where_quota_files_lie() {
+    let config = read(&[
+        ("RUNTIME_ROOT", "/data"),
+        ("RUNTIME_SUBDIRECTORY", "/ratelimit"),
+        ("RUNTIME_APPDIRECTORY", "limits"),
+        ("RUNTIME_IGNOREDOTFILES", "true"),
+    ]);
+    let reload::Source::Directory { path, ignore_dotfiles } = config.expect("valid").quotas else {
+        panic!("not a directory")
+    };
+    assert_eq!((path, ignore_dotfiles), (PathBuf::from("/data/ratelimit/limits"), true));
+}
+
+#[test]
+fn where_redis_is() {
+    let check = |url: &str, expected: Result<(&str, u16), &str>| {
+        let config = read(&[("REDIS_SOCKET_TYPE", "tcp"), ("REDIS_URL", url)]);
+        let got = config.map(|config| match config.backend {
+            Backend::Redis { address, .. } => address,
+            Backend::Memory => panic!("not Redis"),
+        });
+        let expected = expected.map(|(host, port)| RedisAddress::Tcp(host.to_owned(), port));
+        assert_eq!(got, expected.map_err(str::to_owned));
+    };
+    check("redis:6379", Ok(("redis", 6379)));
+    check("redis://10.0.0.1:6380/", Ok(("10.0.0.1", 6380)));
+    check("[::1]:6379", Ok(("::1", 6379)));
+    let problem = "REDIS_URL='redis': must be HOST:PORT when REDIS_SOCKET_TYPE is tcp";
+    check("redis", Err(problem));
+    let problem = "REDIS_URL='rediss://redis:6379': TLS to Redis is not supported yet";
+    check("rediss://redis:6379", Err(problem));
+    check("u:secret@h:1", Err("REDIS_URL must be HOST:PORT; put credentials into REDIS_AUTH"));
+    let auth = |set: &str| match read(&[("REDIS_AUTH", set)]).expect("valid").backend {
+        Backend::Redis { auth, .. } => auth,
+        Backend::Memory => None,
+    };
+    assert_eq!(auth("secret"), Some((None, "secret".to_owned())));
+    assert_eq!(auth("user:se:cret"), Some((Some("user".to_owned()), "se:cret".to_owned())));
+    let shown = format!("{:?}", read(&[("REDIS_AUTH", "secret")]).expect("valid"));
+    assert!(!shown.contains("secret"), "{shown}");
+}
+
+#[test]
+fn a_bad_value_is_named() {
+    for (name, value, problem) in [
+        ("PORT", "http", "invalid digit found in string"),
+        ("GRPC_PORT", "65536", "number too large to fit in target type"),
+        ("SHADOW_MODE", "yes", "must be true or false"),
+        ("NEAR_LIMIT_RATIO", "1.5", "must be from 0 to 1"),
+        ("NEAR_LIMIT_RATIO", "NaN", "must be from 0 to 1"),
+        ("LIMIT_LIMIT_HEADER", "a b", "is not the name of a header"),
+        ("BACKEND_TYPE", "disk", "must be redis or memory"),
+        ("BACKEND_TYPE", "memcache", "memcache is not supported, use redis"),
+        ("REDIS_TYPE", "CLUSTER", "is not supported yet, use SINGLE"),
+        ("REDIS_TYPE", "sentinel", "is not supported yet, use SINGLE"),
+        ("REDIS_SOCKET_TYPE", "udp", "must be tcp or unix"),
+        ("REDIS_CALL_BUDGET", "5", "'5' is not a duration such as 250ms, 30s, 5m or 1h"),
+        ("REDIS_CALL_BUDGET", "0s", "must be above 0 and at most 1s"),
+        ("LOCAL_SHARE_REPLICAS", "0", "must be at least 1"),
+        ("DRAIN_DELAY", "soon", "'soon' is not a duration such as 250ms, 30s, 5m or 1h"),
+        ("LOG_LEVEL", "h2=loud", "'loud' is not a log level"),
+    ] {
+        let error = read(&[(name, value)]).expect_err(name);
+        assert_eq!(error, format!("{name}='{value}': {problem}"));
+    }
+}
+
+#[test]
+fn what_we_do_not_have_is_refused_or_named() {
+    for variable in VARIABLES {
+        let set = read(&[(variable.name, "true")]);
+        match variable.support {
+            Support::Full => {}
+            Support::NoEffect => {
+                assert_eq!(set.expect(variable.name).without_effect, [variable.name]);
+            }
+            Support::Refused(harmless) => {
+                let error = set.expect_err(variable.name);
+                assert_eq!(error, format!("{}='true': {}", variable.name, variable.about));
+                for value in harmless.iter().chain(&[""]) {
+                    read(&[(variable.name, value)]).expect(variable.name);
+                }
+            }
+        }
+    }
+    for (name, value) in
+        [("REDIS_PERSECOND", "FALSE"), ("LOG_FORMAT", "json"), ("CONFIG_TYPE", "FILE")]
+    {
+        read(&[(name, value)]).expect(name);
+    }
+}
+
+#[test]
+fn log_levels_of_the_reference_are_understood() {
+    let level = |set| read(&[("LOG_LEVEL", set)]).expect(set).telemetry.log_level;
+    assert_eq!(level("WARN"), "warn");
+    assert_eq!(level("warning,h2=FATAL"), "warn,h2=error");
+}

@@ -38,7 +38,8 @@ pub struct Header {
 pub fn headers(names: &HeaderNames, plan: &Plan, statuses: &[Status]) -> Vec<Header> {
     let limited = || statuses.iter().zip(&plan.lines).filter(|(s, _)| s.current_limit.is_some());
     let is_quota = |line: &Line| matches!(line, Line::Counted(counted) if counted.quota_mode);
-    let refusing = limited().filter(|(status, line)| status.over_limit && !is_quota(line)).last();
+    let refuses = |(status, line): &(&Status, &Line)| status.over_limit && !is_quota(line);
+    let refusing = limited().rfind(refuses);
     let tightest = || limited().min_by_key(|(status, _)| status.limit_remaining);
     let Some((status, _)) = refusing.or_else(tightest) else { return Vec::new() };
     let Some((limit, _)) = &status.current_limit else { return Vec::new() };

@@ -45,25 +45,6 @@ impl Value {
         let Value::Map(pairs) = self else { return None };
         pairs.iter().find(|(name, _)| name.value.as_text() == Some(key)).map(|(_, value)| value)
     }
-
-    /// The value as JSON; mapping keys become text.
-    pub fn to_json(&self) -> serde_json::Value {
-        use serde_json::Value as Json;
-        match self {
-            Value::Null => Json::Null,
-            Value::Bool(value) => Json::Bool(*value),
-            Value::Integer(value) => i64::try_from(*value).map_or(Json::Null, Json::from),
-            Value::Float(value) => Json::from(*value),
-            Value::Text(text) => Json::String(text.clone()),
-            Value::List(items) => items.iter().map(|item| item.value.to_json()).collect(),
-            Value::Map(pairs) => Json::Object(
-                pairs
-                    .iter()
-                    .map(|(key, value)| (key.value.to_string(), value.value.to_json()))
-                    .collect(),
-            ),
-        }
-    }
 }
 
 impl fmt::Display for Value {

@@ -252,7 +252,7 @@ impl Reader<'_> {
             quota_mode,
             detailed_metric,
             metadata,
-            origin: format!("{file}:{}", limit.referenced.line()).into(),
+            origin: format!("{file}:{}", item.referenced.line()).into(),
         }))
     }
 
@@ -304,7 +304,7 @@ impl Reader<'_> {
         let Some(node) = item.value.get("metadata").filter(|node| node.value != Value::Null) else {
             return Ok(None);
         };
-        let json = node.value.to_json();
+        let json = self.json(node)?;
         if !json.is_object() {
             return Err(self.error(node, "error parsing metadata: must be a map"));
         }
@@ -314,6 +314,26 @@ impl Reader<'_> {
             return Err(self.error(node, message));
         }
         Ok(Some(json))
+    }
+
+    /// A value as JSON, with the keys as they are written.
+    fn json(&self, node: &Yaml) -> Result<serde_json::Value, ConfigError> {
+        use serde_json::Value as Json;
+        Ok(match &node.value {
+            Value::Null => Json::Null,
+            Value::Bool(value) => Json::Bool(*value),
+            Value::Integer(value) => i64::try_from(*value).map_or(Json::Null, Json::from),
+            Value::Float(value) => Json::from(*value),
+            Value::Text(text) => Json::String(text.clone()),
+            Value::List(items) => {
+                Json::Array(items.iter().map(|item| self.json(item)).collect::<Result<_, _>>()?)
+            }
+            Value::Map(pairs) => {
+                let pair =
+                    |(key, value): &(Yaml, Yaml)| Ok((self.scalar_text(key)?, self.json(value)?));
+                Json::Object(pairs.iter().map(pair).collect::<Result<_, ConfigError>>()?)
+            }
+        })
     }
 
     fn classes(&self, node: &Yaml) -> Result<Classes, ConfigError> {
@@ -409,7 +429,8 @@ impl Reader<'_> {
         let (line, column) = (node.defined.line() as usize, node.defined.column() as usize);
         let source = self.text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
         let text = source.chars().skip(column.saturating_sub(1));
-        text.take_while(|c| !c.is_whitespace() && !",]}#".contains(*c)).collect()
+        // A colon ends a key; numbers and truth values hold none.
+        text.take_while(|c| !c.is_whitespace() && !",]}#:".contains(*c)).collect()
     }
 
     fn warn_misplaced(&mut self, node: &Yaml, allowed: &[&str], place: &str) {

@@ -154,7 +154,7 @@ descriptors:
     assert!(rule.shadow_mode && rule.quota_mode && rule.detailed_metric);
     assert!(rule.steps[0].value_to_metric && rule.steps[0].share_threshold);
     assert_eq!((rule.name.as_str(), rule.replaces.join(",").as_str()), ("n", "o,p"));
-    assert_eq!((&*rule.id, &*rule.origin), ("a_b*", "q.yaml:11"));
+    assert_eq!((&*rule.id, &*rule.origin), ("a_b*", "q.yaml:3"));
     let metadata = rule.metadata.clone().expect("given");
     assert_eq!(metadata.to_string(), r#"{"list":[1,2.5,true,null],"tier":"gold"}"#);
     let allowance = |n: usize| file.tops[n].node.rule.as_ref().map(|rule| rule.allowance);

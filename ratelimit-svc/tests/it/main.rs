@@ -1,0 +1,10 @@
+//! The service and its stores from outside: over real sockets, with a real Redis.
+
+mod bad_input;
+mod cli;
+mod documentation;
+mod outage;
+mod reload;
+mod store;
+mod support;
+mod wire;

@@ -1,0 +1,115 @@
+//! Quota files that change while the service runs.
+
+use std::fs;
+
+use serde_json::Value as Json;
+
+use crate::support::{Service, request, wait_for};
+
+fn quotas(domain: &str, limit: u32) -> String {
+    format!(
+        "domain: {domain}\ndescriptors:\n  - key: tenant\n    rate_limit: {{unit: year, requests_per_unit: {limit}}}\n"
+    )
+}
+
+async fn limit(service: &Service, domain: &str) -> Option<u32> {
+    let mut asked = request(domain, &[&[("tenant", "looker")]]);
+    asked.descriptors[0].hits_addend = Some(Default::default());
+    let answer = service.ask(asked).await.expect("answered");
+    answer.statuses[0].current_limit.as_ref().map(|limit| limit.requests_per_unit)
+}
+
+async fn config(service: &Service) -> Json {
+    serde_json::from_str(&service.admin("/config").await.1).expect("JSON")
+}
+
+#[tokio::test]
+async fn good_bad_and_deleted_files() {
+    let (a, b) = (quotas("a", 3), quotas("b", 3));
+    let service = Service::start(&[("a.yaml", &a), ("b.yaml", &b)]).await;
+    for _ in 0..3 {
+        assert!(!service.is_over("a", &[("tenant", "x")]).await);
+    }
+    assert!(service.is_over("a", &[("tenant", "x")]).await);
+
+    fs::write(service.quota_file("a.yaml"), quotas("a", 6)).expect("written");
+    wait_for("the new limit", async || limit(&service, "a").await == Some(6)).await;
+    // Four hits were counted: two are left, and not six.
+    assert!(!service.is_over("a", &[("tenant", "x")]).await);
+    assert!(!service.is_over("a", &[("tenant", "x")]).await);
+    assert!(service.is_over("a", &[("tenant", "x")]).await);
+
+    fs::write(service.quota_file("a.yaml"), "domain: a\nnope: 1\n").expect("written");
+    fs::write(service.quota_file("b.yaml"), quotas("b", 9)).expect("written");
+    wait_for("the good file", async || limit(&service, "b").await == Some(9)).await;
+    wait_for("the error", async || {
+        let error = config(&service).await["quotas"]["last_error"].clone();
+        error.as_str().is_some_and(|e| e.ends_with("a.yaml:2:1: config error, unknown key 'nope'"))
+    })
+    .await;
+    assert_eq!(limit(&service, "a").await, Some(6), "the last good version");
+    assert!(service.readiness.is_ready(), "a bad change costs no readiness");
+    assert_eq!(service.metric("ratelimit_config_errors").await, Some(1.0));
+
+    fs::remove_file(service.quota_file("a.yaml")).expect("deleted");
+    wait_for("the domain is gone", async || limit(&service, "a").await.is_none()).await;
+    assert_eq!(config(&service).await["errors"], serde_json::json!([]));
+
+    fs::remove_file(service.quota_file("b.yaml")).expect("deleted");
+    wait_for("the error", async || {
+        let text = config(&service).await["errors"].to_string();
+        text.contains("holds no quota files")
+    })
+    .await;
+    assert_eq!(limit(&service, "b").await, Some(9), "emptying a directory takes nothing away");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_bad_file_at_the_start_holds_readiness_back() {
+    let good = quotas("a", 3);
+    let service = Service::start(&[("a.yaml", &good), ("b.yaml", "domain: [")]).await;
+    assert!(!service.is_over("a", &[("tenant", "x")]).await, "the good file is in force");
+    let (status, text) = service.admin("/readyz").await;
+    assert!(status == 503 && text.contains("b.yaml"), "{text}");
+    fs::write(service.quota_file("b.yaml"), quotas("b", 1)).expect("written");
+    wait_for("ready", async || service.readiness.is_ready()).await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn without_quotas_the_port_is_open_and_says_so() {
+    let service = Service::start(&[]).await;
+    let asked = || request("a", &[&[("tenant", "x")]]);
+    let error = service.ask(asked()).await.expect_err("nothing loaded");
+    assert_eq!(error.code(), tonic::Code::Unknown);
+    assert_eq!(error.message(), "no rate limit configuration loaded");
+    assert_eq!(service.admin("/readyz").await.0, 503);
+    assert_eq!(service.admin("/livez").await.0, 200);
+    fs::write(service.quota_file("a.yaml"), quotas("a", 1)).expect("written");
+    wait_for("ready", async || service.readiness.is_ready()).await;
+    service.ask(asked()).await.expect("loaded");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_configmap_is_read_once() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let service = Service::start(&[]).await;
+    let mount = service.dir.path().join("config");
+    let publish = |version: &str, text: String| {
+        let data = mount.join(format!("..{version}"));
+        fs::create_dir(&data).expect("created");
+        fs::write(data.join("a.yaml"), text).expect("written");
+        std::os::unix::fs::symlink(&data, mount.join("..new")).expect("linked");
+        fs::rename(mount.join("..new"), mount.join("..data")).expect("swapped");
+    };
+    publish("1", quotas("a", 1));
+    std::os::unix::fs::symlink("..data/a.yaml", mount.join("a.yaml")).expect("linked");
+    wait_for("version 1", async || service.readiness.is_ready()).await;
+    publish("2", quotas("a", 2));
+    wait_for("version 2", async || limit(&service, "a").await == Some(2)).await;
+    assert_eq!(config(&service).await["errors"], serde_json::json!([]));
+    drop(dir);
+    service.stop().await;
+}
