@@ -271,7 +271,12 @@ impl Polling {
     }
 
     fn pass_on(&self) {
-        let flows = self.consumer.context().lanes().flows();
+        let context = self.consumer.context();
+        let (flows, paused) = {
+            let mut lanes = context.lanes();
+            (lanes.flows(), lanes.paused().len())
+        };
+        context.metrics.paused_lanes.set(paused as i64);
         apply(&self.consumer, &self.topic, flows);
     }
 }
