@@ -192,3 +192,24 @@ async fn a_point_the_database_fails_on_is_found() {
     .await;
     running.stop().await;
 }
+
+/// A retention policy that does not exist: 1.6.7 answers 500 for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_retention_policy_is_a_dead_letter() {
+    let server = Influxd::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, dead) = journal_in(directory.path());
+    let mut config = influxdb(server.url());
+    if let Target::InfluxdbV1(target) = &mut config.target {
+        target.retention_policy = Some("absent".to_owned());
+    }
+    let running = Running::start(&journal, config).await;
+    append(&appender(&journal), vec![record("acme", 0, 0)]).await;
+    let found = wait_for("the dead letter", || async {
+        let letters = letters(&dead);
+        (!letters.is_empty()).then_some(letters)
+    })
+    .await;
+    assert_eq!(found[0]["cause"], "retention_policy_missing", "{}", found[0]);
+    running.stop().await;
+}
