@@ -312,3 +312,23 @@ async fn versions_2_and_3_are_written_to() {
         assert_eq!(letters(&dead)[0]["message"], message);
     }
 }
+
+/// 1.x echoes what it refuses; however much that is, a letter holds little of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endless_answer_is_cut() {
+    let endless: &'static str = Box::leak("bad ".repeat(1 << 20).into_boxed_str());
+    let fake = FakeInfluxdb::start(move |write| match write.body.contains("poison") {
+        true => Reply::Status(400, None, endless),
+        false => OK,
+    })
+    .await;
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, dead) = journal_in(directory.path());
+    let running = Running::start(&journal, influxdb(fake.url())).await;
+    append(&appender(&journal), vec![with_body(0, body(&[5]))]).await;
+    all_stored(&fake, 99).await;
+    wait_for("the dead letter", || async { (letters(&dead).len() == 1).then_some(()) }).await;
+    running.stop().await;
+    let message = letters(&dead)[0]["message"].as_str().unwrap().to_owned();
+    assert!(message.starts_with("bad bad ") && message.len() <= 1024, "{}", message.len());
+}
