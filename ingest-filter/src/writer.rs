@@ -35,7 +35,7 @@ use health::Health;
 use metrics::WriterMetrics;
 use sink::Sink;
 use sink::file::FileSink;
-use sink::influxdb_v1::InfluxdbV1;
+use sink::influxdb::Influxdb;
 use unwritten::Unwritten;
 
 /// How often the target is tried at start until it answers.
@@ -68,15 +68,7 @@ impl Writer {
             .await
             .with_context(|| format!("cannot listen on {}", config.admin_listen))?;
         let opened = journal::open_reader(journal, &readiness, &mut registry)?;
-        let sink: Arc<dyn Sink> = match &config.target {
-            Target::File(path) => Arc::new(
-                FileSink::open(path.clone())
-                    .with_context(|| format!("{} cannot be opened", path.display()))?,
-            ),
-            Target::InfluxdbV1(target) => Arc::new(
-                InfluxdbV1::new(target.clone()).context("the password file cannot be read")?,
-            ),
-        };
+        let sink = open_sink(&config.target)?;
         let described = describe(journal, &config);
         let admin = Admin::new(readiness.clone(), Arc::new(registry), move || described.clone());
         let dead_letters: Arc<dyn DeadLetters> = opened.dead_letters;
@@ -147,6 +139,19 @@ impl Writer {
     }
 }
 
+fn open_sink(target: &Target) -> anyhow::Result<Arc<dyn Sink>> {
+    let secret = "the file with the password or token cannot be used";
+    Ok(match target {
+        Target::File(path) => Arc::new(
+            FileSink::open(path.clone())
+                .with_context(|| format!("{} cannot be opened", path.display()))?,
+        ),
+        Target::InfluxdbV1(config) => Arc::new(Influxdb::v1(config).context(secret)?),
+        Target::InfluxdbV2(config) => Arc::new(Influxdb::v2(config).context(secret)?),
+        Target::InfluxdbV3(config) => Arc::new(Influxdb::v3(config).context(secret)?),
+    })
+}
+
 /// Creates the database and says that the target is there, as soon as it is.
 async fn reach(shared: lane::Shared) {
     while !shared.sink.ping().await {
@@ -178,6 +183,12 @@ fn describe(journal: &JournalConfig, config: &WriterConfig) -> serde_json::Value
         Target::File(path) => serde_json::json!({ "file": path }),
         Target::InfluxdbV1(target) => serde_json::json!({
             "influxdb_v1": { "url": target.url, "database": target.database }
+        }),
+        Target::InfluxdbV2(target) => serde_json::json!({
+            "influxdb_v2": { "url": target.url, "org": target.org, "bucket": target.bucket }
+        }),
+        Target::InfluxdbV3(target) => serde_json::json!({
+            "influxdb_v3": { "url": target.url, "database": target.database }
         }),
     };
     serde_json::json!({

@@ -8,7 +8,6 @@ if [ $# -ne 1 ]; then
     exit 64
 fi
 lib=$1
-pom=$(cd "$(dirname "$0")/kafka" && pwd)/pom.xml
 
 for tool in java mvn; do
     if ! command -v "$tool" >/dev/null 2>&1; then
@@ -16,6 +15,7 @@ for tool in java mvn; do
         exit 1
     fi
 done
+pom=$(cd "$(dirname "$0")/kafka" && pwd)/pom.xml
 
 # The stamp is a copy of the pom and is written last, so a fetch that was cut off is repeated.
 if cmp -s "$pom" "$lib/.fetched"; then

@@ -28,6 +28,8 @@ pub struct JournalMetrics {
     pub producer_rebuilds: Counter,
     /// Partitions this writer reads.
     pub lanes: Gauge,
+    /// Partitions that are paused because the target does not keep up, Kafka.
+    pub paused_lanes: Gauge,
     /// Records behind the end of the journal, Kafka.
     pub lag_records: Gauge,
     /// Bytes behind the end of the journal, disk.
@@ -49,6 +51,7 @@ impl JournalMetrics {
             corrupt_bytes: Counter::default(),
             producer_rebuilds: Counter::default(),
             lanes: Gauge::default(),
+            paused_lanes: Gauge::default(),
             lag_records: Gauge::default(),
             lag_bytes: Gauge::default(),
             disk_bytes: Gauge::default(),
@@ -72,6 +75,7 @@ impl JournalMetrics {
             m.producer_rebuilds,
         );
         journal.register("lanes", "Partitions this writer reads", m.lanes);
+        journal.register("paused_lanes", "Partitions that are paused, Kafka", m.paused_lanes);
         journal.register("lag_records", "Records not yet written, Kafka", m.lag_records);
         journal.register("lag_bytes", "Bytes not yet written, disk", m.lag_bytes);
         journal.register("disk_bytes", "Bytes in the journal directory, disk", m.disk_bytes);

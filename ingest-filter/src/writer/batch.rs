@@ -19,6 +19,7 @@ pub struct Batch {
     lines: Vec<Line>,
     records: Vec<Source>,
     malformed: Vec<(Position, Malformed)>,
+    malformed_bytes: usize,
     end: Option<Position>,
 }
 
@@ -38,7 +39,10 @@ impl Batch {
     pub fn push(&mut self, delivery: Delivery) {
         self.end = Some(delivery.position);
         match delivery.content {
-            Err(malformed) => self.malformed.push((delivery.position, malformed)),
+            Err(malformed) => {
+                self.malformed_bytes += malformed.body.len();
+                self.malformed.push((delivery.position, malformed));
+            }
             Ok(mut record) => {
                 let body = std::mem::take(&mut record.body);
                 for line in lines(&body) {
@@ -59,7 +63,7 @@ impl Batch {
     pub fn is_full(&self, config: &BatchConfig) -> bool {
         // What is malformed is kept in memory too and counts like a line.
         self.lines.len() + self.malformed.len() >= config.lines_max
-            || self.body.len() >= config.bytes_max
+            || self.body.len() + self.malformed_bytes >= config.bytes_max
             || self.records.len() >= config.lines_max
     }
 
@@ -249,5 +253,9 @@ mod tests {
         batch.push(delivery(1, "a v=1 1\na v=2 2\n", None));
         assert!(batch.is_full(&bounds(2, 1000)) && batch.is_full(&bounds(1000, 16)));
         assert!(!batch.is_full(&bounds(3, 17)));
+        let malformed =
+            Malformed { cause: MalformedCause::BadHash, body: Bytes::from_static(b"?") };
+        batch.push(Delivery { position: Position(2), content: Err(malformed) });
+        assert!(batch.is_full(&bounds(3, 1000)) && batch.is_full(&bounds(1000, 17)));
     }
 }

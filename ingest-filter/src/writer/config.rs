@@ -26,6 +26,10 @@ pub struct RawWriter {
     pub poison_attempts: Option<Spanned<u32>>,
     /// InfluxDB 1.x.
     pub influxdb_v1: Option<Spanned<RawInfluxdbV1>>,
+    /// InfluxDB 2.x.
+    pub influxdb_v2: Option<Spanned<RawInfluxdbV2>>,
+    /// InfluxDB 3.
+    pub influxdb_v3: Option<Spanned<RawInfluxdbV3>>,
     /// A file of line protocol.
     pub file: Option<Spanned<RawFile>>,
 }
@@ -46,6 +50,36 @@ pub struct RawInfluxdbV1 {
     pub password_file: Option<Spanned<PathBuf>>,
     /// Creates the database when it is missing.
     pub create_database: Option<bool>,
+    /// How long one request may take.
+    pub request_timeout: Option<Spanned<DurationText>>,
+}
+
+/// `writer.influxdb_v2:` as written by the user.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawInfluxdbV2 {
+    /// `http://host:port`.
+    pub url: Spanned<String>,
+    /// The organisation, by name or ID.
+    pub org: Spanned<String>,
+    /// The bucket to write to, by name or ID.
+    pub bucket: Spanned<String>,
+    /// A file that holds the token.
+    pub token_file: Spanned<PathBuf>,
+    /// How long one request may take.
+    pub request_timeout: Option<Spanned<DurationText>>,
+}
+
+/// `writer.influxdb_v3:` as written by the user.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawInfluxdbV3 {
+    /// `http://host:port`.
+    pub url: Spanned<String>,
+    /// The database to write to.
+    pub database: Spanned<String>,
+    /// A file that holds the token.
+    pub token_file: Option<Spanned<PathBuf>>,
     /// How long one request may take.
     pub request_timeout: Option<Spanned<DurationText>>,
 }
@@ -112,6 +146,10 @@ pub struct RetryConfig {
 pub enum Target {
     /// InfluxDB 1.x.
     InfluxdbV1(InfluxdbV1Config),
+    /// InfluxDB 2.x.
+    InfluxdbV2(InfluxdbV2Config),
+    /// InfluxDB 3.
+    InfluxdbV3(InfluxdbV3Config),
     /// A file of line protocol at this path.
     File(PathBuf),
 }
@@ -129,6 +167,34 @@ pub struct InfluxdbV1Config {
     pub login: Option<(String, PathBuf)>,
     /// Creates the database when it is missing.
     pub create_database: bool,
+    /// How long one request may take.
+    pub request_timeout: Duration,
+}
+
+/// Settings of the InfluxDB 2.x target, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InfluxdbV2Config {
+    /// Scheme, host and port; no path.
+    pub url: String,
+    /// The organisation.
+    pub org: String,
+    /// The bucket to write to.
+    pub bucket: String,
+    /// The file with the token.
+    pub token_file: PathBuf,
+    /// How long one request may take.
+    pub request_timeout: Duration,
+}
+
+/// Settings of the InfluxDB 3 target, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InfluxdbV3Config {
+    /// Scheme, host and port; no path.
+    pub url: String,
+    /// The database to write to.
+    pub database: String,
+    /// The file with the token.
+    pub token_file: Option<PathBuf>,
     /// How long one request may take.
     pub request_timeout: Duration,
 }
@@ -183,52 +249,98 @@ impl WriterConfig {
 }
 
 fn target(path: &Path, raw: &RawWriter) -> Result<Target, ConfigError> {
-    match (&raw.influxdb_v1, &raw.file) {
-        (Some(influxdb), None) => influxdb_v1(path, &influxdb.value).map(Target::InfluxdbV1),
-        (None, Some(file)) => {
-            let file = &file.value.path;
-            match file.value.file_name() {
-                Some(_) => Ok(Target::File(file.value.clone())),
-                None => Err(ConfigError::at(path, file, "writer.file.path does not name a file")),
-            }
-        }
-        (Some(_), Some(file)) => {
-            let message = "writer has both 'influxdb_v1' and 'file', give exactly one target";
-            Err(ConfigError::at(path, file, message))
-        }
-        (None, None) => {
-            Err(ConfigError::file(path, "writer needs a target: 'influxdb_v1' or 'file'"))
-        }
+    let given = [
+        raw.influxdb_v1.as_ref().map(|v1| ConfigError::at(path, v1, TWO_TARGETS)),
+        raw.influxdb_v2.as_ref().map(|v2| ConfigError::at(path, v2, TWO_TARGETS)),
+        raw.influxdb_v3.as_ref().map(|v3| ConfigError::at(path, v3, TWO_TARGETS)),
+        raw.file.as_ref().map(|file| ConfigError::at(path, file, TWO_TARGETS)),
+    ];
+    if let Some(second) = given.into_iter().flatten().nth(1) {
+        return Err(second);
+    }
+    if let Some(config) = &raw.influxdb_v1 {
+        return influxdb_v1(path, &config.value).map(Target::InfluxdbV1);
+    }
+    if let Some(config) = &raw.influxdb_v2 {
+        return influxdb_v2(path, &config.value).map(Target::InfluxdbV2);
+    }
+    if let Some(config) = &raw.influxdb_v3 {
+        return influxdb_v3(path, &config.value).map(Target::InfluxdbV3);
+    }
+    let Some(file) = &raw.file else {
+        return Err(ConfigError::file(path, format!("writer needs a target: {TARGETS}")));
+    };
+    let file = &file.value.path;
+    match file.value.file_name() {
+        Some(_) => Ok(Target::File(file.value.clone())),
+        None => Err(ConfigError::at(path, file, "writer.file.path does not name a file")),
     }
 }
 
-fn influxdb_v1(path: &Path, raw: &RawInfluxdbV1) -> Result<InfluxdbV1Config, ConfigError> {
-    let url_error = |message| ConfigError::at(path, &raw.url, message);
-    let url: Uri = raw.url.value.parse().map_err(|_| {
-        url_error("writer.influxdb_v1.url is not a URL such as http://127.0.0.1:8086")
-    })?;
+const TARGETS: &str = "'influxdb_v1', 'influxdb_v2', 'influxdb_v3' or 'file'";
+const TWO_TARGETS: &str = "writer has two targets, give exactly one";
+
+fn url(path: &Path, section: &str, raw: &Spanned<String>) -> Result<String, ConfigError> {
+    let error =
+        |message: &str| ConfigError::at(path, raw, format!("writer.{section}.url {message}"));
+    let url: Uri =
+        raw.value.parse().map_err(|_| error("is not a URL such as http://127.0.0.1:8086"))?;
     match (url.scheme_str(), url.authority()) {
         (Some("http"), Some(authority)) if !authority.as_str().contains('@') => {}
         (Some("http"), Some(_)) => {
-            return Err(url_error(
-                "writer.influxdb_v1.url must not hold a password, use username and password_file",
-            ));
+            return Err(error("must not hold a password, use the keys that name a file"));
         }
         (Some("https"), _) => {
-            return Err(url_error(
-                "writer.influxdb_v1.url: https is not supported, use http inside the cluster or \
-                 a local TLS proxy",
+            return Err(error(
+                "is https, which is not supported: use http inside the cluster or a local TLS proxy",
             ));
         }
-        _ => return Err(url_error("writer.influxdb_v1.url must begin with http://")),
+        _ => return Err(error("must begin with http://")),
     }
     if url.path() != "/" || url.query().is_some() {
-        return Err(url_error("writer.influxdb_v1.url must have no path and no query"));
+        return Err(error("must have no path and no query"));
     }
-    if raw.database.value.is_empty() {
-        let message = "writer.influxdb_v1.database is empty";
-        return Err(ConfigError::at(path, &raw.database, message));
+    Ok(raw.value.trim_end_matches('/').to_owned())
+}
+
+fn name(path: &Path, key: &str, raw: &Spanned<String>) -> Result<String, ConfigError> {
+    match raw.value.is_empty() {
+        true => Err(ConfigError::at(path, raw, format!("writer.{key} is empty"))),
+        false => Ok(raw.value.clone()),
     }
+}
+
+fn request_timeout(
+    path: &Path,
+    section: &str,
+    raw: &Option<Spanned<DurationText>>,
+) -> Result<Duration, ConfigError> {
+    match raw {
+        Some(given) => duration(path, &format!("{section}.request_timeout"), given, 1, 600),
+        None => Ok(REQUEST_TIMEOUT),
+    }
+}
+
+fn influxdb_v2(path: &Path, raw: &RawInfluxdbV2) -> Result<InfluxdbV2Config, ConfigError> {
+    Ok(InfluxdbV2Config {
+        url: url(path, "influxdb_v2", &raw.url)?,
+        org: name(path, "influxdb_v2.org", &raw.org)?,
+        bucket: name(path, "influxdb_v2.bucket", &raw.bucket)?,
+        token_file: raw.token_file.value.clone(),
+        request_timeout: request_timeout(path, "influxdb_v2", &raw.request_timeout)?,
+    })
+}
+
+fn influxdb_v3(path: &Path, raw: &RawInfluxdbV3) -> Result<InfluxdbV3Config, ConfigError> {
+    Ok(InfluxdbV3Config {
+        url: url(path, "influxdb_v3", &raw.url)?,
+        database: name(path, "influxdb_v3.database", &raw.database)?,
+        token_file: raw.token_file.as_ref().map(|file| file.value.clone()),
+        request_timeout: request_timeout(path, "influxdb_v3", &raw.request_timeout)?,
+    })
+}
+
+fn influxdb_v1(path: &Path, raw: &RawInfluxdbV1) -> Result<InfluxdbV1Config, ConfigError> {
     let login = match (&raw.username, &raw.password_file) {
         (None, None) => None,
         (Some(username), Some(file)) => Some((username.value.clone(), file.value.clone())),
@@ -242,15 +354,12 @@ fn influxdb_v1(path: &Path, raw: &RawInfluxdbV1) -> Result<InfluxdbV1Config, Con
         }
     };
     Ok(InfluxdbV1Config {
-        url: raw.url.value.trim_end_matches('/').to_owned(),
-        database: raw.database.value.clone(),
+        url: url(path, "influxdb_v1", &raw.url)?,
+        database: name(path, "influxdb_v1.database", &raw.database)?,
         retention_policy: raw.retention_policy.clone(),
         login,
         create_database: raw.create_database.unwrap_or(false),
-        request_timeout: match &raw.request_timeout {
-            Some(given) => duration(path, "influxdb_v1.request_timeout", given, 1, 600)?,
-            None => REQUEST_TIMEOUT,
-        },
+        request_timeout: request_timeout(path, "influxdb_v1", &raw.request_timeout)?,
     })
 }
 
@@ -320,14 +429,22 @@ mod tests {
         let influxdb = |rest: &str| format!("influxdb_v1:\n  database: d\n  {rest}\n");
         let cases = [
             ("{}\n".to_owned(), "needs a target"),
-            ("file: {path: a}\ninfluxdb_v1: {url: 'http://a', database: d}\n".to_owned(), "both"),
+            (
+                "file: {path: a}\ninfluxdb_v1: {url: 'http://a', database: d}\n".to_owned(),
+                "two targets",
+            ),
+            (
+                "influxdb_v2: {url: 'http://a', org: '', bucket: b, token_file: t}\n".to_owned(),
+                "org is empty",
+            ),
+            ("influxdb_v3: {url: 'http://a', database: ''}\n".to_owned(), "database is empty"),
             ("file: {path: /}\n".to_owned(), "does not name a file"),
             ("batch_lines_max: 0\nfile: {path: a}\n".to_owned(), "i.yaml:1:18: writer.batch_li"),
             ("batch_bytes_max: 1GiB\nfile: {path: a}\n".to_owned(), "4KiB and 65536KiB"),
             ("linger: 2m\nfile: {path: a}\n".to_owned(), "0s and 60s"),
             ("backoff_max: 1ms\nfile: {path: a}\n".to_owned(), "writer.backoff_max"),
             ("poison_attempts: 0\nfile: {path: a}\n".to_owned(), "writer.poison_attempts"),
-            (influxdb("url: https://db:8086"), "i.yaml:3:8: writer.influxdb_v1.url: https is not"),
+            (influxdb("url: https://db:8086"), "i.yaml:3:8: writer.influxdb_v1.url is https"),
             (influxdb("url: http://u:p@db:8086"), "must not hold a password"),
             (influxdb("url: db"), "must begin with http://"),
             (influxdb("url: http://db/x"), "no path"),

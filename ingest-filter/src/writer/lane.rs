@@ -23,7 +23,7 @@ use crate::writer::health::Health;
 use crate::writer::metrics::WriterMetrics;
 use crate::writer::sink::Sink;
 use crate::writer::unwritten::Unwritten;
-use crate::writer::work::{Answer, Next, Then, Work};
+use crate::writer::work::{Answer, Class, Next, Then, Work};
 
 /// How long a position that could not be kept waits for the next try.
 const ACK_RETRY: Duration = Duration::from_secs(1);
@@ -177,11 +177,10 @@ impl LaneTask {
                 self.pause(pause).await
             }
             Then::CreateDatabase(pause) => {
-                self.shared.metrics.retried(crate::writer::work::Class::DatabaseMissing);
-                match self.shared.sink.create_database().await {
-                    true => Ok(()),
-                    false => self.pause(pause).await,
-                }
+                self.shared.metrics.retried(Class::DatabaseMissing);
+                self.shared.sink.create_database().await;
+                // Also after a success: a target may say yes and still not have it.
+                self.pause(pause).await
             }
         }
     }

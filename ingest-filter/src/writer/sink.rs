@@ -6,7 +6,7 @@ use crate::journal::Boxed;
 use crate::writer::work::Answer;
 
 pub mod file;
-pub mod influxdb_v1;
+pub mod influxdb;
 
 /// A target of the writer.
 pub trait Sink: Send + Sync + 'static {

@@ -231,3 +231,27 @@ async fn a_full_queue_refuses() {
     // It recovers by itself.
     wait_for("room", || async { journal.append(vec![record("a", 0, 1)]).await.ok() }).await;
 }
+
+/// A disk that takes no more files: appends are refused, readiness goes, and comes back by itself
+/// although nobody appends any more.
+#[tokio::test]
+async fn a_broken_disk_takes_readiness_until_it_is_mended() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = in_directory(directory.path());
+    let readiness = Readiness::new();
+    let journal = open_appender(&config, &readiness, &mut Registry::default()).unwrap();
+    let mut large = record("a", 0, 0);
+    large.body = vec![b'x'; 70 << 10].into();
+    append(&journal, vec![large]).await;
+    assert!(readiness.is_ready());
+    // The segment is full, and in the place of the next one is a directory.
+    let end = fs::metadata(&segments(directory.path())[0]).unwrap().len();
+    let obstacle = directory.path().join(format!("{end:020}.seg"));
+    fs::create_dir(&obstacle).unwrap();
+    let error = journal.append(vec![record("a", 0, 1)]).await.expect_err("no segment").to_string();
+    assert!(error.contains("creating a segment"), "{error}");
+    assert!(!readiness.is_ready());
+    fs::remove_dir(&obstacle).unwrap();
+    wait_for("readiness", || async { readiness.is_ready().then_some(()) }).await;
+    journal.append(vec![record("a", 0, 1)]).await.expect("stored");
+}

@@ -27,7 +27,8 @@ pub enum Reply {
 #[derive(Clone, Debug)]
 pub struct Write {
     pub body: String,
-    pub query: String,
+    /// Path and query.
+    pub target: String,
     pub traceparent: Option<String>,
     pub authorization: Option<String>,
 }
@@ -91,7 +92,7 @@ async fn answer(
 ) -> Result<Response<Full<Bytes>>, std::io::Error> {
     let empty =
         |status| Ok(Response::builder().status(status).body(Full::default()).expect("a response"));
-    if request.uri().path() != "/write" {
+    if !["/write", "/api/v2/write", "/api/v3/write_lp"].contains(&request.uri().path()) {
         return empty(StatusCode::NO_CONTENT);
     }
     let header = |name| {
@@ -99,11 +100,11 @@ async fn answer(
         Some(value.to_str().ok()?.to_owned())
     };
     let (traceparent, authorization) = (header("traceparent"), header("authorization"));
-    let query = request.uri().query().unwrap_or_default().to_owned();
+    let target = request.uri().path_and_query().map_or(String::new(), ToString::to_string);
     let compressed = request.into_body().collect().await.map_err(std::io::Error::other)?;
     let mut body = String::new();
     flate2::read::MultiGzDecoder::new(&compressed.to_bytes()[..]).read_to_string(&mut body)?;
-    let write = Write { body, query, traceparent, authorization };
+    let write = Write { body, target, traceparent, authorization };
     let reply = (decide.lock().unwrap())(&write);
     match reply {
         Reply::Crash => Err(std::io::Error::other("crash")),

@@ -1,6 +1,8 @@
 //! The Kafka journal against the client library's own mock cluster: the errors that a real
 //! broker does not make on demand.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chassis::readiness::Readiness;
@@ -13,8 +15,10 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
+use crate::fake_influxdb::{FakeInfluxdb, Reply};
 use crate::support::{append, appender, read_until, reader, record, records, wait_for};
-use crate::writer_file::{Running, writer_config};
+use crate::writer_file::{Running, get, writer_config};
+use crate::writer_influxdb::influxdb;
 
 type Mock = MockCluster<'static, DefaultProducerContext>;
 
@@ -125,7 +129,7 @@ async fn a_full_queue_refuses_at_once() {
     mock.broker_round_trip_time(1, Duration::from_secs(3)).unwrap();
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..40 {
-        let journal: std::sync::Arc<dyn Journal> = journal.clone();
+        let journal: Arc<dyn Journal> = journal.clone();
         tasks.spawn(async move {
             let mut record = record("a", 0, number);
             record.body = vec![b'x'; 100 << 10].into();
@@ -179,5 +183,42 @@ async fn a_foreign_message_becomes_a_dead_letter() {
     });
     let read = read_until(reader(&letters).reader, true, |all| all.len() >= 3).await;
     assert!(records(&read).iter().all(|record| &record.body[..] == b"hello"));
+    running.stop().await;
+}
+
+/// The target is away while far more comes in than is read ahead: partitions are paused, the
+/// group is kept, memory is bounded, and in the end every point is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_is_away_pauses_the_partitions() {
+    let (_mock, config) = cluster();
+    let config = KafkaConfig { read_ahead_bytes: 1 << 20, ..config };
+    let journal = JournalConfig::Kafka(config);
+    let appender = appender(&journal);
+    let mut owed = std::collections::BTreeSet::new();
+    for number in 0..100 {
+        let mut large = record(&format!("t{}", number % 10), (number % 64) as u32, number);
+        let line = format!("m,n={number} v=\"{}\" {number}\n", "x".repeat(50 << 10));
+        owed.insert(line.trim_end().to_owned());
+        large.body = line.into();
+        append(&appender, vec![large]).await;
+    }
+    let away = Arc::new(AtomicBool::new(true));
+    let is_away = away.clone();
+    let fake = FakeInfluxdb::start(move |_| match is_away.load(Ordering::Relaxed) {
+        true => Reply::Status(503, None, ""),
+        false => Reply::Status(204, None, ""),
+    })
+    .await;
+    let running = Running::start(&journal, influxdb(fake.url())).await;
+    wait_for("a pause", || async {
+        let metrics = get(running.admin, "/metrics").await;
+        (metrics.contains("class=\"busy\"")
+            && metrics.contains("ingest_journal_paused_lanes ")
+            && !metrics.contains("ingest_journal_paused_lanes 0"))
+        .then_some(())
+    })
+    .await;
+    away.store(false, Ordering::Relaxed);
+    wait_for("all points", || async { owed.is_subset(&fake.lines()).then_some(()) }).await;
     running.stop().await;
 }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use ingest_filter::writer::config::Target;
+use ingest_filter::writer::config::{InfluxdbV2Config, InfluxdbV3Config, Target};
 
 use crate::fake_influxdb::{FakeInfluxdb, Reply, Write};
 use crate::support::{append, appender, record, wait_for};
-use crate::writer_file::{Running, get};
+use crate::writer_file::{Running, get, writer_config};
 use crate::writer_influxdb::{influxdb, journal_in, letters, with_body};
 
 const OK: Reply = Reply::Status(204, None, "");
@@ -185,7 +186,7 @@ async fn the_trace_reaches_the_database() {
     all_stored(&fake, 1).await;
     let stored = fake.stored.lock().unwrap().clone();
     assert_eq!(stored[0].traceparent.as_deref(), Some(traceparent));
-    assert_eq!(stored[0].query, "db=telemetry&precision=n");
+    assert_eq!(stored[0].target, "/write?db=telemetry&precision=n");
     running.stop().await;
 }
 
@@ -236,4 +237,98 @@ async fn stopping_while_the_database_is_away_keeps_the_points() {
     let running = Running::start(&journal, influxdb(fake.url())).await;
     all_stored(&fake, 100).await;
     running.stop().await;
+}
+
+/// The newer APIs, by their own names, with a token; what they answer to bad points isolates
+/// these too.
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_2_and_3_are_written_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let token = directory.path().join("token");
+    std::fs::write(&token, "s3cret\n").unwrap();
+    let v2 = |url| {
+        Target::InfluxdbV2(InfluxdbV2Config {
+            url,
+            org: "our org".to_owned(),
+            bucket: "b".to_owned(),
+            token_file: token.clone(),
+            request_timeout: Duration::from_secs(10),
+        })
+    };
+    let v3 = |url| {
+        Target::InfluxdbV3(InfluxdbV3Config {
+            url,
+            database: "d".to_owned(),
+            token_file: Some(token.clone()),
+            request_timeout: Duration::from_secs(10),
+        })
+    };
+    let refused_v2 = Reply::Status(422, None, "{\"code\":\"invalid\",\"message\":\"conflict\"}");
+    let refused_v3 = Reply::Status(
+        400,
+        None,
+        "{\"error\":\"partial write\",\"data\":[{\"line_number\":1,\"error_message\":\"conflict\"}]}",
+    );
+    struct Version<'a> {
+        target: &'a dyn Fn(String) -> Target,
+        refused: Reply,
+        path: &'a str,
+        authorization: &'a str,
+        message: &'a str,
+    }
+    let versions = [
+        Version {
+            target: &v2,
+            refused: refused_v2,
+            path: "/api/v2/write?org=our%20org&bucket=b&precision=ns",
+            authorization: "Token s3cret",
+            message: "conflict",
+        },
+        Version {
+            target: &v3,
+            refused: refused_v3,
+            path: "/api/v3/write_lp?db=d&precision=nanosecond",
+            authorization: "Bearer s3cret",
+            message: "partial write: conflict",
+        },
+    ];
+    for Version { target, refused, path, authorization, message } in versions {
+        let Reply::Status(status, _, text) = refused else { panic!("a status") };
+        let fake = FakeInfluxdb::start(move |write| match write.body.contains("poison") {
+            true => Reply::Status(status, None, text),
+            false => OK,
+        })
+        .await;
+        let directory = tempfile::tempdir().unwrap();
+        let (journal, dead) = journal_in(directory.path());
+        let running = Running::start(&journal, writer_config(target(fake.url()))).await;
+        append(&appender(&journal), vec![with_body(0, body(&[41]))]).await;
+        all_stored(&fake, 99).await;
+        wait_for("the dead letter", || async { (letters(&dead).len() == 1).then_some(()) }).await;
+        running.stop().await;
+        let stored = fake.stored.lock().unwrap().clone();
+        assert_eq!(stored[0].target, path);
+        assert_eq!(stored[0].authorization.as_deref(), Some(authorization));
+        assert_eq!(letters(&dead)[0]["message"], message);
+    }
+}
+
+/// 1.x echoes what it refuses; however much that is, a letter holds little of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endless_answer_is_cut() {
+    let endless: &'static str = Box::leak("bad ".repeat(1 << 20).into_boxed_str());
+    let fake = FakeInfluxdb::start(move |write| match write.body.contains("poison") {
+        true => Reply::Status(400, None, endless),
+        false => OK,
+    })
+    .await;
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, dead) = journal_in(directory.path());
+    let running = Running::start(&journal, influxdb(fake.url())).await;
+    append(&appender(&journal), vec![with_body(0, body(&[5]))]).await;
+    all_stored(&fake, 99).await;
+    wait_for("the dead letter", || async { (letters(&dead).len() == 1).then_some(()) }).await;
+    running.stop().await;
+    let message = letters(&dead)[0]["message"].as_str().unwrap().to_owned();
+    assert!(message.starts_with("bad bad ") && message.len() <= 1024, "{}", message.len());
 }

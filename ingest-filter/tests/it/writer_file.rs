@@ -33,11 +33,21 @@ pub struct Running {
 impl Running {
     pub async fn start(journal: &JournalConfig, config: WriterConfig) -> Self {
         let readiness = Readiness::new();
-        let writer = Writer::bind(journal, config, readiness.clone()).await.expect("bound");
+        // The lock of a writer that was aborted goes a moment later.
+        let writer = wait_for("the journal", || async {
+            Writer::bind(journal, config.clone(), readiness.clone()).await.ok()
+        })
+        .await;
         let admin = writer.admin_addr().unwrap();
         let shutdown = Shutdown::new();
         let task = tokio::spawn(writer.run(shutdown.clone()));
         Self { shutdown, task, admin, readiness }
+    }
+
+    /// Ends it in the middle of whatever it does, as a crash; nothing is kept or handed back.
+    pub async fn abort(self) {
+        self.task.abort();
+        assert!(self.task.await.is_err_and(|error| error.is_cancelled()));
     }
 
     pub async fn stop(self) {
@@ -144,4 +154,40 @@ pub async fn get(address: std::net::SocketAddr, path: &str) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     answer
+}
+
+/// A writer that is killed again and again loses nothing; what it had in hand is repeated.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_that_is_killed_loses_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = JournalConfig::Disk(DiskConfig {
+        segment_bytes: 64 << 10,
+        ..DiskConfig::new(directory.path().join("journal"))
+    });
+    let path = directory.path().join("points.lp");
+    let mut config = writer_config(Target::File(path.clone()));
+    config.batch.lines_max = 10;
+    let appender = appender(&journal);
+    let appending = async {
+        for number in 0..2000 {
+            append(&appender, vec![record("acme", 0, number)]).await;
+        }
+    };
+    let killing = async {
+        for round in 1..=5 {
+            let running = Running::start(&journal, config.clone()).await;
+            wait_for("some points", || async { (lines(&path).len() >= round * 50).then_some(()) })
+                .await;
+            running.abort().await;
+        }
+        Running::start(&journal, config.clone()).await
+    };
+    let ((), running) = tokio::join!(appending, killing);
+    wait_for("all points", || async {
+        let got: std::collections::BTreeSet<_> = lines(&path).into_iter().collect();
+        (got.len() == 2000).then_some(())
+    })
+    .await;
+    running.stop().await;
+    assert!(lines(&path).len() < 2200, "only what was in hand is repeated");
 }

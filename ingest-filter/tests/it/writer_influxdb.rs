@@ -192,3 +192,68 @@ async fn a_point_the_database_fails_on_is_found() {
     .await;
     running.stop().await;
 }
+
+/// A retention policy that does not exist: 1.6.7 answers 500 for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_retention_policy_is_a_dead_letter() {
+    let server = Influxd::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, dead) = journal_in(directory.path());
+    let mut config = influxdb(server.url());
+    if let Target::InfluxdbV1(target) = &mut config.target {
+        target.retention_policy = Some("absent".to_owned());
+    }
+    let running = Running::start(&journal, config).await;
+    append(&appender(&journal), vec![record("acme", 0, 0)]).await;
+    let found = wait_for("the dead letter", || async {
+        let letters = letters(&dead);
+        (!letters.is_empty()).then_some(letters)
+    })
+    .await;
+    assert_eq!(found[0]["cause"], "retention_policy_missing", "{}", found[0]);
+    running.stop().await;
+}
+
+/// A line on which this version's process dies: with something that restarts the server, the line
+/// is found and everything around it is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_kills_the_server_is_found() {
+    let mut server = Influxd::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, dead) = journal_in(directory.path());
+    let mut config = influxdb(server.url());
+    config.retry.poison_attempts = 2;
+    let running = Running::start(&journal, config).await;
+    let at = |number: u64| 1_700_000_000_000_000_000 + number;
+    let killer = "0 \\\\=\"=\"\n";
+    let mut body = String::new();
+    for number in 0..8 {
+        match number {
+            5 => body.push_str(killer),
+            _ => body.push_str(&format!("m,tenant=acme v={number}i {}\n", at(number))),
+        }
+    }
+    append(&appender(&journal), vec![with_body(0, body)]).await;
+    let mut crashes = 0;
+    let until = tokio::time::Instant::now() + crate::support::DEADLINE;
+    let found = loop {
+        let found = letters(&dead);
+        if !found.is_empty() {
+            break found;
+        }
+        if !server.is_alive() {
+            crashes += 1;
+            server.restart().await;
+        }
+        assert!(tokio::time::Instant::now() < until, "no dead letter after {crashes} crashes");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(crashes >= 2, "the server died of something");
+    assert_eq!((found.len(), &found[0]["cause"]), (1, &serde_json::json!("poison")));
+    assert_eq!(found[0]["body"], killer);
+    wait_for("the neighbours", || async {
+        (server.rows("select v from m").await.len() == 7).then_some(())
+    })
+    .await;
+    running.stop().await;
+}

@@ -107,3 +107,53 @@ fn line(letter: &DeadLetter) -> Value {
     line[body.0] = Value::String(body.1);
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::journal::dead_letter::Cause;
+
+    fn letter(body: &'static [u8]) -> DeadLetter {
+        DeadLetter {
+            cause: Cause::Refused,
+            status: 400,
+            message: "no \"good\"\n".to_owned(),
+            attempts: 1,
+            tenant: "acme".to_owned(),
+            shard: 1,
+            points: 1,
+            admitted_at_ns: 5,
+            request_id: None,
+            traceparent: None,
+            partition: 0,
+            position: 9,
+            body: Bytes::from_static(body),
+        }
+    }
+
+    #[tokio::test]
+    async fn letters_are_lines_and_the_bound_holds_until_the_file_is_moved() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let mut config = DiskConfig::new(directory.path());
+        config.dead_letter_bytes_max = 1000;
+        let letters = DiskDeadLetters::open(&config).expect("opened");
+        let path = directory.path().join(NAME);
+        letters.append(vec![letter(b"m v=1 1\n"), letter(b"\xff\x01")]).await.expect("stored");
+        let text = std::fs::read_to_string(&path).expect("read");
+        let lines: Vec<Value> =
+            text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        assert_eq!(
+            (&lines[0]["body"], &lines[1]["body_hex"]),
+            (&json!("m v=1 1\n"), &json!("ff01"))
+        );
+
+        let many = vec![letter(b"m v=1 1\n"); 5];
+        let error = letters.append(many.clone()).await.expect_err("full").to_string();
+        assert!(error.contains("dead_letter_bytes_max"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).expect("read"), text, "nothing half");
+        std::fs::rename(&path, directory.path().join("elsewhere")).expect("moved");
+        letters.append(many[..2].to_vec()).await.expect("stored");
+    }
+}

@@ -242,3 +242,46 @@ impl ReadAhead {
         self.metrics.disk_bytes.set(found.iter().map(|segment| segment.bytes).sum());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::journal::disk::{frame, segment_path};
+    use crate::record::Record;
+
+    #[tokio::test]
+    async fn no_more_is_read_ahead_than_there_is_room_for() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let mut bytes = Vec::new();
+        for number in 0..10 {
+            let record = Record {
+                tenant: "a".to_owned(),
+                shard: 0,
+                points: number,
+                admitted_at_ns: 0,
+                request_id: None,
+                traceparent: None,
+                body: vec![b'x'; 30 << 10].into(),
+            };
+            assert!(frame::encode(&record, &mut bytes));
+        }
+        std::fs::write(segment_path(directory.path(), 0), bytes).expect("written");
+        let mut config = DiskConfig::new(directory.path());
+        config.read_ahead_bytes = 64 << 10;
+        let metrics = JournalMetrics::register(&mut Registry::default());
+        let mut reader = DiskReader::open(&config, metrics).expect("opened");
+        let lane = reader.lane.as_mut().expect("a lane");
+        for number in 0..10 {
+            // Two of 30 KiB and their frames fill 64 KiB.
+            while lane.deliveries.len() < 2.min(10 - number as usize) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert!(lane.deliveries.len() <= 2);
+            let delivery = lane.next().await.expect("a delivery");
+            assert_eq!(delivery.content.expect("a record").points, number);
+        }
+        Box::new(reader).close().await;
+    }
+}

@@ -239,3 +239,108 @@ fn search(file: &File, mut offset: u64) -> io::Result<Option<u64>> {
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::journal::disk::segment_path;
+
+    #[derive(Clone, Debug)]
+    enum Piece {
+        Record(u32),
+        Garbage(Vec<u8>),
+        /// A header that promises more than there is.
+        Promise(u32),
+    }
+
+    fn piece() -> impl Strategy<Value = Piece> {
+        prop_oneof![
+            4 => any::<u32>().prop_map(Piece::Record),
+            1 => proptest::collection::vec(any::<u8>(), 1..60).prop_map(Piece::Garbage),
+            1 => any::<u32>().prop_map(Piece::Promise),
+        ]
+    }
+
+    fn sound(points: u32) -> Record {
+        Record {
+            tenant: "a".to_owned(),
+            shard: 0,
+            points,
+            admitted_at_ns: 0,
+            request_id: None,
+            traceparent: None,
+            body: Bytes::from_static(b"m v=1 1\n"),
+        }
+    }
+
+    fn write(directory: &std::path::Path, pieces: &[Piece]) {
+        let mut bytes = Vec::new();
+        for piece in pieces {
+            match piece {
+                Piece::Record(points) => assert!(frame::encode(&sound(*points), &mut bytes)),
+                Piece::Garbage(garbage) => bytes.extend_from_slice(garbage),
+                Piece::Promise(length) => {
+                    bytes.extend_from_slice(&MAGIC);
+                    bytes.extend_from_slice(&length.to_le_bytes());
+                    bytes.extend_from_slice(&[0; 4]);
+                }
+            }
+        }
+        std::fs::write(segment_path(directory, 0), &bytes).expect("written");
+        std::fs::write(segment_path(directory, bytes.len() as u64), b"").expect("written");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        /// Whatever lies between the frames, each frame is found once, in order, and the walk
+        /// ends.
+        #[test]
+        fn every_frame_is_found(pieces in proptest::collection::vec(piece(), 0..20)) {
+            let directory = tempfile::tempdir().expect("temporary directory");
+            write(directory.path(), &pieces);
+            let metrics = JournalMetrics::register(&mut Registry::default());
+            let mut tail = Tail::new(directory.path().to_owned(), 0, metrics);
+            let mut found = Vec::new();
+            let mut steps = 0;
+            loop {
+                steps += 1;
+                prop_assert!(steps <= 2 * pieces.len() + 2, "the walk does not end");
+                match tail.step(Instant::now()).expect("readable") {
+                    Step::Frame { content, .. } => found.push(content.expect("a record").points),
+                    Step::Moved => {}
+                    Step::Idle => break,
+                }
+            }
+            let expected: Vec<u32> = pieces
+                .iter()
+                .filter_map(|piece| match piece {
+                    Piece::Record(points) => Some(*points),
+                    Piece::Garbage(_) | Piece::Promise(_) => None,
+                })
+                .collect();
+            prop_assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn a_frame_that_is_still_being_written_is_waited_for() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let mut bytes = Vec::new();
+        assert!(frame::encode(&sound(1), &mut bytes));
+        let path = segment_path(directory.path(), 0);
+        let metrics = JournalMetrics::register(&mut Registry::default());
+        let mut tail = Tail::new(directory.path().to_owned(), 0, metrics.clone());
+        let mut now = Instant::now();
+        for length in 0..bytes.len() {
+            std::fs::write(&path, &bytes[..length]).expect("written");
+            now += SETTLE * 2;
+            assert!(matches!(tail.step(now), Ok(Step::Idle)), "{length}");
+        }
+        std::fs::write(&path, &bytes).expect("written");
+        assert!(matches!(tail.step(now), Ok(Step::Frame { .. })));
+        assert_eq!(metrics.corrupt_regions.get(), 0);
+    }
+}

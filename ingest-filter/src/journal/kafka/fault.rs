@@ -21,15 +21,10 @@ pub enum Fault {
 /// Sorts an error of the producer.
 pub fn classify(error: &KafkaError) -> Fault {
     match error.rdkafka_error_code() {
-        Some(
-            Code::Fatal
-            | Code::OutOfOrderSequenceNumber
-            | Code::UnknownProducerId
-            | Code::InvalidProducerIdMapping
-            | Code::ClusterAuthorizationFailed,
-        ) => Fault::Fatal,
+        Some(Code::Fatal | Code::OutOfOrderSequenceNumber) => Fault::Fatal,
         Some(
             Code::TopicAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
             | Code::SaslAuthenticationFailed
             | Code::UnknownTopic
             | Code::UnknownTopicOrPartition
@@ -57,6 +52,7 @@ mod tests {
             (Code::PurgeQueue, Fault::Passing),
             (Code::TopicAuthorizationFailed, Fault::Lasting),
             (Code::UnknownTopicOrPartition, Fault::Lasting),
+            (Code::ClusterAuthorizationFailed, Fault::Lasting),
             (Code::OutOfOrderSequenceNumber, Fault::Fatal),
             (Code::Fatal, Fault::Fatal),
             (Code::QueueFull, Fault::QueueFull),

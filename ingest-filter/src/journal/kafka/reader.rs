@@ -52,7 +52,7 @@ impl KafkaReader {
         readiness: &Readiness,
         metrics: JournalMetrics,
     ) -> Result<Self, OpenError> {
-        let (lanes, new_lanes) = Lanes::new(config.read_ahead_bytes / 2);
+        let (lanes, new_lanes) = Lanes::new(config.read_ahead_bytes / 4 * 3);
         let context = Context {
             lanes: Mutex::new(lanes),
             metrics,
@@ -271,7 +271,12 @@ impl Polling {
     }
 
     fn pass_on(&self) {
-        let flows = self.consumer.context().lanes().flows();
+        let context = self.consumer.context();
+        let (flows, paused) = {
+            let mut lanes = context.lanes();
+            (lanes.flows(), lanes.paused().len())
+        };
+        context.metrics.paused_lanes.set(paused as i64);
         apply(&self.consumer, &self.topic, flows);
     }
 }
@@ -297,8 +302,9 @@ fn apply(consumer: &BaseConsumer<Context>, topic: &str, flows: Vec<Flow>) {
 
 fn consumer(config: &KafkaConfig, context: Context) -> Result<BaseConsumer<Context>, KafkaError> {
     let message_max = config.message_bytes_max;
-    // Half of the bound is for what lanes hold, half for what the client has fetched.
-    let fetched = (config.read_ahead_bytes / 2).max(message_max);
+    // A quarter of the bound is for what the client has fetched, the rest for the lanes: what was
+    // fetched is thrown away and fetched again whenever a partition is paused.
+    let fetched = (config.read_ahead_bytes / 4).max(message_max);
     let fetch_max = fetched.clamp(message_max, 64 << 20);
     let mut client = client(config);
     client

@@ -1,3 +1,5 @@
+//! What becomes of a batch, against databases that refuse, fail and come back.
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;

@@ -1,9 +1,10 @@
-//! InfluxDB 1.x over HTTP/1.1.
+//! InfluxDB 1.x, 2.x and 3 over HTTP/1.1: one way of asking, three ways of naming things.
 //!
 //! Bodies are gzip, timestamps nanoseconds: 1.x takes a precision it does not know for
-//! nanoseconds without a word, so the one it knows is always sent.
+//! nanoseconds without a word, so the one each version knows is always sent.
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
 use crate::journal::Boxed;
-use crate::writer::config::InfluxdbV1Config;
+use crate::writer::config::{InfluxdbV1Config, InfluxdbV2Config, InfluxdbV3Config};
 use crate::writer::sink::Sink;
 use crate::writer::work::Answer;
 
@@ -31,12 +32,22 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a ping may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Writes to one database.
-pub struct InfluxdbV1 {
+/// Writes to one database or bucket.
+pub struct Influxdb {
     client: Client<HttpConnector, Full<Bytes>>,
-    config: InfluxdbV1Config,
+    request_timeout: Duration,
     write_uri: String,
+    ping_uri: String,
+    /// Creates the database; only where that is wanted.
+    create_uri: Option<String>,
+    secret: Option<Secret>,
     authorization: Mutex<Option<HeaderValue>>,
+}
+
+/// Where the `Authorization` header comes from.
+enum Secret {
+    Password { username: String, file: PathBuf },
+    Token { scheme: &'static str, file: PathBuf },
 }
 
 enum Exchange {
@@ -45,24 +56,71 @@ enum Exchange {
     Broken(String),
 }
 
-impl InfluxdbV1 {
-    /// A sink for this database; connects when first used.
+impl Influxdb {
+    /// A sink for a database of InfluxDB 1.x; connects when first used.
     ///
     /// # Errors
     /// When the password file cannot be read.
-    pub fn new(config: InfluxdbV1Config) -> std::io::Result<Self> {
+    pub fn v1(config: &InfluxdbV1Config) -> std::io::Result<Self> {
+        let mut write = format!("/write?db={}&precision=n", query_value(&config.database));
+        if let Some(policy) = &config.retention_policy {
+            write.push_str("&rp=");
+            write.push_str(&query_value(policy));
+        }
+        let secret = config.login.clone();
+        let secret = secret.map(|(username, file)| Secret::Password { username, file });
+        let mut sink = Self::new(&config.url, &write, secret, config.request_timeout)?;
+        if config.create_database {
+            let quoted = config.database.replace('\\', "\\\\").replace('"', "\\\"");
+            let statement = query_value(&format!("CREATE DATABASE \"{quoted}\""));
+            sink.create_uri = Some(format!("{}/query?q={statement}", config.url));
+        }
+        Ok(sink)
+    }
+
+    /// A sink for a bucket of InfluxDB 2.x; connects when first used.
+    ///
+    /// # Errors
+    /// When the token file cannot be read.
+    pub fn v2(config: &InfluxdbV2Config) -> std::io::Result<Self> {
+        let (org, bucket) = (query_value(&config.org), query_value(&config.bucket));
+        let write = format!("/api/v2/write?org={org}&bucket={bucket}&precision=ns");
+        let secret = Secret::Token { scheme: "Token", file: config.token_file.clone() };
+        Self::new(&config.url, &write, Some(secret), config.request_timeout)
+    }
+
+    /// A sink for a database of InfluxDB 3, which creates it when it is first written to;
+    /// connects when first used.
+    ///
+    /// # Errors
+    /// When the token file cannot be read.
+    pub fn v3(config: &InfluxdbV3Config) -> std::io::Result<Self> {
+        let database = query_value(&config.database);
+        let write = format!("/api/v3/write_lp?db={database}&precision=nanosecond");
+        let secret = config.token_file.clone();
+        let secret = secret.map(|file| Secret::Token { scheme: "Bearer", file });
+        Self::new(&config.url, &write, secret, config.request_timeout)
+    }
+
+    fn new(
+        url: &str,
+        write: &str,
+        secret: Option<Secret>,
+        request_timeout: Duration,
+    ) -> std::io::Result<Self> {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         connector.set_nodelay(true);
-        let client = Client::builder(TokioExecutor::new()).build(connector);
-        let mut write_uri =
-            format!("{}/write?db={}&precision=n", config.url, query_value(&config.database));
-        if let Some(policy) = &config.retention_policy {
-            write_uri.push_str("&rp=");
-            write_uri.push_str(&query_value(policy));
-        }
-        let authorization = Mutex::new(authorization(&config)?);
-        Ok(Self { client, config, write_uri, authorization })
+        let authorization = secret.as_ref().map(Secret::read).transpose()?;
+        Ok(Self {
+            client: Client::builder(TokioExecutor::new()).build(connector),
+            request_timeout,
+            write_uri: format!("{url}{write}"),
+            ping_uri: format!("{url}/ping"),
+            create_uri: None,
+            secret,
+            authorization: Mutex::new(authorization),
+        })
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>, timeout: Duration) -> Exchange {
@@ -97,18 +155,18 @@ impl InfluxdbV1 {
         }
     }
 
-    /// The password may have been changed under us: what the file holds now is used from now on.
-    fn reload_password(&self) {
-        match authorization(&self.config) {
+    /// The secret may have been changed under us: what the file holds now is used from now on.
+    fn reload_secret(&self) {
+        match self.secret.as_ref().map(Secret::read).transpose() {
             Ok(new) => {
                 *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = new;
             }
-            Err(error) => tracing::error!(%error, "the password file cannot be read"),
+            Err(error) => tracing::error!(%error, "the file with the secret cannot be read"),
         }
     }
 }
 
-impl Sink for InfluxdbV1 {
+impl Sink for Influxdb {
     fn write<'a>(&'a self, body: Bytes, traceparent: Option<&'a str>) -> Boxed<'a, Answer> {
         Box::pin(async move {
             let mut builder = Request::builder()
@@ -123,11 +181,11 @@ impl Sink for InfluxdbV1 {
                 self.authorized(builder).body(Full::new(body)).map_err(std::io::Error::other)
             });
             let answer = match request {
-                Ok(request) => answer(self.exchange(request, self.config.request_timeout).await),
+                Ok(request) => answer(self.exchange(request, self.request_timeout).await),
                 Err(error) => Answer::Unreachable(error.to_string()),
             };
             if answer == Answer::Unauthorized {
-                self.reload_password();
+                self.reload_secret();
             }
             answer
         })
@@ -135,24 +193,20 @@ impl Sink for InfluxdbV1 {
 
     fn ping(&self) -> Boxed<'_, bool> {
         Box::pin(async move {
-            let uri = format!("{}/ping", self.config.url);
-            let Ok(request) = Request::get(uri).body(Full::default()) else { return false };
+            let builder = self.authorized(Request::get(&self.ping_uri));
+            let Ok(request) = builder.body(Full::default()) else { return false };
+            // A refused login is told by the write; here it is enough that somebody is there.
             let exchange = self.exchange(request, PING_TIMEOUT).await;
-            matches!(exchange, Exchange::Answered { status, .. } if status.is_success())
+            matches!(exchange, Exchange::Answered { status, .. } if !status.is_server_error())
         })
     }
 
     fn create_database(&self) -> Boxed<'_, bool> {
         Box::pin(async move {
-            if !self.config.create_database {
-                return false;
-            }
-            let quoted = self.config.database.replace('\\', "\\\\").replace('"', "\\\"");
-            let statement = query_value(&format!("CREATE DATABASE \"{quoted}\""));
-            let uri = format!("{}/query?q={statement}", self.config.url);
-            let builder = Request::builder().method(Method::POST).uri(uri);
-            let Ok(request) = self.authorized(builder).body(Full::default()) else { return false };
-            match self.exchange(request, self.config.request_timeout).await {
+            let Some(uri) = &self.create_uri else { return false };
+            let builder = self.authorized(Request::post(uri));
+            let Ok(request) = builder.body(Full::default()) else { return false };
+            match self.exchange(request, self.request_timeout).await {
                 Exchange::Answered { status, .. } if status.is_success() => true,
                 Exchange::Answered { status, message, .. } => {
                     let status = status.as_u16();
@@ -178,11 +232,11 @@ fn answer(exchange: Exchange) -> Answer {
         404 => Answer::DatabaseMissing,
         413 => Answer::TooLarge,
         429 | 503 => Answer::Busy { retry_after },
-        _ if message.contains("retention policy not found") => {
+        _ if message.starts_with("retention policy not found") => {
             Answer::RetentionPolicyMissing { status: code, message }
         }
         // 1.x says 400 for points it could not store because of itself, too.
-        400 if message.contains("timeout") || message.contains("engine is closed") => {
+        400 if message == "timeout" || message == "engine is closed" => {
             Answer::Failed { status: code, message }
         }
         400..=499 => Answer::Refused { status: code, message },
@@ -190,17 +244,29 @@ fn answer(exchange: Exchange) -> Answer {
     }
 }
 
-fn authorization(config: &InfluxdbV1Config) -> std::io::Result<Option<HeaderValue>> {
-    let Some((username, file)) = &config.login else { return Ok(None) };
-    let password = std::fs::read_to_string(file).map_err(|error| {
-        std::io::Error::new(error.kind(), format!("{}: {error}", file.display()))
-    })?;
-    let login = format!("{username}:{}", password.trim_end_matches(['\r', '\n']));
-    let encoded = base64::engine::general_purpose::STANDARD.encode(login);
-    let mut value =
-        HeaderValue::try_from(format!("Basic {encoded}")).map_err(std::io::Error::other)?;
-    value.set_sensitive(true);
-    Ok(Some(value))
+impl Secret {
+    /// The `Authorization` header of what the file holds now.
+    fn read(&self) -> std::io::Result<HeaderValue> {
+        let text = match self {
+            Self::Password { username, file } => {
+                let login = format!("{username}:{}", read_secret(file)?);
+                format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(login))
+            }
+            Self::Token { scheme, file } => format!("{scheme} {}", read_secret(file)?),
+        };
+        let mut value = HeaderValue::try_from(text).map_err(std::io::Error::other)?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+}
+
+fn read_secret(file: &Path) -> std::io::Result<String> {
+    match std::fs::read_to_string(file) {
+        Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
+        Err(error) => {
+            Err(std::io::Error::new(error.kind(), format!("{}: {error}", file.display())))
+        }
+    }
 }
 
 fn gzip(body: &[u8]) -> std::io::Result<Bytes> {
@@ -220,10 +286,15 @@ async fn read_message(mut body: Incoming) -> String {
             break;
         }
     }
-    let error = serde_json::from_slice::<serde_json::Value>(&read)
-        .ok()
-        .and_then(|value| value.get("error").and_then(|error| error.as_str().map(str::to_owned)));
-    error.unwrap_or_else(|| String::from_utf8_lossy(&read).trim_end().to_owned())
+    let json: serde_json::Value = serde_json::from_slice(&read).unwrap_or_default();
+    let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+    // 3 names the first bad line apart; 2.x says `message` where the others say `error`.
+    let first_line = text(&json["data"][0]["error_message"]);
+    match (text(&json["error"]).or_else(|| text(&json["message"])), first_line) {
+        (Some(error), Some(line)) => format!("{error}: {line}"),
+        (Some(error), None) => error,
+        (None, _) => String::from_utf8_lossy(&read).trim_end().to_owned(),
+    }
 }
 
 fn seconds(value: &HeaderValue) -> Option<Duration> {
