@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::Dialect;
-use super::number::{integer, number};
+use super::number::{boolean, integer, number};
 use crate::fault::Fault;
 use crate::point::{FieldValue, Point};
 
@@ -113,10 +113,9 @@ impl<'a> Scanner<'a> {
         let start = self.at;
         self.skip_until(COMMA | SPACE | CONTROL);
         let token = &self.text[start..self.at];
-        let value = match token {
-            "t" | "T" | "true" | "True" | "TRUE" => Ok(FieldValue::Boolean(true)),
-            "f" | "F" | "false" | "False" | "FALSE" => Ok(FieldValue::Boolean(false)),
-            _ => number(token, self.dialect.unsigned),
+        let value = match self.bytes[start] {
+            b'0'..=b'9' | b'-' | b'.' => number(token, self.dialect.unsigned),
+            _ => boolean(token).map(FieldValue::Boolean),
         };
         if value.is_err() {
             self.at = start;

@@ -153,7 +153,7 @@ fn every_fault_of_a_line() {
     check("m f=NaN", Fault::FieldValueInvalid);
     check("m f=inf", Fault::FieldValueInvalid);
     check("m f=-inf", Fault::NumberInvalid);
-    check("m f=tru", Fault::NumberInvalid);
+    check("m f=tru", Fault::FieldValueInvalid);
     check("m f=1.5i", Fault::NumberInvalid);
     check("m f=-", Fault::NumberInvalid);
     check("m f=1e", Fault::NumberInvalid);

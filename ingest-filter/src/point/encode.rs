@@ -228,8 +228,9 @@ enum Escape {
 }
 
 fn write_key(key: &str, out: &mut Vec<u8>) -> Result<(), Fault> {
-    // Reserved names are short, and most keys differ in the first byte.
-    if matches!(key, "time" | "_field" | "_measurement") {
+    if matches!(key.as_bytes().first(), Some(b't' | b'_'))
+        && matches!(key, "time" | "_field" | "_measurement")
+    {
         return Err(Fault::NameReserved);
     }
     write_name(key, Escape::Key, out)
