@@ -11,7 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::influxd::Influxd;
 
-const DIALECT: Dialect = Dialect { precision: Precision::Nanoseconds, unsigned: false };
+const DIALECT: Dialect =
+    Dialect { precision: Precision::Nanoseconds, unsigned: false, line_bytes_max: 1 << 20 };
 
 /// The canonical form of the good lines of a body, each with a measurement of its own, so that
 /// the types of their fields cannot clash.
