@@ -32,6 +32,9 @@ pub struct Dialect {
     pub precision: Precision,
     /// Whether unsigned integers are accepted.
     pub unsigned: bool,
+    /// The longest line that holds a point, bytes. A line is read into memory before it is
+    /// known whether it may be stored; this bounds what that takes.
+    pub line_bytes_max: usize,
 }
 
 /// What is wrong with one line.

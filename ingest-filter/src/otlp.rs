@@ -21,7 +21,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
 };
 
 use crate::fault::Fault;
-use crate::point::{FieldValue, Point};
+use crate::point::{FIELDS_MAX, FieldValue, Point};
 
 mod attributes;
 mod histogram;
@@ -143,10 +143,7 @@ impl<'a> Reader<'a, '_> {
                         &point.attributes,
                         point.time_unix_nano,
                         point.flags,
-                        |p| {
-                            summary_fields(point, p);
-                            Ok(())
-                        },
+                        |p| summary_fields(point, &mut p.fields),
                     );
                 }
             }
@@ -222,11 +219,17 @@ fn temporality(value: i32) -> Result<bool, Fault> {
     }
 }
 
-fn summary_fields<'a>(summary: &'a SummaryDataPoint, point: &mut Point<'a>) {
-    let fields = &mut point.fields;
+fn summary_fields<'a>(
+    summary: &SummaryDataPoint,
+    fields: &mut Vec<(Cow<'a, str>, FieldValue<'a>)>,
+) -> Result<(), Fault> {
+    if summary.quantile_values.len() > FIELDS_MAX {
+        return Err(Fault::FieldsTooMany);
+    }
     fields.push((Cow::Borrowed("count"), FieldValue::Float(summary.count as f64)));
     fields.push((Cow::Borrowed("sum"), FieldValue::Float(summary.sum)));
     for at in &summary.quantile_values {
         fields.push((Cow::Owned(at.quantile.to_string()), FieldValue::Float(at.value)));
     }
+    Ok(())
 }

@@ -22,6 +22,7 @@ pub struct Record {
     /// W3C trace context of the request that brought the points.
     pub traceparent: Option<String>,
     /// Canonical line protocol: one point a line, each line ended by `\n`, every point with the
-    /// tenant tag and a timestamp in nanoseconds.
+    /// tenant tag and a timestamp in nanoseconds. A string field may hold a `\n` too, which ends
+    /// no line.
     pub body: Bytes,
 }

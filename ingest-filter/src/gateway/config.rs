@@ -24,7 +24,7 @@ pub const CHUNK_BYTES_MAX: u64 = 512 << 10;
 /// From the first byte of a request to its answer.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many connections are open at once.
-pub const CONNECTIONS_MAX: u32 = 4096;
+pub const CONNECTIONS_MAX: u32 = 1024;
 /// How many requests run at once on one HTTP/2 connection.
 pub const STREAMS_MAX: u32 = 256;
 

@@ -67,7 +67,12 @@ async fn store(edge: &Edge, protocol: Protocol, request: Request) -> Result<Verd
         admitted_at_ns: admission.admitted_at_ns,
         chunk_bytes_max: edge.config.chunk_bytes_max,
         accept_partial: parameters.accept_partial,
-        dialect: Dialect { precision: parameters.precision, unsigned: edge.config.accept_unsigned },
+        dialect: Dialect {
+            precision: parameters.precision,
+            unsigned: edge.config.accept_unsigned,
+            // Escapes take two bytes for one; a longer line could not fit a chunk.
+            line_bytes_max: edge.config.chunk_bytes_max * 2,
+        },
     };
     let length = received.bytes.len();
     let converted =
@@ -144,6 +149,8 @@ impl Conversion {
         let mut lines = Lines::new(body, self.dialect);
         let mut point = Point::default();
         let mut reserved = 0;
+        // Text with escapes is copied, at most one line of it at a time.
+        reservation.grow(body.len().min(self.dialect.line_bytes_max))?;
         while let Some(line) = lines.next(&mut point) {
             let error = match line {
                 Ok(line) => chunker.push(&mut point).err().map(|fault| (line, 0, fault, None)),

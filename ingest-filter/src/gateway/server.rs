@@ -21,7 +21,7 @@ const HEADER_BYTES_MAX: u32 = 32 << 10;
 /// What one HTTP/2 stream may send ahead, bytes; the memory of a stream that is not read yet.
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 /// What all streams of a connection may send ahead, bytes.
-const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 512 << 10;
 /// How often an idle HTTP/2 peer is asked whether it is still there.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// How long to wait after the system refused to accept, for want of file descriptors.

@@ -1,4 +1,4 @@
-//! Numbers of line protocol, out of the bytes of one value.
+//! Numbers and booleans of line protocol, out of the text of one value.
 
 use crate::fault::Fault;
 use crate::point::FieldValue;
@@ -15,6 +15,18 @@ pub fn number(token: &str, unsigned: bool) -> Result<FieldValue<'static>, Fault>
             false => Err(Fault::UnsignedRefused),
         }),
         _ => float(token).map(FieldValue::Float),
+    }
+}
+
+/// Reads a boolean in any of its spellings.
+///
+/// # Errors
+/// [`Fault::FieldValueInvalid`].
+pub fn boolean(token: &str) -> Result<bool, Fault> {
+    match token {
+        "t" | "T" | "true" | "True" | "TRUE" => Ok(true),
+        "f" | "F" | "false" | "False" | "FALSE" => Ok(false),
+        _ => Err(Fault::FieldValueInvalid),
     }
 }
 

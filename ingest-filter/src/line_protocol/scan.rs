@@ -3,9 +3,12 @@
 use std::borrow::Cow;
 
 use super::Dialect;
-use super::number::{integer, number};
+use super::number::{boolean, integer, number};
 use crate::fault::Fault;
-use crate::point::{FieldValue, Point};
+use crate::point::{FIELDS_MAX, FieldValue, Point, TAGS_MAX};
+
+/// Tags that are read before some are refused; one may be the tenant's, which is dropped.
+const TAGS_READ_MAX: usize = TAGS_MAX + 1;
 
 const COMMA: u8 = 1;
 const SPACE: u8 = 2;
@@ -38,11 +41,14 @@ pub(super) struct Scanner<'a> {
     /// Line feeds inside of string values.
     pub(super) inner_line_feeds: u64,
     dialect: Dialect,
+    /// Where the line is too long.
+    end_max: usize,
 }
 
 impl<'a> Scanner<'a> {
     pub(super) fn new(text: &'a str, at: usize, dialect: Dialect) -> Self {
-        Self { text, bytes: text.as_bytes(), at, inner_line_feeds: 0, dialect }
+        let end_max = at.saturating_add(dialect.line_bytes_max);
+        Self { text, bytes: text.as_bytes(), at, inner_line_feeds: 0, dialect, end_max }
     }
 
     /// Reads one line, its end included; false when it holds no point.
@@ -58,6 +64,9 @@ impl<'a> Scanner<'a> {
         point.measurement = self.name(COMMA | SPACE, COMMA | SPACE, Fault::MeasurementMissing)?;
         while self.take(b',') {
             let tag = self.tag()?;
+            if point.tags.len() == TAGS_READ_MAX {
+                return Err(Fault::TagsTooMany);
+            }
             point.tags.push(tag);
         }
         if self.peek() != Some(b' ') {
@@ -70,12 +79,16 @@ impl<'a> Scanner<'a> {
         }
         loop {
             let field = self.field()?;
+            if point.fields.len() == FIELDS_MAX {
+                return Err(Fault::FieldsTooMany);
+            }
             point.fields.push(field);
             if !self.take(b',') {
                 break;
             }
         }
         self.timestamp(point)?;
+        self.check_length()?;
         Ok(true)
     }
 
@@ -113,10 +126,9 @@ impl<'a> Scanner<'a> {
         let start = self.at;
         self.skip_until(COMMA | SPACE | CONTROL);
         let token = &self.text[start..self.at];
-        let value = match token {
-            "t" | "T" | "true" | "True" | "TRUE" => Ok(FieldValue::Boolean(true)),
-            "f" | "F" | "false" | "False" | "FALSE" => Ok(FieldValue::Boolean(false)),
-            _ => number(token, self.dialect.unsigned),
+        let value = match self.bytes[start] {
+            b'0'..=b'9' | b'-' | b'.' => number(token, self.dialect.unsigned),
+            _ => boolean(token).map(FieldValue::Boolean),
         };
         if value.is_err() {
             self.at = start;
@@ -167,6 +179,7 @@ impl<'a> Scanner<'a> {
             }
             self.at += 1;
             if self.peek().is_some_and(|byte| CLASS[usize::from(byte)] & escapable != 0) {
+                self.check_length()?;
                 let name = unescaped.get_or_insert_default();
                 name.push_str(&self.text[copied..self.at - 1]);
                 copied = self.at;
@@ -199,6 +212,7 @@ impl<'a> Scanner<'a> {
                 Some(_) => {
                     self.at += 1;
                     if matches!(self.peek(), Some(b'"' | b'\\')) {
+                        self.check_length()?;
                         let string = unescaped.get_or_insert_default();
                         string.push_str(&self.text[copied..self.at - 1]);
                         copied = self.at;
@@ -215,6 +229,11 @@ impl<'a> Scanner<'a> {
             None => Cow::Borrowed(rest),
             Some(string) => Cow::Owned(string + rest),
         })
+    }
+
+    /// Only text with escapes is copied, so that is where a long line must be noticed early.
+    fn check_length(&self) -> Result<(), Fault> {
+        if self.at <= self.end_max { Ok(()) } else { Err(Fault::PointTooLarge) }
     }
 
     fn peek(&self) -> Option<u8> {

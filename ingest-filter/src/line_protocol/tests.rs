@@ -7,7 +7,8 @@ use crate::point::{FieldValue, encode};
 
 mod corpus;
 
-const NS: Dialect = Dialect { precision: Precision::Nanoseconds, unsigned: true };
+const NS: Dialect =
+    Dialect { precision: Precision::Nanoseconds, unsigned: true, line_bytes_max: 4 << 20 };
 const NOW_NS: i64 = 1_700_000_000_000_000_000;
 
 type Verdicts<'a> = Vec<Result<(u64, Point<'a>), LineError>>;
@@ -153,7 +154,7 @@ fn every_fault_of_a_line() {
     check("m f=NaN", Fault::FieldValueInvalid);
     check("m f=inf", Fault::FieldValueInvalid);
     check("m f=-inf", Fault::NumberInvalid);
-    check("m f=tru", Fault::NumberInvalid);
+    check("m f=tru", Fault::FieldValueInvalid);
     check("m f=1.5i", Fault::NumberInvalid);
     check("m f=-", Fault::NumberInvalid);
     check("m f=1e", Fault::NumberInvalid);
@@ -184,6 +185,26 @@ fn every_fault_of_a_line() {
 }
 
 #[test]
+fn a_line_is_bounded() {
+    let short = Dialect { line_bytes_max: 20, ..NS };
+    let verdicts = |body: &str| -> Vec<_> {
+        let fault = |error: LineError| (error.line, error.fault);
+        read(body.as_bytes(), short)
+            .into_iter()
+            .map(|v| v.map(|(line, _)| line).map_err(fault))
+            .collect()
+    };
+    let body = format!("m f=\"{}\"\nn f=1\n", "x".repeat(11));
+    assert_eq!(verdicts(&body), [Ok(1), Ok(2)]);
+    let body = format!("m f=\"{}\"\nn f=1\n", "x".repeat(50));
+    assert_eq!(verdicts(&body), [Err((1, Fault::PointTooLarge)), Ok(2)]);
+    let body = format!("m f=\"{}\n{}\"\nn f=1\n", "\\\"".repeat(50), "x".repeat(50));
+    assert_eq!(verdicts(&body), [Err((1, Fault::PointTooLarge)), Ok(3)]);
+    let body = format!("m{} f=1\nn f=1\n", "\\ ".repeat(50));
+    assert_eq!(verdicts(&body), [Err((1, Fault::PointTooLarge)), Ok(2)]);
+}
+
+#[test]
 fn a_body_that_killed_influxdb_1_6_is_refused() {
     check("0 \\\\=\"=\"", &["1:8 string field is not closed"]);
     check("m \\0=\",\"=3,\"=\"", &["1:9 unexpected text after a value"]);
@@ -194,7 +215,7 @@ fn timestamps_become_nanoseconds() {
     let check = |precision: &str, timestamp: &str, expected: Result<i64, Fault>| {
         let precision = precision.parse().expect("known");
         let body = format!("m f=1 {timestamp}");
-        let verdict = read(body.as_bytes(), Dialect { precision, unsigned: false }).remove(0);
+        let verdict = read(body.as_bytes(), Dialect { precision, unsigned: false, ..NS }).remove(0);
         let found = verdict.map(|(_, point)| point.timestamp_ns.expect("a timestamp"));
         assert_eq!(found.map_err(|error| error.fault), expected, "{timestamp} {precision:?}");
     };

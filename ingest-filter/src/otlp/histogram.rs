@@ -8,7 +8,7 @@ use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::B
 use opentelemetry_proto::tonic::metrics::v1::{ExponentialHistogramDataPoint, HistogramDataPoint};
 
 use crate::fault::Fault;
-use crate::point::FieldValue;
+use crate::point::{FIELDS_MAX, FieldValue};
 
 /// Exponential histograms of a finer scale are merged down to this one, a bound every fourth of a
 /// power of two, so that points of changing scales share their bounds.
@@ -28,6 +28,9 @@ pub fn explicit(point: &HistogramDataPoint, fields: &mut Fields<'_>) -> Result<(
     let empty = counts.is_empty() && bounds.is_empty();
     if !ascending || (!empty && counts.len() != bounds.len() + 1) {
         return Err(Fault::BucketsInvalid);
+    }
+    if bounds.len() > FIELDS_MAX {
+        return Err(Fault::FieldsTooMany);
     }
     push_totals(fields, point.count, [point.sum, point.min, point.max]);
     let mut below: u64 = 0;

@@ -215,6 +215,21 @@ fn histograms_with_explicit_bounds() {
     }
 }
 
+#[test]
+fn more_bounds_or_quantiles_than_fields() {
+    let bounds: Vec<f64> = (0..2000).map(f64::from).collect();
+    let point = HistogramDataPoint {
+        bucket_counts: vec![1; 2001],
+        explicit_bounds: bounds,
+        ..Default::default()
+    };
+    let histogram = Histogram { data_points: vec![point], aggregation_temporality: CUMULATIVE };
+    check(Data::Histogram(histogram), &["1: more than 1024 fields"]);
+    let quantile_values = vec![ValueAtQuantile::default(); 2000];
+    let point = SummaryDataPoint { quantile_values, ..Default::default() };
+    check(Data::Summary(Summary { data_points: vec![point] }), &["1: more than 1024 fields"]);
+}
+
 fn exponential(point: ExponentialHistogramDataPoint) -> Vec<String> {
     let point = ExponentialHistogramDataPoint { time_unix_nano: 5, ..point };
     let data_points = vec![point];

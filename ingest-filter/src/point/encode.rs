@@ -20,8 +20,8 @@ pub const TENANT_TAG: &str = "tenant";
 /// From this many fields on, repeated keys are found by hashing instead of by comparing.
 const FIELDS_COMPARED_MAX: usize = 24;
 
-/// Appends the point to `out` and returns the length of its series key there. The point's tags
-/// are sorted in place.
+/// Appends the point to `out` and returns the length of its series key there. Of fields with one
+/// key, all but the last are taken out of the point.
 ///
 /// # Errors
 /// When the point may not be stored; `out` is as before.
@@ -53,7 +53,7 @@ fn try_encode(
         return Err(Fault::MeasurementIsComment);
     }
     write_name(&point.measurement, Escape::Measurement, out)?;
-    write_tags(&mut point.tags, tenant, out)?;
+    write_tags(&point.tags, tenant, out)?;
     let series_len = out.len() - start;
     drop_repeated_fields(&mut point.fields);
     write_fields(&point.fields, out)?;
@@ -66,29 +66,46 @@ fn try_encode(
 }
 
 fn write_tags(
-    tags: &mut Vec<(Cow<'_, str>, Cow<'_, str>)>,
+    tags: &[(Cow<'_, str>, Cow<'_, str>)],
     tenant: &str,
     out: &mut Vec<u8>,
 ) -> Result<(), Fault> {
-    tags.retain(|(key, _)| key != TENANT_TAG);
-    if tags.len() > TAGS_MAX {
-        return Err(Fault::TagsTooMany);
-    }
-    if !tags.is_sorted_by(|a, b| a.0 < b.0) {
-        tags.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        if tags.windows(2).any(|pair| pair[0].0 == pair[1].0) {
-            return Err(Fault::TagDuplicate);
+    // Tags are put in order by the first bytes of their keys, which nearly always tell them
+    // apart, and by their place; the tags themselves, six words each, stay where they are.
+    let mut order = [(0u64, 0u8); TAGS_MAX];
+    let mut count = 0;
+    for (place, (key, _)) in tags.iter().enumerate() {
+        if key == TENANT_TAG {
+            continue;
         }
+        let place = u8::try_from(place).map_err(|_| Fault::TagsTooMany)?;
+        *order.get_mut(count).ok_or(Fault::TagsTooMany)? = (prefix(key), place);
+        count += 1;
     }
-    let behind = tags.partition_point(|(key, _)| key.as_ref() < TENANT_TAG);
-    for (key, value) in &tags[..behind] {
+    let order = &mut order[..count];
+    let key = |place: u8| tags[usize::from(place)].0.as_bytes();
+    order.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| key(a.1).cmp(key(b.1))));
+    if order.windows(2).any(|pair| pair[0].0 == pair[1].0 && key(pair[0].1) == key(pair[1].1)) {
+        return Err(Fault::TagDuplicate);
+    }
+    let mut tenant = Some(tenant);
+    for (_, place) in order.iter() {
+        let (key, value) = &tags[usize::from(*place)];
+        if let Some(tenant) = tenant.take_if(|_| key.as_ref() > TENANT_TAG) {
+            write_tag(TENANT_TAG, tenant, out)?;
+        }
         write_tag(key, value, out)?;
     }
-    write_tag(TENANT_TAG, tenant, out)?;
-    for (key, value) in &tags[behind..] {
-        write_tag(key, value, out)?;
-    }
-    Ok(())
+    tenant.map_or(Ok(()), |tenant| write_tag(TENANT_TAG, tenant, out))
+}
+
+/// The first eight bytes as a number that sorts as they do. Keys hold no zero byte, so a shorter
+/// key sorts first.
+fn prefix(key: &str) -> u64 {
+    let mut first = [0; 8];
+    let length = key.len().min(8);
+    first[..length].copy_from_slice(&key.as_bytes()[..length]);
+    u64::from_be_bytes(first)
 }
 
 fn write_tag(key: &str, value: &str, out: &mut Vec<u8>) -> Result<(), Fault> {
@@ -110,11 +127,8 @@ fn drop_repeated_fields(fields: &mut Vec<(Cow<'_, str>, FieldValue<'_>)>) {
     if count < 2 {
         return;
     }
-    if count <= FIELDS_COMPARED_MAX {
-        let repeated = |i: usize| fields[i + 1..].iter().any(|(key, _)| *key == fields[i].0);
-        if !(0..count).any(repeated) {
-            return;
-        }
+    if !perhaps_repeated(fields) {
+        return;
     }
     let mut last = HashMap::with_capacity(count);
     for (index, (key, _)) in fields.iter().enumerate() {
@@ -125,6 +139,24 @@ fn drop_repeated_fields(fields: &mut Vec<(Cow<'_, str>, FieldValue<'_>)>) {
         index += 1;
         last.get(key) == Some(&(index - 1))
     });
+}
+
+/// False when all keys differ for certain: then each sets a bit of its own in a small filter, or
+/// there are few enough to compare them all.
+fn perhaps_repeated(fields: &[(Cow<'_, str>, FieldValue<'_>)]) -> bool {
+    let mut filter = [0u64; 4];
+    let mut collided = false;
+    for (key, _) in fields {
+        let bytes = key.as_bytes();
+        let byte = |at: usize| bytes.get(at).map_or(0, |byte| u32::from(*byte));
+        let (last, middle) = (byte(bytes.len().wrapping_sub(1)), byte(bytes.len() / 2));
+        let mixed = (bytes.len() as u32 ^ last << 8 ^ middle << 16).wrapping_mul(0x9E37_79B1) >> 24;
+        let (word, bit) = (&mut filter[(mixed / 64) as usize], 1 << (mixed % 64));
+        collided |= *word & bit != 0;
+        *word |= bit;
+    }
+    let repeated = |i: usize| fields[i + 1..].iter().any(|(key, _)| *key == fields[i].0);
+    collided && (fields.len() > FIELDS_COMPARED_MAX || (0..fields.len()).any(repeated))
 }
 
 fn write_fields(fields: &[(Cow<'_, str>, FieldValue<'_>)], out: &mut Vec<u8>) -> Result<(), Fault> {
@@ -196,8 +228,9 @@ enum Escape {
 }
 
 fn write_key(key: &str, out: &mut Vec<u8>) -> Result<(), Fault> {
-    // Reserved names are short, and most keys differ in the first byte.
-    if matches!(key, "time" | "_field" | "_measurement") {
+    if matches!(key.as_bytes().first(), Some(b't' | b'_'))
+        && matches!(key, "time" | "_field" | "_measurement")
+    {
         return Err(Fault::NameReserved);
     }
     write_name(key, Escape::Key, out)
@@ -208,7 +241,7 @@ fn write_name(name: &str, escape: Escape, out: &mut Vec<u8>) -> Result<(), Fault
         return Err(Fault::NameTooLong);
     }
     let bytes = name.as_bytes();
-    if !bytes.iter().any(|byte| PLAIN[usize::from(*byte)] == 0) {
+    if bytes.iter().fold(1, |plain, byte| plain & PLAIN[usize::from(*byte)]) == 1 {
         out.extend_from_slice(bytes);
         return Ok(());
     }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod canonical;
 mod contract;
 mod disk;
 mod fake_influxdb;

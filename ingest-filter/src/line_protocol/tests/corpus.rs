@@ -38,7 +38,7 @@ fn verdicts_of_the_reference() {
         let precision = case["input"]["precision"].as_str().expect("a precision");
         let precision = precision.trim_start_matches('1').parse().expect("a known precision");
         let default_ns = case["input"]["defaultTime"].as_i64().expect("a time");
-        let found = verdict(&body, Dialect { precision, unsigned: true }, default_ns);
+        let found = verdict(&body, Dialect { precision, ..NS }, default_ns);
         let expected = case["output"]["result"].as_array();
         match (found, expected) {
             (Ok(found), Some(expected)) => {
