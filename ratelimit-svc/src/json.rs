@@ -1,4 +1,4 @@
-//! The wire: the same request as JSON over HTTP (S28), and `/healthcheck`.
+//! The wire: the same request as JSON over HTTP, and `/healthcheck`.
 
 use std::sync::Arc;
 

@@ -105,8 +105,8 @@ impl Reloader {
         state.library = update.library;
         self.quotas.store(Some(Arc::new(update.quotas)));
         state.status.loaded(hash);
-        self.metrics.config_loaded(&state.status, hash, state.errors.len());
         if state.errors.is_empty() {
+            self.count(&state);
             state.was_good = true;
             self.condition.met();
             let (version, hash) = (state.status.version, state.status.hash.as_str());
@@ -129,10 +129,14 @@ impl Reloader {
         }
         let first = state.errors.first().cloned().unwrap_or_default();
         state.status.refused(first.clone());
-        let hash = u64::from_str_radix(&state.status.hash, 16).unwrap_or(0);
-        self.metrics.config_loaded(&state.status, hash, state.errors.len());
+        self.count(state);
         if !state.was_good {
             self.condition.lost(first);
         }
+    }
+
+    fn count(&self, state: &State) {
+        let hash = u64::from_str_radix(&state.status.hash, 16).unwrap_or(0);
+        self.metrics.config_loaded(&state.status, hash, state.errors.len());
     }
 }

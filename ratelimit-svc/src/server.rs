@@ -143,11 +143,19 @@ impl Server {
         let http = axum::serve(http_listener, json)
             .with_graceful_shutdown(async move { stop.begun().await });
         let grpc = grpc::serve(grpc_listener, routes, shutdown);
-        let served = tokio::try_join!(async { http.await.context("HTTP listener") }, async {
-            grpc.await.context("gRPC listener")
-        },);
-        tasks.abort_all();
-        served.map(|_| ())
+        let served = async {
+            tokio::try_join!(async { http.await.context("HTTP listener") }, async {
+                grpc.await.context("gRPC listener")
+            },)
+        };
+        tokio::select! {
+            served = served => served.map(|_| ()),
+            // Without its maintenance the service would go on with stale quotas.
+            ended = tasks.join_next() => match ended {
+                Some(Err(error)) => Err(error).context("a maintenance task failed"),
+                _ => anyhow::bail!("a maintenance task ended"),
+            },
+        }
     }
 }
 

@@ -103,7 +103,7 @@ pub struct Outcome {
     pub over_limit: bool,
     /// Why.
     pub reason: Reason,
-    /// Hits by what they met, for the counters of the reference (S18).
+    /// Hits by what they met, for the counters of the reference.
     pub hits: HitStats,
 }
 
@@ -201,7 +201,7 @@ fn pass(line: &Line) -> (Status, Option<Outcome>) {
     (status, outcome)
 }
 
-/// Judges one counted descriptor (S17, S22).
+/// Judges one counted descriptor.
 fn judge(
     plan: &Plan,
     counted: &Counted,
@@ -251,7 +251,7 @@ fn remaining(limit: u32, value: u64) -> u32 {
     u64::from(limit).saturating_sub(value) as u32
 }
 
-/// How many hits met what (S18). What was refused without being counted is over as a whole.
+/// How many hits met what. What was refused without being counted is over as a whole.
 fn stats(hit: &Hit, count: &Count, near_limit_ratio: f32) -> HitStats {
     if hit.is_refund {
         return HitStats::default();

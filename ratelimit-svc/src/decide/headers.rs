@@ -1,4 +1,4 @@
-//! The rate-limit headers of the answer (S29).
+//! The rate-limit headers of the answer.
 
 use crate::decide::conclude::Status;
 use crate::decide::plan::{Line, Plan};

@@ -1,4 +1,4 @@
-//! Dynamic metadata of the answer: what Envoy can log and later filters can read (S30).
+//! Dynamic metadata of the answer: what Envoy can log and later filters can read.
 //!
 //! ```text
 //! {domain, class, reason, degraded?, hitsAddend?, metadata?,

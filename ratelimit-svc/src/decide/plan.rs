@@ -211,7 +211,7 @@ fn matched_entries<'a>(descriptor: &Descriptor<'a>, domain: &Domain) -> Vec<(&'a
     entries.filter(|(key, _)| domain.names_priority || *key != PRIORITY_KEY).collect()
 }
 
-/// Whether another matched rule replaces this one by name (S11).
+/// Whether another matched rule replaces this one by name.
 fn is_replaced(rule: &Rule, at: usize, rules: &[Option<Arc<Rule>>]) -> bool {
     !rule.name.is_empty()
         && rules.iter().enumerate().any(|(other, matched)| {
@@ -237,7 +237,7 @@ fn limited(
     }
 }
 
-/// A limit that came with the request (S9). Metrics name it by its keys alone.
+/// A limit that came with the request. Metrics name it by its keys alone.
 fn overridden(entries: &[(&str, &str)], limit: Limit) -> Counted {
     let mut id = String::new();
     for (key, _) in entries {

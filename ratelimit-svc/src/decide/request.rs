@@ -120,7 +120,7 @@ impl Request<'_> {
         Ok(())
     }
 
-    /// The hits of a descriptor (S15), bounded by [`HITS_MAX`].
+    /// The hits of a descriptor, bounded by [`HITS_MAX`].
     pub fn hits(&self, descriptor: &Descriptor<'_>) -> u64 {
         let hits = descriptor.hits_addend.unwrap_or_else(|| u64::from(self.hits_addend.max(1)));
         hits.min(HITS_MAX)

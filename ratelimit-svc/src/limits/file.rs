@@ -3,15 +3,16 @@
 //! The grammar and the wording of messages are those of envoyproxy/ratelimit, with file, line
 //! and column in front. On top of it a file may define `priority_classes`.
 
-use std::collections::HashSet;
+mod classes;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chassis::config::ConfigError;
 
-use crate::limits::class::{Class, Classes, OutagePolicy};
+use crate::limits::class::Classes;
 use crate::limits::document::{Node as Yaml, Value};
-use crate::limits::rule::{Allowance, Limit, Rule, Step, header_safe, push_step};
+use crate::limits::rule::{Allowance, Limit, Rule, Step, push_step};
 use crate::limits::tree::{Level, Node};
 use crate::limits::unit::Unit;
 
@@ -22,7 +23,7 @@ pub const FILE_BYTES_MAX: usize = 16 << 20;
 pub const METADATA_BYTES_MAX: usize = 4096;
 
 /// Keys that may stand in a file; other keys are refused wherever they stand.
-const KNOWN_KEYS: [&str; 14] = [
+const KNOWN_KEYS: [&str; 16] = [
     "domain",
     "key",
     "value",
@@ -37,8 +38,9 @@ const KNOWN_KEYS: [&str; 14] = [
     "replaces",
     "detailed_metric",
     "value_to_metric",
+    "share_threshold",
+    "metadata",
 ];
-const KNOWN_KEYS_MORE: [&str; 2] = ["share_threshold", "metadata"];
 const FILE_KEYS: [&str; 3] = ["domain", "descriptors", PRIORITY_CLASSES];
 const DESCRIPTOR_KEYS: [&str; 10] = [
     "key",
@@ -118,7 +120,7 @@ impl Reader<'_> {
         ConfigError::at(self.path, at, message)
     }
 
-    /// Checks the shape of the whole document before anything is made of it (S1, S2).
+    /// Checks the shape of the whole document before anything is made of it.
     fn check_keys(&self, node: &Yaml, root: bool) -> Result<(), ConfigError> {
         let Value::Map(pairs) = &node.value else {
             return match &node.value {
@@ -134,7 +136,7 @@ impl Reader<'_> {
             if root && name == PRIORITY_CLASSES {
                 continue;
             }
-            if !KNOWN_KEYS.contains(&name) && !KNOWN_KEYS_MORE.contains(&name) {
+            if !KNOWN_KEYS.contains(&name) {
                 return Err(self.error(key, format!("config error, unknown key '{name}'")));
             }
             if name == "metadata" {
@@ -334,55 +336,6 @@ impl Reader<'_> {
                 Json::Object(pairs.iter().map(pair).collect::<Result<_, ConfigError>>()?)
             }
         })
-    }
-
-    fn classes(&self, node: &Yaml) -> Result<Classes, ConfigError> {
-        let Value::Map(pairs) = &node.value else {
-            return Err(self.error(node, "priority_classes must be a map of classes"));
-        };
-        let mut names = HashSet::new();
-        let mut classes = Vec::new();
-        for (key, value) in pairs {
-            let name = self.scalar_text(key)?;
-            if name.is_empty() || header_safe(&name) != name {
-                let message = "a priority class needs a name of printable ASCII characters";
-                return Err(self.error(key, message));
-            }
-            if !names.insert(name.clone()) {
-                return Err(self.error(key, format!("duplicate priority class '{name}'")));
-            }
-            classes.push(self.class(name, value)?);
-        }
-        Classes::try_new(classes).map_err(|error| self.error(node, error.to_string()))
-    }
-
-    fn class(&self, name: String, value: &Yaml) -> Result<(Class, bool), ConfigError> {
-        let Value::Map(pairs) = &value.value else {
-            return Err(self.error(value, format!("priority class '{name}' must be a map")));
-        };
-        for (key, _) in pairs {
-            if !matches!(key.value.as_text(), Some("rank" | "outage" | "default")) {
-                let message = format!("config error, unknown key '{}'", key.value);
-                return Err(self.error(key, message));
-            }
-        }
-        let rank = match value.value.get("rank").map(|node| (node, &node.value)) {
-            Some((_, Value::Integer(rank))) if u32::try_from(*rank).is_ok() => *rank as u32,
-            other => {
-                let at = other.map_or(value, |(node, _)| node);
-                let problem = "needs a rank from 0 to 4294967295";
-                return Err(self.error(at, format!("priority class '{name}' {problem}")));
-            }
-        };
-        let outage = match value.value.get("outage") {
-            None => OutagePolicy::Local,
-            Some(node) => node.value.as_text().and_then(OutagePolicy::parse).ok_or_else(|| {
-                let problem = "must be bypass, local or deny";
-                self.error(node, format!("outage of priority class '{name}' {problem}"))
-            })?,
-        };
-        let default = self.flag_of(value, "default")?;
-        Ok((Class { name, rank, outage }, default))
     }
 
     fn maps_of<'y>(&self, node: &'y Yaml, key: &str) -> Result<&'y [Yaml], ConfigError> {

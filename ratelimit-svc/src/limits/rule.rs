@@ -66,7 +66,7 @@ impl Rule {
         self.detailed_metric || self.steps.iter().any(|step| step.value_to_metric)
     }
 
-    /// The rule's name in metrics for a request with these entries (S41).
+    /// The rule's name in metrics for a request with these entries.
     pub fn metric_id(&self, entries: &[(&str, &str)]) -> Arc<str> {
         if !self.is_dynamic() {
             return self.id.clone();

@@ -92,7 +92,7 @@ impl Level {
     }
 
     /// The node for one entry: a literal value before patterns, patterns in the order of the
-    /// files, and the key alone last (S7).
+    /// files, and the key alone last.
     pub fn step(&self, key: &str, value: &str) -> Option<&Arc<Node>> {
         let branch = self.keys.get(key);
         if let Some(node) = branch.and_then(|branch| branch.literals.get(value)) {
@@ -111,7 +111,7 @@ impl Level {
         }
     }
 
-    /// Walks all entries; the rule must stand exactly where they end (S8).
+    /// Walks all entries; the rule must stand exactly where they end.
     pub fn find(&self, entries: &[(&str, &str)]) -> Option<&Arc<Rule>> {
         let mut level = self;
         let mut found = None;

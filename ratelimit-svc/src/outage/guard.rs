@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,8 @@ pub struct Guard<B> {
     breaker: Mutex<Breaker>,
     opened: Notify,
     metrics: Arc<Metrics>,
+    /// Whether the log already says that the store is out of reach.
+    told: AtomicBool,
 }
 
 /// The store is out of reach: the policy of the class answers.
@@ -41,7 +44,7 @@ impl<B: Backend> Guard<B> {
     pub fn new(backend: B, metrics: Arc<Metrics>) -> Self {
         metrics.breaker_open.set(1);
         let breaker = Mutex::new(Breaker::new(Instant::now()));
-        Self { backend, breaker, opened: Notify::new(), metrics }
+        Self { backend, breaker, opened: Notify::new(), metrics, told: AtomicBool::new(false) }
     }
 
     /// Counts, if the store is of use.
@@ -95,7 +98,7 @@ impl<B: Backend> Guard<B> {
             }
             Err(error) => {
                 self.metrics.store_error(error.kind());
-                tracing::debug!(error = %crate::error_chain(&error), "store probe failed");
+                self.tell(&error);
                 self.breaker().probe_failed(Instant::now(), jitter());
             }
         }
@@ -114,17 +117,27 @@ impl<B: Backend> Guard<B> {
     fn changed(&self, change: Option<Change>, error: Option<&StoreError>) {
         match change {
             Some(Change::Opened) => {
-                let cause = error.map(|error| crate::error_chain(error));
-                let cause = cause.unwrap_or_default();
-                tracing::error!(cause, "store out of reach, answering by outage policy");
+                if let Some(error) = error {
+                    self.tell(error);
+                }
                 self.metrics.breaker_open.set(1);
                 self.opened.notify_one();
             }
             Some(Change::Closed) => {
+                self.told.store(false, Ordering::Relaxed);
                 tracing::warn!("store in reach");
                 self.metrics.breaker_open.set(0);
             }
             None => {}
+        }
+    }
+
+    /// Says once that the store is out of reach.
+    fn tell(&self, error: &StoreError) {
+        let cause = crate::error_chain(error);
+        match self.told.swap(true, Ordering::Relaxed) {
+            false => tracing::error!(cause, "store out of reach, answering by outage policy"),
+            true => tracing::debug!(cause, "store still out of reach"),
         }
     }
 

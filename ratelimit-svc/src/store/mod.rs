@@ -55,7 +55,7 @@ pub enum Mode {
 pub struct Count {
     /// The counter afterwards.
     pub value: u64,
-    /// Whether the hit is, or would have been, over its limit (S17).
+    /// Whether the hit is, or would have been, over its limit.
     pub over: bool,
     /// Whether the hit moved the counter.
     pub moved: bool,

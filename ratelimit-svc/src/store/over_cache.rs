@@ -1,4 +1,4 @@
-//! Counters known to be over their limit, so that the store is not asked again (S21).
+//! Counters known to be over their limit, so that the store is not asked again.
 //!
 //! A counter only grows while its window lasts, so a value seen is a lower bound: a hit that is
 //! over on top of it is over for certain, under a changed limit as well. Only a refund takes a

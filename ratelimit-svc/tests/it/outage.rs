@@ -109,3 +109,34 @@ async fn redis_hung_and_back() {
     assert!(timeouts.is_some_and(|count| count >= 3.0), "{timeouts:?}");
     service.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_over_tcp_with_a_password() {
+    let port = {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        free.local_addr().expect("bound").port().to_string()
+    };
+    let arguments = ["--bind", "127.0.0.1", "--port", &port, "--requirepass", "secret"];
+    let _server = RedisServer::start_with(&arguments).await;
+    let mut environment = vec![
+        ("BACKEND_TYPE", "redis".to_owned()),
+        ("REDIS_SOCKET_TYPE", "tcp".to_owned()),
+        ("REDIS_URL", format!("127.0.0.1:{port}")),
+        ("REDIS_CALL_BUDGET", "1s".to_owned()),
+        ("CACHE_KEY_PREFIX", "edge:".to_owned()),
+    ];
+    let refused = Service::start_with(&[("a.yaml", QUOTAS)], &environment).await;
+    wait_for("the server refuses", async || {
+        let name = "ratelimit_store_errors_total{kind=\"refused\"}";
+        refused.metric(name).await.is_some_and(|count| count > 0.0)
+    })
+    .await;
+    assert_eq!(ask(&refused, "a", "background").await, (true, true));
+    refused.stop().await;
+
+    environment.push(("REDIS_AUTH", "default:secret".to_owned()));
+    let service = Service::start_with(&[("a.yaml", QUOTAS)], &environment).await;
+    wait_for("redis is in use", async || in_reach(&service).await).await;
+    assert_eq!(ask(&service, "a", "background").await, (false, false));
+    service.stop().await;
+}

@@ -50,6 +50,8 @@ async fn good_bad_and_deleted_files() {
     assert_eq!(limit(&service, "a").await, Some(6), "the last good version");
     assert!(service.readiness.is_ready(), "a bad change costs no readiness");
     assert_eq!(service.metric("ratelimit_config_errors").await, Some(1.0));
+    let failed = service.metric("ratelimit_config_loads_total{result=\"error\"}").await;
+    assert!(failed.is_some_and(|count| (1.0..=2.0).contains(&count)), "{failed:?}");
 
     fs::remove_file(service.quota_file("a.yaml")).expect("deleted");
     wait_for("the domain is gone", async || limit(&service, "a").await.is_none()).await;

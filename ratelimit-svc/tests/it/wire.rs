@@ -239,3 +239,15 @@ async fn health_follows_readiness_and_open_work_is_finished() {
     drop(health);
     service.stop().await;
 }
+
+#[tokio::test]
+async fn a_traced_request_is_answered_alike() {
+    let service = Service::start(&[("a.yaml", QUOTAS)]).await;
+    for trace in ["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "nonsense", ""] {
+        let mut asked = tonic::Request::new(request("edge", &[&[("tenant", "t")]]));
+        asked.metadata_mut().insert("traceparent", trace.parse().expect("ASCII"));
+        let answer = service.client.clone().should_rate_limit(asked).await.expect("answered");
+        assert_eq!(answer.into_inner().overall_code(), Code::Ok);
+    }
+    service.stop().await;
+}

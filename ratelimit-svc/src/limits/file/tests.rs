@@ -1,4 +1,5 @@
 use super::*;
+use crate::limits::class::OutagePolicy;
 use crate::limits::document;
 
 fn read(text: &str) -> Result<File, String> {
