@@ -14,6 +14,7 @@ use ingest_filter::writer::config::Target;
 use prometheus_client::registry::Registry;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::contract;
 use crate::kafka_broker::Broker;
@@ -60,25 +61,26 @@ async fn a_missing_topic_is_named(broker: &Broker) {
     assert!(journal.append(vec![record("a", 0, 0)]).await.is_err());
 }
 
-/// Appends from many tasks until `count` are confirmed; gives the bodies that were.
+/// Appends from many tasks until told to stop; gives the bodies that were confirmed.
 fn appending(
     journal: &Arc<dyn Journal>,
     confirmed: &Arc<AtomicU64>,
-    count: u64,
+    stop: &CancellationToken,
 ) -> JoinSet<BTreeSet<Bytes>> {
     let mut tasks = JoinSet::new();
     for task in 0..8_u64 {
-        let (journal, confirmed) = (journal.clone(), confirmed.clone());
+        let (journal, confirmed, stop) = (journal.clone(), confirmed.clone(), stop.clone());
         tasks.spawn(async move {
             let mut mine = BTreeSet::new();
             for number in task * 1_000_000 + 1.. {
+                if stop.is_cancelled() {
+                    break;
+                }
                 let record = record(&format!("t{task}"), (number % 64) as u32, number);
                 match journal.append(vec![record.clone()]).await {
                     Ok(()) => {
                         mine.insert(record.body);
-                        if confirmed.fetch_add(1, Ordering::Relaxed) >= count {
-                            break;
-                        }
+                        confirmed.fetch_add(1, Ordering::Relaxed);
                     }
                     // Not sent again: only what was confirmed is owed.
                     Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -117,14 +119,46 @@ async fn confirmed_survives_a_broker_that_is_killed() {
     let journal = appender(&config);
     append(&journal, vec![record("a", 0, 0)]).await;
     let confirmed = Arc::new(AtomicU64::new(0));
-    let tasks = appending(&journal, &confirmed, 2000);
+    let stop = CancellationToken::new();
+    let tasks = appending(&journal, &confirmed, &stop);
     for at in [500, 1200] {
         reaches(&confirmed, at).await;
         broker.kill();
         broker.restart().await;
     }
+    reaches(&confirmed, confirmed.load(Ordering::Relaxed) + 500).await;
+    stop.cancel();
     let owed: BTreeSet<_> = tasks.join_all().await.into_iter().flatten().collect();
-    assert!(owed.len() >= 2000);
+    all_are_stored(&config, &owed).await;
+}
+
+/// Of three brokers one may be dead at any time: appends go on, and nothing confirmed is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn appends_go_on_while_one_broker_of_three_is_dead() {
+    let _turn = TURN.lock().await;
+    let mut brokers = Broker::cluster(3).await;
+    let addresses: Vec<String> = brokers.iter().map(Broker::address).collect();
+    let config = JournalConfig::Kafka(KafkaConfig {
+        brokers: addresses.join(","),
+        create_topic: Some(CreateTopic { partitions: 6, replication_factor: 3 }),
+        delivery_timeout: Duration::from_secs(8),
+        ..topic(&brokers[0], "replicated")
+    });
+    let journal = appender(&config);
+    append(&journal, vec![record("a", 0, 0)]).await;
+    let confirmed = Arc::new(AtomicU64::new(0));
+    let stop = CancellationToken::new();
+    let tasks = appending(&journal, &confirmed, &stop);
+    for (index, at) in [500, 1500].into_iter().enumerate() {
+        reaches(&confirmed, at).await;
+        brokers[index].kill();
+        // While it is dead, so that leaders have moved.
+        reaches(&confirmed, confirmed.load(Ordering::Relaxed) + 500).await;
+        brokers[index].restart().await;
+    }
+    reaches(&confirmed, confirmed.load(Ordering::Relaxed) + 500).await;
+    stop.cancel();
+    let owed: BTreeSet<_> = tasks.join_all().await.into_iter().flatten().collect();
     all_are_stored(&config, &owed).await;
 }
 
