@@ -4,6 +4,7 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use tempfile::TempDir;
 
@@ -29,41 +30,78 @@ fn jars() -> PathBuf {
     lib.canonicalize().unwrap()
 }
 
+/// A port below those that the system gives to outgoing connections, so that it is still free
+/// when a server that was killed comes back for it.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = std::process::id() as u16;
+    loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 15_000 + start.wrapping_mul(61).wrapping_add(step) % 15_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 impl Broker {
-    /// Formats a new directory, starts a broker on it and waits until it answers.
+    /// One broker by itself, once it answers.
     pub async fn start() -> Self {
+        Self::cluster(1).await.pop().expect("one broker")
+    }
+
+    /// Brokers that form a cluster, once all of them answer.
+    pub async fn cluster(size: usize) -> Vec<Self> {
+        let ports: Vec<(u16, u16)> = (0..size).map(|_| (free_port(), free_port())).collect();
+        let voters: Vec<String> = ports
+            .iter()
+            .enumerate()
+            .map(|(index, (_, controller))| format!("{}@127.0.0.1:{controller}", index + 1))
+            .collect();
+        let mut brokers: Vec<Self> = ports
+            .iter()
+            .enumerate()
+            .map(|(index, ports)| Self::prepare(index + 1, *ports, &voters.join(","), size))
+            .collect();
+        // Controllers need each other, so all are started before any is waited for.
+        for broker in &mut brokers {
+            broker.child = Some(broker.java("kafka.Kafka", &[], "broker.log"));
+        }
+        for broker in &brokers {
+            broker.wait().await;
+        }
+        brokers
+    }
+
+    /// Formats a new directory for one node.
+    fn prepare(node: usize, (port, controller): (u16, u16), voters: &str, size: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (port, controller) = (free_port(), free_port());
+        let in_sync = if size >= 3 { 2 } else { 1 };
         let properties = format!(
             "process.roles=broker,controller\n\
-             node.id=1\n\
-             controller.quorum.voters=1@127.0.0.1:{controller}\n\
+             node.id={node}\n\
+             controller.quorum.voters={voters}\n\
              listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
              advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
              controller.listener.names=CONTROLLER\n\
              listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\n\
              log.dirs={}\n\
-             offsets.topic.replication.factor=1\n\
+             offsets.topic.replication.factor={size}\n\
              offsets.topic.num.partitions=1\n\
-             transaction.state.log.replication.factor=1\n\
-             transaction.state.log.min.isr=1\n\
-             share.coordinator.state.topic.replication.factor=1\n\
-             share.coordinator.state.topic.min.isr=1\n\
+             transaction.state.log.replication.factor={size}\n\
+             transaction.state.log.min.isr={in_sync}\n\
+             share.coordinator.state.topic.replication.factor={size}\n\
+             share.coordinator.state.topic.min.isr={in_sync}\n\
              group.initial.rebalance.delay.ms=0\n\
              auto.create.topics.enable=false\n",
             directory.path().join("data").display()
         );
         std::fs::write(directory.path().join("server.properties"), properties).unwrap();
-        let mut broker = Self { directory, port, child: None };
+        let broker = Self { directory, port, child: None };
         let id = "MkU3OEVBNTcwNTJENDM2Qg";
         let mut format =
             broker.java("kafka.tools.StorageTool", &["format", "-t", id, "-c"], "format.log");
         assert!(format.wait().unwrap().success(), "{}", broker.log("format.log"));
-        broker.restart().await;
         broker
     }
 
@@ -82,6 +120,10 @@ impl Broker {
     /// Starts the broker on the directory it had, and waits until it answers.
     pub async fn restart(&mut self) {
         self.child = Some(self.java("kafka.Kafka", &[], "broker.log"));
+        self.wait().await;
+    }
+
+    async fn wait(&self) {
         let port = self.port;
         wait_for("the broker", || async move {
             tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Long enough for a busy machine, short enough to notice a hang.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Polls `condition` until it gives something.
 pub async fn wait_for<T, F: Future<Output = Option<T>>>(
