@@ -88,6 +88,9 @@ pub enum Fault {
     /// An OTLP histogram whose counts and bounds do not fit together.
     #[error("bucket counts and bounds do not match")]
     BucketsInvalid,
+    /// A native histogram of Prometheus.
+    #[error("native histograms are not accepted, send classic ones")]
+    HistogramUnsupported,
 }
 
 impl Fault {
@@ -122,6 +125,7 @@ impl Fault {
             Fault::ValueMissing => "value_missing",
             Fault::TemporalityMissing => "temporality_missing",
             Fault::BucketsInvalid => "buckets_invalid",
+            Fault::HistogramUnsupported => "histogram_unsupported",
         }
     }
 }

@@ -36,6 +36,7 @@ mod influx;
 mod metrics;
 mod otlp;
 pub mod refusal;
+mod remote_write;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -122,6 +123,7 @@ fn router(edge: Arc<Edge>) -> Router {
         .route("/ping", get(influx::pages::ping))
         .route("/health", get(influx::pages::health))
         .route("/query", get(influx::pages::query).post(influx::pages::query))
+        .route("/api/v1/write", any(remote_write::write))
         .route("/v1/metrics", any(otlp::export_http))
         .route(&format!("/{METRICS_SERVICE}/Export"), any(otlp::export_grpc))
         .with_state(edge)

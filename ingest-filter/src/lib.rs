@@ -17,4 +17,5 @@ pub mod line_protocol;
 pub mod otlp;
 pub mod point;
 pub mod record;
+pub mod remote_write;
 pub mod writer;

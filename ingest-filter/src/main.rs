@@ -34,6 +34,16 @@ enum Role {
     Writer(ConfigPath),
 }
 
+impl Role {
+    /// The service's name in traces.
+    fn service(&self) -> &'static str {
+        match self {
+            Role::Gateway(_) => "ingest-gateway",
+            Role::Writer(_) => "ingest-writer",
+        }
+    }
+}
+
 #[derive(Args)]
 struct ConfigPath {
     /// The configuration file.
@@ -57,7 +67,7 @@ fn run(role: &Role) -> anyhow::Result<()> {
     let telemetry = {
         // Spans are exported by a task of the runtime.
         let _entered = runtime.enter();
-        telemetry::init("ingest-filter", &raw.telemetry())?
+        telemetry::init(role.service(), &raw.telemetry())?
     };
     let ended = match role {
         Role::Gateway(_) => runtime.block_on(gateway(path, &raw, &journal)),

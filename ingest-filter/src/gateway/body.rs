@@ -29,12 +29,26 @@ pub struct Received {
 /// When its encoding is not supported, a cap is passed, memory or time is out, or it breaks off.
 pub async fn receive(
     headers: &HeaderMap,
+    body: Body,
+    caps: BodyCaps,
+    budget: &Budget,
+    deadline: Instant,
+) -> Result<Received, Refusal> {
+    receive_as(Encoding::of(headers)?, headers, body, caps, budget, deadline).await
+}
+
+/// Reads a body in an encoding that the protocol prescribes.
+///
+/// # Errors
+/// As [`receive`].
+pub async fn receive_as(
+    encoding: Encoding,
+    headers: &HeaderMap,
     mut body: Body,
     caps: BodyCaps,
     budget: &Budget,
     deadline: Instant,
 ) -> Result<Received, Refusal> {
-    let encoding = Encoding::of(headers)?;
     if declared_length(headers).is_some_and(|length| length > caps.wire as u64) {
         return Err(Refusal::BodyTooLarge(Cap::Wire(caps.wire)));
     }

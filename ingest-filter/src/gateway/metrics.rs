@@ -23,6 +23,8 @@ pub enum Protocol {
     OtlpHttp,
     /// `MetricsService/Export`.
     OtlpGrpc,
+    /// `/api/v1/write`.
+    RemoteWrite,
 }
 
 impl Protocol {
@@ -33,6 +35,7 @@ impl Protocol {
             Protocol::InfluxV3 => "influx_v3",
             Protocol::OtlpHttp => "otlp_http",
             Protocol::OtlpGrpc => "otlp_grpc",
+            Protocol::RemoteWrite => "remote_write",
         }
     }
 }

@@ -16,6 +16,9 @@ pub enum Refusal {
     /// The `Content-Encoding` is not gzip, deflate or identity.
     #[error("the content encoding is not supported, use gzip, deflate or identity")]
     ContentEncodingUnsupported,
+    /// Remote write is compressed with snappy and nothing else.
+    #[error("the content encoding is not supported, remote write uses snappy")]
+    EncodingNotSnappy,
     /// A query parameter that cannot be understood.
     #[error("{0}")]
     ParameterInvalid(&'static str),
@@ -84,9 +87,9 @@ impl Refusal {
         use http::StatusCode as Status;
         match self {
             Refusal::TenantMissing => Status::UNAUTHORIZED,
-            Refusal::ContentTypeUnsupported | Refusal::ContentEncodingUnsupported => {
-                Status::UNSUPPORTED_MEDIA_TYPE
-            }
+            Refusal::ContentTypeUnsupported
+            | Refusal::ContentEncodingUnsupported
+            | Refusal::EncodingNotSnappy => Status::UNSUPPORTED_MEDIA_TYPE,
             Refusal::ParameterInvalid(_) | Refusal::BodyInvalid(_) | Refusal::BodyBroken => {
                 Status::BAD_REQUEST
             }
@@ -113,7 +116,9 @@ impl Refusal {
     pub fn grpc_code(self) -> i32 {
         match self {
             Refusal::TenantMissing => 16,
-            Refusal::ContentTypeUnsupported | Refusal::ContentEncodingUnsupported => 12,
+            Refusal::ContentTypeUnsupported
+            | Refusal::ContentEncodingUnsupported
+            | Refusal::EncodingNotSnappy => 12,
             Refusal::ParameterInvalid(_) | Refusal::BodyInvalid(_) | Refusal::BodyBroken => 3,
             // Not OUT_OF_RANGE, which OTLP senders retry for ever.
             Refusal::BodyTooLarge(_) => 8,
@@ -127,7 +132,9 @@ impl Refusal {
         match self {
             Refusal::TenantMissing => "tenant_missing",
             Refusal::ContentTypeUnsupported => "content_type_unsupported",
-            Refusal::ContentEncodingUnsupported => "content_encoding_unsupported",
+            Refusal::ContentEncodingUnsupported | Refusal::EncodingNotSnappy => {
+                "content_encoding_unsupported"
+            }
             Refusal::ParameterInvalid(_) => "parameter_invalid",
             Refusal::BodyInvalid(_) => "body_invalid",
             Refusal::BodyTooLarge(_) => "body_too_large",

@@ -24,6 +24,7 @@ mod influx;
 mod life;
 mod limits;
 mod otlp;
+mod remote_write;
 
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 

@@ -1,3 +1,5 @@
+//! Tests of `line_protocol`.
+
 use std::borrow::Cow;
 
 use proptest::prelude::*;

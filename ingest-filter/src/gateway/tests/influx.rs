@@ -1,3 +1,5 @@
+//! Tests of `gateway`: influx.
+
 use serde_json::json;
 
 use super::*;

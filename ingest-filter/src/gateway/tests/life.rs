@@ -1,3 +1,5 @@
+//! Tests of `gateway`: life.
+
 use super::*;
 
 #[tokio::test]

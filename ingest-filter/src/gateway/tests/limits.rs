@@ -1,3 +1,5 @@
+//! Tests of `gateway`: limits.
+
 use http_body_util::channel::Channel;
 use serde_json::json;
 
