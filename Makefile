@@ -22,12 +22,13 @@ run-full:
 	@exec $${CARGO_TARGET_DIR:-target}/release/tidegate-edge --full
 
 parts:
-	@$(INSTALL) toolchain envoy redis influxdb kafka
+	@$(INSTALL) toolchain envoy redis influxdb prometheus kafka
 
 test: parts
 	@echo 'building (some minutes the first time)'
 	@cargo build --locked --workspace --bins --quiet
 	@cargo test --locked --workspace
+	@helm/validate.sh
 
 lint:
 	cargo fmt --all --check

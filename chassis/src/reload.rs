@@ -83,13 +83,13 @@ fn directory_files(directory: &Path, ignore_dotfiles: bool) -> Vec<PathBuf> {
     paths
 }
 
-/// Calls `apply` with every new state of the files, but not with the state they have when the
-/// future is first polled: load that with [`Source::read`] before. Never ends.
+/// Calls `apply` with the state of the files now, and then with every new one. Never ends.
 pub async fn follow(source: Source, period: Duration, mut apply: impl FnMut(Snapshot)) {
     let mut applied = source.fingerprint();
-    // Whatever changed between the caller's own read and now is told apart by contents.
-    let mut contents = hash(&source.read());
+    let snapshot = source.read();
+    let mut contents = hash(&snapshot);
     let mut seen = applied.clone();
+    apply(snapshot);
     loop {
         tokio::time::sleep(period).await;
         let now = source.fingerprint();
@@ -173,18 +173,13 @@ mod tests {
         receiver
     }
 
-    /// Polls until the follower has begun, by changing nothing for a few periods.
-    async fn settled() {
-        tokio::time::sleep(FAST * 5).await;
-    }
-
     #[tokio::test]
     async fn every_way_of_changing_a_file_is_seen() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("limits.yaml");
         fs::write(&path, "one").expect("written");
         let mut changes = following(Source::File(path.clone()));
-        settled().await;
+        assert_eq!(changes.recv().await, Some(vec!["one".to_owned()]));
 
         fs::write(&path, "two").expect("edited in place");
         assert_eq!(changes.recv().await, Some(vec!["two".to_owned()]));
@@ -217,7 +212,7 @@ mod tests {
         }
         let source = Source::Directory { path: dir.path().to_owned(), ignore_dotfiles: true };
         let mut changes = following(source);
-        settled().await;
+        assert_eq!(changes.recv().await, Some(vec!["a1".to_owned(), "b1".to_owned()]));
         mount("2026_2", "2");
         assert_eq!(changes.recv().await, Some(vec!["a2".to_owned(), "b2".to_owned()]));
         assert!(changes.try_recv().is_err());

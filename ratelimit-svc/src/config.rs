@@ -199,8 +199,10 @@ impl Vars<'_> {
         self.flag("RUNTIME_WATCH_ROOT")?;
         let mut path = PathBuf::from(self.text("RUNTIME_ROOT"));
         for part in ["RUNTIME_SUBDIRECTORY", "RUNTIME_APPDIRECTORY"] {
+            // Set to nothing, a part is left out, as in the reference.
+            let part = self.environment.get(part).cloned().unwrap_or_else(|| self.text(part));
             // Relative by meaning: a leading slash must not replace the root.
-            path.push(self.text(part).trim_start_matches('/'));
+            path.push(part.trim_start_matches('/'));
         }
         let ignore_dotfiles = self.flag("RUNTIME_IGNOREDOTFILES")?;
         Ok(reload::Source::Directory { path, ignore_dotfiles })

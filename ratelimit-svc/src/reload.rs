@@ -56,7 +56,6 @@ impl Reloader {
 
     /// Follows the files. Never ends.
     pub async fn follow(&self, period: Duration) {
-        self.load();
         reload::follow(self.source.clone(), period, |snapshot| self.apply(&snapshot)).await;
     }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the parts named as arguments, where they are missing: toolchain, envoy, redis, influxdb,
-# kafka, deny. Debian packages go onto the machine, everything else below target/parts (or
+# prometheus, kafka, deny. Debian packages go onto the machine, everything else below target/parts (or
 # $TIDEGATE_CACHE). What cannot be installed is named in one line.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -14,7 +14,7 @@ fail() { echo "tidegate: $*" >&2; exit 1; }
 package() {
     local program=$1
     shift
-    PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v "$program" >/dev/null || debian "$program" "$@"
+    PATH="$PATH:/usr/sbin:/usr/local/sbin" type -P "$program" >/dev/null || debian "$program" "$@"
 }
 
 # debian NAME PACKAGE...: installs Debian packages, or says in one line what is missing.
@@ -26,7 +26,7 @@ debian() {
         sudo -n true 2>/dev/null || fail "$program is missing: sudo apt-get install $*"
         as=(sudo -n)
     fi
-    command -v apt-get >/dev/null || fail "$program is missing, and this is not Debian or Ubuntu: install it"
+    type -P apt-get >/dev/null || fail "$program is missing, and this is not Debian or Ubuntu: install it"
     echo "  $program: installing the Debian package $*"
     mkdir -p "$parts"
     "${as[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq update >"$parts/apt.log" 2>&1 || true
@@ -35,11 +35,12 @@ debian() {
 }
 
 toolchain() {
-    command -v cargo >/dev/null || fail "cargo is missing: install Rust 1.95 or newer with rustup"
+    type -P cargo >/dev/null || fail "cargo is missing: install Rust 1.95 or newer with rustup"
     package cc gcc libc6-dev
     package c++ g++
     package make make
     package setpriv util-linux
+    package curl curl
 }
 
 envoy() {
@@ -59,9 +60,12 @@ redis() { package redis-server redis-server; }
 
 influxdb() { package influxd influxdb; }
 
+prometheus() { package prometheus prometheus; }
+
 kafka() {
     package java openjdk-17-jre-headless
-    [ -e "$parts/kafka/lib/.complete" ] || package mvn maven
+    cmp -s tests/parts/kafka/pom.xml "$parts/kafka/lib/.fetched" && return
+    package mvn maven
     tests/parts/kafka.sh "$parts/kafka/lib"
 }
 
@@ -76,7 +80,7 @@ deny() {
 
 for part in "$@"; do
     case $part in
-        toolchain | envoy | redis | influxdb | kafka | deny) "$part" ;;
+        toolchain | envoy | redis | influxdb | prometheus | kafka | deny) "$part" ;;
         *) fail "unknown part '$part'" ;;
     esac
 done

@@ -22,80 +22,16 @@ use crate::parts::redis::Redis;
 use crate::ports::{free_address, is_free};
 use crate::wait::{DEADLINE, wait_for};
 
+mod configuration;
+mod options;
+
+pub use options::{Addresses, Options, Parts, Patience};
+
 /// The database that the writer fills.
 pub const DATABASE: &str = "tidegate";
 
 /// How long a service may take to end before it is killed.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
-
-/// Which parts the edge stands on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parts {
-    /// Counters in memory, the journal on disk, points in a file.
-    Embedded,
-    /// Redis, Apache Kafka and InfluxDB.
-    Real,
-}
-
-/// What an edge is started with.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Configuration, data and logs go here; emptied first.
-    pub dir: PathBuf,
-    /// What it stands on.
-    pub parts: Parts,
-    /// The port for clients; any free one when absent.
-    pub port: Option<u16>,
-    /// The quota file of ratelimit-svc.
-    pub quotas: String,
-    /// OTLP collector for spans; nothing listens there when absent.
-    pub otlp: Option<SocketAddr>,
-    /// How long Envoy waits for ext-authz and ratelimit-svc, and ratelimit-svc for Redis.
-    pub patience: Patience,
-}
-
-/// Time limits inside the edge.
-#[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    authz: &'static str,
-    ratelimit: &'static str,
-    redis: &'static str,
-    drain_delay: &'static str,
-}
-
-impl Patience {
-    /// As in production.
-    pub const PRODUCTION: Self =
-        Self { authz: "0.25s", ratelimit: "0.05s", redis: "5ms", drain_delay: "1s" };
-    /// For machines that compile and test at the same time.
-    pub const BUSY_MACHINE: Self =
-        Self { authz: "2s", ratelimit: "2s", redis: "500ms", drain_delay: "200ms" };
-}
-
-/// Every address of an edge.
-#[derive(Clone, Debug)]
-pub struct Addresses {
-    /// Where clients connect.
-    pub edge: SocketAddr,
-    /// Envoy's admin interface.
-    pub envoy_admin: SocketAddr,
-    /// ext-authz, gRPC.
-    pub authz_grpc: SocketAddr,
-    /// ext-authz, admin.
-    pub authz_admin: SocketAddr,
-    /// ratelimit-svc, gRPC.
-    pub ratelimit_grpc: SocketAddr,
-    /// ratelimit-svc, HTTP.
-    pub ratelimit_http: SocketAddr,
-    /// ratelimit-svc, admin.
-    pub ratelimit_admin: SocketAddr,
-    /// The gateway, HTTP and gRPC.
-    pub gateway: SocketAddr,
-    /// The gateway, admin.
-    pub gateway_admin: SocketAddr,
-    /// The writer, admin.
-    pub writer_admin: SocketAddr,
-}
 
 /// A running edge.
 pub struct Edge {
@@ -276,7 +212,7 @@ impl Edge {
         let at = &self.at;
         let mut command = Command::new(service("ratelimit-svc")?);
         let port = |address: SocketAddr| address.port().to_string();
-        command.env("RUNTIME_ROOT", self.quota_dir()).env("RUNTIME_APPDIRECTORY", "");
+        command.env("RUNTIME_ROOT", &self.options.dir).env("RUNTIME_APPDIRECTORY", "quotas");
         command.env("RUNTIME_WATCH_ROOT", "false").env("RUNTIME_IGNOREDOTFILES", "true");
         command.env("GRPC_HOST", "127.0.0.1").env("GRPC_PORT", port(at.ratelimit_grpc));
         command.env("HOST", "127.0.0.1").env("PORT", port(at.ratelimit_http));
@@ -341,7 +277,7 @@ impl Edge {
             gateway: self.at.gateway,
             // Port 9 is the discard service: refused at once where nobody collects spans.
             otlp: self.options.otlp.unwrap_or(([127, 0, 0, 1], 9).into()),
-            trace_sampling_percent: 0.0,
+            trace_sampling_percent: 0,
             authz_timeout: self.options.patience.authz,
             ratelimit_timeout: self.options.patience.ratelimit,
         };
@@ -376,76 +312,6 @@ impl Edge {
 
     fn quota_dir(&self) -> PathBuf {
         self.options.dir.join("quotas")
-    }
-
-    fn write_configuration(&self) -> Result<()> {
-        let dir = &self.options.dir;
-        std::fs::create_dir_all(self.quota_dir())?;
-        std::fs::write(self.quota_file(), &self.options.quotas)?;
-        if !self.keys_file().exists() {
-            std::fs::write(self.keys_file(), "keys: []\n")?;
-            // A pepper for this run only.
-            let random = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
-            std::fs::write(dir.join("pepper"), random)?;
-        }
-        let otlp = match self.options.otlp {
-            Some(otlp) => format!("otlp_endpoint: http://{otlp}\n"),
-            None => String::new(),
-        };
-        let common = format!("{otlp}drain_delay: {}\n", self.options.patience.drain_delay);
-        std::fs::write(self.authz_config(), self.authz_yaml() + &common)?;
-        std::fs::write(dir.join("ingest-filter.yaml"), self.ingest_yaml() + &common)?;
-        Ok(())
-    }
-
-    fn authz_yaml(&self) -> String {
-        format!(
-            "grpc_listen: {}\nadmin_listen: {}\nkeys_file: keys.yaml\npepper_files:\n  1: pepper\n",
-            self.at.authz_grpc, self.at.authz_admin
-        )
-    }
-
-    fn ingest_yaml(&self) -> String {
-        let dir = self.options.dir.display();
-        let at = &self.at;
-        let journal = match &self.kafka {
-            Some(kafka) => format!(
-                "  kafka:\n    brokers: {}\n    topic: tidegate-points\n\
-                 \x20   create_topic: {{partitions: 4, replication_factor: 1}}\n",
-                kafka.address
-            ),
-            None => format!("  disk:\n    directory: {dir}/journal\n"),
-        };
-        let sink = match &self.influxdb {
-            Some(influxdb) => format!(
-                "    influxdb_v1:\n      url: http://{}\n      database: {DATABASE}\n\
-                 \x20     create_database: true\n",
-                influxdb.address
-            ),
-            None => format!("    file:\n      path: {dir}/points.lp\n"),
-        };
-        format!(
-            "journal:\n{journal}gateway:\n  listen: {}\n  admin_listen: {}\n\
-             writer:\n  admin_listen: {}\n  sink:\n{sink}",
-            at.gateway, at.gateway_admin, at.writer_admin
-        )
-    }
-}
-
-impl Addresses {
-    fn free(edge: SocketAddr) -> Result<Self> {
-        Ok(Self {
-            edge,
-            envoy_admin: free_address()?,
-            authz_grpc: free_address()?,
-            authz_admin: free_address()?,
-            ratelimit_grpc: free_address()?,
-            ratelimit_http: free_address()?,
-            ratelimit_admin: free_address()?,
-            gateway: free_address()?,
-            gateway_admin: free_address()?,
-            writer_admin: free_address()?,
-        })
     }
 }
 

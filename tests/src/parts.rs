@@ -8,6 +8,7 @@ pub mod authz;
 pub mod envoy;
 pub mod influxdb;
 pub mod kafka;
+pub mod prometheus;
 pub mod redis;
 
 /// The root of the workspace.

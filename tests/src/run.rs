@@ -2,13 +2,12 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use crate::edge::{DATABASE, Edge, Options, Parts, Patience};
-use crate::parts::workspace;
 use crate::ports::is_free;
 
 const TENANT: &str = "demo";
@@ -18,16 +17,13 @@ const DEFAULT_PORT: u16 = 8080;
 ///
 /// # Errors
 /// When something does not come up, or ends by itself.
-pub async fn run(parts: Parts, port: Option<u16>) -> Result<()> {
+pub async fn run(dir: PathBuf, parts: Parts, port: Option<u16>) -> Result<()> {
     let began = Instant::now();
-    let target = workspace().join("target");
-    std::fs::create_dir_all(&target)?;
-    let lock = File::create(target.join("run.lock")).context("cannot write target/run.lock")?;
-    if lock.try_lock().is_err() {
-        bail!("another edge of this checkout is running: stop it first");
-    }
+    let dir = std::path::absolute(dir)?;
+    let lock = lock(&dir.with_extension("lock"))?;
     let signalled = chassis::drain::signalled();
-    let up = start(parts, port.or_else(|| is_free(DEFAULT_PORT).then_some(DEFAULT_PORT)));
+    let port = port.or_else(|| is_free(DEFAULT_PORT).then_some(DEFAULT_PORT));
+    let up = start(dir, parts, port);
     let (mut edge, key) = tokio::select! {
         up = up => up?,
         // What was started so far is killed as its owner is dropped.
@@ -45,12 +41,25 @@ pub async fn run(parts: Parts, port: Option<u16>) -> Result<()> {
     say("stopping")?;
     edge.stop().await;
     say("stopped")?;
+    drop(lock);
     ended
 }
 
-async fn start(parts: Parts, port: Option<u16>) -> Result<(Edge, String)> {
+fn lock(path: &Path) -> Result<File> {
+    let context = || format!("cannot write {}", path.display());
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).with_context(context)?;
+    }
+    let lock = File::create(path).with_context(context)?;
+    if lock.try_lock().is_err() {
+        bail!("another edge of this directory is running: stop it first, or choose a --dir");
+    }
+    Ok(lock)
+}
+
+async fn start(dir: PathBuf, parts: Parts, port: Option<u16>) -> Result<(Edge, String)> {
     let options = Options {
-        dir: workspace().join("target/run"),
+        dir,
         parts,
         port,
         quotas: include_str!("../../ratelimit-svc/examples/edge.yaml").to_owned(),
@@ -126,8 +135,9 @@ fn what_to_try(edge: &Edge, key: &str) -> String {
          curl -i {url} -H 'Authorization: Token wrong' --data-binary 'weather temperature=1'\n\n\
          What has arrived:\n\n  \
          {read}\n\n\
-         Shell variables for scripts: target/run/env. Logs and configuration: target/run.\n\
-         Quotas reload when target/run/quotas/edge.yaml changes. Ctrl-C stops everything.\n"
+         Shell variables for scripts: {dir}/env. Logs and configuration: {dir}.\n\
+         Quotas reload when {dir}/quotas/edge.yaml changes. Ctrl-C stops everything.\n",
+        dir = edge.options.dir.display()
     )
 }
 

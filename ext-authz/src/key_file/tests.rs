@@ -1,3 +1,5 @@
+//! Tests of `key_file`.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -78,7 +78,7 @@ pepper_files:
 {{- $journal := .Values.ingest.journal -}}
 {{- $writer := dict
   "admin_listen" (include "tidegate.listen" (dict "root" . "port" $ports.writer.admin))
-  "sink" (dict $sink.kind (index $sink $sink.kind))
+  $sink.kind (index $sink $sink.kind)
 -}}
 {{- $config := dict
   "journal" (dict $journal.kind (index $journal $journal.kind))

@@ -1,3 +1,5 @@
+//! Tests of `config`.
+
 use super::*;
 
 fn read(set: &[(&str, &str)]) -> Result<Config, String> {

@@ -1,3 +1,5 @@
+//! Tests of `store`.
+
 use super::*;
 
 fn hit(key: &str, amount: u64, limit: u32, role: Role) -> Hit {

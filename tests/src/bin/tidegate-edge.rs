@@ -15,6 +15,9 @@ struct Args {
     /// Port for clients; 8080 when free, else any
     #[arg(long, env = "EDGE_PORT")]
     port: Option<u16>,
+    /// Where configuration, data and logs go; emptied first
+    #[arg(long, default_value = "target/run")]
+    dir: std::path::PathBuf,
 }
 
 fn main() -> ExitCode {
@@ -25,7 +28,7 @@ fn main() -> ExitCode {
     let parts = if args.full { Parts::Real } else { Parts::Embedded };
     let runtime = tokio::runtime::Runtime::new();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(tests::run::run(parts, args.port)),
+        Ok(runtime) => runtime.block_on(tests::run::run(args.dir, parts, args.port)),
         Err(error) => Err(error.into()),
     };
     chassis::process::exit("tidegate-edge", result)

@@ -27,8 +27,8 @@ pub struct Settings {
     pub gateway: SocketAddr,
     /// OTLP collector for spans.
     pub otlp: SocketAddr,
-    /// Share of requests without a trace context of their own that are traced, percent.
-    pub trace_sampling_percent: f64,
+    /// Share of requests without a trace context of their own that are traced, whole percent.
+    pub trace_sampling_percent: u8,
     /// How long ext-authz may take, as `0.25s`.
     pub authz_timeout: &'static str,
     /// How long ratelimit-svc may take, as `0.05s`.

@@ -65,7 +65,7 @@ async fn launch(dir: &Path, address: SocketAddr) -> Result<Child> {
 fn java() -> Result<Command> {
     let lib = std::env::var_os("TIDEGATE_KAFKA_LIB")
         .map_or_else(|| parts_dir().join("kafka/lib"), PathBuf::from);
-    if !lib.join(".complete").is_file() {
+    if !lib.join(".fetched").is_file() {
         bail!("Kafka's jars are missing from {}: make parts", lib.display());
     }
     let mut command = Command::new(on_path("java", "openjdk-17-jre-headless")?);

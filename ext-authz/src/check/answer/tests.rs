@@ -1,3 +1,5 @@
+//! Tests of `check::answer`.
+
 use super::*;
 use crate::check::decide::Reason;
 

@@ -1,3 +1,5 @@
+//! Tests of `check::decide`.
+
 use std::convert::Infallible;
 use std::sync::Arc;
 

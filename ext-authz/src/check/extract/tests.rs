@@ -1,3 +1,5 @@
+//! Tests of `check::extract`.
+
 use super::*;
 
 const KEY: &str = "K_e_y";

@@ -1,3 +1,5 @@
+//! Tests of `check::key`.
+
 use std::convert::Infallible;
 
 use proptest::prelude::*;

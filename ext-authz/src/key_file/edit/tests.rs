@@ -1,3 +1,5 @@
+//! Tests of `key_file::edit`.
+
 use super::super::tests::{block, parse, with_rules};
 use super::*;
 

@@ -1,3 +1,5 @@
+//! Tests of `decide::conclude`.
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 

@@ -1,3 +1,5 @@
+//! Tests of `decide::plan`.
+
 use std::path::PathBuf;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of `limits::file`.
+
 use super::*;
 use crate::limits::class::OutagePolicy;
 use crate::limits::document;

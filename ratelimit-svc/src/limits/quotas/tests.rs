@@ -1,3 +1,5 @@
+//! Tests of `limits::quotas`.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,0 +1,90 @@
+//! Who may write: only the bearer of exactly one valid key.
+
+use std::process::Command;
+
+use anyhow::Result;
+use tests::edge::service;
+
+use crate::stage::Stage;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_missing_duplicated_and_revoked_keys_are_refused() -> Result<()> {
+    let stage = Stage::embedded().await?;
+    let key = stage.edge.issue_live_key("acme", "ingest").await?;
+    let other = stage.edge.issue_live_key("acme", "ingest").await?;
+    let point = "weather temperature=4.5";
+
+    let reply = stage.write(&key, point).await?;
+    assert_eq!(reply.status, 204, "{}", reply.text());
+
+    let missing = stage.post("/write", &[], point).await?;
+    assert_eq!(missing.status, 401);
+    assert!(missing.header("www-authenticate").is_some());
+
+    // Well formed but never issued, and one with a letter changed.
+    let mut forged = key.clone();
+    let last = if forged.pop() == Some('A') { 'B' } else { 'A' };
+    forged.push(last);
+    for wrong in ["wrong", "tdg_live_aaaaaaaaaaaa_x", &forged] {
+        let reply = stage.write(wrong, point).await?;
+        assert_eq!(reply.status, 401, "{}", reply.text());
+        assert!(!reply.text().contains(wrong));
+    }
+
+    // Two credentials are ambiguous whatever they are: twice the same, or two that are valid.
+    let token = format!("Token {key}");
+    for second in [
+        ("x-api-key", key.as_str()),
+        ("x-api-key", other.as_str()),
+        ("authorization", token.as_str()),
+    ] {
+        let reply = stage.post("/write", &[("authorization", &token), second], point).await?;
+        assert_eq!(reply.status, 400, "{} {}", second.0, reply.text());
+    }
+    let reply =
+        stage.post(&format!("/write?p={key}&u=acme"), &[("authorization", &token)], point).await?;
+    assert_eq!(reply.status, 400, "{}", reply.text());
+
+    let id = key.split('_').nth(2).unwrap_or_default();
+    let revoked = Command::new(service("ext-authz")?)
+        .args(["keys", "revoke", id, "--config"])
+        .arg(stage.edge.authz_config())
+        .output()?;
+    assert!(revoked.status.success(), "{}", String::from_utf8_lossy(&revoked.stderr));
+    stage.write_until(&key, point, 401).await?;
+    assert_eq!(stage.write(&other, point).await?.status, 204);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_never_reaches_the_logs() -> Result<()> {
+    let stage = Stage::embedded().await?;
+    let key = stage.edge.issue_live_key("acme", "ingest").await?;
+    let secret = key.split('_').nth(3).unwrap_or_default();
+    assert_eq!(stage.write(&key, "m f=1").await?.status, 204);
+    let in_query = stage.post(&format!("/write?u=acme&p={key}"), &[], "m f=1").await?;
+    assert_eq!(in_query.status, 204, "{}", in_query.text());
+    let refused = stage.post(&format!("/write?u=acme&p={key}x"), &[], "m f=1").await?;
+    assert_eq!(refused.status, 401, "{}", refused.text());
+    stage.lines(|lines| lines.len() >= 2).await?;
+
+    let edge = &stage.edge;
+    let envoy = edge.envoy.as_ref().map(|envoy| &envoy.child);
+    let services = [&edge.authz, &edge.ratelimit, &edge.gateway, &edge.writer];
+    for child in services.into_iter().flatten().chain(envoy) {
+        assert!(!child.output().contains(secret), "{} logs the secret", child.name());
+    }
+    let log = envoy.map(|child| child.output()).unwrap_or_default();
+    assert!(log.contains("\"tenant\":\"acme\""), "the access log names the tenant: {log}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ping_and_health_need_no_key() -> Result<()> {
+    let stage = Stage::embedded().await?;
+    assert_eq!(stage.http.get(&stage.edge.url("/ping")).await?.status, 204);
+    assert_eq!(stage.http.get(&stage.edge.url("/health")).await?.status, 200);
+    assert_eq!(stage.http.get(&stage.edge.url("/healthz")).await?.status, 200);
+    assert_eq!(stage.http.get(&stage.edge.url("/elsewhere")).await?.status, 401);
+    Ok(())
+}

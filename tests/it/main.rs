@@ -1,0 +1,16 @@
+//! End-to-end tests: the real Envoy with our services as processes, on embedded parts or on the
+//! real Redis, Kafka and InfluxDB. One binary, so that it links once.
+
+mod authentication;
+mod bad_input;
+mod drain;
+mod end_to_end;
+mod launcher;
+mod outage;
+mod quota;
+mod reload;
+mod spoofing;
+mod stage;
+mod startup;
+mod tidy;
+mod trace;

@@ -1,0 +1,34 @@
+//! Quotas as a tenant meets them.
+
+use anyhow::Result;
+
+use crate::stage::{Stage, now_ns};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_quota_is_429_and_the_point_is_not_stored() -> Result<()> {
+    let stage = Stage::real().await?;
+    let small = stage.edge.issue_live_key("small", "ingest").await?;
+    let acme = stage.edge.issue_live_key("acme", "ingest").await?;
+    let point = |n: i64| format!("quota n={n}i {}", now_ns());
+    for n in 0..3 {
+        let reply = stage.write(&small, point(n)).await?;
+        assert_eq!(reply.status, 204, "{}", reply.text());
+        assert_eq!(reply.header("x-ratelimit-limit"), Some("3, 3;w=86400"));
+        assert_eq!(reply.header("x-ratelimit-remaining"), Some((2 - n).to_string().as_str()));
+    }
+    for n in 3..6 {
+        let reply = stage.write(&small, point(n)).await?;
+        assert_eq!(reply.status, 429);
+        let retry_after: u64 = reply.header("retry-after").unwrap_or("0").parse()?;
+        assert!((1..=86400).contains(&retry_after));
+        assert_eq!(reply.header("x-ratelimit-remaining"), Some("0"));
+        assert!(reply.header("x-ratelimit-reset").is_some());
+    }
+    // A neighbour is untouched, and what it writes last is stored after all of the above.
+    assert_eq!(stage.write(&acme, point(100)).await?.status, 204);
+    stage.rows("SELECT n FROM quota WHERE tenant = 'acme'", 1).await?;
+    let rows = stage.rows("SELECT n FROM quota WHERE tenant = 'small'", 3).await?;
+    let stored: Vec<i64> = rows.iter().filter_map(|row| row[1].as_i64()).collect();
+    assert_eq!(stored, [0, 1, 2]);
+    Ok(())
+}

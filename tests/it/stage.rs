@@ -1,0 +1,125 @@
+//! What every end-to-end test stands on: an edge of its own, and ways to write to it.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use tempfile::TempDir;
+use tests::edge::{DATABASE, Edge, Options, Parts, Patience};
+use tests::http::{Http, Reply};
+use tests::wait::{DEADLINE, wait_for};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Everyone has plenty, tenant `small` has three a day.
+pub const QUOTAS: &str = "
+domain: edge
+descriptors:
+  - key: tenant
+    rate_limit: {unit: day, requests_per_unit: 1000000}
+  - key: tenant
+    value: small
+    rate_limit: {unit: day, requests_per_unit: 3}
+";
+
+/// An edge has six processes and more, and the machine may have two cores.
+static EDGES: Semaphore = Semaphore::const_new(2);
+
+/// A running edge and a client for it.
+pub struct Stage {
+    /// The edge.
+    pub edge: Edge,
+    /// A client.
+    pub http: Http,
+    _dir: TempDir,
+    _permit: SemaphorePermit<'static>,
+}
+
+impl Stage {
+    /// An edge on embedded parts.
+    pub async fn embedded() -> Result<Self> {
+        Self::start(Parts::Embedded, None).await
+    }
+
+    /// An edge on the real Redis, Kafka and InfluxDB.
+    pub async fn real() -> Result<Self> {
+        Self::start(Parts::Real, None).await
+    }
+
+    /// An edge on embedded parts that sends its spans to a collector.
+    pub async fn traced(otlp: SocketAddr) -> Result<Self> {
+        Self::start(Parts::Embedded, Some(otlp)).await
+    }
+
+    async fn start(parts: Parts, otlp: Option<SocketAddr>) -> Result<Self> {
+        let permit = EDGES.acquire().await?;
+        let dir = tempfile::tempdir()?;
+        let options = Options {
+            dir: dir.path().join("edge"),
+            parts,
+            port: None,
+            quotas: QUOTAS.to_owned(),
+            otlp,
+            patience: Patience::BUSY_MACHINE,
+        };
+        let edge = Edge::start(options, |_| ()).await?;
+        Ok(Self { edge, http: Http::new(), _dir: dir, _permit: permit })
+    }
+
+    /// Writes line protocol with a key, as Telegraf's `influxdb_v2` output does.
+    pub async fn write(&self, key: &str, lines: impl Into<Bytes>) -> Result<Reply> {
+        let authorization = format!("Token {key}");
+        self.post("/write", &[("authorization", &authorization)], lines).await
+    }
+
+    /// POSTs to the edge.
+    pub async fn post(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Result<Reply> {
+        self.http.post(&self.edge.url(path), headers, body).await
+    }
+
+    /// Writes until the answer has the status, for states that need a moment to set in.
+    pub async fn write_until(&self, key: &str, lines: &str, status: u16) -> Result<Reply> {
+        wait_for(&format!("an answer {status}"), DEADLINE, async || {
+            let reply = self.write(key, lines.to_owned()).await.ok();
+            reply.filter(|reply| reply.status.as_u16() == status)
+        })
+        .await
+    }
+
+    /// The rows of an InfluxQL query, once there are at least `count`.
+    pub async fn rows(&self, query: &str, count: usize) -> Result<Vec<serde_json::Value>> {
+        let influxdb = self.edge.influxdb.as_ref().context("this edge has no InfluxDB")?;
+        wait_for(&format!("{count} rows of {query}"), DEADLINE, async || {
+            let rows = influxdb.rows(DATABASE, query).await.ok()?;
+            (rows.len() >= count).then_some(rows)
+        })
+        .await
+    }
+
+    /// The lines that have arrived in the points file, once `done` is content with them.
+    pub async fn lines(&self, done: impl Fn(&[String]) -> bool) -> Result<Vec<String>> {
+        let file = self.edge.points_file();
+        wait_for("points in the file", DEADLINE, async || {
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            done(&lines).then_some(lines)
+        })
+        .await
+    }
+
+    /// The answer of a service's admin listener.
+    pub async fn admin(&self, address: SocketAddr, path: &str) -> Result<Reply> {
+        self.http.get(&format!("http://{address}{path}")).await
+    }
+}
+
+/// Now, in nanoseconds since 1970.
+pub fn now_ns() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    i64::try_from(since.unwrap_or(Duration::ZERO).as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,253 @@
+//! The rules of the house as code: what decides is pure, what exists is documented, and nothing
+//! unfinished or foreign is in the tree. Each message says how to mend it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use tests::parts::workspace;
+
+/// Deciding modules: no I/O, no runtime, no wire types.
+const PURE: &[&str] = &[
+    "ratelimit-svc/src/limits",
+    "ratelimit-svc/src/decide",
+    "ext-authz/src/check",
+    "ingest-filter/src/line_protocol",
+    "ingest-filter/src/point",
+];
+
+/// What a pure module may not name.
+const IMPURE: &[&str] = &[
+    "tokio::",
+    "tonic::",
+    "hyper::",
+    "axum::",
+    "redis::",
+    "rdkafka::",
+    "proto::",
+    "Instant::now",
+    "SystemTime::now",
+];
+
+/// Files that may have more than 400 lines without their tests, and why.
+const LONG: &[(&str, &str)] =
+    &[("ratelimit-svc/src/limits/file.rs", "one reader: the grammar with all of its messages")];
+
+const LINES_MAX: usize = 400;
+
+struct File {
+    path: String,
+    text: String,
+}
+
+fn files() -> Vec<File> {
+    let root = workspace();
+    let mut files = Vec::new();
+    collect(&root, &root, &mut files);
+    assert!(files.len() > 50, "the tree was found");
+    files
+}
+
+fn collect(root: &Path, dir: &Path, files: &mut Vec<File>) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if path.is_dir() {
+            if !["target", ".git"].contains(&name.as_str()) {
+                collect(root, &path, files);
+            }
+        } else if let Ok(text) = std::fs::read_to_string(&path) {
+            let path = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
+            files.push(File { path, text });
+        }
+    }
+}
+
+fn rust(files: &[File]) -> impl Iterator<Item = &File> {
+    files.iter().filter(|file| file.path.ends_with(".rs"))
+}
+
+/// The text without its tests.
+fn code(file: &File) -> &str {
+    file.text.split("#[cfg(test)]").next().unwrap_or_default()
+}
+
+fn is_test(path: &str) -> bool {
+    path.contains("/tests/") || path.ends_with("/tests.rs") || path.starts_with("tests/it/")
+}
+
+fn report(problems: Vec<String>) {
+    assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
+}
+
+#[test]
+fn deciding_modules_are_pure() {
+    let files = files();
+    let mut problems = Vec::new();
+    for pure in PURE {
+        let within = |file: &&File| {
+            file.path.strip_prefix(pure).is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
+        };
+        let mut found = false;
+        for file in rust(&files).filter(within).filter(|file| !is_test(&file.path)) {
+            found = true;
+            for (number, line) in code(file).lines().enumerate() {
+                let line = line.split("//").next().unwrap_or_default();
+                for word in IMPURE.iter().filter(|word| line.contains(**word)) {
+                    problems.push(format!(
+                        "{}:{}: `{word}` in a deciding module: pass the value in, act at the edge",
+                        file.path,
+                        number + 1
+                    ));
+                }
+            }
+        }
+        assert!(found, "{pure} exists: keep PURE in tests/it/tidy.rs true to the tree");
+    }
+    report(problems);
+}
+
+#[test]
+fn every_file_says_what_it_is_and_stays_readable() {
+    let files = files();
+    let mut problems = Vec::new();
+    for file in rust(&files) {
+        if !file.text.starts_with("//!") {
+            problems
+                .push(format!("{}: begin with `//!`: what it is and what it is not", file.path));
+        }
+        let lines = code(file).lines().count();
+        let excused = LONG.iter().any(|(path, _)| *path == file.path);
+        if lines > LINES_MAX && !is_test(&file.path) && !excused {
+            problems
+                .push(format!("{}: {lines} lines; split off a part that has a name", file.path));
+        }
+    }
+    report(problems);
+}
+
+#[test]
+fn nothing_unfinished_and_nothing_of_one_machine() {
+    // Put together here, so that this file does not find itself.
+    let forbidden: Vec<String> = [
+        ("TO", "DO"),
+        ("FIX", "ME"),
+        ("to", "do!("),
+        ("unimplemented", "!("),
+        ("#[ig", "nore"),
+        ("/wo", "rk/"),
+        ("/ro", "ot/"),
+        ("artif", "actory"),
+        ("index.cra", "tes.io"),
+        ("pypi.o", "rg"),
+        ("repo.mav", "en"),
+    ]
+    .map(|(a, b)| format!("{a}{b}"))
+    .to_vec();
+    let mut problems = Vec::new();
+    for file in files().iter().filter(|file| file.path != "Cargo.lock" && file.path != "LICENSE") {
+        for (number, line) in file.text.lines().enumerate() {
+            for word in forbidden.iter().filter(|word| line.contains(word.as_str())) {
+                problems.push(format!("{}:{}: `{word}`", file.path, number + 1));
+            }
+        }
+    }
+    report(problems);
+}
+
+/// The reference of each service, and where its code is.
+const REFERENCES: &[(&str, &[&str])] = &[
+    ("ratelimit-svc/src", &["ratelimit-svc/REFERENCE.md"]),
+    ("ext-authz/src", &["ext-authz/REFERENCE.md"]),
+    ("ingest-filter/src", &["ingest-filter/REFERENCE.md", "ingest-filter/REFERENCE-writer.md"]),
+];
+
+fn source(files: &[File], dir: &str) -> Vec<PathBuf> {
+    let of_dir = rust(files).filter(|file| file.path.starts_with(dir) && !is_test(&file.path));
+    of_dir.map(|file| PathBuf::from(&file.path)).collect()
+}
+
+/// Every configuration key (field of a `Raw…` struct), environment variable and metric in the code.
+fn named_in_code(file: &File) -> BTreeSet<String> {
+    let text = code(file);
+    let mut names = BTreeSet::new();
+    let mut raw = false;
+    for line in text.lines() {
+        if line.starts_with("pub struct Raw")
+            || line.starts_with("struct Raw")
+            || line.starts_with("pub enum Raw")
+        {
+            raw = true;
+        } else if line.starts_with('}') {
+            raw = false;
+        } else if raw && let Some(field) = field_name(line) {
+            names.insert(field.to_owned());
+        }
+    }
+    for literal in text.split('"').skip(1).step_by(2) {
+        let constant = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+        if literal.len() > 3
+            && !literal.starts_with("CARGO_")
+            && literal.contains('_')
+            && literal.chars().all(constant)
+        {
+            names.insert(literal.to_owned());
+        }
+        let metric =
+            ["ratelimit_", "authz_", "ingest_"].iter().any(|prefix| literal.starts_with(prefix));
+        let lower = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        if metric
+            && literal.chars().all(lower)
+            && !["ingest_filter", "ratelimit_svc"].contains(&literal)
+        {
+            names.insert(literal.to_owned());
+        }
+    }
+    names
+}
+
+/// `name` of a line `pub name: Type,`.
+fn field_name(line: &str) -> Option<&str> {
+    let (field, _) = line.trim().trim_start_matches("pub ").split_once(": ")?;
+    let name = |c: char| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit();
+    field.chars().all(name).then_some(field)
+}
+
+#[test]
+fn every_key_variable_and_metric_is_documented() {
+    let files = files();
+    let mut problems = Vec::new();
+    for (dir, references) in REFERENCES {
+        let documents = files.iter().filter(|file| references.contains(&file.path.as_str()));
+        let document: String = documents.map(|file| file.text.as_str()).collect();
+        let reference = references[0];
+        let paths = source(&files, dir);
+        let mut count = 0;
+        for file in rust(&files).filter(|file| paths.contains(&PathBuf::from(&file.path))) {
+            for name in named_in_code(file) {
+                count += 1;
+                if !document.contains(&name) {
+                    problems.push(format!(
+                        "{}: `{name}` is not in {reference}: document it",
+                        file.path
+                    ));
+                }
+            }
+        }
+        assert!(count > 10, "names were found below {dir}");
+    }
+    report(problems);
+}
+
+#[test]
+fn every_placeholder_of_the_bootstrap_is_documented() {
+    let read = |path: &str| std::fs::read_to_string(workspace().join(path)).unwrap_or_default();
+    let (template, readme) = (read("envoy-config/envoy.yaml"), read("envoy-config/README.md"));
+    let code: Vec<&str> =
+        template.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
+    let template = code.join("\n");
+    let names: BTreeSet<&str> =
+        template.split("${").skip(1).filter_map(|rest| Some(rest.split_once('}')?.0)).collect();
+    assert!(names.len() > 10);
+    let undocumented = names.iter().filter(|name| !readme.contains(&format!("`{name}`")));
+    report(undocumented.map(|name| format!("envoy-config/README.md: add `{name}`")).collect());
+}

@@ -1,0 +1,94 @@
+//! What an edge is started with, and where it listens.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::ports::free_address;
+
+/// Which parts the edge stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parts {
+    /// Counters in memory, the journal on disk, points in a file.
+    Embedded,
+    /// Redis, Apache Kafka and InfluxDB.
+    Real,
+}
+
+/// What an edge is started with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Configuration, data and logs go here; emptied first.
+    pub dir: PathBuf,
+    /// What it stands on.
+    pub parts: Parts,
+    /// The port for clients; any free one when absent.
+    pub port: Option<u16>,
+    /// The quota file of ratelimit-svc.
+    pub quotas: String,
+    /// OTLP collector for spans; nothing listens there when absent.
+    pub otlp: Option<SocketAddr>,
+    /// How long Envoy waits for ext-authz and ratelimit-svc, and ratelimit-svc for Redis.
+    pub patience: Patience,
+}
+
+/// Time limits inside the edge.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    pub(super) authz: &'static str,
+    pub(super) ratelimit: &'static str,
+    pub(super) redis: &'static str,
+    pub(super) drain_delay: &'static str,
+}
+
+impl Patience {
+    /// As in production.
+    pub const PRODUCTION: Self =
+        Self { authz: "0.25s", ratelimit: "0.05s", redis: "5ms", drain_delay: "1s" };
+    /// For machines that compile and test at the same time.
+    pub const BUSY_MACHINE: Self =
+        Self { authz: "2s", ratelimit: "2s", redis: "500ms", drain_delay: "200ms" };
+}
+
+/// Every address of an edge.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// Where clients connect.
+    pub edge: SocketAddr,
+    /// Envoy's admin interface.
+    pub envoy_admin: SocketAddr,
+    /// ext-authz, gRPC.
+    pub authz_grpc: SocketAddr,
+    /// ext-authz, admin.
+    pub authz_admin: SocketAddr,
+    /// ratelimit-svc, gRPC.
+    pub ratelimit_grpc: SocketAddr,
+    /// ratelimit-svc, HTTP.
+    pub ratelimit_http: SocketAddr,
+    /// ratelimit-svc, admin.
+    pub ratelimit_admin: SocketAddr,
+    /// The gateway, HTTP and gRPC.
+    pub gateway: SocketAddr,
+    /// The gateway, admin.
+    pub gateway_admin: SocketAddr,
+    /// The writer, admin.
+    pub writer_admin: SocketAddr,
+}
+
+impl Addresses {
+    pub(super) fn free(edge: SocketAddr) -> Result<Self> {
+        Ok(Self {
+            edge,
+            envoy_admin: free_address()?,
+            authz_grpc: free_address()?,
+            authz_admin: free_address()?,
+            ratelimit_grpc: free_address()?,
+            ratelimit_http: free_address()?,
+            ratelimit_admin: free_address()?,
+            gateway: free_address()?,
+            gateway_admin: free_address()?,
+            writer_admin: free_address()?,
+        })
+    }
+}
