@@ -27,7 +27,7 @@ parts:
 test: parts
 	@echo 'building (some minutes the first time)'
 	@cargo build --locked --workspace --bins --quiet
-	@cargo test --locked --workspace
+	@cargo test --locked --workspace --no-fail-fast
 	@helm/validate.sh
 
 lint:

@@ -1,4 +1,5 @@
-//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/config`, and what a service adds.
+//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/config`, gRPC health, and what a service
+//! adds.
 //!
 //! It answers from the first moment of a process to its last, draining included.
 
@@ -40,14 +41,19 @@ impl Admin {
     /// # Errors
     /// When the listener fails.
     pub async fn serve(self, listener: TcpListener, extra: Router) -> std::io::Result<()> {
+        let (health, follow) = crate::grpc::health(&self.readiness, &[]);
         let routes = Router::new()
             .route("/livez", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
             .route("/config", get(config))
             .with_state(self)
+            .route_service("/grpc.health.v1.Health/{method}", health)
             .merge(extra);
-        axum::serve(listener, routes).await
+        tokio::select! {
+            served = axum::serve(listener, routes).into_future() => served,
+            () = follow => Err(std::io::Error::other("readiness is no longer followed")),
+        }
     }
 }
 

@@ -4,9 +4,12 @@
 //! sysexits.h), 1 for anything else that stopped it.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
+use tokio::net::TcpListener;
 
 use crate::config::ConfigError;
 use crate::drain::{DrainTimes, Shutdown, drain_on_signal};
@@ -36,6 +39,14 @@ pub fn exit(program: &str, result: anyhow::Result<()>) -> ExitCode {
     eprintln!("{program}: {error:#}");
     let usage = error.chain().any(|cause| cause.is::<UsageError>() || cause.is::<ConfigError>());
     ExitCode::from(if usage { EXIT_USAGE } else { 1 })
+}
+
+/// Opens a listener, or says in one line which address could not be had.
+///
+/// # Errors
+/// When the address is taken or not this machine's.
+pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
 /// Runs `service` until a signal drains it or it ends by itself, then waits for it up to the

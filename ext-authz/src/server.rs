@@ -9,6 +9,7 @@ use chassis::admin::Admin;
 use chassis::build_info;
 use chassis::drain::Shutdown;
 use chassis::grpc;
+use chassis::process::listen;
 use chassis::readiness::Readiness;
 use prometheus_client::registry::Registry;
 use proto::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
@@ -39,10 +40,7 @@ impl Server {
     /// # Errors
     /// When an address cannot be bound.
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
-        let bind = async |address: SocketAddr| {
-            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
-        };
-        let (grpc, admin) = (bind(config.grpc_listen).await?, bind(config.admin_listen).await?);
+        let (grpc, admin) = (listen(config.grpc_listen).await?, listen(config.admin_listen).await?);
         Ok(Self { config, grpc, admin, readiness: Readiness::new() })
     }
 

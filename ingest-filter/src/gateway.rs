@@ -16,6 +16,7 @@ use axum::Router;
 use axum::routing::{any, get};
 use chassis::admin::Admin;
 use chassis::drain::Shutdown;
+use chassis::process::listen;
 use chassis::readiness::Readiness;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -61,9 +62,9 @@ impl Gateway {
         journal: Arc<dyn Journal>,
         readiness: Readiness,
         mut registry: Registry,
-    ) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(config.listen).await?;
-        let admin_listener = TcpListener::bind(config.admin_listen).await?;
+    ) -> anyhow::Result<Self> {
+        let (listener, admin_listener) =
+            (listen(config.listen).await?, listen(config.admin_listen).await?);
         let budget = Budget::new(config.memory_bytes_max);
         let metrics = GatewayMetrics::register(&mut registry, &budget);
         let edge = Arc::new(Edge { config, journal, budget, metrics });

@@ -84,10 +84,7 @@ async fn gateway(path: &Path, raw: &RawConfig, journal: &JournalConfig) -> anyho
         (Readiness::new(), Shutdown::new(), Registry::default());
     let journal = journal::open_appender(journal, &readiness, &mut registry)
         .context("the journal could not be opened")?;
-    let (listen, admin_listen) = (config.listen, config.admin_listen);
-    let gateway = Gateway::bind(config, journal, readiness.clone(), registry)
-        .await
-        .with_context(|| format!("{listen} or {admin_listen} could not be bound"))?;
+    let gateway = Gateway::bind(config, journal, readiness.clone(), registry).await?;
     let (address, admin) = (gateway.addr()?, gateway.admin_addr()?);
     tracing::info!(%address, %admin, version = env!("CARGO_PKG_VERSION"), "gateway is serving");
     let serving = gateway.run(shutdown.clone());

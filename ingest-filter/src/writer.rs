@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use chassis::admin::Admin;
 use chassis::drain::Shutdown;
+use chassis::process::listen;
 use chassis::readiness::Readiness;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -64,9 +65,7 @@ impl Writer {
     ) -> anyhow::Result<Self> {
         let mut registry = Registry::default();
         let metrics = WriterMetrics::register(&mut registry);
-        let admin_listener = TcpListener::bind(config.admin_listen)
-            .await
-            .with_context(|| format!("cannot listen on {}", config.admin_listen))?;
+        let admin_listener = listen(config.admin_listen).await?;
         let opened = journal::open_reader(journal, &readiness, &mut registry)?;
         let sink = open_sink(&config.target)?;
         let described = describe(journal, &config);

@@ -5,6 +5,7 @@ mod authentication;
 mod bad_input;
 mod drain;
 mod end_to_end;
+mod health;
 mod launcher;
 mod outage;
 mod quota;

@@ -38,20 +38,25 @@ pub struct Stage {
 impl Stage {
     /// An edge on embedded parts.
     pub async fn embedded() -> Result<Self> {
-        Self::start(Parts::Embedded, None).await
+        Self::start(Parts::Embedded, None, Patience::BUSY_MACHINE).await
+    }
+
+    /// An edge on embedded parts whose processes take their time to end.
+    pub async fn draining_slowly() -> Result<Self> {
+        Self::start(Parts::Embedded, None, Patience::SLOW_DRAIN).await
     }
 
     /// An edge on the real Redis, Kafka and InfluxDB.
     pub async fn real() -> Result<Self> {
-        Self::start(Parts::Real, None).await
+        Self::start(Parts::Real, None, Patience::BUSY_MACHINE).await
     }
 
     /// An edge on embedded parts that sends its spans to a collector.
     pub async fn traced(otlp: SocketAddr) -> Result<Self> {
-        Self::start(Parts::Embedded, Some(otlp)).await
+        Self::start(Parts::Embedded, Some(otlp), Patience::BUSY_MACHINE).await
     }
 
-    async fn start(parts: Parts, otlp: Option<SocketAddr>) -> Result<Self> {
+    async fn start(parts: Parts, otlp: Option<SocketAddr>, patience: Patience) -> Result<Self> {
         let permit = EDGES.acquire().await?;
         let dir = tempfile::tempdir()?;
         let options = Options {
@@ -60,7 +65,7 @@ impl Stage {
             port: None,
             quotas: QUOTAS.to_owned(),
             otlp,
-            patience: Patience::BUSY_MACHINE,
+            patience,
         };
         let edge = Edge::start(options, |_| ()).await?;
         Ok(Self { edge, http: Http::new(), _dir: dir, _permit: permit })

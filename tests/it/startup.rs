@@ -75,7 +75,31 @@ fn a_port_in_use_is_one_clear_line() -> Result<()> {
     let env: Vec<(&str, &str)> = env.iter().map(|(k, v)| (*k, v.as_str())).collect();
     let ratelimit = output("ratelimit-svc", &[], &env)?;
     let edge = output("tidegate-edge", &["--port", &port], &[])?;
-    for output in [ratelimit, edge] {
+    let taken_address = format!("127.0.0.1:{port}");
+    let pepper = dir.path().join("pepper");
+    std::fs::write(&pepper, "a pepper of some length")?;
+    let authz_file = dir.path().join("ext-authz.yaml");
+    std::fs::write(
+        &authz_file,
+        format!(
+            "grpc_listen: {taken_address}\nkeys_file: keys.yaml\npepper_files: {{1: pepper}}\n"
+        ),
+    )?;
+    let ingest_file = dir.path().join("ingest-filter.yaml");
+    std::fs::write(
+        &ingest_file,
+        format!(
+            "journal: {{disk: {{directory: {dir}/journal}}}}\n\
+             gateway: {{listen: '{taken_address}', admin_listen: '127.0.0.1:0'}}\n\
+             writer: {{admin_listen: '{taken_address}', file: {{path: {dir}/points}}}}\n",
+            dir = dir.path().display()
+        ),
+    )?;
+    let at = |file: &Path| file.to_string_lossy().into_owned();
+    let authz = output("ext-authz", &["serve", "--config", &at(&authz_file)], &[])?;
+    let gateway = output("ingest-filter", &["gateway", "--config", &at(&ingest_file)], &[])?;
+    let writer = output("ingest-filter", &["writer", "--config", &at(&ingest_file)], &[])?;
+    for output in [ratelimit, edge, authz, gateway, writer] {
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{message}");
         assert!(message.contains(&port) && message.trim().lines().count() == 1, "{message}");

@@ -13,6 +13,12 @@ use crate::gateway::refusal::{Cap, Refusal};
 /// What a request holds besides its body: its task, its headers, a decoder's window.
 pub const REQUEST_BYTES: usize = 64 << 10;
 
+/// How much of the wire is decoded in one go.
+const PART_BYTES: usize = 4 << 10;
+
+/// After this much was decoded, other tasks of the thread have their turn.
+const YIELD_BYTES: usize = 256 << 10;
+
 /// A body in memory and the reservation that covers it.
 pub struct Received {
     /// The decoded body.
@@ -53,10 +59,18 @@ pub async fn receive_as(
         return Err(Refusal::BodyTooLarge(Cap::Wire(caps.wire)));
     }
     let mut inflate = Inflate::new(encoding, caps, budget.reserve(REQUEST_BYTES)?);
-    let mut wire_bytes = 0;
+    let (mut wire_bytes, mut yielded) = (0, 0);
     while let Some(piece) = next_piece(&mut body, deadline).await? {
         wire_bytes += piece.len();
-        inflate.push(&piece)?;
+        // A piece may decode into a thousand times its size, and the connections that share this
+        // thread have pings to answer.
+        for part in piece.chunks(PART_BYTES) {
+            inflate.push(part)?;
+            if inflate.decoded_bytes() - yielded >= YIELD_BYTES {
+                yielded = inflate.decoded_bytes();
+                tokio::task::yield_now().await;
+            }
+        }
     }
     let (bytes, reservation) = inflate.finish()?;
     Ok(Received { bytes, reservation, wire_bytes })

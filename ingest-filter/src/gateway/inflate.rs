@@ -141,6 +141,15 @@ impl Inflate {
         Ok((sink.decoded, sink.reservation))
     }
 
+    /// How much was decoded so far.
+    pub fn decoded_bytes(&self) -> usize {
+        match &self.stage {
+            Stage::Identity(sink) => sink.decoded.len(),
+            Stage::Gzip(decoder) => decoder.get_ref().decoded.len(),
+            Stage::Deflate(decoder) => decoder.get_ref().decoded.len(),
+        }
+    }
+
     fn sink(&mut self) -> &mut Sink {
         match &mut self.stage {
             Stage::Identity(sink) => sink,

@@ -140,8 +140,11 @@ async fn a_string_with_a_line_break_stays_one_point() {
     let two = Record { points: 2, body: Bytes::from(body), ..record("acme", 0, 1) };
     append(&appender(&journal), vec![two]).await;
     wait_for("two points", || async { (lines(&path).len() == 3).then_some(()) }).await;
-    let metrics = get(running.admin, "/metrics").await;
-    assert!(metrics.contains("ingest_writer_points_written_total 2"), "{metrics}");
+    wait_for("two points to be counted", || async {
+        let metrics = get(running.admin, "/metrics").await;
+        metrics.contains("ingest_writer_points_written_total 2\n").then_some(())
+    })
+    .await;
     running.stop().await;
 }
 

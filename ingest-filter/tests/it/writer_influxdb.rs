@@ -102,11 +102,12 @@ async fn a_type_conflict_is_a_dead_letter() {
     assert_eq!(found[0]["tenant"], "acme");
     assert_eq!(found[0]["traceparent"], traceparent);
     assert!(found[0]["message"].as_str().unwrap().contains("field type conflict"), "{}", found[0]);
-    let metrics = get(running.admin, "/metrics").await;
-    assert!(
-        metrics.contains("ingest_writer_dead_lettered_points_total{cause=\"refused\"} 1"),
-        "{metrics}"
-    );
+    wait_for("the dead letter to be counted", || async {
+        let metrics = get(running.admin, "/metrics").await;
+        let counted = "ingest_writer_dead_lettered_points_total{cause=\"refused\"} 1\n";
+        metrics.contains(counted).then_some(())
+    })
+    .await;
     running.stop().await;
 }
 

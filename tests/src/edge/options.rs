@@ -49,6 +49,8 @@ impl Patience {
     /// For machines that compile and test at the same time.
     pub const BUSY_MACHINE: Self =
         Self { authz: "2s", ratelimit: "2s", redis: "500ms", drain_delay: "200ms" };
+    /// With the time to look at a process that drains.
+    pub const SLOW_DRAIN: Self = Self { drain_delay: "30s", ..Self::BUSY_MACHINE };
 }
 
 /// Every address of an edge.
