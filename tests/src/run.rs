@@ -23,6 +23,11 @@ pub async fn run(dir: PathBuf, parts: Parts, port: Option<u16>) -> Result<()> {
     let lock = lock(&dir.with_extension("lock"))?;
     let signalled = chassis::drain::signalled();
     let port = port.or_else(|| is_free(DEFAULT_PORT).then_some(DEFAULT_PORT));
+    if port.is_none() {
+        say(&format!(
+            "  port {DEFAULT_PORT} is in use, so a free one is taken; EDGE_PORT=… chooses one"
+        ))?;
+    }
     let up = start(dir, parts, port);
     let (mut edge, key) = tokio::select! {
         up = up => up?,

@@ -70,8 +70,11 @@ impl Envoy {
 
 /// The Envoy program: `ENVOY_BIN`, or the one that `make parts` installed.
 fn program() -> Result<PathBuf> {
-    if let Some(program) = std::env::var_os("ENVOY_BIN") {
-        return Ok(program.into());
+    if let Some(program) = std::env::var_os("ENVOY_BIN").map(PathBuf::from) {
+        if !program.is_file() {
+            bail!("ENVOY_BIN={} is no program", program.display());
+        }
+        return Ok(program);
     }
     let venv = parts_dir().join("envoy/lib");
     let pythons = std::fs::read_dir(&venv).into_iter().flatten().flatten();
