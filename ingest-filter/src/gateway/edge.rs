@@ -7,11 +7,12 @@ use tokio::time::{Instant, timeout_at};
 use tracing::Span;
 
 use crate::gateway::admission::Admission;
-use crate::gateway::budget::Budget;
+use crate::gateway::budget::{Budget, Reservation};
 use crate::gateway::config::GatewayConfig;
 use crate::gateway::inflate::BodyCaps;
 use crate::gateway::metrics::GatewayMetrics;
 use crate::gateway::refusal::Refusal;
+use crate::gateway::verdict::Verdict;
 use crate::journal::{AppendError, Journal};
 use crate::point::Chunk;
 use crate::record::Record;
@@ -46,18 +47,20 @@ impl Edge {
         }
     }
 
-    /// Stores the chunks of a request, and returns when the journal has all of them.
+    /// Stores what a request was turned into, and returns what became of its points when the
+    /// journal has all of them.
     ///
     /// # Errors
     /// When the journal did not confirm in time; some chunks may be stored all the same.
     pub async fn append(
         &self,
         admission: &Admission,
-        chunks: Vec<Chunk>,
+        converted: Converted,
         deadline: Instant,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Verdict, Refusal> {
+        let Converted { chunks, verdict, reservation } = converted;
         if chunks.is_empty() {
-            return Ok(());
+            return Ok(verdict);
         }
         let traceparent =
             chassis::telemetry::traceparent(&Span::current(), admission.traceparent.as_deref());
@@ -73,11 +76,12 @@ impl Edge {
         });
         let started = Instant::now();
         let appended = timeout_at(deadline, self.journal.append(records.collect())).await;
+        drop(reservation);
         self.metrics.append_seconds.observe(started.elapsed().as_secs_f64());
         match appended {
             Ok(Ok(())) => {
                 self.metrics.journaled(bytes);
-                Ok(())
+                Ok(verdict)
             }
             Ok(Err(AppendError::Unavailable { reason, retry_after })) => {
                 tracing::warn!(reason, tenant = admission.tenant, "append was not confirmed");
@@ -92,6 +96,16 @@ impl Edge {
             }
         }
     }
+}
+
+/// What a body was turned into.
+pub struct Converted {
+    /// What the journal is to store.
+    pub chunks: Vec<Chunk>,
+    /// What becomes of the points once it has.
+    pub verdict: Verdict,
+    /// Covers the memory of both; held until the journal has the chunks.
+    pub reservation: Reservation,
 }
 
 /// Bodies from this size on are converted on a thread of their own, so that one long body does

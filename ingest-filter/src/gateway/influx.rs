@@ -16,12 +16,12 @@ use tracing::{Instrument, info_span};
 use crate::gateway::admission::{Admission, traceparent};
 use crate::gateway::body;
 use crate::gateway::budget::Reservation;
-use crate::gateway::edge::{Edge, convert};
+use crate::gateway::edge::{Converted, Edge, convert};
 use crate::gateway::metrics::Protocol;
 use crate::gateway::refusal::Refusal;
 use crate::gateway::verdict::{EXCERPT_BYTES_MAX, Rejection, Verdict};
 use crate::line_protocol::{Dialect, LineError, Lines, Precision};
-use crate::point::{Chunk, Chunker, Point};
+use crate::point::{Chunker, Point};
 
 pub mod pages;
 pub mod reply;
@@ -77,8 +77,7 @@ async fn store(edge: &Edge, protocol: Protocol, request: Request) -> Result<Verd
     let length = received.bytes.len();
     let converted =
         convert(length, move || conversion.run(&received.bytes, received.reservation)).await?;
-    edge.append(&admission, converted.chunks, deadline).await?;
-    Ok(converted.verdict)
+    edge.append(&admission, converted, deadline).await
 }
 
 struct Parameters {
@@ -134,13 +133,6 @@ struct Conversion {
     dialect: Dialect,
 }
 
-struct Converted {
-    chunks: Vec<Chunk>,
-    verdict: Verdict,
-    /// Held until the journal has the chunks.
-    _reservation: Reservation,
-}
-
 impl Conversion {
     /// Turns line protocol into chunks. Memory for them is reserved before it is used.
     fn run(self, body: &[u8], mut reservation: Reservation) -> Result<Converted, Refusal> {
@@ -172,9 +164,9 @@ impl Conversion {
             }
         }
         if !self.accept_partial && !verdict.rejected.is_empty() {
-            return Ok(Converted { chunks: Vec::new(), verdict, _reservation: reservation });
+            return Ok(Converted { chunks: Vec::new(), verdict, reservation });
         }
         verdict.stored = chunker.points();
-        Ok(Converted { chunks: chunker.finish(), verdict, _reservation: reservation })
+        Ok(Converted { chunks: chunker.finish(), verdict, reservation })
     }
 }

@@ -18,13 +18,12 @@ use tracing::{Instrument, info_span};
 use crate::fault::Fault;
 use crate::gateway::admission::{Admission, traceparent};
 use crate::gateway::body::{self, Received};
-use crate::gateway::budget::Reservation;
-use crate::gateway::edge::{Edge, convert};
+use crate::gateway::edge::{Converted, Edge, convert};
 use crate::gateway::metrics::Protocol;
 use crate::gateway::refusal::Refusal;
 use crate::gateway::verdict::{Rejection, Verdict};
 use crate::otlp::{for_each_point, weigh};
-use crate::point::{Chunk, Chunker};
+use crate::point::Chunker;
 
 mod frame;
 pub(in crate::gateway) mod reply;
@@ -72,8 +71,7 @@ async fn store(edge: &Edge, protocol: Protocol, request: Request) -> Result<Verd
         points(received, Chunker::new(&tenant, admitted_at_ns, chunk_bytes_max))
     })
     .await?;
-    edge.append(&admission, converted.chunks, deadline).await?;
-    Ok(converted.verdict)
+    edge.append(&admission, converted, deadline).await
 }
 
 async fn receive(
@@ -90,13 +88,6 @@ async fn receive(
         _ if Encoding::of(headers) != Encoding::Protobuf => Err(Refusal::ContentTypeUnsupported),
         _ => body::receive(headers, body, edge.caps(), &edge.budget, deadline).await,
     }
-}
-
-struct Converted {
-    chunks: Vec<Chunk>,
-    verdict: Verdict,
-    /// Held until the journal has the chunks.
-    _reservation: Reservation,
 }
 
 /// Decodes a request into chunks. Memory is reserved before it is used.
@@ -120,7 +111,7 @@ fn points(received: Received, mut chunker: Chunker<'_>) -> Result<Converted, Ref
     });
     reserved?;
     verdict.stored = chunker.points();
-    Ok(Converted { chunks: chunker.finish(), verdict, _reservation: reservation })
+    Ok(Converted { chunks: chunker.finish(), verdict, reservation })
 }
 
 fn rejection(position: u64, fault: Fault) -> Rejection {

@@ -16,14 +16,13 @@ use tracing::{Instrument, info_span};
 
 use crate::gateway::admission::{Admission, traceparent};
 use crate::gateway::body::{Received, receive_as};
-use crate::gateway::budget::Reservation;
-use crate::gateway::edge::{Edge, convert};
+use crate::gateway::edge::{Converted, Edge, convert};
 use crate::gateway::inflate::{BodyCaps, Encoding, RATIO_FREE_BYTES};
 use crate::gateway::influx::reply::{POINTS, seconds};
 use crate::gateway::metrics::Protocol;
 use crate::gateway::refusal::{Cap, Refusal};
 use crate::gateway::verdict::{Rejection, Verdict};
-use crate::point::{Chunk, Chunker};
+use crate::point::Chunker;
 use crate::remote_write::{DECODED_PER_BYTE, Item, SeriesOf, TimeSeries};
 
 const MALFORMED: Refusal =
@@ -64,8 +63,7 @@ async fn store(edge: &Edge, request: Request) -> Result<Verdict, Refusal> {
         points(received, Chunker::new(&tenant, admitted_at_ns, chunk_bytes_max))
     })
     .await?;
-    edge.append(&admission, converted.chunks, deadline).await?;
-    Ok(converted.verdict)
+    edge.append(&admission, converted, deadline).await
 }
 
 /// `application/x-protobuf`, alone or as `prometheus.WriteRequest`, compressed with snappy.
@@ -98,13 +96,6 @@ fn unsnap(received: Received, caps: BodyCaps) -> Result<Received, Refusal> {
     reservation.grow(length)?;
     let bytes = snap::raw::Decoder::new().decompress_vec(&bytes).map_err(|_| NOT_SNAPPY)?;
     Ok(Received { bytes, reservation, wire_bytes })
-}
-
-struct Converted {
-    chunks: Vec<Chunk>,
-    verdict: Verdict,
-    /// Held until the journal has the chunks.
-    _reservation: Reservation,
 }
 
 /// Decodes a request into chunks, a series at a time. Memory is reserved before it is used.
@@ -140,7 +131,7 @@ fn points(received: Received, mut chunker: Chunker<'_>) -> Result<Converted, Ref
         })?;
     }
     verdict.stored = chunker.points();
-    Ok(Converted { chunks: chunker.finish(), verdict, _reservation: reservation })
+    Ok(Converted { chunks: chunker.finish(), verdict, reservation })
 }
 
 fn reply(outcome: Result<Verdict, Refusal>) -> Response {
