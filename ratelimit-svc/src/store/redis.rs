@@ -272,8 +272,12 @@ impl Store for Redis {
         mode: Mode,
         now: Duration,
     ) -> Result<Vec<Count>, StoreError> {
-        let remembered: Vec<Option<Count>> =
-            hits.iter().map(|hit| self.over.is_over(hit, now)).collect();
+        // What a request gives back may be what its other hits need.
+        let gives_back = hits.iter().any(|hit| hit.is_refund);
+        let remembered: Vec<Option<Count>> = hits
+            .iter()
+            .map(|hit| if gives_back { None } else { self.over.is_over(hit, now) })
+            .collect();
         let known = remembered.iter().flatten().count();
         if known == hits.len() {
             return Ok(remembered.into_iter().flatten().collect());

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use proptest::test_runner::TestRunner;
+use proptest::test_runner::{TestCaseError, TestRunner};
 use ratelimit_svc::decide::algorithm::State;
 use ratelimit_svc::decide::settle::settle;
 use ratelimit_svc::limits::algorithm::Algorithm;
@@ -235,46 +236,71 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(one, 1..5)
 }
 
-/// Random requests at random times, compared with the pure functions: states, decisions, values
-/// and resets are equal. `back` lets the clock also go back, as clocks of replicas differ.
+/// A random schedule: whether its mode is all-or-nothing, and for each request the microseconds
+/// the clock goes forward and back before it. Clocks of replicas differ, so it may go back.
+type Schedule = (bool, Vec<(u64, u64, Vec<Step>)>);
+
+fn schedules(back: u64) -> impl Strategy<Value = Schedule> {
+    let pause = prop_oneof![Just(0), 0..2_000_000u64, 0..90_000_000u64];
+    (any::<bool>(), proptest::collection::vec((pause, 0..=back, steps()), 1..14))
+}
+
+/// Runs a schedule through the pure functions and the store, and compares each answer.
+async fn compare(
+    store: &impl Store,
+    scope: &str,
+    (atomic, requests): Schedule,
+    same: impl Fn(Vec<Count>, Vec<Count>) -> Result<(), TestCaseError>,
+) -> Result<(), TestCaseError> {
+    let mode = if atomic { Mode::AllOrNothing } else { Mode::CountAll };
+    let mut model: HashMap<Box<[u8]>, State> = HashMap::new();
+    let mut now = NOW + Duration::from_micros(999_999);
+    for (pause, back, steps) in requests {
+        now = now + Duration::from_micros(pause) - Duration::from_micros(back);
+        let hit = |step: Step| {
+            let (algorithm, seconds) = counters()[step.counter];
+            let limit = limit(algorithm, step.requests_per_unit, seconds);
+            let hit = hit_at(&format!("{scope}-{}", step.counter), limit, step.amount, now);
+            Hit { is_refund: step.is_refund, role: step.role, ..hit }
+        };
+        let hits: Vec<Hit> = steps.into_iter().map(hit).collect();
+        let settled = settle(&hits, mode, now, |at| model.get(&hits[at].key).copied());
+        let mut expected = Vec::new();
+        for (hit, settled) in hits.iter().zip(settled) {
+            if settled.moved && hit.amount > 0 {
+                model.insert(hit.key.clone(), settled.state);
+            }
+            expected.push(settled.count(hit, now));
+        }
+        let counted = store.count(&hits, mode, now).await.expect("counted");
+        same(counted, expected)?;
+    }
+    Ok(())
+}
+
+/// Random requests at random times: decisions, values and resets are those of the pure functions.
 async fn agrees<S: Store + 'static>(store: Arc<S>, scope: &'static str, back: u64) {
+    let case = AtomicU64::new(0);
+    run(schedules(back), move |handle, schedule| {
+        let scope = format!("{scope}{}", case.fetch_add(1, Ordering::Relaxed));
+        handle.block_on(compare(&*store, &scope, schedule, |counted, expected| {
+            prop_assert_eq!(counted, expected);
+            Ok(())
+        }))
+    })
+    .await;
+}
+
+/// Runs a property that waits for a store.
+async fn run<T: std::fmt::Debug>(
+    strategy: impl Strategy<Value = T> + Send + 'static,
+    property: impl Fn(&tokio::runtime::Handle, T) -> Result<(), TestCaseError> + Send + 'static,
+) {
     let handle = tokio::runtime::Handle::current();
     let checked = tokio::task::spawn_blocking(move || {
-        let pause = prop_oneof![Just(0), 0..2_000_000u64, 0..90_000_000u64];
-        let request = (pause, 0..=back, steps());
-        let requests = (any::<bool>(), proptest::collection::vec(request, 1..14));
-        let mut runner = TestRunner::new(ProptestConfig { cases: 96, ..Default::default() });
-        let case = std::cell::Cell::new(0);
-        runner
-            .run(&requests, |(atomic, requests)| {
-                case.set(case.get() + 1);
-                let mode = if atomic { Mode::AllOrNothing } else { Mode::CountAll };
-                let mut model: HashMap<Box<[u8]>, State> = HashMap::new();
-                let mut now = NOW + Duration::from_micros(999_999);
-                for (pause, back, steps) in requests {
-                    now = now + Duration::from_micros(pause) - Duration::from_micros(back);
-                    let hit = |step: Step| {
-                        let (algorithm, seconds) = counters()[step.counter];
-                        let limit = limit(algorithm, step.requests_per_unit, seconds);
-                        let name = format!("{scope}{}-{}", case.get(), step.counter);
-                        let hit = hit_at(&name, limit, step.amount, now);
-                        Hit { is_refund: step.is_refund, role: step.role, ..hit }
-                    };
-                    let hits: Vec<Hit> = steps.into_iter().map(hit).collect();
-                    let settled = settle(&hits, mode, now, |at| model.get(&hits[at].key).copied());
-                    let mut expected = Vec::new();
-                    for (hit, settled) in hits.iter().zip(settled) {
-                        if settled.moved && hit.amount > 0 {
-                            model.insert(hit.key.clone(), settled.state);
-                        }
-                        expected.push(settled.count(hit, now));
-                    }
-                    let counted = handle.block_on(store.count(&hits, mode, now));
-                    prop_assert_eq!(counted.expect("counted"), expected);
-                }
-                Ok(())
-            })
-            .map_err(|error| error.to_string())
+        let config = ProptestConfig { cases: 96, failure_persistence: None, ..Default::default() };
+        let run = TestRunner::new(config).run(&strategy, |value| property(&handle, value));
+        run.map_err(|error| error.to_string())
     });
     checked.await.expect("did not panic").expect("agrees");
 }
@@ -287,6 +313,38 @@ async fn agrees_with_the_model<S: Store + 'static>(store: Arc<S>) {
 async fn redis_agrees_under_clocks_that_differ() {
     let server = RedisServer::start().await;
     agrees(connected(&server, settings()).await, "back", 3_000_000).await;
+}
+
+/// What the memory of refusals answers is what Redis would have.
+#[tokio::test(flavor = "multi_thread")]
+async fn remembered_refusals_are_true() {
+    let server = RedisServer::start().await;
+    let settings = RedisSettings { local_cache_bytes: 1 << 20, ..settings() };
+    let store = connected(&server, settings).await;
+    let case = AtomicU64::new(0);
+    let known = Arc::new(AtomicU64::new(0));
+    let seen = known.clone();
+    // A remembered hit of a fixed window is not counted, so those go their own way.
+    let schedules = schedules(0).prop_map(|(atomic, mut requests)| {
+        for (_, _, steps) in &mut requests {
+            for step in steps {
+                step.counter = 2 + step.counter % 4;
+            }
+        }
+        (atomic, requests)
+    });
+    run(schedules, move |handle, schedule| {
+        let scope = format!("known{}", case.fetch_add(1, Ordering::Relaxed));
+        handle.block_on(compare(&*store, &scope, schedule, |counted, expected| {
+            for (counted, expected) in counted.iter().zip(expected) {
+                prop_assert_eq!((counted.over, counted.moved), (expected.over, expected.moved));
+                seen.fetch_add(counted.remembered.into(), Ordering::Relaxed);
+            }
+            Ok(())
+        }))
+    })
+    .await;
+    assert!(known.load(Ordering::Relaxed) > 0, "some were remembered");
 }
 
 fn settings() -> RedisSettings {
