@@ -1,7 +1,8 @@
 //! Counters in one Redis server.
 //!
 //! Counting every hit is a pipeline of `INCRBY`, with `EXPIRE` only for a counter that is new.
-//! All-or-nothing, refunds and the other algorithms are one Lua script. Either is one round trip.
+//! All-or-nothing, refunds and the other algorithms are a Lua script, a cheaper one where all
+//! windows are fixed. Each is one round trip.
 //! Time comes from our clock, so all replicas need clocks that agree to well within a window.
 //!
 //! ```text
@@ -39,6 +40,8 @@ pub const UNSURE_MAX: usize = 4096;
 pub const EXPIRY_MARGIN_SECONDS: u64 = 5;
 
 const SETTLE: &str = include_str!("redis/settle.lua");
+/// The same for requests of fixed windows alone: a third cheaper, and most are.
+const SETTLE_FIXED: &str = include_str!("redis/settle_fixed.lua");
 
 /// Counters in Redis.
 pub struct Redis {
@@ -46,6 +49,7 @@ pub struct Redis {
     settings: RedisSettings,
     connection: ArcSwapOption<MultiplexedConnection>,
     script: Script,
+    script_fixed: Script,
     over: OverCache,
     unsure: Arc<Unsure>,
 }
@@ -76,6 +80,7 @@ impl Redis {
             client: Client::open(address)?,
             connection: ArcSwapOption::empty(),
             script: Script::new(SETTLE),
+            script_fixed: Script::new(SETTLE_FIXED),
             over: OverCache::new(settings.local_cache_bytes),
             unsure: Arc::default(),
             settings,
@@ -181,7 +186,9 @@ impl Redis {
         mode: Mode,
         now: Duration,
     ) -> Result<Vec<Count>, StoreError> {
-        let mut call = self.script.prepare_invoke();
+        let fixed = hits.iter().all(|hit| hit.algorithm == Algorithm::FixedWindow);
+        let (script, width) = if fixed { (&self.script_fixed, 3) } else { (&self.script, 5) };
+        let mut call = script.prepare_invoke();
         call.arg(u8::from(mode == Mode::AllOrNothing));
         for hit in hits {
             let role = match hit.role {
@@ -191,11 +198,17 @@ impl Redis {
             };
             call.key(self.key(hit));
             let (kind, arguments) = arguments(hit, now);
-            call.arg(kind).arg(hit.amount).arg(u8::from(hit.is_refund)).arg(hit.limit).arg(role);
-            call.arg(self.ttl(hit)).arg(&arguments[..]);
+            if !fixed {
+                call.arg(kind);
+            }
+            call.arg(hit.amount).arg(u8::from(hit.is_refund)).arg(hit.limit).arg(role);
+            call.arg(self.ttl(hit));
+            if !fixed {
+                call.arg(&arguments[..]);
+            }
         }
         let answer: Vec<u64> = call.invoke_async(connection).await.map_err(classify)?;
-        if answer.len() != hits.len() * 5 {
+        if answer.len() != hits.len() * width {
             return Err(StoreError::Unexpected);
         }
         let count = |(hit, part): (&Hit, &[u64])| {
@@ -208,9 +221,10 @@ impl Redis {
                     State::Bucket(Tat { micros: part[0], part: part[1] })
                 }
             };
-            Settled { state, over: part[3] == 1, moved: part[4] == 1 }.count(hit, now)
+            let (over, moved) = (part[width - 2] == 1, part[width - 1] == 1);
+            Settled { state, over, moved }.count(hit, now)
         };
-        Ok(hits.iter().zip(answer.chunks_exact(5)).map(count).collect())
+        Ok(hits.iter().zip(answer.chunks_exact(width)).map(count).collect())
     }
 
     /// Gives the counters of failed calls, which may exist, their expiry.
