@@ -123,7 +123,8 @@ fn status(status: conclude::Status) -> DescriptorStatus {
         current_limit: status.current_limit.map(|(limit, name)| RateLimit {
             name,
             requests_per_unit: limit.requests_per_unit,
-            unit: unit(limit.unit).into(),
+            // A unit that is not the true period would be a lie; Envoy then shows no window.
+            unit: limit.period.unit().map_or(WireUnit::Unknown, unit).into(),
         }),
         limit_remaining: status.limit_remaining,
         duration_until_reset: status.reset_seconds.map(|seconds| Duration {

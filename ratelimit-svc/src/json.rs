@@ -205,7 +205,9 @@ fn status(status: &Status) -> Json {
         if limit.requests_per_unit > 0 {
             given.insert("requestsPerUnit".to_owned(), limit.requests_per_unit.into());
         }
-        given.insert("unit".to_owned(), limit.unit.name().into());
+        if let Some(unit) = limit.period.unit() {
+            given.insert("unit".to_owned(), unit.name().into());
+        }
         object.insert("currentLimit".to_owned(), given.into());
     }
     if status.limit_remaining > 0 {

@@ -9,6 +9,7 @@ use crate::decide::Settings;
 use crate::decide::conclude::{Decision, Evidence, conclude};
 use crate::decide::plan::{Plan, plan};
 use crate::decide::request::{Request, RequestError};
+use crate::limits::algorithm::Algorithm;
 use crate::limits::class::OutagePolicy;
 use crate::limits::quotas::Quotas;
 use crate::metrics::Metrics;
@@ -48,11 +49,9 @@ impl Limiter {
     /// When the request has no answer; never for a fault of the store.
     pub async fn decide(&self, request: &Request<'_>) -> Result<Decision, RequestError> {
         let started = Instant::now();
-        let now_seconds = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or(Duration::ZERO)
-            .as_secs();
-        let decided = self.decide_at(request, now_seconds).await;
+        let now = SystemTime::now();
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let decided = self.decide_at(request, now).await;
         match &decided {
             Ok((plan, decision)) => self.metrics.decided(plan, decision, started.elapsed()),
             Err(error) => self.metrics.request_error(*error),
@@ -63,8 +62,9 @@ impl Limiter {
     async fn decide_at(
         &self,
         request: &Request<'_>,
-        now_seconds: u64,
+        now: Duration,
     ) -> Result<(Plan, Decision), RequestError> {
+        let now_seconds = now.as_secs();
         let plan = {
             let quotas = self.quotas.load();
             let quotas = quotas.as_ref().ok_or(RequestError::NoConfiguration)?;
@@ -72,7 +72,7 @@ impl Limiter {
         };
         let conclude =
             |plan: &Plan, found| conclude(request, plan, found, &self.settings, now_seconds);
-        let decision = match self.count(&plan.hits, now_seconds).await {
+        let decision = match self.count(&plan.hits, now).await {
             Ok(counts) => {
                 let found = Evidence::Counts { hits: &plan.hits, counts: &counts, degraded: false };
                 conclude(&plan, found)
@@ -82,7 +82,7 @@ impl Limiter {
                 OutagePolicy::Deny => conclude(&plan, Evidence::Deny),
                 OutagePolicy::Local => {
                     let hits = share(&plan.hits, self.local_share_replicas);
-                    let counts = self.memory.count_now(&hits, self.mode(), now_seconds);
+                    let counts = self.memory.count_now(&hits, self.mode(), now);
                     let found = Evidence::Counts { hits: &hits, counts: &counts, degraded: true };
                     conclude(&plan, found)
                 }
@@ -91,11 +91,11 @@ impl Limiter {
         Ok((plan, decision))
     }
 
-    async fn count(&self, hits: &[Hit], now_seconds: u64) -> Result<Vec<Count>, Unavailable> {
+    async fn count(&self, hits: &[Hit], now: Duration) -> Result<Vec<Count>, Unavailable> {
         match &self.counters {
             _ if hits.is_empty() => Ok(Vec::new()),
-            Counters::Memory => Ok(self.memory.count_now(hits, self.mode(), now_seconds)),
-            Counters::Redis(guard) => guard.count(hits, self.mode(), now_seconds).await,
+            Counters::Memory => Ok(self.memory.count_now(hits, self.mode(), now)),
+            Counters::Redis(guard) => guard.count(hits, self.mode(), now).await,
         }
     }
 
@@ -107,11 +107,17 @@ impl Limiter {
     }
 }
 
-/// This replica's part of each limit. A limit that is not 0 stays at least 1: a small limit must
-/// not become none in an outage.
+/// This replica's part of each limit and burst. What is not 0 stays at least 1: a small limit
+/// must not become none in an outage.
 fn share(hits: &[Hit], replicas: u32) -> Vec<Hit> {
     let share = |limit: u32| (limit / replicas.max(1)).max(limit.min(1));
-    hits.iter().map(|hit| Hit { limit: share(hit.limit), ..hit.clone() }).collect()
+    let part = |algorithm| match algorithm {
+        Algorithm::TokenBucket { burst } => Algorithm::TokenBucket { burst: share(burst) },
+        other => other,
+    };
+    hits.iter()
+        .map(|hit| Hit { limit: share(hit.limit), algorithm: part(hit.algorithm), ..hit.clone() })
+        .collect()
 }
 
 #[cfg(test)]
@@ -125,8 +131,10 @@ mod tests {
         let check = |limit, replicas, expected| {
             let window = Unit::Day.window(0);
             let (key, role) = (Box::default(), Role::Enforced);
-            let hit = Hit { key, amount: 1, is_refund: false, limit, window, role };
-            assert_eq!(share(&[hit], replicas)[0].limit, expected);
+            let algorithm = Algorithm::TokenBucket { burst: limit };
+            let hit = Hit { key, amount: 1, is_refund: false, limit, window, algorithm, role };
+            let shared = &share(&[hit], replicas)[0];
+            assert_eq!((shared.limit, shared.capacity()), (expected, expected));
         };
         check(600, 3, 200);
         check(600, 1, 600);

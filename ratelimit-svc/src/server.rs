@@ -216,11 +216,7 @@ async fn rlconfig(State(limiter): State<Arc<Limiter>>) -> String {
         for rule in domain.root.rules() {
             let limit = match rule.allowance {
                 Allowance::Unlimited => "unlimited: true".to_owned(),
-                Allowance::Limited(limit) => format!(
-                    "unit={} requests_per_unit={}",
-                    limit.unit.name(),
-                    limit.requests_per_unit
-                ),
+                Allowance::Limited(limit) => limit.listing(),
             };
             text += &format!(
                 "{}.{}: {limit}, shadow_mode: {}, quota_mode: {} ({})\n",

@@ -10,6 +10,7 @@ use crate::cli::check;
 use crate::decide::Settings;
 use crate::decide::plan::{ClassSource, Line, Plan, plan};
 use crate::decide::request::{Descriptor, Request};
+use crate::limits::algorithm::Algorithm;
 use crate::limits::class::PRIORITY_KEY;
 use crate::limits::quotas::Quotas;
 use crate::limits::rule::Rule;
@@ -80,8 +81,10 @@ pub fn explain(args: &Args, quotas: &Quotas, now_seconds: u64) -> Result<String,
         if let Line::Counted(counted) = line {
             let hit = &planned.hits[counted.hit];
             text += &format!("  counter {}\n", String::from_utf8_lossy(&hit.key));
-            let left = hit.window.remaining(now_seconds);
-            text += &format!("  window ends in {left} s\n");
+            if hit.algorithm == Algorithm::FixedWindow {
+                let left = hit.window.remaining(now_seconds);
+                text += &format!("  window ends in {left} s\n");
+            }
         }
     }
     Ok(text)
@@ -116,11 +119,7 @@ fn verdict(line: &Line) -> String {
         Line::Counted(counted) => {
             let limit = counted.limit;
             let rule = counted.rule.as_deref().map_or_else(String::new, place);
-            let mut text = format!(
-                "{rule}, {} per {}",
-                limit.requests_per_unit,
-                limit.unit.name().to_lowercase()
-            );
+            let mut text = format!("{rule}, {limit}");
             if counted.shadow_mode {
                 text += ", shadow mode: never refuses";
             }

@@ -55,9 +55,9 @@ pub struct Status {
     pub over_limit: bool,
     /// The limit that applies and its name.
     pub current_limit: Option<(Limit, String)>,
-    /// Hits left in the window.
+    /// Hits left in the window or the bucket.
     pub limit_remaining: u32,
-    /// Seconds until the window ends.
+    /// Seconds until the window ends; see [`Count::reset`] for algorithms without one.
     pub reset_seconds: Option<u64>,
 }
 
@@ -210,14 +210,16 @@ fn judge(
     now_seconds: u64,
 ) -> (Status, Option<Outcome>) {
     let hit = &plan.hits[counted.hit];
-    let (is_over, remaining, mut hits) = match evidence {
+    let window_left = hit.window.remaining(now_seconds);
+    let (is_over, remaining, reset_seconds, mut hits) = match evidence {
         Evidence::Counts { hits, counts, .. } => {
             let (hit, count) = (&hits[counted.hit], &counts[counted.hit]);
-            let remaining = if count.over { 0 } else { remaining(hit.limit, count.value) };
-            (count.over, remaining, stats(hit, count, settings.near_limit_ratio))
+            let remaining = if count.over { 0 } else { remaining(hit.capacity(), count.value) };
+            let stats = stats(hit, count, settings.near_limit_ratio);
+            (count.over, remaining, reset_seconds(count), stats)
         }
-        Evidence::Bypass => (false, hit.limit, HitStats::default()),
-        Evidence::Deny => (true, 0, HitStats::default()),
+        Evidence::Bypass => (false, hit.capacity(), window_left, HitStats::default()),
+        Evidence::Deny => (true, 0, window_left, HitStats::default()),
     };
     hits.total = if hit.is_refund { 0 } else { hit.amount };
     let shadowed = is_over && counted.shadow_mode;
@@ -235,7 +237,7 @@ fn judge(
         over_limit: is_over && !shadowed,
         current_limit: Some((counted.limit, counted.name.clone())),
         limit_remaining: remaining,
-        reset_seconds: Some(hit.window.remaining(now_seconds)),
+        reset_seconds: Some(reset_seconds),
     };
     let outcome = Outcome {
         descriptor: 0,
@@ -247,8 +249,15 @@ fn judge(
     (status, Some(outcome))
 }
 
-fn remaining(limit: u32, value: u64) -> u32 {
-    u64::from(limit).saturating_sub(value) as u32
+fn remaining(capacity: u32, value: u64) -> u32 {
+    u64::from(capacity).saturating_sub(value) as u32
+}
+
+/// Whole seconds, rounded up: who waits that long has waited long enough. Who is over always
+/// waits.
+fn reset_seconds(count: &Count) -> u64 {
+    let seconds = count.reset.as_secs() + u64::from(count.reset.subsec_nanos() > 0);
+    seconds.max(u64::from(count.over))
 }
 
 /// How many hits met what. What was refused without being counted is over as a whole.
@@ -256,8 +265,8 @@ fn stats(hit: &Hit, count: &Count, near_limit_ratio: f32) -> HitStats {
     if hit.is_refund {
         return HitStats::default();
     }
-    let (amount, limit, after) = (hit.amount, u64::from(hit.limit), count.value);
-    let near = (hit.limit as f32 * near_limit_ratio).floor() as u64;
+    let (amount, limit, after) = (hit.amount, u64::from(hit.capacity()), count.value);
+    let near = (hit.capacity() as f32 * near_limit_ratio).floor() as u64;
     let mut stats = HitStats::default();
     if !count.moved {
         let over = if count.over { amount } else { 0 };

@@ -10,6 +10,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::decide::conclude::Decision;
 use crate::decide::plan::{Line, Plan};
 use crate::decide::request::Request;
+use crate::limits::algorithm::Algorithm;
 
 /// The metadata of a decision; only the mark of an outage unless `full`.
 pub fn metadata(request: &Request<'_>, plan: &Plan, decision: &Decision, full: bool) -> Json {
@@ -67,10 +68,17 @@ fn descriptor(request: &Request<'_>, plan: &Plan, decision: &Decision, at: usize
         object.insert("hitsAddend".to_owned(), hits.into());
     }
     if let Some((limit, name)) = &decision.statuses[at].current_limit {
-        let mut given = json!({
-            "requestsPerUnit": limit.requests_per_unit,
-            "unit": limit.unit.name(),
-        });
+        let mut given = json!({"requestsPerUnit": limit.requests_per_unit});
+        match limit.period.unit() {
+            Some(unit) => given["unit"] = unit.name().into(),
+            None => given["window"] = limit.period.to_string().into(),
+        }
+        if limit.algorithm != Algorithm::FixedWindow {
+            given["algorithm"] = limit.algorithm.name().into();
+        }
+        if let Algorithm::TokenBucket { burst } = limit.algorithm {
+            given["burst"] = burst.into();
+        }
         if !name.is_empty() {
             given["name"] = name.as_str().into();
         }

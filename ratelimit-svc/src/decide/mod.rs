@@ -2,18 +2,20 @@
 //!
 //! ```text
 //! request ─► plan ─► hits to count ─┐
-//!              │                    │ the store counts them (elsewhere)
+//!              │                    │ the store settles them by their algorithm
 //!              └────► conclude ◄────┘ counts
 //!                        │
 //!                        ▼
 //!                     decision
 //! ```
 
+pub mod algorithm;
 pub mod conclude;
 pub mod headers;
 pub mod metadata;
 pub mod plan;
 pub mod request;
+pub mod settle;
 
 /// Switches that hold for every request.
 #[derive(Clone, Debug, PartialEq)]

@@ -110,7 +110,7 @@ pub fn plan(
         let line = match (&rules[at], descriptor.limit_override) {
             (_, Some(limit)) => {
                 let unit = limit.unit.ok_or(RequestError::OverrideUnit)?;
-                let limit = Limit { requests_per_unit: limit.requests_per_unit, unit };
+                let limit = Limit::fixed(limit.requests_per_unit, unit);
                 Line::Counted(overridden(&entries[at], limit))
             }
             (None, None) => Line::NoLimit,
@@ -140,14 +140,15 @@ impl Plan {
         if let Line::Counted(counted) = &mut line {
             counted.hit = self.hits.len();
             let steps = counted.rule.as_ref().map_or(&[][..], |rule| &rule.steps);
-            let unit = counted.limit.unit;
-            let window = unit.window(now_seconds);
+            let limit = counted.limit;
+            let window = limit.period.window(now_seconds);
             self.hits.push(Hit {
-                key: counter_key(&self.domain, entries, steps, unit, window),
+                key: counter_key(&self.domain, entries, steps, limit, window),
                 amount: request.hits(descriptor),
                 is_refund: descriptor.is_negative_hits,
-                limit: counted.limit.requests_per_unit,
+                limit: limit.requests_per_unit,
                 window,
+                algorithm: limit.algorithm,
                 role: Role::Enforced,
             });
         }

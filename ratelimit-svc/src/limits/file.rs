@@ -1,9 +1,11 @@
 //! One quota file: from bytes to validated rules, or to the first thing that is wrong with it.
 //!
 //! The grammar and the wording of messages are those of envoyproxy/ratelimit, with file, line
-//! and column in front. On top of it a file may define `priority_classes`.
+//! and column in front. On top of it a file may define `priority_classes`, and a limit may
+//! choose its algorithm and any period.
 
 mod classes;
+mod rate_limit;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,9 +14,8 @@ use chassis::config::ConfigError;
 
 use crate::limits::class::Classes;
 use crate::limits::document::{Node as Yaml, Value};
-use crate::limits::rule::{Allowance, Limit, Rule, Step, push_step};
+use crate::limits::rule::{Rule, Step, push_step};
 use crate::limits::tree::{Level, Node};
-use crate::limits::unit::Unit;
 
 /// The largest quota file.
 pub const FILE_BYTES_MAX: usize = 16 << 20;
@@ -23,14 +24,18 @@ pub const FILE_BYTES_MAX: usize = 16 << 20;
 pub const METADATA_BYTES_MAX: usize = 4096;
 
 /// Keys that may stand in a file; other keys are refused wherever they stand.
-const KNOWN_KEYS: [&str; 16] = [
+const KNOWN_KEYS: [&str; 20] = [
     "domain",
     "key",
     "value",
     "descriptors",
     "rate_limit",
     "unit",
+    "unit_multiplier",
+    "window",
     "requests_per_unit",
+    "algorithm",
+    "burst",
     "unlimited",
     "shadow_mode",
     "quota_mode",
@@ -54,7 +59,17 @@ const DESCRIPTOR_KEYS: [&str; 10] = [
     "share_threshold",
     "metadata",
 ];
-const RATE_LIMIT_KEYS: [&str; 5] = ["unit", "requests_per_unit", "unlimited", "name", "replaces"];
+const RATE_LIMIT_KEYS: [&str; 9] = [
+    "unit",
+    "unit_multiplier",
+    "window",
+    "requests_per_unit",
+    "algorithm",
+    "burst",
+    "unlimited",
+    "name",
+    "replaces",
+];
 const PRIORITY_CLASSES: &str = "priority_classes";
 
 /// A node at the top of a domain's tree.
@@ -256,34 +271,6 @@ impl Reader<'_> {
             metadata,
             origin: format!("{file}:{}", item.referenced.line()).into(),
         }))
-    }
-
-    fn allowance(&self, limit: &Yaml) -> Result<Allowance, ConfigError> {
-        let unit = self.text_of(limit, "unit")?;
-        let at = limit.value.get("unit").unwrap_or(limit);
-        if self.flag_of(limit, "unlimited")? {
-            return match unit.as_str() {
-                "" => Ok(Allowance::Unlimited),
-                _ => Err(self.error(at, "should not specify rate limit unit when unlimited")),
-            };
-        }
-        let unit = Unit::parse(&unit)
-            .ok_or_else(|| self.error(at, format!("invalid rate limit unit '{unit}'")))?;
-        let requests_per_unit = match limit.value.get("requests_per_unit") {
-            None => 0,
-            Some(node) => match node.value {
-                Value::Null => 0,
-                Value::Integer(number) => u32::try_from(number).ok().ok_or_else(|| {
-                    let problem = "requests_per_unit must be from 0 to 4294967295";
-                    self.error(node, format!("error loading config file: {problem}"))
-                })?,
-                _ => {
-                    let problem = "requests_per_unit must be a whole number";
-                    return Err(self.error(node, format!("error loading config file: {problem}")));
-                }
-            },
-        };
-        Ok(Allowance::Limited(Limit { requests_per_unit, unit }))
     }
 
     fn replaces(&self, limit: &Yaml, own: &str) -> Result<Vec<String>, ConfigError> {

@@ -8,6 +8,7 @@
 //!                                           tree ─► rule
 //! ```
 
+pub mod algorithm;
 pub mod class;
 pub mod document;
 pub mod file;

@@ -1,16 +1,51 @@
 //! A rule: what a file says about the descriptors that end at one node of the tree.
 
+use std::fmt;
 use std::sync::Arc;
 
-use crate::limits::unit::Unit;
+use crate::limits::algorithm::Algorithm;
+use crate::limits::unit::{Period, Unit};
 
-/// So many hits per window.
+/// So many hits per period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// Hits that pass in one window; 0 refuses everything.
+    /// Hits that pass in one period; 0 refuses everything.
     pub requests_per_unit: u32,
-    /// The window.
-    pub unit: Unit,
+    /// The period.
+    pub period: Period,
+    /// How hits are held against it.
+    pub algorithm: Algorithm,
+}
+
+impl Limit {
+    /// So many hits in each window of a unit.
+    pub fn fixed(requests_per_unit: u32, unit: Unit) -> Self {
+        Self { requests_per_unit, period: unit.into(), algorithm: Algorithm::FixedWindow }
+    }
+
+    /// The limit as a line of `/rlconfig`; a plain one reads as in the reference.
+    pub fn listing(&self) -> String {
+        let period = match self.period.unit() {
+            Some(unit) => format!("unit={}", unit.name()),
+            None => format!("window={}", self.period),
+        };
+        let mut text = format!("{period} requests_per_unit={}", self.requests_per_unit);
+        if self.algorithm != Algorithm::FixedWindow {
+            text += &format!(" algorithm={}", self.algorithm);
+        }
+        text
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} per {}", self.requests_per_unit, self.period)?;
+        match self.algorithm {
+            Algorithm::FixedWindow => Ok(()),
+            Algorithm::SlidingWindow => f.write_str(", sliding window"),
+            Algorithm::TokenBucket { burst } => write!(f, ", token bucket with burst {burst}"),
+        }
+    }
 }
 
 /// What a rule allows.
@@ -109,6 +144,22 @@ mod tests {
     fn names_cannot_break_out_of_a_header() {
         assert_eq!(header_safe("per-key limit"), "per-key limit");
         assert_eq!(header_safe("a\"b\\c\r\nd\u{7f}ü"), "a_b_c__d__");
+    }
+
+    #[test]
+    fn a_limit_says_what_it_is() {
+        let plain = Limit::fixed(3, Unit::Year);
+        let check = |limit: Limit, text: &str, listing: &str| {
+            assert_eq!((limit.to_string().as_str(), limit.listing().as_str()), (text, listing));
+        };
+        check(plain, "3 per year", "unit=YEAR requests_per_unit=3");
+        let period = Period::try_new(90).expect("in bounds");
+        let sliding = Limit { period, algorithm: Algorithm::SlidingWindow, ..plain };
+        let listing = "window=90s requests_per_unit=3 algorithm=sliding_window";
+        check(sliding, "3 per 90s, sliding window", listing);
+        let bucket = Limit { algorithm: Algorithm::TokenBucket { burst: 9 }, ..plain };
+        let listing = "unit=YEAR requests_per_unit=3 algorithm=token_bucket burst=9";
+        check(bucket, "3 per year, token bucket with burst 9", listing);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The units of a limit and the windows they cut time into.
+//! The units and periods of a limit, and the windows they cut time into.
 //!
 //! ```text
 //! epoch        start              start + seconds
@@ -6,7 +6,12 @@
 //!                     window of `now`
 //! ```
 
-/// How long the window of a limit is.
+use std::fmt;
+
+/// The longest period of a limit: ten years.
+pub const PERIOD_SECONDS_MAX: u64 = 10 * 365 * 86_400;
+
+/// The named lengths of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unit {
     /// 1 s
@@ -63,8 +68,48 @@ impl Unit {
 
     /// The window that contains `now`, in seconds since the epoch.
     pub fn window(self, now_seconds: u64) -> Window {
-        let seconds = self.seconds();
-        Window { start: now_seconds - now_seconds % seconds, seconds }
+        Period::from(self).window(now_seconds)
+    }
+}
+
+/// How long the window of a limit is: whole seconds, from one to [`PERIOD_SECONDS_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Period(u64);
+
+impl Period {
+    /// A period of so many seconds, if it can be one.
+    pub fn try_new(seconds: u64) -> Option<Self> {
+        (1..=PERIOD_SECONDS_MAX).contains(&seconds).then_some(Self(seconds))
+    }
+
+    /// The length.
+    pub fn seconds(self) -> u64 {
+        self.0
+    }
+
+    /// The unit that is exactly as long.
+    pub fn unit(self) -> Option<Unit> {
+        UNITS.into_iter().find(|unit| unit.seconds() == self.0)
+    }
+
+    /// The window that contains `now`, in seconds since the epoch.
+    pub fn window(self, now_seconds: u64) -> Window {
+        Window { start: now_seconds - now_seconds % self.0, seconds: self.0 }
+    }
+}
+
+impl From<Unit> for Period {
+    fn from(unit: Unit) -> Self {
+        Self(unit.seconds())
+    }
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.unit() {
+            Some(unit) => f.write_str(&unit.name().to_lowercase()),
+            None => write!(f, "{}s", self.0),
+        }
     }
 }
 
@@ -92,6 +137,18 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn periods_of_a_units_length_have_its_name() {
+        for unit in UNITS {
+            assert_eq!(Period::try_new(unit.seconds()).and_then(Period::unit), Some(unit));
+        }
+        let period = Period::try_new(300).expect("in bounds");
+        assert_eq!((period.unit(), period.to_string().as_str()), (None, "300s"));
+        assert_eq!(period.window(1000), Window { start: 900, seconds: 300 });
+        assert_eq!(Period::from(Unit::Day).to_string(), "day");
+        assert!(Period::try_new(0).is_none() && Period::try_new(PERIOD_SECONDS_MAX + 1).is_none());
+    }
 
     #[test]
     fn windows_are_aligned_to_the_epoch() {

@@ -55,10 +55,10 @@ impl<B: Backend> Guard<B> {
         &self,
         hits: &[Hit],
         mode: Mode,
-        now_seconds: u64,
+        now: Duration,
     ) -> Result<Vec<Count>, Unavailable> {
         let permit = self.breaker().permit().ok_or(Unavailable)?;
-        match self.backend.count(hits, mode, now_seconds).await {
+        match self.backend.count(hits, mode, now).await {
             Ok(counts) => {
                 self.breaker().succeeded(permit);
                 Ok(counts)

@@ -4,6 +4,10 @@
 //! 4:edge6:tenant4:acme|M27654321
 //! └─┬──┘└───┬───┘└─┬─┘ └───┬────┘
 //! domain   key   value   unit and number of the window
+//!
+//! …|300s5983621     a fixed window of any other length
+//! …|sliding60       counters that outlive a window have its length alone
+//! …|bucket60
 //! ```
 //!
 //! Every part carries its length, so no two descriptors share a counter by accident. The limit
@@ -11,7 +15,8 @@
 
 use std::io::Write;
 
-use crate::limits::rule::Step;
+use crate::limits::algorithm::Algorithm;
+use crate::limits::rule::{Limit, Step};
 use crate::limits::unit::{Unit, Window};
 
 /// The name of the counter of `entries` in a window. Where a step shares its threshold, the
@@ -20,7 +25,7 @@ pub fn counter_key(
     domain: &str,
     entries: &[(&str, &str)],
     steps: &[Step],
-    unit: Unit,
+    limit: Limit,
     window: Window,
 ) -> Box<[u8]> {
     let mut key = Vec::with_capacity(96);
@@ -30,8 +35,14 @@ pub fn counter_key(
         push(&mut key, name);
         push(&mut key, shared.and_then(|step| step.value.as_deref()).unwrap_or(value));
     }
-    let number = window.start / window.seconds;
-    write!(key, "|{}{number}", letter(unit)).expect("writing to memory does not fail");
+    let (seconds, number) = (window.seconds, window.start / window.seconds);
+    let written = match (limit.algorithm, limit.period.unit()) {
+        (Algorithm::FixedWindow, Some(unit)) => write!(key, "|{}{number}", letter(unit)),
+        (Algorithm::FixedWindow, None) => write!(key, "|{seconds}s{number}"),
+        (Algorithm::SlidingWindow, _) => write!(key, "|sliding{seconds}"),
+        (Algorithm::TokenBucket { .. }, _) => write!(key, "|bucket{seconds}"),
+    };
+    written.expect("writing to memory does not fail");
     key.into_boxed_slice()
 }
 
@@ -56,9 +67,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::limits::unit::Period;
+
+    fn fixed(unit: Unit) -> Limit {
+        Limit::fixed(5, unit)
+    }
 
     fn key(domain: &str, entries: &[(&str, &str)]) -> Vec<u8> {
-        counter_key(domain, entries, &[], Unit::Minute, Unit::Minute.window(120)).into_vec()
+        counter_key(domain, entries, &[], fixed(Unit::Minute), Unit::Minute.window(120)).into_vec()
     }
 
     #[test]
@@ -71,8 +87,30 @@ mod tests {
             share_threshold: true,
         }];
         let window = Unit::Month.window(0);
-        let shared = counter_key("d", &[("f", "abc")], &steps, Unit::Month, window);
+        let shared = counter_key("d", &[("f", "abc")], &steps, fixed(Unit::Month), window);
         assert_eq!(&*shared, b"1:d1:f2:a*|M0");
+    }
+
+    #[test]
+    fn algorithms_and_periods_do_not_share_counters() {
+        let bucket = Algorithm::TokenBucket { burst: 2 };
+        let algorithms = [Algorithm::FixedWindow, Algorithm::SlidingWindow, bucket];
+        let mut seen = std::collections::HashSet::new();
+        for seconds in [1, 30, 60, 300, 3600] {
+            let period = Period::try_new(seconds).expect("in bounds");
+            for algorithm in algorithms {
+                let limit = Limit { requests_per_unit: 5, period, algorithm };
+                let key = counter_key("d", &[("a", "b")], &[], limit, period.window(7200));
+                assert!(seen.insert(key));
+                // The limit and the burst are no part of the name.
+                let limit = Limit { requests_per_unit: 9, ..limit };
+                let key = counter_key("d", &[("a", "b")], &[], limit, period.window(7200));
+                assert!(seen.contains(&key));
+            }
+        }
+        assert!(
+            seen.contains(&b"1:d1:a1:b|300s24"[..]) && seen.contains(&b"1:d1:a1:b|bucket60"[..])
+        );
     }
 
     proptest! {

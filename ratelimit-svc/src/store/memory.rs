@@ -2,7 +2,7 @@
 //!
 //! Counters are spread over shards by hash, each behind its own lock; a request locks the shards
 //! of all its counters, lowest first, so that its decision is one step. A counter is garbage when
-//! its window has ended. A full shard drops the garbage first and then the counter that would
+//! it says no more than none would: its window has ended, its bucket is full. A full shard drops the garbage first and then the counter that would
 //! end soonest of a few.
 
 use std::collections::HashMap;
@@ -10,8 +10,11 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use crate::store::{Count, Hit, Mode, Store, StoreError, settle};
+use crate::decide::algorithm::{State, ends_at};
+use crate::decide::settle::settle;
+use crate::store::{Count, Hit, Mode, Store, StoreError};
 
 /// How many counters are kept by default, about 150 MB of them.
 pub const COUNTERS_MAX: usize = 1 << 20;
@@ -36,7 +39,7 @@ struct Shard {
 
 #[derive(Clone, Copy)]
 struct Counter {
-    value: u64,
+    state: State,
     ends_at: u64,
 }
 
@@ -73,7 +76,8 @@ impl Memory {
     }
 
     /// As [`Store::count`], which here can neither wait nor fail.
-    pub fn count_now(&self, hits: &[Hit], mode: Mode, now_seconds: u64) -> Vec<Count> {
+    pub fn count_now(&self, hits: &[Hit], mode: Mode, now: Duration) -> Vec<Count> {
+        let now_seconds = now.as_secs();
         let places: Vec<usize> = hits.iter().map(|hit| self.place(&hit.key)).collect();
         let mut order = places.clone();
         order.sort_unstable();
@@ -85,27 +89,28 @@ impl Memory {
                 .binary_search_by_key(&place, |(locked, _)| *locked)
                 .expect("every hit's shard is locked")
         };
-        let counts = settle(hits, mode, |hit| {
+        let settled = settle(hits, mode, now, |hit| {
             let shard = &locked[at(&locked, places[hit])].1;
             let counter = shard.counters.get(&hits[hit].key);
-            counter.filter(|counter| counter.ends_at > now_seconds).map_or(0, |c| c.value)
+            counter.filter(|counter| counter.ends_at > now_seconds).map(|counter| counter.state)
         });
-        for ((hit, count), place) in hits.iter().zip(&counts).zip(places) {
-            if count.moved && hit.amount > 0 {
+        for ((hit, settled), place) in hits.iter().zip(&settled).zip(places) {
+            if settled.moved && hit.amount > 0 {
                 let at = at(&locked, place);
-                self.set(&mut locked[at].1, hit, count.value, now_seconds);
+                self.set(&mut locked[at].1, hit, settled.state, now_seconds);
             }
         }
-        counts
+        hits.iter().zip(settled).map(|(hit, settled)| settled.count(hit, now)).collect()
     }
 
     fn place(&self, key: &[u8]) -> usize {
         self.hasher.hash_one(key) as usize % SHARDS
     }
 
-    fn set(&self, shard: &mut Shard, hit: &Hit, value: u64, now_seconds: u64) {
+    fn set(&self, shard: &mut Shard, hit: &Hit, state: State, now_seconds: u64) {
+        let new = Counter { state, ends_at: ends_at(hit, state) };
         if let Some(counter) = shard.counters.get_mut(&hit.key) {
-            *counter = Counter { value, ends_at: hit.window.end() };
+            *counter = new;
             return;
         }
         if shard.counters.len() >= self.shard_counters_max || now_seconds >= shard.next_sweep {
@@ -116,7 +121,7 @@ impl Memory {
             shard.evict();
             self.evictions.fetch_add(1, Ordering::Relaxed);
         }
-        shard.counters.insert(hit.key.clone(), Counter { value, ends_at: hit.window.end() });
+        shard.counters.insert(hit.key.clone(), new);
     }
 }
 
@@ -139,29 +144,31 @@ impl Store for Memory {
         &self,
         hits: &[Hit],
         mode: Mode,
-        now_seconds: u64,
+        now: Duration,
     ) -> Result<Vec<Count>, StoreError> {
-        Ok(self.count_now(hits, mode, now_seconds))
+        Ok(self.count_now(hits, mode, now))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::algorithm::Algorithm;
     use crate::limits::unit::Window;
     use crate::store::Role;
 
     fn hit(key: String, start: u64) -> Hit {
         let window = Window { start, seconds: 60 };
         let (key, role) = (key.into_bytes().into(), Role::Enforced);
-        Hit { key, amount: 1, is_refund: false, limit: 5, window, role }
+        let algorithm = Algorithm::FixedWindow;
+        Hit { key, amount: 1, is_refund: false, limit: 5, window, algorithm, role }
     }
 
     #[test]
     fn the_number_of_counters_is_bounded() {
         let memory = Memory::new(640);
         for n in 0..5000 {
-            memory.count_now(&[hit(format!("k{n}"), 0)], Mode::CountAll, 30);
+            memory.count_now(&[hit(format!("k{n}"), 0)], Mode::CountAll, Duration::from_secs(30));
         }
         assert!(memory.len() <= 640, "{}", memory.len());
         assert!(memory.evictions() >= 5000 - 640);
@@ -171,10 +178,10 @@ mod tests {
     fn ended_windows_make_room() {
         let memory = Memory::new(6400);
         for n in 0..2000 {
-            memory.count_now(&[hit(format!("k{n}"), 0)], Mode::CountAll, 30);
+            memory.count_now(&[hit(format!("k{n}"), 0)], Mode::CountAll, Duration::from_secs(30));
         }
         for n in 0..2000 {
-            memory.count_now(&[hit(format!("n{n}"), 60)], Mode::CountAll, 90);
+            memory.count_now(&[hit(format!("n{n}"), 60)], Mode::CountAll, Duration::from_secs(90));
         }
         assert_eq!((memory.len(), memory.evictions()), (2000, 0));
     }
@@ -191,7 +198,8 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..500 {
-                        let counts = memory.count_now(&both, Mode::AllOrNothing, 1);
+                        let counts =
+                            memory.count_now(&both, Mode::AllOrNothing, Duration::from_secs(1));
                         let ok = counts.iter().all(|count| !count.over);
                         admitted.fetch_add(u64::from(ok), Ordering::Relaxed);
                     }
@@ -200,7 +208,10 @@ mod tests {
         });
         assert_eq!(admitted.into_inner(), 700);
         let looks = both.map(|hit| Hit { amount: 0, ..hit });
-        let values = memory.count_now(&looks, Mode::CountAll, 1).into_iter().map(|c| c.value);
+        let values = memory
+            .count_now(&looks, Mode::CountAll, Duration::from_secs(1))
+            .into_iter()
+            .map(|c| c.value);
         assert_eq!(values.collect::<Vec<_>>(), [700, 700]);
     }
 }

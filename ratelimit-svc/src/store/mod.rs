@@ -1,7 +1,7 @@
 //! Counting hits in windows. The trait every store implements, and what passes through it.
 //!
-//! A store counts and decides nothing but this: in the all-or-nothing mode it refuses a request
-//! as a whole, because that has to happen in the same atomic step as the counting.
+//! A store counts and decides nothing but what has to happen in the same atomic step as the
+//! counting, which is `decide::settle`.
 
 pub mod key;
 pub mod memory;
@@ -9,24 +9,38 @@ pub mod over_cache;
 pub mod redis;
 
 use std::future::Future;
+use std::time::Duration;
 
+use crate::limits::algorithm::Algorithm;
 use crate::limits::unit::Window;
 
 /// One counter to be moved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hit {
-    /// The counter's name, window included.
+    /// The counter's name, the window included where windows are counted apart.
     pub key: Box<[u8]>,
     /// By how much; 0 only looks.
     pub amount: u64,
     /// Down instead of up, not below zero.
     pub is_refund: bool,
-    /// The limit of the window.
+    /// Hits per window.
     pub limit: u32,
-    /// The window; the counter is of no use after it.
+    /// The window of the moment.
     pub window: Window,
+    /// How hits are held against the limit.
+    pub algorithm: Algorithm,
     /// What being over means for the request.
     pub role: Role,
+}
+
+impl Hit {
+    /// The most that can be taken: the limit, or what a bucket holds.
+    pub fn capacity(&self) -> u32 {
+        match self.algorithm {
+            Algorithm::TokenBucket { burst } if self.limit > 0 => burst,
+            _ => self.limit,
+        }
+    }
 }
 
 /// What a hit over its limit does to the other hits of its request in the all-or-nothing mode.
@@ -43,7 +57,7 @@ pub enum Role {
 /// How the hits of one request are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Each on its own, over its limit or not.
+    /// Each on its own; in a fixed window also what is over its limit.
     CountAll,
     /// All in one atomic step: when the request is refused nothing moves, and otherwise all that
     /// fit move.
@@ -53,8 +67,11 @@ pub enum Mode {
 /// What became of one hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Count {
-    /// The counter afterwards.
+    /// What is taken of the capacity afterwards; in a fixed window it may be more than there is.
     pub value: u64,
+    /// Of a hit that is over: how long until it would pass, or the window ends. Otherwise: how
+    /// long until nothing is taken.
+    pub reset: Duration,
     /// Whether the hit is, or would have been, over its limit.
     pub over: bool,
     /// Whether the hit moved the counter.
@@ -103,50 +120,12 @@ impl StoreError {
 
 /// Something that counts.
 pub trait Store: Send + Sync {
-    /// Counts the hits of one request at `now_seconds` since the epoch; the answers are in the
-    /// order of the hits.
+    /// Counts the hits of one request at `now` since the epoch; the answers are in the order of
+    /// the hits.
     fn count(
         &self,
         hits: &[Hit],
         mode: Mode,
-        now_seconds: u64,
+        now: Duration,
     ) -> impl Future<Output = Result<Vec<Count>, StoreError>> + Send;
 }
-
-/// The all-or-nothing decision over values that do not change meanwhile. `current` reads a
-/// counter; the same counter may occur in several hits, which then add up.
-///
-/// The Lua script of the Redis store is this function over again.
-pub fn settle(hits: &[Hit], mode: Mode, current: impl Fn(usize) -> u64) -> Vec<Count> {
-    let mut counts: Vec<Count> = Vec::with_capacity(hits.len());
-    let (mut quota, mut quota_over, mut refused) = (0, 0, false);
-    for (at, hit) in hits.iter().enumerate() {
-        let before = (0..at).rev().find(|&earlier| hits[earlier].key == hit.key);
-        let before = before.map_or_else(|| current(at), |earlier| counts[earlier].value);
-        let after = match hit.is_refund {
-            true => before.saturating_sub(hit.amount),
-            false => before.saturating_add(hit.amount),
-        };
-        let over = after > u64::from(hit.limit);
-        let moved = mode == Mode::CountAll || hit.is_refund || !over;
-        let value = if moved { after } else { before };
-        counts.push(Count { value, over, moved, remembered: false });
-        // What is given back refuses nothing.
-        let vetoes = over && !hit.is_refund;
-        refused |= vetoes && hit.role == Role::Enforced;
-        if hit.role == Role::Quota {
-            quota += 1;
-            quota_over += usize::from(vetoes);
-        }
-    }
-    refused |= quota > 0 && quota == quota_over;
-    if refused && mode == Mode::AllOrNothing {
-        for (at, count) in counts.iter_mut().enumerate() {
-            *count = Count { value: current(at), moved: false, ..*count };
-        }
-    }
-    counts
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,16 +1,20 @@
 //! Counters known to be over their limit, so that the store is not asked again.
 //!
-//! A counter only grows while its window lasts, so a value seen is a lower bound: a hit that is
-//! over on top of it is over for certain, under a changed limit as well. Only a refund takes a
-//! counter down; it makes this replica forget, and others when their window ends.
+//! A fixed window's counter only grows while its window lasts, so a value seen is a lower bound:
+//! a hit that is over on top of it is over for certain, under a changed limit as well. Of the
+//! other algorithms the instant is remembered at which the refused hit would pass: until then it,
+//! and a larger one, is over for certain while the limit is the same. Only a refund takes a
+//! counter back; it makes this replica forget, and others at that instant.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use crate::store::Hit;
+use crate::limits::algorithm::Algorithm;
+use crate::store::{Count, Hit};
 
 /// What one entry takes besides its key, about.
-const ENTRY_BYTES: usize = 64;
+const ENTRY_BYTES: usize = 128;
 
 /// The memory of counters that are over.
 pub struct OverCache {
@@ -20,8 +24,30 @@ pub struct OverCache {
 
 #[derive(Default)]
 struct State {
-    values: HashMap<Box<[u8]>, (u64, u64)>,
+    refusals: HashMap<Box<[u8]>, Refusal>,
     bytes: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Refusal {
+    value: u64,
+    until: Duration,
+    amount: u64,
+    limit: u32,
+    algorithm: Algorithm,
+}
+
+impl Refusal {
+    fn holds(&self, hit: &Hit, now: Duration) -> bool {
+        match hit.algorithm {
+            Algorithm::FixedWindow => self.value.saturating_add(hit.amount) > u64::from(hit.limit),
+            algorithm => {
+                now < self.until
+                    && hit.amount >= self.amount
+                    && (hit.limit, algorithm) == (self.limit, self.algorithm)
+            }
+        }
+    }
 }
 
 impl OverCache {
@@ -30,32 +56,42 @@ impl OverCache {
         Self { bytes_max, state: Mutex::default() }
     }
 
-    /// The remembered value, if it puts `hit` over its limit.
-    pub fn is_over(&self, hit: &Hit) -> Option<u64> {
+    /// The remembered answer, if `hit` is over its limit for certain.
+    pub fn is_over(&self, hit: &Hit, now: Duration) -> Option<Count> {
         if self.bytes_max == 0 || hit.amount == 0 || hit.is_refund {
             return None;
         }
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let (value, _) = state.values.get(&hit.key)?;
-        (value.saturating_add(hit.amount) > u64::from(hit.limit)).then_some(*value)
+        let refusal = state.refusals.get(&hit.key).filter(|refusal| refusal.holds(hit, now))?;
+        let reset = match hit.algorithm {
+            Algorithm::FixedWindow => Duration::from_secs(hit.window.remaining(now.as_secs())),
+            _ => refusal.until.saturating_sub(now),
+        };
+        Some(Count { value: refusal.value, reset, over: true, moved: false, remembered: true })
     }
 
-    /// Remembers a counter until its window ends.
-    pub fn remember(&self, hit: &Hit, value: u64, now_seconds: u64) {
+    /// Remembers a refused hit until it would pass.
+    pub fn remember(&self, hit: &Hit, count: &Count, now: Duration) {
         let size = hit.key.len() + ENTRY_BYTES;
-        if size > self.bytes_max {
+        let until = match hit.algorithm {
+            Algorithm::FixedWindow => Duration::from_secs(hit.window.end()),
+            _ => now.saturating_add(count.reset),
+        };
+        if size > self.bytes_max || until <= now {
             return;
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.bytes + size > self.bytes_max {
-            state.values.retain(|_, (_, ends_at)| *ends_at > now_seconds);
-            state.bytes = state.values.keys().map(|key| key.len() + ENTRY_BYTES).sum();
+            state.refusals.retain(|_, refusal| refusal.until > now);
+            state.bytes = state.refusals.keys().map(|key| key.len() + ENTRY_BYTES).sum();
         }
         if state.bytes + size > self.bytes_max {
             // Full of counters that are all of use: start over, it costs one question each.
             *state = State::default();
         }
-        if state.values.insert(hit.key.clone(), (value, hit.window.end())).is_none() {
+        let Hit { amount, limit, algorithm, .. } = *hit;
+        let refusal = Refusal { value: count.value, until, amount, limit, algorithm };
+        if state.refusals.insert(hit.key.clone(), refusal).is_none() {
             state.bytes += size;
         }
     }
@@ -66,7 +102,7 @@ impl OverCache {
             return;
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.values.remove(&hit.key).is_some() {
+        if state.refusals.remove(&hit.key).is_some() {
             state.bytes -= hit.key.len() + ENTRY_BYTES;
         }
     }
@@ -78,34 +114,61 @@ mod tests {
     use crate::limits::unit::Window;
     use crate::store::Role;
 
+    const NOW: Duration = Duration::from_secs(10);
+
     fn hit(key: &str, amount: u64, limit: u32) -> Hit {
         let window = Window { start: 0, seconds: 60 };
-        let role = Role::Enforced;
-        Hit { key: key.as_bytes().into(), amount, is_refund: false, limit, window, role }
+        let (role, algorithm) = (Role::Enforced, Algorithm::FixedWindow);
+        Hit { key: key.as_bytes().into(), amount, is_refund: false, limit, window, algorithm, role }
+    }
+
+    fn over(value: u64, reset: Duration) -> Count {
+        Count { value, reset, over: true, moved: true, remembered: false }
     }
 
     #[test]
     fn a_remembered_value_answers_what_is_certain() {
         let cache = OverCache::new(1000);
-        cache.remember(&hit("a", 1, 5), 6, 0);
-        assert_eq!(cache.is_over(&hit("a", 1, 5)), Some(6));
-        assert_eq!(cache.is_over(&hit("a", 1, 50)), None, "the limit was raised");
-        assert_eq!(cache.is_over(&hit("a", 0, 5)), None, "a look asks");
-        assert_eq!(cache.is_over(&hit("b", 1, 5)), None);
+        let value = |hit: &Hit| cache.is_over(hit, NOW).map(|count| count.value);
+        cache.remember(&hit("a", 1, 5), &over(6, Duration::from_secs(50)), NOW);
+        assert_eq!(value(&hit("a", 1, 5)), Some(6));
+        assert_eq!(value(&hit("a", 1, 50)), None, "the limit was raised");
+        assert_eq!(value(&hit("a", 0, 5)), None, "a look asks");
+        assert_eq!(value(&hit("b", 1, 5)), None);
         cache.forget(&hit("a", 1, 5));
-        assert_eq!(cache.is_over(&hit("a", 1, 5)), None);
+        assert_eq!(value(&hit("a", 1, 5)), None);
+    }
+
+    #[test]
+    fn a_bucket_is_asked_again_when_the_hit_would_pass() {
+        let cache = OverCache::new(1000);
+        let algorithm = Algorithm::TokenBucket { burst: 5 };
+        let bucket = |amount, limit| Hit { algorithm, ..hit("a", amount, limit) };
+        cache.remember(&bucket(2, 5), &over(4, Duration::from_millis(1500)), NOW);
+        let known = cache.is_over(&bucket(2, 5), NOW + Duration::from_secs(1)).expect("known");
+        assert_eq!(known.reset, Duration::from_millis(500));
+        assert!(known.over && known.remembered && !known.moved);
+        assert!(cache.is_over(&bucket(3, 5), NOW).is_some(), "more is over as well");
+        assert!(cache.is_over(&bucket(1, 5), NOW).is_none(), "less may pass");
+        assert!(cache.is_over(&bucket(2, 6), NOW).is_none(), "the limit was changed");
+        assert!(cache.is_over(&bucket(2, 5), NOW + Duration::from_millis(1500)).is_none());
+        // One that would pass, but for the others of its request, is not remembered.
+        cache.forget(&bucket(2, 5));
+        cache.remember(&bucket(2, 5), &over(4, Duration::ZERO), NOW);
+        assert!(cache.is_over(&bucket(2, 5), NOW).is_none());
     }
 
     #[test]
     fn its_size_is_bounded() {
         let cache = OverCache::new(1000);
+        let count = over(6, Duration::from_secs(50));
         for n in 0..1000 {
-            cache.remember(&hit(&format!("{n}"), 1, 5), 6, 0);
+            cache.remember(&hit(&format!("{n}"), 1, 5), &count, NOW);
             let state = cache.state.lock().unwrap();
-            assert!(state.bytes <= 1000 && state.values.len() <= 1000 / ENTRY_BYTES);
+            assert!(state.bytes <= 1000 && state.refusals.len() <= 1000 / ENTRY_BYTES);
         }
         let off = OverCache::new(0);
-        off.remember(&hit("a", 1, 5), 6, 0);
-        assert_eq!(off.is_over(&hit("a", 1, 5)), None);
+        off.remember(&hit("a", 1, 5), &count, NOW);
+        assert_eq!(off.is_over(&hit("a", 1, 5), NOW), None);
     }
 }

@@ -1,8 +1,9 @@
 //! Counters in one Redis server.
 //!
 //! Counting every hit is a pipeline of `INCRBY`, with `EXPIRE` only for a counter that is new.
-//! All-or-nothing and refunds are one Lua script. Either is one round trip. The window's start
-//! comes from our clock, so all replicas need clocks that agree to well within a window.
+//! All-or-nothing, refunds and the other algorithms are a Lua script, a cheaper one where all
+//! windows are fixed. Each is one round trip.
+//! Time comes from our clock, so all replicas need clocks that agree to well within a window.
 //!
 //! ```text
 //! INCRBY k 1 → 1      new: EXPIRE follows, off the request's path
@@ -18,6 +19,11 @@ use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError, Script, Value};
 
+use crate::decide::algorithm::gcra::{Bucket, Tat};
+use crate::decide::algorithm::sliding_window::{Counts, Window};
+use crate::decide::algorithm::{State, micros};
+use crate::decide::settle::Settled;
+use crate::limits::algorithm::Algorithm;
 use crate::outage::guard::Backend;
 use crate::store::over_cache::OverCache;
 use crate::store::{Count, Hit, Mode, Role, Store, StoreError};
@@ -29,7 +35,13 @@ pub const PROBE_TIMEOUT: Duration = Duration::from_millis(250);
 /// The most counters whose expiry is unsure after a failure.
 pub const UNSURE_MAX: usize = 4096;
 
+/// How much longer than they are of use counters without a window live: by as much the clocks of
+/// replicas may differ.
+pub const EXPIRY_MARGIN_SECONDS: u64 = 5;
+
 const SETTLE: &str = include_str!("redis/settle.lua");
+/// The same for requests of fixed windows alone: a third cheaper, and most are.
+const SETTLE_FIXED: &str = include_str!("redis/settle_fixed.lua");
 
 /// Counters in Redis.
 pub struct Redis {
@@ -37,6 +49,7 @@ pub struct Redis {
     settings: RedisSettings,
     connection: ArcSwapOption<MultiplexedConnection>,
     script: Script,
+    script_fixed: Script,
     over: OverCache,
     unsure: Arc<Unsure>,
 }
@@ -67,6 +80,7 @@ impl Redis {
             client: Client::open(address)?,
             connection: ArcSwapOption::empty(),
             script: Script::new(SETTLE),
+            script_fixed: Script::new(SETTLE_FIXED),
             over: OverCache::new(settings.local_cache_bytes),
             unsure: Arc::default(),
             settings,
@@ -77,19 +91,28 @@ impl Redis {
         [self.settings.key_prefix.as_bytes(), &hit.key].concat()
     }
 
-    /// Seconds a new counter lives: the window and some jitter.
+    /// Seconds a new counter lives: the window and some jitter. Counters without a window are
+    /// given their time anew with each hit, so theirs needs no jitter; a bucket's script adds the
+    /// time until it is full.
     fn ttl(&self, hit: &Hit) -> u64 {
-        hit.window.seconds + jitter(self.settings.expiration_jitter_max_seconds)
+        match hit.algorithm {
+            Algorithm::FixedWindow => {
+                hit.window.seconds + jitter(self.settings.expiration_jitter_max_seconds)
+            }
+            Algorithm::SlidingWindow => 2 * hit.window.seconds + EXPIRY_MARGIN_SECONDS,
+            Algorithm::TokenBucket { .. } => EXPIRY_MARGIN_SECONDS,
+        }
     }
 
-    async fn ask(&self, hits: &[Hit], mode: Mode) -> Result<Vec<Count>, StoreError> {
+    async fn ask(&self, hits: &[Hit], mode: Mode, now: Duration) -> Result<Vec<Count>, StoreError> {
         let connection = self.connection.load_full().ok_or(StoreError::NotConnected)?;
         let mut connection = MultiplexedConnection::clone(&connection);
-        let plain = mode == Mode::CountAll && !hits.iter().any(|hit| hit.is_refund);
+        let fixed = |hit: &Hit| hit.algorithm == Algorithm::FixedWindow && !hit.is_refund;
+        let plain = mode == Mode::CountAll && hits.iter().all(fixed);
         let call = async {
             match plain {
-                true => self.count_all(&mut connection, hits).await,
-                false => self.settle(&mut connection, hits, mode).await,
+                true => self.count_all(&mut connection, hits, now).await,
+                false => self.settle(&mut connection, hits, mode, now).await,
             }
         };
         let answer = tokio::time::timeout(self.settings.call_budget, call).await;
@@ -110,6 +133,7 @@ impl Redis {
         &self,
         connection: &mut MultiplexedConnection,
         hits: &[Hit],
+        now: Duration,
     ) -> Result<Vec<Count>, StoreError> {
         let mut pipe = redis::pipe();
         for hit in hits {
@@ -131,7 +155,8 @@ impl Redis {
                 new.push((self.key(hit), self.ttl(hit)));
             }
             let over = value > u64::from(hit.limit);
-            counts.push(Count { value, over, moved: true, remembered: false });
+            let settled = Settled { state: State::Fixed(value), over, moved: true };
+            counts.push(settled.count(hit, now));
         }
         if !new.is_empty() {
             self.expire(connection, new);
@@ -159,8 +184,11 @@ impl Redis {
         connection: &mut MultiplexedConnection,
         hits: &[Hit],
         mode: Mode,
+        now: Duration,
     ) -> Result<Vec<Count>, StoreError> {
-        let mut call = self.script.prepare_invoke();
+        let fixed = hits.iter().all(|hit| hit.algorithm == Algorithm::FixedWindow);
+        let (script, width) = if fixed { (&self.script_fixed, 3) } else { (&self.script, 5) };
+        let mut call = script.prepare_invoke();
         call.arg(u8::from(mode == Mode::AllOrNothing));
         for hit in hits {
             let role = match hit.role {
@@ -169,20 +197,34 @@ impl Redis {
                 Role::Observer => 2,
             };
             call.key(self.key(hit));
+            let (kind, arguments) = arguments(hit, now);
+            if !fixed {
+                call.arg(kind);
+            }
             call.arg(hit.amount).arg(u8::from(hit.is_refund)).arg(hit.limit).arg(role);
             call.arg(self.ttl(hit));
+            if !fixed {
+                call.arg(&arguments[..]);
+            }
         }
         let answer: Vec<u64> = call.invoke_async(connection).await.map_err(classify)?;
-        if answer.len() != hits.len() * 3 {
+        if answer.len() != hits.len() * width {
             return Err(StoreError::Unexpected);
         }
-        let count = |part: &[u64]| Count {
-            value: part[0],
-            over: part[1] == 1,
-            moved: part[2] == 1,
-            remembered: false,
+        let count = |(hit, part): (&Hit, &[u64])| {
+            let state = match hit.algorithm {
+                Algorithm::FixedWindow => State::Fixed(part[0]),
+                Algorithm::SlidingWindow => {
+                    State::Sliding(Counts { number: part[0], current: part[1], previous: part[2] })
+                }
+                Algorithm::TokenBucket { .. } => {
+                    State::Bucket(Tat { micros: part[0], part: part[1] })
+                }
+            };
+            let (over, moved) = (part[width - 2] == 1, part[width - 1] == 1);
+            Settled { state, over, moved }.count(hit, now)
         };
-        Ok(answer.chunks_exact(3).map(count).collect())
+        Ok(hits.iter().zip(answer.chunks_exact(width)).map(count).collect())
     }
 
     /// Gives the counters of failed calls, which may exist, their expiry.
@@ -190,6 +232,23 @@ impl Redis {
         let expiries = self.unsure.take();
         if !expiries.is_empty() {
             self.expire(connection, expiries);
+        }
+    }
+}
+
+/// What the script is told of a hit's algorithm.
+fn arguments(hit: &Hit, now: Duration) -> (&'static str, [u64; 5]) {
+    match hit.algorithm {
+        Algorithm::FixedWindow => ("f", [0; 5]),
+        Algorithm::SlidingWindow => {
+            let window = Window::of(hit, now);
+            ("s", [window.number, window.weight, 0, 0, 0])
+        }
+        Algorithm::TokenBucket { .. } => {
+            let bucket = Bucket::of(hit);
+            let (cost, tolerance) = (bucket.cost(hit.amount), bucket.burst_tolerance());
+            let times = [cost.micros, cost.part, tolerance.micros, tolerance.part];
+            ("b", [micros(now), times[0], times[1], times[2], times[3]])
         }
     }
 }
@@ -225,28 +284,31 @@ impl Store for Redis {
         &self,
         hits: &[Hit],
         mode: Mode,
-        now_seconds: u64,
+        now: Duration,
     ) -> Result<Vec<Count>, StoreError> {
-        let remembered: Vec<Option<u64>> = hits.iter().map(|hit| self.over.is_over(hit)).collect();
+        // What a request gives back may be what its other hits need.
+        let gives_back = hits.iter().any(|hit| hit.is_refund);
+        let remembered: Vec<Option<Count>> = hits
+            .iter()
+            .map(|hit| if gives_back { None } else { self.over.is_over(hit, now) })
+            .collect();
         let known = remembered.iter().flatten().count();
-        let refused = |value| Count { value, over: true, moved: false, remembered: true };
         if known == hits.len() {
-            return Ok(remembered.into_iter().flatten().map(refused).collect());
+            return Ok(remembered.into_iter().flatten().collect());
         }
-        let mut counts = if known > 0 && mode == Mode::CountAll {
-            let open = hits.iter().zip(&remembered).filter(|(_, value)| value.is_none());
+        let counts = if known > 0 && mode == Mode::CountAll {
+            let open = hits.iter().zip(&remembered).filter(|(_, count)| count.is_none());
             let open: Vec<Hit> = open.map(|(hit, _)| hit.clone()).collect();
-            let mut asked = self.ask(&open, mode).await?.into_iter();
-            let merge = |value: Option<u64>| value.map(refused).or_else(|| asked.next());
-            remembered.into_iter().filter_map(merge).collect()
+            let mut asked = self.ask(&open, mode, now).await?.into_iter();
+            remembered.into_iter().filter_map(|count| count.or_else(|| asked.next())).collect()
         } else {
-            self.ask(hits, mode).await?
+            self.ask(hits, mode, now).await?
         };
-        for (hit, count) in hits.iter().zip(&mut counts) {
+        for (hit, count) in hits.iter().zip(&counts) {
             if hit.is_refund {
                 self.over.forget(hit);
             } else if count.over && !count.remembered {
-                self.over.remember(hit, count.value, now_seconds);
+                self.over.remember(hit, count, now);
             }
         }
         Ok(counts)

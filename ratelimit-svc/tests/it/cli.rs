@@ -24,6 +24,27 @@ fn the_example_is_good() {
 }
 
 #[test]
+fn the_example_of_algorithms_is_good_and_explained() {
+    let file = "examples/algorithms.yaml";
+    let (code, out, err) = run(&["check", file], &[]);
+    let expected = "ok: domain algorithms has 5 rules\n";
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(0), expected, ""));
+    for (descriptor, limit, counter, ends) in [
+        ("tenant=a", "600 per minute\n", "|m", true),
+        ("tenant=smooth", "600 per minute, sliding window\n", "|sliding60\n", false),
+        ("tenant=bursty", "10 per second, token bucket with burst 50\n", "|bucket1\n", false),
+        ("login_30s=a", "2 per 30s\n", "|30s", true),
+        ("login_5m=a", "20 per 300s, sliding window\n", "|sliding300\n", false),
+    ] {
+        let arguments = ["explain", file, "--domain", "algorithms", "--descriptor", descriptor];
+        let (code, out, err) = run(&arguments, &[]);
+        assert_eq!((code, err.as_str()), (Some(0), ""));
+        assert!(out.contains(limit) && out.contains(counter), "{out}");
+        assert_eq!(out.contains("window ends in"), ends, "{out}");
+    }
+}
+
+#[test]
 fn check_names_the_place() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let file = dir.path().join("bad.yaml");

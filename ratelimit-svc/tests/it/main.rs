@@ -1,5 +1,6 @@
 //! The service and its stores from outside: over real sockets, with a real Redis.
 
+mod algorithms;
 mod bad_input;
 mod cli;
 mod documentation;

@@ -2,24 +2,48 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use proptest::test_runner::TestRunner;
-use ratelimit_svc::limits::unit::{Unit, Window};
+use proptest::test_runner::{TestCaseError, TestRunner};
+use ratelimit_svc::decide::algorithm::State;
+use ratelimit_svc::decide::settle::settle;
+use ratelimit_svc::limits::algorithm::Algorithm;
+use ratelimit_svc::limits::rule::Limit;
+use ratelimit_svc::limits::unit::{Period, Unit, Window};
 use ratelimit_svc::outage::guard::Backend;
+use ratelimit_svc::store::key::counter_key;
 use ratelimit_svc::store::memory::Memory;
-use ratelimit_svc::store::redis::{Redis, RedisSettings};
-use ratelimit_svc::store::{Count, Hit, Mode, Role, Store, StoreError, settle};
+use ratelimit_svc::store::redis::{EXPIRY_MARGIN_SECONDS, Redis, RedisSettings};
+use ratelimit_svc::store::{Count, Hit, Mode, Role, Store, StoreError};
 
 use crate::support::{RedisServer, wait_for};
 
-const NOW: u64 = 1_000_000;
+const NOW: Duration = Duration::from_secs(1_000_000);
 
 fn hit(key: &str, amount: u64, limit: u32) -> Hit {
-    let window = Unit::Hour.window(NOW);
+    let window = Unit::Hour.window(NOW.as_secs());
+    let (algorithm, role) = (Algorithm::FixedWindow, Role::Enforced);
+    Hit { key: key.as_bytes().into(), amount, is_refund: false, limit, window, algorithm, role }
+}
+
+/// A hit as a plan makes it, on the counter `name` under `limit`.
+fn hit_at(name: &str, limit: Limit, amount: u64, now: Duration) -> Hit {
+    let window = limit.period.window(now.as_secs());
+    let key = counter_key("d", &[("k", name)], &[], limit, window);
+    let Limit { requests_per_unit, algorithm, .. } = limit;
     let role = Role::Enforced;
-    Hit { key: key.as_bytes().into(), amount, is_refund: false, limit, window, role }
+    Hit { key, amount, is_refund: false, limit: requests_per_unit, window, algorithm, role }
+}
+
+fn limit(algorithm: Algorithm, requests_per_unit: u32, seconds: u64) -> Limit {
+    let period = Period::try_new(seconds).expect("in bounds");
+    Limit { requests_per_unit, period, algorithm }
+}
+
+fn bucket(burst: u32) -> Algorithm {
+    Algorithm::TokenBucket { burst }
 }
 
 fn refund(key: &str, amount: u64, limit: u32) -> Hit {
@@ -39,6 +63,10 @@ async fn contract<S: Store + 'static>(store: Arc<S>) {
     what_is_given_back(&*store).await;
     looking_changes_nothing(&*store).await;
     a_budget_is_met_exactly(store.clone()).await;
+    algorithms_count(&*store).await;
+    a_clock_that_is_behind_sees_no_room(&*store).await;
+    algorithms_refuse_together(&*store).await;
+    a_burst_is_met_exactly(store.clone()).await;
     agrees_with_the_model(store).await;
 }
 
@@ -105,43 +133,255 @@ async fn a_budget_is_met_exactly<S: Store + 'static>(store: Arc<S>) {
     assert_eq!(wide, [(100, false)], "refused requests consume nothing");
 }
 
-/// Random requests, compared with plain numbers.
-async fn agrees_with_the_model<S: Store + 'static>(store: Arc<S>) {
+async fn algorithms_count(store: &impl Store) {
+    for (name, algorithm) in [("g1", bucket(3)), ("g2", Algorithm::SlidingWindow)] {
+        let limit = limit(algorithm, 3, 3600);
+        for mode in [Mode::CountAll, Mode::AllOrNothing] {
+            let name = format!("{name}{mode:?}");
+            let hit = |amount| [hit_at(&name, limit, amount, NOW)];
+            assert_eq!(count(store, mode, &hit(0)).await, [(0, false)]);
+            assert_eq!(count(store, mode, &hit(2)).await, [(2, false)]);
+            // What is refused consumes nothing, in either mode.
+            assert_eq!(count(store, mode, &hit(2)).await, [(2, true)]);
+            assert_eq!(count(store, mode, &hit(1 << 32)).await, [(2, true)]);
+            assert_eq!(count(store, mode, &hit(1)).await, [(3, false)]);
+            assert_eq!(count(store, mode, &hit(1)).await, [(3, true)]);
+            let [back] = hit(2);
+            let back = [Hit { is_refund: true, ..back }];
+            assert_eq!(count(store, mode, &back).await, [(1, false)]);
+            let [one] = hit(1);
+            let thrice = [one.clone(), one.clone(), one];
+            let expected = match mode {
+                Mode::CountAll => [(2, false), (3, false), (3, true)],
+                Mode::AllOrNothing => [(1, false), (1, false), (1, true)],
+            };
+            assert_eq!(count(store, mode, &thrice).await, expected);
+        }
+        let none = Limit { requests_per_unit: 0, ..limit };
+        let never = [hit_at("none", none, 1, NOW)];
+        assert_eq!(count(store, Mode::AllOrNothing, &never).await, [(0, true)]);
+    }
+}
+
+/// A counter that a clock ahead has moved on is not read as if it had faded.
+async fn a_clock_that_is_behind_sees_no_room(store: &impl Store) {
+    let limit = limit(Algorithm::SlidingWindow, 10, 10);
+    let start = Duration::from_secs(limit.period.window(NOW.as_secs()).start);
+    let at = async |amount, seconds: f64| {
+        let now = start + Duration::from_secs_f64(seconds);
+        let hit = [hit_at("ahead", limit, amount, now)];
+        let counts = store.count(&hit, Mode::CountAll, now).await.expect("counted");
+        (counts[0].value, counts[0].over)
+    };
+    assert_eq!(at(10, 9.0).await, (10, false));
+    assert_eq!(at(3, 15.0).await, (8, false));
+    assert_eq!(at(1, 9.9).await, (13, true));
+    assert_eq!(at(2, 15.0).await, (10, false));
+}
+
+async fn algorithms_refuse_together(store: &impl Store) {
+    let hits = |fixed: u64, sliding: u64, tokens: u64| {
+        [
+            hit_at("mixed", limit(Algorithm::FixedWindow, 5, 30), fixed, NOW),
+            hit_at("mixed", limit(Algorithm::SlidingWindow, 5, 30), sliding, NOW),
+            hit_at("mixed", limit(bucket(5), 1, 30), tokens, NOW),
+        ]
+    };
+    let mode = Mode::AllOrNothing;
+    let all = |value, over: [bool; 3]| over.map(|over| (value, over));
+    let passes = [false; 3];
+    assert_eq!(count(store, mode, &hits(3, 3, 3)).await, all(3, passes));
+    assert_eq!(count(store, mode, &hits(3, 1, 1)).await, all(3, [true, false, false]));
+    assert_eq!(count(store, mode, &hits(1, 3, 1)).await, all(3, [false, true, false]));
+    assert_eq!(count(store, mode, &hits(1, 1, 3)).await, all(3, [false, false, true]));
+    assert_eq!(count(store, mode, &hits(2, 2, 2)).await, all(5, passes));
+    // Counting all, each is on its own.
+    let counts = count(store, Mode::CountAll, &hits(1, 1, 0)).await;
+    assert_eq!(counts, [(6, true), (5, true), (5, false)]);
+}
+
+async fn a_burst_is_met_exactly<S: Store + 'static>(store: Arc<S>) {
+    for algorithm in [bucket(100), Algorithm::SlidingWindow] {
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..300 {
+            let store = store.clone();
+            tasks.spawn(async move {
+                let hit = [hit_at("burst", limit(algorithm, 100, 86_400), 1, NOW)];
+                !count(&*store, Mode::CountAll, &hit).await[0].1
+            });
+        }
+        let admitted = tasks.join_all().await.into_iter().filter(|ok| *ok).count();
+        assert_eq!(admitted, 100, "{algorithm}");
+    }
+}
+
+/// One hit of a random schedule.
+#[derive(Clone, Debug)]
+struct Step {
+    counter: usize,
+    amount: u64,
+    is_refund: bool,
+    requests_per_unit: u32,
+    role: Role,
+}
+
+/// What the counters of a schedule are: each name one algorithm and period.
+fn counters() -> Vec<(Algorithm, u64)> {
+    vec![
+        (Algorithm::FixedWindow, 60),
+        (Algorithm::FixedWindow, 7),
+        (Algorithm::SlidingWindow, 3),
+        (Algorithm::SlidingWindow, 1),
+        (bucket(4), 60),
+        (bucket(9), 7),
+    ]
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let role = prop_oneof![Just(Role::Enforced), Just(Role::Quota), Just(Role::Observer)];
+    let amount = prop_oneof![8 => 0..4u64, 1 => Just(1 << 32)];
+    let limit = prop_oneof![6 => 0..7u32, 1 => Just(u32::MAX)];
+    let one = (0..counters().len(), amount, any::<bool>(), limit, role).prop_map(
+        |(counter, amount, is_refund, requests_per_unit, role)| Step {
+            counter,
+            amount,
+            is_refund,
+            requests_per_unit,
+            role,
+        },
+    );
+    proptest::collection::vec(one, 1..5)
+}
+
+/// A random schedule: whether its mode is all-or-nothing, and for each request the microseconds
+/// the clock goes forward and back before it. Clocks of replicas differ, so it may go back.
+type Schedule = (bool, Vec<(u64, u64, Vec<Step>)>);
+
+fn schedules(back: u64) -> impl Strategy<Value = Schedule> {
+    let pause = prop_oneof![Just(0), 0..2_000_000u64, 0..90_000_000u64];
+    (any::<bool>(), proptest::collection::vec((pause, 0..=back, steps()), 1..14))
+}
+
+/// Schedules of counters without windows of their own and of short pauses: much is refused, and
+/// clocks that go back meet what they left ahead.
+fn close(back: u64) -> impl Strategy<Value = Schedule> {
+    schedules(back).prop_map(|(atomic, mut requests)| {
+        for (pause, _, steps) in &mut requests {
+            *pause %= 2_000_000;
+            for step in steps {
+                step.counter = 2 + step.counter % 4;
+            }
+        }
+        (atomic, requests)
+    })
+}
+
+/// Runs a schedule through the pure functions and the store, and compares each answer.
+async fn compare(
+    store: &impl Store,
+    scope: &str,
+    (atomic, requests): Schedule,
+    same: impl Fn(Vec<Count>, Vec<Count>) -> Result<(), TestCaseError>,
+) -> Result<(), TestCaseError> {
+    let mode = if atomic { Mode::AllOrNothing } else { Mode::CountAll };
+    let mut model: HashMap<Box<[u8]>, State> = HashMap::new();
+    let mut now = NOW + Duration::from_micros(999_999);
+    for (pause, back, steps) in requests {
+        now = now + Duration::from_micros(pause) - Duration::from_micros(back);
+        let hit = |step: Step| {
+            let (algorithm, seconds) = counters()[step.counter];
+            let limit = limit(algorithm, step.requests_per_unit, seconds);
+            let hit = hit_at(&format!("{scope}-{}", step.counter), limit, step.amount, now);
+            Hit { is_refund: step.is_refund, role: step.role, ..hit }
+        };
+        let hits: Vec<Hit> = steps.into_iter().map(hit).collect();
+        let settled = settle(&hits, mode, now, |at| model.get(&hits[at].key).copied());
+        let mut expected = Vec::new();
+        for (hit, settled) in hits.iter().zip(settled) {
+            if settled.moved && hit.amount > 0 {
+                model.insert(hit.key.clone(), settled.state);
+            }
+            expected.push(settled.count(hit, now));
+        }
+        // A machine too busy to answer in time says nothing; one that never does fails the test.
+        let counted = store.count(&hits, mode, now).await;
+        let counted = counted.map_err(|error| TestCaseError::reject(error.to_string()))?;
+        same(counted, expected)?;
+    }
+    Ok(())
+}
+
+/// Random requests at random times: decisions, values and resets are those of the pure functions.
+async fn agrees<S: Store + 'static>(
+    store: Arc<S>,
+    scope: &'static str,
+    schedules: impl Strategy<Value = Schedule> + Send + 'static,
+) {
+    let case = AtomicU64::new(0);
+    run(schedules, move |handle, schedule| {
+        let scope = format!("{scope}{}", case.fetch_add(1, Ordering::Relaxed));
+        handle.block_on(compare(&*store, &scope, schedule, |counted, expected| {
+            prop_assert_eq!(counted, expected);
+            Ok(())
+        }))
+    })
+    .await;
+}
+
+/// Runs a property that waits for a store.
+async fn run<T: std::fmt::Debug>(
+    strategy: impl Strategy<Value = T> + Send + 'static,
+    property: impl Fn(&tokio::runtime::Handle, T) -> Result<(), TestCaseError> + Send + 'static,
+) {
     let handle = tokio::runtime::Handle::current();
     let checked = tokio::task::spawn_blocking(move || {
-        let role = prop_oneof![Just(Role::Enforced), Just(Role::Quota), Just(Role::Observer)];
-        let one = (0..3usize, 0..4u64, any::<bool>(), 0..6u32, role);
-        let requests =
-            (any::<bool>(), proptest::collection::vec(proptest::collection::vec(one, 1..4), 1..12));
-        let mut runner = TestRunner::new(ProptestConfig { cases: 48, ..Default::default() });
-        let case = std::cell::Cell::new(0);
-        runner
-            .run(&requests, |(atomic, requests)| {
-                case.set(case.get() + 1);
-                let case = case.get();
-                let mode = if atomic { Mode::AllOrNothing } else { Mode::CountAll };
-                let mut model: HashMap<Box<[u8]>, u64> = HashMap::new();
-                for request in requests {
-                    let hits: Vec<Hit> = request
-                        .into_iter()
-                        .map(|(key, amount, is_refund, limit, role)| {
-                            let hit = hit(&format!("m{case}-{key}"), amount, limit);
-                            Hit { is_refund, role, ..hit }
-                        })
-                        .collect();
-                    let expected =
-                        settle(&hits, mode, |at| model.get(&hits[at].key).copied().unwrap_or(0));
-                    for (hit, count) in hits.iter().zip(&expected) {
-                        model.insert(hit.key.clone(), count.value);
-                    }
-                    let counted = handle.block_on(store.count(&hits, mode, NOW));
-                    prop_assert_eq!(counted.expect("counted"), expected);
-                }
-                Ok(())
-            })
-            .map_err(|error| error.to_string())
+        let config = ProptestConfig { cases: 128, failure_persistence: None, ..Default::default() };
+        let run = TestRunner::new(config).run(&strategy, |value| property(&handle, value));
+        run.map_err(|error| error.to_string())
     });
     checked.await.expect("did not panic").expect("agrees");
+}
+
+async fn agrees_with_the_model<S: Store + 'static>(store: Arc<S>) {
+    agrees(store, "m", schedules(0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_agrees_under_clocks_that_differ() {
+    let server = RedisServer::start().await;
+    agrees(connected(&server, settings()).await, "back", close(3_000_000)).await;
+}
+
+/// What the memory of refusals answers is what Redis would have.
+#[tokio::test(flavor = "multi_thread")]
+async fn remembered_refusals_are_true() {
+    let server = RedisServer::start().await;
+    let settings = RedisSettings { local_cache_bytes: 1 << 20, ..settings() };
+    let store = connected(&server, settings).await;
+    let case = AtomicU64::new(0);
+    let known = Arc::new(AtomicU64::new(0));
+    let seen = known.clone();
+    let schedules = close(0).prop_map(|(atomic, mut requests)| {
+        // A limit that is changed there and back is a refusal that holds a little too long.
+        let requests_per_unit = requests[0].2[0].requests_per_unit;
+        for step in requests.iter_mut().flat_map(|(_, _, steps)| steps) {
+            step.is_refund &= step.amount == 3;
+            step.requests_per_unit = requests_per_unit;
+        }
+        (atomic, requests)
+    });
+    run(schedules, move |handle, schedule| {
+        let scope = format!("known{}", case.fetch_add(1, Ordering::Relaxed));
+        handle.block_on(compare(&*store, &scope, schedule, |counted, expected| {
+            for (counted, expected) in counted.iter().zip(expected) {
+                prop_assert_eq!((counted.over, counted.moved), (expected.over, expected.moved));
+                seen.fetch_add(counted.remembered.into(), Ordering::Relaxed);
+            }
+            Ok(())
+        }))
+    })
+    .await;
+    assert!(known.load(Ordering::Relaxed) > 0, "some were remembered");
 }
 
 fn settings() -> RedisSettings {
@@ -194,6 +434,68 @@ async fn every_key_expires_with_its_window() {
 }
 
 #[tokio::test]
+async fn counters_without_a_window_expire_when_they_say_nothing() {
+    let server = RedisServer::start().await;
+    let store = connected(&server, settings()).await;
+    let mut connection = server.connection().await;
+    // Half a bucket of 100 s, and two windows of 30 s; each and at most the margin more.
+    for (algorithm, seconds, most) in [(bucket(10), 100, 50), (Algorithm::SlidingWindow, 30, 60)] {
+        let hit = hit_at("ttl", limit(algorithm, 10, seconds), 5, NOW);
+        let look = Hit { amount: 0, key: [b"look:", &*hit.key].concat().into(), ..hit.clone() };
+        count(&*store, Mode::CountAll, &[hit.clone(), look.clone()]).await;
+        let mut pttl = async |key: &[u8]| -> i64 {
+            let key = [b"t:", key].concat();
+            redis::cmd("PTTL").arg(key).query_async(&mut connection).await.expect("answered")
+        };
+        let lives = pttl(&hit.key).await;
+        let margin = i64::try_from(EXPIRY_MARGIN_SECONDS).expect("small");
+        assert!((1..=(most + margin) * 1000).contains(&lives), "{algorithm}: {lives}");
+        assert!(lives > most * 1000 - 60_000, "{algorithm}: {lives}");
+        assert_eq!(pttl(&look.key).await, -2, "a look makes no key");
+    }
+}
+
+#[tokio::test]
+async fn plain_fixed_windows_need_no_script() {
+    let server = RedisServer::start().await;
+    let store = connected(&server, settings()).await;
+    let mut connection = server.connection().await;
+    let both = [hit("p1", 1, 9), hit_at("p2", limit(Algorithm::FixedWindow, 9, 30), 1, NOW)];
+    count(&*store, Mode::CountAll, &both).await;
+    let calls = async |connection: &mut redis::aio::MultiplexedConnection| {
+        let mut info = redis::cmd("INFO");
+        let text: String =
+            info.arg("commandstats").query_async(connection).await.expect("answered");
+        text.contains("cmdstat_eval")
+    };
+    assert!(!calls(&mut connection).await);
+    count(&*store, Mode::CountAll, &[hit_at("p3", limit(bucket(1), 9, 30), 1, NOW)]).await;
+    assert!(calls(&mut connection).await);
+}
+
+#[tokio::test]
+async fn a_refused_bucket_is_asked_again_when_the_hit_would_pass() {
+    let server = RedisServer::start().await;
+    let store = connected(&server, RedisSettings { local_cache_bytes: 4096, ..settings() }).await;
+    for (algorithm, wait) in [(bucket(6), 10), (Algorithm::SlidingWindow, 60)] {
+        let limit = limit(algorithm, 6, 60);
+        let start = Duration::from_secs(limit.period.window(NOW.as_secs()).start);
+        let hit = |amount, now| [hit_at("again", limit, amount, now)];
+        let ask = async |amount, now| {
+            let hit = hit(amount, now);
+            store.count(&hit, Mode::CountAll, now).await.expect("counted")[0]
+        };
+        assert!(!ask(6, start).await.over);
+        let first = ask(1, start).await;
+        assert!(first.over && !first.remembered, "{algorithm}");
+        assert!(ask(1, start + first.reset / 2).await.remembered, "{algorithm}");
+        assert!(first.reset >= Duration::from_secs(wait), "{algorithm}");
+        let again = ask(1, start + first.reset).await;
+        assert!(!again.over && !again.remembered, "{algorithm}");
+    }
+}
+
+#[tokio::test]
 async fn a_counter_whose_answer_was_lost_still_expires() {
     let mut server = RedisServer::start().await;
     let quick = RedisSettings { call_budget: Duration::from_millis(50), ..settings() };
@@ -227,7 +529,8 @@ async fn what_is_over_is_not_asked_again() {
     let store = connected(&server, RedisSettings { local_cache_bytes: 4096, ..settings() }).await;
     let mut connection = server.connection().await;
     assert_eq!(count(&*store, Mode::CountAll, &[hit("o", 2, 1)]).await, [(2, true)]);
-    let remembered = Count { value: 2, over: true, moved: false, remembered: true };
+    let reset = Duration::from_secs(hit("o", 1, 1).window.remaining(NOW.as_secs()));
+    let remembered = Count { value: 2, reset, over: true, moved: false, remembered: true };
     let both = [hit("o", 1, 1), hit("p", 1, 9)];
     let counts = store.count(&both, Mode::CountAll, NOW).await.expect("counted");
     assert_eq!((counts[0], counts[1].value), (remembered, 1));
@@ -265,7 +568,7 @@ fn windows_are_counted_apart_in_memory() {
         let window = Window { start, seconds: 60 };
         Hit { window, ..hit("same", 1, 1) }
     };
-    assert_eq!(memory.count_now(&[at(0)], Mode::CountAll, 59)[0].value, 1);
+    assert_eq!(memory.count_now(&[at(0)], Mode::CountAll, Duration::from_secs(59))[0].value, 1);
     // The key of a real counter holds its window; one that does not still ends.
-    assert_eq!(memory.count_now(&[at(60)], Mode::CountAll, 60)[0].value, 1);
+    assert_eq!(memory.count_now(&[at(60)], Mode::CountAll, Duration::from_secs(60))[0].value, 1);
 }

@@ -2,18 +2,22 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::decide::algorithm::State;
 use crate::decide::headers::HeaderNames;
 use crate::decide::plan::plan;
 use crate::decide::request::Descriptor;
+use crate::decide::settle::settle;
 use crate::limits::quotas::{Library, Quotas};
+use crate::store::Mode;
 use crate::store::memory::Memory;
-use crate::store::{Mode, settle};
 
 const NOW: u64 = 1_000_000;
+const TIME: Duration = Duration::from_secs(NOW);
 
 fn quotas(descriptors: &str) -> Quotas {
     let text = format!("domain: d\ndescriptors: [{descriptors}]\n");
@@ -44,7 +48,9 @@ fn decide_at(
 ) -> Decision {
     let planned = plan(asked, quotas, settings, NOW).expect("planned");
     let mode = if settings.all_or_nothing { Mode::AllOrNothing } else { Mode::CountAll };
-    let counts = settle(&planned.hits, mode, |at| current[at]);
+    let settled = settle(&planned.hits, mode, TIME, |at| Some(State::Fixed(current[at])));
+    let counts: Vec<Count> =
+        planned.hits.iter().zip(settled).map(|(hit, settled)| settled.count(hit, TIME)).collect();
     let found = Evidence::Counts { hits: &planned.hits, counts: &counts, degraded: false };
     conclude(asked, &planned, found, settings, NOW)
 }
@@ -204,6 +210,36 @@ fn metadata_of_what_passed_is_merged() {
     assert_eq!(second["descriptors"][0]["reason"], "over_limit");
 }
 
+#[test]
+fn a_bucket_says_what_it_holds_and_when_to_come_again() {
+    let text =
+        "rate_limit: {window: 60s, requests_per_unit: 6, algorithm: token_bucket, burst: 20}";
+    let quotas = quotas(&format!("{{key: a, {text}}}"));
+    let settings = Settings { dynamic_metadata: true, ..Settings::default() };
+    let memory = Memory::default();
+    let ask = |hits: u32, now: Duration| {
+        let asked = request(&["a"], hits);
+        let planned = plan(&asked, &quotas, &settings, now.as_secs()).expect("planned");
+        let counts = memory.count_now(&planned.hits, Mode::CountAll, now);
+        let found = Evidence::Counts { hits: &planned.hits, counts: &counts, degraded: false };
+        conclude(&asked, &planned, found, &settings, now.as_secs())
+    };
+    let state = |decision: &Decision| {
+        let status = &decision.statuses[0];
+        (status.over_limit, status.limit_remaining, status.reset_seconds)
+    };
+    let first = ask(18, TIME);
+    assert_eq!(state(&first), (false, 2, Some(180)), "full again in 18 times 10 s");
+    let limit = &first.metadata.as_ref().expect("asked")["descriptors"][0]["limit"];
+    assert_eq!((&limit["algorithm"], &limit["burst"]), (&"token_bucket".into(), &20.into()));
+    assert_eq!(first.outcomes[0].hits.near_limit, 2, "of 20 the last four are near");
+    let second = ask(5, TIME + Duration::from_millis(500));
+    assert_eq!(state(&second), (true, 0, Some(30)), "three are missing, half a second has passed");
+    assert_eq!((second.outcomes[0].hits.over_limit, second.outcomes[0].hits.within_limit), (5, 0));
+    assert_eq!(state(&ask(5, TIME + Duration::from_secs(30))), (false, 0, Some(200)));
+    assert_eq!(state(&ask(21, TIME)), (true, 0, Some(60)), "never");
+}
+
 proptest! {
     /// Requests against a plain count of what passed: the limit is met and never passed.
     #[test]
@@ -222,7 +258,7 @@ proptest! {
             }
             let asked = request(&keys, hits);
             let planned = plan(&asked, &quotas, &settings, NOW).expect("planned");
-            let counts = memory.count_now(&planned.hits, Mode::AllOrNothing, NOW);
+            let counts = memory.count_now(&planned.hits, Mode::AllOrNothing, TIME);
             let found = Evidence::Counts { hits: &planned.hits, counts: &counts, degraded: false };
             let decision = conclude(&asked, &planned, found, &settings, NOW);
             let limit = |key: &str| u64::from(if key == "a" { limits.0 } else { limits.1 });

@@ -1,8 +1,11 @@
 //! Tests of `limits::file`.
 
 use super::*;
+use crate::limits::algorithm::Algorithm;
 use crate::limits::class::OutagePolicy;
 use crate::limits::document;
+use crate::limits::rule::{Allowance, Limit};
+use crate::limits::unit::{Period, Unit};
 
 fn read(text: &str) -> Result<File, String> {
     parse(Path::new("q.yaml"), text.as_bytes()).map_err(|error| error.to_string())
@@ -94,16 +97,7 @@ fn the_messages_of_the_reference_with_their_place() {
 
 #[test]
 fn settings_that_do_not_exist_yet_are_unknown_keys() {
-    for key in [
-        "algorithm",
-        "window",
-        "reserve",
-        "floor",
-        "admit_up_to",
-        "mode",
-        "burst",
-        "unit_multiplier",
-    ] {
+    for key in ["reserve", "floor", "admit_up_to", "mode"] {
         let text = descriptor(&format!("{{key: a, rate_limit: {{unit: day, {key}: 1}}}}"));
         refused(&text, &format!("q.yaml:3:38: config error, unknown key '{key}'"));
     }
@@ -152,7 +146,7 @@ descriptors:
     )
     .expect("valid");
     let rule = file.tops[0].node.rule.clone().expect("limited");
-    let limit = Limit { requests_per_unit: u32::MAX, unit: Unit::Week };
+    let limit = Limit::fixed(u32::MAX, Unit::Week);
     assert_eq!(rule.allowance, Allowance::Limited(limit));
     assert!(rule.shadow_mode && rule.quota_mode && rule.detailed_metric);
     assert!(rule.steps[0].value_to_metric && rule.steps[0].share_threshold);
@@ -162,7 +156,7 @@ descriptors:
     assert_eq!(metadata.to_string(), r#"{"list":[1,2.5,true,null],"tier":"gold"}"#);
     let allowance = |n: usize| file.tops[n].node.rule.as_ref().map(|rule| rule.allowance);
     assert_eq!(allowance(1), Some(Allowance::Unlimited));
-    let blocked = Limit { requests_per_unit: 0, unit: Unit::Second };
+    let blocked = Limit::fixed(0, Unit::Second);
     assert_eq!(allowance(2), Some(Allowance::Limited(blocked)));
     assert_eq!(allowance(3), None);
 }
@@ -216,4 +210,93 @@ fn ten_thousand_rules_are_read() {
         );
     }
     assert_eq!(read(&text).expect("valid").tops.len(), 10_000);
+}
+
+#[test]
+fn algorithms_and_periods() {
+    let check = |text: &str, seconds: u64, algorithm: Algorithm| {
+        let text =
+            descriptor(&format!("{{key: a, rate_limit: {{requests_per_unit: 60, {text}}}}}"));
+        let file = read(&text).expect(&text);
+        let rule = file.tops[0].node.rule.clone().expect("limited");
+        let period = Period::try_new(seconds).expect("in bounds");
+        let limit = Limit { requests_per_unit: 60, period, algorithm };
+        assert_eq!(rule.allowance, Allowance::Limited(limit), "{text}");
+        assert!(file.warnings.is_empty(), "{text}");
+    };
+    use Algorithm::{FixedWindow, SlidingWindow};
+    let bucket = |burst| Algorithm::TokenBucket { burst };
+    check("unit: minute, algorithm: fixed_window", 60, FixedWindow);
+    check("unit: minute, algorithm: , burst: , window: , unit_multiplier: ", 60, FixedWindow);
+    check("unit: minute, algorithm: sliding_window", 60, SlidingWindow);
+    check("unit: minute, unit_multiplier: 5", 300, FixedWindow);
+    check("window: 30s", 30, FixedWindow);
+    check("window: 1.5m", 90, FixedWindow);
+    check("window: 87600h", 315_360_000, FixedWindow);
+    check("unit: year, unit_multiplier: 10", 315_360_000, FixedWindow);
+    check("window: 1h, algorithm: token_bucket", 3600, bucket(60));
+    check("unit: hour, algorithm: token_bucket, burst: 5", 3600, bucket(5));
+    check("window: 60s, algorithm: token_bucket, burst: 315360000", 60, bucket(315_360_000));
+}
+
+#[test]
+fn algorithms_and_periods_that_cannot_be() {
+    let bounds = "error loading config file: window must be a duration of whole seconds such as 30s, from 1s to 87600h";
+    for (marked, expected) in [
+        ("unit: day, algorithm: ^leaky", "invalid rate limit algorithm 'leaky'"),
+        ("unit: day, window: ^30s", "should not specify both rate limit unit and window"),
+        ("window: 30s, unit_multiplier: ^2", "unit_multiplier can only be used with unit"),
+        ("window: ^0s", bounds),
+        ("window: ^500ms", bounds),
+        ("window: ^1500ms", bounds),
+        ("window: ^87601h", bounds),
+        ("window: ^soon", bounds),
+        ("window: ^30", bounds),
+        ("window: ^1.5", "error checking config"),
+        (
+            "unit: day, unit_multiplier: ^0",
+            "error loading config file: unit_multiplier must be from 1 to 4294967295",
+        ),
+        (
+            "unit: day, unit_multiplier: ^x",
+            "error loading config file: unit_multiplier must be a whole number",
+        ),
+        (
+            "unit: year, unit_multiplier: ^11",
+            "unit times unit_multiplier must not be longer than 87600h",
+        ),
+        (
+            "unit: year, unit_multiplier: ^4294967295",
+            "unit times unit_multiplier must not be longer than 87600h",
+        ),
+        ("unit: day, burst: ^5", "burst can only be used with algorithm token_bucket"),
+        (
+            "unit: day, algorithm: sliding_window, burst: ^5",
+            "burst can only be used with algorithm token_bucket",
+        ),
+        (
+            "unit: day, algorithm: token_bucket, burst: ^0",
+            "error loading config file: burst must be from 1 to 4294967295",
+        ),
+        (
+            "unit: day, algorithm: token_bucket, burst: ^-1",
+            "error loading config file: burst must be from 1 to 4294967295",
+        ),
+        (
+            "unit: day, algorithm: token_bucket, requests_per_unit: 1, burst: ^3651",
+            "a burst of 3651 takes longer than 87600h to refill",
+        ),
+        ("unlimited: true, window: ^30s", "should not specify rate limit window when unlimited"),
+        (
+            "unlimited: true, algorithm: ^token_bucket",
+            "should not specify rate limit algorithm when unlimited",
+        ),
+    ] {
+        // A caret stands before the value that is at fault.
+        let text = descriptor(&format!("{{key: a, rate_limit: {{{}}}}}", marked.replace('^', "")));
+        let column = 27 + marked.find('^').expect("marked");
+        refused(&text, &format!("q.yaml:3:{column}: {expected}"));
+    }
+    let text = descriptor("{key: a, rate_limit: {unit_multiplier: 2}}");
+    refused(&text, "q.yaml:3:26: invalid rate limit unit ''");
 }

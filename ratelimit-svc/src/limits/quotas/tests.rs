@@ -173,7 +173,7 @@ proptest! {
         let expected = naive_step(&unique, &key, &value).map(|n| {
             use crate::limits::rule::{Allowance, Limit};
             let unit = crate::limits::unit::Unit::Day;
-            Allowance::Limited(Limit { requests_per_unit: n as u32, unit })
+            Allowance::Limited(Limit::fixed(n as u32, unit))
         });
         prop_assert_eq!(origin, expected);
     }

@@ -1,15 +1,21 @@
-//! Tests of `store`.
+//! Tests of `decide::settle`.
 
 use super::*;
+use crate::limits::unit::Window;
+
+const NOW: Duration = Duration::from_secs(30);
 
 fn hit(key: &str, amount: u64, limit: u32, role: Role) -> Hit {
     let window = Window { start: 0, seconds: 60 };
-    Hit { key: key.as_bytes().into(), amount, is_refund: false, limit, window, role }
+    let algorithm = Algorithm::FixedWindow;
+    Hit { key: key.as_bytes().into(), amount, is_refund: false, limit, window, algorithm, role }
 }
 
 /// Values, and whether each hit is over, for counters that all stand at `current`.
 fn check(mode: Mode, current: u64, hits: &[Hit], expected: &[(u64, bool)]) {
-    let counts = settle(hits, mode, |_| current);
+    let settled = settle(hits, mode, NOW, |_| Some(State::Fixed(current)));
+    let count = |(hit, settled): (&Hit, &Settled)| settled.count(hit, NOW);
+    let counts: Vec<Count> = hits.iter().zip(&settled).map(count).collect();
     let got: Vec<(u64, bool)> = counts.iter().map(|count| (count.value, count.over)).collect();
     assert_eq!(got, expected, "{mode:?} {hits:?}");
 }
@@ -49,4 +55,38 @@ fn refunds_and_looks() {
     check(Mode::CountAll, 5, &look, &[(5, false)]);
     check(Mode::CountAll, 6, &look, &[(6, true)]);
     check(Mode::CountAll, u64::MAX, &[hit("a", 1, 5, Role::Enforced)], &[(u64::MAX, true)]);
+}
+
+#[test]
+fn a_refused_hit_moves_a_fixed_window_alone() {
+    let bucket = Algorithm::TokenBucket { burst: 2 };
+    let hits = [Algorithm::FixedWindow, Algorithm::SlidingWindow, bucket].map(|algorithm| Hit {
+        algorithm,
+        key: algorithm.name().as_bytes().into(),
+        ..hit("", 3, 2, Role::Enforced)
+    });
+    let settled = settle(&hits, Mode::CountAll, NOW, |_| None);
+    let values = hits.iter().zip(&settled).map(|(hit, settled)| settled.count(hit, NOW).value);
+    assert_eq!(values.collect::<Vec<_>>(), [3, 0, 0]);
+    assert!(settled.iter().all(|settled| settled.over));
+}
+
+#[test]
+fn algorithms_refuse_together() {
+    let bucket = Algorithm::TokenBucket { burst: 2 };
+    let hits = |last: u64| {
+        [Algorithm::FixedWindow, Algorithm::SlidingWindow, bucket].map(|algorithm| {
+            let amount = if algorithm == bucket { last } else { 1 };
+            let key = algorithm.name().as_bytes().into();
+            Hit { algorithm, key, ..hit("", amount, 9, Role::Enforced) }
+        })
+    };
+    let values = |hits: &[Hit]| {
+        let settled = settle(hits, Mode::AllOrNothing, NOW, |_| None);
+        let count = |(hit, settled): (&Hit, &Settled)| settled.count(hit, NOW);
+        let counts = hits.iter().zip(&settled).map(count);
+        counts.map(|count| (count.value, count.over)).collect::<Vec<_>>()
+    };
+    assert_eq!(values(&hits(2)), [(1, false), (1, false), (2, false)]);
+    assert_eq!(values(&hits(3)), [(0, false), (0, false), (0, true)]);
 }

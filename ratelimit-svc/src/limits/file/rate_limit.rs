@@ -1,0 +1,133 @@
+//! The `rate_limit` of a descriptor: so many hits, per what, and how they are counted.
+
+use std::ops::RangeInclusive;
+
+use chassis::config::{ConfigError, DurationText};
+
+use crate::limits::algorithm::Algorithm;
+use crate::limits::document::{Node as Yaml, Value};
+use crate::limits::file::Reader;
+use crate::limits::rule::{Allowance, Limit};
+use crate::limits::unit::{PERIOD_SECONDS_MAX, Period, Unit};
+
+/// What an unlimited rule may not say.
+const LIMITED_ONLY: [&str; 4] = ["window", "unit_multiplier", "algorithm", "burst"];
+
+impl Reader<'_> {
+    pub(super) fn allowance(&self, limit: &Yaml) -> Result<Allowance, ConfigError> {
+        if self.flag_of(limit, "unlimited")? {
+            return self.unlimited(limit);
+        }
+        let period = self.period(limit)?;
+        let requests_per_unit =
+            self.number_of(limit, "requests_per_unit", 0..=u32::MAX)?.unwrap_or(0);
+        let algorithm = self.algorithm(limit, period, requests_per_unit)?;
+        Ok(Allowance::Limited(Limit { requests_per_unit, period, algorithm }))
+    }
+
+    fn unlimited(&self, limit: &Yaml) -> Result<Allowance, ConfigError> {
+        if !self.text_of(limit, "unit")?.is_empty() {
+            let at = limit.value.get("unit").unwrap_or(limit);
+            return Err(self.error(at, "should not specify rate limit unit when unlimited"));
+        }
+        match LIMITED_ONLY.iter().find_map(|key| Some((key, given(limit, key)?))) {
+            Some((key, at)) => {
+                let message = format!("should not specify rate limit {key} when unlimited");
+                Err(self.error(at, message))
+            }
+            None => Ok(Allowance::Unlimited),
+        }
+    }
+
+    /// `unit`, a multiple of it, or any `window`.
+    fn period(&self, limit: &Yaml) -> Result<Period, ConfigError> {
+        let multiplier = given(limit, "unit_multiplier");
+        if let Some(window) = given(limit, "window") {
+            if given(limit, "unit").is_some() {
+                let message = "should not specify both rate limit unit and window";
+                return Err(self.error(window, message));
+            }
+            if let Some(multiplier) = multiplier {
+                return Err(self.error(multiplier, "unit_multiplier can only be used with unit"));
+            }
+            return self.window(window);
+        }
+        let unit = self.text_of(limit, "unit")?;
+        let at = limit.value.get("unit").unwrap_or(limit);
+        let unit = Unit::parse(&unit)
+            .ok_or_else(|| self.error(at, format!("invalid rate limit unit '{unit}'")))?;
+        let Some(at) = multiplier else { return Ok(unit.into()) };
+        let times = self.number_of(limit, "unit_multiplier", 1..=u32::MAX)?.unwrap_or(1);
+        Period::try_new(unit.seconds().saturating_mul(times.into())).ok_or_else(|| {
+            let problem = "unit times unit_multiplier must not be longer than";
+            self.error(at, format!("{problem} {}h", PERIOD_SECONDS_MAX / 3600))
+        })
+    }
+
+    fn window(&self, node: &Yaml) -> Result<Period, ConfigError> {
+        let duration = node.value.as_text().and_then(|text| text.parse::<DurationText>().ok());
+        let whole = duration.filter(|duration| duration.0.subsec_nanos() == 0);
+        whole.and_then(|duration| Period::try_new(duration.0.as_secs())).ok_or_else(|| {
+            let bounds = format!("from 1s to {}h", PERIOD_SECONDS_MAX / 3600);
+            let problem = "window must be a duration of whole seconds such as 30s,";
+            self.error(node, format!("error loading config file: {problem} {bounds}"))
+        })
+    }
+
+    fn algorithm(
+        &self,
+        limit: &Yaml,
+        period: Period,
+        requests_per_unit: u32,
+    ) -> Result<Algorithm, ConfigError> {
+        let name = self.text_of(limit, "algorithm")?;
+        let at = limit.value.get("algorithm").unwrap_or(limit);
+        let burst_at = given(limit, "burst");
+        let algorithm = match name.as_str() {
+            "" | "fixed_window" => Algorithm::FixedWindow,
+            "sliding_window" => Algorithm::SlidingWindow,
+            "token_bucket" => {
+                let burst = self.number_of(limit, "burst", 1..=u32::MAX)?;
+                // A bucket holds what a window would, unless it says otherwise.
+                Algorithm::TokenBucket { burst: burst.unwrap_or(requests_per_unit) }
+            }
+            _ => return Err(self.error(at, format!("invalid rate limit algorithm '{name}'"))),
+        };
+        let Some(at) = burst_at else { return Ok(algorithm) };
+        let Algorithm::TokenBucket { burst } = algorithm else {
+            return Err(self.error(at, "burst can only be used with algorithm token_bucket"));
+        };
+        // Keeps all instants within what every store computes exactly.
+        let refill_seconds = u64::from(burst) * period.seconds();
+        if refill_seconds > PERIOD_SECONDS_MAX * u64::from(requests_per_unit.max(1)) {
+            let hours = PERIOD_SECONDS_MAX / 3600;
+            let message = format!("a burst of {burst} takes longer than {hours}h to refill");
+            return Err(self.error(at, message));
+        }
+        Ok(algorithm)
+    }
+
+    fn number_of(
+        &self,
+        node: &Yaml,
+        key: &str,
+        bounds: RangeInclusive<u32>,
+    ) -> Result<Option<u32>, ConfigError> {
+        let Some(at) = given(node, key) else { return Ok(None) };
+        let Value::Integer(number) = at.value else {
+            let message = format!("error loading config file: {key} must be a whole number");
+            return Err(self.error(at, message));
+        };
+        let number = u32::try_from(number).ok().filter(|number| bounds.contains(number));
+        number.map(Some).ok_or_else(|| {
+            let (from, to) = bounds.into_inner();
+            let problem = format!("{key} must be from {from} to {to}");
+            self.error(at, format!("error loading config file: {problem}"))
+        })
+    }
+}
+
+/// The value of a key that is there and not null.
+fn given<'y>(node: &'y Yaml, key: &str) -> Option<&'y Yaml> {
+    node.value.get(key).filter(|value| value.value != Value::Null)
+}
