@@ -7,11 +7,12 @@
 //!   quota files ──┘ followed, checked and swapped by `reload`
 //! ```
 //!
-//! `limits`, `decide` and `outage::breaker` are pure: they do no I/O and are given the time.
+//! `limits`, `decide`, `diff` and `outage::breaker` are pure: they do no I/O and are given the time.
 
 pub mod cli;
 pub mod config;
 pub mod decide;
+pub mod diff;
 pub mod grpc;
 pub mod json;
 pub mod limiter;
