@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use chassis::config::DurationText;
 use chassis::drain::DrainTimes;
+use chassis::grpc::ConnectionAge;
 use chassis::process::UsageError;
 use chassis::reload;
 use chassis::telemetry::TelemetryConfig;
@@ -32,6 +33,10 @@ pub struct Config {
     pub http: (String, u16),
     /// `GRPC_HOST`, `GRPC_PORT`: gRPC requests and health.
     pub grpc: (String, u16),
+    /// `GRPC_UDS`: the unix socket that takes the place of the port.
+    pub grpc_uds: Option<PathBuf>,
+    /// `GRPC_MAX_CONNECTION_AGE`, `GRPC_MAX_CONNECTION_AGE_GRACE`
+    pub connection_age: ConnectionAge,
     /// `DEBUG_HOST`, `DEBUG_PORT`: admin pages.
     pub debug: (String, u16),
     /// `LOG_LEVEL`, `OTEL_EXPORTER_OTLP_ENDPOINT`.
@@ -112,6 +117,11 @@ impl Config {
         Ok(Self {
             http: (vars.text("HOST"), vars.parse("PORT")?),
             grpc: (vars.text("GRPC_HOST"), vars.parse("GRPC_PORT")?),
+            grpc_uds: Some(vars.text("GRPC_UDS")).filter(|path| !path.is_empty()).map(Into::into),
+            connection_age: ConnectionAge {
+                max: vars.duration_or_none("GRPC_MAX_CONNECTION_AGE")?,
+                grace: vars.duration_or_none("GRPC_MAX_CONNECTION_AGE_GRACE")?,
+            },
             debug: (vars.text("DEBUG_HOST"), vars.parse("DEBUG_PORT")?),
             telemetry: vars.telemetry()?,
             drain,
@@ -146,6 +156,11 @@ impl Vars<'_> {
 
     fn parse<T: FromStr<Err: std::fmt::Display>>(&self, name: &str) -> Result<T, UsageError> {
         self.text(name).parse().map_err(|error| self.bad(name, error))
+    }
+
+    /// A duration of which 0 means that there is none.
+    fn duration_or_none(&self, name: &str) -> Result<Option<Duration>, UsageError> {
+        Ok(Some(self.parse::<DurationText>(name)?.0).filter(|duration| !duration.is_zero()))
     }
 
     fn flag(&self, name: &str) -> Result<bool, UsageError> {

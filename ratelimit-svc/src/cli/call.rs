@@ -21,7 +21,7 @@ pub const EXIT_OVER_LIMIT: u8 = 2;
 /// Which request, and to whom.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The service, as HOST:PORT.
+    /// The service, as HOST:PORT or unix:PATH.
     #[arg(long, default_value = "127.0.0.1:8081")]
     pub addr: String,
     /// The domain of the request.
@@ -79,8 +79,12 @@ fn ask(args: &Args) -> Result<RateLimitResponse, String> {
         descriptors: descriptors.collect::<Result<_, _>>()?,
         hits_addend: args.hits,
     };
-    let endpoint = Endpoint::from_shared(format!("http://{}", args.addr))
-        .map_err(|_| format!("--addr '{}' is not HOST:PORT", args.addr))?;
+    let url = match args.addr.starts_with("unix:") {
+        true => args.addr.clone(),
+        false => format!("http://{}", args.addr),
+    };
+    let endpoint = Endpoint::from_shared(url)
+        .map_err(|_| format!("--addr '{}' is neither HOST:PORT nor unix:PATH", args.addr))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("the runtime cannot be built: {error}"))?;
     runtime.block_on(exchange(endpoint, args.timeout.0, request))

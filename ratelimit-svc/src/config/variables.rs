@@ -61,6 +61,17 @@ pub const VARIABLES: &[Variable] = &[
     full("PORT", "8080", "port of POST /json and GET /healthcheck"),
     full("GRPC_HOST", "0.0.0.0", "address of gRPC requests and health"),
     full("GRPC_PORT", "8081", "port of gRPC requests and health"),
+    full("GRPC_UDS", "", "path of a unix socket for gRPC, in place of GRPC_HOST and GRPC_PORT"),
+    full(
+        "GRPC_MAX_CONNECTION_AGE",
+        "24h",
+        "age at which a gRPC connection gets GOAWAY, 0s for none",
+    ),
+    full(
+        "GRPC_MAX_CONNECTION_AGE_GRACE",
+        "1h",
+        "from GOAWAY to the cutting of the connection, 0s for none",
+    ),
     full("DEBUG_HOST", "0.0.0.0", "address of the admin pages"),
     full("DEBUG_PORT", "6070", "port of the admin pages"),
     full("LOG_LEVEL", "info", "trace, debug, info, warn, error; also per module"),
@@ -97,9 +108,6 @@ pub const VARIABLES: &[Variable] = &[
     full("DRAIN_DELAY", "5s", "from SIGTERM to the closing of the listeners"),
     full("DRAIN_TIMEOUT", "20s", "from the closing of the listeners to the hard end"),
     // What follows belongs to the reference and not to us.
-    refused("GRPC_UDS", &[], "gRPC on a unix socket is not supported yet"),
-    no_effect("GRPC_MAX_CONNECTION_AGE", "connections end when the process drains"),
-    no_effect("GRPC_MAX_CONNECTION_AGE_GRACE", "connections end when the process drains"),
     refused("GRPC_SERVER_USE_TLS", OFF, SERVER_TLS),
     refused("GRPC_SERVER_TLS_CERT", &[], SERVER_TLS),
     refused("GRPC_SERVER_TLS_KEY", &[], SERVER_TLS),

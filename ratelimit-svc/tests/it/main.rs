@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod cli;
+mod connections;
 mod documentation;
 mod outage;
 mod reload;
