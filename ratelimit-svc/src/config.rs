@@ -5,6 +5,7 @@
 //! see [`variables`] for all of them.
 
 pub mod variables;
+pub mod xds;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -43,8 +44,8 @@ pub struct Config {
     pub telemetry: TelemetryConfig,
     /// `DRAIN_DELAY`, `DRAIN_TIMEOUT`.
     pub drain: DrainTimes,
-    /// Where quota files lie, from the `RUNTIME_` variables.
-    pub quotas: reload::Source,
+    /// `CONFIG_TYPE`: where quotas come from.
+    pub quotas: QuotaSource,
     /// How often quota files are looked at.
     pub reload_period: Duration,
     /// `MERGE_DOMAIN_CONFIG`
@@ -57,6 +58,15 @@ pub struct Config {
     pub local_share_replicas: u32,
     /// Variables that are set and have no effect here.
     pub without_effect: Vec<&'static str>,
+}
+
+/// Where quotas come from.
+#[derive(Clone, Debug)]
+pub enum QuotaSource {
+    /// Files, from the `RUNTIME_` variables.
+    Files(reload::Source),
+    /// A control plane, from the `CONFIG_GRPC_XDS_` and `XDS_CLIENT_` variables.
+    Xds(Box<crate::xds::Settings>),
 }
 
 /// Where counters live.
@@ -209,7 +219,15 @@ impl Vars<'_> {
         Ok(TelemetryConfig { log_level, otlp_endpoint: Some(endpoint).filter(|e| !e.is_empty()) })
     }
 
-    fn quotas(&self) -> Result<reload::Source, UsageError> {
+    fn quotas(&self) -> Result<QuotaSource, UsageError> {
+        match self.text("CONFIG_TYPE").to_uppercase().as_str() {
+            "FILE" => self.files().map(QuotaSource::Files),
+            "GRPC_XDS_SOTW" => Ok(QuotaSource::Xds(Box::new(self.xds()?))),
+            _ => Err(self.bad("CONFIG_TYPE", "must be FILE or GRPC_XDS_SOTW")),
+        }
+    }
+
+    fn files(&self) -> Result<reload::Source, UsageError> {
         // Accepted for its value only: every way of changing files is noticed.
         self.flag("RUNTIME_WATCH_ROOT")?;
         let mut path = PathBuf::from(self.text("RUNTIME_ROOT"));

@@ -235,7 +235,12 @@ impl Metrics {
         self.store_errors.get_or_create(&KindLabels { kind }).inc();
     }
 
-    /// Quota files were read.
+    /// The quotas in force were read again.
+    pub fn config_unchanged(&self) {
+        self.config_errors.set(0);
+    }
+
+    /// Quotas were read.
     pub fn config_loaded(&self, status: &ReloadStatus, hash: u64, errors: usize) {
         let result = if errors == 0 { "success" } else { "error" };
         self.config_loads.get_or_create(&ResultLabels { result }).inc();

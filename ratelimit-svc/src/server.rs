@@ -24,7 +24,7 @@ use redis::IntoConnectionInfo;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 
-use crate::config::{Backend, Config, RedisAddress};
+use crate::config::{Backend, Config, QuotaSource, RedisAddress};
 use crate::grpc::Service;
 use crate::json;
 use crate::limiter::{Counters, Limiter};
@@ -35,6 +35,7 @@ use crate::outage::guard::Guard;
 use crate::reload::Reloader;
 use crate::store::memory::Memory;
 use crate::store::redis::Redis;
+use crate::xds;
 
 /// The largest gRPC request; beyond it the transport refuses.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
@@ -54,6 +55,7 @@ pub struct Server {
     admin: Admin,
     limiter: Arc<Limiter>,
     reloader: Arc<Reloader>,
+    source: QuotaSource,
     reload_period: Duration,
 }
 
@@ -122,13 +124,14 @@ impl Server {
         let quotas = Arc::new(ArcSwapOption::<Quotas>::empty());
         let condition = readiness.condition("quotas", "not read yet");
         let reloader = Arc::new(Reloader::new(
-            config.quotas,
             config.merge_domains,
             quotas.clone(),
             condition,
             metrics.clone(),
         ));
-        reloader.load();
+        if let QuotaSource::Files(source) = &config.quotas {
+            reloader.load(source);
+        }
         let limiter = Arc::new(Limiter {
             quotas,
             counters: counters(config.backend, &metrics)?,
@@ -150,6 +153,7 @@ impl Server {
             admin,
             limiter,
             reloader,
+            source: config.quotas,
             reload_period,
         })
     }
@@ -170,7 +174,14 @@ impl Server {
 
         let mut tasks = tokio::task::JoinSet::new();
         let (limiter, reloader) = (self.limiter.clone(), self.reloader);
-        tasks.spawn(async move { reloader.follow(self.reload_period).await });
+        match self.source {
+            QuotaSource::Files(source) => {
+                tasks.spawn(async move { reloader.follow(source, self.reload_period).await });
+            }
+            QuotaSource::Xds(settings) => {
+                tasks.spawn(xds::follow(*settings, reloader));
+            }
+        }
         tasks.spawn(follow_readiness);
         tasks.spawn(supervise(limiter));
         // The admin pages answer to the very end.

@@ -9,11 +9,11 @@ use proto::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::
 use proto::pb::envoy::service::ratelimit::v3::rate_limit_response::{Code, DescriptorStatus};
 use proto::pb::envoy::service::ratelimit::v3::rate_limit_service_client::RateLimitServiceClient;
 use proto::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
-use proto::pb::google::protobuf::{Struct, Value, value::Kind};
 use serde_json::{Value as Json, json};
 use tonic::transport::Endpoint;
 
 use crate::cli::explain;
+use crate::json::from_struct;
 
 /// The exit code of an answer OVER_LIMIT.
 pub const EXIT_OVER_LIMIT: u8 = 2;
@@ -141,7 +141,7 @@ fn text(descriptors: &[String], answer: &RateLimitResponse) -> String {
         }
     }
     if let Some(metadata) = &answer.dynamic_metadata {
-        text += &format!("dynamic metadata {}\n", fields(metadata));
+        text += &format!("dynamic metadata {}\n", from_struct(metadata));
     }
     text
 }
@@ -168,30 +168,11 @@ fn to_json(descriptors: &[String], answer: &RateLimitResponse) -> Json {
         "statuses": answer.statuses.iter().enumerate().map(status).collect::<Vec<_>>(),
         "response_headers_to_add": headers(&answer.response_headers_to_add),
         "request_headers_to_add": headers(&answer.request_headers_to_add),
-        "dynamic_metadata": answer.dynamic_metadata.as_ref().map(fields),
+        "dynamic_metadata": answer.dynamic_metadata.as_ref().map(from_struct),
     })
 }
 
 fn limit(status: &DescriptorStatus) -> Option<(u32, &'static str, &str)> {
     let limit = status.current_limit.as_ref()?;
     Some((limit.requests_per_unit, limit.unit().as_str_name(), &limit.name))
-}
-
-/// A protobuf struct as JSON.
-pub(crate) fn fields(wire: &Struct) -> Json {
-    fn value(wire: &Value) -> Json {
-        match &wire.kind {
-            None | Some(Kind::NullValue(_)) => Json::Null,
-            Some(Kind::BoolValue(value)) => (*value).into(),
-            // Numbers of protobuf are doubles; whole ones are shown as such.
-            Some(Kind::NumberValue(number)) if number.fract() == 0.0 && number.abs() < 9.0e15 => {
-                (*number as i64).into()
-            }
-            Some(Kind::NumberValue(number)) => (*number).into(),
-            Some(Kind::StringValue(text)) => text.as_str().into(),
-            Some(Kind::ListValue(list)) => list.values.iter().map(value).collect(),
-            Some(Kind::StructValue(inner)) => fields(inner),
-        }
-    }
-    Json::Object(wire.fields.iter().map(|(key, inner)| (key.clone(), value(inner))).collect())
 }

@@ -45,7 +45,7 @@ const ZERO: &[&str] = &["0", "0s"];
 const SERVER_TLS: &str = "TLS on the listeners is not supported yet";
 const REDIS_TLS: &str = "TLS to Redis is not supported yet";
 const PERSECOND: &str = "a second Redis for per-second limits is not supported yet";
-const XDS: &str = "configuration over xDS is not supported yet";
+const XDS_TLS: &str = "TLS to the xDS server is not supported yet";
 const STATSD: &str = "statsd is not supported, scrape /metrics of the admin listener";
 const PROMETHEUS: &str = "metrics are always at /metrics of the admin listener";
 const MEMCACHE: &str = "memcache is not supported, use redis";
@@ -82,6 +82,21 @@ pub const VARIABLES: &[Variable] = &[
     full("RUNTIME_IGNOREDOTFILES", "false", "skip files whose name begins with a dot"),
     full("RUNTIME_WATCH_ROOT", "true", "accepted: every way of changing files is noticed"),
     full("MERGE_DOMAIN_CONFIG", "false", "let several files define one domain"),
+    full("CONFIG_TYPE", "FILE", "FILE, or GRPC_XDS_SOTW for quotas from a control plane"),
+    full("CONFIG_GRPC_XDS_SERVER_URL", "localhost:18000", "HOST:PORT of the control plane"),
+    full("CONFIG_GRPC_XDS_NODE_ID", "default", "node id told to the control plane"),
+    full("CONFIG_GRPC_XDS_NODE_METADATA", "", "node metadata, as key:value,key:value"),
+    full("CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS", "", "headers, as key:value,key:value"),
+    full(
+        "CONFIG_GRPC_XDS_SERVER_CONNECT_RETRY_INTERVAL",
+        "3s",
+        "pause after a connection that failed",
+    ),
+    full("XDS_CLIENT_BACKOFF_INITIAL_INTERVAL", "10s", "first pause after a stream that ended"),
+    full("XDS_CLIENT_BACKOFF_MAX_INTERVAL", "60s", "longest pause after a stream that ended"),
+    full("XDS_CLIENT_BACKOFF_RANDOM_FACTOR", "0.5", "share by which a pause varies either way"),
+    full("XDS_CLIENT_BACKOFF_JITTER", "true", "vary the pauses"),
+    full("XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES", "", "largest response; empty: 4194304"),
     full("BACKEND_TYPE", "redis", "redis or memory"),
     full("REDIS_SOCKET_TYPE", "unix", "tcp or unix"),
     full("REDIS_TYPE", "SINGLE", "SINGLE"),
@@ -114,24 +129,13 @@ pub const VARIABLES: &[Variable] = &[
     refused("GRPC_CLIENT_TLS_CACERT", &[], SERVER_TLS),
     refused("GRPC_CLIENT_TLS_SAN", &[], SERVER_TLS),
     refused("LOG_FORMAT", &["json"], "logs are always JSON"),
-    refused("CONFIG_TYPE", &["file"], XDS),
     no_effect("FORCE_START_WITHOUT_INITIAL_CONFIG", STARTUP),
     no_effect("HEALTHY_WITH_AT_LEAST_ONE_CONFIG_LOADED", "always so: not ready without quotas"),
-    refused("CONFIG_GRPC_XDS_NODE_ID", &["default"], XDS),
-    refused("CONFIG_GRPC_XDS_NODE_METADATA", &[], XDS),
-    refused("CONFIG_GRPC_XDS_SERVER_URL", &[], XDS),
-    refused("CONFIG_GRPC_XDS_SERVER_CONNECT_RETRY_INTERVAL", &["3s"], XDS),
-    refused("CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS", &[], XDS),
-    refused("CONFIG_GRPC_XDS_SERVER_USE_TLS", OFF, XDS),
-    refused("CONFIG_GRPC_XDS_CLIENT_TLS_CERT", &[], XDS),
-    refused("CONFIG_GRPC_XDS_CLIENT_TLS_KEY", &[], XDS),
-    refused("CONFIG_GRPC_XDS_SERVER_TLS_CACERT", &[], XDS),
-    refused("CONFIG_GRPC_XDS_SERVER_TLS_SAN", &[], XDS),
-    no_effect("XDS_CLIENT_BACKOFF_INITIAL_INTERVAL", XDS),
-    no_effect("XDS_CLIENT_BACKOFF_MAX_INTERVAL", XDS),
-    no_effect("XDS_CLIENT_BACKOFF_RANDOM_FACTOR", XDS),
-    no_effect("XDS_CLIENT_BACKOFF_JITTER", XDS),
-    no_effect("XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES", XDS),
+    refused("CONFIG_GRPC_XDS_SERVER_USE_TLS", OFF, XDS_TLS),
+    refused("CONFIG_GRPC_XDS_CLIENT_TLS_CERT", &[], XDS_TLS),
+    refused("CONFIG_GRPC_XDS_CLIENT_TLS_KEY", &[], XDS_TLS),
+    refused("CONFIG_GRPC_XDS_SERVER_TLS_CACERT", &[], XDS_TLS),
+    refused("CONFIG_GRPC_XDS_SERVER_TLS_SAN", &[], XDS_TLS),
     refused("USE_STATSD", OFF, STATSD),
     no_effect("STATSD_HOST", STATSD),
     no_effect("STATSD_PORT", STATSD),

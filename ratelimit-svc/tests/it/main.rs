@@ -3,9 +3,11 @@
 mod bad_input;
 mod cli;
 mod connections;
+mod control_plane;
 mod documentation;
 mod outage;
 mod reload;
 mod store;
 mod support;
 mod wire;
+mod xds;
