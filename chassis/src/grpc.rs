@@ -90,10 +90,9 @@ pub async fn serve(
                 .await
         }
         Listener::Unix(socket) => {
-            // Kept here, so that the file goes when serving ends.
             let incoming =
                 stream::unfold(
-                    &socket,
+                    socket,
                     |socket| async move { Some((socket.accept().await, socket)) },
                 );
             let stop = async move { shutdown.begun().await };

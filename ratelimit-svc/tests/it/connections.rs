@@ -1,15 +1,21 @@
 //! Connections: how old they may get, unix sockets, and the end with a request in flight.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use proto::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use ratelimit_svc::config::Config;
 use ratelimit_svc::server::{GrpcAddress, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinHandle, JoinSet};
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::support::{DEADLINE, Service, environment, request, url, wait_for};
+use crate::support::{DEADLINE, RedisServer, Service, environment, request, url, wait_for};
 
 const QUOTAS: &str = "
 domain: edge
@@ -51,19 +57,28 @@ async fn an_old_connection_is_sent_away() {
 
 #[tokio::test]
 async fn a_stream_that_outlives_its_grace_is_cut() {
-    let age = |grace: &str| {
-        [
-            ("GRPC_MAX_CONNECTION_AGE", "20ms".to_owned()),
-            ("GRPC_MAX_CONNECTION_AGE_GRACE", grace.to_owned()),
-        ]
-    };
-    let service = Service::start_with(&[("a.yaml", QUOTAS)], &age("20ms")).await;
+    let age = [
+        ("GRPC_MAX_CONNECTION_AGE", "50ms".to_owned()),
+        ("GRPC_MAX_CONNECTION_AGE_GRACE", "50ms".to_owned()),
+    ];
+    let service = Service::start_with(&[("a.yaml", QUOTAS)], &age).await;
     let endpoint = Endpoint::from_shared(url(&service.addresses.grpc)).expect("an address");
-    let mut health = HealthClient::new(endpoint.connect().await.expect("connected"));
-    let asked = HealthCheckRequest { service: String::new() };
-    let mut watch = health.watch(asked).await.expect("watched").into_inner();
-    let first = watch.message().await.expect("received").expect("a status");
-    assert_eq!(first.status(), ServingStatus::Serving);
+    let watch = async || {
+        let mut health = HealthClient::new(endpoint.connect().await.ok()?);
+        let asked = HealthCheckRequest { service: String::new() };
+        let mut watch = health.watch(asked).await.ok()?.into_inner();
+        let first = watch.message().await.ok()??;
+        Some((watch, first.status()))
+    };
+    let mut watched = None;
+    // On a busy machine a connection can be over before it was of use.
+    wait_for("a stream", async || {
+        watched = watch().await;
+        watched.is_some()
+    })
+    .await;
+    let (mut watch, status) = watched.expect("waited for");
+    assert_eq!(status, ServingStatus::Serving);
     let next = tokio::time::timeout(DEADLINE, watch.message()).await.expect("cut");
     assert!(!matches!(next, Ok(Some(_))), "{next:?}");
     service.stop().await;
@@ -87,4 +102,96 @@ async fn grpc_on_a_unix_socket() {
     assert!(service.is_over("edge", &[("tenant", "a")]).await, "the first is not disturbed");
     service.stop().await;
     assert!(!path.exists());
+}
+
+/// Stands between the service and Redis, and can hold back what counts.
+struct Gate {
+    holding: watch::Sender<bool>,
+    held: Arc<Notify>,
+    running: JoinHandle<()>,
+}
+
+impl Gate {
+    async fn start(at: &Path, redis: PathBuf) -> Self {
+        let listener = UnixListener::bind(at).expect("bound");
+        let holding = watch::Sender::new(false);
+        let held = Arc::new(Notify::new());
+        let (hold, held_back) = (holding.clone(), held.clone());
+        let running = tokio::spawn(async move {
+            // Connections end with the gate.
+            let mut connections = JoinSet::new();
+            loop {
+                let (service, _) = listener.accept().await.expect("accepted");
+                let redis = UnixStream::connect(&redis).await.expect("connected");
+                connections.spawn(pass(service, redis, hold.subscribe(), held_back.clone()));
+            }
+        });
+        Self { holding, held, running }
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.running.abort();
+    }
+}
+
+async fn pass(
+    service: UnixStream,
+    redis: UnixStream,
+    mut hold: watch::Receiver<bool>,
+    held: Arc<Notify>,
+) {
+    let (mut from_service, mut to_service) = service.into_split();
+    let (mut from_redis, mut to_redis) = redis.into_split();
+    let commands = async {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(length @ 1..) = from_service.read(&mut buffer).await {
+            let bytes = &buffer[..length];
+            if *hold.borrow() && bytes.windows(6).any(|word| word == b"INCRBY") {
+                held.notify_one();
+                hold.wait_for(|holding| !holding).await.expect("the gate lives");
+            }
+            to_redis.write_all(bytes).await.expect("sent");
+        }
+    };
+    let answers = tokio::io::copy(&mut from_redis, &mut to_service);
+    tokio::select! {
+        () = commands => {}
+        _ = answers => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_in_flight_is_answered_before_the_end() {
+    let redis = RedisServer::start().await;
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let socket = dir.path().join("gate.sock");
+    let gate = Gate::start(&socket, redis.socket()).await;
+    let mut more = redis.environment();
+    more.retain(|(name, _)| *name != "REDIS_URL");
+    more.push(("REDIS_URL", socket.display().to_string()));
+    // A port could be taken by another test as soon as it is closed.
+    let path = dir.path().join("grpc.sock");
+    more.push(("GRPC_UDS", path.display().to_string()));
+    let service = Service::start_with(&[("a.yaml", QUOTAS)], &more).await;
+    wait_for("Redis within reach", async || {
+        service.metric("ratelimit_breaker_open").await == Some(0.0)
+    })
+    .await;
+
+    gate.holding.send_replace(true);
+    let mut client = service.client.clone();
+    let asked = request("edge", &[&[("tenant", "a")]]);
+    let answer = tokio::spawn(async move { client.should_rate_limit(asked).await });
+    tokio::time::timeout(DEADLINE, gate.held.notified()).await.expect("in flight");
+    service.begin_shutdown();
+    assert!(!answer.is_finished());
+    wait_for("nobody listens", async || UnixStream::connect(&path).await.is_err()).await;
+    gate.holding.send_replace(false);
+    let answer = tokio::time::timeout(DEADLINE, answer).await.expect("in time").expect("no panic");
+    let answer = answer.expect("answered").into_inner();
+    assert_eq!(answer.overall_code(), Code::Ok);
+    assert_eq!(answer.statuses[0].limit_remaining, 0);
+    service.stop().await;
 }

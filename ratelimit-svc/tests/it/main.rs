@@ -9,5 +9,6 @@ mod outage;
 mod reload;
 mod store;
 mod support;
+mod trace;
 mod wire;
 mod xds;
