@@ -82,6 +82,8 @@ pub struct Metrics {
     config_hash: Gauge,
     config_loaded_at: Gauge,
     config_errors: Gauge,
+    /// 1 while the control plane is out of reach.
+    pub config_source_lost: Gauge,
     known: Mutex<HashSet<(Arc<str>, Arc<str>)>>,
 }
 
@@ -114,6 +116,7 @@ impl Metrics {
             config_hash: Gauge::default(),
             config_loaded_at: Gauge::default(),
             config_errors: Gauge::default(),
+            config_source_lost: Gauge::default(),
             known: Mutex::default(),
         };
         metrics.register(registry.sub_registry_with_prefix("ratelimit"));
@@ -161,6 +164,8 @@ impl Metrics {
         registry.register("config_loaded_timestamp_seconds", help, self.config_loaded_at.clone());
         let help = "Quota files that are not in force as they are";
         registry.register("config_errors", help, self.config_errors.clone());
+        let help = "1 while the control plane is out of reach";
+        registry.register("config_source_lost", help, self.config_source_lost.clone());
     }
 
     /// A request was decided.

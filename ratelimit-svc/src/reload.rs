@@ -111,6 +111,7 @@ impl Reloader {
             self.condition.lost(reason.clone());
         }
         state.source_error = Some(reason);
+        self.metrics.config_source_lost.set(1);
     }
 
     /// Where quotas come from is within reach.
@@ -119,6 +120,7 @@ impl Reloader {
         if state.source_error.take().is_some() && !state.was_good {
             self.condition.lost("not read yet");
         }
+        self.metrics.config_source_lost.set(0);
     }
 
     /// What `/config` tells.

@@ -134,6 +134,7 @@ async fn a_lost_stream_is_opened_again() {
     assert_eq!(plane.asked().await.1.version_info, "2");
     assert_eq!(limit(&service, "a").await, Some(4));
 
+    assert_eq!(service.metric("ratelimit_config_source_lost").await, Some(0.0));
     let address = plane.address;
     drop(plane);
     wait_for("the loss is shown", async || {
@@ -141,6 +142,7 @@ async fn a_lost_stream_is_opened_again() {
         error.as_str().is_some_and(|error| error.starts_with(&format!("xDS server {address}: ")))
     })
     .await;
+    assert_eq!(service.metric("ratelimit_config_source_lost").await, Some(1.0));
     assert!(service.readiness.is_ready(), "what is in force stays");
     assert_eq!(limit(&service, "a").await, Some(4));
     service.stop().await;
