@@ -6,7 +6,7 @@ use proto::pb::google::protobuf::value::Kind;
 use proto::pb::ratelimit::config::ratelimit::v3::{
     RateLimitConfig, RateLimitDescriptor, RateLimitPolicy, RateLimitUnit,
 };
-use ratelimit_svc::xds::TYPE_URL;
+use ratelimit_svc::xds::{NACK_BYTES_MAX, TYPE_URL};
 use serde_json::Value as Json;
 
 use crate::control_plane::ControlPlane;
@@ -36,7 +36,11 @@ fn bad() -> RateLimitConfig {
 }
 
 async fn start(control_plane: SocketAddr) -> Service {
-    let more = [
+    start_with(control_plane, &[]).await
+}
+
+async fn start_with(control_plane: SocketAddr, even_more: &[(&'static str, String)]) -> Service {
+    let mut more = vec![
         ("CONFIG_TYPE", "GRPC_XDS_SOTW".to_owned()),
         ("CONFIG_GRPC_XDS_SERVER_URL", control_plane.to_string()),
         ("CONFIG_GRPC_XDS_SERVER_CONNECT_RETRY_INTERVAL", "20ms".to_owned()),
@@ -46,6 +50,7 @@ async fn start(control_plane: SocketAddr) -> Service {
         ("XDS_CLIENT_BACKOFF_INITIAL_INTERVAL", "10ms".to_owned()),
         ("XDS_CLIENT_BACKOFF_MAX_INTERVAL", "50ms".to_owned()),
     ];
+    more.extend(even_more.iter().cloned());
     Service::start_with(&[], &more).await
 }
 
@@ -171,4 +176,32 @@ async fn without_a_control_plane_the_port_is_open_and_says_so() {
     wait_for("ready", async || service.readiness.is_ready()).await;
     service.ask(asked()).await.expect("loaded");
     service.stop().await;
+}
+
+#[tokio::test]
+async fn responses_and_reasons_are_bounded() {
+    let plane = ControlPlane::start().await;
+    let bound = [("XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES", "20000".to_owned())];
+    let service = start_with(plane.address, &bound).await;
+    plane.asked().await;
+    plane.publish("1", &[RateLimitConfig { name: "ä".repeat(5000), ..bad() }]);
+    let reason = plane.asked().await.1.error_detail.expect("a reason").message;
+    assert_eq!((reason.len(), reason.chars().next()), (NACK_BYTES_MAX, Some('ä')));
+
+    plane.publish("2", &[RateLimitConfig { name: "x".repeat(20_000), ..good(3) }]);
+    wait_for("the refusal", async || {
+        let error = config(&service).await["source_error"].to_string();
+        error.contains("OutOfRange")
+    })
+    .await;
+    plane.publish("3", &[good(4)]);
+    wait_for("the next response", async || limit_or_none(&service).await == Some(4)).await;
+    service.stop().await;
+}
+
+async fn limit_or_none(service: &Service) -> Option<u32> {
+    match service.readiness.is_ready() {
+        true => limit(service, "a").await,
+        false => None,
+    }
 }
