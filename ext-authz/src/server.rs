@@ -83,7 +83,9 @@ impl Server {
         let shown = Arc::clone(&keys);
         let admin = Admin::new(readiness, Arc::new(registry), move || describe(&config, &shown));
         tokio::select! {
-            served = grpc::serve(grpc_listener, routes, shutdown) => served.context("gRPC listener"),
+            served = grpc::serve(grpc_listener, routes, grpc::ConnectionAge::default(), shutdown) => {
+                served.context("gRPC listener")
+            }
             ended = admin.serve(admin_listener, Router::new()) => {
                 ended.context("admin listener")?;
                 anyhow::bail!("the admin listener ended")

@@ -1,6 +1,8 @@
 //! The command line: serving, and tools for people who write quota files.
 
+pub mod call;
 pub mod check;
+pub mod diff;
 pub mod explain;
 
 use std::process::ExitCode;
@@ -29,6 +31,10 @@ enum Command {
     Check(check::Args),
     /// Says which rule a request would meet, and why.
     Explain(explain::Args),
+    /// Says which limits change from one set of quota files to another.
+    Diff(diff::Args),
+    /// Asks a running rate limit service, and shows its answer.
+    Call(call::Args),
 }
 
 /// Runs the program with its environment to its exit code.
@@ -36,6 +42,8 @@ pub fn run(args: Args, environment: impl Iterator<Item = (String, String)>) -> E
     match args.command {
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
+        Some(Command::Diff(args)) => diff::run(&args),
+        Some(Command::Call(args)) => call::run(&args),
         None => process::exit(PROGRAM, serve(environment)),
     }
 }

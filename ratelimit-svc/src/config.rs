@@ -5,6 +5,7 @@
 //! see [`variables`] for all of them.
 
 pub mod variables;
+pub mod xds;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use chassis::config::DurationText;
 use chassis::drain::DrainTimes;
+use chassis::grpc::ConnectionAge;
 use chassis::process::UsageError;
 use chassis::reload;
 use chassis::telemetry::TelemetryConfig;
@@ -32,14 +34,18 @@ pub struct Config {
     pub http: (String, u16),
     /// `GRPC_HOST`, `GRPC_PORT`: gRPC requests and health.
     pub grpc: (String, u16),
+    /// `GRPC_UDS`: the unix socket that takes the place of the port.
+    pub grpc_uds: Option<PathBuf>,
+    /// `GRPC_MAX_CONNECTION_AGE`, `GRPC_MAX_CONNECTION_AGE_GRACE`
+    pub connection_age: ConnectionAge,
     /// `DEBUG_HOST`, `DEBUG_PORT`: admin pages.
     pub debug: (String, u16),
     /// `LOG_LEVEL`, `OTEL_EXPORTER_OTLP_ENDPOINT`.
     pub telemetry: TelemetryConfig,
     /// `DRAIN_DELAY`, `DRAIN_TIMEOUT`.
     pub drain: DrainTimes,
-    /// Where quota files lie, from the `RUNTIME_` variables.
-    pub quotas: reload::Source,
+    /// `CONFIG_TYPE`: where quotas come from.
+    pub quotas: QuotaSource,
     /// How often quota files are looked at.
     pub reload_period: Duration,
     /// `MERGE_DOMAIN_CONFIG`
@@ -52,6 +58,15 @@ pub struct Config {
     pub local_share_replicas: u32,
     /// Variables that are set and have no effect here.
     pub without_effect: Vec<&'static str>,
+}
+
+/// Where quotas come from.
+#[derive(Clone, Debug)]
+pub enum QuotaSource {
+    /// Files, from the `RUNTIME_` variables.
+    Files(reload::Source),
+    /// A control plane, from the `CONFIG_GRPC_XDS_` and `XDS_CLIENT_` variables.
+    Xds(Box<crate::xds::Settings>),
 }
 
 /// Where counters live.
@@ -112,6 +127,11 @@ impl Config {
         Ok(Self {
             http: (vars.text("HOST"), vars.parse("PORT")?),
             grpc: (vars.text("GRPC_HOST"), vars.parse("GRPC_PORT")?),
+            grpc_uds: Some(vars.text("GRPC_UDS")).filter(|path| !path.is_empty()).map(Into::into),
+            connection_age: ConnectionAge {
+                max: vars.duration_or_none("GRPC_MAX_CONNECTION_AGE")?,
+                grace: vars.duration_or_none("GRPC_MAX_CONNECTION_AGE_GRACE")?,
+            },
             debug: (vars.text("DEBUG_HOST"), vars.parse("DEBUG_PORT")?),
             telemetry: vars.telemetry()?,
             drain,
@@ -146,6 +166,11 @@ impl Vars<'_> {
 
     fn parse<T: FromStr<Err: std::fmt::Display>>(&self, name: &str) -> Result<T, UsageError> {
         self.text(name).parse().map_err(|error| self.bad(name, error))
+    }
+
+    /// A duration of which 0 means that there is none.
+    fn duration_or_none(&self, name: &str) -> Result<Option<Duration>, UsageError> {
+        Ok(Some(self.parse::<DurationText>(name)?.0).filter(|duration| !duration.is_zero()))
     }
 
     fn flag(&self, name: &str) -> Result<bool, UsageError> {
@@ -194,7 +219,15 @@ impl Vars<'_> {
         Ok(TelemetryConfig { log_level, otlp_endpoint: Some(endpoint).filter(|e| !e.is_empty()) })
     }
 
-    fn quotas(&self) -> Result<reload::Source, UsageError> {
+    fn quotas(&self) -> Result<QuotaSource, UsageError> {
+        match self.text("CONFIG_TYPE").to_uppercase().as_str() {
+            "FILE" => self.files().map(QuotaSource::Files),
+            "GRPC_XDS_SOTW" => Ok(QuotaSource::Xds(Box::new(self.xds()?))),
+            _ => Err(self.bad("CONFIG_TYPE", "must be FILE or GRPC_XDS_SOTW")),
+        }
+    }
+
+    fn files(&self) -> Result<reload::Source, UsageError> {
         // Accepted for its value only: every way of changing files is noticed.
         self.flag("RUNTIME_WATCH_ROOT")?;
         let mut path = PathBuf::from(self.text("RUNTIME_ROOT"));

@@ -4,14 +4,16 @@
 //! ```text
 //! grpc, json ─► limiter ─► decide::plan ─► store (guarded by outage) ─► decide::conclude
 //!                 ▲
-//!   quota files ──┘ followed, checked and swapped by `reload`
+//!   quota files ──┤ followed, checked and swapped by `reload`
+//! control plane ──┘ asked by `xds`
 //! ```
 //!
-//! `limits`, `decide` and `outage::breaker` are pure: they do no I/O and are given the time.
+//! `limits`, `decide`, `diff` and `outage::breaker` are pure: they do no I/O and are given the time.
 
 pub mod cli;
 pub mod config;
 pub mod decide;
+pub mod diff;
 pub mod grpc;
 pub mod json;
 pub mod limiter;
@@ -21,6 +23,7 @@ pub mod outage;
 pub mod reload;
 pub mod server;
 pub mod store;
+pub mod xds;
 
 /// An error and its causes on one line.
 pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {

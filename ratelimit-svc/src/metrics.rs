@@ -82,6 +82,8 @@ pub struct Metrics {
     config_hash: Gauge,
     config_loaded_at: Gauge,
     config_errors: Gauge,
+    /// 1 while the control plane is out of reach.
+    pub config_source_lost: Gauge,
     known: Mutex<HashSet<(Arc<str>, Arc<str>)>>,
 }
 
@@ -114,6 +116,7 @@ impl Metrics {
             config_hash: Gauge::default(),
             config_loaded_at: Gauge::default(),
             config_errors: Gauge::default(),
+            config_source_lost: Gauge::default(),
             known: Mutex::default(),
         };
         metrics.register(registry.sub_registry_with_prefix("ratelimit"));
@@ -161,6 +164,8 @@ impl Metrics {
         registry.register("config_loaded_timestamp_seconds", help, self.config_loaded_at.clone());
         let help = "Quota files that are not in force as they are";
         registry.register("config_errors", help, self.config_errors.clone());
+        let help = "1 while the control plane is out of reach";
+        registry.register("config_source_lost", help, self.config_source_lost.clone());
     }
 
     /// A request was decided.
@@ -235,7 +240,12 @@ impl Metrics {
         self.store_errors.get_or_create(&KindLabels { kind }).inc();
     }
 
-    /// Quota files were read.
+    /// The quotas in force were read again.
+    pub fn config_unchanged(&self) {
+        self.config_errors.set(0);
+    }
+
+    /// Quotas were read.
     pub fn config_loaded(&self, status: &ReloadStatus, hash: u64, errors: usize) {
         let result = if errors == 0 { "success" } else { "error" };
         self.config_loads.get_or_create(&ResultLabels { result }).inc();

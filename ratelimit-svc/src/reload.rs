@@ -1,20 +1,22 @@
-//! Quota files while the service runs: each new state is checked, and what is good is in force
-//! at once. Counters are not touched.
+//! Quotas while the service runs: each new state is checked, and what is good is in force at
+//! once. Counters are not touched. Files stand on their own; a control plane speaks for all of its
+//! resources at once, so there it is all or nothing.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use chassis::config::ConfigError;
 use chassis::readiness::Condition;
 use chassis::reload::{self, ReloadStatus, Snapshot, Source};
 use serde_json::json;
 
-use crate::limits::quotas::{Library, Quotas};
+use crate::limits::quotas::{Contents, Library, Quotas};
 use crate::metrics::Metrics;
 
-/// Follows the quota files.
+/// Puts quotas in force.
 pub struct Reloader {
-    source: Source,
+    merge_domains: bool,
     quotas: Arc<ArcSwapOption<Quotas>>,
     state: Mutex<State>,
     condition: Condition,
@@ -25,6 +27,8 @@ struct State {
     library: Library,
     status: ReloadStatus,
     errors: Vec<String>,
+    /// Why nothing new can come.
+    source_error: Option<String>,
     seen: Option<u64>,
     /// Whether all files were good at some moment; from then on a bad one costs no readiness.
     was_good: bool,
@@ -33,7 +37,6 @@ struct State {
 impl Reloader {
     /// A reloader that has read nothing; `condition` is met when all files are good.
     pub fn new(
-        source: Source,
         merge_domains: bool,
         quotas: Arc<ArcSwapOption<Quotas>>,
         condition: Condition,
@@ -43,20 +46,81 @@ impl Reloader {
             library: Library::new(merge_domains),
             status: ReloadStatus::default(),
             errors: Vec::new(),
+            source_error: None,
             seen: None,
             was_good: false,
         };
-        Self { source, quotas, state: Mutex::new(state), condition, metrics }
+        Self { merge_domains, quotas, state: Mutex::new(state), condition, metrics }
     }
 
     /// Reads the files as they are now.
-    pub fn load(&self) {
-        self.apply(&self.source.read());
+    pub fn load(&self, source: &Source) {
+        self.apply(source, &source.read());
     }
 
     /// Follows the files. Never ends.
-    pub async fn follow(&self, period: Duration) {
-        reload::follow(self.source.clone(), period, |snapshot| self.apply(&snapshot)).await;
+    pub async fn follow(&self, source: Source, period: Duration) {
+        let apply = |snapshot| self.apply(&source, &snapshot);
+        reload::follow(source.clone(), period, apply).await;
+    }
+
+    /// Puts these quotas in force in place of all others, or changes nothing.
+    ///
+    /// # Errors
+    /// What is wrong with them, without positions: nobody has the text they are from.
+    pub fn apply_whole(&self, contents: &Contents) -> Result<(), String> {
+        if contents.is_empty() {
+            let reason = "no rate limit configuration in the response";
+            self.refuse_whole(reason);
+            return Err(reason.to_owned());
+        }
+        let update = Library::new(self.merge_domains).update(contents);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !update.errors.is_empty() {
+            let text = |error: &ConfigError| format!("{}: {}", error.path.display(), error.message);
+            state.errors = update.errors.iter().map(text).collect();
+            self.refuse(&mut state);
+            return Err(state.errors.join("; "));
+        }
+        state.errors.clear();
+        let hash = reload::hash(contents);
+        if state.seen.replace(hash) == Some(hash) {
+            // As after a reconnect, or a bad response taken back: nothing new is in force.
+            state.status.last_error = None;
+            state.status.last_error_at_seconds = None;
+            self.metrics.config_unchanged();
+            return Ok(());
+        }
+        self.quotas.store(Some(Arc::new(update.quotas)));
+        state.status.loaded(hash);
+        self.accepted(&mut state);
+        Ok(())
+    }
+
+    /// Changes nothing, because of `reason`.
+    pub fn refuse_whole(&self, reason: &str) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.errors = vec![reason.to_owned()];
+        self.refuse(&mut state);
+    }
+
+    /// Where quotas come from is out of reach; what is in force stays.
+    pub fn source_lost(&self, reason: String) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !state.was_good {
+            self.condition.lost(reason.clone());
+        }
+        state.source_error = Some(reason);
+        self.metrics.config_source_lost.set(1);
+    }
+
+    /// Where quotas come from is within reach.
+    pub fn source_found(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.source_error.take().is_some() && !state.was_good {
+            self.condition.lost("not read yet");
+        }
+        self.metrics.config_source_lost.set(0);
     }
 
     /// What `/config` tells.
@@ -76,19 +140,20 @@ impl Reloader {
         json!({
             "quotas": state.status,
             "errors": state.errors,
+            "source_error": state.source_error,
             "rules_by_domain": domains,
             "priority_classes": classes,
         })
     }
 
-    fn apply(&self, snapshot: &Snapshot) {
+    fn apply(&self, source: &Source, snapshot: &Snapshot) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let hash = reload::hash(snapshot);
         if state.seen.replace(hash) == Some(hash) {
             return;
         }
         if snapshot.is_empty() {
-            self.refuse_empty(&mut state);
+            self.refuse_empty(source, &mut state);
             return;
         }
         let update = state.library.update(snapshot);
@@ -105,26 +170,30 @@ impl Reloader {
         self.quotas.store(Some(Arc::new(update.quotas)));
         state.status.loaded(hash);
         if state.errors.is_empty() {
-            self.count(&state);
-            state.was_good = true;
-            self.condition.met();
-            let (version, hash) = (state.status.version, state.status.hash.as_str());
-            tracing::info!(version, hash, "quotas in force");
+            self.accepted(&mut state);
         } else {
             self.refuse(&mut state);
         }
     }
 
+    fn accepted(&self, state: &mut State) {
+        self.count(state);
+        state.was_good = true;
+        self.condition.met();
+        let (version, hash) = (state.status.version, state.status.hash.as_str());
+        tracing::info!(version, hash, "quotas in force");
+    }
+
     /// Nobody takes all quotas away on purpose by emptying a directory: what is in force stays.
-    fn refuse_empty(&self, state: &mut State) {
-        let (Source::Directory { path, .. } | Source::File(path)) = &self.source;
+    fn refuse_empty(&self, source: &Source, state: &mut State) {
+        let (Source::Directory { path, .. } | Source::File(path)) = source;
         state.errors = vec![format!("{}: holds no quota files", path.display())];
         self.refuse(state);
     }
 
     fn refuse(&self, state: &mut State) {
         for error in &state.errors {
-            tracing::error!(error, "quota file refused");
+            tracing::error!(error, "quotas refused");
         }
         let first = state.errors.first().cloned().unwrap_or_default();
         state.status.refused(first.clone());

@@ -1,7 +1,9 @@
 //! The service: built from its settings, bound, served and drained. Installs no signal handlers
 //! and reads no environment, so tests run it in process.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use axum::extract::State;
 use axum::routing::get;
 use chassis::admin::Admin;
 use chassis::drain::Shutdown;
-use chassis::grpc;
+use chassis::grpc::{self, ConnectionAge, UnixSocket};
 use chassis::process::UsageError;
 use chassis::readiness::Readiness;
 use prometheus_client::metrics::gauge::Gauge;
@@ -22,7 +24,7 @@ use redis::IntoConnectionInfo;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 
-use crate::config::{Backend, Config, RedisAddress};
+use crate::config::{Backend, Config, QuotaSource, RedisAddress};
 use crate::grpc::Service;
 use crate::json;
 use crate::limiter::{Counters, Limiter};
@@ -33,6 +35,7 @@ use crate::outage::guard::Guard;
 use crate::reload::Reloader;
 use crate::store::memory::Memory;
 use crate::store::redis::Redis;
+use crate::xds;
 
 /// The largest gRPC request; beyond it the transport refuses.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
@@ -45,22 +48,44 @@ pub struct Server {
     pub addresses: Addresses,
     /// Whether traffic should come here.
     pub readiness: Readiness,
-    listeners: [TcpListener; 3],
+    grpc: grpc::Listener,
+    connection_age: ConnectionAge,
+    http: TcpListener,
+    debug: TcpListener,
     admin: Admin,
     limiter: Arc<Limiter>,
     reloader: Arc<Reloader>,
+    source: QuotaSource,
     reload_period: Duration,
 }
 
 /// Where the service listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses {
     /// gRPC requests and health.
-    pub grpc: SocketAddr,
+    pub grpc: GrpcAddress,
     /// `POST /json`, `GET /healthcheck`.
     pub http: SocketAddr,
     /// Admin pages.
     pub debug: SocketAddr,
+}
+
+/// Where gRPC is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GrpcAddress {
+    /// On a port.
+    Tcp(SocketAddr),
+    /// On a unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for GrpcAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 impl Server {
@@ -74,16 +99,24 @@ impl Server {
             let listener = TcpListener::bind((host.as_str(), *port)).await;
             listener.with_context(|| format!("{name} cannot listen on {host}:{port}"))
         };
-        let listeners = [
-            listen("gRPC", &config.grpc).await?,
-            listen("HTTP", &config.http).await?,
-            listen("admin", &config.debug).await?,
-        ];
-        let addresses = Addresses {
-            grpc: listeners[0].local_addr()?,
-            http: listeners[1].local_addr()?,
-            debug: listeners[2].local_addr()?,
+        let (grpc, grpc_address) = match &config.grpc_uds {
+            None => {
+                let listener = listen("gRPC", &config.grpc).await?;
+                let address = GrpcAddress::Tcp(listener.local_addr()?);
+                (listener.into(), address)
+            }
+            Some(path) => {
+                let socket = UnixSocket::bind(path).await;
+                let socket =
+                    socket.with_context(|| format!("gRPC cannot listen on {}", path.display()))?;
+                (grpc::Listener::Unix(socket), GrpcAddress::Unix(path.clone()))
+            }
         };
+        let http = listen("HTTP", &config.http).await?;
+        let debug = listen("admin", &config.debug).await?;
+        let addresses =
+            Addresses { grpc: grpc_address, http: http.local_addr()?, debug: debug.local_addr()? };
+        let connection_age = config.connection_age;
         let readiness = Readiness::new();
         let mut registry = Registry::default();
         let metrics = Arc::new(Metrics::new(&mut registry));
@@ -91,13 +124,14 @@ impl Server {
         let quotas = Arc::new(ArcSwapOption::<Quotas>::empty());
         let condition = readiness.condition("quotas", "not read yet");
         let reloader = Arc::new(Reloader::new(
-            config.quotas,
             config.merge_domains,
             quotas.clone(),
             condition,
             metrics.clone(),
         ));
-        reloader.load();
+        if let QuotaSource::Files(source) = &config.quotas {
+            reloader.load(source);
+        }
         let limiter = Arc::new(Limiter {
             quotas,
             counters: counters(config.backend, &metrics)?,
@@ -109,7 +143,19 @@ impl Server {
         let describe = reloader.clone();
         let admin = Admin::new(readiness.clone(), Arc::new(registry), move || describe.describe());
         let reload_period = config.reload_period;
-        Ok(Self { addresses, readiness, listeners, admin, limiter, reloader, reload_period })
+        Ok(Self {
+            addresses,
+            readiness,
+            grpc,
+            connection_age,
+            http,
+            debug,
+            admin,
+            limiter,
+            reloader,
+            source: config.quotas,
+            reload_period,
+        })
     }
 
     /// Serves until `shutdown` begins, then finishes what is open.
@@ -117,9 +163,8 @@ impl Server {
     /// # Errors
     /// When a listener fails.
     pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
-        let at = self.addresses;
+        let at = &self.addresses;
         tracing::info!(grpc = %at.grpc, http = %at.http, admin = %at.debug, "listening");
-        let [grpc_listener, http_listener, debug_listener] = self.listeners;
         let (health, follow_readiness) = grpc::health(&self.readiness, &["ratelimit"]);
         let service = RateLimitServiceServer::new(Service::new(self.limiter.clone()))
             .max_decoding_message_size(MESSAGE_BYTES_MAX);
@@ -129,20 +174,27 @@ impl Server {
 
         let mut tasks = tokio::task::JoinSet::new();
         let (limiter, reloader) = (self.limiter.clone(), self.reloader);
-        tasks.spawn(async move { reloader.follow(self.reload_period).await });
+        match self.source {
+            QuotaSource::Files(source) => {
+                tasks.spawn(async move { reloader.follow(source, self.reload_period).await });
+            }
+            QuotaSource::Xds(settings) => {
+                tasks.spawn(xds::follow(*settings, reloader));
+            }
+        }
         tasks.spawn(follow_readiness);
         tasks.spawn(supervise(limiter));
         // The admin pages answer to the very end.
         tasks.spawn(async move {
-            if let Err(error) = self.admin.serve(debug_listener, extra).await {
+            if let Err(error) = self.admin.serve(self.debug, extra).await {
                 tracing::error!(%error, "admin listener failed");
             }
         });
         let json = json::routes(self.limiter, self.readiness);
         let stop = shutdown.clone();
-        let http = axum::serve(http_listener, json)
-            .with_graceful_shutdown(async move { stop.begun().await });
-        let grpc = grpc::serve(grpc_listener, routes, shutdown);
+        let http =
+            axum::serve(self.http, json).with_graceful_shutdown(async move { stop.begun().await });
+        let grpc = grpc::serve(self.grpc, routes, self.connection_age, shutdown);
         let served = async {
             tokio::try_join!(async { http.await.context("HTTP listener") }, async {
                 grpc.await.context("gRPC listener")

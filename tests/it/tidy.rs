@@ -10,6 +10,8 @@ use tests::parts::workspace;
 const PURE: &[&str] = &[
     "ratelimit-svc/src/limits",
     "ratelimit-svc/src/decide",
+    "ratelimit-svc/src/diff",
+    "ratelimit-svc/src/xds/backoff",
     "ext-authz/src/check",
     "ingest-filter/src/line_protocol",
     "ingest-filter/src/point",

@@ -90,7 +90,8 @@ pub fn explain(args: &Args, quotas: &Quotas, now_seconds: u64) -> Result<String,
     Ok(text)
 }
 
-fn descriptor(text: &str) -> Result<Descriptor<'_>, String> {
+/// The descriptor written as `key=value,key=value`.
+pub(crate) fn descriptor(text: &str) -> Result<Descriptor<'_>, String> {
     let entry = |entry| {
         str::split_once(entry, '=').ok_or_else(|| format!("'{entry}' is not of the form key=value"))
     };

@@ -7,6 +7,15 @@ fn read(set: &[(&str, &str)]) -> Result<Config, String> {
     Config::from_environment(&set.collect()).map_err(|error| error.to_string())
 }
 
+fn directory(source: QuotaSource) -> (PathBuf, bool) {
+    match source {
+        QuotaSource::Files(reload::Source::Directory { path, ignore_dotfiles }) => {
+            (path, ignore_dotfiles)
+        }
+        other => panic!("not a directory: {other:?}"),
+    }
+}
+
 #[test]
 fn the_defaults_of_the_reference() {
     let config = read(&[]).expect("valid");
@@ -15,9 +24,7 @@ fn the_defaults_of_the_reference() {
     assert_eq!(config.debug, ("0.0.0.0".to_owned(), 6070));
     assert_eq!(config.settings, Settings::default());
     assert_eq!(config.drain, DrainTimes::default());
-    let reload::Source::Directory { path, ignore_dotfiles } = config.quotas else {
-        panic!("not a directory")
-    };
+    let (path, ignore_dotfiles) = directory(config.quotas);
     assert_eq!(path, PathBuf::from("/srv/runtime_data/current/config"));
     assert!(!ignore_dotfiles && config.without_effect.is_empty());
     let Backend::Redis { address, auth, settings } = config.backend else { panic!("not Redis") };
@@ -34,9 +41,7 @@ fn where_quota_files_lie() {
         ("RUNTIME_APPDIRECTORY", "limits"),
         ("RUNTIME_IGNOREDOTFILES", "true"),
     ]);
-    let reload::Source::Directory { path, ignore_dotfiles } = config.expect("valid").quotas else {
-        panic!("not a directory")
-    };
+    let (path, ignore_dotfiles) = directory(config.expect("valid").quotas);
     assert_eq!((path, ignore_dotfiles), (PathBuf::from("/data/ratelimit/limits"), true));
 }
 
@@ -124,4 +129,48 @@ fn log_levels_of_the_reference_are_understood() {
     let level = |set| read(&[("LOG_LEVEL", set)]).expect(set).telemetry.log_level;
     assert_eq!(level("WARN"), "warn");
     assert_eq!(level("warning,h2=FATAL"), "warn,h2=error");
+}
+
+#[test]
+fn a_control_plane_is_read() {
+    let xds = |more: &[(&str, &str)]| {
+        let mut set = vec![("CONFIG_TYPE", "grpc_xds_sotw")];
+        set.extend(more);
+        read(&set).map(|config| match config.quotas {
+            QuotaSource::Xds(settings) => *settings,
+            QuotaSource::Files(_) => panic!("files"),
+        })
+    };
+    let defaults = xds(&[]).expect("valid");
+    assert_eq!(
+        (defaults.server.as_str(), defaults.node_id.as_str()),
+        ("localhost:18000", "default")
+    );
+    assert_eq!(defaults.connect_retry, Duration::from_secs(3));
+    assert_eq!(defaults.message_bytes_max, 4 << 20);
+    assert!(defaults.node_metadata.is_empty() && defaults.headers.is_empty());
+    let set = xds(&[
+        ("CONFIG_GRPC_XDS_NODE_METADATA", "zone:a, team=edge"),
+        ("CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS", "Authorization:Bearer s3cret,x-a:b:c"),
+        ("XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES", "100"),
+    ]);
+    let set = set.expect("valid");
+    let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    assert_eq!(set.node_metadata, [pair("zone", "a"), pair("team", "edge")]);
+    assert_eq!(set.headers.get("authorization").expect("there"), "Bearer s3cret");
+    assert_eq!(set.headers.get("x-a").expect("there"), "b:c");
+    assert_eq!(set.message_bytes_max, 100);
+    assert!(!format!("{set:?}").contains("s3cret"));
+    for (name, value, problem) in [
+        ("CONFIG_GRPC_XDS_SERVER_URL", "https://a:1", "must be HOST:PORT"),
+        ("CONFIG_GRPC_XDS_SERVER_URL", "a", "must be HOST:PORT"),
+        ("XDS_CLIENT_BACKOFF_RANDOM_FACTOR", "2", "must be from 0 to 1"),
+        ("XDS_CLIENT_BACKOFF_INITIAL_INTERVAL", "0s", "must be above 0 and at most 1h"),
+        ("CONFIG_TYPE", "consul", "must be FILE or GRPC_XDS_SOTW"),
+    ] {
+        assert_eq!(xds(&[(name, value)]).err(), Some(format!("{name}='{value}': {problem}")));
+    }
+    let name = "CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS";
+    let error = xds(&[(name, "s3cret")]).expect_err("no pair");
+    assert_eq!(error, format!("{name} must be of the form key:value,key:value"));
 }

@@ -138,6 +138,20 @@ impl Level {
         rules
     }
 
+    /// What stands at this depth: key, value as configured (none for the key alone), and node. In
+    /// no particular order.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, Option<&str>, &Arc<Node>)> {
+        let branches = self.keys.iter().flat_map(|(key, branch)| {
+            let literals = branch.literals.iter().map(|(value, node)| (Some(&**value), node));
+            let patterns = branch.patterns.iter().map(|(_, p, node)| (Some(p.as_str()), node));
+            let any = branch.any.iter().map(|node| (None, node));
+            let all = literals.chain(patterns).chain(any);
+            all.map(move |(value, node)| (&**key, value, node))
+        });
+        let by_key = self.key_patterns.iter();
+        branches.chain(by_key.map(|by| (by.key.as_str(), by.value.as_deref(), &by.node)))
+    }
+
     fn collect(&self, rules: &mut Vec<Arc<Rule>>) {
         for node in self.nodes() {
             rules.extend(node.rule.clone());

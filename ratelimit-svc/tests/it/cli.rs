@@ -5,6 +5,8 @@ use std::process::{Command, Output};
 
 use ratelimit_svc::config::variables::{Support, VARIABLES};
 
+use crate::support::Service;
+
 fn run(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_ratelimit-svc"))
         .args(arguments)
@@ -104,4 +106,84 @@ fn help_names_every_variable() {
         assert!(out.contains(variable.name), "{}", variable.name);
     }
     assert!(run(&["--version"], &[]).1.starts_with("ratelimit-svc "));
+}
+
+#[test]
+fn diff_tells_changes_by_its_exit_code() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let path = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_owned();
+    let write = |name: &str, text: &str| std::fs::write(path(name), text).expect("written");
+    let example = std::fs::read_to_string("examples/edge.yaml").expect("the example");
+    std::fs::create_dir(path("new")).expect("created");
+    write("new/edge.yaml", &example);
+    write("new/.edge.yaml.swp", "not: [yaml");
+    let (code, out, err) = run(&["diff", "examples/edge.yaml", &path("new")], &[]);
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "", ""));
+
+    write("new/edge.yaml", &example.replace("requests_per_unit: 3", "requests_per_unit: 2"));
+    let (code, out, err) = run(&["diff", "examples/edge.yaml", &path("new")], &[]);
+    let line =
+        "lowered edge tenant=demo: 3 per minute -> 2 per minute (edge.yaml:9 -> edge.yaml:9)\n";
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(1), line, ""));
+
+    write("bad.yaml", "domain: d\nnope: 1\n");
+    let (code, out, err) = run(&["diff", &path("bad.yaml"), "examples/edge.yaml"], &[]);
+    let expected = format!("error: {}:2:1: config error, unknown key 'nope'\n", path("bad.yaml"));
+    assert_eq!((code, out.as_str(), err), (Some(64), "", expected));
+    std::fs::create_dir(path("empty")).expect("created");
+    let (code, _, err) = run(&["diff", &path("empty"), "examples/edge.yaml"], &[]);
+    let expected = format!("error: {}: holds no quota files\n", path("empty"));
+    assert_eq!((code, err), (Some(64), expected));
+}
+
+const CALLED: &str = "
+domain: edge
+descriptors:
+  - key: tenant
+    rate_limit: {unit: year, requests_per_unit: 3, name: per-tenant}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn call_shows_the_answer_of_a_running_service() {
+    let more = [
+        ("LIMIT_RESPONSE_HEADERS_ENABLED", "true".to_owned()),
+        ("RESPONSE_DYNAMIC_METADATA", "true".to_owned()),
+    ];
+    let service = Service::start_with(&[("a.yaml", CALLED)], &more).await;
+    let addr = service.addresses.grpc.to_string();
+    let call = async |more: &[&str]| {
+        let mut arguments = vec!["call", "--addr", &addr, "--domain", "edge"];
+        arguments.extend(more);
+        let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
+        let run = move || run(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
+        tokio::task::spawn_blocking(run).await.expect("ran")
+    };
+    let two = ["--descriptor", "tenant=a,priority=ingest", "--descriptor", "none=b"];
+    let (code, out, err) = call(&two).await;
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    for expected in [
+        "OK\ndescriptor tenant=a,priority=ingest: OK, limit 3 per year 'per-tenant', remaining 2, reset in ",
+        "\ndescriptor none=b: OK, no limit\n",
+        "\nresponse header RateLimit-Limit: 3\n",
+        "\ndynamic metadata {",
+        "\"domain\":\"edge\"",
+    ] {
+        assert!(out.contains(expected), "{expected}\n{out}");
+    }
+    let more = ["--descriptor", "tenant=a", "--hits", "3", "--output", "json"];
+    let (code, out, _) = call(&more).await;
+    assert_eq!(code, Some(2));
+    let json: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(json["overall_code"], "OVER_LIMIT");
+    assert_eq!(json["statuses"][0]["code"], "OVER_LIMIT");
+    assert_eq!(json["statuses"][0]["limit"]["requests_per_unit"], 3);
+    assert_eq!(json["statuses"][0]["limit"]["unit"], "YEAR");
+    let (code, _, err) = call(&["--descriptor", "tenant"]).await;
+    assert_eq!((code, err.as_str()), (Some(1), "error: 'tenant' is not of the form key=value\n"));
+    service.stop().await;
+    let nowhere = "unix:/nowhere/grpc.sock";
+    let (code, _, err) =
+        run(&["call", "--addr", nowhere, "--domain", "edge", "--descriptor", "tenant=a"], &[]);
+    assert_eq!(code, Some(1));
+    assert!(err.starts_with("error: cannot connect: "), "{err}");
 }

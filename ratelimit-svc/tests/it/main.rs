@@ -3,9 +3,13 @@
 mod algorithms;
 mod bad_input;
 mod cli;
+mod connections;
+mod control_plane;
 mod documentation;
 mod outage;
 mod reload;
 mod store;
 mod support;
+mod trace;
 mod wire;
+mod xds;

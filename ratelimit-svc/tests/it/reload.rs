@@ -12,7 +12,7 @@ fn quotas(domain: &str, limit: u32) -> String {
     )
 }
 
-async fn limit(service: &Service, domain: &str) -> Option<u32> {
+pub async fn limit(service: &Service, domain: &str) -> Option<u32> {
     let mut asked = request(domain, &[&[("tenant", "looker")]]);
     asked.descriptors[0].hits_addend = Some(Default::default());
     let answer = service.ask(asked).await.expect("answered");

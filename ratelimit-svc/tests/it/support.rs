@@ -13,7 +13,7 @@ use proto::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use proto::pb::envoy::service::ratelimit::v3::rate_limit_service_client::RateLimitServiceClient;
 use proto::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
 use ratelimit_svc::config::{Config, Environment};
-use ratelimit_svc::server::{Addresses, Server};
+use ratelimit_svc::server::{Addresses, GrpcAddress, Server};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -133,10 +133,10 @@ impl Service {
         let mut config = Config::from_environment(&environment(dir.path(), more)).expect("valid");
         config.reload_period = Duration::from_millis(20);
         let server = Server::bind(config).await.expect("bound");
-        let (addresses, readiness) = (server.addresses, server.readiness.clone());
+        let (addresses, readiness) = (server.addresses.clone(), server.readiness.clone());
         let shutdown = Shutdown::new();
         let running = tokio::spawn(server.run(shutdown.clone()));
-        let url = format!("http://{}", addresses.grpc);
+        let url = url(&addresses.grpc);
         let client = RateLimitServiceClient::connect(url).await.expect("connected");
         Self { addresses, readiness, client, dir, shutdown, running }
     }
@@ -183,6 +183,14 @@ impl Service {
         drop(self.client);
         let ended = tokio::time::timeout(DEADLINE, self.running).await;
         ended.expect("ended in time").expect("did not panic").expect("ended well");
+    }
+}
+
+/// Where a client finds the gRPC listener.
+pub fn url(at: &GrpcAddress) -> String {
+    match at {
+        GrpcAddress::Tcp(address) => format!("http://{address}"),
+        GrpcAddress::Unix(path) => format!("unix:{}", path.display()),
     }
 }
 

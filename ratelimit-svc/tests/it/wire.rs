@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::support::{RedisServer, Service, descriptor, http, request, wait_for};
+use crate::support::{RedisServer, Service, descriptor, http, request, url, wait_for};
 
 const QUOTAS: &str = "
 domain: edge
@@ -216,7 +216,7 @@ async fn admin_pages() {
 #[tokio::test]
 async fn health_follows_readiness_and_open_work_is_finished() {
     let service = Service::start(&[("a.yaml", QUOTAS)]).await;
-    let url = format!("http://{}", service.addresses.grpc);
+    let url = url(&service.addresses.grpc);
     let channel = tonic::transport::Endpoint::from_shared(url).expect("a URL");
     let health = HealthClient::new(channel.connect().await.expect("connected"));
     let serving = async |name: &str| {
