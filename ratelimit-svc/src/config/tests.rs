@@ -22,6 +22,11 @@ fn the_defaults_of_the_reference() {
     assert_eq!(config.http, ("0.0.0.0".to_owned(), 8080));
     assert_eq!(config.grpc, ("0.0.0.0".to_owned(), 8081));
     assert_eq!(config.debug, ("0.0.0.0".to_owned(), 6070));
+    let hours = |hours: u64| Some(Duration::from_secs(hours * 3600));
+    assert_eq!(config.connection_age, ConnectionAge { max: hours(24), grace: hours(1) });
+    let none = [("GRPC_MAX_CONNECTION_AGE", "0s"), ("GRPC_MAX_CONNECTION_AGE_GRACE", "0s")];
+    assert_eq!(read(&none).expect("valid").connection_age, ConnectionAge::default());
+    assert_eq!((config.grpc_uds, config.merge_domains), (None, false));
     assert_eq!(config.settings, Settings::default());
     assert_eq!(config.drain, DrainTimes::default());
     let (path, ignore_dotfiles) = directory(config.quotas);
@@ -91,6 +96,7 @@ fn a_bad_value_is_named() {
         ("REDIS_CALL_BUDGET", "5", "'5' is not a duration such as 250ms, 30s, 5m or 1h"),
         ("REDIS_CALL_BUDGET", "0s", "must be above 0 and at most 1s"),
         ("LOCAL_SHARE_REPLICAS", "0", "must be at least 1"),
+        ("GRPC_MAX_CONNECTION_AGE", "1", "'1' is not a duration such as 250ms, 30s, 5m or 1h"),
         ("DRAIN_DELAY", "soon", "'soon' is not a duration such as 250ms, 30s, 5m or 1h"),
         ("LOG_LEVEL", "h2=loud", "'loud' is not a log level"),
     ] {
