@@ -98,7 +98,7 @@ impl Passes {
             (Passes::Limited(_), Passes::All) => Ordering::Less,
             (Passes::Limited(a), Passes::Limited(b)) => {
                 let scaled = |limit: &Limit, other: &Limit| {
-                    u128::from(limit.requests_per_unit) * u128::from(other.unit.seconds())
+                    u128::from(limit.requests_per_unit) * u128::from(other.period.seconds())
                 };
                 scaled(a, b).cmp(&scaled(b, a))
             }
@@ -172,9 +172,7 @@ fn collect(
 fn describe(rule: &Rule) -> String {
     let mut text = match rule.allowance {
         Allowance::Unlimited => "unlimited".to_owned(),
-        Allowance::Limited(limit) => {
-            format!("{} per {}", limit.requests_per_unit, limit.unit.name().to_lowercase())
-        }
+        Allowance::Limited(limit) => limit.to_string(),
     };
     let flags = [
         (rule.shadow_mode, "shadow mode"),
