@@ -21,7 +21,7 @@ pom=$(cd "$(dirname "$0")/kafka" && pwd)/pom.xml
 if cmp -s "$pom" "$lib/.fetched"; then
     exit 0
 fi
-echo "kafka.sh: fetching Apache Kafka (about 54 MB) into $lib"
+echo "  kafka: fetching the jars of Apache Kafka (54 MB) from Maven Central into $lib"
 mkdir -p "$lib"
 lib=$(cd "$lib" && pwd)
 rm -f "$lib"/*.jar "$lib/.fetched"
