@@ -15,6 +15,9 @@ const PURE: &[&str] = &[
     "ext-authz/src/check",
     "ingest-filter/src/line_protocol",
     "ingest-filter/src/point",
+    "ingest-filter/src/remote_write",
+    "ingest-filter/src/writer/work",
+    "ratelimit-svc/src/outage/breaker",
 ];
 
 /// What a pure module may not name.
