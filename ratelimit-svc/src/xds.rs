@@ -24,9 +24,9 @@ use tokio::sync::mpsc;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::error_chain;
 use crate::reload::Reloader;
 use backoff::Backoff;
+use chassis::telemetry::error_chain;
 
 /// The type of the only resource that is asked for.
 pub const TYPE_URL: &str = "type.googleapis.com/ratelimit.config.ratelimit.v3.RateLimitConfig";

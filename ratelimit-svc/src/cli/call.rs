@@ -96,8 +96,8 @@ async fn exchange(
     request: RateLimitRequest,
 ) -> Result<RateLimitResponse, String> {
     let channel = endpoint.connect_timeout(timeout).timeout(timeout).connect().await;
-    let channel =
-        channel.map_err(|error| format!("cannot connect: {}", crate::error_chain(&error)))?;
+    let channel = channel
+        .map_err(|error| format!("cannot connect: {}", chassis::telemetry::error_chain(&error)))?;
     let answer = RateLimitServiceClient::new(channel).should_rate_limit(request).await;
     let answer =
         answer.map_err(|status| format!("answered {:?}: {}", status.code(), status.message()))?;

@@ -134,7 +134,7 @@ impl<B: Backend> Guard<B> {
 
     /// Says once that the store is out of reach.
     fn tell(&self, error: &StoreError) {
-        let cause = crate::error_chain(error);
+        let cause = chassis::telemetry::error_chain(error);
         match self.told.swap(true, Ordering::Relaxed) {
             false => tracing::error!(cause, "store out of reach, answering by outage policy"),
             true => tracing::debug!(cause, "store still out of reach"),

@@ -142,8 +142,10 @@ impl Influxdb {
                 };
                 Exchange::Answered { status, retry_after, message }
             }
-            Err(error) if error.is_connect() => Exchange::NotSent(with_causes(&error)),
-            Err(error) => Exchange::Broken(with_causes(&error)),
+            Err(error) if error.is_connect() => {
+                Exchange::NotSent(chassis::telemetry::error_chain(&error))
+            }
+            Err(error) => Exchange::Broken(chassis::telemetry::error_chain(&error)),
         }
     }
 
@@ -299,17 +301,6 @@ async fn read_message(mut body: Incoming) -> String {
 
 fn seconds(value: &HeaderValue) -> Option<Duration> {
     value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// Percent-encodes all but unreserved characters.
