@@ -359,6 +359,21 @@ fn what_is_no_protobuf_or_too_deep_is_malformed() {
     assert_eq!(weigh(&deep.encode_to_vec()), Err(Malformed));
 }
 
+#[test]
+fn an_unknown_group_is_skipped_like_the_decoder_does() {
+    // Field 11 as a group, which holds a number and another group.
+    let ended = b"\x5b\x08\x01\x63\x12\x01a\x64\x5c";
+    assert!(ExportMetricsServiceRequest::decode(&ended[..]).is_ok());
+    assert!(weigh(ended).is_ok());
+    for bad in [&b"\x5b"[..], b"\x5b\x08\x01", b"\x5b\x64", b"\x5c"] {
+        assert!(ExportMetricsServiceRequest::decode(bad).is_err(), "{bad:?}");
+        assert_eq!(weigh(bad), Err(Malformed), "{bad:?}");
+    }
+    let deep = [&[0x5b; 300][..], &[0x5c; 300]].concat();
+    assert!(ExportMetricsServiceRequest::decode(&*deep).is_err());
+    assert_eq!(weigh(&deep), Err(Malformed));
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_weighed_and_read_without_panic(body in proptest::collection::vec(any::<u8>(), 0..300)) {

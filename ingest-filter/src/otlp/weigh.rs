@@ -131,6 +131,8 @@ fn message(kind: Kind, mut rest: &[u8], depth: u32) -> Result<usize, Malformed> 
                     None => packed(kind, length) + ALLOCATION_BYTES,
                 }
             }
+            // Nothing of OTLP is a group; the decoder skips one it does not know.
+            3 => group(key >> 3, &mut rest, depth).map(|()| 0)?,
             _ => return Err(Malformed),
         };
         // Numbers of a list that is not packed take up to twice their size in memory.
@@ -138,6 +140,26 @@ fn message(kind: Kind, mut rest: &[u8], depth: u32) -> Result<usize, Malformed> 
         total = total.saturating_add(weight).saturating_add(unpacked);
     }
     Ok(total)
+}
+
+/// Skips a group up to its end mark.
+fn group(number: u64, rest: &mut &[u8], depth: u32) -> Result<(), Malformed> {
+    let depth = depth.checked_sub(1).ok_or(Malformed)?;
+    loop {
+        let key = varint(rest)?;
+        match key & 7 {
+            0 => varint(rest).map(|_| ())?,
+            1 => take(rest, 8).map(|_| ())?,
+            5 => take(rest, 4).map(|_| ())?,
+            2 => {
+                let length = usize::try_from(varint(rest)?).map_err(|_| Malformed)?;
+                take(rest, length)?;
+            }
+            3 => group(key >> 3, rest, depth)?,
+            4 if key >> 3 == number => return Ok(()),
+            _ => return Err(Malformed),
+        }
+    }
 }
 
 fn has_lists(kind: Kind) -> bool {
