@@ -275,8 +275,8 @@ fn shares() -> impl Strategy<Value = Option<Share>> {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let role = prop_oneof![Just(Role::Enforced), Just(Role::Quota), Just(Role::Observer)];
-    let amount = prop_oneof![8 => 0..4u64, 1 => Just(1 << 32)];
-    let limit = prop_oneof![6 => 0..7u32, 1 => Just(u32::MAX)];
+    let amount = prop_oneof![8 => 0..4u64, 3 => 4..60u64, 1 => Just(1 << 32)];
+    let limit = prop_oneof![6 => 0..7u32, 4 => 20..300u32, 1 => Just(u32::MAX)];
     let is_refund = prop_oneof![4 => Just(false), 1 => Just(true)];
     let one = (0..counters().len(), amount, is_refund, limit, role, shares()).prop_map(
         |(counter, amount, is_refund, requests_per_unit, role, share)| Step {

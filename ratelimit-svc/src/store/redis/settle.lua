@@ -18,6 +18,8 @@
 -- number of their window, then per class used, demand, average and last.
 -- Answer: packed, per hit three doubles of state, over (1), moved (1), withheld.
 local HIT, FORECAST = '<dddddddddddddd', '<ddddddddddd'
+-- Of the four classes that ship; others are put together when they are met.
+local FIGURES = '<ddddddddddddddddd'
 local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
 local unpacked, packed, repeated = struct.unpack, struct.pack, string.rep
 local atomic, n = ARGV[1] == '1', #ARGV - 1
@@ -113,13 +115,17 @@ for i = 1, n do
     at = at + 1
     name, own, figures_live, width = KEYS[at], 2 + 4 * place, live, 1 + 4 * classes
     figures = by_figures and by_figures[name]
-    if not figures then
+    -- Element 0: whether more than the class's own is to be written.
+    if figures then
+      figures[0] = true
+    else
       local known = found[at]
-      if known and #known == 8 + 32 * classes then
-        figures = { unpacked('<' .. repeated('d', width), known) }
+      if known and #known == 8 * width then
+        figures = { unpacked(width == 17 and FIGURES or '<' .. repeated('d', width), known) }
       end
       if not figures or figures[1] > number + 1 then
         figures = { number }
+        figures[0] = true
         for q = 2, 4 * classes, 4 do
           figures[q], figures[q + 1], figures[q + 2], figures[q + 3] = 0, 0, 0, -5
         end
@@ -128,7 +134,7 @@ for i = 1, n do
     end
     local windows = number - figures[1]
     if windows > 0 then
-      figures[1] = number
+      figures[0], figures[1] = true, number
       for q = 2, 4 * classes, 4 do
         local demand, average = figures[q + 1], figures[q + 2]
         average = average == 0 and demand or average + (demand - average) * 0.25
@@ -147,20 +153,25 @@ for i = 1, n do
       given = { unpacked('<' .. repeated('d', 2 * classes), ARGV[i + 1], list) }
     end
     local expected, promised, margin, below, others = 0, 0, 0, 0, 0
-    for class = 0, classes - 1 do
+    for class = 0, given and classes - 1 or place - 1 do
       local q = 2 + 4 * class
       local active = window - figures[q + 3] <= 4
-      local unmet, minimum = 0, 0
+      local unmet, guarantee = 0, 0
       if given then
-        minimum = given[2 * class + 2]
         if active then unmet = max(given[2 * class + 1] - figures[q], 0) end
+        guarantee = max(given[2 * class + 2], unmet)
       end
       if class < place then
-        local rate = active and max(figures[q + 2], figures[q + 1] / elapsed) or 0
-        local guarantee = max(minimum, unmet)
-        expected = expected + max(rate * horizon, guarantee)
+        local keeps = guarantee
+        if active then
+          local rate, now = figures[q + 2], figures[q + 1] / elapsed
+          if now > rate then rate = now end
+          local demand, deviations = rate * horizon, 3 * math.sqrt(rate * margin_horizon)
+          if demand > keeps then keeps = demand end
+          margin = margin + (deviations < margin_max and deviations or margin_max)
+        end
+        expected = expected + keeps
         promised = promised + guarantee
-        margin = margin + min(3 * math.sqrt(rate * margin_horizon), margin_max)
         others = others + unmet
       elseif class > place then
         below = below + unmet
@@ -248,9 +259,15 @@ for i = 1, n do
     end
   end
   if changed == i or (n > 1 and changed[hit[19]] == i) then
-    local width = hit[23]
-    local figures = packed('<' .. repeated('d', width), unpack(hit[18], 1, width))
-    redis.call('SET', hit[19], figures, 'EX', hit[21])
+    local figures, own, width = hit[18], hit[20], hit[23]
+    if not figures[0] then
+      -- The key has had its time to live since the window's first hit.
+      local changes = packed('<dddd', figures[own], figures[own + 1], figures[own + 2], figures[own + 3])
+      redis.call('SETRANGE', hit[19], 8 * own - 8, changes)
+    else
+      local format = width == 17 and FIGURES or '<' .. repeated('d', width)
+      redis.call('SET', hit[19], packed(format, unpack(figures, 1, width)), 'EX', hit[21])
+    end
   end
 end
 return answers and table.concat(answers) or answer
