@@ -79,6 +79,16 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All, each at the place of its number.
+    pub const ALL: [Self; 6] = [
+        Self::WithinLimit,
+        Self::OverLimit,
+        Self::ShadowMode,
+        Self::Degraded,
+        Self::Unlimited,
+        Self::Replaced,
+    ];
+
     /// The name in metrics and metadata.
     pub fn name(self) -> &'static str {
         match self {

@@ -14,6 +14,7 @@ use chassis::config::ConfigError;
 
 use crate::limits::class::Classes;
 use crate::limits::document::{Node as Yaml, Value};
+use crate::limits::pattern::Precedence;
 use crate::limits::rule::{Rule, Step, push_step};
 use crate::limits::tree::{Level, Node};
 
@@ -46,7 +47,7 @@ const KNOWN_KEYS: [&str; 20] = [
     "share_threshold",
     "metadata",
 ];
-const FILE_KEYS: [&str; 3] = ["domain", "descriptors", PRIORITY_CLASSES];
+const FILE_KEYS: [&str; 4] = ["domain", "descriptors", PRIORITY_CLASSES, WILDCARDS];
 const DESCRIPTOR_KEYS: [&str; 10] = [
     "key",
     "value",
@@ -71,6 +72,7 @@ const RATE_LIMIT_KEYS: [&str; 9] = [
     "replaces",
 ];
 const PRIORITY_CLASSES: &str = "priority_classes";
+const WILDCARDS: &str = "wildcards";
 
 /// A node at the top of a domain's tree.
 #[derive(Clone, Debug)]
@@ -94,6 +96,8 @@ pub struct File {
     pub tops: Vec<Top>,
     /// The classes of the service, if this file defines them.
     pub classes: Option<Classes>,
+    /// Which pattern counts where several match.
+    pub wildcards: Precedence,
     /// Keys that are known but mean nothing where they stand.
     pub warnings: Vec<ConfigError>,
 }
@@ -148,7 +152,7 @@ impl Reader<'_> {
                 let message = format!("config error, key is not of type string: {}", key.value);
                 return Err(self.error(key, message));
             };
-            if root && name == PRIORITY_CLASSES {
+            if root && [PRIORITY_CLASSES, WILDCARDS].contains(&name) {
                 continue;
             }
             if !KNOWN_KEYS.contains(&name) {
@@ -191,13 +195,21 @@ impl Reader<'_> {
         }
         let classes =
             root.value.get(PRIORITY_CLASSES).map(|node| self.classes(node)).transpose()?;
-        let mut seen = Level::default();
+        let wildcards = self.wildcards(root)?;
+        let mut seen = Level::new(wildcards);
         let mut tops = Vec::new();
         for item in self.maps_of(root, "descriptors")? {
             tops.push(self.descriptor(item, &Above::default(), &mut seen)?);
         }
         let domain = self.domain.into_boxed_str();
-        Ok(File { path: self.path.to_owned(), domain, tops, classes, warnings: self.warnings })
+        let (path, warnings) = (self.path.to_owned(), self.warnings);
+        Ok(File { path, domain, tops, classes, wildcards, warnings })
+    }
+
+    fn wildcards(&self, root: &Yaml) -> Result<Precedence, ConfigError> {
+        let Some(node) = root.value.get(WILDCARDS) else { return Ok(Precedence::default()) };
+        Precedence::parse(&self.scalar_text(node)?)
+            .ok_or_else(|| self.error(node, "wildcards must be file_order or most_specific"))
     }
 
     fn descriptor(
@@ -230,7 +242,7 @@ impl Reader<'_> {
             share_threshold,
         });
         let rule = self.rule(item, &here)?.map(Arc::new);
-        let mut children = Level::default();
+        let mut children = Level::new(siblings.precedence());
         for child in self.maps_of(item, "descriptors")? {
             self.descriptor(child, &here, &mut children)?;
         }
