@@ -93,5 +93,5 @@ fn each_is_in_force_or_told_why_not() {
             }
         }
     }
-    assert_eq!(count, 125);
+    assert_eq!(count, 114);
 }

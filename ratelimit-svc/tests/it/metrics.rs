@@ -78,6 +78,7 @@ async fn statsd(more: &[(&'static str, &str)]) -> (UdpSocket, Service) {
     let server = UdpSocket::bind("127.0.0.1:0").await.expect("bound");
     let port = server.local_addr().expect("bound").port().to_string();
     let mut set = vec![
+        ("USE_STATSD", "true".to_owned()),
         ("STATSD_HOST", "127.0.0.1".to_owned()),
         ("STATSD_PORT", port),
         ("STATS_FLUSH_INTERVAL", "20ms".to_owned()),
@@ -105,6 +106,7 @@ async fn a_statsd_server_is_told() {
 #[tokio::test]
 async fn a_dogstatsd_server_is_told() {
     let (server, service) = statsd(&[
+        ("USE_STATSD", "false"),
         ("USE_DOG_STATSD", "true"),
         ("EXTRA_TAGS", "zone:a"),
         ("USE_DOG_STATSD_MOGRIFIERS", "RULE"),
@@ -133,7 +135,11 @@ async fn the_last_counts_are_sent_at_the_end() {
 
 #[tokio::test]
 async fn a_server_that_is_away_is_nobody_elses_trouble() {
-    let set = [("STATSD_HOST", "no host".to_owned()), ("STATS_FLUSH_INTERVAL", "10ms".to_owned())];
+    let set = [
+        ("USE_STATSD", "true".to_owned()),
+        ("STATSD_HOST", "no host".to_owned()),
+        ("STATS_FLUSH_INTERVAL", "10ms".to_owned()),
+    ];
     let service = Service::start_with(&[("a.yaml", QUOTAS)], &set).await;
     use_up(&service).await;
     crate::support::wait_for("the failure is counted", async || {
