@@ -33,6 +33,9 @@ const KIND_NAMES: [(usize, &str); 5] = [
     (4, "ratelimit_service_rate_limit_shadow_mode"),
 ];
 
+/// A metric of one series: its name, labels and value.
+type Single<'a> = (&'a str, &'a [(&'a str, &'a str)], u64);
+
 /// The metrics of the service under the names of the reference.
 pub struct Reference {
     metrics: Arc<Metrics>,
@@ -74,7 +77,7 @@ impl Collector for Reference {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.rules(&mut encoder)?;
         let totals = self.metrics.totals();
-        let single: [(&str, &[(&str, &str)], u64); 5] = [
+        let single: [Single<'_>; 5] = [
             (
                 "ratelimit_service_should_rate_limit_error",
                 &[("err_type", "redis_error")],

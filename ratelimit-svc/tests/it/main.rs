@@ -9,6 +9,7 @@ mod documentation;
 mod environment;
 mod metrics;
 mod outage;
+mod priority;
 mod reload;
 mod store;
 mod support;
