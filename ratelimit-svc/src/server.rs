@@ -14,9 +14,10 @@ use axum::extract::State;
 use axum::routing::get;
 use chassis::admin::Admin;
 use chassis::drain::Shutdown;
-use chassis::grpc::{self, ConnectionAge, UnixSocket};
+use chassis::grpc::{self, UnixSocket};
 use chassis::process::UsageError;
 use chassis::readiness::Readiness;
+use chassis::tls;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use proto::pb::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer;
@@ -49,7 +50,7 @@ pub struct Server {
     /// Whether traffic should come here.
     pub readiness: Readiness,
     grpc: grpc::Listener,
-    connection_age: ConnectionAge,
+    options: grpc::Options,
     http: TcpListener,
     debug: TcpListener,
     admin: Admin,
@@ -116,11 +117,19 @@ impl Server {
         let debug = listen("admin", &config.debug).await?;
         let addresses =
             Addresses { grpc: grpc_address, http: http.local_addr()?, debug: debug.local_addr()? };
-        let connection_age = config.connection_age;
         let readiness = Readiness::new();
         let mut registry = Registry::default();
         let metrics = Arc::new(Metrics::new(&mut registry));
         register_build_info(&mut registry);
+        let options = grpc::Options {
+            age: config.connection_age,
+            workers: config.grpc_workers,
+            tls: tls::Acceptor::start(
+                config.grpc_tls,
+                &readiness,
+                registry.sub_registry_with_prefix("ratelimit"),
+            ),
+        };
         let quotas = Arc::new(ArcSwapOption::<Quotas>::empty());
         let condition = readiness.condition("quotas", "not read yet");
         let reloader = Arc::new(Reloader::new(
@@ -140,14 +149,18 @@ impl Server {
             local_share_replicas: config.local_share_replicas,
             metrics,
         });
-        let describe = reloader.clone();
-        let admin = Admin::new(readiness.clone(), Arc::new(registry), move || describe.describe());
+        let (describe, tls) = (reloader.clone(), options.tls.clone());
+        let admin = Admin::new(readiness.clone(), Arc::new(registry), move || {
+            let mut shown = describe.describe();
+            shown["grpc_tls"] = serde_json::json!(tls.as_ref().map(|tls| tls.status()));
+            shown
+        });
         let reload_period = config.reload_period;
         Ok(Self {
             addresses,
             readiness,
             grpc,
-            connection_age,
+            options,
             http,
             debug,
             admin,
@@ -168,7 +181,7 @@ impl Server {
         let (health, follow_readiness) = grpc::health(&self.readiness, &["ratelimit"]);
         let service = RateLimitServiceServer::new(Service::new(self.limiter.clone()))
             .max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let routes = Routes::new(service).add_service(health);
+        let handler = grpc::Direct::new(service, Routes::new(health));
         let extra =
             Router::new().route("/rlconfig", get(rlconfig)).with_state(self.limiter.clone());
 
@@ -182,6 +195,10 @@ impl Server {
                 tasks.spawn(xds::follow(*settings, reloader));
             }
         }
+        if let Some(tls) = self.options.tls.clone() {
+            let period = self.reload_period;
+            tasks.spawn(async move { tls.follow(period).await });
+        }
         tasks.spawn(follow_readiness);
         tasks.spawn(supervise(limiter));
         // The admin pages answer to the very end.
@@ -194,7 +211,7 @@ impl Server {
         let stop = shutdown.clone();
         let http =
             axum::serve(self.http, json).with_graceful_shutdown(async move { stop.begun().await });
-        let grpc = grpc::serve(self.grpc, routes, self.connection_age, shutdown);
+        let grpc = grpc::serve(self.grpc, handler, self.options, shutdown);
         let served = async {
             tokio::try_join!(async { http.await.context("HTTP listener") }, async {
                 grpc.await.context("gRPC listener")

@@ -10,6 +10,7 @@ mod outage;
 mod reload;
 mod store;
 mod support;
+mod tls;
 mod trace;
 mod wire;
 mod xds;
