@@ -33,6 +33,7 @@ use crate::limits::quotas::Quotas;
 use crate::limits::rule::Allowance;
 use crate::metrics::Metrics;
 use crate::outage::guard::Guard;
+use crate::reflection;
 use crate::reload::Reloader;
 use crate::store::memory::Memory;
 use crate::store::redis::Redis;
@@ -51,6 +52,7 @@ pub struct Server {
     pub readiness: Readiness,
     grpc: grpc::Listener,
     options: grpc::Options,
+    reflection: bool,
     http: TcpListener,
     debug: TcpListener,
     admin: Admin,
@@ -96,23 +98,7 @@ impl Server {
     /// # Errors
     /// When a port cannot be opened or the address of Redis cannot be one.
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
-        let listen = async |name: &str, (host, port): &(String, u16)| {
-            let listener = TcpListener::bind((host.as_str(), *port)).await;
-            listener.with_context(|| format!("{name} cannot listen on {host}:{port}"))
-        };
-        let (grpc, grpc_address) = match &config.grpc_uds {
-            None => {
-                let listener = listen("gRPC", &config.grpc).await?;
-                let address = GrpcAddress::Tcp(listener.local_addr()?);
-                (listener.into(), address)
-            }
-            Some(path) => {
-                let socket = UnixSocket::bind(path).await;
-                let socket =
-                    socket.with_context(|| format!("gRPC cannot listen on {}", path.display()))?;
-                (grpc::Listener::Unix(socket), GrpcAddress::Unix(path.clone()))
-            }
-        };
+        let (grpc, grpc_address) = listen_grpc(&config).await?;
         let http = listen("HTTP", &config.http).await?;
         let debug = listen("admin", &config.debug).await?;
         let addresses =
@@ -161,6 +147,7 @@ impl Server {
             readiness,
             grpc,
             options,
+            reflection: config.grpc_reflection,
             http,
             debug,
             admin,
@@ -181,7 +168,9 @@ impl Server {
         let (health, follow_readiness) = grpc::health(&self.readiness, &["ratelimit"]);
         let service = RateLimitServiceServer::new(Service::new(self.limiter.clone()))
             .max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let handler = grpc::Direct::new(service, Routes::new(health));
+        let others = Routes::new(health);
+        let others = if self.reflection { reflection::add(others)? } else { others };
+        let handler = grpc::Direct::new(service, others);
         let extra =
             Router::new().route("/rlconfig", get(rlconfig)).with_state(self.limiter.clone());
 
@@ -226,6 +215,22 @@ impl Server {
             },
         }
     }
+}
+
+async fn listen(name: &str, (host, port): &(String, u16)) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind((host.as_str(), *port)).await;
+    listener.with_context(|| format!("{name} cannot listen on {host}:{port}"))
+}
+
+async fn listen_grpc(config: &Config) -> anyhow::Result<(grpc::Listener, GrpcAddress)> {
+    let Some(path) = &config.grpc_uds else {
+        let listener = listen("gRPC", &config.grpc).await?;
+        let address = GrpcAddress::Tcp(listener.local_addr()?);
+        return Ok((listener.into(), address));
+    };
+    let socket = UnixSocket::bind(path).await;
+    let socket = socket.with_context(|| format!("gRPC cannot listen on {}", path.display()))?;
+    Ok((grpc::Listener::Unix(socket), GrpcAddress::Unix(path.clone())))
 }
 
 /// Looks after the store and after gauges that nobody sets in passing. Never ends.

@@ -175,3 +175,73 @@ async fn secure_and_serve<IO, H>(
         connection::serve(io, handler, options.age, shutdown).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::convert::Infallible;
+    use std::future::{Ready, ready};
+    use std::num::NonZeroUsize;
+    use std::task::{Context, Poll};
+
+    use http::{Request, Response};
+    use hyper::body::Incoming;
+    use hyper::client::conn::http2;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use tokio::net::TcpListener;
+    use tonic::body::Body;
+    use tonic::codegen::Service;
+
+    use super::*;
+
+    /// Answers with the name of the thread that it runs on.
+    #[derive(Clone)]
+    struct Where;
+
+    impl Service<Request<Incoming>> for Where {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = Ready<Result<Response<Body>, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Incoming>) -> Self::Future {
+            let thread = std::thread::current().name().unwrap_or_default().to_owned();
+            let response = Response::builder().header("thread", thread).body(Body::empty());
+            ready(Ok(response.expect("a header")))
+        }
+    }
+
+    #[tokio::test]
+    async fn connections_are_spread_evenly_and_finish() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = listener.local_addr().expect("bound");
+        let workers = NonZeroUsize::new(3).expect("not 0");
+        let options = Options { workers, ..Options::default() };
+        let shutdown = Shutdown::new();
+        let serving = tokio::spawn(super::super::serve(listener, Where, options, shutdown.clone()));
+        let mut threads: BTreeMap<String, u32> = BTreeMap::new();
+        let mut open = Vec::new();
+        for _ in 0..6 {
+            let io = TokioIo::new(TcpStream::connect(address).await.expect("connected"));
+            let (mut client, connection) =
+                http2::handshake(TokioExecutor::new(), io).await.expect("HTTP/2");
+            tokio::spawn(connection);
+            for _ in 0..2 {
+                let request = Request::builder().uri("http://a/").body(Body::empty());
+                let answer = client.send_request(request.expect("a request")).await;
+                let answer = answer.expect("answered");
+                let thread = answer.headers()["thread"].to_str().expect("ASCII").to_owned();
+                *threads.entry(thread).or_default() += 1;
+            }
+            open.push(client);
+        }
+        let even = [("grpc-0", 4), ("grpc-1", 4), ("grpc-2", 4)];
+        assert_eq!(threads, even.map(|(name, calls)| (name.to_owned(), calls)).into());
+        shutdown.begin();
+        serving.await.expect("did not panic").expect("idle connections end by GOAWAY");
+        assert!(TcpStream::connect(address).await.is_err(), "the port is closed");
+    }
+}

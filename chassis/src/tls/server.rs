@@ -233,3 +233,32 @@ fn bytes<'a>(files: &'a Snapshot, path: &Path) -> Result<&'a [u8], TlsError> {
         None => Err(TlsError::Read(path.to_owned(), io::ErrorKind::NotFound.into())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn handshakes_beyond_the_bound_wait() {
+        let nowhere = PathBuf::from("not-there.pem");
+        let settings = ServerSettings {
+            certificate: nowhere.clone(),
+            key: nowhere,
+            client_authorities: None,
+            client_subject: None,
+        };
+        let readiness = Readiness::new();
+        let tls = Acceptor::start(Some(settings), &readiness, &mut Registry::default());
+        let tls = tls.expect("asked for");
+        assert!(!readiness.is_ready(), "nothing to prove ourselves with");
+        let mut running = Vec::new();
+        for _ in 0..HANDSHAKES_MAX {
+            running.push(tls.permit().now_or_never().expect("room"));
+        }
+        assert!(tls.permit().now_or_never().is_none());
+        running.pop();
+        assert!(tls.permit().now_or_never().is_some());
+    }
+}

@@ -137,9 +137,13 @@ impl Service {
         let shutdown = Shutdown::new();
         let running = tokio::spawn(server.run(shutdown.clone()));
         let url = url(&addresses.grpc);
-        // The port is open, and a listener with TLS would turn this client away.
         let endpoint = Endpoint::from_shared(url).expect("an address");
-        let client = RateLimitServiceClient::new(endpoint.connect_lazy());
+        let channel = match more.iter().any(|(name, _)| *name == "GRPC_SERVER_USE_TLS") {
+            // This client would be turned away; tests of TLS bring their own.
+            true => endpoint.connect_lazy(),
+            false => endpoint.connect().await.expect("connected"),
+        };
+        let client = RateLimitServiceClient::new(channel);
         Self { addresses, readiness, client, dir, shutdown, running }
     }
 
