@@ -138,16 +138,16 @@ async fn only_the_right_clients_get_in() {
     let good = ours.client(Some(envoy.clone()));
     ask(&service, &good).await.expect("the right client");
 
-    let mut refused = 0.0;
     for (why, settings) in [
         ("no certificate", ours.client(None)),
         ("wrong name", ours.client(Some(ours.issue_files("spiffe://mesh/other", 2090)))),
         ("expired", ours.client(Some(ours.issue_files("spiffe://mesh/envoy", 2020)))),
         ("wrong authority", ours.client(Some(theirs.issue_files("spiffe://mesh/envoy", 2090)))),
     ] {
+        // A client that is turned away may try again by itself, so there can be several.
+        let before = failures(&service, "client_certificate").await;
         ask(&service, &settings).await.expect_err(why);
-        refused += 1.0;
-        wait_for(why, async || failures(&service, "client_certificate").await == refused).await;
+        wait_for(why, async || failures(&service, "client_certificate").await > before).await;
     }
 
     let stranger = theirs.client(Some(envoy.clone()));
@@ -157,7 +157,7 @@ async fn only_the_right_clients_get_in() {
     let elsewhere = ClientSettings { server_name: elsewhere, ..good.clone() };
     let error = ask(&service, &elsewhere).await.expect_err("a server of another name");
     assert!(error.contains("not valid for name"), "{error}");
-    wait_for("both told us", async || failures(&service, "refused_by_client").await == 2.0).await;
+    wait_for("both told us", async || failures(&service, "refused_by_client").await >= 2.0).await;
 
     let plain = RateLimitServiceClient::connect(url(&service.addresses.grpc)).await;
     let asked = request("edge", &[&[("tenant", "a")]]);
@@ -166,7 +166,7 @@ async fn only_the_right_clients_get_in() {
         Err(error) => Err(error.to_string()),
     };
     answer.expect_err("nothing in clear text");
-    assert!(failures(&service, "not_tls").await >= 1.0);
+    wait_for("it is counted", async || failures(&service, "not_tls").await >= 1.0).await;
 
     ask(&service, &good).await.expect("the right client, still");
     service.stop().await;
