@@ -77,6 +77,17 @@ impl Memory {
 
     /// As [`Store::count`], which here can neither wait nor fail.
     pub fn count_now(&self, hits: &[Hit], mode: Mode, now: Duration) -> Vec<Count> {
+        self.count_from(hits, mode, now, &[])
+    }
+
+    /// As [`Memory::count_now`]; the counter of a hit that is not kept yet begins with its seed.
+    pub fn count_from(
+        &self,
+        hits: &[Hit],
+        mode: Mode,
+        now: Duration,
+        seeds: &[Option<State>],
+    ) -> Vec<Count> {
         let now_seconds = now.as_secs();
         let places: Vec<usize> = hits.iter().map(|hit| self.place(&hit.key)).collect();
         let mut order = places.clone();
@@ -92,7 +103,9 @@ impl Memory {
         let settled = settle(hits, mode, now, |hit| {
             let shard = &locked[at(&locked, places[hit])].1;
             let counter = shard.counters.get(&hits[hit].key);
-            counter.filter(|counter| counter.ends_at > now_seconds).map(|counter| counter.state)
+            let counter = counter.filter(|counter| counter.ends_at > now_seconds);
+            let seed = || seeds.get(hit).copied().flatten();
+            counter.map(|counter| counter.state).or_else(seed)
         });
         for ((hit, settled), place) in hits.iter().zip(&settled).zip(places) {
             if settled.moved && hit.amount > 0 {
@@ -101,6 +114,30 @@ impl Memory {
             }
         }
         hits.iter().zip(settled).map(|(hit, settled)| settled.count(hit, now)).collect()
+    }
+
+    /// Puts a counter of this hit into this state.
+    pub fn put(&self, hit: &Hit, state: State, now: Duration) {
+        self.set(&mut lock(&self.shards[self.place(&hit.key)]), hit, state, now.as_secs());
+    }
+
+    /// The state of a counter that is kept.
+    pub fn peek(&self, key: &[u8], now: Duration) -> Option<State> {
+        let shard = lock(&self.shards[self.place(key)]);
+        let counter = shard.counters.get(key).filter(|counter| counter.ends_at > now.as_secs());
+        counter.map(|counter| counter.state)
+    }
+
+    /// Drops a counter.
+    pub fn remove(&self, key: &[u8]) {
+        lock(&self.shards[self.place(key)]).counters.remove(key);
+    }
+
+    /// Drops all counters.
+    pub fn clear(&self) {
+        for shard in &self.shards {
+            lock(shard).counters.clear();
+        }
     }
 
     fn place(&self, key: &[u8]) -> usize {

@@ -11,13 +11,15 @@
 //! no answer           unsure whether new: EXPIRE when Redis is back
 //! ```
 
+pub mod heartbeat;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError, Script, Value};
+use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, Script, ServerError, Value};
 
 use crate::decide::algorithm::gcra::{Bucket, Tat};
 use crate::decide::algorithm::sliding_window::{Counts, Window};
@@ -26,11 +28,12 @@ use crate::decide::settle::Settled;
 use crate::limits::algorithm::Algorithm;
 use crate::outage::guard::Backend;
 use crate::store::over_cache::OverCache;
+use crate::store::redis::heartbeat::SignOfLife;
 use crate::store::{Count, Hit, Mode, Role, Store, StoreError};
 
 /// The longest attempt to connect.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-/// The longest wait for the probe that decides whether a connection is of use.
+/// The longest wait for what no request waits for.
 pub const PROBE_TIMEOUT: Duration = Duration::from_millis(250);
 /// The most counters whose expiry is unsure after a failure.
 pub const UNSURE_MAX: usize = 4096;
@@ -52,6 +55,7 @@ pub struct Redis {
     script_fixed: Script,
     over: OverCache,
     unsure: Arc<Unsure>,
+    life: SignOfLife,
 }
 
 /// How counters are kept.
@@ -83,6 +87,7 @@ impl Redis {
             script_fixed: Script::new(SETTLE_FIXED),
             over: OverCache::new(settings.local_cache_bytes),
             unsure: Arc::default(),
+            life: SignOfLife::new(),
             settings,
         })
     }
@@ -331,9 +336,12 @@ impl Backend for Redis {
         Ok(())
     }
 
-    async fn check(&self) -> Result<(), StoreError> {
+    async fn check(&self) -> Result<u32, StoreError> {
         let connection = self.connection.load_full().ok_or(StoreError::NotConnected)?;
-        self.write(&mut MultiplexedConnection::clone(&connection)).await
+        let mut connection = MultiplexedConnection::clone(&connection);
+        let sign = self.life.sign(&self.settings.key_prefix, &mut connection);
+        let answer = tokio::time::timeout(self.settings.call_budget, sign).await;
+        answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)
     }
 }
 
@@ -341,7 +349,9 @@ impl Redis {
     async fn write(&self, connection: &mut MultiplexedConnection) -> Result<(), StoreError> {
         let mut set = redis::cmd("SET");
         set.arg(format!("{}probe", self.settings.key_prefix)).arg(1).arg("EX").arg(60);
-        let answer = tokio::time::timeout(PROBE_TIMEOUT, set.query_async::<()>(connection)).await;
+        // A server that is slower than requests wait is of no use.
+        let budget = self.settings.call_budget;
+        let answer = tokio::time::timeout(budget, set.query_async::<()>(connection)).await;
         answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)
     }
 }
@@ -349,9 +359,32 @@ impl Redis {
 fn classify(error: RedisError) -> StoreError {
     if error.is_timeout() {
         StoreError::TimedOut
+    } else if error.kind() == ErrorKind::AuthenticationFailed {
+        StoreError::Configuration(error)
     } else if error.is_unrecoverable_error() || error.is_connection_dropped() || error.is_io_error()
     {
         StoreError::Disconnected(error)
+    } else {
+        refusal(error)
+    }
+}
+
+/// What the server means by an error of its own, or by those in a pipeline.
+fn refusal(error: RedisError) -> StoreError {
+    const CONFIGURATION: [&str; 4] = ["NOAUTH", "WRONGPASS", "NOPERM", "MOVED"];
+    // What INCRBY and a script say of a counter that is none.
+    const NO_COUNT: [&str; 3] = ["not an integer", "would overflow", "user_script"];
+    let errors = error.clone().into_server_errors();
+    let errors = errors.as_deref().unwrap_or_default();
+    let is_of_a_counter = |error: &ServerError| {
+        let detail = error.details().unwrap_or_default();
+        error.code() == "WRONGTYPE"
+            || error.code() == "ERR" && NO_COUNT.iter().any(|text| detail.contains(text))
+    };
+    if errors.iter().any(|(_, error)| CONFIGURATION.contains(&error.code())) {
+        StoreError::Configuration(error)
+    } else if !errors.is_empty() && errors.iter().all(|(_, error)| is_of_a_counter(error)) {
+        StoreError::Counter(error)
     } else {
         StoreError::Refused(error)
     }

@@ -58,7 +58,10 @@ const ROWS: [Row; 21] = [
     Row::Way("replies cut off", Fault::CutMidReply),
     Row::Way("connections reset", Fault::Reset),
     Row::Way("LOADING", Fault::Error("LOADING Redis is loading the dataset in memory")),
-    Row::Way("READONLY", Fault::WriteError("READONLY You can't write against a read only replica.")),
+    Row::Way(
+        "READONLY",
+        Fault::WriteError("READONLY You can't write against a read only replica."),
+    ),
     Row::Way("CLUSTERDOWN", Fault::Error("CLUSTERDOWN The cluster is down")),
     Row::Way("MOVED storm", Fault::Error("MOVED 3999 127.0.0.1:1")),
     Row::Way("MASTERDOWN", Fault::Error("MASTERDOWN Link with MASTER is down")),
@@ -146,24 +149,63 @@ impl Stage {
             ("REDIS_SOCKET_TYPE", "tcp".to_owned()),
             ("REDIS_URL", format!("127.0.0.1:{}", proxy.port())),
             ("REDIS_CALL_BUDGET", row.budget().to_owned()),
-            ("LOCAL_SHARE_REPLICAS", "2".to_owned()),
         ];
         let replicas = [
             Service::start_with(&[("a.yaml", QUOTAS)], &environment).await,
             Service::start_with(&[("a.yaml", QUOTAS)], &environment).await,
         ];
         let stage = Self { row, server, other, proxy, replicas };
-        stage.wait_for_breakers("redis is in use", 0.0).await;
-        stage
-    }
-
-    async fn wait_for_breakers(&self, what: &str, open: f64) {
-        for replica in &self.replicas {
-            wait_for(&format!("{what}: {}", self.row.name()), async || {
-                replica.metric("ratelimit_breaker_open").await == Some(open)
+        for replica in &stage.replicas {
+            wait_for("the replicas know each other", async || {
+                replica.metric("ratelimit_share_replicas").await == Some(2.0)
             })
             .await;
         }
+        stage
+    }
+
+    async fn wait_for_breakers_to_open(&self) {
+        for replica in &self.replicas {
+            wait_for(&format!("the breaker opens: {}", self.row.name()), async || {
+                replica.metric("ratelimit_breaker_open").await == Some(1.0)
+            })
+            .await;
+        }
+    }
+
+    async fn wait_for_recovery(&self) {
+        for replica in &self.replicas {
+            wait_for(&format!("redis is in use again: {}", self.row.name()), async || {
+                replica.is_in_reach().await
+            })
+            .await;
+        }
+    }
+
+    /// Calls and probes without an answer: each may have been counted or not.
+    async fn failed_calls(&self) -> usize {
+        let mut sum = 0.0;
+        for replica in &self.replicas {
+            let (_, text) = replica.admin("/metrics").await;
+            let lines =
+                text.lines().filter(|line| line.starts_with("ratelimit_store_errors_total"));
+            let values = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+            sum += values.sum::<f64>();
+        }
+        sum as usize
+    }
+
+    /// What Redis counted of the load.
+    async fn load_counted(&self) -> usize {
+        let mut connection = self.primary().connection().await;
+        let mut keys = redis::cmd("KEYS");
+        let keys = keys.arg("*4:load*").query_async::<Vec<String>>(&mut connection).await;
+        let mut sum = 0;
+        for key in keys.expect("told") {
+            let mut get = redis::cmd("GET");
+            sum += get.arg(key).query_async::<usize>(&mut connection).await.expect("a count");
+        }
+        sum
     }
 
     async fn fail(&mut self) {
@@ -232,15 +274,18 @@ async fn ask(service: &Service, key: &str, class: &str) -> (bool, bool) {
 struct Load {
     stop: Arc<AtomicBool>,
     asked: Arc<AtomicUsize>,
+    passed: Arc<AtomicUsize>,
     running: tokio::task::JoinSet<()>,
 }
 
 impl Load {
     fn start(replicas: &[Service; 2]) -> Self {
-        let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (asked, passed) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let mut running = tokio::task::JoinSet::new();
         for replica in replicas {
-            let (stop, asked, client) = (stop.clone(), asked.clone(), replica.client.clone());
+            let (asked, passed) = (asked.clone(), passed.clone());
+            let (stop, client) = (stop.clone(), replica.client.clone());
             running.spawn(async move {
                 for class in CLASSES.iter().cycle() {
                     if stop.load(Ordering::Relaxed) {
@@ -248,24 +293,28 @@ impl Load {
                     }
                     let wanted = request("edge", &[&[("load", class), ("priority", class)]]);
                     let answer = client.clone().should_rate_limit(wanted).await;
-                    answer.expect("never an error for a fault of the store");
+                    let answer = answer.expect("never an error for a fault of the store");
+                    let ok = answer.into_inner().overall_code() == Code::Ok;
+                    passed.fetch_add(usize::from(ok), Ordering::Relaxed);
                     asked.fetch_add(1, Ordering::Relaxed);
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             });
         }
-        Self { stop, asked, running }
+        Self { stop, asked, passed, running }
     }
 
     fn asked(&self) -> usize {
         self.asked.load(Ordering::Relaxed)
     }
 
-    async fn stop(mut self) {
+    /// Ends it; how many requests it was, and how many passed.
+    async fn stop(mut self) -> (usize, usize) {
         self.stop.store(true, Ordering::Relaxed);
         while let Some(ended) = self.running.join_next().await {
             ended.expect("no error all along");
         }
+        (self.asked(), self.passed.load(Ordering::Relaxed))
     }
 }
 
@@ -320,18 +369,23 @@ async fn run(row: Row) -> Result<Outcome, Disturbed> {
     let peak_before = stage.proxy.seen().per_100_ms(before).into_iter().max().unwrap_or(0);
 
     stage.fail().await;
-    stage.wait_for_breakers("the breaker opens", 1.0).await;
+    stage.wait_for_breakers_to_open().await;
     let admitted = during(&stage).await;
 
     let mended = Instant::now();
     stage.mend().await;
     let asked = load.asked();
-    stage.wait_for_breakers("redis is in use again", 0.0).await;
+    stage.wait_for_recovery().await;
     let recovery = mended.elapsed();
+    let peak_after = stage.proxy.seen().per_100_ms(mended).into_iter().max().unwrap_or(0);
     let later = after(&stage).await?;
     let seen = stage.proxy.seen().since(mended);
-    let asked = load.asked() - asked + later.iter().sum::<usize>() + CLASSES.len();
-    load.stop().await;
+    let (all_asked, passed) = load.stop().await;
+    let asked = all_asked - asked + later.iter().sum::<usize>() + CLASSES.len();
+    let (counted, lost) = (stage.load_counted().await, stage.failed_calls().await);
+    let told = format!("{}: {counted} counted, {passed} passed, {lost} lost", row.name());
+    assert!(counted <= passed + lost, "twice: {told}");
+    assert!(counted + lost >= passed || !row.keeps_data(), "forgotten: {told}");
     stage.stop().await;
 
     let connections = seen.connections.len();
@@ -339,10 +393,11 @@ async fn run(row: Row) -> Result<Outcome, Disturbed> {
     // A request is an INCRBY, and an EXPIRE at most; a probe is a handful.
     let commands = seen.commands.len();
     assert!(commands <= 2 * asked + 8 * connections + 40, "{commands} for {asked} requests");
-    let peak_after = seen.per_100_ms(mended).into_iter().max().unwrap_or(0);
     for ((class, during), after) in CLASSES.iter().zip(admitted).zip(later) {
+        // What was counted before is lost with the data, what passed since is not.
+        let counted = if row.keeps_data() { 2 + during } else { during };
         let name = row.name();
-        eprintln!("{name} {class}: 2 + {during} + {after} of {LIMIT}");
+        assert_eq!(after, LIMIT.saturating_sub(counted), "{name} {class}: {counted} counted");
     }
     Ok(Outcome { admitted, recovery, connections, peak_before, peak_after })
 }

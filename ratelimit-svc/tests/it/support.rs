@@ -200,6 +200,12 @@ impl Service {
         line.and_then(|value| value.parse().ok())
     }
 
+    /// Whether Redis is asked, and was told of all that was admitted without it.
+    pub async fn is_in_reach(&self) -> bool {
+        self.metric("ratelimit_breaker_open").await == Some(0.0)
+            && self.metric("ratelimit_owed_counters").await == Some(0.0)
+    }
+
     /// Begins the end.
     pub fn begin_shutdown(&self) {
         self.shutdown.begin();
