@@ -21,7 +21,7 @@ use crate::outage::replicas::{Replicas, ReplicasSettings};
 use crate::outage::share::Share;
 use crate::store::{Count, Hit, Mode, Store, StoreError};
 
-/// How often a store that is there is given a sign of life.
+/// How often a store that is there is looked at and given a sign of life.
 pub const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// The longest probe. With the longest pause before it, recovery stays below 1 s even where the
 /// store returns while a probe hangs.
@@ -38,8 +38,11 @@ pub trait Backend: Store {
     /// Connects anew and finds out whether the store counts.
     fn probe(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
 
+    /// Finds out whether the connection in use is still good.
+    fn check(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
+
     /// Leaves this replica's sign of life; how many replicas left one of late.
-    fn check(&self) -> impl Future<Output = Result<u32, StoreError>> + Send;
+    fn sign_of_life(&self) -> impl Future<Output = Result<u32, StoreError>> + Send;
 }
 
 /// How limits are shared in an outage.
@@ -178,12 +181,12 @@ impl<B: Backend> Guard<B> {
     async fn probe(&self) {
         let probe = async {
             self.backend.probe().await?;
-            self.backend.check().await
+            self.sign().await;
+            Ok(())
         };
         let probed = tokio::time::timeout(PROBE_MAX, probe).await;
         match probed.unwrap_or(Err(StoreError::TimedOut)) {
-            Ok(alive) => {
-                self.saw(alive);
+            Ok(()) => {
                 self.local.clear();
                 let change = self.breaker().probe_succeeded(std_now());
                 self.changed(change, None);
@@ -199,14 +202,20 @@ impl<B: Backend> Guard<B> {
     async fn check(&self) {
         let Some(permit) = self.breaker().permit(std_now()) else { return };
         match self.backend.check().await {
-            Ok(alive) => self.saw(alive),
+            Ok(()) => self.sign().await,
             Err(error) => self.failed(permit, &error),
         }
     }
 
-    fn saw(&self, alive: u32) {
-        self.replicas.lock().unwrap_or_else(PoisonError::into_inner).saw(alive);
-        self.metrics.share_replicas.set(self.share().replicas.into());
+    /// Leaves a sign of life. Without an answer the last number of replicas holds.
+    async fn sign(&self) {
+        match self.backend.sign_of_life().await {
+            Ok(alive) => {
+                self.replicas.lock().unwrap_or_else(PoisonError::into_inner).saw(alive);
+                self.metrics.share_replicas.set(self.share().replicas.into());
+            }
+            Err(error) => self.metrics.store_error(error.kind()),
+        }
     }
 
     /// Tells the store of hits that were admitted without it: no more of them than requests came

@@ -12,6 +12,7 @@
 //! ```
 
 pub mod heartbeat;
+mod refusal;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, Script, ServerError, Value};
+use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, Script, Value};
 
 use crate::decide::algorithm::gcra::{Bucket, Tat};
 use crate::decide::algorithm::sliding_window::{Counts, Window};
@@ -29,6 +30,7 @@ use crate::limits::algorithm::Algorithm;
 use crate::outage::guard::Backend;
 use crate::store::over_cache::OverCache;
 use crate::store::redis::heartbeat::SignOfLife;
+use crate::store::redis::refusal::refusal;
 use crate::store::{Count, Hit, Mode, Role, Store, StoreError};
 
 /// The longest attempt to connect.
@@ -336,11 +338,16 @@ impl Backend for Redis {
         Ok(())
     }
 
-    async fn check(&self) -> Result<u32, StoreError> {
+    async fn check(&self) -> Result<(), StoreError> {
+        let connection = self.connection.load_full().ok_or(StoreError::NotConnected)?;
+        self.write(&mut MultiplexedConnection::clone(&connection)).await
+    }
+
+    async fn sign_of_life(&self) -> Result<u32, StoreError> {
         let connection = self.connection.load_full().ok_or(StoreError::NotConnected)?;
         let mut connection = MultiplexedConnection::clone(&connection);
         let sign = self.life.sign(&self.settings.key_prefix, &mut connection);
-        let answer = tokio::time::timeout(self.settings.call_budget, sign).await;
+        let answer = tokio::time::timeout(PROBE_TIMEOUT, sign).await;
         answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)
     }
 }
@@ -366,27 +373,6 @@ fn classify(error: RedisError) -> StoreError {
         StoreError::Disconnected(error)
     } else {
         refusal(error)
-    }
-}
-
-/// What the server means by an error of its own, or by those in a pipeline.
-fn refusal(error: RedisError) -> StoreError {
-    const CONFIGURATION: [&str; 4] = ["NOAUTH", "WRONGPASS", "NOPERM", "MOVED"];
-    // What INCRBY and a script say of a counter that is none.
-    const NO_COUNT: [&str; 3] = ["not an integer", "would overflow", "user_script"];
-    let errors = error.clone().into_server_errors();
-    let errors = errors.as_deref().unwrap_or_default();
-    let is_of_a_counter = |error: &ServerError| {
-        let detail = error.details().unwrap_or_default();
-        error.code() == "WRONGTYPE"
-            || error.code() == "ERR" && NO_COUNT.iter().any(|text| detail.contains(text))
-    };
-    if errors.iter().any(|(_, error)| CONFIGURATION.contains(&error.code())) {
-        StoreError::Configuration(error)
-    } else if !errors.is_empty() && errors.iter().all(|(_, error)| is_of_a_counter(error)) {
-        StoreError::Counter(error)
-    } else {
-        StoreError::Refused(error)
     }
 }
 

@@ -64,7 +64,11 @@ impl Backend for Fake {
         }
     }
 
-    async fn check(&self) -> Result<u32, StoreError> {
+    async fn check(&self) -> Result<(), StoreError> {
+        self.call(()).await
+    }
+
+    async fn sign_of_life(&self) -> Result<u32, StoreError> {
         self.call(self.alive).await
     }
 }
