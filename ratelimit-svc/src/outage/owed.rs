@@ -39,7 +39,8 @@ impl Owed {
         if self.hits.len() >= OWED_MAX {
             return false;
         }
-        self.hits.insert(hit.key.clone(), hit.clone());
+        // They passed: no class may keep them from being counted.
+        self.hits.insert(hit.key.clone(), Hit { share: None, ..hit.clone() });
         true
     }
 
@@ -77,6 +78,7 @@ mod tests {
             window: Window { start: 60, seconds: 60 },
             algorithm: Algorithm::FixedWindow,
             role: Role::Enforced,
+            share: None,
         }
     }
 

@@ -43,7 +43,7 @@ impl Share {
     /// The state of a share's counter that leaves this replica's part of what `known` leaves of
     /// the whole; `whole` and `part` are the hit before and after [`Share::hit`].
     pub fn state(&self, whole: &Hit, part: &Hit, known: State, now: Duration) -> State {
-        let taken = read(whole, known, false, now).value;
+        let taken = read(whole, known, false, 0, now).value;
         let left = u64::from(whole.capacity()).saturating_sub(taken);
         let left = self.of(u32::try_from(left).unwrap_or(u32::MAX));
         state(part, u64::from(part.capacity().saturating_sub(left)), now)
@@ -89,7 +89,7 @@ mod tests {
     fn hit(algorithm: Algorithm, limit: u32) -> Hit {
         let (key, role) = (Box::default(), Role::Enforced);
         let window = Unit::Day.window(NOW.as_secs());
-        Hit { key, amount: 1, is_refund: false, limit, window, algorithm, role }
+        Hit { key, amount: 1, is_refund: false, limit, window, algorithm, role, share: None }
     }
 
     #[test]
@@ -116,7 +116,7 @@ mod tests {
             let (share, whole) = (Share { replicas, factor: 1.0 }, hit(algorithm, 100));
             let part = share.hit(&whole);
             let state = share.state(&whole, &part, state(&whole, taken, NOW), NOW);
-            let taken = read(&part, state, false, NOW).value;
+            let taken = read(&part, state, false, 0, NOW).value;
             assert_eq!(u64::from(part.capacity()) - taken, u64::from(expected_left));
         };
         for algorithm in [

@@ -8,6 +8,7 @@ mod control_plane;
 mod documentation;
 mod outage;
 mod outage_matrix;
+mod priority;
 mod reload;
 mod store;
 mod support;

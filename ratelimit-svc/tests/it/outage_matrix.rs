@@ -199,7 +199,7 @@ impl Stage {
     async fn load_counted(&self) -> usize {
         let mut connection = self.primary().connection().await;
         let mut keys = redis::cmd("KEYS");
-        let keys = keys.arg("*4:load*").query_async::<Vec<String>>(&mut connection).await;
+        let keys = keys.arg("*4:load*|y*").query_async::<Vec<String>>(&mut connection).await;
         let mut sum = 0;
         for key in keys.expect("told") {
             let mut get = redis::cmd("GET");

@@ -97,6 +97,7 @@ fn hit(key: usize) -> Hit {
         window: Window { start: now.as_secs() - 1, seconds: 3600 },
         algorithm: Algorithm::FixedWindow,
         role: Role::Enforced,
+        share: None,
     }
 }
 

@@ -18,6 +18,7 @@ fn hit(key: &str, amount: u64, limit: u32) -> Hit {
         window: Window { start: 60, seconds: 60 },
         algorithm: Algorithm::FixedWindow,
         role: Role::Enforced,
+        share: None,
     }
 }
 
