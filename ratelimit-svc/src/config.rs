@@ -4,6 +4,7 @@
 //! of the reference that this service does not have is refused when it would change something;
 //! see [`variables`] for all of them.
 
+pub mod stats;
 pub mod variables;
 pub mod xds;
 
@@ -61,6 +62,8 @@ pub struct Config {
     pub settings: Settings,
     /// `LOCAL_SHARE_REPLICAS`, `LOCAL_SHARE_REPLICAS_MIN`, `LOCAL_SHARE_FACTOR`
     pub share: ShareSettings,
+    /// How metrics are shown and sent.
+    pub stats: stats::Stats,
     /// Variables that are set and have no effect here.
     pub without_effect: Vec<&'static str>,
 }
@@ -142,6 +145,7 @@ impl Config {
             backend: vars.backend()?,
             settings: vars.settings()?,
             share: vars.share()?,
+            stats: vars.stats()?,
             without_effect,
         })
     }
