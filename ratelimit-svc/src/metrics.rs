@@ -166,7 +166,7 @@ impl Metrics {
     fn register_outage(&self, registry: &mut Registry) {
         let help = "Requests answered by outage policy";
         registry.register("degraded", help, self.degraded.clone());
-        let help = "Hits that passed uncounted by the policy bypass";
+        let help = "Hits that passed by the policy bypass";
         registry.register("bypassed_hits", help, self.bypassed_hits.clone());
         let help = "Hits admitted without the store, by whether it was told of them afterwards";
         registry.register("settled_hits", help, self.settled_hits.clone());
