@@ -25,8 +25,13 @@ use chassis::tls;
 
 use crate::decide::Settings;
 use crate::decide::headers::HeaderNames;
+use crate::outage::guard::ShareSettings;
+use crate::outage::replicas::ReplicasSettings;
 use crate::store::redis::RedisSettings;
 use variables::{Support, VARIABLES};
+
+/// The largest `LOCAL_SHARE_FACTOR`.
+const SHARE_FACTOR_MAX: f64 = 10.0;
 
 /// Environment variables by name.
 pub type Environment = BTreeMap<String, String>;
@@ -64,8 +69,8 @@ pub struct Config {
     pub backend: Backend,
     /// Switches for every request.
     pub settings: Settings,
-    /// `LOCAL_SHARE_REPLICAS`
-    pub local_share_replicas: u32,
+    /// `LOCAL_SHARE_REPLICAS`, `LOCAL_SHARE_REPLICAS_MIN`, `LOCAL_SHARE_FACTOR`
+    pub share: ShareSettings,
     /// How metrics are shown and sent.
     pub stats: stats::Stats,
     /// Variables that are set and have no effect here.
@@ -132,10 +137,6 @@ impl Config {
             delay: vars.parse::<DurationText>("DRAIN_DELAY")?.0,
             timeout: vars.parse::<DurationText>("DRAIN_TIMEOUT")?.0,
         };
-        let local_share_replicas = vars.parse("LOCAL_SHARE_REPLICAS")?;
-        if local_share_replicas == 0 {
-            return Err(vars.bad("LOCAL_SHARE_REPLICAS", "must be at least 1"));
-        }
         Ok(Self {
             http: (vars.text("HOST"), vars.parse("PORT")?),
             grpc: (vars.text("GRPC_HOST"), vars.parse("GRPC_PORT")?),
@@ -155,7 +156,7 @@ impl Config {
             merge_domains: vars.flag("MERGE_DOMAIN_CONFIG")?,
             backend: vars.backend()?,
             settings: vars.settings()?,
-            local_share_replicas,
+            share: vars.share()?,
             stats: vars.stats()?,
             without_effect,
         })
@@ -275,6 +276,24 @@ impl Vars<'_> {
             headers: self.flag("LIMIT_RESPONSE_HEADERS_ENABLED")?.then_some(headers),
             dynamic_metadata: self.flag("RESPONSE_DYNAMIC_METADATA")?,
         })
+    }
+
+    fn share(&self) -> Result<ShareSettings, UsageError> {
+        let at_least_one = |name| match self.parse(name)? {
+            0 => Err(self.bad(name, "must be at least 1")),
+            number => Ok(number),
+        };
+        let fixed = "LOCAL_SHARE_REPLICAS";
+        let fixed = match self.text(fixed).is_empty() {
+            true => None,
+            false => Some(at_least_one(fixed)?),
+        };
+        let replicas = ReplicasSettings { fixed, min: at_least_one("LOCAL_SHARE_REPLICAS_MIN")? };
+        let factor: f64 = self.parse("LOCAL_SHARE_FACTOR")?;
+        if !(0.01..=SHARE_FACTOR_MAX).contains(&factor) {
+            return Err(self.bad("LOCAL_SHARE_FACTOR", "must be from 0.01 to 10"));
+        }
+        Ok(ShareSettings { replicas, factor })
     }
 
     fn header_name(&self, name: &str) -> Result<String, UsageError> {

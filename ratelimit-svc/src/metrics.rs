@@ -10,7 +10,8 @@ pub mod reference;
 pub mod rules;
 pub mod statsd;
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chassis::reload::ReloadStatus;
@@ -23,6 +24,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::decide::conclude::Decision;
 use crate::decide::plan::{ClassSource, Plan};
 use crate::decide::request::RequestError;
+use crate::limits::class::{CLASSES_MAX, OutagePolicy};
 use latency::Latency;
 pub use rules::RULES_MAX;
 use rules::Rules;
@@ -38,8 +40,10 @@ struct KindLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PolicyLabels {
+struct DegradedLabels {
     policy: &'static str,
+    class: Arc<str>,
+    decision: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -62,11 +66,21 @@ pub struct Metrics {
     class_absent: Counter,
     class_unknown: Counter,
     global_shadow_mode: Counter,
-    degraded: Family<PolicyLabels, Counter>,
+    degraded: Family<DegradedLabels, Counter>,
+    /// Names of classes that have a series of their own there.
+    degraded_classes: Mutex<HashSet<Arc<str>>>,
+    bypassed_hits: Counter,
+    settled_hits: Family<ResultLabels, Counter>,
     store_errors: Family<KindLabels, Counter>,
     store_errors_all: Counter,
     /// 1 while the store is out of reach.
     pub breaker_open: Gauge,
+    /// Times the store went out of reach.
+    pub breaker_opened: Counter,
+    /// Replicas that would share a limit in an outage.
+    pub share_replicas: Gauge,
+    /// Counters of which the store is still to be told.
+    pub owed_counters: Gauge,
     /// Counters in memory.
     pub memory_counters: Gauge,
     /// Counters dropped for want of room.
@@ -121,9 +135,15 @@ impl Metrics {
             class_unknown: Counter::default(),
             global_shadow_mode: Counter::default(),
             degraded: Family::default(),
+            degraded_classes: Mutex::default(),
+            bypassed_hits: Counter::default(),
+            settled_hits: Family::default(),
             store_errors: Family::default(),
             store_errors_all: Counter::default(),
             breaker_open: Gauge::default(),
+            breaker_opened: Counter::default(),
+            share_replicas: Gauge::default(),
+            owed_counters: Gauge::default(),
             memory_counters: Gauge::default(),
             memory_evictions: Gauge::default(),
             config_load_success: config_loads
@@ -137,8 +157,28 @@ impl Metrics {
             config_source_lost: Gauge::default(),
             statsd_errors: Counter::default(),
         };
-        metrics.register(registry.sub_registry_with_prefix("ratelimit"));
+        let registry = registry.sub_registry_with_prefix("ratelimit");
+        metrics.register(registry);
+        metrics.register_outage(registry);
         metrics
+    }
+
+    fn register_outage(&self, registry: &mut Registry) {
+        let help = "Requests answered by outage policy";
+        registry.register("degraded", help, self.degraded.clone());
+        let help = "Hits that passed by the policy bypass";
+        registry.register("bypassed_hits", help, self.bypassed_hits.clone());
+        let help = "Hits admitted without the store, by whether it was told of them afterwards";
+        registry.register("settled_hits", help, self.settled_hits.clone());
+        registry.register("store_errors", "Failed store calls, by kind", self.store_errors.clone());
+        let help = "1 while the store is out of reach";
+        registry.register("breaker_open", help, self.breaker_open.clone());
+        let help = "Times the store went out of reach";
+        registry.register("breaker_opened", help, self.breaker_opened.clone());
+        let help = "Replicas that would share a limit in an outage";
+        registry.register("share_replicas", help, self.share_replicas.clone());
+        let help = "Counters of which the store is still to be told";
+        registry.register("owed_counters", help, self.owed_counters.clone());
     }
 
     fn register(&self, registry: &mut Registry) {
@@ -161,11 +201,6 @@ impl Metrics {
         registry.register("class_unknown", help, self.class_unknown.clone());
         let help = "Requests that SHADOW_MODE let pass";
         registry.register("global_shadow_mode", help, self.global_shadow_mode.clone());
-        let help = "Requests answered by outage policy";
-        registry.register("degraded", help, self.degraded.clone());
-        registry.register("store_errors", "Failed store calls, by kind", self.store_errors.clone());
-        let help = "1 while the store is out of reach";
-        registry.register("breaker_open", help, self.breaker_open.clone());
         let help = "Counters kept in this process";
         registry.register("memory_counters", help, self.memory_counters.clone());
         let help = "Live counters dropped for want of room since the start";
@@ -204,7 +239,17 @@ impl Metrics {
             self.global_shadow_mode.inc();
         }
         if let Some(policy) = decision.degraded {
-            self.degraded.get_or_create(&PolicyLabels { policy: policy.name() }).inc();
+            let labels = DegradedLabels {
+                policy: policy.name(),
+                class: self.capped_class(&plan.class.name),
+                decision: if decision.over_limit { "over_limit" } else { "ok" },
+            };
+            self.degraded.get_or_create(&labels).inc();
+            if policy == OutagePolicy::Bypass {
+                let taken = plan.hits.iter().filter(|hit| !hit.is_refund);
+                let hits = taken.map(|hit| hit.amount).fold(0, u64::saturating_add);
+                self.bypassed_hits.inc_by(hits);
+            }
         }
         for outcome in &decision.outcomes {
             self.rules.count(&plan.domain, &plan.class.name, outcome);
@@ -234,6 +279,31 @@ impl Metrics {
     pub fn store_error(&self, kind: &'static str) {
         self.store_errors_all.inc();
         self.store_errors.get_or_create(&KindLabels { kind }).inc();
+    }
+
+    /// The name of a class, while there are few: ladders may change without end.
+    fn capped_class(&self, name: &str) -> Arc<str> {
+        let known = self.degraded_classes.lock();
+        let mut known = known.unwrap_or_else(PoisonError::into_inner);
+        if let Some(name) = known.get(name) {
+            return name.clone();
+        }
+        if known.len() >= CLASSES_MAX {
+            return rules::OTHER.into();
+        }
+        let name: Arc<str> = name.into();
+        known.insert(name.clone());
+        name
+    }
+
+    /// How many store calls failed so.
+    pub fn store_errors(&self, kind: &'static str) -> u64 {
+        self.store_errors.get_or_create(&KindLabels { kind }).get()
+    }
+
+    /// The store was told of hits that were admitted without it, or was not.
+    pub fn settled(&self, result: &'static str, hits: u64) {
+        self.settled_hits.get_or_create(&ResultLabels { result }).inc_by(hits);
     }
 
     /// The quotas in force were read again.

@@ -34,7 +34,7 @@ use crate::limits::quotas::Quotas;
 use crate::metrics::Metrics;
 use crate::metrics::reference::Reference;
 use crate::metrics::statsd::Exporter;
-use crate::outage::guard::Guard;
+use crate::outage::guard::{Guard, ShareSettings};
 use crate::reflection;
 use crate::reload::Reloader;
 use crate::store::memory::Memory;
@@ -146,15 +146,15 @@ impl Server {
         }
         let limiter = Arc::new(Limiter {
             quotas,
-            counters: counters(config.backend, &metrics)?,
+            counters: counters(config.backend, config.share, &metrics)?,
             memory: Memory::default(),
             settings: config.settings,
-            local_share_replicas: config.local_share_replicas,
             metrics,
         });
-        let (describe, tls) = (reloader.clone(), options.tls.clone());
+        let (describe, store, tls) = (reloader.clone(), limiter.clone(), options.tls.clone());
         let admin = Admin::new(readiness.clone(), registry.clone(), move || {
             let mut shown = describe.describe();
+            shown["store"] = store.describe_store();
             shown["grpc_tls"] = serde_json::json!(tls.as_ref().map(|tls| tls.status()));
             shown
         });
@@ -313,8 +313,12 @@ async fn supervise(limiter: Arc<Limiter>) {
     let gauges = async {
         loop {
             let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-            limiter.metrics.memory_counters.set(number(limiter.memory.len() as u64));
-            limiter.metrics.memory_evictions.set(number(limiter.memory.evictions()));
+            let (counters, evictions) = match &limiter.counters {
+                Counters::Memory => (limiter.memory.len(), limiter.memory.evictions()),
+                Counters::Redis(guard) => guard.local.counters(),
+            };
+            limiter.metrics.memory_counters.set(number(counters as u64));
+            limiter.metrics.memory_evictions.set(number(evictions));
             tokio::time::sleep(GAUGES_EVERY).await;
         }
     };
@@ -326,7 +330,11 @@ async fn supervise(limiter: Arc<Limiter>) {
     }
 }
 
-fn counters(backend: Backend, metrics: &Arc<Metrics>) -> Result<Counters, UsageError> {
+fn counters(
+    backend: Backend,
+    share: ShareSettings,
+    metrics: &Arc<Metrics>,
+) -> Result<Counters, UsageError> {
     let Backend::Redis { address, auth, settings } = backend else { return Ok(Counters::Memory) };
     let text = match &address {
         RedisAddress::Tcp(host, port) if host.contains(':') => format!("redis://[{host}]:{port}"),
@@ -343,7 +351,7 @@ fn counters(backend: Backend, metrics: &Arc<Metrics>) -> Result<Counters, UsageE
         info = info.set_redis_settings(login);
     }
     let redis = Redis::new(info, settings).map_err(bad)?;
-    Ok(Counters::Redis(Box::new(Guard::new(redis, metrics.clone()))))
+    Ok(Counters::Redis(Box::new(Guard::new(redis, share, metrics.clone()))))
 }
 
 fn register_build_info(registry: &mut Registry) {

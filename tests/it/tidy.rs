@@ -19,6 +19,10 @@ const PURE: &[&str] = &[
     "ingest-filter/src/remote_write",
     "ingest-filter/src/writer/work",
     "ratelimit-svc/src/outage/breaker",
+    "ratelimit-svc/src/outage/local",
+    "ratelimit-svc/src/outage/owed",
+    "ratelimit-svc/src/outage/replicas",
+    "ratelimit-svc/src/outage/share",
 ];
 
 /// What a pure module may not name.

@@ -105,6 +105,13 @@ pub enum StoreError {
     /// The server refused.
     #[error("refused by the server")]
     Refused(#[source] ::redis::RedisError),
+    /// The server knows nothing of this connection's user, or of these counters: a person must
+    /// act.
+    #[error("refused by the server until its address, user or rights are changed")]
+    Configuration(#[source] ::redis::RedisError),
+    /// One counter holds what is no count; the server is well.
+    #[error("a counter holds something else than a count")]
+    Counter(#[source] ::redis::RedisError),
     /// The server answered something else than numbers.
     #[error("unexpected answer")]
     Unexpected,
@@ -118,13 +125,23 @@ impl StoreError {
             Self::TimedOut => "timeout",
             Self::Disconnected(_) => "disconnected",
             Self::Refused(_) => "refused",
+            Self::Configuration(_) => "configuration",
+            Self::Counter(_) => "counter",
             Self::Unexpected => "unexpected",
         }
     }
 
-    /// Whether no call can succeed before a new connection is made.
+    /// Whether no call can succeed before a new connection is made: it broke, or the server on
+    /// it is not the one to ask, as a primary that was demoted.
     pub fn needs_reconnect(&self) -> bool {
-        matches!(self, Self::NotConnected | Self::Disconnected(_))
+        use ::redis::{ErrorKind::Server, ServerErrorKind::*};
+        match self {
+            Self::NotConnected | Self::Disconnected(_) | Self::Configuration(_) => true,
+            Self::Refused(error) => {
+                matches!(error.kind(), Server(ReadOnly | BusyLoading | MasterDown | ClusterDown))
+            }
+            Self::TimedOut | Self::Counter(_) | Self::Unexpected => false,
+        }
     }
 }
 

@@ -11,7 +11,9 @@
 //! no answer           unsure whether new: EXPIRE when Redis is back
 //! ```
 
+pub mod heartbeat;
 mod packed;
+mod refusal;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +21,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError, Script, Value};
+use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, Script, Value};
 
 use crate::decide::algorithm::State;
 use crate::decide::settle::Settled;
@@ -27,11 +29,13 @@ use crate::limits::algorithm::Algorithm;
 use crate::outage::guard::Backend;
 use crate::store::key::usage_key;
 use crate::store::over_cache::OverCache;
+use crate::store::redis::heartbeat::SignOfLife;
+use crate::store::redis::refusal::refusal;
 use crate::store::{Count, Hit, Mode, Role, Store, StoreError};
 
 /// The longest attempt to connect.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-/// The longest wait for the probe that decides whether a connection is of use.
+/// The longest wait for what no request waits for.
 pub const PROBE_TIMEOUT: Duration = Duration::from_millis(250);
 /// The most counters whose expiry is unsure after a failure.
 pub const UNSURE_MAX: usize = 4096;
@@ -53,6 +57,7 @@ pub struct Redis {
     script_fixed: Script,
     over: OverCache,
     unsure: Arc<Unsure>,
+    life: SignOfLife,
 }
 
 /// How counters are kept.
@@ -84,6 +89,7 @@ impl Redis {
             script_fixed: Script::new(SETTLE_FIXED),
             over: OverCache::new(settings.local_cache_bytes),
             unsure: Arc::default(),
+            life: SignOfLife::new(),
             settings,
         })
     }
@@ -329,13 +335,23 @@ impl Backend for Redis {
         let connection = self.connection.load_full().ok_or(StoreError::NotConnected)?;
         self.write(&mut MultiplexedConnection::clone(&connection)).await
     }
+
+    async fn sign_of_life(&self) -> Result<u32, StoreError> {
+        let connection = self.connection.load_full().ok_or(StoreError::NotConnected)?;
+        let mut connection = MultiplexedConnection::clone(&connection);
+        let sign = self.life.sign(&self.settings.key_prefix, &mut connection);
+        let answer = tokio::time::timeout(PROBE_TIMEOUT, sign).await;
+        answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)
+    }
 }
 
 impl Redis {
     async fn write(&self, connection: &mut MultiplexedConnection) -> Result<(), StoreError> {
         let mut set = redis::cmd("SET");
         set.arg(format!("{}probe", self.settings.key_prefix)).arg(1).arg("EX").arg(60);
-        let answer = tokio::time::timeout(PROBE_TIMEOUT, set.query_async::<()>(connection)).await;
+        // A server that is slower than requests wait is of no use.
+        let budget = self.settings.call_budget;
+        let answer = tokio::time::timeout(budget, set.query_async::<()>(connection)).await;
         answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)
     }
 }
@@ -343,11 +359,13 @@ impl Redis {
 fn classify(error: RedisError) -> StoreError {
     if error.is_timeout() {
         StoreError::TimedOut
+    } else if error.kind() == ErrorKind::AuthenticationFailed {
+        StoreError::Configuration(error)
     } else if error.is_unrecoverable_error() || error.is_connection_dropped() || error.is_io_error()
     {
         StoreError::Disconnected(error)
     } else {
-        StoreError::Refused(error)
+        refusal(error)
     }
 }
 

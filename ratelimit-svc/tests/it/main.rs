@@ -9,6 +9,7 @@ mod documentation;
 mod environment;
 mod metrics;
 mod outage;
+mod outage_matrix;
 mod priority;
 mod reflection;
 mod reload;
