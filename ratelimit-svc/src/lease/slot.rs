@@ -8,6 +8,7 @@
 //!                                                          └─────────► Idle; the answer is late
 //! ```
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use crate::lease::claim::{Claim, Grant};
@@ -64,7 +65,6 @@ struct Share {
     retry_micros: u64,
     refill: Refill,
     ahead: Refill,
-    /// Claims that failed.
     failures: u64,
     meter: Meter,
 }
@@ -100,10 +100,7 @@ pub enum Taken {
     /// The class would pass its cap, which is below the limit at this moment.
     Reserved,
     /// A claim is needed, or under way.
-    Short {
-        /// Claims that had failed by then; more of them mean that waiting was in vain.
-        failures: u64,
-    },
+    Short,
 }
 
 /// Where tokens were taken from.
@@ -184,7 +181,7 @@ impl Slot {
             return Taken::Reserved;
         }
         share.missed = share.missed.saturating_add(hit.amount - available.min(hit.amount));
-        Taken::Short { failures: share.failures }
+        Taken::Short
     }
 
     /// Which claims a request of `class` makes due; each is said once until it is answered.
@@ -344,6 +341,11 @@ impl Slot {
         hits
     }
 
+    /// Claims of a class that failed; more of them mean that waiting for one was in vain.
+    pub fn failures(&self, class: usize) -> u64 {
+        self.shares.get(class).map_or(0, |share| share.failures)
+    }
+
     /// Tokens that would be lost with the slot.
     pub fn held(&self) -> u64 {
         let next = self.next.iter().flat_map(|next| &next.tokens).sum::<u64>();
@@ -450,6 +452,14 @@ impl Slot {
             }
         }
         source
+    }
+}
+
+/// By what moves; the name and the limit tell no two states of a counter apart.
+impl Hash for Slot {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.hit.window, self.taken, self.told_micros, self.free, self.free_from).hash(state);
+        (self.ahead_micros, &self.shares, &self.next).hash(state);
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Sharded by a hash with a secret seed, for tenants choose the keys. A full shard drops the slot
 //! that was not used for longest, about (second chance); its tokens are lost to this window, and
-//! free tokens are not given twice, because a new slot has none in the window it is made in.
+//! the shard gives no more free tokens in it, lest the dropped slot spent them.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher};
@@ -16,6 +16,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::lease::claim::{Claim, Grant, Return};
 use crate::lease::slot::{Slot, Source, Taken};
 use crate::lease::{Terms, class_of};
+#[cfg(test)]
+use crate::limits::unit::Window;
 use crate::store::key::stem;
 use crate::store::{Count, Hit, Role};
 
@@ -33,8 +35,6 @@ pub struct Table {
     replicas: AtomicU32,
     free_ppm: u32,
     free_replicas: u32,
-    /// The latest second seen: free tokens are for windows that begin later.
-    latest: AtomicU64,
     drained: AtomicBool,
     tally: Tally,
 }
@@ -73,13 +73,24 @@ pub enum Outcome {
 pub struct Ticket {
     /// Of the slot; equal for the answers that concern it.
     pub hash: u64,
+    /// Claims that had failed for the counters of the request.
     failures: u64,
+}
+
+impl Ticket {
+    /// Whether a claim for the request has failed since `earlier`.
+    pub fn has_failed_since(self, earlier: Self) -> bool {
+        self.failures > earlier.failures
+    }
 }
 
 struct Shard {
     index: HashMap<Arc<[u8]>, usize, Seed>,
     entries: Vec<Entry>,
     hand: usize,
+    /// Free tokens are for windows that begin at this second or later: those before may have been
+    /// spent by an earlier process, or by a slot that was dropped.
+    free_from: u64,
 }
 
 struct Entry {
@@ -118,7 +129,13 @@ impl Hasher for KeyHasher {
 impl Table {
     /// An empty table of at most `keys_max` counters, made at `now`. The seed is a secret.
     pub fn new(terms: &Terms, keys_max: usize, seed: u64, now: Duration) -> Self {
-        let shard = || Shard { index: HashMap::with_hasher(Seed(seed)), entries: vec![], hand: 0 };
+        let free_from = now.as_secs() + 1;
+        let shard = || Shard {
+            index: HashMap::with_hasher(Seed(seed)),
+            entries: Vec::new(),
+            hand: 0,
+            free_from,
+        };
         Self {
             shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect(),
             seed,
@@ -127,7 +144,6 @@ impl Table {
             replicas: AtomicU32::new(terms.replicas),
             free_ppm: terms.free_ppm,
             free_replicas: terms.free_replicas,
-            latest: AtomicU64::new(now.as_secs()),
             drained: AtomicBool::new(false),
             tally: Tally::default(),
         }
@@ -136,13 +152,13 @@ impl Table {
     /// Takes the hits of one request at `now`: all of them, or none where the request is refused
     /// or has to wait. A request that comes `again` after waiting was counted as demand before.
     pub fn take(&self, hits: &[Hit], again: bool, now: Duration) -> Outcome {
-        self.latest.fetch_max(now.as_secs(), Ordering::Relaxed);
         let (terms, now_micros) = (self.terms(), micros(now));
         let mut counts = Vec::with_capacity(hits.len());
         let mut taken: Vec<(usize, Source)> = Vec::with_capacity(hits.len());
-        let mut short = None;
+        let (mut short, mut failures) = (None, 0);
         for (at, hit) in hits.iter().enumerate() {
-            let (found, hash) = self.take_one(hit, again, now_micros, &terms);
+            let (found, hash, failed) = self.take_one(hit, again, now_micros, &terms);
+            failures += failed;
             match found {
                 Found::Refunded => counts.push(count(hit, u64::from(hit.limit), now)),
                 Found::Taken(Taken::Spent { remaining, source }) => {
@@ -153,8 +169,8 @@ impl Table {
                     let open = count(hit, 0, now);
                     counts.push(Count { over: true, moved: false, remembered: !again, ..open });
                 }
-                Found::Taken(Taken::Short { failures }) => {
-                    short.get_or_insert(Ticket { hash, failures });
+                Found::Taken(Taken::Short) => {
+                    short.get_or_insert(hash);
                     counts.push(Count { moved: false, ..count(hit, 0, now) });
                 }
             }
@@ -171,14 +187,9 @@ impl Table {
             counts[at].value = counts[at].value.saturating_sub(hits[at].amount);
         }
         match short {
-            Some(ticket) if !refused => Outcome::Short(ticket),
+            Some(hash) if !refused => Outcome::Short(Ticket { hash, failures }),
             _ => Outcome::Counts(counts),
         }
-    }
-
-    /// Whether the claim that a request waits for has failed.
-    pub fn has_failed(&self, ticket: Ticket, now: Ticket) -> bool {
-        ticket.hash == now.hash && ticket.failures != now.failures
     }
 
     /// Takes up to `max` claims that are due, each sized at this moment.
@@ -286,12 +297,26 @@ impl Table {
         self.shards.iter().map(of).sum()
     }
 
+    /// Of the counter of `hit`: which window its tokens are for, and how many are held.
+    #[cfg(test)]
+    pub(super) fn lease_of(&self, hit: &Hit) -> Option<(Window, u64)> {
+        let mut shard = self.shard(self.hash(stem(&hit.key)));
+        let slot = shard.slot(stem(&hit.key))?;
+        Some((slot.window(), slot.held()))
+    }
+
     /// What happened so far.
     pub fn tally(&self) -> &Tally {
         &self.tally
     }
 
-    fn take_one(&self, hit: &Hit, again: bool, now_micros: u64, terms: &Terms) -> (Found, u64) {
+    fn take_one(
+        &self,
+        hit: &Hit,
+        again: bool,
+        now_micros: u64,
+        terms: &Terms,
+    ) -> (Found, u64, u64) {
         let (name, class) = (stem(&hit.key), class_of(hit));
         let hash = self.hash(name);
         let mut shard = self.shard(hash);
@@ -299,11 +324,12 @@ impl Table {
             if let Some(slot) = shard.slot(name) {
                 slot.refund(hit, class, terms);
             }
-            return (Found::Refunded, hash);
+            return (Found::Refunded, hash, 0);
         }
         let (stem, slot) = self.slot_or_new(&mut shard, name, hash, hit, terms);
         let taken = slot.take(hit, class, again, now_micros, terms);
-        let due = slot.due(class, matches!(taken, Taken::Short { .. }), now_micros, terms);
+        let due = slot.due(class, taken == Taken::Short, now_micros, terms);
+        let failures = slot.failures(class);
         drop(shard);
         for (is_due, is_ahead) in [(due.refill, false), (due.ahead, true)] {
             if is_due {
@@ -311,7 +337,7 @@ impl Table {
                 lock(&self.due).push_back(due);
             }
         }
-        (Found::Taken(taken), hash)
+        (Found::Taken(taken), hash, failures)
     }
 
     fn slot_or_new<'s>(
@@ -325,12 +351,11 @@ impl Table {
         let at = match shard.index.get(name) {
             Some(&at) => at,
             None => {
-                let free_from = hit.window.end().max(self.latest.load(Ordering::Relaxed) + 1);
-                let slot = Slot::new(hit, free_from, hash ^ self.seed, terms);
+                let slot = Slot::new(hit, shard.free_from, hash ^ self.seed, terms);
                 let entry = Entry { stem: name.into(), slot, used: false };
-                let evicted = shard.insert(entry, self.keys_max / SHARDS);
-                self.tally.evicted.fetch_add(u64::from(evicted.1), Ordering::Relaxed);
-                evicted.0
+                let (at, evicts) = shard.insert(entry, self.keys_max / SHARDS);
+                self.tally.evicted.fetch_add(u64::from(evicts), Ordering::Relaxed);
+                at
             }
         };
         let entry = &mut shard.entries[at];
@@ -387,6 +412,7 @@ impl Shard {
         let at = self.hand;
         self.hand = (self.hand + 1) % self.entries.len();
         self.index.remove(&self.entries[at].stem);
+        self.free_from = self.free_from.max(self.entries[at].slot.window().end());
         self.index.insert(entry.stem.clone(), at);
         self.entries[at] = entry;
         (at, true)

@@ -1,0 +1,1 @@
+//! All schedules of a small model.

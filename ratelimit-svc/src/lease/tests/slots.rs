@@ -1,0 +1,1 @@
+//! One slot, step by step.
