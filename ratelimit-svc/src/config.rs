@@ -4,6 +4,7 @@
 //! of the reference that this service does not have is refused when it would change something;
 //! see [`variables`] for all of them.
 
+pub mod leases;
 pub mod variables;
 pub mod xds;
 
@@ -22,6 +23,7 @@ use chassis::telemetry::TelemetryConfig;
 use crate::decide::Settings;
 use crate::decide::headers::HeaderNames;
 use crate::store::redis::RedisSettings;
+use leases::LeaseSettings;
 use variables::{Support, VARIABLES};
 
 /// Environment variables by name.
@@ -56,6 +58,8 @@ pub struct Config {
     pub settings: Settings,
     /// `LOCAL_SHARE_REPLICAS`
     pub local_share_replicas: u32,
+    /// The `LEASE_` variables.
+    pub leases: LeaseSettings,
     /// Variables that are set and have no effect here.
     pub without_effect: Vec<&'static str>,
 }
@@ -141,6 +145,7 @@ impl Config {
             backend: vars.backend()?,
             settings: vars.settings()?,
             local_share_replicas,
+            leases: vars.leases()?,
             without_effect,
         })
     }

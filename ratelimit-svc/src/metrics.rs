@@ -1,6 +1,8 @@
 //! What `/metrics` tells. Labels are closed sets or configured names; the names of domains and
 //! rules are capped, and everything beyond the cap is `other`.
 
+pub mod leases;
+
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,6 +18,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::decide::conclude::{Decision, HitStats};
 use crate::decide::plan::{ClassSource, Plan};
 use crate::decide::request::RequestError;
+use crate::metrics::leases::LeaseMetrics;
 
 /// How many pairs of domain and rule have series of their own.
 pub const RULES_MAX: usize = 2000;
@@ -84,6 +87,8 @@ pub struct Metrics {
     config_errors: Gauge,
     /// 1 while the control plane is out of reach.
     pub config_source_lost: Gauge,
+    /// Claims, tokens and waits of leases.
+    pub leases: LeaseMetrics,
     known: Mutex<HashSet<(Arc<str>, Arc<str>)>>,
 }
 
@@ -117,6 +122,7 @@ impl Metrics {
             config_loaded_at: Gauge::default(),
             config_errors: Gauge::default(),
             config_source_lost: Gauge::default(),
+            leases: LeaseMetrics::default(),
             known: Mutex::default(),
         };
         metrics.register(registry.sub_registry_with_prefix("ratelimit"));
@@ -151,6 +157,7 @@ impl Metrics {
         registry.register("store_errors", "Failed store calls, by kind", self.store_errors.clone());
         let help = "1 while the store is out of reach";
         registry.register("breaker_open", help, self.breaker_open.clone());
+        self.leases.register(registry);
         let help = "Counters kept in this process";
         registry.register("memory_counters", help, self.memory_counters.clone());
         let help = "Live counters dropped for want of room since the start";

@@ -27,6 +27,7 @@ use tonic::service::Routes;
 use crate::config::{Backend, Config, QuotaSource, RedisAddress};
 use crate::grpc::Service;
 use crate::json;
+use crate::limiter::leases::Leases;
 use crate::limiter::{Counters, Limiter};
 use crate::limits::quotas::Quotas;
 use crate::metrics::Metrics;
@@ -40,6 +41,9 @@ use crate::xds;
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
 const GAUGES_EVERY: Duration = Duration::from_secs(1);
+
+/// The longest time spent on handing back unspent leases at the end.
+const LEASES_DRAIN_MAX: Duration = Duration::from_millis(500);
 
 /// The service, its ports open.
 pub struct Server {
@@ -131,9 +135,17 @@ impl Server {
         if let QuotaSource::Files(source) = &config.quotas {
             reloader.load(source);
         }
+        let leases = match &config.backend {
+            Backend::Memory => None,
+            Backend::Redis { settings, .. } => {
+                let (replicas, budget) = (config.local_share_replicas, settings.call_budget);
+                Some(Leases::new(&config.leases, replicas, budget, metrics.clone()))
+            }
+        };
         let limiter = Arc::new(Limiter {
             quotas,
             counters: counters(config.backend, &metrics)?,
+            leases,
             memory: Memory::default(),
             settings: config.settings,
             local_share_replicas: config.local_share_replicas,
@@ -189,6 +201,7 @@ impl Server {
                 tracing::error!(%error, "admin listener failed");
             }
         });
+        let draining = self.limiter.clone();
         let json = json::routes(self.limiter, self.readiness);
         let stop = shutdown.clone();
         let http =
@@ -200,7 +213,13 @@ impl Server {
             },)
         };
         tokio::select! {
-            served = served => served.map(|_| ()),
+            served = served => {
+                let drain = tokio::time::timeout(LEASES_DRAIN_MAX, draining.drain());
+                if drain.await.is_err() {
+                    tracing::warn!("unspent leases were not handed back in time");
+                }
+                served.map(|_| ())
+            }
             // Without its maintenance the service would go on with stale quotas.
             ended = tasks.join_next() => match ended {
                 Some(Err(error)) => Err(error).context("a maintenance task failed"),
@@ -217,13 +236,16 @@ async fn supervise(limiter: Arc<Limiter>) {
             let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
             limiter.metrics.memory_counters.set(number(limiter.memory.len() as u64));
             limiter.metrics.memory_evictions.set(number(limiter.memory.evictions()));
+            if let Some(leases) = &limiter.leases {
+                limiter.metrics.leases.tell(leases.table());
+            }
             tokio::time::sleep(GAUGES_EVERY).await;
         }
     };
     match &limiter.counters {
         Counters::Memory => gauges.await,
         Counters::Redis(guard) => {
-            tokio::join!(gauges, guard.supervise());
+            tokio::join!(gauges, guard.supervise(), limiter.claim());
         }
     }
 }

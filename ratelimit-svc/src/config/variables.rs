@@ -120,6 +120,10 @@ pub const VARIABLES: &[Variable] = &[
     full("LIMIT_RESET_HEADER", "RateLimit-Reset", "header for the seconds until the window ends"),
     full("RESPONSE_DYNAMIC_METADATA", "false", "describe every decision in dynamic metadata"),
     full("LOCAL_SHARE_REPLICAS", "1", "replicas that share a limit in an outage"),
+    full("LEASE_LIMIT_MIN", "1000", "limits from here on are leased, unless their rule says mode"),
+    full("LEASE_FREE_RATIO", "0", "share of leased limits that is spent without asking Redis"),
+    full("LEASE_FREE_REPLICAS", "0", "most replicas among which LEASE_FREE_RATIO is divided"),
+    full("LEASE_COUNTERS_MAX", "65536", "most counters with a lease"),
     full("DRAIN_DELAY", "5s", "from SIGTERM to the closing of the listeners"),
     full("DRAIN_TIMEOUT", "20s", "from the closing of the listeners to the hard end"),
     // What follows belongs to the reference and not to us.

@@ -90,8 +90,8 @@ pub fn serves(hit: &Hit) -> bool {
 
 /// The position of the hit's class on the ladder; hits of limits that classes do not share are
 /// all of the highest.
-pub fn class_of(_: &Hit) -> usize {
-    0
+pub fn class_of(hit: &Hit) -> usize {
+    hit.share.as_ref().map_or(0, |share| usize::from(share.place))
 }
 
 #[cfg(test)]

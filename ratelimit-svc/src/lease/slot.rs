@@ -14,6 +14,7 @@ use std::sync::Arc;
 use crate::lease::claim::{Claim, Grant};
 use crate::lease::meter::{HORIZON_MICROS, Meter, expected};
 use crate::lease::{Terms, block};
+use crate::limits::sharing::{How, Share};
 use crate::limits::unit::Window;
 use crate::store::Hit;
 use crate::store::key::following;
@@ -47,14 +48,18 @@ pub struct Slot {
     free_from: u64,
     /// When the next window is to be claimed.
     ahead_micros: u64,
-    shares: Vec<Share>,
+    shares: Vec<ClassLease>,
     next: Option<Next>,
     random: u64,
+    /// Tokens that were not spent in their window.
+    stranded: u64,
 }
 
 /// One class's part.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Share {
+#[derive(Clone, Debug, Default, PartialEq)]
+struct ClassLease {
+    /// How the limit is shared with the class.
+    share: Option<Share>,
     tokens: u64,
     /// By requests of this class.
     spent: u64,
@@ -134,6 +139,7 @@ impl Slot {
             shares: Vec::new(),
             next: None,
             random,
+            stranded: 0,
         };
         slot.begin(terms);
         slot
@@ -154,12 +160,16 @@ impl Slot {
         now_micros: u64,
         terms: &Terms,
     ) -> Taken {
-        self.roll(hit, terms);
+        self.roll(hit, now_micros, terms);
         while self.shares.len() <= class {
-            self.shares.push(Share { meter: Meter::new(now_micros), ..Share::default() });
+            self.shares.push(ClassLease { meter: Meter::new(now_micros), ..ClassLease::default() });
+        }
+        let lease = &mut self.shares[class];
+        if lease.share != hit.share {
+            lease.share.clone_from(&hit.share);
         }
         if !again {
-            self.shares[class].meter.add(hit.amount, now_micros);
+            lease.meter.add(hit.amount, now_micros);
         }
         let pool = terms.pool(self.hit.limit);
         let (available, room) = (self.available(class), self.room(class, pool));
@@ -204,7 +214,9 @@ impl Slot {
             let idle_look = stale && rate == 0 && available == 0;
             due.refill = short || available < low || idle_look;
         }
-        if share.ahead == Refill::Idle && in_last_part && !has_next {
+        // A claim ahead would begin the forecast of the next window before this one ends.
+        let forecasts = matches!(share.share, Some(Share { how: How::Forecast { .. }, .. }));
+        if share.ahead == Refill::Idle && in_last_part && !has_next && !forecasts {
             let coming = expected(rate, window.seconds.saturating_mul(1_000_000));
             let free = terms.free(self.hit.limit);
             due.ahead = pool > 0 && coming >= free.saturating_add(AHEAD_HITS_MIN);
@@ -240,7 +252,8 @@ impl Slot {
         let end_micros = hit.window.end().saturating_mul(1_000_000);
         let left = if is_ahead { u64::MAX } else { end_micros.saturating_sub(now_micros) };
         let coming = expected(rate, left.min(HORIZON_MICROS));
-        let size = block::size(coming, pool, taken, terms.replicas);
+        let least = if share.share.is_some() { block::SHARED } else { block::ALONE };
+        let size = block::size(coming, least, pool, taken, terms.replicas);
         if is_ahead {
             let start = hit.window.end();
             hit.key = following(&hit.key, hit.window);
@@ -249,10 +262,16 @@ impl Slot {
         } else {
             let only_looks = rate == 0 && share.missed == 0;
             hit.amount = if only_looks { 0 } else { size.max(share.missed).min(pool) };
+            // What is asked of a shared counter counts as demand of the class, so no more is asked
+            // than it is known to have; where that is nothing, how much it is by now.
+            if share.share.is_some() {
+                hit.amount = hit.amount.min(share.room.unwrap_or(pool));
+            }
             share.missed = 0;
             share.block = size;
         }
         hit.is_refund = false;
+        hit.share.clone_from(&share.share);
         Some(Claim { stem: stem.clone(), hit, class, pool, is_ahead })
     }
 
@@ -314,8 +333,8 @@ impl Slot {
 
     /// Takes back hits that a client returns: never more than its class spent here, so a replica
     /// never holds more than it was granted. They stay with the class.
-    pub fn refund(&mut self, hit: &Hit, class: usize, terms: &Terms) -> u64 {
-        self.roll(hit, terms);
+    pub fn refund(&mut self, hit: &Hit, class: usize, now_micros: u64, terms: &Terms) -> u64 {
+        self.roll(hit, now_micros, terms);
         let Some(share) = self.shares.get_mut(class) else { return 0 };
         let amount = hit.amount.min(share.spent);
         share.spent -= amount;
@@ -325,20 +344,28 @@ impl Slot {
 
     /// Hands over all unspent tokens, to be returned to their counters.
     pub fn surrender(&mut self) -> Vec<Hit> {
-        let held = self.shares.iter_mut().map(|share| std::mem::take(&mut share.tokens)).sum();
-        let mut hits = vec![Hit { amount: held, is_refund: true, ..self.hit.clone() }];
-        if let Some(next) = self.next.take() {
-            hits.push(Hit {
-                key: following(&self.hit.key, self.hit.window),
-                amount: next.tokens.iter().sum(),
-                window: next.window,
-                is_refund: true,
-                ..self.hit.clone()
-            });
+        let mut hits = Vec::new();
+        let next = self.next.take();
+        for (class, lease) in self.shares.iter_mut().enumerate() {
+            let amount = std::mem::take(&mut lease.tokens);
+            let share = lease.share.clone();
+            let back = Hit { amount, is_refund: true, share, ..self.hit.clone() };
+            if let Some(next) = &next
+                && let Some(&amount) = next.tokens.get(class)
+            {
+                let key = following(&self.hit.key, self.hit.window);
+                hits.push(Hit { key, amount, window: next.window, ..back.clone() });
+            }
+            hits.push(back);
         }
         self.free = 0;
         hits.retain(|hit| hit.amount > 0);
         hits
+    }
+
+    /// Tokens that were not spent in their window, since this was last asked.
+    pub fn take_stranded(&mut self) -> u64 {
+        std::mem::take(&mut self.stranded)
     }
 
     /// Claims of a class that failed; more of them mean that waiting for one was in vain.
@@ -357,32 +384,34 @@ impl Slot {
         (window == self.hit.window && self.is_told()).then_some(self.taken)
     }
 
-    /// Moves on to the window of `hit`. What is left of another window is lost; a clock that went
-    /// back a little stays in the window it had reached.
-    fn roll(&mut self, hit: &Hit, terms: &Terms) {
+    /// Moves on to the window of `hit`. What is left of another window is lost. A clock that went
+    /// back a little stays in the window it had reached, and so does a request that waited over
+    /// the end of its window: the clock leads, lest two windows take turns.
+    fn roll(&mut self, hit: &Hit, now_micros: u64, terms: &Terms) {
         let (here, there) = (self.hit.window, hit.window);
         if here == there && self.hit.limit == hit.limit {
             return;
         }
+        let is_now = (there.start..there.end()).contains(&(now_micros / 1_000_000));
         let same_length = here.seconds == there.seconds;
-        if same_length && there.start < here.start && here.start - there.start <= here.seconds {
+        let a_little = there.start < here.start && here.start - there.start <= here.seconds;
+        if here != there && (!is_now || same_length && a_little) {
             return;
         }
         let adopts = self.hit.limit == hit.limit;
-        if here == there {
-            // Another limit: what was held is lost, free tokens as well.
-            self.free_from = self.free_from.max(here.end());
-        } else if there.start < here.start {
+        if there.start <= here.start {
+            // Another limit, or a clock that went back: free tokens are not given twice.
             self.free_from = self.free_from.max(here.end());
         }
+        self.stranded += self.held();
         self.hit = hit.clone();
         self.begin(terms);
         match self.next.take() {
             Some(next) if adopts && next.window == there => {
                 self.taken = next.taken;
                 for (share, tokens) in self.shares.iter_mut().zip(next.tokens) {
-                    share.tokens = tokens;
-                    share.block = tokens;
+                    (share.tokens, share.block) = (tokens, tokens);
+                    self.stranded -= tokens;
                 }
             }
             _ => {}
@@ -455,11 +484,16 @@ impl Slot {
     }
 }
 
-/// By what moves; the name and the limit tell no two states of a counter apart.
+/// By what decides: a model of all schedules tells states apart by it. Rates only size claims, and
+/// names and limits do not change there.
 impl Hash for Slot {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (self.hit.window, self.taken, self.told_micros, self.free, self.free_from).hash(state);
-        (self.ahead_micros, &self.shares, &self.next).hash(state);
+        (self.ahead_micros, &self.next).hash(state);
+        for share in &self.shares {
+            (share.tokens, share.spent, share.room, share.retry_micros).hash(state);
+            (share.refill, share.ahead).hash(state);
+        }
     }
 }
 

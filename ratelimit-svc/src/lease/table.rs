@@ -48,6 +48,8 @@ pub struct Tally {
     pub spent: AtomicU64,
     /// Tokens handed back at the end.
     pub returned: AtomicU64,
+    /// Tokens that were not spent in their window, or were dropped with their slot.
+    pub stranded: AtomicU64,
     /// Slots dropped for want of room.
     pub evicted: AtomicU64,
 }
@@ -230,19 +232,6 @@ impl Table {
         hash
     }
 
-    /// Gives back hits that were taken by a request which was refused elsewhere.
-    pub fn undo(&self, hits: &[Hit], counts: &[Count]) {
-        let terms = self.terms();
-        for (hit, count) in hits.iter().zip(counts) {
-            if count.moved && !hit.is_refund {
-                let mut shard = self.shard(self.hash(stem(&hit.key)));
-                let Some(slot) = shard.slot(stem(&hit.key)) else { continue };
-                let back = slot.refund(hit, class_of(hit), &terms);
-                self.tally.spent.fetch_sub(back, Ordering::Relaxed);
-            }
-        }
-    }
-
     /// Empties the table and hands over what is unspent of windows that last beyond `now`. From
     /// then on nothing is leased.
     pub fn drain(&self, now: Duration) -> Vec<Return> {
@@ -322,15 +311,18 @@ impl Table {
         let mut shard = self.shard(hash);
         if hit.is_refund {
             if let Some(slot) = shard.slot(name) {
-                slot.refund(hit, class, terms);
+                slot.refund(hit, class, now_micros, terms);
             }
             return (Found::Refunded, hash, 0);
         }
         let (stem, slot) = self.slot_or_new(&mut shard, name, hash, hit, terms);
         let taken = slot.take(hit, class, again, now_micros, terms);
         let due = slot.due(class, taken == Taken::Short, now_micros, terms);
-        let failures = slot.failures(class);
+        let (failures, stranded) = (slot.failures(class), slot.take_stranded());
         drop(shard);
+        if stranded > 0 {
+            self.tally.stranded.fetch_add(stranded, Ordering::Relaxed);
+        }
         for (is_due, is_ahead) in [(due.refill, false), (due.ahead, true)] {
             if is_due {
                 let due = Due { stem: stem.clone(), class, is_ahead };
@@ -354,7 +346,10 @@ impl Table {
                 let slot = Slot::new(hit, shard.free_from, hash ^ self.seed, terms);
                 let entry = Entry { stem: name.into(), slot, used: false };
                 let (at, evicts) = shard.insert(entry, self.keys_max / SHARDS);
-                self.tally.evicted.fetch_add(u64::from(evicts), Ordering::Relaxed);
+                if let Some(held) = evicts {
+                    self.tally.evicted.fetch_add(1, Ordering::Relaxed);
+                    self.tally.stranded.fetch_add(held, Ordering::Relaxed);
+                }
                 at
             }
         };
@@ -399,12 +394,12 @@ impl Shard {
         Some(&mut self.entries[at].slot)
     }
 
-    /// Where the entry is now, and whether another had to go.
-    fn insert(&mut self, entry: Entry, max: usize) -> (usize, bool) {
+    /// Where the entry is now, and the tokens of another that had to go.
+    fn insert(&mut self, entry: Entry, max: usize) -> (usize, Option<u64>) {
         if self.entries.len() < max {
             self.index.insert(entry.stem.clone(), self.entries.len());
             self.entries.push(entry);
-            return (self.entries.len() - 1, false);
+            return (self.entries.len() - 1, None);
         }
         while std::mem::take(&mut self.entries[self.hand].used) {
             self.hand = (self.hand + 1) % self.entries.len();
@@ -414,8 +409,8 @@ impl Shard {
         self.index.remove(&self.entries[at].stem);
         self.free_from = self.free_from.max(self.entries[at].slot.window().end());
         self.index.insert(entry.stem.clone(), at);
-        self.entries[at] = entry;
-        (at, true)
+        let dropped = std::mem::replace(&mut self.entries[at], entry);
+        (at, Some(dropped.slot.held()))
     }
 }
 
@@ -436,6 +431,7 @@ fn count(hit: &Hit, remaining: u64, now: Duration) -> Count {
         reset: Duration::from_secs(hit.window.remaining(now.as_secs())),
         over: false,
         moved: true,
+        withheld: 0,
         remembered: false,
     }
 }

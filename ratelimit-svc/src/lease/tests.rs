@@ -22,6 +22,7 @@ fn hit(name: &str, seconds: u64, limit: u32, amount: u64, now_seconds: u64) -> H
         window,
         algorithm: Algorithm::FixedWindow,
         role: Role::Enforced,
+        share: None,
     }
 }
 

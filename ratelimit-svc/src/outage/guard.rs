@@ -73,6 +73,11 @@ impl<B: Backend> Guard<B> {
         }
     }
 
+    /// Whether the store is out of reach.
+    pub fn is_open(&self) -> bool {
+        self.breaker().probe_at().is_some()
+    }
+
     /// Probes the store while it is away and checks on it while it is there. Never ends.
     pub async fn supervise(&self) {
         loop {

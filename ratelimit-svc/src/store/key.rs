@@ -138,7 +138,8 @@ mod tests {
     fn the_name_of_the_window_after() {
         for seconds in [1, 30, 60, 3600] {
             let period = Period::try_new(seconds).expect("in bounds");
-            let limit = Limit { requests_per_unit: 5, period, algorithm: Algorithm::FixedWindow };
+            let algorithm = Algorithm::FixedWindow;
+            let limit = Limit { requests_per_unit: 5, period, algorithm, mode: None };
             let key = |now| counter_key("d", &[("a", "1")], &[], limit, period.window(now));
             assert_eq!(following(&key(7200), period.window(7200)), key(7200 + seconds));
             assert_eq!(stem(&key(7200)), stem(&key(99_999)));

@@ -6,6 +6,7 @@ mod cli;
 mod connections;
 mod control_plane;
 mod documentation;
+mod leases;
 mod outage;
 mod reload;
 mod store;
