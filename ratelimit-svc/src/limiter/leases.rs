@@ -257,8 +257,9 @@ fn granted(claim: &Claim, count: &Count) -> Grant {
         };
     }
     if !count.moved {
-        // Known to be over without asking: nothing is left.
-        return Grant { granted: 0, taken: claim.pool, room: 0 };
+        // Known to be over without asking.
+        let taken = count.value.min(claim.pool);
+        return Grant { granted: 0, taken, room: claim.pool - taken };
     }
     grant(claim.pool, claim.hit.amount, count.value)
 }

@@ -8,6 +8,7 @@ mod control_plane;
 mod documentation;
 mod leases;
 mod outage;
+mod priority;
 mod reload;
 mod store;
 mod support;
