@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::store::Hit;
+use crate::store::{Count, Hit};
 
 /// The most claims of one call.
 pub const BATCH_MAX: usize = 64;
@@ -21,6 +21,26 @@ pub struct Claim {
     pub pool: u64,
     /// For the window after the one it was made in.
     pub is_ahead: bool,
+}
+
+impl Claim {
+    /// The hit as it is counted: what is spent without a claim is kept out of the counter.
+    pub fn counted_hit(&self) -> Hit {
+        Hit { limit: u32::try_from(self.pool).unwrap_or(u32::MAX), ..self.hit.clone() }
+    }
+
+    /// What is granted when that hit was counted, each on its own.
+    pub fn grant(&self, count: &Count) -> Grant {
+        let taken = count.value.min(self.pool);
+        if self.hit.share.is_some() || !count.moved {
+            // Classes that share a counter are given all of what they ask, or nothing; and so is
+            // who is known to be over without asking.
+            let granted = if count.moved && !count.over { self.hit.amount } else { 0 };
+            let room = self.pool.saturating_sub(count.withheld).saturating_sub(count.value);
+            return Grant { granted, taken, room };
+        }
+        grant(self.pool, self.hit.amount, count.value)
+    }
 }
 
 /// The answer of the counter.

@@ -199,7 +199,7 @@ impl Slot {
     pub fn due(&mut self, class: usize, short: bool, now_micros: u64, terms: &Terms) -> Due {
         let mut due = Due::default();
         let pool = terms.pool(self.hit.limit);
-        let (available, window) = (self.available(class), self.hit.window);
+        let (available, free, window) = (self.available(class), self.free, self.hit.window);
         let end_micros = window.end().saturating_mul(1_000_000);
         let stale = self.told_micros.is_some_and(|told| now_micros >= told + LOOK_MICROS);
         let exhausted = self.taken >= pool;
@@ -209,10 +209,15 @@ impl Slot {
         let rate = share.meter.rate(now_micros);
         if share.refill == Refill::Idle && !exhausted && now_micros >= share.retry_micros {
             let left = end_micros.saturating_sub(now_micros).min(LEAD_MICROS);
-            let low = expected(rate, left).min(share.block / 2);
+            let mut low = expected(rate, left).min(share.block / 2);
+            let mut stock = available;
+            if share.share.is_some() {
+                // Tokens of lower classes are for the time until its own are there.
+                (low, stock) = (low.max(u64::from(rate > 0)), free + share.tokens);
+            }
             // A counter that is only looked at is looked up again now and then.
             let idle_look = stale && rate == 0 && available == 0;
-            due.refill = short || available < low || idle_look;
+            due.refill = short || stock < low || idle_look;
         }
         // A claim ahead would begin the forecast of the next window before this one ends.
         let forecasts = matches!(share.share, Some(Share { how: How::Forecast { .. }, .. }));
@@ -465,14 +470,15 @@ impl Slot {
         self.shares[class].room.map_or(left, |room| room.min(left))
     }
 
-    /// Spends free tokens first, then those of the lowest class.
+    /// Spends free tokens first, then those of the class, then those of the next lower: what a
+    /// class claims is its demand as the others' forecast sees it, so it lives on its own first.
     fn spend(&mut self, class: usize, amount: u64) -> Source {
         self.shares[class].spent += amount;
         let free = self.free.min(amount);
         self.free -= free;
         let mut source = Source { window: self.hit.window, class, free: free == amount };
         let mut rest = amount - free;
-        for at in (class..self.shares.len()).rev() {
+        for at in class..self.shares.len() {
             let part = self.shares[at].tokens.min(rest);
             self.shares[at].tokens -= part;
             rest -= part;

@@ -1,6 +1,7 @@
 //! Leases under test: one slot and one table by example, all schedules of a small model, random
 //! schedules of many replicas.
 
+mod classes;
 mod model;
 mod simulation;
 mod slots;

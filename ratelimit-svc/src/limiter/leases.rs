@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use crate::config::leases::LeaseSettings;
 use crate::decide::plan::{Counted, Line, Plan};
-use crate::lease::claim::{BATCH_MAX, Claim, Grant, grant};
+use crate::lease::claim::{BATCH_MAX, Claim};
 use crate::lease::table::{Outcome, Table};
 use crate::lease::{self, Terms};
 use crate::limits::rule::CountingMode;
@@ -200,16 +200,13 @@ impl Leases {
         claims: Vec<Claim>,
         now: impl Fn() -> Duration,
     ) -> bool {
-        // What is spent without a claim is kept out of the counter.
-        let limit = |claim: &Claim| u32::try_from(claim.pool).unwrap_or(u32::MAX);
-        let hit = |claim: &Claim| Hit { limit: limit(claim), ..claim.hit.clone() };
-        let hits: Vec<Hit> = claims.iter().map(hit).collect();
+        let hits: Vec<Hit> = claims.iter().map(Claim::counted_hit).collect();
         let counted = guard.count(&hits, Mode::CountAll, now()).await;
         let waiting: Vec<u64> = match &counted {
             Ok(counts) => {
                 let answered = claims.iter().zip(counts);
                 let take_in = |(claim, count): (&Claim, &Count)| {
-                    let grant = granted(claim, count);
+                    let grant = claim.grant(count);
                     self.metrics.leases.claimed(claim.hit.amount, grant.granted);
                     self.table.granted(claim, grant, now())
                 };
@@ -243,23 +240,4 @@ impl Leases {
     pub fn table(&self) -> &Table {
         &self.table
     }
-}
-
-/// What the counter granted of a claim that it counted as a hit.
-fn granted(claim: &Claim, count: &Count) -> Grant {
-    if claim.hit.share.is_some() {
-        // Classes that share a counter are given all of what they ask or nothing.
-        let cap = claim.pool.saturating_sub(count.withheld);
-        return Grant {
-            granted: if count.moved && !count.over { claim.hit.amount } else { 0 },
-            taken: count.value.min(claim.pool),
-            room: cap.saturating_sub(count.value),
-        };
-    }
-    if !count.moved {
-        // Known to be over without asking.
-        let taken = count.value.min(claim.pool);
-        return Grant { granted: 0, taken, room: claim.pool - taken };
-    }
-    grant(claim.pool, claim.hit.amount, count.value)
 }

@@ -12,8 +12,6 @@ use crate::lease::Terms;
 use crate::lease::claim::{Claim, Grant, grant};
 use crate::lease::slot::{Slot, Taken};
 
-/// Half windows a clock may show.
-const HALVES: usize = 3;
 const WINDOWS: usize = 2;
 const START_SECONDS: u64 = 1000;
 
@@ -27,6 +25,8 @@ struct World {
     /// Claims on their way for requests that found too little, or early.
     claims: u8,
     faults: u8,
+    /// Half windows a clock may show.
+    halves: u8,
     /// Up to where each class is granted, highest first; one class is granted without a condition.
     caps: Vec<u64>,
     free_ppm: u32,
@@ -232,7 +232,7 @@ impl Model for World {
             let lowest = state.replicas.iter().map(|other| other.half).min().unwrap_or(0);
             let half = state.replicas[replica].half;
             // Clocks differ by up to a window.
-            if usize::from(half) < HALVES - 1 && half < lowest + 2 {
+            if half < self.halves - 1 && half < lowest + 2 {
                 actions.push(Action::Tick(replica));
             }
             if may_fail && state.replicas[replica].slot.is_some() {
@@ -349,7 +349,8 @@ fn check(name: &str, world: World) {
 fn world(replicas: usize, limit: u32, requests: u8, claims: u8, faults: u8) -> World {
     let depth = std::env::var("LEASE_MODEL_DEPTH").ok().and_then(|text| text.parse().ok());
     let (requests, claims) = (requests + depth.unwrap_or(0), claims + depth.unwrap_or(0));
-    World { replicas, limit, requests, claims, faults, caps: vec![limit.into()], free_ppm: 0 }
+    let caps = vec![limit.into()];
+    World { replicas, limit, requests, claims, faults, halves: 3, caps, free_ppm: 0 }
 }
 
 #[test]
@@ -359,12 +360,13 @@ fn two_replicas_share_a_limit() {
 
 #[test]
 fn three_replicas_share_a_limit() {
-    check("3 replicas, limit 2, 1 fault", world(3, 2, 2, 2, 1));
+    let world = World { halves: 2, ..world(3, 2, 2, 2, 1) };
+    check("3 replicas, limit 2, 1 fault", world);
 }
 
 #[test]
 fn two_classes_share_a_limit() {
-    let world = World { caps: vec![2, 1], ..world(2, 2, 3, 2, 1) };
+    let world = World { halves: 2, caps: vec![2, 1], ..world(2, 2, 3, 2, 1) };
     check("2 replicas, 2 classes, limit 2, 1 fault", world);
 }
 
