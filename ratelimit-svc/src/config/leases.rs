@@ -9,7 +9,7 @@ use crate::lease::table::KEYS_MAX;
 /// The largest part of a limit that may be spent without a claim.
 const FREE_RATIO_MAX: f64 = 0.5;
 /// Bounds of `LEASE_COUNTERS_MAX`; a counter takes some 600 bytes.
-const COUNTERS: std::ops::RangeInclusive<usize> = 64..=16_777_216;
+const COUNTERS: std::ops::RangeInclusive<usize> = 1024..=16_777_216;
 
 /// How leases are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +39,8 @@ impl Vars<'_> {
         }
         let free_replicas: u32 = self.parse("LEASE_FREE_REPLICAS")?;
         if free_replicas == 0 && ratio > 0.0 {
-            let message = "must say how many replicas there are at most, for LEASE_FREE_RATIO";
-            return Err(self.bad("LEASE_FREE_REPLICAS", message));
+            let message = "needs LEASE_FREE_REPLICAS, the most replicas there are";
+            return Err(self.bad("LEASE_FREE_RATIO", message));
         }
         let counters_max = self.parse("LEASE_COUNTERS_MAX")?;
         if !COUNTERS.contains(&counters_max) {

@@ -5,8 +5,9 @@
 //! that was not used for longest, about (second chance); its tokens are lost to this window, and
 //! the shard gives no more free tokens in it, lest the dropped slot spent them.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, Hasher};
+mod shard;
+
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::lease::{Terms, class_of};
 use crate::limits::unit::Window;
 use crate::store::key::stem;
 use crate::store::{Count, Hit, Role};
+use shard::Shard;
 
 /// The most counters with a lease, unless configured.
 pub const KEYS_MAX: usize = 65_536;
@@ -86,58 +88,10 @@ impl Ticket {
     }
 }
 
-struct Shard {
-    index: HashMap<Arc<[u8]>, usize, Seed>,
-    entries: Vec<Entry>,
-    hand: usize,
-    /// Free tokens are for windows that begin at this second or later: those before may have been
-    /// spent by an earlier process, or by a slot that was dropped.
-    free_from: u64,
-}
-
-struct Entry {
-    stem: Arc<[u8]>,
-    slot: Slot,
-    used: bool,
-}
-
-#[derive(Clone, Copy)]
-struct Seed(u64);
-
-struct KeyHasher(u64);
-
-impl BuildHasher for Seed {
-    type Hasher = KeyHasher;
-
-    fn build_hasher(&self) -> KeyHasher {
-        KeyHasher(self.0)
-    }
-}
-
-impl Hasher for KeyHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = xxh3_64_with_seed(bytes, self.0);
-    }
-
-    fn write_usize(&mut self, _: usize) {
-        // The length of a slice; the hash of its bytes depends on it as well.
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
 impl Table {
     /// An empty table of at most `keys_max` counters, made at `now`. The seed is a secret.
     pub fn new(terms: &Terms, keys_max: usize, seed: u64, now: Duration) -> Self {
-        let free_from = now.as_secs() + 1;
-        let shard = || Shard {
-            index: HashMap::with_hasher(Seed(seed)),
-            entries: Vec::new(),
-            hand: 0,
-            free_from,
-        };
+        let shard = || Shard::new(seed, now.as_secs() + 1);
         Self {
             shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect(),
             seed,
@@ -240,12 +194,10 @@ impl Table {
         let mut returns = Vec::new();
         for shard in &self.shards {
             let mut shard = lock(shard);
-            let hits = shard.entries.iter_mut().flat_map(|entry| entry.slot.surrender());
-            returns.extend(
-                hits.filter(|hit| hit.window.end() > now.as_secs()).map(|hit| Return { hit }),
-            );
-            (shard.index.clear(), shard.entries.clear());
-            shard.hand = 0;
+            let hits = shard.slots().flat_map(Slot::surrender);
+            let open = hits.filter(|hit| hit.window.end() > now.as_secs());
+            returns.extend(open.map(|hit| Return { hit }));
+            shard.clear();
         }
         let returned = returns.iter().map(|back| back.hit.amount).sum();
         self.tally.returned.fetch_add(returned, Ordering::Relaxed);
@@ -270,7 +222,7 @@ impl Table {
 
     /// Counters with a lease.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).entries.len()).sum()
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
     /// Whether there are none.
@@ -280,9 +232,8 @@ impl Table {
 
     /// Tokens held and not spent, those of windows that have passed among them.
     pub fn held(&self) -> u64 {
-        let of = |shard: &Mutex<Shard>| -> u64 {
-            lock(shard).entries.iter().map(|entry| entry.slot.held()).sum()
-        };
+        let of =
+            |shard: &Mutex<Shard>| -> u64 { lock(shard).slots().map(|slot| slot.held()).sum() };
         self.shards.iter().map(of).sum()
     }
 
@@ -340,22 +291,14 @@ impl Table {
         hit: &Hit,
         terms: &Terms,
     ) -> (Arc<[u8]>, &'s mut Slot) {
-        let at = match shard.index.get(name) {
-            Some(&at) => at,
-            None => {
-                let slot = Slot::new(hit, shard.free_from, hash ^ self.seed, terms);
-                let entry = Entry { stem: name.into(), slot, used: false };
-                let (at, evicts) = shard.insert(entry, self.keys_max / SHARDS);
-                if let Some(held) = evicts {
-                    self.tally.evicted.fetch_add(1, Ordering::Relaxed);
-                    self.tally.stranded.fetch_add(held, Ordering::Relaxed);
-                }
-                at
+        if shard.slot(name).is_none() {
+            let slot = Slot::new(hit, shard.free_from, hash ^ self.seed, terms);
+            if let Some(held) = shard.insert(name, slot, self.keys_max / SHARDS) {
+                self.tally.evicted.fetch_add(1, Ordering::Relaxed);
+                self.tally.stranded.fetch_add(held, Ordering::Relaxed);
             }
-        };
-        let entry = &mut shard.entries[at];
-        entry.used = true;
-        (entry.stem.clone(), &mut entry.slot)
+        }
+        shard.use_slot(name).expect("it was there or was just inserted")
     }
 
     fn give_back(&self, hit: &Hit, source: Source) {
@@ -386,32 +329,6 @@ impl Table {
 enum Found {
     Taken(Taken),
     Refunded,
-}
-
-impl Shard {
-    fn slot(&mut self, stem: &[u8]) -> Option<&mut Slot> {
-        let at = *self.index.get(stem)?;
-        Some(&mut self.entries[at].slot)
-    }
-
-    /// Where the entry is now, and the tokens of another that had to go.
-    fn insert(&mut self, entry: Entry, max: usize) -> (usize, Option<u64>) {
-        if self.entries.len() < max {
-            self.index.insert(entry.stem.clone(), self.entries.len());
-            self.entries.push(entry);
-            return (self.entries.len() - 1, None);
-        }
-        while std::mem::take(&mut self.entries[self.hand].used) {
-            self.hand = (self.hand + 1) % self.entries.len();
-        }
-        let at = self.hand;
-        self.hand = (self.hand + 1) % self.entries.len();
-        self.index.remove(&self.entries[at].stem);
-        self.free_from = self.free_from.max(self.entries[at].slot.window().end());
-        self.index.insert(entry.stem.clone(), at);
-        let dropped = std::mem::replace(&mut self.entries[at], entry);
-        (at, Some(dropped.slot.held()))
-    }
 }
 
 /// Whether hits over their limit refuse the whole request.

@@ -149,18 +149,26 @@ fn a_look_asks_once_and_takes_nothing() {
 fn a_class_spends_its_own_tokens_and_lower_ones() {
     let now = 100 * SECOND;
     let one = at(now, 1000, 1);
+    let all = |claim: &Claim| {
+        let granted = claim.hit.amount;
+        Grant { granted, taken: granted, room: 900 }
+    };
     let mut slot = Slot::new(&one, 0, 1, &TERMS);
     let (_, low) = ask(&mut slot, &one, 2, now);
-    slot.granted(&low[0], Grant { granted: 1, taken: 1, room: 5 }, now);
-    assert!(is_spent(ask(&mut slot, &one, 0, now).0), "a higher class spends it");
+    slot.granted(&low[0], all(&low[0]), now);
+    assert!(is_spent(ask(&mut slot, &one, 0, now).0), "a higher class spends a lower token");
+    while is_spent(ask(&mut slot, &one, 0, now).0) {}
     let (_, high) = ask(&mut slot, &one, 0, now);
-    slot.granted(&high[0], Grant { granted: 1, taken: 2, room: 998 }, now);
+    assert_eq!(high, vec![], "claimed when it ran short");
+    let mut slot = Slot::new(&one, 0, 1, &TERMS);
+    let (_, high) = ask(&mut slot, &one, 0, now);
+    slot.granted(&high[0], all(&high[0]), now);
     let (taken, low) = ask(&mut slot, &one, 2, now);
-    assert_eq!(taken, Taken::Short, "a lower class does not");
-    slot.granted(&low[0], Grant { granted: 0, taken: 2, room: 0 }, now);
+    assert_eq!(taken, Taken::Short, "a lower class does not spend a higher token");
+    slot.granted(&low[0], Grant { granted: 0, taken: 900, room: 0 }, now);
     assert_eq!(ask(&mut slot, &one, 2, now), (Taken::Reserved, vec![]), "asks again later");
     assert!(is_spent(ask(&mut slot, &one, 0, now).0));
-    assert_eq!(ask(&mut slot, &one, 2, now + 20_000).0, Taken::Short);
+    assert_eq!(ask(&mut slot, &one, 2, now + 200_000).0, Taken::Short);
 }
 
 #[test]
