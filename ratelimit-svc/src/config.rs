@@ -4,11 +4,14 @@
 //! of the reference that this service does not have is refused when it would change something;
 //! see [`variables`] for all of them.
 
+mod grpc_tls;
 pub mod leases;
+pub mod stats;
 pub mod variables;
 pub mod xds;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -19,6 +22,7 @@ use chassis::grpc::ConnectionAge;
 use chassis::process::UsageError;
 use chassis::reload;
 use chassis::telemetry::TelemetryConfig;
+use chassis::tls;
 
 use crate::decide::Settings;
 use crate::decide::headers::HeaderNames;
@@ -40,6 +44,12 @@ pub struct Config {
     pub grpc_uds: Option<PathBuf>,
     /// `GRPC_MAX_CONNECTION_AGE`, `GRPC_MAX_CONNECTION_AGE_GRACE`
     pub connection_age: ConnectionAge,
+    /// `GRPC_WORKER_THREADS`: how many threads serve gRPC connections.
+    pub grpc_workers: NonZeroUsize,
+    /// `GRPC_SERVER_USE_TLS` and the variables with it.
+    pub grpc_tls: Option<tls::ServerSettings>,
+    /// `GRPC_REFLECTION`
+    pub grpc_reflection: bool,
     /// `DEBUG_HOST`, `DEBUG_PORT`: admin pages.
     pub debug: (String, u16),
     /// `LOG_LEVEL`, `OTEL_EXPORTER_OTLP_ENDPOINT`.
@@ -60,6 +70,8 @@ pub struct Config {
     pub local_share_replicas: u32,
     /// The `LEASE_` variables.
     pub leases: LeaseSettings,
+    /// How metrics are shown and sent.
+    pub stats: stats::Stats,
     /// Variables that are set and have no effect here.
     pub without_effect: Vec<&'static str>,
 }
@@ -136,6 +148,9 @@ impl Config {
                 max: vars.duration_or_none("GRPC_MAX_CONNECTION_AGE")?,
                 grace: vars.duration_or_none("GRPC_MAX_CONNECTION_AGE_GRACE")?,
             },
+            grpc_workers: vars.grpc_workers()?,
+            grpc_tls: vars.grpc_tls()?,
+            grpc_reflection: vars.flag("GRPC_REFLECTION")?,
             debug: (vars.text("DEBUG_HOST"), vars.parse("DEBUG_PORT")?),
             telemetry: vars.telemetry()?,
             drain,
@@ -146,6 +161,7 @@ impl Config {
             settings: vars.settings()?,
             local_share_replicas,
             leases: vars.leases()?,
+            stats: vars.stats()?,
             without_effect,
         })
     }

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -14,9 +14,10 @@ use axum::extract::State;
 use axum::routing::get;
 use chassis::admin::Admin;
 use chassis::drain::Shutdown;
-use chassis::grpc::{self, ConnectionAge, UnixSocket};
+use chassis::grpc::{self, UnixSocket};
 use chassis::process::UsageError;
 use chassis::readiness::Readiness;
+use chassis::tls;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use proto::pb::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer;
@@ -24,6 +25,7 @@ use redis::IntoConnectionInfo;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 
+use crate::config::stats::{Names, Stats};
 use crate::config::{Backend, Config, QuotaSource, RedisAddress};
 use crate::grpc::Service;
 use crate::json;
@@ -31,7 +33,10 @@ use crate::limiter::leases::Leases;
 use crate::limiter::{Counters, Limiter};
 use crate::limits::quotas::Quotas;
 use crate::metrics::Metrics;
+use crate::metrics::reference::Reference;
+use crate::metrics::statsd::Exporter;
 use crate::outage::guard::Guard;
+use crate::reflection;
 use crate::reload::Reloader;
 use crate::store::memory::Memory;
 use crate::store::redis::Redis;
@@ -39,6 +44,9 @@ use crate::xds;
 
 /// The largest gRPC request; beyond it the transport refuses.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
+
+/// How long the end of the service waits for metrics to be sent.
+const LAST_FLUSH: Duration = Duration::from_secs(1);
 
 const GAUGES_EVERY: Duration = Duration::from_secs(1);
 
@@ -52,10 +60,13 @@ pub struct Server {
     /// Whether traffic should come here.
     pub readiness: Readiness,
     grpc: grpc::Listener,
-    connection_age: ConnectionAge,
+    options: grpc::Options,
+    reflection: bool,
     http: TcpListener,
     debug: TcpListener,
     admin: Admin,
+    page: Option<(TcpListener, Router)>,
+    exporter: Option<Exporter>,
     limiter: Arc<Limiter>,
     reloader: Arc<Reloader>,
     source: QuotaSource,
@@ -71,6 +82,8 @@ pub struct Addresses {
     pub http: SocketAddr,
     /// Admin pages.
     pub debug: SocketAddr,
+    /// The page of `USE_PROMETHEUS`.
+    pub prometheus: Option<SocketAddr>,
 }
 
 /// Where gRPC is served.
@@ -98,32 +111,32 @@ impl Server {
     /// # Errors
     /// When a port cannot be opened or the address of Redis cannot be one.
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
-        let listen = async |name: &str, (host, port): &(String, u16)| {
-            let listener = TcpListener::bind((host.as_str(), *port)).await;
-            listener.with_context(|| format!("{name} cannot listen on {host}:{port}"))
-        };
-        let (grpc, grpc_address) = match &config.grpc_uds {
-            None => {
-                let listener = listen("gRPC", &config.grpc).await?;
-                let address = GrpcAddress::Tcp(listener.local_addr()?);
-                (listener.into(), address)
-            }
-            Some(path) => {
-                let socket = UnixSocket::bind(path).await;
-                let socket =
-                    socket.with_context(|| format!("gRPC cannot listen on {}", path.display()))?;
-                (grpc::Listener::Unix(socket), GrpcAddress::Unix(path.clone()))
-            }
-        };
+        let (grpc, grpc_address) = listen_grpc(&config).await?;
         let http = listen("HTTP", &config.http).await?;
         let debug = listen("admin", &config.debug).await?;
-        let addresses =
-            Addresses { grpc: grpc_address, http: http.local_addr()?, debug: debug.local_addr()? };
-        let connection_age = config.connection_age;
+        let page = match &config.stats.page {
+            Some(page) => Some((listen("metrics", &page.address).await?, page.path.clone())),
+            None => None,
+        };
+        let addresses = Addresses {
+            grpc: grpc_address,
+            http: http.local_addr()?,
+            debug: debug.local_addr()?,
+            prometheus: page.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?,
+        };
         let readiness = Readiness::new();
-        let mut registry = Registry::default();
-        let metrics = Arc::new(Metrics::new(&mut registry));
-        register_build_info(&mut registry);
+        let (metrics, mut registry) = metrics(&config.stats);
+        let exporter = config.stats.statsd.map(|settings| Exporter::new(metrics.clone(), settings));
+        let options = grpc::Options {
+            age: config.connection_age,
+            workers: config.grpc_workers,
+            tls: tls::Acceptor::start(
+                config.grpc_tls,
+                &readiness,
+                registry.sub_registry_with_prefix("ratelimit"),
+            ),
+        };
+        let registry = Arc::new(registry);
         let quotas = Arc::new(ArcSwapOption::<Quotas>::empty());
         let condition = readiness.condition("quotas", "not read yet");
         let reloader = Arc::new(Reloader::new(
@@ -151,14 +164,21 @@ impl Server {
             local_share_replicas: config.local_share_replicas,
             metrics,
         });
-        let describe = reloader.clone();
-        let admin = Admin::new(readiness.clone(), Arc::new(registry), move || describe.describe());
+        let (describe, tls) = (reloader.clone(), options.tls.clone());
+        let admin = Admin::new(readiness.clone(), registry.clone(), move || {
+            let mut shown = describe.describe();
+            shown["grpc_tls"] = serde_json::json!(tls.as_ref().map(|tls| tls.status()));
+            shown
+        });
         let reload_period = config.reload_period;
         Ok(Self {
             addresses,
+            page: page.map(|(listener, path)| (listener, metrics_page(&path, registry))),
+            exporter,
             readiness,
             grpc,
-            connection_age,
+            options,
+            reflection: config.grpc_reflection,
             http,
             debug,
             admin,
@@ -179,7 +199,9 @@ impl Server {
         let (health, follow_readiness) = grpc::health(&self.readiness, &["ratelimit"]);
         let service = RateLimitServiceServer::new(Service::new(self.limiter.clone()))
             .max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let routes = Routes::new(service).add_service(health);
+        let others = Routes::new(health);
+        let others = if self.reflection { reflection::add(others)? } else { others };
+        let handler = grpc::Direct::new(service, others);
         let extra =
             Router::new().route("/rlconfig", get(rlconfig)).with_state(self.limiter.clone());
 
@@ -193,6 +215,10 @@ impl Server {
                 tasks.spawn(xds::follow(*settings, reloader));
             }
         }
+        if let Some(tls) = self.options.tls.clone() {
+            let period = self.reload_period;
+            tasks.spawn(async move { tls.follow(period).await });
+        }
         tasks.spawn(follow_readiness);
         tasks.spawn(supervise(limiter));
         // The admin pages answer to the very end.
@@ -202,15 +228,34 @@ impl Server {
             }
         });
         let draining = self.limiter.clone();
+        if let Some((listener, page)) = self.page {
+            tasks.spawn(async move {
+                if let Err(error) = axum::serve(listener, page).await {
+                    tracing::error!(%error, "metrics listener failed");
+                }
+            });
+        }
+        let exporter = self.exporter.map(|exporter| Arc::new(Mutex::new(exporter)));
+        if let Some(exporter) = &exporter {
+            tasks.spawn(export(exporter.clone()));
+        }
         let json = json::routes(self.limiter, self.readiness);
         let stop = shutdown.clone();
         let http =
             axum::serve(self.http, json).with_graceful_shutdown(async move { stop.begun().await });
-        let grpc = grpc::serve(self.grpc, routes, self.connection_age, shutdown);
+        let grpc = grpc::serve(self.grpc, handler, self.options, shutdown);
         let served = async {
             tokio::try_join!(async { http.await.context("HTTP listener") }, async {
                 grpc.await.context("gRPC listener")
             },)
+        };
+        let served = async {
+            let served = served.await;
+            if let Some(exporter) = exporter {
+                // What the last requests counted; a lookup that hangs is not waited for.
+                let _ = tokio::time::timeout(LAST_FLUSH, flush(exporter)).await;
+            }
+            served
         };
         tokio::select! {
             served = served => {
@@ -227,6 +272,59 @@ impl Server {
             },
         }
     }
+}
+
+/// Sends metrics every now and then. Never ends.
+async fn export(exporter: Arc<Mutex<Exporter>>) {
+    let interval = lock(&exporter).interval();
+    loop {
+        tokio::time::sleep(interval).await;
+        flush(exporter.clone()).await;
+    }
+}
+
+async fn flush(exporter: Arc<Mutex<Exporter>>) {
+    let flushed = tokio::task::spawn_blocking(move || lock(&exporter).flush()).await;
+    if let Err(error) = flushed {
+        tracing::error!(%error, "a flush to statsd failed");
+    }
+}
+
+fn lock(exporter: &Mutex<Exporter>) -> MutexGuard<'_, Exporter> {
+    exporter.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The metrics, and the registry that shows them under the names asked for.
+fn metrics(stats: &Stats) -> (Arc<Metrics>, Registry) {
+    let mut own = Registry::default();
+    let metrics = Arc::new(Metrics::new(&mut own));
+    register_build_info(&mut own);
+    let mut shown = if stats.names == Names::Reference { Registry::default() } else { own };
+    if stats.names != Names::Tidegate {
+        let reference = Reference::new(metrics.clone(), stats.milliseconds);
+        shown.register_collector(Box::new(reference));
+    }
+    (metrics, shown)
+}
+
+fn metrics_page(path: &str, registry: Arc<Registry>) -> Router {
+    Router::new().route(path, get(async move || chassis::admin::metrics_page(&registry)))
+}
+
+async fn listen(name: &str, (host, port): &(String, u16)) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind((host.as_str(), *port)).await;
+    listener.with_context(|| format!("{name} cannot listen on {host}:{port}"))
+}
+
+async fn listen_grpc(config: &Config) -> anyhow::Result<(grpc::Listener, GrpcAddress)> {
+    let Some(path) = &config.grpc_uds else {
+        let listener = listen("gRPC", &config.grpc).await?;
+        let address = GrpcAddress::Tcp(listener.local_addr()?);
+        return Ok((listener.into(), address));
+    };
+    let socket = UnixSocket::bind(path).await;
+    let socket = socket.with_context(|| format!("gRPC cannot listen on {}", path.display()))?;
+    Ok((grpc::Listener::Unix(socket), GrpcAddress::Unix(path.clone())))
 }
 
 /// Looks after the store and after gauges that nobody sets in passing. Never ends.

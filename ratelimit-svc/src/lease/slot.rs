@@ -93,7 +93,10 @@ pub enum Taken {
     /// The counter would refuse as well.
     Over,
     /// The class would pass its cap, which is below the limit at this moment.
-    Reserved,
+    Reserved {
+        /// Claimed by all classes, as last told.
+        taken: u64,
+    },
     /// A claim is needed, or under way.
     Short,
 }
@@ -122,7 +125,7 @@ impl Slot {
             random,
             stranded: 0,
         };
-        slot.begin(terms);
+        slot.begin(false, terms);
         slot
     }
 
@@ -169,7 +172,7 @@ impl Slot {
         }
         let share = &mut self.shares[class];
         if now_micros < share.retry_micros {
-            return Taken::Reserved;
+            return Taken::Reserved { taken: self.taken };
         }
         share.missed = share.missed.saturating_add(hit.amount - available.min(hit.amount));
         Taken::Short
@@ -256,16 +259,16 @@ impl Slot {
         if here != there && (!is_now || same_length && a_little) {
             return;
         }
-        let adopts = self.hit.limit == hit.limit;
+        let follows = same_length && there.start == here.end() && self.hit.limit == hit.limit;
         if there.start <= here.start {
             // Another limit, or a clock that went back: free tokens are not given twice.
             self.free_from = self.free_from.max(here.end());
         }
         self.stranded += self.held();
         self.hit = hit.clone();
-        self.begin(terms);
+        self.begin(follows, terms);
         match self.next.take() {
-            Some(next) if adopts && next.window == there => {
+            Some(next) if follows => {
                 self.taken = next.taken;
                 for (share, tokens) in self.shares.iter_mut().zip(next.tokens) {
                     (share.tokens, share.block) = (tokens, tokens);
@@ -276,8 +279,8 @@ impl Slot {
         }
     }
 
-    /// Begins the window of `self.hit` with nothing.
-    fn begin(&mut self, terms: &Terms) {
+    /// Begins the window of `self.hit` with nothing; `follows` when claims ahead are for it.
+    fn begin(&mut self, follows: bool, terms: &Terms) {
         let window = self.hit.window;
         let start_micros = window.start.saturating_mul(1_000_000);
         let length_micros = window.seconds.saturating_mul(1_000_000);
@@ -298,7 +301,7 @@ impl Slot {
                 share.refill = Refill::Idle;
             }
             // What was claimed ahead and is not answered yet is now claimed for this window.
-            if share.ahead == Refill::Flying {
+            if follows && share.ahead == Refill::Flying {
                 share.refill = Refill::Flying;
             }
             share.ahead = Refill::Idle;

@@ -26,6 +26,9 @@ use shard::Shard;
 /// The most counters with a lease, unless configured.
 pub const KEYS_MAX: usize = 65_536;
 
+/// The most claims that wait to be made; a request that makes another one due has to wait in vain.
+pub const DUE_MAX: usize = 131_072;
+
 const SHARDS: usize = 64;
 
 /// The leases of a replica.
@@ -121,8 +124,13 @@ impl Table {
                     taken.push((at, source));
                     counts.push(count(hit, remaining, now));
                 }
-                Found::Taken(Taken::Over | Taken::Reserved) => {
+                Found::Taken(Taken::Over) => {
                     let open = count(hit, 0, now);
+                    counts.push(Count { over: true, moved: false, remembered: !again, ..open });
+                }
+                Found::Taken(Taken::Reserved { taken }) => {
+                    let left = u64::from(hit.limit).saturating_sub(taken);
+                    let open = Count { withheld: left, ..count(hit, left, now) };
                     counts.push(Count { over: true, moved: false, remembered: !again, ..open });
                 }
                 Found::Taken(Taken::Short) => {
@@ -269,16 +277,14 @@ impl Table {
         let (stem, slot) = self.slot_or_new(&mut shard, name, hash, hit, terms);
         let taken = slot.take(hit, class, again, now_micros, terms);
         let due = slot.due(class, taken == Taken::Short, now_micros, terms);
+        for (is_due, is_ahead) in [(due.refill, false), (due.ahead, true)] {
+            if is_due && !self.note_due(Due { stem: stem.clone(), class, is_ahead }) {
+                slot.not_due(class, is_ahead);
+            }
+        }
         let (failures, stranded) = (slot.failures(class), slot.take_stranded());
-        drop(shard);
         if stranded > 0 {
             self.tally.stranded.fetch_add(stranded, Ordering::Relaxed);
-        }
-        for (is_due, is_ahead) in [(due.refill, false), (due.ahead, true)] {
-            if is_due {
-                let due = Due { stem: stem.clone(), class, is_ahead };
-                lock(&self.due).push_back(due);
-            }
         }
         (Found::Taken(taken), hash, failures)
     }
@@ -299,6 +305,16 @@ impl Table {
             }
         }
         shard.use_slot(name).expect("it was there or was just inserted")
+    }
+
+    /// Whether there was room.
+    fn note_due(&self, claim: Due) -> bool {
+        let mut due = lock(&self.due);
+        let has_room = due.len() < DUE_MAX;
+        if has_room {
+            due.push_back(claim);
+        }
+        has_room
     }
 
     fn give_back(&self, hit: &Hit, source: Source) {

@@ -75,6 +75,15 @@ impl Slot {
         due
     }
 
+    /// Takes it back that a claim is due: there is no room to note it.
+    pub fn not_due(&mut self, class: usize, is_ahead: bool) {
+        let Some(share) = self.shares.get_mut(class) else { return };
+        let refill = if is_ahead { &mut share.ahead } else { &mut share.refill };
+        if *refill == Refill::Queued {
+            *refill = Refill::Idle;
+        }
+    }
+
     /// The claim that fell due, sized now; none when time has overtaken it.
     pub fn claim(
         &mut self,

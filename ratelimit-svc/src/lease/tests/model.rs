@@ -164,7 +164,7 @@ impl World {
                 let room = self.caps[0].min(terms.pool(self.limit)) > state.counts[label];
                 state.wrongly_refused |= room && !state.returned[label];
             }
-            Taken::Reserved | Taken::Short => {}
+            Taken::Reserved { .. } | Taken::Short => {}
         }
         state.requests += u8::from(taken != Taken::Short);
         let due = slot.due(class, taken == Taken::Short, now, &terms);

@@ -103,6 +103,17 @@ fn the_next_window_is_claimed_ahead_and_adopted() {
 }
 
 #[test]
+fn a_claim_ahead_that_is_never_adopted_blocks_no_other() {
+    let now = 100 * SECOND + 999_000;
+    let mut slot = Slot::new(&at(now, 1000, 1), 0, 1, &TERMS);
+    let (_, claims) = ask(&mut slot, &at(now, 1000, 1), 0, now);
+    assert_eq!(claims.iter().filter(|claim| claim.is_ahead).count(), 1);
+    // Its answer is still out when the counter is asked again, three windows later.
+    let later = now + 3 * SECOND;
+    assert_eq!(ask(&mut slot, &at(later, 1000, 1), 0, later).1.len(), 2, "both anew");
+}
+
+#[test]
 fn what_is_used_up_is_refused_without_asking() {
     let now = 100 * SECOND;
     let one = at(now, 10, 1);
@@ -166,7 +177,11 @@ fn a_class_spends_its_own_tokens_and_lower_ones() {
     let (taken, low) = ask(&mut slot, &one, 2, now);
     assert_eq!(taken, Taken::Short, "a lower class does not spend a higher token");
     slot.granted(&low[0], Grant { granted: 0, taken: 900, room: 0 }, now);
-    assert_eq!(ask(&mut slot, &one, 2, now), (Taken::Reserved, vec![]), "asks again later");
+    assert_eq!(
+        ask(&mut slot, &one, 2, now),
+        (Taken::Reserved { taken: 900 }, vec![]),
+        "asks again later"
+    );
     assert!(is_spent(ask(&mut slot, &one, 0, now).0));
     assert_eq!(ask(&mut slot, &one, 2, now + 200_000).0, Taken::Short);
 }
