@@ -5,6 +5,7 @@
 //! see [`variables`] for all of them.
 
 mod grpc_tls;
+pub mod leases;
 pub mod stats;
 pub mod variables;
 pub mod xds;
@@ -28,6 +29,7 @@ use crate::decide::headers::HeaderNames;
 use crate::outage::guard::ShareSettings;
 use crate::outage::replicas::ReplicasSettings;
 use crate::store::redis::RedisSettings;
+use leases::LeaseSettings;
 use variables::{Support, VARIABLES};
 
 /// The largest `LOCAL_SHARE_FACTOR`.
@@ -71,6 +73,8 @@ pub struct Config {
     pub settings: Settings,
     /// `LOCAL_SHARE_REPLICAS`, `LOCAL_SHARE_REPLICAS_MIN`, `LOCAL_SHARE_FACTOR`
     pub share: ShareSettings,
+    /// The `LEASE_` variables.
+    pub leases: LeaseSettings,
     /// How metrics are shown and sent.
     pub stats: stats::Stats,
     /// Variables that are set and have no effect here.
@@ -157,6 +161,7 @@ impl Config {
             backend: vars.backend()?,
             settings: vars.settings()?,
             share: vars.share()?,
+            leases: vars.leases()?,
             stats: vars.stats()?,
             without_effect,
         })

@@ -16,6 +16,7 @@ pub mod decide;
 pub mod diff;
 pub mod grpc;
 pub mod json;
+pub mod lease;
 pub mod limiter;
 pub mod limits;
 pub mod metrics;

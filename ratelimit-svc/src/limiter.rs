@@ -1,5 +1,7 @@
 //! Deciding a request for real: the pure halves of a decision, with the store between them.
 
+pub mod leases;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -10,13 +12,14 @@ use crate::decide::Settings;
 use crate::decide::conclude::{Decision, Evidence, conclude};
 use crate::decide::plan::{Plan, plan};
 use crate::decide::request::{Request, RequestError};
+use crate::limiter::leases::Leases;
 use crate::limits::class::OutagePolicy;
 use crate::limits::quotas::Quotas;
 use crate::metrics::Metrics;
 use crate::outage::guard::{Guard, Unavailable};
 use crate::store::memory::Memory;
 use crate::store::redis::Redis;
-use crate::store::{Count, Hit, Mode};
+use crate::store::{Count, Mode};
 
 /// Where counters live.
 pub enum Counters {
@@ -32,6 +35,8 @@ pub struct Limiter {
     pub quotas: Arc<ArcSwapOption<Quotas>>,
     /// The shared counters.
     pub counters: Counters,
+    /// Blocks of hits claimed from the shared counters, where there are such.
+    pub leases: Option<Leases>,
     /// Counters of this process, where there are no others.
     pub memory: Memory,
     /// Switches for every request.
@@ -47,14 +52,32 @@ impl Limiter {
     /// When the request has no answer; never for a fault of the store.
     pub async fn decide(&self, request: &Request<'_>) -> Result<Decision, RequestError> {
         let started = Instant::now();
-        let now = SystemTime::now();
-        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let decided = self.decide_at(request, now).await;
+        let decided = self.decide_at(request, Self::now()).await;
         match &decided {
             Ok((plan, decision)) => self.metrics.decided(plan, decision, started.elapsed()),
             Err(error) => self.metrics.request_error(*error),
         }
         decided.map(|(_, decision)| decision)
+    }
+
+    /// Since the epoch.
+    fn now() -> Duration {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO)
+    }
+
+    /// Makes the claims of leases. Never ends.
+    pub async fn claim(&self) {
+        match (&self.counters, &self.leases) {
+            (Counters::Redis(guard), Some(leases)) => leases.claim(guard, Self::now).await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Hands unspent leases back.
+    pub async fn drain(&self) {
+        if let (Counters::Redis(guard), Some(leases)) = (&self.counters, &self.leases) {
+            leases.drain(guard, Self::now()).await;
+        }
     }
 
     async fn decide_at(
@@ -70,7 +93,7 @@ impl Limiter {
         };
         let conclude =
             |plan: &Plan, found| conclude(request, plan, found, &self.settings, now_seconds);
-        let decision = match self.count(&plan.hits, now).await {
+        let decision = match self.count(&plan, now).await {
             Ok(counts) => {
                 let found = Evidence::Counts { hits: &plan.hits, counts: &counts, degraded: false };
                 conclude(&plan, found)
@@ -98,17 +121,25 @@ impl Limiter {
     /// Counts, or says that the guarded store is out of reach.
     async fn count(
         &self,
-        hits: &[Hit],
+        plan: &Plan,
         now: Duration,
     ) -> Result<Vec<Count>, (&Guard<Redis>, Unavailable)> {
-        match &self.counters {
-            _ if hits.is_empty() => Ok(Vec::new()),
-            Counters::Memory => Ok(self.memory.count_now(hits, self.mode(), now)),
-            Counters::Redis(guard) => {
-                let counts = guard.count(hits, self.mode(), now).await;
-                counts.map_err(|unavailable| (&**guard, unavailable))
+        let hits = &plan.hits;
+        let guard = match &self.counters {
+            _ if hits.is_empty() => return Ok(Vec::new()),
+            Counters::Memory => return Ok(self.memory.count_now(hits, self.mode(), now)),
+            Counters::Redis(guard) => guard,
+        };
+        let counts = match &self.leases {
+            Some(leases) if leases.serve(plan) => leases.take(guard, hits, Self::now).await,
+            Some(leases) if leases.has_free() => {
+                let mut hits = hits.clone();
+                leases.keep_free(plan, &mut hits);
+                guard.count(&hits, self.mode(), now).await
             }
-        }
+            _ => guard.count(hits, self.mode(), now).await,
+        };
+        counts.map_err(|unavailable| (&**guard, unavailable))
     }
 
     /// What `/config` tells of the store.

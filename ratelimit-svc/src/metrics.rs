@@ -5,6 +5,7 @@
 //! sends them.
 
 pub mod latency;
+pub mod leases;
 pub mod mogrifier;
 pub mod reference;
 pub mod rules;
@@ -26,6 +27,7 @@ use crate::decide::plan::{ClassSource, Plan};
 use crate::decide::request::RequestError;
 use crate::limits::class::{CLASSES_MAX, OutagePolicy};
 use latency::Latency;
+use leases::LeaseMetrics;
 pub use rules::RULES_MAX;
 use rules::Rules;
 
@@ -92,6 +94,8 @@ pub struct Metrics {
     config_errors: Gauge,
     /// 1 while the control plane is out of reach.
     pub config_source_lost: Gauge,
+    /// Claims, tokens and waits of leases.
+    pub leases: LeaseMetrics,
     config_load_success: Counter,
     config_load_error: Counter,
     /// Flushes to statsd of which something got lost on the way out.
@@ -155,6 +159,7 @@ impl Metrics {
             config_loaded_at: Gauge::default(),
             config_errors: Gauge::default(),
             config_source_lost: Gauge::default(),
+            leases: LeaseMetrics::default(),
             statsd_errors: Counter::default(),
         };
         let registry = registry.sub_registry_with_prefix("ratelimit");
@@ -201,6 +206,7 @@ impl Metrics {
         registry.register("class_unknown", help, self.class_unknown.clone());
         let help = "Requests that SHADOW_MODE let pass";
         registry.register("global_shadow_mode", help, self.global_shadow_mode.clone());
+        self.leases.register(registry);
         let help = "Counters kept in this process";
         registry.register("memory_counters", help, self.memory_counters.clone());
         let help = "Live counters dropped for want of room since the start";

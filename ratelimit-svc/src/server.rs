@@ -29,6 +29,7 @@ use crate::config::stats::{Names, Stats};
 use crate::config::{Backend, Config, QuotaSource, RedisAddress};
 use crate::grpc::Service;
 use crate::json;
+use crate::limiter::leases::Leases;
 use crate::limiter::{Counters, Limiter};
 use crate::limits::quotas::Quotas;
 use crate::metrics::Metrics;
@@ -48,6 +49,9 @@ pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
 const LAST_FLUSH: Duration = Duration::from_secs(1);
 
 const GAUGES_EVERY: Duration = Duration::from_secs(1);
+
+/// The longest time spent on handing back unspent leases at the end.
+const LEASES_DRAIN_MAX: Duration = Duration::from_millis(500);
 
 /// The service, its ports open.
 pub struct Server {
@@ -144,9 +148,16 @@ impl Server {
         if let QuotaSource::Files(source) = &config.quotas {
             reloader.load(source);
         }
+        let leases = match &config.backend {
+            Backend::Memory => None,
+            Backend::Redis { settings, .. } => {
+                Some(Leases::new(&config.leases, settings.call_budget, metrics.clone()))
+            }
+        };
         let limiter = Arc::new(Limiter {
             quotas,
             counters: counters(config.backend, config.share, &metrics)?,
+            leases,
             memory: Memory::default(),
             settings: config.settings,
             metrics,
@@ -215,6 +226,7 @@ impl Server {
                 tracing::error!(%error, "admin listener failed");
             }
         });
+        let draining = self.limiter.clone();
         if let Some((listener, page)) = self.page {
             tasks.spawn(async move {
                 if let Err(error) = axum::serve(listener, page).await {
@@ -245,7 +257,13 @@ impl Server {
             served
         };
         tokio::select! {
-            served = served => served.map(|_| ()),
+            served = served => {
+                let drain = tokio::time::timeout(LEASES_DRAIN_MAX, draining.drain());
+                if drain.await.is_err() {
+                    tracing::warn!("unspent leases were not handed back in time");
+                }
+                served.map(|_| ())
+            }
             // Without its maintenance the service would go on with stale quotas.
             ended = tasks.join_next() => match ended {
                 Some(Err(error)) => Err(error).context("a maintenance task failed"),
@@ -319,13 +337,17 @@ async fn supervise(limiter: Arc<Limiter>) {
             };
             limiter.metrics.memory_counters.set(number(counters as u64));
             limiter.metrics.memory_evictions.set(number(evictions));
+            if let (Some(leases), Counters::Redis(guard)) = (&limiter.leases, &limiter.counters) {
+                leases.table().set_replicas(guard.share().replicas);
+                limiter.metrics.leases.tell(leases.table());
+            }
             tokio::time::sleep(GAUGES_EVERY).await;
         }
     };
     match &limiter.counters {
         Counters::Memory => gauges.await,
         Counters::Redis(guard) => {
-            tokio::join!(gauges, guard.supervise());
+            tokio::join!(gauges, guard.supervise(), limiter.claim());
         }
     }
 }

@@ -140,6 +140,10 @@ pub const VARIABLES: &[Variable] = &[
     ),
     full("LOCAL_SHARE_REPLICAS_MIN", "1", "no fewer than this, and the first guess"),
     full("LOCAL_SHARE_FACTOR", "1", "share of a limit times this, where traffic is uneven"),
+    full("LEASE_LIMIT_MIN", "1000", "limits from here on are leased, unless their rule says mode"),
+    full("LEASE_FREE_RATIO", "0", "share of leased limits that is spent without asking Redis"),
+    full("LEASE_FREE_REPLICAS", "0", "most replicas among which LEASE_FREE_RATIO is divided"),
+    full("LEASE_COUNTERS_MAX", "65536", "most counters with a lease"),
     full("DRAIN_DELAY", "5s", "from SIGTERM to the closing of the listeners"),
     full("DRAIN_TIMEOUT", "20s", "from the closing of the listeners to the hard end"),
     full(

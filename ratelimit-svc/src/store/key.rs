@@ -71,6 +71,27 @@ fn write_key(
     written.expect("writing to memory does not fail");
 }
 
+/// The name of a fixed window's counter without its window, which is the number at its end.
+pub fn stem(key: &[u8]) -> &[u8] {
+    let digits = key.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    &key[..key.len() - digits]
+}
+
+/// The name of a fixed window's counter in the window after `window`: names end with the
+/// window's number, or with its first second.
+pub fn following(key: &[u8], window: Window) -> Box<[u8]> {
+    let stem = stem(key);
+    let number: Option<u64> =
+        std::str::from_utf8(&key[stem.len()..]).ok().and_then(|text| text.parse().ok());
+    let next = match number {
+        Some(start) if start == window.start => window.end(),
+        _ => window.end() / window.seconds.max(1),
+    };
+    let mut key = stem.to_vec();
+    write!(key, "{next}").expect("writing to memory does not fail");
+    key.into_boxed_slice()
+}
+
 /// The name of what is known of the classes that share a counter. It lasts from window to window,
 /// and differs from the counter's in what follows the last `|`, so that both have their home in
 /// the same place of a cluster.
@@ -153,6 +174,21 @@ mod tests {
         assert!(
             seen.contains(&b"1:d1:a1:b|300s24"[..]) && seen.contains(&b"1:d1:a1:b|bucket60"[..])
         );
+    }
+
+    #[test]
+    fn the_name_of_the_window_after() {
+        for seconds in [1, 30, 60, 3600] {
+            let period = Period::try_new(seconds).expect("in bounds");
+            let algorithm = Algorithm::FixedWindow;
+            let limit = Limit { requests_per_unit: 5, period, algorithm, mode: None };
+            let key = |now| counter_key("d", &[("a", "1")], &[], limit, period.window(now));
+            assert_eq!(following(&key(7200), period.window(7200)), key(7200 + seconds));
+            assert_eq!(stem(&key(7200)), stem(&key(99_999)));
+        }
+        let window = Unit::Minute.window(120);
+        assert_eq!(&*following(b"d_a_1_120", window), b"d_a_1_180", "named by its first second");
+        assert_eq!(stem(b"17"), b"");
     }
 
     proptest! {

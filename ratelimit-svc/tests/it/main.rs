@@ -7,6 +7,7 @@ mod connections;
 mod control_plane;
 mod documentation;
 mod environment;
+mod leases;
 mod metrics;
 mod outage;
 mod outage_matrix;

@@ -1,0 +1,77 @@
+//! How large a block is.
+//!
+//! ```text
+//! b = min( max( what comes in 0.25 s, 2 % of the pool ÷ replicas ), what is left ÷ (2 × replicas) )
+//! ```
+//!
+//! The first part covers a quarter of a second at the present rate, or the rest of the window, the second keeps slow
+//! counters from asking too often (a quarter of a percent where classes share the pool), the third halves blocks as the limit comes near, so that no
+//! replica is refused while another holds much: some `2N ln(P / 2N) + 2N` claims use up a pool
+//! `P` between `N` replicas. A replica holds less than two blocks of a class, for it claims anew
+//! only when less than half of one is left, so tokens stranded in a window stay below
+//! `N × (b + b/2)`, and `b` is at most [`BLOCK_MAX`] and at most `P ÷ 2N`, or one request.
+
+/// The most hits of one block, whatever the rate; a request for more is claimed exactly.
+pub const BLOCK_MAX: u64 = 65_536;
+
+/// All replicas together claim at least this part of the pool at once: one in so many.
+pub const ALONE: u64 = 50;
+/// The same for each of the classes that share a pool: what a higher one holds in vain is lost to
+/// those below.
+pub const SHARED: u64 = 400;
+
+/// Hits to claim where so many are `coming`, and at `least` one in so many of a pool of which
+/// `taken` is gone; 0 when all is.
+pub fn size(coming: u64, least: u64, pool: u64, taken: u64, replicas: u32) -> u64 {
+    let replicas = u64::from(replicas.max(1));
+    let by_rate = coming.saturating_add(1);
+    let by_share = pool.div_ceil(least.max(1) * replicas);
+    let by_rest = pool.saturating_sub(taken).div_ceil(2 * replicas);
+    by_rate.max(by_share).min(by_rest).min(BLOCK_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn blocks_follow_rate_share_and_rest() {
+        let check = |coming, pool, taken, replicas, expected| {
+            assert_eq!(size(coming, ALONE, pool, taken, replicas), expected);
+        };
+        check(0, 1000, 0, 1, 20);
+        check(0, 1000, 0, 3, 7);
+        check(100, 1000, 0, 1, 101);
+        check(100, 1000, 900, 1, 50);
+        check(100, 1000, 999, 3, 1);
+        check(100, 1000, 1000, 3, 0);
+        check(100, 1000, 5000, 3, 0);
+        check(0, 10, 0, 3, 1);
+        check(0, 0, 0, 0, 0);
+        check(u64::MAX, u64::MAX, 0, 1, BLOCK_MAX);
+    }
+
+    #[test]
+    fn a_pool_is_used_up_in_few_claims() {
+        let (pool, replicas, mut taken, mut claims) = (1000, 3, 0, 0);
+        while taken < pool {
+            taken += size(u64::MAX, ALONE, pool, taken, replicas);
+            claims += 1;
+        }
+        // 2N ln(P / 2N) + 2N
+        assert!(claims <= 37, "{claims}");
+    }
+
+    proptest! {
+        #[test]
+        fn a_block_never_passes_what_is_left(
+            rate in any::<u64>(), pool in 0..1u64 << 40, taken in 0..1u64 << 40, n in 0..100u32,
+        ) {
+            let b = size(rate, ALONE, pool, taken, n);
+            prop_assert!(b <= pool.saturating_sub(taken) && b <= BLOCK_MAX);
+            prop_assert_eq!(b == 0, taken >= pool, "something while there is something");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Leases: hits claimed from the shared counter in blocks, and spent without asking it.
+//!
+//! A replica adds a block to the counter of a window first, and owns what the counter granted
+//! until that window ends. Deciding a request is then local. Pure: no I/O, no clock; whoever
+//! owns a [`Table`] sends its claims and tells it the answers.
+//!
+//! ```text
+//!   window w                                            window w+1
+//!   ├───────────────────────────────────────────────────┼──────────────
+//!   claim 80 ► spend … claim 60 ► … 30 … 10 … 3 … 1     spend what was claimed ahead
+//!   (first)    (early, when half is gone; smaller the   ▲
+//!              nearer the limit)          claim ahead ──┘ at a random instant of the last tenth
+//! ```
+//!
+//! **What holds.** In every window, whatever the order, delay or loss of messages, whatever crash
+//! of a replica and skew of its clock, the hits admitted by all replicas stay within the limit:
+//! an admitted hit spends a token, a token was granted by one answer of the counter and is valid
+//! in one window, and the counter grants no more than the limit. A claim whose answer is lost
+//! loses tokens and creates none, for a retry is a new claim. This needs a counter that keeps
+//! what it acknowledged. With free tokens, it also needs no more replicas than configured.
+//!
+//! **What it costs.** Tokens that a replica holds and does not spend are refused to others: at
+//! most a block per class and replica, see [`block`].
+//!
+//! The tests hold these invariants, in a model of all schedules of few steps (M), in random
+//! schedules of many replicas (S), in tables and properties of one part (U), on real Redis (R):
+//!
+//! | invariant | where |
+//! |---|---|
+//! | admitted hits of a window never pass the limit | M S R |
+//! | a token is spent in the window it was claimed for alone | M U |
+//! | a class never spends a token of a higher one | M S U |
+//! | a grant never passes the cap of its class, nor the limit | M S |
+//! | with demand below nine tenths of the limit next to nothing is refused | S |
+//! | tokens lost in a window stay below the stated bound | M S |
+//! | with the store out of reach no request waits for it | R |
+//! | a request takes from all of its counters or from none | S U |
+//! | a refusal from memory is one that the counter would give as well | M S |
+//! | memory is bounded, and what is dropped only loses tokens | U |
+
+pub mod block;
+pub mod claim;
+pub mod meter;
+pub mod slot;
+pub mod table;
+
+use crate::limits::algorithm::Algorithm;
+use crate::store::Hit;
+
+/// Where blocks are claimed from, what a replica may hold, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// How many replicas share the limits, as far as known; sizes blocks.
+    pub replicas: u32,
+    /// Millionths of a limit that are spent without any claim, by all replicas together. They are
+    /// taken off what can be claimed, so the limit holds while there are no more replicas than
+    /// `free_replicas`.
+    pub free_ppm: u32,
+    /// The most replicas that spend free tokens.
+    pub free_replicas: u32,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { replicas: 1, free_ppm: 0, free_replicas: 1 }
+    }
+}
+
+impl Terms {
+    /// Hits of each window that this replica spends without a claim.
+    pub fn free(&self, limit: u32) -> u64 {
+        let all = u64::from(limit) * u64::from(self.free_ppm) / 1_000_000;
+        all / u64::from(self.free_replicas.max(1))
+    }
+
+    /// Hits of each window that can be claimed.
+    pub fn pool(&self, limit: u32) -> u64 {
+        u64::from(limit) - self.free(limit) * u64::from(self.free_replicas.max(1))
+    }
+}
+
+/// Limits from here on are leased unless their rule says otherwise: below, a block is a hit or
+/// two, and costs more than it saves.
+pub const LEASE_LIMIT_MIN: u32 = 1000;
+
+/// Whether leases can serve the hit: they are labelled with a window that all hits share.
+pub fn serves(hit: &Hit) -> bool {
+    hit.algorithm == Algorithm::FixedWindow
+}
+
+/// The position of the hit's class on the ladder; hits of limits that classes do not share are
+/// all of the highest.
+pub fn class_of(hit: &Hit) -> usize {
+    hit.share.as_ref().map_or(0, |share| usize::from(share.place))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,356 @@
+//! What a replica holds of one counter in one window: a value that is moved by requests, by
+//! answers to claims and by time. Knows no lock and no other counter.
+//!
+//! ```text
+//!           low on tokens, or short             sent                granted, failed
+//!   Idle ───────────────────────────► Queued ─────────► Flying ─────────────────────► Idle
+//!                                                          │ the window ends
+//!                                                          └─────────► Idle; the answer is late
+//! ```
+
+mod refill;
+
+use std::hash::{Hash, Hasher};
+
+use crate::lease::Terms;
+use crate::lease::meter::Meter;
+use crate::limits::sharing::Share;
+use crate::limits::unit::Window;
+use crate::store::Hit;
+use crate::store::key::following;
+pub use refill::Due;
+
+/// The last stretch of a window in which the next one is claimed ahead: a tenth, at most this.
+const AHEAD_MICROS_MAX: u64 = 10_000_000;
+
+/// A counter as this replica knows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slot {
+    /// The last hit: limit, window and name of the counter.
+    hit: Hit,
+    /// Claimed by all replicas in the window, as last told.
+    taken: u64,
+    /// When that was; none before the first answer in the window.
+    told_micros: Option<u64>,
+    /// Tokens that needed no claim.
+    free: u64,
+    /// Free tokens only in windows from here on, so that none are spent twice.
+    free_from: u64,
+    /// When the next window is to be claimed.
+    ahead_micros: u64,
+    shares: Vec<ClassLease>,
+    next: Option<Next>,
+    random: u64,
+    /// Tokens that were not spent in their window.
+    stranded: u64,
+}
+
+/// One class's part.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct ClassLease {
+    /// How the limit is shared with the class.
+    share: Option<Share>,
+    tokens: u64,
+    /// By requests of this class.
+    spent: u64,
+    /// Asked for in vain since the last claim.
+    missed: u64,
+    block: u64,
+    room: Option<u64>,
+    retry_micros: u64,
+    refill: Refill,
+    ahead: Refill,
+    failures: u64,
+    meter: Meter,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+enum Refill {
+    #[default]
+    Idle,
+    Queued,
+    Flying,
+}
+
+/// What was claimed ahead.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Next {
+    window: Window,
+    taken: u64,
+    tokens: Vec<u64>,
+}
+
+/// The answer to a request for tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// Spent; a look spends nothing.
+    Spent {
+        /// Hits that are left to the class, as far as known.
+        remaining: u64,
+        /// Where from, for [`Slot::give_back`].
+        source: Source,
+    },
+    /// The counter would refuse as well.
+    Over,
+    /// The class would pass its cap, which is below the limit at this moment.
+    Reserved {
+        /// Claimed by all classes, as last told.
+        taken: u64,
+    },
+    /// A claim is needed, or under way.
+    Short,
+}
+
+/// Where tokens were taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    window: Window,
+    class: usize,
+    free: bool,
+}
+
+impl Slot {
+    /// A counter not known before. Free tokens are for windows that begin at the second
+    /// `free_from` or later. `random` spreads claims ahead among counters and replicas.
+    pub fn new(hit: &Hit, free_from: u64, random: u64, terms: &Terms) -> Self {
+        let mut slot = Self {
+            hit: hit.clone(),
+            taken: 0,
+            told_micros: None,
+            free: 0,
+            free_from,
+            ahead_micros: 0,
+            shares: Vec::new(),
+            next: None,
+            random,
+            stranded: 0,
+        };
+        slot.begin(false, terms);
+        slot
+    }
+
+    /// The window of the tokens.
+    pub fn window(&self) -> Window {
+        self.hit.window
+    }
+
+    /// Takes tokens for a request, or says why not. A request that tries `again` has been
+    /// counted as demand.
+    pub fn take(
+        &mut self,
+        hit: &Hit,
+        class: usize,
+        again: bool,
+        now_micros: u64,
+        terms: &Terms,
+    ) -> Taken {
+        self.roll(hit, now_micros, terms);
+        while self.shares.len() <= class {
+            self.shares.push(ClassLease { meter: Meter::new(now_micros), ..ClassLease::default() });
+        }
+        let lease = &mut self.shares[class];
+        if lease.share != hit.share {
+            lease.share.clone_from(&hit.share);
+        }
+        if !again {
+            lease.meter.add(hit.amount, now_micros);
+        }
+        let pool = terms.pool(self.hit.limit);
+        let (available, room) = (self.available(class), self.room(class, pool));
+        if hit.amount > 0 && hit.amount <= available {
+            let source = self.spend(class, hit.amount);
+            return Taken::Spent { remaining: available - hit.amount + room, source };
+        }
+        if hit.amount == 0 && (available > 0 || self.told_micros.is_some() && room > 0) {
+            let source = Source { window: self.hit.window, class, free: false };
+            return Taken::Spent { remaining: available + room, source };
+        }
+        // What is claimed never comes back, so this is certain. A look is over when nothing is
+        // left: a leased count never passes the limit, so there is no other sign.
+        if hit.amount.max(1) > available.saturating_add(pool.saturating_sub(self.taken)) {
+            return Taken::Over;
+        }
+        let share = &mut self.shares[class];
+        if now_micros < share.retry_micros {
+            return Taken::Reserved { taken: self.taken };
+        }
+        share.missed = share.missed.saturating_add(hit.amount - available.min(hit.amount));
+        Taken::Short
+    }
+
+    /// Gives back what a request took and did not use after all.
+    pub fn give_back(&mut self, class: usize, amount: u64, source: Source) {
+        if source.window != self.hit.window {
+            return;
+        }
+        let Some(share) = self.shares.get_mut(class) else { return };
+        let amount = amount.min(share.spent);
+        share.spent -= amount;
+        match source.free {
+            true => self.free += amount,
+            false => self.shares[source.class].tokens += amount,
+        }
+    }
+
+    /// Takes back hits that a client returns: never more than its class spent here, so a replica
+    /// never holds more than it was granted. They stay with the class.
+    pub fn refund(&mut self, hit: &Hit, class: usize, now_micros: u64, terms: &Terms) -> u64 {
+        self.roll(hit, now_micros, terms);
+        let Some(share) = self.shares.get_mut(class) else { return 0 };
+        let amount = hit.amount.min(share.spent);
+        share.spent -= amount;
+        share.tokens += amount;
+        amount
+    }
+
+    /// Hands over all unspent tokens, to be returned to their counters.
+    pub fn surrender(&mut self) -> Vec<Hit> {
+        let mut hits = Vec::new();
+        let next = self.next.take();
+        for (class, lease) in self.shares.iter_mut().enumerate() {
+            let amount = std::mem::take(&mut lease.tokens);
+            let share = lease.share.clone();
+            let back = Hit { amount, is_refund: true, share, ..self.hit.clone() };
+            if let Some(next) = &next
+                && let Some(&amount) = next.tokens.get(class)
+            {
+                let key = following(&self.hit.key, self.hit.window);
+                hits.push(Hit { key, amount, window: next.window, ..back.clone() });
+            }
+            hits.push(back);
+        }
+        self.free = 0;
+        hits.retain(|hit| hit.amount > 0);
+        hits
+    }
+
+    /// Tokens that were not spent in their window, since this was last asked.
+    pub fn take_stranded(&mut self) -> u64 {
+        std::mem::take(&mut self.stranded)
+    }
+
+    /// Claims of a class that failed; more of them mean that waiting for one was in vain.
+    pub fn failures(&self, class: usize) -> u64 {
+        self.shares.get(class).map_or(0, |share| share.failures)
+    }
+
+    /// Tokens that would be lost with the slot.
+    pub fn held(&self) -> u64 {
+        let next = self.next.iter().flat_map(|next| &next.tokens).sum::<u64>();
+        self.shares.iter().map(|share| share.tokens).sum::<u64>() + next
+    }
+
+    /// What all replicas have claimed in the window, if anything is known of it.
+    pub fn last_taken(&self, window: Window) -> Option<u64> {
+        (window == self.hit.window && self.is_told()).then_some(self.taken)
+    }
+
+    /// Moves on to the window of `hit`. What is left of another window is lost. A clock that went
+    /// back a little stays in the window it had reached, and so does a request that waited over
+    /// the end of its window: the clock leads, lest two windows take turns.
+    fn roll(&mut self, hit: &Hit, now_micros: u64, terms: &Terms) {
+        let (here, there) = (self.hit.window, hit.window);
+        if here == there && self.hit.limit == hit.limit {
+            return;
+        }
+        let is_now = (there.start..there.end()).contains(&(now_micros / 1_000_000));
+        let same_length = here.seconds == there.seconds;
+        let a_little = there.start < here.start && here.start - there.start <= here.seconds;
+        if here != there && (!is_now || same_length && a_little) {
+            return;
+        }
+        let follows = same_length && there.start == here.end() && self.hit.limit == hit.limit;
+        if there.start <= here.start {
+            // Another limit, or a clock that went back: free tokens are not given twice.
+            self.free_from = self.free_from.max(here.end());
+        }
+        self.stranded += self.held();
+        self.hit = hit.clone();
+        self.begin(follows, terms);
+        match self.next.take() {
+            Some(next) if follows => {
+                self.taken = next.taken;
+                for (share, tokens) in self.shares.iter_mut().zip(next.tokens) {
+                    (share.tokens, share.block) = (tokens, tokens);
+                    self.stranded -= tokens;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Begins the window of `self.hit` with nothing; `follows` when claims ahead are for it.
+    fn begin(&mut self, follows: bool, terms: &Terms) {
+        let window = self.hit.window;
+        let start_micros = window.start.saturating_mul(1_000_000);
+        let length_micros = window.seconds.saturating_mul(1_000_000);
+        (self.taken, self.told_micros) = (0, None);
+        self.free = if window.start >= self.free_from { terms.free(self.hit.limit) } else { 0 };
+        // Not at the very end, which would leave no time for the answer.
+        let lead = (length_micros / 10).min(AHEAD_MICROS_MAX);
+        self.random = self
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let early = lead / 10 + (self.random >> 33) % (lead - lead / 10).max(1);
+        self.ahead_micros = start_micros.saturating_add(length_micros - early);
+        for share in &mut self.shares {
+            (share.tokens, share.spent, share.missed, share.block) = (0, 0, 0, 0);
+            (share.room, share.retry_micros) = (None, 0);
+            if share.refill == Refill::Flying {
+                share.refill = Refill::Idle;
+            }
+            // What was claimed ahead and is not answered yet is now claimed for this window.
+            if follows && share.ahead == Refill::Flying {
+                share.refill = Refill::Flying;
+            }
+            share.ahead = Refill::Idle;
+        }
+    }
+
+    fn is_told(&self) -> bool {
+        self.taken > 0 || self.told_micros.is_some()
+    }
+
+    /// Tokens a class may spend: its own, and those of classes below it.
+    fn available(&self, class: usize) -> u64 {
+        self.free + self.shares.iter().skip(class).map(|share| share.tokens).sum::<u64>()
+    }
+
+    fn room(&self, class: usize, pool: u64) -> u64 {
+        let left = pool.saturating_sub(self.taken);
+        self.shares[class].room.map_or(left, |room| room.min(left))
+    }
+
+    /// Spends free tokens first, then those of the class, then those of the next lower: what a
+    /// class claims is its demand as the others' forecast sees it, so it lives on its own first.
+    fn spend(&mut self, class: usize, amount: u64) -> Source {
+        self.shares[class].spent += amount;
+        let free = self.free.min(amount);
+        self.free -= free;
+        let mut source = Source { window: self.hit.window, class, free: free == amount };
+        let mut rest = amount - free;
+        for at in class..self.shares.len() {
+            let part = self.shares[at].tokens.min(rest);
+            self.shares[at].tokens -= part;
+            rest -= part;
+            if part == amount {
+                source.class = at;
+            }
+        }
+        source
+    }
+}
+
+/// By what decides: a model of all schedules tells states apart by it. Rates only size claims, and
+/// names and limits do not change there.
+impl Hash for Slot {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.hit.window, self.taken, self.told_micros, self.free, self.free_from).hash(state);
+        (self.ahead_micros, &self.next).hash(state);
+        for share in &self.shares {
+            (share.tokens, share.spent, share.room, share.retry_micros).hash(state);
+            (share.refill, share.ahead).hash(state);
+        }
+    }
+}

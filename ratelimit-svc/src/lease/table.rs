@@ -1,0 +1,378 @@
+//! All leases of a replica: a bounded table of slots, the claims that are due, and requests that
+//! take from several slots or from none.
+//!
+//! Sharded by a hash with a secret seed, for tenants choose the keys. A full shard drops the slot
+//! that was not used for longest, about (second chance); its tokens are lost to this window, and
+//! the shard gives no more free tokens in it, lest the dropped slot spent them.
+
+mod shard;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::lease::claim::{Claim, Grant, Return};
+use crate::lease::slot::{Slot, Source, Taken};
+use crate::lease::{Terms, class_of};
+#[cfg(test)]
+use crate::limits::unit::Window;
+use crate::store::key::stem;
+use crate::store::{Count, Hit, Role};
+use shard::Shard;
+
+/// The most counters with a lease, unless configured.
+pub const KEYS_MAX: usize = 65_536;
+
+/// The most claims that wait to be made; a request that makes another one due has to wait in vain.
+pub const DUE_MAX: usize = 131_072;
+
+const SHARDS: usize = 64;
+
+/// The leases of a replica.
+pub struct Table {
+    shards: Vec<Mutex<Shard>>,
+    seed: u64,
+    keys_max: usize,
+    due: Mutex<VecDeque<Due>>,
+    replicas: AtomicU32,
+    free_ppm: u32,
+    free_replicas: u32,
+    drained: AtomicBool,
+    tally: Tally,
+}
+
+/// What happened so far, in hits and claims.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Tokens granted by the counters.
+    pub granted: AtomicU64,
+    /// Tokens spent by requests, those of refused requests that were given back not among them.
+    pub spent: AtomicU64,
+    /// Tokens handed back at the end.
+    pub returned: AtomicU64,
+    /// Tokens that were not spent in their window, or were dropped with their slot.
+    pub stranded: AtomicU64,
+    /// Slots dropped for want of room.
+    pub evicted: AtomicU64,
+}
+
+/// A claim to be made.
+struct Due {
+    stem: Arc<[u8]>,
+    class: usize,
+    is_ahead: bool,
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Decided, one answer for each hit.
+    Counts(Vec<Count>),
+    /// A claim is needed first, and due or under way.
+    Short(Ticket),
+}
+
+/// What a request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// Of the slot; equal for the answers that concern it.
+    pub hash: u64,
+    /// Claims that had failed for the counters of the request.
+    failures: u64,
+}
+
+impl Ticket {
+    /// Whether a claim for the request has failed since `earlier`.
+    pub fn has_failed_since(self, earlier: Self) -> bool {
+        self.failures > earlier.failures
+    }
+}
+
+impl Table {
+    /// An empty table of at most `keys_max` counters, made at `now`. The seed is a secret.
+    pub fn new(terms: &Terms, keys_max: usize, seed: u64, now: Duration) -> Self {
+        let shard = || Shard::new(seed, now.as_secs() + 1);
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect(),
+            seed,
+            keys_max: keys_max.max(SHARDS),
+            due: Mutex::default(),
+            replicas: AtomicU32::new(terms.replicas),
+            free_ppm: terms.free_ppm,
+            free_replicas: terms.free_replicas,
+            drained: AtomicBool::new(false),
+            tally: Tally::default(),
+        }
+    }
+
+    /// Takes the hits of one request at `now`: all of them, or none where the request is refused
+    /// or has to wait. A request that comes `again` after waiting was counted as demand before.
+    pub fn take(&self, hits: &[Hit], again: bool, now: Duration) -> Outcome {
+        let (terms, now_micros) = (self.terms(), micros(now));
+        let mut counts = Vec::with_capacity(hits.len());
+        let mut taken: Vec<(usize, Source)> = Vec::with_capacity(hits.len());
+        let (mut short, mut failures) = (None, 0);
+        for (at, hit) in hits.iter().enumerate() {
+            let (found, hash, failed) = self.take_one(hit, again, now_micros, &terms);
+            failures += failed;
+            match found {
+                Found::Refunded => counts.push(count(hit, u64::from(hit.limit), now)),
+                Found::Taken(Taken::Spent { remaining, source }) => {
+                    taken.push((at, source));
+                    counts.push(count(hit, remaining, now));
+                }
+                Found::Taken(Taken::Over) => {
+                    let open = count(hit, 0, now);
+                    counts.push(Count { over: true, moved: false, remembered: !again, ..open });
+                }
+                Found::Taken(Taken::Reserved { taken }) => {
+                    let left = u64::from(hit.limit).saturating_sub(taken);
+                    let open = Count { withheld: left, ..count(hit, left, now) };
+                    counts.push(Count { over: true, moved: false, remembered: !again, ..open });
+                }
+                Found::Taken(Taken::Short) => {
+                    short.get_or_insert(hash);
+                    counts.push(Count { moved: false, ..count(hit, 0, now) });
+                }
+            }
+        }
+        let refused = refuses(hits, &counts);
+        if short.is_none() && !refused {
+            let spent = taken.iter().map(|(at, _)| hits[*at].amount).sum();
+            self.tally.spent.fetch_add(spent, Ordering::Relaxed);
+            return Outcome::Counts(counts);
+        }
+        for (at, source) in taken {
+            self.give_back(&hits[at], source);
+            counts[at].moved = false;
+            counts[at].value = counts[at].value.saturating_sub(hits[at].amount);
+        }
+        match short {
+            Some(hash) if !refused => Outcome::Short(Ticket { hash, failures }),
+            _ => Outcome::Counts(counts),
+        }
+    }
+
+    /// Takes up to `max` claims that are due, each sized at this moment.
+    pub fn claims(&self, max: usize, now: Duration) -> Vec<Claim> {
+        let terms = self.terms();
+        let mut claims = Vec::new();
+        while claims.len() < max {
+            let Some(due) = lock(&self.due).pop_front() else { break };
+            let mut shard = self.shard(self.hash(&due.stem));
+            let Some(slot) = shard.slot(&due.stem) else { continue };
+            let claim = slot.claim(&due.stem, due.class, due.is_ahead, micros(now), &terms);
+            claims.extend(claim);
+        }
+        claims
+    }
+
+    /// Whether claims are due.
+    pub fn has_due(&self) -> bool {
+        !lock(&self.due).is_empty()
+    }
+
+    /// Takes in the answer to a claim; the hash is that of the tickets it concerns.
+    pub fn granted(&self, claim: &Claim, grant: Grant, now: Duration) -> u64 {
+        let hash = self.hash(&claim.stem);
+        if let Some(slot) = self.shard(hash).slot(&claim.stem) {
+            slot.granted(claim, grant, micros(now));
+        }
+        self.tally.granted.fetch_add(grant.granted, Ordering::Relaxed);
+        hash
+    }
+
+    /// Takes in that a claim was not answered.
+    pub fn failed(&self, claim: &Claim) -> u64 {
+        let hash = self.hash(&claim.stem);
+        if let Some(slot) = self.shard(hash).slot(&claim.stem) {
+            slot.failed(claim);
+        }
+        hash
+    }
+
+    /// Empties the table and hands over what is unspent of windows that last beyond `now`. From
+    /// then on nothing is leased.
+    pub fn drain(&self, now: Duration) -> Vec<Return> {
+        self.drained.store(true, Ordering::Relaxed);
+        lock(&self.due).clear();
+        let mut returns = Vec::new();
+        for shard in &self.shards {
+            let mut shard = lock(shard);
+            let hits = shard.slots().flat_map(Slot::surrender);
+            let open = hits.filter(|hit| hit.window.end() > now.as_secs());
+            returns.extend(open.map(|hit| Return { hit }));
+            shard.clear();
+        }
+        let returned = returns.iter().map(|back| back.hit.amount).sum();
+        self.tally.returned.fetch_add(returned, Ordering::Relaxed);
+        returns
+    }
+
+    /// Whether the table was emptied for good.
+    pub fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Relaxed)
+    }
+
+    /// How many replicas share the limits from now on; sizes blocks.
+    pub fn set_replicas(&self, replicas: u32) {
+        self.replicas.store(replicas.max(1), Ordering::Relaxed);
+    }
+
+    /// What all replicas have claimed of a counter in the window of `hit`, as last told.
+    pub fn last_taken(&self, hit: &Hit) -> Option<u64> {
+        let mut shard = self.shard(self.hash(stem(&hit.key)));
+        shard.slot(stem(&hit.key))?.last_taken(hit.window)
+    }
+
+    /// Counters with a lease.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Tokens held and not spent, those of windows that have passed among them.
+    pub fn held(&self) -> u64 {
+        let of =
+            |shard: &Mutex<Shard>| -> u64 { lock(shard).slots().map(|slot| slot.held()).sum() };
+        self.shards.iter().map(of).sum()
+    }
+
+    /// Of the counter of `hit`: which window its tokens are for, and how many are held.
+    #[cfg(test)]
+    pub(super) fn lease_of(&self, hit: &Hit) -> Option<(Window, u64)> {
+        let mut shard = self.shard(self.hash(stem(&hit.key)));
+        let slot = shard.slot(stem(&hit.key))?;
+        Some((slot.window(), slot.held()))
+    }
+
+    /// What happened so far.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    fn take_one(
+        &self,
+        hit: &Hit,
+        again: bool,
+        now_micros: u64,
+        terms: &Terms,
+    ) -> (Found, u64, u64) {
+        let (name, class) = (stem(&hit.key), class_of(hit));
+        let hash = self.hash(name);
+        let mut shard = self.shard(hash);
+        if hit.is_refund {
+            if let Some(slot) = shard.slot(name) {
+                slot.refund(hit, class, now_micros, terms);
+            }
+            return (Found::Refunded, hash, 0);
+        }
+        let (stem, slot) = self.slot_or_new(&mut shard, name, hash, hit, terms);
+        let taken = slot.take(hit, class, again, now_micros, terms);
+        let due = slot.due(class, taken == Taken::Short, now_micros, terms);
+        for (is_due, is_ahead) in [(due.refill, false), (due.ahead, true)] {
+            if is_due && !self.note_due(Due { stem: stem.clone(), class, is_ahead }) {
+                slot.not_due(class, is_ahead);
+            }
+        }
+        let (failures, stranded) = (slot.failures(class), slot.take_stranded());
+        if stranded > 0 {
+            self.tally.stranded.fetch_add(stranded, Ordering::Relaxed);
+        }
+        (Found::Taken(taken), hash, failures)
+    }
+
+    fn slot_or_new<'s>(
+        &self,
+        shard: &'s mut Shard,
+        name: &[u8],
+        hash: u64,
+        hit: &Hit,
+        terms: &Terms,
+    ) -> (Arc<[u8]>, &'s mut Slot) {
+        if shard.slot(name).is_none() {
+            let slot = Slot::new(hit, shard.free_from, hash ^ self.seed, terms);
+            if let Some(held) = shard.insert(name, slot, self.keys_max / SHARDS) {
+                self.tally.evicted.fetch_add(1, Ordering::Relaxed);
+                self.tally.stranded.fetch_add(held, Ordering::Relaxed);
+            }
+        }
+        shard.use_slot(name).expect("it was there or was just inserted")
+    }
+
+    /// Whether there was room.
+    fn note_due(&self, claim: Due) -> bool {
+        let mut due = lock(&self.due);
+        let has_room = due.len() < DUE_MAX;
+        if has_room {
+            due.push_back(claim);
+        }
+        has_room
+    }
+
+    fn give_back(&self, hit: &Hit, source: Source) {
+        let name = stem(&hit.key);
+        if let Some(slot) = self.shard(self.hash(name)).slot(name) {
+            slot.give_back(class_of(hit), hit.amount, source);
+        }
+    }
+
+    fn terms(&self) -> Terms {
+        Terms {
+            replicas: self.replicas.load(Ordering::Relaxed),
+            free_ppm: self.free_ppm,
+            free_replicas: self.free_replicas,
+        }
+    }
+
+    fn hash(&self, stem: &[u8]) -> u64 {
+        xxh3_64_with_seed(stem, self.seed)
+    }
+
+    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
+        // The map within uses the low bits.
+        lock(&self.shards[(hash >> 32) as usize % SHARDS])
+    }
+}
+
+enum Found {
+    Taken(Taken),
+    Refunded,
+}
+
+/// Whether hits over their limit refuse the whole request.
+fn refuses(hits: &[Hit], counts: &[Count]) -> bool {
+    let over = |role| {
+        let of_role = hits.iter().zip(counts).filter(move |(hit, _)| hit.role == role);
+        of_role.map(|(_, count)| count.over)
+    };
+    let mut quota = over(Role::Quota).peekable();
+    over(Role::Enforced).any(|over| over) || quota.peek().is_some() && quota.all(|over| over)
+}
+
+/// The answer to a hit that moved and left so much.
+fn count(hit: &Hit, remaining: u64, now: Duration) -> Count {
+    Count {
+        value: u64::from(hit.limit).saturating_sub(remaining),
+        reset: Duration::from_secs(hit.window.remaining(now.as_secs())),
+        over: false,
+        moved: true,
+        withheld: 0,
+        remembered: false,
+    }
+}
+
+fn micros(now: Duration) -> u64 {
+    u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,237 @@
+//! Leases at work: requests that wait for a claim, and the task that makes the claims. What is
+//! claimed, granted and spent is decided by `lease`.
+//!
+//! ```text
+//! request ─► table ─► tokens there: decided, no wait
+//!              │ short, or low
+//!              ▼
+//!           due ─► task: all that is due, in calls of up to 64 ─► counters
+//!                                                                   │
+//!           requests that wait are woken ◄── table takes it in ◄────┘
+//! ```
+//!
+//! A claim is an ordinary hit on the counter, so it is counted wherever and however hits are:
+//! by one server or a cluster, behind the breaker, within the call budget.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::config::leases::LeaseSettings;
+use crate::decide::plan::{Counted, Line, Plan};
+use crate::lease::claim::{BATCH_MAX, Claim};
+use crate::lease::table::{Outcome, Table};
+use crate::lease::{self, Terms};
+use crate::limits::rule::CountingMode;
+use crate::metrics::Metrics;
+use crate::outage::guard::{Backend, Guard, Unavailable};
+use crate::store::{Count, Hit, Mode};
+
+/// Calls for claims under way at a time; what falls due meanwhile shares the next one.
+pub const CALLS_MAX: usize = 8;
+/// After a call failed so many claims go alone: one bad counter must not spoil those of others.
+pub const ALONE: u32 = 64;
+
+const STRIPES: usize = 256;
+
+/// The leases of this replica.
+pub struct Leases {
+    table: Table,
+    terms: Terms,
+    due: Notify,
+    /// Those who wait, by the counter they wait for.
+    waiting: Vec<Notify>,
+    /// Answers so far: a request that found too little looks again if one came meanwhile.
+    answers: AtomicU64,
+    /// Limits from here on are leased unless their rule says otherwise; 0 for none.
+    limit_min: u32,
+    budget: Duration,
+    metrics: Arc<Metrics>,
+}
+
+impl Leases {
+    /// No leases yet, and no other replicas known. A request waits for claims up to `budget`.
+    pub fn new(settings: &LeaseSettings, budget: Duration, metrics: Arc<Metrics>) -> Self {
+        use std::hash::{BuildHasher, RandomState};
+        let seed = RandomState::new().hash_one(0);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = now.unwrap_or(Duration::ZERO);
+        let LeaseSettings { limit_min, free_ppm, free_replicas, counters_max } = *settings;
+        let terms = Terms { replicas: 1, free_ppm, free_replicas };
+        Self {
+            table: Table::new(&terms, counters_max, seed, now),
+            terms,
+            due: Notify::new(),
+            waiting: (0..STRIPES).map(|_| Notify::new()).collect(),
+            answers: AtomicU64::new(0),
+            limit_min,
+            budget,
+            metrics,
+        }
+    }
+
+    /// Whether a request is decided by leases: all of its limits are leased. With one that is not
+    /// it needs a round trip anyway, and is then counted exactly, in one atomic step.
+    pub fn serve(&self, plan: &Plan) -> bool {
+        let leased = |line: &Line| match line {
+            Line::Counted(counted) => self.is_leased(plan, counted),
+            _ => true,
+        };
+        !self.table.is_drained() && plan.lines.iter().all(leased)
+    }
+
+    /// Whether any hits are spent without a claim.
+    pub fn has_free(&self) -> bool {
+        self.terms.free_ppm > 0
+    }
+
+    fn is_leased(&self, plan: &Plan, counted: &Counted) -> bool {
+        let limit = counted.limit;
+        let by_size = self.limit_min > 0 && limit.requests_per_unit >= self.limit_min;
+        lease::serves(&plan.hits[counted.hit])
+            && limit.mode.map_or(by_size, |mode| mode == CountingMode::Lease)
+    }
+
+    /// Takes what is spent without a claim off the limits of hits that are counted exactly although
+    /// others of their counter are leased.
+    pub fn keep_free(&self, plan: &Plan, hits: &mut [Hit]) {
+        for line in &plan.lines {
+            if let Line::Counted(counted) = line
+                && self.is_leased(plan, counted)
+            {
+                let hit = &mut hits[counted.hit];
+                hit.limit = u32::try_from(self.terms.pool(hit.limit)).unwrap_or(hit.limit);
+            }
+        }
+    }
+
+    /// Takes all hits of a request or none; waits for a claim only where tokens are missing and
+    /// the store is in reach.
+    ///
+    /// # Errors
+    /// When tokens are missing and the store is, or goes, out of reach.
+    pub async fn take<B: Backend>(
+        &self,
+        guard: &Guard<B>,
+        hits: &[Hit],
+        now: impl Fn() -> Duration,
+    ) -> Result<Vec<Count>, Unavailable> {
+        let mut answers = self.answers.load(Ordering::Acquire);
+        let first = match self.table.take(hits, false, now()) {
+            Outcome::Counts(counts) => {
+                self.send_due();
+                return Ok(counts);
+            }
+            Outcome::Short(ticket) => ticket,
+        };
+        let mut ticket = first;
+        let until = Instant::now() + self.budget;
+        self.metrics.leases.waits.inc();
+        loop {
+            if guard.is_open() {
+                return Err(Unavailable { asked: false });
+            }
+            let woken = self.waiting[ticket.hash as usize % STRIPES].notified();
+            tokio::pin!(woken);
+            woken.as_mut().enable();
+            self.send_due();
+            // An answer that came before we listened woke nobody.
+            if self.answers.load(Ordering::Acquire) == answers
+                && tokio::time::timeout_at(until, woken).await.is_err()
+            {
+                return Err(Unavailable { asked: false });
+            }
+            answers = self.answers.load(Ordering::Acquire);
+            match self.table.take(hits, true, now()) {
+                Outcome::Counts(counts) => return Ok(counts),
+                Outcome::Short(again) if again.has_failed_since(first) => {
+                    return Err(Unavailable { asked: false });
+                }
+                Outcome::Short(again) => ticket = again,
+            }
+        }
+    }
+
+    fn send_due(&self) {
+        if self.table.has_due() {
+            self.due.notify_one();
+        }
+    }
+
+    /// Makes the claims that fall due. Never ends.
+    pub async fn claim<B: Backend>(&self, guard: &Guard<B>, now: impl Fn() -> Duration) {
+        let mut calls = FuturesUnordered::new();
+        let mut alone = 0;
+        loop {
+            while calls.len() < CALLS_MAX {
+                let claims = self.table.claims(if alone > 0 { 1 } else { BATCH_MAX }, now());
+                if claims.is_empty() {
+                    break;
+                }
+                alone = u32::saturating_sub(alone, 1);
+                calls.push(self.call(guard, claims, &now));
+            }
+            tokio::select! {
+                Some(answered) = calls.next(), if !calls.is_empty() => {
+                    if !answered {
+                        alone = ALONE;
+                    }
+                }
+                () = self.due.notified(), if calls.len() < CALLS_MAX => {}
+            }
+        }
+    }
+
+    /// One call for claims; whether it was answered.
+    async fn call<B: Backend>(
+        &self,
+        guard: &Guard<B>,
+        claims: Vec<Claim>,
+        now: impl Fn() -> Duration,
+    ) -> bool {
+        let hits: Vec<Hit> = claims.iter().map(Claim::counted_hit).collect();
+        let counted = guard.count(&hits, Mode::CountAll, now()).await;
+        let waiting: Vec<u64> = match &counted {
+            Ok(counts) => {
+                let answered = claims.iter().zip(counts);
+                let take_in = |(claim, count): (&Claim, &Count)| {
+                    let grant = claim.grant(count);
+                    self.metrics.leases.claimed(claim.hit.amount, grant.granted);
+                    self.table.granted(claim, grant, now())
+                };
+                answered.map(take_in).collect()
+            }
+            Err(_) => {
+                self.metrics.leases.failed(claims.len() as u64);
+                claims.iter().map(|claim| self.table.failed(claim)).collect()
+            }
+        };
+        self.metrics.leases.calls.inc();
+        self.answers.fetch_add(1, Ordering::Release);
+        for hash in waiting {
+            self.waiting[hash as usize % STRIPES].notify_waiters();
+        }
+        counted.is_ok()
+    }
+
+    /// Returns what is unspent, once, in calls that may fail: then it is lost to its window.
+    pub async fn drain<B: Backend>(&self, guard: &Guard<B>, now: Duration) {
+        let returns = self.table.drain(now);
+        for part in returns.chunks(BATCH_MAX) {
+            let hits: Vec<Hit> = part.iter().map(|back| back.hit.clone()).collect();
+            if guard.count(&hits, Mode::CountAll, now).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// What is held and what happened so far.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+}

@@ -1,0 +1,195 @@
+//! Replicas that lease from one real Redis: together they stay within the limit, ask it seldom,
+//! go on without it while they hold tokens, and hand back what they did not spend.
+
+use proto::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
+
+use crate::support::{RedisServer, Service, request, wait_for};
+
+const QUOTAS: &str = "
+domain: edge
+descriptors:
+  - key: hot
+    rate_limit: {unit: year, requests_per_unit: 1200, reserve: none}
+  - key: small
+    rate_limit: {unit: year, requests_per_unit: 60, mode: lease}
+  - key: strict
+    rate_limit: {unit: year, requests_per_unit: 3000, mode: exact}
+  - key: second
+    rate_limit: {unit: second, requests_per_unit: 1000}
+";
+
+async fn replicas(
+    server: &RedisServer,
+    count: usize,
+    more: &[(&'static str, String)],
+) -> Vec<Service> {
+    let mut environment = server.environment();
+    environment.push(("LOCAL_SHARE_REPLICAS", count.to_string()));
+    environment.extend_from_slice(more);
+    let mut services = Vec::new();
+    for _ in 0..count {
+        let service = Service::start_with(&[("a.yaml", QUOTAS)], &environment).await;
+        wait_for("redis is in use", async || {
+            service.metric("ratelimit_breaker_open").await == Some(0.0)
+        })
+        .await;
+        services.push(service);
+    }
+    services
+}
+
+/// Sends so many requests to each replica, from several clients at a time, with `entries` each;
+/// how many were admitted.
+async fn ask_all(services: &[Service], each: usize, entries: &[&[(&str, &str)]]) -> usize {
+    const CLIENTS: usize = 8;
+    let mut clients = tokio::task::JoinSet::new();
+    for service in services {
+        for _ in 0..CLIENTS {
+            let (client, asked) = (service.client.clone(), request("edge", entries));
+            clients.spawn(async move {
+                let mut admitted = 0;
+                for _ in 0..each / CLIENTS {
+                    let answer = client.clone().should_rate_limit(asked.clone()).await;
+                    let answer = answer.expect("never an error").into_inner();
+                    admitted += usize::from(answer.overall_code() == Code::Ok);
+                }
+                admitted
+            });
+        }
+    }
+    clients.join_all().await.into_iter().sum()
+}
+
+/// Asks each replica until it refuses: what one had claimed and not spent is now spent as well.
+async fn ask_the_rest(services: &[Service], entries: &[(&str, &str)]) -> usize {
+    let mut admitted = 0;
+    for service in services {
+        while !service.is_over("edge", entries).await {
+            admitted += 1;
+        }
+    }
+    admitted
+}
+
+/// Commands that count, as Redis tells; those of probes and heartbeats are others.
+async fn counting_commands(server: &RedisServer) -> u64 {
+    let mut connection = server.connection().await;
+    let info: String =
+        redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.expect("told");
+    let calls = |line: &str| {
+        let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+        let counts = ["incrby", "expire", "get", "evalsha", "eval"].contains(&name);
+        counts.then(|| rest.split(',').next()?.parse::<u64>().ok())?
+    };
+    info.lines().filter_map(calls).sum()
+}
+
+async fn counted(server: &RedisServer, pattern: &str) -> Option<u64> {
+    let mut connection = server.connection().await;
+    let keys: Vec<String> =
+        redis::cmd("KEYS").arg(pattern).query_async(&mut connection).await.expect("told");
+    let key = keys.first()?;
+    Some(redis::cmd("GET").arg(key).query_async(&mut connection).await.expect("told"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_share_a_limit_to_the_last_hit() {
+    let server = RedisServer::start().await;
+    let services = replicas(&server, 3, &[]).await;
+    let before = counting_commands(&server).await;
+    let requests = 3 * 800;
+    let admitted = ask_all(&services, 800, &[&[("hot", "a")]]).await;
+    let commands = counting_commands(&server).await - before;
+    let rest = ask_the_rest(&services, &[("hot", "a")]).await;
+    assert_eq!(admitted + rest, 1200, "all of the limit and no more");
+    println!("{commands} commands for {requests} decisions of 3 replicas");
+    assert!(commands * 10 <= requests, "{commands} commands for {requests} decisions");
+    for service in &services {
+        assert!(service.is_over("edge", &[("hot", "a")]).await);
+        let spent = async || service.metric("ratelimit_lease_tokens_total{kind=\"spent\"}").await;
+        wait_for("tokens are told", async || spent().await.is_some_and(|spent| spent > 0.0)).await;
+    }
+    for service in services {
+        service.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_limits_hold_together() {
+    let server = RedisServer::start().await;
+    let services = replicas(&server, 3, &[]).await;
+    let admitted = ask_all(&services, 80, &[&[("hot", "a")], &[("small", "b")]]).await;
+    let rest = ask_the_rest(&services, &[("small", "b")]).await;
+    assert_eq!(admitted + rest, 60, "the small limit");
+    let admitted = admitted as u64;
+    let rest = ask_the_rest(&services, &[("hot", "a")]).await;
+    assert_eq!(
+        rest as u64,
+        1200 - admitted,
+        "what the small limit refused is not taken of the other"
+    );
+    // Beside a limit that is counted exactly, all are.
+    let admitted = ask_all(&services, 80, &[&[("strict", "a")], &[("small", "c")]]).await;
+    assert_eq!((admitted, counted(&server, "*strict*").await), (60, Some(240)));
+    for service in services {
+        service.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_second_admits_more_than_its_limit() {
+    let server = RedisServer::start().await;
+    let services = replicas(&server, 3, &[]).await;
+    let began = std::time::SystemTime::now();
+    let admitted = ask_all(&services, 800, &[&[("second", "a")]]).await;
+    let second = |at: std::time::SystemTime| {
+        at.duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs()
+    };
+    let windows = second(std::time::SystemTime::now()) - second(began) + 1;
+    assert!(admitted as u64 <= 1000 * windows, "{admitted} in {windows} windows");
+    assert!(admitted >= 800, "{admitted}");
+    for service in services {
+        service.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_unspent_is_handed_back() {
+    let server = RedisServer::start().await;
+    let services = replicas(&server, 2, &[]).await;
+    for _ in 0..5 {
+        assert!(!services[0].is_over("edge", &[("hot", "a")]).await);
+    }
+    assert!(counted(&server, "*hot*").await.expect("claimed") > 5, "a block is claimed");
+    let mut services = services.into_iter();
+    services.next().expect("two").stop().await;
+    assert_eq!(counted(&server, "*hot*").await, Some(5), "what was spent remains");
+    let rest = [services.next().expect("two")];
+    assert_eq!(ask_the_rest(&rest, &[("hot", "a")]).await, 1195, "and the rest is of use");
+    let [rest] = rest;
+    rest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_outlive_an_outage_and_then_the_policy_answers() {
+    let mut server = RedisServer::start().await;
+    let services = replicas(&server, 1, &[]).await;
+    let service = &services[0];
+    let entries = |class| [("hot", "a"), ("priority", class)];
+    assert!(!service.is_over("edge", &entries("background")).await);
+    server.kill();
+    wait_for("the outage is known", async || {
+        service.metric("ratelimit_breaker_open").await == Some(1.0)
+    })
+    .await;
+    let mut held = 0;
+    while !service.is_over("edge", &entries("background")).await {
+        held += 1;
+        assert!(held <= 1200, "no more than was claimed");
+    }
+    assert!(held > 0, "tokens that were claimed are spent before the policy denies");
+    assert!(!service.is_over("edge", &entries("system-node-critical")).await, "always admitted");
+    for service in services {
+        service.stop().await;
+    }
+}
