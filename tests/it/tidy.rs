@@ -18,6 +18,12 @@ const PURE: &[&str] = &[
     "ingest-filter/src/remote_write",
     "ingest-filter/src/writer/work",
     "ratelimit-svc/src/outage/breaker",
+    "tests/src/load/schedule",
+    "tests/src/load/traffic",
+    "tests/src/load/tally",
+    "tests/src/load/wire",
+    "tests/src/load/bench/plot",
+    "tests/src/load/bench/water",
 ];
 
 /// What a pure module may not name.

@@ -17,8 +17,8 @@ use super::traffic::Traffic;
 use super::wire::{Answer, Connection};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// No answer for this long, with requests open, ends a run.
-const STALL: Duration = Duration::from_secs(10);
+/// No answer for this long, with requests open, ends a run unless told otherwise.
+const PATIENCE: Duration = Duration::from_secs(10);
 const READ_BYTES: usize = 64 << 10;
 
 /// Where a load goes, and over how many connections.
@@ -54,6 +54,7 @@ pub struct Engine {
     turn: usize,
     input: Vec<u8>,
     answers: Vec<Answer>,
+    patience: Duration,
 }
 
 impl Engine {
@@ -84,7 +85,14 @@ impl Engine {
         if links.is_empty() || target.streams == 0 {
             bail!("a load needs an address, a connection and a stream");
         }
-        Ok(Self { links, traffic, turn: 0, input: vec![0; READ_BYTES], answers: Vec::new() })
+        let (input, answers) = (vec![0; READ_BYTES], Vec::new());
+        Ok(Self { links, traffic, turn: 0, input, answers, patience: PATIENCE })
+    }
+
+    /// How long the servers may be silent, with requests open, before the run has failed.
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// Sends a load and waits for all of its answers.
@@ -110,9 +118,10 @@ impl Engine {
             if self.in_flight() == 0 {
                 heard = Instant::now();
             }
-            let until_stall = STALL.saturating_sub(heard.elapsed());
+            let until_stall = self.patience.saturating_sub(heard.elapsed());
             if until_stall.is_zero() {
-                bail!("no answer from {} for {} s", self.silent(), STALL.as_secs());
+                let patience = self.patience.as_secs_f64();
+                bail!("no answer from {} for {patience} s", self.silent());
             }
             let until_due = match due {
                 Some(at) => at.saturating_sub(began.elapsed()).min(until_stall),
@@ -156,11 +165,11 @@ impl Engine {
                 !link.free.is_empty() && link.connection.can_send(message)
             };
             let Some(at) = (0..links).map(|step| (self.turn + step) % links).find(fits) else {
-                return Some(now + STALL);
+                return Some(now + self.patience);
             };
             self.turn = at + 1;
             let link = &mut self.links[at];
-            let Some(tag) = link.free.pop() else { return Some(now + STALL) };
+            let Some(tag) = link.free.pop() else { return Some(now + self.patience) };
             link.connection.send(tag, message, &mut link.out);
             link.flights[tag as usize] = Some(Flight { request, intended, sent: now });
             self.traffic.advance();

@@ -69,7 +69,7 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
     let mut shared = Vec::new();
     for mode in rig::modes(&dir)? {
         let redis = rig::redis(&dir, &format!("redis-{}", mode.name)).await?;
-        let store = Store::Redis(&redis);
+        let store = Store::Patient(&redis, mode);
         let server = rig::rls(&dir, mode.name, &quotas(mode.key), store, 1).await?;
         shared.push((mode.name, server, redis));
     }
@@ -91,7 +91,10 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
     let names: Vec<&str> = stores.iter().map(|(name, ..)| *name).collect();
     tell(cx, &cells, &names)?;
     drop(cells);
-    for (name, server, _) in &stores {
+    for (name, server, redis) in &stores {
+        if redis.is_some() {
+            by_policy(cx, &format!("cost/{name}"), &[*server]).await?;
+        }
         process(cx, &format!("ratelimit-svc {name}"), server)?;
     }
     let mut subjects = vec![("echo", &echo)];
@@ -148,6 +151,20 @@ fn tell(cx: &mut Context, cells: &[Cell<'_>], stores: &[&str]) -> Result<()> {
         Aim::AtMost(DECISION_OWN_ALLOCATOR),
     );
     cx.results.plots.push(bars(cells));
+    Ok(())
+}
+
+/// That nothing was answered by the outage policy, which would make the figures those of no store.
+///
+/// # Errors
+/// When metrics cannot be read.
+pub async fn by_policy(cx: &mut Context, name: &str, servers: &[&Server]) -> Result<()> {
+    let mut degraded = 0.0;
+    for server in servers {
+        degraded += server.degraded().await?;
+    }
+    let name = format!("{name}/answered by outage policy");
+    cx.results.add(name, degraded, "requests", Aim::AtMost(0.0));
     Ok(())
 }
 

@@ -100,19 +100,11 @@ async fn instructions(dir: &Path, scenario: Scenario, requests: u64) -> Result<u
     std::fs::create_dir_all(root.join("config"))?;
     std::fs::write(root.join("config/quotas.yaml"), quotas(None))?;
     let profile = dir.join(format!("{name}.callgrind"));
-    let (grpc, http, admin) = (free_address()?, free_address()?, free_address()?);
+    let (grpc, admin) = (free_address()?, free_address()?);
     let mut command = Command::new(on_path("valgrind", "valgrind")?);
     command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", profile.display()));
     command.arg(service("ratelimit-svc")?);
-    command.env("RUNTIME_ROOT", &root).env("LOG_LEVEL", "warn").env("BACKEND_TYPE", "memory");
-    command.env("STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT", "true").env("DRAIN_DELAY", "0s");
-    for (host, port, address) in [
-        ("GRPC_HOST", "GRPC_PORT", grpc),
-        ("HOST", "PORT", http),
-        ("DEBUG_HOST", "DEBUG_PORT", admin),
-    ] {
-        command.env(host, "127.0.0.1").env(port, address.port().to_string());
-    }
+    rig::rls_environment(&mut command, &root, grpc, admin)?;
     let mut child = Child::start(&name, dir, command)?;
     let client = Http::new();
     let url = format!("http://{admin}/readyz");

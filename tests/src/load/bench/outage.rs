@@ -57,7 +57,7 @@ async fn group(cx: &mut Context, mode: Mode, replicas: usize, stopped: Duration)
     let redis = rig::redis(&dir, "redis").await?;
     let mut servers: Vec<Server> = Vec::new();
     for replica in 0..replicas {
-        let (name, store) = (format!("replica-{replica}"), Store::Redis(&redis));
+        let (name, store) = (format!("replica-{replica}"), Store::Redis(&redis, mode));
         servers.push(rig::rls(&dir, &name, &quotas(mode.key), store, replicas).await?);
     }
     let addresses: Vec<SocketAddr> = servers.iter().map(|server| server.address).collect();
@@ -83,9 +83,10 @@ async fn group(cx: &mut Context, mode: Mode, replicas: usize, stopped: Duration)
     let outage = Outage { from: stops?, length: stopped, rate, replicas };
     tell(cx, &name, &tally, &outage, &ops);
     let title = format!("Admitted a second by class while Redis is stopped, {}", &name[7..]);
-    cx.results.plots.push(Plot::classes(&title, &tally, OUTAGE_LIMIT));
+    let (from, until) = (outage.from.as_secs_f64(), (outage.from + outage.length).as_secs_f64());
+    cx.results.plots.push(Plot::classes(&title, &tally, OUTAGE_LIMIT).shaded(from, until));
     let title = format!("Longest wait of each 100 ms while Redis is stopped, {}", &name[7..]);
-    cx.results.plots.push(Plot::waits(&title, &tally));
+    cx.results.plots.push(Plot::waits(&title, &tally).shaded(from, until));
     Ok(())
 }
 

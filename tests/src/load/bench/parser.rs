@@ -1,6 +1,11 @@
-//! Line protocol through our parser and writer, by CPU time of one thread.
+//! Line protocol through our parser and writer, by CPU time of one thread; and through the crate
+//! `influxdb-line-protocol` on the same bytes, where `LINE_PROTOCOL_PEER` names the program built
+//! from tests/peers/line-protocol.
 
-use anyhow::{Result, ensure};
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
 use ingest_filter::line_protocol::{Dialect, Lines, Precision};
 use ingest_filter::point::{Chunker, Point};
 
@@ -36,6 +41,32 @@ pub fn measure(cx: &mut Context) -> Result<()> {
         cx.results.add(format!("parser/line protocol, {name}"), best, "MB/s a core", Aim::None);
         cx.results.samples.insert(format!("parser/{name}"), serde_json::json!(samples));
     }
+    match std::env::var_os("LINE_PROTOCOL_PEER") {
+        Some(program) => peer(cx, &PathBuf::from(program), &body, times),
+        None => {
+            let note = "LINE_PROTOCOL_PEER is not set: no figure of influxdb-line-protocol";
+            cx.results.notes.push(note.to_owned());
+            Ok(())
+        }
+    }
+}
+
+/// The peer's best round, by its own account of its CPU.
+fn peer(cx: &mut Context, program: &PathBuf, body: &[u8], times: usize) -> Result<()> {
+    let file = super::rig::stage_dir(&cx.dir, "parser")?.join("body.lp");
+    std::fs::write(&file, body)?;
+    let numbers = [POINTS, times, cx.rounds()].map(|number| number.to_string());
+    let output = Command::new(program).arg(&file).args(numbers).output();
+    let output = output.with_context(|| format!("cannot run {}", program.display()))?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}: {}", program.display(), error.trim());
+    let text = String::from_utf8(output.stdout).context("the peer's output")?;
+    let samples: Result<Vec<f64>, _> = text.lines().map(str::parse).collect();
+    let samples = samples.context("the peer prints numbers")?;
+    let best = samples.iter().copied().fold(f64::NAN, f64::max);
+    let name = "parser/line protocol, parsed by influxdb-line-protocol 2";
+    cx.results.add(name, best, "MB/s a core", Aim::None);
+    cx.results.samples.insert(name.to_owned(), serde_json::json!(samples));
     Ok(())
 }
 

@@ -13,7 +13,7 @@ const HEIGHT: f64 = 300.0;
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = 20.0;
 const TOP: f64 = 16.0;
-const BOTTOM: f64 = 40.0;
+const BOTTOM: f64 = 24.0;
 /// Told apart also by people who see red and green alike.
 const COLOURS: [&str; 6] = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#555555"];
 
@@ -59,8 +59,10 @@ pub enum Plot {
         log: bool,
         /// Marks on the horizontal axis: place and text.
         marks: Vec<(f64, String)>,
-        /// A level to hold the lines against.
-        level: Option<f64>,
+        /// A level to hold the lines against, and what it is.
+        level: Option<(f64, String)>,
+        /// A stretch of the horizontal axis that stands out.
+        shade: Option<(f64, f64)>,
         /// The lines.
         lines: Vec<Line>,
     },
@@ -84,6 +86,7 @@ impl Plot {
             log: true,
             marks: marks.map(|(q, text)| (nines(q), text.to_owned())).into(),
             level: None,
+            shade: None,
             lines: subjects.iter().map(line).collect(),
         }
     }
@@ -111,7 +114,7 @@ impl Plot {
             tally.classes.iter().map(of).sum()
         };
         lines.push(Line { name: "all admitted".to_owned(), points: rate(&all) });
-        Self::over_time(title, "admitted a second (over 1 s)", false, Some(limit as f64), lines)
+        Self::over_time(title, "admitted a second (over 1 s)", false, Some((limit as f64, "the limit".to_owned())), lines)
     }
 
     /// The longest wait of each step, by class.
@@ -124,10 +127,25 @@ impl Plot {
             Line { name: class.name.clone(), points: points.collect() }
         };
         let classes = tally.classes.iter().filter(|class| class.total.sent > 0);
-        Self::over_time(title, "ms", true, Some(10.0), classes.map(line).collect())
+        let level = Some((10.0, "10 ms".to_owned()));
+        Self::over_time(title, "ms", true, level, classes.map(line).collect())
     }
 
-    fn over_time(title: &str, y: &str, log: bool, level: Option<f64>, lines: Vec<Line>) -> Self {
+    /// The same with a stretch of time that stands out.
+    pub fn shaded(mut self, from: f64, until: f64) -> Self {
+        if let Self::Lines { shade, .. } = &mut self {
+            *shade = Some((from, until));
+        }
+        self
+    }
+
+    fn over_time(
+        title: &str,
+        y: &str,
+        log: bool,
+        level: Option<(f64, String)>,
+        lines: Vec<Line>,
+    ) -> Self {
         let end = lines.iter().flat_map(|line| line.points.last()).map(|(x, _)| *x);
         let end = end.fold(0.0, f64::max);
         let every = if end > 12.0 { 2.0 } else { 1.0 };
@@ -139,6 +157,7 @@ impl Plot {
             log,
             marks: marks.map(|at| (at, format!("{at}"))).collect(),
             level,
+            shade: None,
             lines,
         }
     }
@@ -147,8 +166,9 @@ impl Plot {
     pub fn html(&self) -> String {
         match self {
             Self::Bars { title, unit, bars } => figure(title, &draw_bars(unit, bars)),
-            Self::Lines { title, x, y, log, marks, level, lines } => {
-                figure(title, &draw_lines((x, y), *log, marks, *level, lines))
+            Self::Lines { title, x, y, log, marks, level, shade, lines } => {
+                let chart = Chart { x, y, log: *log, marks, level, shade: *shade, lines };
+                figure(title, &chart.draw())
             }
         }
     }
@@ -261,63 +281,85 @@ fn nice(top: f64) -> f64 {
     steps.into_iter().find(|step| *step >= top * 0.999).unwrap_or(power * 10.0)
 }
 
-fn draw_lines(
-    (x_name, y_name): (&str, &str),
+struct Chart<'a> {
+    x: &'a str,
+    y: &'a str,
     log: bool,
-    marks: &[(f64, String)],
-    level: Option<f64>,
-    lines: &[Line],
-) -> String {
-    let axes = Axes::around(lines, level, log);
-    let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">");
-    let right = WIDTH - RIGHT;
-    let floor = HEIGHT - BOTTOM;
-    for tick in axes.ticks() {
-        let y = axes.y(tick);
-        // Writing into a String cannot fail.
-        let _ = write!(
-            svg,
-            "<line x1=\"{LEFT}\" x2=\"{right}\" y1=\"{y:.1}\" y2=\"{y:.1}\" class=\"grid\"/>\
-             <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-            LEFT - 6.0,
-            y + 4.0,
-            number(tick)
-        );
-    }
-    for (at, text) in marks.iter().filter(|(at, _)| *at >= axes.x.0 && *at <= axes.x.1) {
-        let x = axes.x(*at);
-        let _ = write!(
-            svg,
-            "<line x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{floor}\" class=\"grid\"/>\
-             <text x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
-            floor + 16.0,
-            escape(text)
-        );
-    }
-    if let Some(level) = level {
-        let y = axes.y(level);
-        let _ = write!(
-            svg,
-            "<line x1=\"{LEFT}\" x2=\"{right}\" y1=\"{y:.1}\" y2=\"{y:.1}\" class=\"level\"/>"
-        );
-    }
-    for (at, line) in lines.iter().enumerate() {
-        let mut path = String::new();
-        for (x, y) in &line.points {
-            let _ = write!(path, "{:.1},{:.1} ", axes.x(*x), axes.y(*y));
+    marks: &'a [(f64, String)],
+    level: &'a Option<(f64, String)>,
+    shade: Option<(f64, f64)>,
+    lines: &'a [Line],
+}
+
+impl Chart<'_> {
+    fn draw(&self) -> String {
+        let level = self.level.as_ref().map(|(level, _)| *level);
+        let axes = Axes::around(self.lines, level, self.log);
+        let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">");
+        self.ground(&axes, &mut svg);
+        for (at, line) in self.lines.iter().enumerate() {
+            let mut path = String::new();
+            for (x, y) in &line.points {
+                // Writing into a String cannot fail.
+                let _ = write!(path, "{:.1},{:.1} ", axes.x(*x), axes.y(*y));
+            }
+            let colour = COLOURS[at % COLOURS.len()];
+            let _ = write!(svg, "<polyline points=\"{path}\" stroke=\"{colour}\" class=\"line\"/>");
         }
-        let colour = COLOURS[at % COLOURS.len()];
-        let _ = write!(svg, "<polyline points=\"{path}\" stroke=\"{colour}\" class=\"line\"/>");
+        svg += "</svg>";
+        let mut unit = format!("{} by {}", self.y, self.x);
+        if let Some((_, what)) = self.level {
+            unit += &format!("; dashed: {what}");
+        }
+        if self.shade.is_some() {
+            unit += "; shaded: Redis is stopped";
+        }
+        let unit = format!("<div class=\"unit\">{}</div>", escape(&unit));
+        legend(self.lines.iter().map(|line| line.name.as_str())) + &unit + &svg
     }
-    let _ = write!(
-        svg,
-        "<text x=\"{right}\" y=\"{}\" text-anchor=\"end\">{}</text></svg>",
-        HEIGHT - 6.0,
-        escape(x_name)
-    );
-    let dashed = if level.is_some() { "; dashed: the limit" } else { "" };
-    let unit = format!("<div class=\"unit\">{}{dashed}</div>", escape(y_name));
-    legend(lines.iter().map(|line| line.name.as_str())) + &unit + &svg
+
+    /// What lies under the lines: shade, grid, marks, level.
+    fn ground(&self, axes: &Axes, svg: &mut String) {
+        let (right, floor) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
+        if let Some((from, until)) = self.shade {
+            let (from, until) = (axes.x(from), axes.x(until.min(axes.x.1)));
+            // Writing into a String cannot fail.
+            let _ = write!(
+                svg,
+                "<rect x=\"{from:.1}\" width=\"{:.1}\" y=\"{TOP}\" height=\"{}\" class=\"shade\"/>",
+                until - from,
+                floor - TOP
+            );
+        }
+        for tick in axes.ticks() {
+            let y = axes.y(tick);
+            let _ = write!(
+                svg,
+                "<line x1=\"{LEFT}\" x2=\"{right}\" y1=\"{y:.1}\" y2=\"{y:.1}\" class=\"grid\"/>\
+                 <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+                LEFT - 6.0,
+                y + 4.0,
+                number(tick)
+            );
+        }
+        for (at, text) in self.marks.iter().filter(|(at, _)| *at >= axes.x.0 && *at <= axes.x.1) {
+            let x = axes.x(*at);
+            let _ = write!(
+                svg,
+                "<line x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{floor}\" class=\"grid\"/>\
+                 <text x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
+                floor + 16.0,
+                escape(text)
+            );
+        }
+        if let Some((level, _)) = self.level {
+            let y = axes.y(*level);
+            let _ = write!(
+                svg,
+                "<line x1=\"{LEFT}\" x2=\"{right}\" y1=\"{y:.1}\" y2=\"{y:.1}\" class=\"level\"/>"
+            );
+        }
+    }
 }
 
 #[cfg(test)]

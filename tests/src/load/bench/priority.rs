@@ -36,10 +36,13 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
         let mut servers = Vec::new();
         for replica in 0..3 {
             let name = format!("{}-{replica}", mode.name);
-            let store = Store::Redis(&redis);
+            let store = Store::Patient(&redis, mode);
             servers.push(rig::rls(&dir, &name, &quotas(mode.key), store, 3).await?);
         }
-        group(cx, &format!("{} x3", mode.name), &servers.iter().collect::<Vec<_>>())?;
+        let servers: Vec<&Server> = servers.iter().collect();
+        let name = format!("{} x3", mode.name);
+        group(cx, &name, &servers)?;
+        cost::by_policy(cx, &format!("priority/{name}"), &servers).await?;
     }
     Ok(())
 }

@@ -52,7 +52,7 @@ async fn group(cx: &mut Context, mode: Mode, replicas: usize) -> Result<()> {
     let mut servers = Vec::new();
     for replica in 0..replicas {
         let name = format!("replica-{replica}");
-        let store = Store::Redis(&redis);
+        let store = Store::Patient(&redis, mode);
         servers.push(rig::rls(&dir, &name, &quotas(mode.key), store, replicas).await?);
     }
     let addresses: Vec<SocketAddr> = servers.iter().map(|server| server.address).collect();
@@ -95,5 +95,5 @@ async fn group(cx: &mut Context, mode: Mode, replicas: usize) -> Result<()> {
             results.add(format!("{name}/keys in Redis"), keys as f64, "keys", Aim::None);
         }
     }
-    Ok(())
+    cost::by_policy(cx, &format!("replicas/{} x{replicas}", mode.name), &all).await
 }

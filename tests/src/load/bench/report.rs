@@ -20,6 +20,7 @@ svg { width: 100%; height: auto; font: 12px system-ui, sans-serif; fill: #333 }
 .key i { display: inline-block; width: .8em; height: .8em; margin-right: .4em }
 .unit { font-size: 12px; color: #555 }
 .grid { stroke: #e5e5e5 } .level { stroke: #a30000; stroke-dasharray: 6 4 }
+rect.shade { fill: #f3f0e6 }
 .line { fill: none; stroke-width: 1.8 }
 .failed { background: #fbe9e9; padding: .6rem 1rem }
 ";

@@ -57,8 +57,8 @@ impl Results {
     /// Adds a figure.
     pub fn add(&mut self, name: impl Into<String>, value: f64, unit: &'static str, aim: Aim) {
         let (target, met) = match aim {
-            Aim::AtMost(most) => (Some(format!("<= {most}")), Some(value <= most)),
-            Aim::AtLeast(least) => (Some(format!(">= {least}")), Some(value >= least)),
+            Aim::AtMost(most) => (Some(format!("<= {}", number(most))), Some(value <= most)),
+            Aim::AtLeast(least) => (Some(format!(">= {}", number(least))), Some(value >= least)),
             Aim::None => (None, None),
         };
         self.rows.push(Row { name: name.into(), value, unit, target, met });
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(met, [Some(true), Some(false), Some(true), None]);
         assert!(results.table().ends_with("2 of 3 targets met\n"), "{}", results.table());
         let json = serde_json::to_value(&results.rows[1]).unwrap();
-        let expected = json!({"name": "b", "value": 1.2, "unit": "", "target": "<= 1.1", "met": false});
+        let expected = json!({"name": "b", "value": 1.2, "unit": "", "target": "<= 1.10", "met": false});
         assert_eq!(json, expected);
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::child::Child;
 use crate::edge::service;
@@ -25,6 +25,8 @@ pub struct Server {
     pub child: Child,
     /// Where it takes requests.
     pub address: SocketAddr,
+    /// Its admin listener, where it has one.
+    pub admin: Option<SocketAddr>,
     /// From the start of the process to its readiness.
     pub ready_in: Duration,
     /// Resident memory once ready, bytes.
@@ -39,6 +41,19 @@ impl Server {
     pub fn resident_bytes(&self) -> Result<u64> {
         cpu::resident_bytes(self.child.pid())
     }
+
+    /// How many requests a ratelimit-svc has answered by its outage policy so far. Such answers
+    /// say nothing about its store.
+    ///
+    /// # Errors
+    /// When its metrics cannot be read.
+    pub async fn degraded(&self) -> Result<f64> {
+        let admin = self.admin.context("a server with metrics")?;
+        let reply = Http::new().get(&format!("http://{admin}/metrics")).await?;
+        let text = reply.text();
+        let lines = text.lines().filter(|line| line.starts_with("ratelimit_degraded_total"));
+        Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
 }
 
 /// Where ratelimit-svc keeps its counters.
@@ -46,8 +61,10 @@ impl Server {
 pub enum Store<'a> {
     /// In the process.
     Memory,
-    /// In Redis.
-    Redis(&'a Redis),
+    /// In Redis, with as much patience as in production.
+    Redis(&'a Redis, Mode),
+    /// In Redis, with enough patience never to fall back to the outage policy on a busy machine.
+    Patient(&'a Redis, Mode),
 }
 
 /// A way of sharing limits over Redis.
@@ -57,6 +74,8 @@ pub struct Mode {
     pub name: &'static str,
     /// The value of `mode` in a quota file; none where the service has only one.
     pub key: Option<&'static str>,
+    /// Share of a leased limit that replicas may spend without asking.
+    pub free_ratio: Option<&'static str>,
 }
 
 /// The modes that the ratelimit-svc beside us has.
@@ -70,10 +89,10 @@ pub fn modes(dir: &Path) -> Result<Vec<Mode>> {
     let known = command.arg("check").arg(&file).output()?.status.success();
     Ok(match known {
         true => vec![
-            Mode { name: "exact", key: Some("exact") },
-            Mode { name: "lease", key: Some("lease") },
+            Mode { name: "exact", key: Some("exact"), free_ratio: None },
+            Mode { name: "lease", key: Some("lease"), free_ratio: Some("0.05") },
         ],
-        false => vec![Mode { name: "exact", key: None }],
+        false => vec![Mode { name: "exact", key: None, free_ratio: None }],
     })
 }
 
@@ -91,29 +110,45 @@ pub async fn rls(
     let root = dir.join(name);
     std::fs::create_dir_all(root.join("config"))?;
     std::fs::write(root.join("config/quotas.yaml"), quotas)?;
-    let (grpc, http, admin) = (free_address()?, free_address()?, free_address()?);
+    let (grpc, admin) = (free_address()?, free_address()?);
     let mut command = Command::new(service("ratelimit-svc")?);
-    command.env("RUNTIME_ROOT", &root).env("LOG_LEVEL", "warn");
+    rls_environment(&mut command, &root, grpc, admin)?;
+    command.env("LOCAL_SHARE_REPLICAS", replicas.to_string());
+    if let Store::Redis(redis, mode) | Store::Patient(redis, mode) = store {
+        command.env("BACKEND_TYPE", "redis").env("REDIS_SOCKET_TYPE", "tcp");
+        command.env("REDIS_URL", redis.address.to_string());
+        if let Some(ratio) = mode.free_ratio {
+            command.env("LEASE_FREE_RATIO", ratio);
+            command.env("LEASE_FREE_REPLICAS", replicas.to_string());
+        }
+    }
+    if let Store::Patient(..) = store {
+        command.env("REDIS_CALL_BUDGET", "1s");
+    }
+    start(dir, name, command, grpc, Some(admin)).await
+}
+
+/// The environment of a ratelimit-svc that counts in memory and reads `root`/config.
+///
+/// # Errors
+/// When no port is free.
+pub fn rls_environment(
+    command: &mut Command,
+    root: &Path,
+    grpc: SocketAddr,
+    admin: SocketAddr,
+) -> Result<()> {
+    command.env("RUNTIME_ROOT", root).env("LOG_LEVEL", "warn").env("BACKEND_TYPE", "memory");
     for (host, port, address) in [
         ("GRPC_HOST", "GRPC_PORT", grpc),
-        ("HOST", "PORT", http),
+        ("HOST", "PORT", free_address()?),
         ("DEBUG_HOST", "DEBUG_PORT", admin),
     ] {
         command.env(host, "127.0.0.1").env(port, address.port().to_string());
     }
     // As the edge runs it: one atomic step, and a refused request consumes nothing.
     command.env("STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT", "true").env("DRAIN_DELAY", "0s");
-    command.env("LOCAL_SHARE_REPLICAS", replicas.to_string());
-    match store {
-        Store::Memory => {
-            command.env("BACKEND_TYPE", "memory");
-        }
-        Store::Redis(redis) => {
-            command.env("BACKEND_TYPE", "redis").env("REDIS_SOCKET_TYPE", "tcp");
-            command.env("REDIS_URL", redis.address.to_string());
-        }
-    }
-    start(dir, name, command, grpc, Some(admin)).await
+    Ok(())
 }
 
 /// Starts ext-authz with a keys file.
@@ -191,7 +226,7 @@ async fn start(
     }
     let ready_in = began.elapsed();
     let idle_bytes = cpu::resident_bytes(child.pid())?;
-    Ok(Server { child, address, ready_in, idle_bytes })
+    Ok(Server { child, address, admin, ready_in, idle_bytes })
 }
 
 /// Starts a Redis of our own with a directory of its own.
