@@ -29,7 +29,6 @@ use crate::grpc::Service;
 use crate::json;
 use crate::limiter::{Counters, Limiter};
 use crate::limits::quotas::Quotas;
-use crate::limits::rule::Allowance;
 use crate::metrics::Metrics;
 use crate::outage::guard::Guard;
 use crate::reload::Reloader;
@@ -266,10 +265,7 @@ async fn rlconfig(State(limiter): State<Arc<Limiter>>) -> String {
     let mut text = String::new();
     for domain in quotas.domains() {
         for rule in domain.root.rules() {
-            let limit = match rule.allowance {
-                Allowance::Unlimited => "unlimited: true".to_owned(),
-                Allowance::Limited(limit) => limit.listing(),
-            };
+            let limit = rule.listing();
             text += &format!(
                 "{}.{}: {limit}, shadow_mode: {}, quota_mode: {} ({})\n",
                 domain.name, rule.id, rule.shadow_mode, rule.quota_mode, rule.origin

@@ -8,6 +8,7 @@
 //! …|300s5983621     a fixed window of any other length
 //! …|sliding60       counters that outlive a window have its length alone
 //! …|bucket60
+//! …|classes:fixed60 what is known of the classes that share a counter
 //! ```
 //!
 //! Every part carries its length, so no two descriptors share a counter by accident. The limit
@@ -18,6 +19,7 @@ use std::io::Write;
 use crate::limits::algorithm::Algorithm;
 use crate::limits::rule::{Limit, Step};
 use crate::limits::unit::{Unit, Window};
+use crate::store::Hit;
 
 /// The name of the counter of `entries` in a window. Where a step shares its threshold, the
 /// pattern stands for the value.
@@ -43,6 +45,22 @@ pub fn counter_key(
         (Algorithm::TokenBucket { .. }, _) => write!(key, "|bucket{seconds}"),
     };
     written.expect("writing to memory does not fail");
+    key.into_boxed_slice()
+}
+
+/// The name of what is known of the classes that share a counter. It lasts from window to window,
+/// and differs from the counter's in what follows the last `|`, so that both have their home in
+/// the same place of a cluster.
+pub fn usage_key(hit: &Hit) -> Box<[u8]> {
+    let kind = match hit.algorithm {
+        Algorithm::FixedWindow => "fixed",
+        Algorithm::SlidingWindow => "sliding",
+        Algorithm::TokenBucket { .. } => "bucket",
+    };
+    let stem = hit.key.iter().rposition(|byte| *byte == b'|').unwrap_or(hit.key.len());
+    let mut key = Vec::with_capacity(stem + 32);
+    key.extend_from_slice(&hit.key[..stem]);
+    write!(key, "|classes:{kind}{}", hit.window.seconds).expect("writing to memory does not fail");
     key.into_boxed_slice()
 }
 
@@ -99,7 +117,7 @@ mod tests {
         for seconds in [1, 30, 60, 300, 3600] {
             let period = Period::try_new(seconds).expect("in bounds");
             for algorithm in algorithms {
-                let limit = Limit { requests_per_unit: 5, period, algorithm };
+                let limit = Limit { requests_per_unit: 5, period, algorithm, mode: None };
                 let key = counter_key("d", &[("a", "b")], &[], limit, period.window(7200));
                 assert!(seen.insert(key));
                 // The limit and the burst are no part of the name.

@@ -7,6 +7,7 @@ mod connections;
 mod control_plane;
 mod documentation;
 mod outage;
+mod priority;
 mod reload;
 mod store;
 mod support;
