@@ -106,10 +106,8 @@ async fn the_command_prints_json_of_what_it_did() {
 #[test]
 fn a_server_that_is_not_there_fails_the_command() {
     let address = free_address().unwrap().to_string();
-    let output = Command::new(PROGRAM)
-        .args(["scenario", "w1", "--address", &address])
-        .output()
-        .unwrap();
+    let output =
+        Command::new(PROGRAM).args(["scenario", "w1", "--address", &address]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stdout.is_empty(), "no figures of a run that failed");
     let error = String::from_utf8(output.stderr).unwrap();

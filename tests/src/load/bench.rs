@@ -118,10 +118,8 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
         cx.results.notes.push(note.to_owned());
     }
     let machine = machine::describe();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     for stage in stages {
         let name = stage.to_possible_value().map(|value| value.get_name().to_owned());
         let name = name.unwrap_or_default();
@@ -137,7 +135,11 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
     cx.results.write(&cx.dir)?;
     std::fs::write(cx.dir.join("report.html"), report::html(&cx.results, &machine))?;
     say(&format!("{}\n{}", machine.text(), cx.results.table()))?;
-    say(&format!("{:.0} s; everything is in {}\n", began.elapsed().as_secs_f64(), args.dir.display()))?;
+    say(&format!(
+        "{:.0} s; everything is in {}\n",
+        began.elapsed().as_secs_f64(),
+        args.dir.display()
+    ))?;
     Ok(if cx.results.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

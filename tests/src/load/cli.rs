@@ -178,7 +178,8 @@ impl Cli {
 
 fn rls(args: &RlsArgs) -> Result<()> {
     let message = |key: usize| {
-        let entries = |text: &String| message::parse_entries(&text.replace("{key}", &key.to_string()));
+        let entries =
+            |text: &String| message::parse_entries(&text.replace("{key}", &key.to_string()));
         let descriptors: Result<Vec<_>> = args.descriptor.iter().map(entries).collect();
         message::rate_limit(&args.domain, &descriptors?, args.hits)
     };
@@ -218,9 +219,9 @@ fn drive(
     };
     let amount = match args.requests {
         Some(requests) => Amount::Requests(requests),
-        None => Amount::Time(
-            Duration::try_from_secs_f64(args.seconds).context("--seconds is a time")?,
-        ),
+        None => {
+            Amount::Time(Duration::try_from_secs_f64(args.seconds).context("--seconds is a time")?)
+        }
     };
     let target = Target {
         addresses: args.address.clone(),

@@ -102,7 +102,7 @@ impl Scenario {
     /// # Errors
     /// None in practice: every message is small.
     pub fn traffic(self) -> Result<Traffic> {
-        let one = |key: &str| rate_limit(DOMAIN, &[routed(key, "tenant-00042")], 1);
+        let one = |key: &str| message(&[routed(key, "tenant-00042")]);
         match self {
             Self::W1 => Ok(Traffic::cycle(vec![one("hotone")?])),
             Self::W2 => tenants("tenant"),
@@ -111,7 +111,7 @@ impl Scenario {
             Self::W3 => Ok(Traffic::cycle(vec![four("fourth")?])),
             Self::W3LastOver => Ok(Traffic::cycle(vec![four("zeroth")?])),
             Self::W4 => {
-                let message = rate_limit("other", &[routed("tenant", "tenant-00042")], 1)?;
+                let message = rate_limit("other", &[routed("tenant", "tenant-00042")], 0)?;
                 Ok(Traffic::cycle(vec![message]))
             }
             Self::W4Unlimited => Ok(Traffic::cycle(vec![one("nolimt")?])),
@@ -126,11 +126,16 @@ impl Scenario {
         let demand = self.demand().unwrap_or_default();
         let class = |(class, share): (&str, f64)| {
             let entries = entries(&[(key, self.name()), ("priority", class)]);
-            Ok((class.to_owned(), rate_limit(DOMAIN, &[entries], 1)?, share))
+            Ok((class.to_owned(), message(&[entries])?, share))
         };
         let classes: Result<Vec<_>> = CLASSES.into_iter().zip(demand).map(class).collect();
         Ok(Traffic::shares(classes?))
     }
+}
+
+/// A request of one hit, which is what 0 means and what Envoy leaves out.
+fn message(descriptors: &[Entries]) -> Result<Vec<u8>> {
+    rate_limit(DOMAIN, descriptors, 0)
 }
 
 fn entries(pairs: &[(&str, &str)]) -> Entries {
@@ -143,25 +148,26 @@ fn routed(key: &str, tenant: &str) -> Entries {
 }
 
 fn tenants(key: &str) -> Result<Traffic> {
-    let message = |tenant| rate_limit(DOMAIN, &[routed(key, &format!("tenant-{tenant:05}"))], 1);
-    let messages: Result<Vec<_>> = (0..TENANTS).map(message).collect();
+    let one = |tenant| message(&[routed(key, &format!("tenant-{tenant:05}"))]);
+    let messages: Result<Vec<_>> = (0..TENANTS).map(one).collect();
     Ok(Traffic::zipf(messages?, 1.0))
 }
 
 /// Four descriptors in 199 bytes.
 fn four(last: &str) -> Result<Vec<u8>> {
     let descriptor = |key| entries(&[(key, "tenant-00042"), ("route", "/write/lp-1")]);
-    rate_limit(DOMAIN, &["firsts", "second", "thirds", last].map(descriptor), 1)
+    message(&["firsts", "second", "thirds", last].map(descriptor))
 }
 
 /// The quota file for every workload. `mode` is written into each limit, as `mode: lease`.
 pub fn quotas(mode: Option<&str>) -> String {
     let mode = mode.map(|mode| format!(", mode: {mode}")).unwrap_or_default();
-    let limit = |unit: &str, limit: u64| {
-        format!("{{unit: {unit}, requests_per_unit: {limit}{mode}}}")
-    };
+    let limit =
+        |unit: &str, limit: u64| format!("{{unit: {unit}, requests_per_unit: {limit}{mode}}}");
     let routed = |key: &str, limit: &str| {
-        format!("  - key: {key}\n    descriptors:\n      - key: route\n        rate_limit: {limit}\n")
+        format!(
+            "  - key: {key}\n    descriptors:\n      - key: route\n        rate_limit: {limit}\n"
+        )
     };
     let plain = |key: &str, limit: &str| format!("  - key: {key}\n    rate_limit: {limit}\n");
     let large = limit("second", u64::from(u32::MAX / 2));
@@ -195,9 +201,8 @@ pub fn many_rules(rules: usize) -> Result<(String, Traffic)> {
              \x20       rate_limit: {{unit: second, requests_per_unit: 1000000000}}\n"
         );
     }
-    let message =
-        |rule| rate_limit(DOMAIN, &[routed("tenant", &format!("tenant-{rule:05}"))], 1);
-    let messages: Result<Vec<_>> = (0..rules).map(message).collect();
+    let one = |rule| message(&[routed("tenant", &format!("tenant-{rule:05}"))]);
+    let messages: Result<Vec<_>> = (0..rules).map(one).collect();
     Ok((file, Traffic::zipf(messages?, 0.0)))
 }
 

@@ -104,9 +104,8 @@ pub fn own_cpu_micros(tally: &Tally) -> f64 {
 /// The outcome of one run as JSON.
 pub fn json(tally: &Tally) -> Value {
     let class = |name: &str, counts: Counts, latency: &Histogram<u64>| {
-        let quantiles = QUANTILES.map(|(name, q)| {
-            (name.to_owned(), Value::from(micros(latency.value_at_quantile(q))))
-        });
+        let quantiles = QUANTILES
+            .map(|(name, q)| (name.to_owned(), Value::from(micros(latency.value_at_quantile(q)))));
         json!({
             "class": name, "sent": counts.sent, "admitted": counts.admitted,
             "refused": counts.refused,
@@ -128,9 +127,9 @@ pub fn json(tally: &Tally) -> Value {
 
 /// A histogram as `[[value in us, count], …]`, exact to its three digits.
 pub fn histogram(latency: &Histogram<u64>) -> Value {
-    let buckets = latency.iter_recorded().map(|bucket| {
-        json!([micros(bucket.value_iterated_to()), bucket.count_at_value()])
-    });
+    let buckets = latency
+        .iter_recorded()
+        .map(|bucket| json!([micros(bucket.value_iterated_to()), bucket.count_at_value()]));
     Value::Array(buckets.collect())
 }
 

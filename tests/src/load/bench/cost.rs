@@ -126,7 +126,12 @@ fn tell(cx: &mut Context, cells: &[Cell<'_>], stores: &[&str]) -> Result<()> {
             }
         }
         if cell.redis.is_some() {
-            results.add(format!("{name}/redis"), min(&cell.column(|s| s.redis_us)), "us", Aim::None);
+            results.add(
+                format!("{name}/redis"),
+                min(&cell.column(|s| s.redis_us)),
+                "us",
+                Aim::None,
+            );
             let commands = median(&cell.column(|s| s.commands));
             results.add(format!("{name}/redis commands"), commands, "each", Aim::None);
         }
@@ -135,13 +140,20 @@ fn tell(cx: &mut Context, cells: &[Cell<'_>], stores: &[&str]) -> Result<()> {
         let own = median(&cell.column(|s| s.own_us));
         results.add(format!("{name}/generator"), own, "us", Aim::None);
         if let Some(latency) = &cell.latency {
-            results.histograms.insert(format!("closed 4x16/{}", cell.name), table::histogram(latency));
+            results
+                .histograms
+                .insert(format!("closed 4x16/{}", cell.name), table::histogram(latency));
         }
     }
     for store in stores {
         let (four, one) = (find(&format!("{store}/w3"))?, find(&format!("{store}/w2"))?);
         let slope = median(&ratios(four, one));
-        cx.results.add(format!("cost/{store}/four descriptors to one"), slope, "x", Aim::AtMost(FOUR));
+        cx.results.add(
+            format!("cost/{store}/four descriptors to one"),
+            slope,
+            "x",
+            Aim::AtMost(FOUR),
+        );
     }
     let memory = median(&ratios(find("memory/w2")?, echo));
     cx.results.add(
@@ -217,10 +229,9 @@ fn latency(cx: &mut Context, subjects: &[(&str, &Server)]) -> Result<()> {
     cx.step("cost: latency");
     let time = Amount::Time(cx.slice() * 4);
     let mut lines = Vec::new();
-    for (connections, streams, pace, load) in [
-        (1, 1, Pace::Closed, "closed 1x1"),
-        (4, 100, Pace::Open(OPEN_RATE), "open 4000/s"),
-    ] {
+    for (connections, streams, pace, load) in
+        [(1, 1, Pace::Closed, "closed 1x1"), (4, 100, Pace::Open(OPEN_RATE), "open 4000/s")]
+    {
         for (name, server) in subjects {
             let traffic = Scenario::W2.traffic()?;
             let mut engine = engine(&[server.address], connections, streams, traffic)?;
@@ -229,7 +240,12 @@ fn latency(cx: &mut Context, subjects: &[(&str, &Server)]) -> Result<()> {
             let latency = tally.latency();
             for (quantile, q) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
                 let micros = latency.value_at_quantile(q) as f64 / 1e3;
-                cx.results.add(format!("latency/{load}/{name}/{quantile}"), micros, "us", Aim::None);
+                cx.results.add(
+                    format!("latency/{load}/{name}/{quantile}"),
+                    micros,
+                    "us",
+                    Aim::None,
+                );
             }
             let late = tally.late as f64 / tally.total().sent as f64;
             if pace != Pace::Closed {
@@ -239,6 +255,8 @@ fn latency(cx: &mut Context, subjects: &[(&str, &Server)]) -> Result<()> {
             cx.results.histograms.insert(format!("{load}/{name}"), table::histogram(&latency));
         }
     }
-    cx.results.plots.push(Plot::percentiles("Latency from the intended send time, open loop, 4,000/s", &lines));
+    cx.results
+        .plots
+        .push(Plot::percentiles("Latency from the intended send time, open loop, 4,000/s", &lines));
     Ok(())
 }

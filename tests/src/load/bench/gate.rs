@@ -50,10 +50,8 @@ type Baseline = BTreeMap<String, f64>;
 /// When callgrind is missing, the service fails under it, or the baseline cannot be read.
 pub fn run(args: &GateArgs) -> Result<ExitCode> {
     let dir = rig::stage_dir(&args.dir, "gate")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let mut measured = Baseline::new();
     for scenario in WORKLOADS {
         let short = runtime.block_on(instructions(&dir, scenario, SHORT))?;
@@ -82,7 +80,7 @@ fn compare(baseline: &Baseline, measured: &Baseline) -> (String, bool) {
         let (was, change, verdict) = match baseline.get(name) {
             Some(was) => {
                 let change = measured / was - 1.0;
-                let verdict = if change > TOLERANCE { "TOO MANY" } else { "ok" };
+                let verdict = if *measured > was * (1.0 + TOLERANCE) { "TOO MANY" } else { "ok" };
                 (number(*was), format!("{:+.1} %", change * 100.0), verdict)
             }
             None => (String::new(), String::new(), "NO BASELINE"),

@@ -50,7 +50,8 @@ impl Beginning {
         let memory = field(&read("/proc/meminfo"), "MemTotal").unwrap_or_default();
         let kib: u64 = memory.split(' ').next().and_then(|kib| kib.parse().ok()).unwrap_or(0);
         let stat = read("/proc/stat");
-        let stolen = stat.lines().next().and_then(|cpu| cpu.split_whitespace().nth(8)?.parse().ok());
+        let stolen =
+            stat.lines().next().and_then(|cpu| cpu.split_whitespace().nth(8)?.parse().ok());
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Machine {
             processor: field(&cpuinfo, "model name").unwrap_or_else(|| "unknown".to_owned()),

@@ -182,9 +182,10 @@ fn longest(tally: &Tally, from: Duration, until: Duration) -> f64 {
         let at = STEP * *step as u32;
         at + STEP > from && at < until
     };
-    let waits = tally.classes.iter().flat_map(|class| {
-        class.longest.iter().enumerate().filter(within).map(|(_, wait)| *wait)
-    });
+    let waits = tally
+        .classes
+        .iter()
+        .flat_map(|class| class.longest.iter().enumerate().filter(within).map(|(_, wait)| *wait));
     waits.max().unwrap_or_default().as_secs_f64() * 1e3
 }
 

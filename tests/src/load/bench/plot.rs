@@ -78,7 +78,8 @@ impl Plot {
             let at = |x: f64| (x, latency.value_at_quantile(1.0 - 10_f64.powf(-x)) as f64 / 1e3);
             Line { name: name.clone(), points: steps.map(at).collect() }
         };
-        let marks = [(0.5, "50 %"), (0.9, "90 %"), (0.99, "99 %"), (0.999, "99.9 %"), (0.9999, "99.99 %")];
+        let marks =
+            [(0.5, "50 %"), (0.9, "90 %"), (0.99, "99 %"), (0.999, "99.9 %"), (0.9999, "99.99 %")];
         Self::Lines {
             title: title.to_owned(),
             x: "percentile".to_owned(),
@@ -110,11 +111,18 @@ impl Plot {
             lines.push(Line { name: class.name.clone(), points: rate(&admitted) });
         }
         let all = |step: usize| {
-            let of = |class: &crate::load::tally::Class| class.steps.get(step).map_or(0, |s| s.admitted);
+            let of =
+                |class: &crate::load::tally::Class| class.steps.get(step).map_or(0, |s| s.admitted);
             tally.classes.iter().map(of).sum()
         };
         lines.push(Line { name: "all admitted".to_owned(), points: rate(&all) });
-        Self::over_time(title, "admitted a second (over 1 s)", false, Some((limit as f64, "the limit".to_owned())), lines)
+        Self::over_time(
+            title,
+            "admitted a second (over 1 s)",
+            false,
+            Some((limit as f64, "the limit".to_owned())),
+            lines,
+        )
     }
 
     /// The longest wait of each step, by class.
@@ -224,7 +232,12 @@ fn draw_bars(unit: &str, bars: &[Bar]) -> String {
             x += width;
         }
         let value = number(whole(bar));
-        let _ = write!(svg, "<text x=\"{:.1}\" y=\"{middle}\">{value} {}</text>", x + 6.0, escape(unit));
+        let _ = write!(
+            svg,
+            "<text x=\"{:.1}\" y=\"{middle}\">{value} {}</text>",
+            x + 6.0,
+            escape(unit)
+        );
     }
     svg += "</svg>";
     let parts = bars.first().map(|bar| bar.parts.iter().map(|(name, _)| name.as_str()));
@@ -241,7 +254,9 @@ struct Axes {
 impl Axes {
     fn around(lines: &[Line], level: Option<f64>, log: bool) -> Self {
         let points = || lines.iter().flat_map(|line| &line.points);
-        let x = points().map(|point| point.0).fold((f64::MAX, f64::MIN), |(a, b), x| (a.min(x), b.max(x)));
+        let x = points()
+            .map(|point| point.0)
+            .fold((f64::MAX, f64::MIN), |(a, b), x| (a.min(x), b.max(x)));
         let ys = || points().map(|point| point.1).chain(level);
         let top = ys().fold(0.0, f64::max);
         let x = if x.0 <= x.1 { x } else { (0.0, 1.0) };
@@ -368,7 +383,9 @@ mod tests {
 
     #[test]
     fn an_axis_ends_at_a_round_number() {
-        for (top, expected) in [(0.9, 1.0), (1.1, 2.0), (2.2, 2.5), (4000.0, 5000.0), (5000.0, 5000.0)] {
+        for (top, expected) in
+            [(0.9, 1.0), (1.1, 2.0), (2.2, 2.5), (4000.0, 5000.0), (5000.0, 5000.0)]
+        {
             assert!((nice(top) - expected).abs() < 1e-9, "{top}");
         }
     }
@@ -381,11 +398,16 @@ mod tests {
             bars: vec![Bar { name: "x&y".to_owned(), parts: vec![("p".to_owned(), 1.0)] }],
         };
         let html = bars.html();
-        assert!(html.contains("a &lt; b") && html.contains("x&amp;y") && html.ends_with("</figure>\n"));
+        assert!(
+            html.contains("a &lt; b") && html.contains("x&amp;y") && html.ends_with("</figure>\n")
+        );
         let mut latency = Histogram::new(3).unwrap();
         (1..=1000).for_each(|micros| latency.record(micros * 1000).unwrap());
         let html = Plot::percentiles("p", &[("one".to_owned(), latency)]).html();
-        assert!(html.contains("<polyline") && !html.contains("NaN") && !html.contains("inf"), "{html}");
+        assert!(
+            html.contains("<polyline") && !html.contains("NaN") && !html.contains("inf"),
+            "{html}"
+        );
         // Nothing to draw is no reason to fail.
         let empty = Plot::over_time("e", "ms", true, None, Vec::new()).html();
         assert!(!empty.contains("NaN"), "{empty}");

@@ -28,7 +28,7 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
     let memory = rig::rls(&dir, "memory", &quotas(None), Store::Memory, 1).await?;
     group(cx, "memory x1", &[&memory])?;
     if cx.quick {
-        cx.results.notes.push("quick run: W6 with one replica in memory only".to_owned());
+        cx.results.notes.push("quick run: two mixes of W6, with one replica in memory only".to_owned());
         return Ok(());
     }
     for mode in rig::modes(&dir)? {
@@ -50,7 +50,8 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
 fn group(cx: &mut Context, name: &str, servers: &[&Server]) -> Result<()> {
     let addresses: Vec<SocketAddr> = servers.iter().map(|server| server.address).collect();
     let measured = if cx.quick { 3 } else { 6 };
-    for mix in [Scenario::W6, Scenario::W6Low, Scenario::W6Surge, Scenario::W6Background] {
+    let all = [Scenario::W6, Scenario::W6Surge, Scenario::W6Low, Scenario::W6Background];
+    for mix in all.into_iter().take(if cx.quick { 2 } else { 4 }) {
         cx.step(&format!("priority: {name}, {}", mix.name()));
         let rate = mix.demand().unwrap_or_default().iter().sum::<f64>() * POOL_LIMIT as f64;
         let connections = 2 * servers.len();
@@ -87,7 +88,8 @@ fn tell(cx: &mut Context, name: &str, tally: &Tally, measured: usize) -> Result<
     let share = |part: u64, of: u64| if of == 0 { 0.0 } else { part as f64 / of as f64 };
     let mut worst = 0.0_f64;
     for (class, class_name) in CLASSES.iter().enumerate().filter(|(class, _)| demand[*class] > 0) {
-        let (got, best) = (share(admitted[class], demand[class]), share(ideal[class], demand[class]));
+        let (got, best) =
+            (share(admitted[class], demand[class]), share(ideal[class], demand[class]));
         worst = worst.max((got - best).abs());
         cx.results.add(format!("{name}/{class_name}/admitted"), got, "share", Aim::None);
         cx.results.add(format!("{name}/{class_name}/ideal"), best, "share", Aim::None);

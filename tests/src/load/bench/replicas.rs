@@ -34,6 +34,9 @@ fn commands_max(scenario: Scenario) -> Option<f64> {
 /// As [`cost::measure`].
 pub async fn measure(cx: &mut Context) -> Result<()> {
     let dir = rig::stage_dir(&cx.dir, "replicas")?;
+    if cx.quick {
+        cx.results.notes.push("quick run: three replicas only, without w2-minute".to_owned());
+    }
     for mode in rig::modes(&dir)? {
         for replicas in [1, 3] {
             // The quick run has one replica in the stage before.
@@ -64,7 +67,8 @@ async fn group(cx: &mut Context, mode: Mode, replicas: usize) -> Result<()> {
         (Scenario::W2Small, Pace::Open(OFFERED)),
         (Scenario::W2Minute, Pace::Open(OFFERED)),
     ];
-    for (scenario, pace) in scenarios {
+    let count = if cx.quick { 4 } else { scenarios.len() };
+    for (scenario, pace) in &scenarios[..count] {
         let load = if *pace == Pace::Closed { "max" } else { "12000/s" };
         cx.step(&format!("replicas: {}, {replicas}, {} {load}", mode.name, scenario.name()));
         redis_info::flush(redis.address)?;

@@ -92,7 +92,8 @@ impl Results {
     /// # Errors
     /// When a file cannot be written.
     pub fn write(&self, dir: &Path) -> Result<()> {
-        let write = |name: &str, value: &Value| std::fs::write(dir.join(name), format!("{value:#}\n"));
+        let write =
+            |name: &str, value: &Value| std::fs::write(dir.join(name), format!("{value:#}\n"));
         write("results.json", &json!(self.rows))?;
         write("samples.json", &Value::Object(self.samples.clone()))?;
         std::fs::write(dir.join("histograms.json"), json!(self.histograms).to_string())?;
@@ -144,7 +145,8 @@ mod tests {
         assert_eq!(met, [Some(true), Some(false), Some(true), None]);
         assert!(results.table().ends_with("2 of 3 targets met\n"), "{}", results.table());
         let json = serde_json::to_value(&results.rows[1]).unwrap();
-        let expected = json!({"name": "b", "value": 1.2, "unit": "", "target": "<= 1.10", "met": false});
+        let expected =
+            json!({"name": "b", "value": 1.2, "unit": "", "target": "<= 1.10", "met": false});
         assert_eq!(json, expected);
     }
 

@@ -24,7 +24,11 @@ pub fn grpc_request(authority: &str, path: &str) -> Vec<u8> {
     let mut block = vec![0x83, 0x86];
     let mut literal = |index: u8, value: &str| {
         // Literal without indexing: the name from the static table.
-        if index < 15 { block.push(index) } else { block.extend([0x0f, index - 15]) }
+        if index < 15 {
+            block.push(index)
+        } else {
+            block.extend([0x0f, index - 15])
+        }
         text(&mut block, value);
     };
     literal(4, path);
@@ -154,10 +158,7 @@ mod tests {
                 &[0x20, 0x08, 3, b'5', b'0', b'3', 0x0f, 0x10, 2, b'a', b'b'],
                 Fields { status: Some(503), grpc_status: None },
             ),
-            (
-                b"\x00\x0bgrpc-status\x0214",
-                Fields { status: None, grpc_status: Some(14) },
-            ),
+            (b"\x00\x0bgrpc-status\x0214", Fields { status: None, grpc_status: Some(14) }),
             (
                 &[0x40, 0x88, 0x9a, 0xca, 0xc8, 0xb2, 0x12, 0x34, 0xda, 0x8f, 0x81, 0x07],
                 Fields { status: None, grpc_status: Some(0) },
