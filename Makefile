@@ -1,7 +1,7 @@
 # Tidegate: `make run` starts the whole edge, `make test` tests everything, `make bench` measures it.
 
 INSTALL := tests/parts/install.sh
-.PHONY: run run-full test parts bench bench-gate lint help
+.PHONY: run run-full test parts bench bench-gate lint fuzz help
 
 help:
 	@echo 'make run       the edge on embedded parts (memory, disk, file)'
@@ -10,6 +10,7 @@ help:
 	@echo 'make bench     what it costs, in target/bench: 15 minutes, 3 with QUICK=1'
 	@echo 'make bench-gate  instructions per decision against a baseline; ACCEPT=1 renews it'
 	@echo 'make lint      format, clippy and cargo deny'
+	@echo 'make fuzz      every fuzz target, each for TIME=60 seconds'
 
 run:
 	@$(INSTALL) toolchain envoy
@@ -50,3 +51,16 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo deny --locked check bans licenses sources
+
+# Without a sanitizer, so that the stable toolchain does: nothing here is unsafe, and libFuzzer
+# finds panics, broken promises, memory above 2 GiB and inputs that take 25 s.
+TIME ?= 60
+fuzz:
+	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+	@cargo fuzz build --sanitizer none
+	@set -e; for target in $$(cargo fuzz list); do \
+		echo "== $$target"; \
+		mkdir -p fuzz/corpus/$$target; \
+		cargo fuzz run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+			-max_total_time=$(TIME) -rss_limit_mb=2048 -timeout=25 -print_final_stats=1 -verbosity=0; \
+	done

@@ -8,7 +8,7 @@ use crate::decide::metadata;
 use crate::decide::plan::{Counted, Line, Plan};
 use crate::decide::request::Request;
 use crate::limits::class::OutagePolicy;
-use crate::limits::rule::Limit;
+use crate::limits::rule::{Limit, header_safe};
 use crate::store::{Count, Hit};
 
 /// What the counters said, or what takes their place.
@@ -53,7 +53,7 @@ pub struct Decision {
 pub struct Status {
     /// Whether the descriptor is over its limit.
     pub over_limit: bool,
-    /// The limit that applies and its name.
+    /// The limit that applies and its name, safe in a header.
     pub current_limit: Option<(Limit, String)>,
     /// Hits left in the window or the bucket for the class of the request.
     pub limit_remaining: u32,
@@ -81,6 +81,17 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All, each at the place of its number; the length is that of the last.
+    pub const ALL: [Self; Self::Replaced as usize + 1] = [
+        Self::WithinLimit,
+        Self::OverLimit,
+        Self::Reserved,
+        Self::ShadowMode,
+        Self::Degraded,
+        Self::Unlimited,
+        Self::Replaced,
+    ];
+
     /// The name in metrics and metadata.
     pub fn name(self) -> &'static str {
         match self {
@@ -239,9 +250,10 @@ fn judge(
         (true, false, true) => Reason::OverLimit,
         (true, false, false) => Reason::WithinLimit,
     };
+    let name = counted.rule.as_ref().map_or_else(String::new, |rule| header_safe(&rule.name));
     let status = Status {
         over_limit: is_over && !shadowed,
-        current_limit: Some((counted.limit, counted.name.clone())),
+        current_limit: Some((counted.limit, name)),
         limit_remaining: remaining,
         reset_seconds: Some(reset_seconds),
     };

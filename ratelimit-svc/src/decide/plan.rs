@@ -1,12 +1,13 @@
 //! The first half of a decision: which rule each descriptor meets, and what is to be counted.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::decide::Settings;
 use crate::decide::request::{Descriptor, Request, RequestError};
 use crate::limits::class::{Class, Classes, PRIORITY_KEY};
 use crate::limits::quotas::{Domain, Quotas};
-use crate::limits::rule::{Allowance, Limit, Rule, header_safe, push_step};
+use crate::limits::rule::{Allowance, Limit, Rule, push_step};
 use crate::limits::sharing::{Share, Sharing};
 use crate::store::key::counter_key;
 use crate::store::{Hit, Role};
@@ -19,7 +20,7 @@ pub struct Plan {
     /// Whether the files know the domain.
     pub domain_known: bool,
     /// The priority class of the request.
-    pub class: Class,
+    pub class: Arc<Class>,
     /// How many classes rank above it.
     pub class_place: usize,
     /// How the class was found.
@@ -65,8 +66,6 @@ pub struct Counted {
     pub rule: Option<Arc<Rule>>,
     /// The rule's name in metrics.
     pub metric_id: Arc<str>,
-    /// Name for Envoy, safe in a header.
-    pub name: String,
     /// Never refuses.
     pub shadow_mode: bool,
     /// Refuses only together with the other quota limits.
@@ -108,7 +107,7 @@ pub fn plan(
         lines: Vec::with_capacity(request.descriptors.len()),
         hits: Vec::with_capacity(request.descriptors.len()),
     };
-    let entries: Vec<Vec<(&str, &str)>> =
+    let entries: Vec<Cow<'_, [(&str, &str)]>> =
         request.descriptors.iter().map(|descriptor| matched_entries(descriptor, domain)).collect();
     let rules: Vec<Option<Arc<Rule>>> = request
         .descriptors
@@ -190,28 +189,23 @@ impl Plan {
     /// Says which hits may refuse the whole request. What never refuses must not veto: it would
     /// freeze the counters of the limits beside it.
     fn assign_roles(&mut self, settings: &Settings) {
+        let Self { lines, hits, .. } = self;
         let counted = || {
-            self.lines.iter().filter_map(|line| match line {
+            lines.iter().filter_map(|line| match line {
                 Line::Counted(counted) => Some(counted),
                 _ => None,
             })
         };
         // Quota limits refuse together, so one that cannot refuse spares the request.
         let quota_can_refuse = counted().all(|line| !(line.quota_mode && line.shadow_mode));
-        let roles: Vec<(usize, Role)> = counted()
-            .map(|line| {
-                let role = if settings.shadow_mode || line.shadow_mode {
-                    Role::Observer
-                } else if line.quota_mode {
-                    if quota_can_refuse { Role::Quota } else { Role::Observer }
-                } else {
-                    Role::Enforced
-                };
-                (line.hit, role)
-            })
-            .collect();
-        for (hit, role) in roles {
-            self.hits[hit].role = role;
+        for line in counted() {
+            hits[line.hit].role = if settings.shadow_mode || line.shadow_mode {
+                Role::Observer
+            } else if line.quota_mode {
+                if quota_can_refuse { Role::Quota } else { Role::Observer }
+            } else {
+                Role::Enforced
+            };
         }
     }
 }
@@ -239,9 +233,22 @@ fn class_of(request: &Request<'_>, classes: &Classes) -> (usize, ClassSource) {
     (lowest.unwrap_or_else(|| classes.default_place()), source)
 }
 
-fn matched_entries<'a>(descriptor: &Descriptor<'a>, domain: &Domain) -> Vec<(&'a str, &'a str)> {
-    let entries = descriptor.entries.iter().copied();
-    entries.filter(|(key, _)| domain.names_priority || *key != PRIORITY_KEY).collect()
+/// The entries without those that name the class. They stand at one end as a rule, and then what
+/// is left is borrowed.
+fn matched_entries<'r, 'a>(
+    descriptor: &'r Descriptor<'a>,
+    domain: &Domain,
+) -> Cow<'r, [(&'a str, &'a str)]> {
+    let is_class = |(key, _): &(&str, &str)| !domain.names_priority && *key == PRIORITY_KEY;
+    let entries = descriptor.entries.as_slice();
+    let leading = entries.iter().take_while(|entry| is_class(entry)).count();
+    let rest = &entries[leading..];
+    let trailing = rest.iter().rev().take_while(|entry| is_class(entry)).count();
+    let rest = &rest[..rest.len() - trailing];
+    match rest.iter().any(is_class) {
+        true => rest.iter().filter(|entry| !is_class(entry)).copied().collect(),
+        false => Cow::Borrowed(rest),
+    }
 }
 
 /// Whether another matched rule replaces this one by name.
@@ -263,7 +270,6 @@ fn limited(
         hit: 0,
         limit,
         metric_id: rule.metric_id(entries),
-        name: header_safe(&rule.name),
         shadow_mode: rule.shadow_mode,
         quota_mode: rule.quota_mode || settings.quota_mode,
         rule: Some(rule.clone()),
@@ -281,7 +287,6 @@ fn overridden(entries: &[(&str, &str)], limit: Limit) -> Counted {
         limit,
         rule: None,
         metric_id: id.into(),
-        name: String::new(),
         shadow_mode: false,
         quota_mode: false,
     }

@@ -118,7 +118,7 @@ fn refusals(hits: &[Hit], settled: &[Settled]) -> [Vec<usize>; 2] {
     let vetoes = |at: &usize| settled[*at].over && !hits[*at].is_refund;
     let of = |role: Role| (0..hits.len()).filter(move |at| hits[*at].role == role);
     let quota: Vec<usize> = of(Role::Quota).collect();
-    let all = quota.iter().all(|at| vetoes(at));
+    let all = quota.iter().all(&vetoes);
     [of(Role::Enforced).filter(vetoes).collect(), if all { quota } else { Vec::new() }]
 }
 

@@ -15,6 +15,7 @@ use chassis::config::ConfigError;
 
 use crate::limits::class::Classes;
 use crate::limits::document::{Node as Yaml, Value};
+use crate::limits::pattern::Precedence;
 use crate::limits::rule::{Rule, Step, push_step};
 use crate::limits::tree::{Level, Node};
 
@@ -54,7 +55,7 @@ const KNOWN_KEYS: [&str; 25] = [
 ];
 /// Known keys that hold keys of the user's own.
 const FREE_KEYS: [&str; 4] = ["metadata", "floor", "reserve_min", "admit_up_to"];
-const FILE_KEYS: [&str; 3] = ["domain", "descriptors", PRIORITY_CLASSES];
+const FILE_KEYS: [&str; 4] = ["domain", "descriptors", PRIORITY_CLASSES, WILDCARDS];
 const DESCRIPTOR_KEYS: [&str; 10] = [
     "key",
     "value",
@@ -84,6 +85,7 @@ const RATE_LIMIT_KEYS: [&str; 14] = [
     "mode",
 ];
 const PRIORITY_CLASSES: &str = "priority_classes";
+const WILDCARDS: &str = "wildcards";
 
 /// A node at the top of a domain's tree.
 #[derive(Clone, Debug)]
@@ -107,6 +109,8 @@ pub struct File {
     pub tops: Vec<Top>,
     /// The classes of the service, if this file defines them.
     pub classes: Option<Classes>,
+    /// Which pattern counts where several match.
+    pub wildcards: Precedence,
     /// Keys that are known but mean nothing where they stand.
     pub warnings: Vec<ConfigError>,
 }
@@ -185,7 +189,7 @@ impl Reader<'_> {
                 let message = format!("config error, key is not of type string: {}", key.value);
                 return Err(self.error(key, message));
             };
-            if root && name == PRIORITY_CLASSES {
+            if root && [PRIORITY_CLASSES, WILDCARDS].contains(&name) {
                 continue;
             }
             if !KNOWN_KEYS.contains(&name) {
@@ -228,18 +232,25 @@ impl Reader<'_> {
         }
         let classes =
             root.value.get(PRIORITY_CLASSES).map(|node| self.classes(node)).transpose()?;
-        let mut seen = Level::default();
+        let wildcards = self.wildcards(root)?;
+        let mut seen = Level::new(wildcards);
         let mut tops = Vec::new();
         for item in self.maps_of(root, "descriptors")? {
             tops.push(self.descriptor(item, &Above::default(), &mut seen)?);
         }
         let domain = self.domain.into_boxed_str();
-        let path = self.path.to_owned();
-        let file = File { path, domain, tops, classes, warnings: self.warnings };
+        let (path, warnings) = (self.path.to_owned(), self.warnings);
+        let file = File { path, domain, tops, classes, wildcards, warnings };
         if let Some(classes) = &file.classes {
             file.check_classes(classes)?;
         }
         Ok(file)
+    }
+
+    fn wildcards(&self, root: &Yaml) -> Result<Precedence, ConfigError> {
+        let Some(node) = root.value.get(WILDCARDS) else { return Ok(Precedence::default()) };
+        Precedence::parse(&self.scalar_text(node)?)
+            .ok_or_else(|| self.error(node, "wildcards must be file_order or most_specific"))
     }
 
     fn descriptor(
@@ -272,7 +283,7 @@ impl Reader<'_> {
             share_threshold,
         });
         let rule = self.rule(item, &here)?.map(Arc::new);
-        let mut children = Level::default();
+        let mut children = Level::new(siblings.precedence());
         for child in self.maps_of(item, "descriptors")? {
             self.descriptor(child, &here, &mut children)?;
         }

@@ -167,7 +167,11 @@ impl Builder {
             let message = format!("priority_classes differ from those in {}", owner.display());
             return Err(ConfigError::file(&file.path, message));
         }
-        let mut root = old.map(|domain| domain.root.clone()).unwrap_or_default();
+        if old.is_some_and(|domain| domain.root.precedence() != file.wildcards) {
+            let message = format!("wildcards differ in the files of domain '{}'", file.domain);
+            return Err(ConfigError::file(&file.path, message));
+        }
+        let mut root = old.map_or_else(|| Level::new(file.wildcards), |old| old.root.clone());
         for top in &file.tops {
             root.insert(&top.key, &top.value, top.node.clone()).map_err(|_| {
                 let mut id = String::new();

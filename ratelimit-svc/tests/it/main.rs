@@ -6,6 +6,8 @@ mod cli;
 mod connections;
 mod control_plane;
 mod documentation;
+mod environment;
+mod metrics;
 mod outage;
 mod priority;
 mod reload;

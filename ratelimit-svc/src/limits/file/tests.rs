@@ -306,6 +306,29 @@ fn algorithms_and_periods_that_cannot_be() {
     refused(&text, "q.yaml:3:26: invalid rate limit unit ''");
 }
 
+#[test]
+fn wildcards_by_switch() {
+    let rule = "rate_limit: {unit: day, requests_per_unit: 1}";
+    let below = format!("[{{key: m, value: '*', {rule}}}, {{key: m, value: 'a*', {rule}}}]");
+    let met = |first: &str| {
+        let of = |value: &str| format!("- {{key: k, value: '{value}', descriptors: {below}}}\n");
+        let text = format!("{first}domain: d\ndescriptors:\n{}{}", of("*"), of("a*"));
+        let file = read(&text).expect("valid");
+        let mut root = Level::new(file.wildcards);
+        for top in &file.tops {
+            root.insert(&top.key, &top.value, top.node.clone()).expect("no duplicate");
+        }
+        root.find(&[("k", "ab"), ("m", "ab")]).map(|rule| rule.id.to_string()).expect("a rule")
+    };
+    assert_eq!(met(""), "k_*.m_*");
+    assert_eq!(met("wildcards: file_order\n"), "k_*.m_*");
+    assert_eq!(met("wildcards: most_specific\n"), "k_a*.m_a*");
+    let problem = "q.yaml:2:12: wildcards must be file_order or most_specific";
+    refused("domain: d\nwildcards: best\n", problem);
+    let problem = "q.yaml:2:24: config error, unknown key 'wildcards'";
+    refused("domain: d\ndescriptors: [{key: a, wildcards: file_order}]", problem);
+}
+
 fn sharing_of(text: &str) -> Result<Sharing, String> {
     let text = format!("{{key: a, rate_limit: {{unit: day, requests_per_unit: 100, {text}}}}}");
     let file = read(&descriptor(&text))?;

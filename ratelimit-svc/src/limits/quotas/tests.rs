@@ -214,3 +214,11 @@ proptest! {
         prop_assert_eq!(origin, expected);
     }
 }
+
+#[test]
+fn files_of_a_domain_agree_on_wildcards() {
+    let other = format!("wildcards: most_specific\n{}", limited("d", "y", 1));
+    let files = contents(&[("a", &limited("d", "x", 1)), ("b", &other)]);
+    let update = Library::new(true).update(&files);
+    assert_eq!(errors(&update), ["b: wildcards differ in the files of domain 'd'"]);
+}
