@@ -23,6 +23,7 @@ const PURE: &[&str] = &[
     "tests/src/load/tally",
     "tests/src/load/wire",
     "tests/src/load/bench/plot",
+    "tests/src/load/bench/profile",
     "tests/src/load/bench/water",
 ];
 

@@ -22,6 +22,7 @@ pub mod outage;
 pub mod parser;
 pub mod plot;
 pub mod priority;
+pub mod profile;
 pub mod replicas;
 pub mod report;
 pub mod results;

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 
+use super::profile::{self, Profile};
 use super::{cost, rig};
 use crate::child::Child;
 use crate::edge::service;
@@ -56,8 +57,11 @@ pub fn run(args: &GateArgs) -> Result<ExitCode> {
     for scenario in WORKLOADS {
         let short = runtime.block_on(instructions(&dir, scenario, SHORT))?;
         let long = runtime.block_on(instructions(&dir, scenario, LONG))?;
-        let each = long.saturating_sub(short) as f64 / (LONG - SHORT) as f64;
-        measured.insert(format!("memory/{}", scenario.name()), each.round());
+        let sum = |profile: &Profile| profile.values().sum::<u64>();
+        let each = sum(&long).saturating_sub(sum(&short)) as f64 / (LONG - SHORT) as f64;
+        let name = format!("memory/{}", scenario.name());
+        say(&where_to(&name, &short, &long))?;
+        measured.insert(name, each.round());
     }
     let file = workspace().join("tests/instructions.json");
     if args.accept {
@@ -91,16 +95,16 @@ fn compare(baseline: &Baseline, measured: &Baseline) -> (String, bool) {
     (columns(&rows), good)
 }
 
-/// All instructions of a service that answers so many requests, from its start to its end.
-async fn instructions(dir: &Path, scenario: Scenario, requests: u64) -> Result<u64> {
+/// The profile of a service that answers so many requests, from its start to its end.
+async fn instructions(dir: &Path, scenario: Scenario, requests: u64) -> Result<Profile> {
     let name = format!("{}-{requests}", scenario.name());
     let root = dir.join(&name);
     std::fs::create_dir_all(root.join("config"))?;
     std::fs::write(root.join("config/quotas.yaml"), quotas(None))?;
-    let profile = dir.join(format!("{name}.callgrind"));
+    let profile_file = dir.join(format!("{name}.callgrind"));
     let (grpc, admin) = (free_address()?, free_address()?);
     let mut command = Command::new(on_path("valgrind", "valgrind")?);
-    command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", profile.display()));
+    command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", profile_file.display()));
     command.arg(service("ratelimit-svc")?);
     rig::rls_environment(&mut command, &root, grpc, admin)?;
     let mut child = Child::start(&name, dir, command)?;
@@ -117,9 +121,11 @@ async fn instructions(dir: &Path, scenario: Scenario, requests: u64) -> Result<u
     if !status.success() {
         bail!("ratelimit-svc ended with {status} under callgrind");
     }
-    let text = std::fs::read_to_string(&profile)
-        .with_context(|| format!("cannot read {}", profile.display()))?;
-    total(&text).with_context(|| format!("{} has no totals", profile.display()))
+    let text = std::fs::read_to_string(&profile_file)
+        .with_context(|| format!("cannot read {}", profile_file.display()))?;
+    let read = profile::read(&text);
+    ensure!(!read.is_empty(), "{} holds no profile", profile_file.display());
+    Ok(read)
 }
 
 /// One connection, so that the work is the same in every run.
@@ -128,14 +134,16 @@ fn load(address: SocketAddr, scenario: Scenario, requests: u64) -> Result<()> {
     engine.run(Pace::Closed, Amount::Requests(requests)).map(drop)
 }
 
-/// The instructions of a callgrind file: its line `totals:`, or the sum of its `summary:` lines.
-fn total(text: &str) -> Option<u64> {
-    let lines = |name: &'static str| text.lines().filter_map(move |line| line.strip_prefix(name));
-    let number = |rest: &str| rest.split_whitespace().next()?.parse::<u64>().ok();
-    lines("totals:").find_map(number).or_else(|| {
-        let sums: Vec<u64> = lines("summary:").filter_map(number).collect();
-        (!sums.is_empty()).then(|| sums.iter().sum())
-    })
+/// Where the instructions of one decision go, as a table.
+fn where_to(name: &str, short: &Profile, long: &Profile) -> String {
+    let parts = profile::parts(short, long, LONG - SHORT);
+    let whole: f64 = parts.iter().map(|(_, cost)| cost).sum();
+    let row = |(part, cost): &(&str, f64)| {
+        vec![(*part).to_owned(), number(*cost), format!("{:.1} %", cost / whole * 100.0)]
+    };
+    let mut rows = vec![vec![name.to_owned(), "instructions".to_owned(), "share".to_owned()]];
+    rows.extend(parts.iter().map(row));
+    columns(&rows) + "\n"
 }
 
 #[cfg(test)]
@@ -149,12 +157,5 @@ mod tests {
             assert_eq!(compare(&of(100.0), &of(measured)).1, good, "{measured}");
         }
         assert!(!compare(&Baseline::new(), &of(1.0)).1, "no baseline is no pass");
-    }
-
-    #[test]
-    fn totals_are_found() {
-        assert_eq!(total("events: Ir\ntotals: 12345\n"), Some(12345));
-        assert_eq!(total("summary: 5\nsummary: 6\n"), Some(11));
-        assert_eq!(total("events: Ir\n"), None);
     }
 }

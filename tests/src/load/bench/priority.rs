@@ -28,7 +28,9 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
     let memory = rig::rls(&dir, "memory", &quotas(None), Store::Memory, 1).await?;
     group(cx, "memory x1", &[&memory])?;
     if cx.quick {
-        cx.results.notes.push("quick run: two mixes of W6, with one replica in memory only".to_owned());
+        cx.results
+            .notes
+            .push("quick run: two mixes of W6, with one replica in memory only".to_owned());
         return Ok(());
     }
     for mode in rig::modes(&dir)? {
