@@ -19,10 +19,10 @@ const PARTS: [(&str, &[&str]); 13] = [
     ("metrics", &["prometheus_client::"]),
     ("protobuf", &["prost::", "envoy_types::"]),
     ("HTTP/2: h2", &["h2::"]),
-    ("HTTP: hyper", &["hyper::", "hyper_util::"]),
+    ("HTTP: hyper", &["hyper"]),
     ("headers: http", &["http::", "http_body"]),
     ("gRPC: tonic, tower, axum", &["tonic", "tower", "axum", "matchit"]),
-    ("runtime: tokio", &["tokio::", "mio::"]),
+    ("runtime: tokio", &["tokio", "mio::"]),
     ("buffers: bytes", &["bytes::"]),
     ("hashing", &["hash"]),
 ];
