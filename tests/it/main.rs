@@ -7,6 +7,7 @@ mod drain;
 mod end_to_end;
 mod health;
 mod launcher;
+mod load;
 mod outage;
 mod quota;
 mod reload;

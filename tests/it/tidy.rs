@@ -24,6 +24,13 @@ const PURE: &[&str] = &[
     "ratelimit-svc/src/outage/owed",
     "ratelimit-svc/src/outage/replicas",
     "ratelimit-svc/src/outage/share",
+    "tests/src/load/schedule",
+    "tests/src/load/traffic",
+    "tests/src/load/tally",
+    "tests/src/load/wire",
+    "tests/src/load/bench/plot",
+    "tests/src/load/bench/profile",
+    "tests/src/load/bench/water",
 ];
 
 /// What a pure module may not name.

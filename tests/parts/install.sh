@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the parts named as arguments, where they are missing: toolchain, envoy, redis, influxdb,
-# prometheus, kafka, deny. Debian packages go onto the machine, everything else below target/parts (or
+# prometheus, kafka, valgrind, deny. Debian packages go onto the machine, everything else below target/parts (or
 # $TIDEGATE_CACHE). What cannot be installed is named in one line.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -62,6 +62,8 @@ influxdb() { package influxd influxdb; }
 
 prometheus() { package prometheus prometheus; }
 
+valgrind() { package valgrind valgrind; }
+
 kafka() {
     package java openjdk-17-jre-headless
     cmp -s tests/parts/kafka/pom.xml "$parts/kafka/lib/.fetched" && return
@@ -80,7 +82,7 @@ deny() {
 
 for part in "$@"; do
     case $part in
-        toolchain | envoy | redis | influxdb | prometheus | kafka | deny) "$part" ;;
+        toolchain | envoy | redis | influxdb | prometheus | kafka | valgrind | deny) "$part" ;;
         *) fail "unknown part '$part'" ;;
     esac
 done

@@ -7,6 +7,7 @@
 pub mod child;
 pub mod edge;
 pub mod http;
+pub mod load;
 pub mod parts;
 pub mod ports;
 pub mod run;

@@ -1,0 +1,134 @@
+//! ext-authz: does a check cost more when there are more keys? From a hundred to a million.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use ext_authz::check::digest::Peppers;
+use ext_authz::check::key::NewKey;
+
+use super::results::{Aim, median};
+use super::rig::{self, Server};
+use super::rounds::{Cell, interleave, ratios};
+use super::{Context, cost};
+use crate::load::cli::{CHECK_PATH, grpc};
+use crate::load::engine::{Engine, Target};
+use crate::load::message;
+use crate::load::traffic::Traffic;
+use crate::load::wire::Meaning;
+
+const PEPPER: &str = "a pepper of the benchmarks, thirty-two bytes and more";
+/// Of each snapshot, so many keys are asked for.
+const ASKED: usize = 1_000;
+const CHECK_MAX: f64 = 1.5;
+/// What ten thousand times the keys may cost.
+const FLAT: f64 = 1.15;
+
+/// Runs the stage.
+///
+/// # Errors
+/// As [`cost::measure`].
+pub async fn measure(cx: &mut Context) -> Result<()> {
+    let dir = rig::stage_dir(&cx.dir, "authz")?;
+    let counts: &[usize] =
+        if cx.quick { &[100, 10_000] } else { &[100, 1_000, 10_000, 100_000, 1_000_000] };
+    if cx.quick {
+        cx.results.notes.push("quick run: ext-authz with 100 and 10,000 keys".to_owned());
+    }
+    let pepper = dir.join("pepper");
+    std::fs::write(&pepper, PEPPER)?;
+    let echo = rig::echo(&dir).await?;
+    let mut servers = Vec::new();
+    for count in counts {
+        cx.step(&format!("authz: {count} keys"));
+        let file = dir.join(format!("keys-{count}.yaml"));
+        let keys = write_keys(&file, *count)?;
+        let server = rig::authz(&dir, &format!("authz-{count}"), &file, &pepper).await?;
+        let messages: Result<Vec<_>> = keys.iter().map(|key| message::check(key)).collect();
+        servers.push((*count, server, Traffic::zipf(messages?, 0.0)));
+    }
+    let mut cells = Vec::new();
+    let yardstick = servers.first().context("there are counts")?.2.clone();
+    cells.push(Cell::new("echo", vec![&echo], None, engine(&echo, yardstick)?));
+    for (count, server, traffic) in &servers {
+        let engine = engine(server, traffic.clone())?;
+        cells.push(Cell::new(format!("{count} keys"), vec![server], None, engine));
+    }
+    cx.step("authz: interleaved rounds");
+    interleave(&mut cells, cx.rounds(), cx.slice())?;
+    for cell in &cells {
+        let name = format!("authz/{}", cell.name);
+        cx.results.add_samples(&format!("{name}/server"), &cell.column(|s| s.server_us), "us");
+        let speed = median(&cell.column(|s| s.per_second));
+        cx.results.add(format!("{name}/speed"), speed, "/s", Aim::None);
+        let admitted = median(&cell.column(|s| s.admitted));
+        cx.results.add(format!("{name}/admitted"), admitted, "share", Aim::AtLeast(1.0));
+    }
+    let echoes = median(&ratios(&cells[1], &cells[0]));
+    cx.results.add("authz/a check", echoes, "E of its own", Aim::AtMost(CHECK_MAX));
+    let last = cells.len() - 1;
+    let slope = median(&ratios(&cells[last], &cells[1]));
+    let name = format!("authz/{} to {}", cells[last].name, cells[1].name);
+    cx.results.add(name, slope, "x", Aim::AtMost(FLAT));
+    drop(cells);
+    for (count, server, _) in &servers {
+        cost::process(cx, &format!("ext-authz {count} keys"), server)?;
+    }
+    Ok(())
+}
+
+fn engine(server: &Server, traffic: Traffic) -> Result<Engine> {
+    let target = Target { addresses: vec![server.address], connections: 4, streams: 16 };
+    Engine::connect(&target, traffic, grpc(CHECK_PATH, Meaning::Check))
+}
+
+/// Writes a keys file of so many keys, and returns up to [`ASKED`] of them, spread over the file.
+fn write_keys(path: &Path, count: usize) -> Result<Vec<String>> {
+    let peppers = Peppers::new(BTreeMap::from([(1, PEPPER.as_bytes().to_vec())]));
+    let peppers = peppers.context("the pepper is long enough")?;
+    let file = std::fs::File::create(path)?;
+    let mut file = std::io::BufWriter::new(file);
+    file.write_all(b"keys:\n")?;
+    let mut random = Random(0x243f_6a88_85a3_08d3);
+    let every = count.div_ceil(ASKED);
+    let mut asked = Vec::new();
+    for number in 0..count {
+        let key = NewKey::generate("live", |bytes| random.fill(bytes))?;
+        let key = key.context("'live' is an environment")?;
+        let digest = peppers.digest(&key).hmac_sha256;
+        let mut hex = String::with_capacity(64);
+        for byte in digest {
+            // Writing into a String cannot fail.
+            let _ = write!(hex, "{byte:02x}");
+        }
+        writeln!(
+            file,
+            "  - {{id: \"{}\", tenant: \"tenant-{number:07}\", priority: \"ingest\", \
+             digest: {{pepper: 1, hmac_sha256: \"{hex}\"}}}}",
+            key.id()
+        )?;
+        if number % every == 0 {
+            asked.push(key.expose().to_owned());
+        }
+    }
+    file.flush()?;
+    Ok(asked)
+}
+
+/// Repeatable bytes for keys that guard nothing (xorshift64*).
+struct Random(u64);
+
+impl Random {
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<()> {
+        for chunk in bytes.chunks_mut(8) {
+            self.0 ^= self.0 >> 12;
+            self.0 ^= self.0 << 25;
+            self.0 ^= self.0 >> 27;
+            let word = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d).to_be_bytes();
+            chunk.copy_from_slice(&word[..chunk.len()]);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,203 @@
+//! W5: Redis stops under load, as a partition does, and comes back.
+//!
+//! ```text
+//!  ├── before ──┤── SIGSTOP ──────────┤── after ──┤
+//!  half of what the server can do, on an absolute schedule, in four classes
+//! ```
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use rustix::process::Signal;
+
+use super::plot::Plot;
+use super::results::Aim;
+use super::rig::{self, Mode, Server, Store};
+use super::{Context, cost};
+use crate::load::redis_info;
+use crate::load::scenario::{OUTAGE_LIMIT, Scenario, quotas};
+use crate::load::schedule::{Amount, Pace};
+use crate::load::tally::{Counts, STEP, Tally};
+use crate::parts::redis::Redis;
+
+const BEFORE: Duration = Duration::from_secs(3);
+const AFTER: Duration = Duration::from_secs(4);
+/// From SIGSTOP to the moment at which every request must be answered by policy.
+const SETTLED: Duration = Duration::from_millis(300);
+const WAIT_MAX_MS: f64 = 10.0;
+/// The generator cannot keep a schedule above this beside the servers on two cores.
+const RATE_MAX: f64 = 20_000.0;
+const POLL: Duration = Duration::from_millis(100);
+
+/// Runs the stage.
+///
+/// # Errors
+/// As [`cost::measure`].
+pub async fn measure(cx: &mut Context) -> Result<()> {
+    let dir = rig::stage_dir(&cx.dir, "outage")?;
+    let stopped = Duration::from_secs(if cx.quick { 4 } else { 10 });
+    if cx.quick {
+        cx.results.notes.push("quick run: Redis is stopped for 4 s in place of 10".to_owned());
+    }
+    for mode in rig::modes(&dir)? {
+        for replicas in [1, 3] {
+            if cx.quick && replicas == 3 {
+                continue;
+            }
+            group(cx, mode, replicas, stopped).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn group(cx: &mut Context, mode: Mode, replicas: usize, stopped: Duration) -> Result<()> {
+    let dir = rig::stage_dir(&cx.dir, &format!("outage/{}-{replicas}", mode.name))?;
+    let redis = rig::redis(&dir, "redis").await?;
+    let mut servers: Vec<Server> = Vec::new();
+    for replica in 0..replicas {
+        let (name, store) = (format!("replica-{replica}"), Store::Redis(&redis, mode));
+        servers.push(rig::rls(&dir, &name, &quotas(mode.key), store, replicas).await?);
+    }
+    let addresses: Vec<SocketAddr> = servers.iter().map(|server| server.address).collect();
+    let name = format!("outage/{} x{replicas}", mode.name);
+    cx.step(&format!("{name}: how much is half load"));
+    let traffic = Scenario::W5.traffic()?;
+    let mut engine = cost::engine(&addresses, 2 * replicas, 100, traffic)?;
+    let saturated = engine.run(Pace::Closed, Amount::Time(Duration::from_secs(1)))?.rate();
+    let rate = (saturated / 2.0).min(RATE_MAX);
+    cx.step(&format!("{name}: {rate:.0} a second, Redis stopped for {} s", stopped.as_secs()));
+    let whole = BEFORE + stopped + AFTER;
+    let began = Instant::now();
+    let load = std::thread::spawn(move || engine.run(Pace::Open(rate), Amount::Time(whole)));
+    let at = redis.address;
+    let done = std::sync::Arc::new(AtomicBool::new(false));
+    let seen = done.clone();
+    let watch = std::thread::spawn(move || watch(at, began, &seen));
+    let stops = interrupt(&redis, began, stopped).await;
+    let tally = load.join().map_err(|_| anyhow!("the generator failed"))?;
+    done.store(true, Ordering::Relaxed);
+    let ops = watch.join().map_err(|_| anyhow!("the watcher failed"))?;
+    let tally = tally.context("during the outage")?;
+    let outage = Outage { from: stops?, length: stopped, rate, replicas };
+    tell(cx, &name, &tally, &outage, &ops);
+    let title = format!("Admitted a second by class while Redis is stopped, {}", &name[7..]);
+    let (from, until) = (outage.from.as_secs_f64(), (outage.from + outage.length).as_secs_f64());
+    cx.results.plots.push(Plot::classes(&title, &tally, OUTAGE_LIMIT).shaded(from, until));
+    let title = format!("Longest wait of each 100 ms while Redis is stopped, {}", &name[7..]);
+    cx.results.plots.push(Plot::waits(&title, &tally).shaded(from, until));
+    Ok(())
+}
+
+/// Stops Redis at its time, and lets it go on. Returns when it stopped.
+async fn interrupt(redis: &Redis, began: Instant, stopped: Duration) -> Result<Duration> {
+    tokio::time::sleep_until((began + BEFORE).into()).await;
+    redis.child.signal(Signal::STOP)?;
+    let from = began.elapsed();
+    tokio::time::sleep(stopped).await;
+    redis.child.signal(Signal::CONT)?;
+    Ok(from)
+}
+
+/// Commands that Redis was sent so far, over time; while it is stopped nothing is seen.
+fn watch(redis: SocketAddr, began: Instant, done: &AtomicBool) -> Vec<(Duration, u64)> {
+    let mut seen = Vec::new();
+    while !done.load(Ordering::Relaxed) {
+        if let Ok(commands) = redis_info::commands(redis) {
+            seen.push((began.elapsed(), commands));
+        }
+        std::thread::sleep(POLL);
+    }
+    seen
+}
+
+struct Outage {
+    from: Duration,
+    length: Duration,
+    rate: f64,
+    replicas: usize,
+}
+
+fn tell(cx: &mut Context, name: &str, tally: &Tally, outage: &Outage, ops: &[(Duration, u64)]) {
+    let until = outage.from + outage.length;
+    let settled = outage.from + SETTLED;
+    let results = &mut cx.results;
+    results.add(format!("{name}/offered"), outage.rate, "/s", Aim::None);
+    let critical = between(tally, 0, settled, until);
+    let passed = critical.admitted as f64 / critical.sent.max(1) as f64;
+    results.add(format!("{name}/critical admitted"), passed, "share", Aim::AtLeast(1.0));
+    let local = |class| between(tally, class, settled, until).admitted;
+    let seconds = (until - settled).as_secs_f64();
+    let held = (local(1) + local(2)) as f64 / (OUTAGE_LIMIT as f64 * seconds);
+    // One more window may begin, and one hit for each replica is always let through.
+    let most = 1.0 + 1.0 / seconds + outage.replicas as f64 / OUTAGE_LIMIT as f64;
+    results.add(format!("{name}/local classes to limit"), held, "x", Aim::AtMost(most));
+    let denied = between(tally, 3, settled, until);
+    let passed = denied.admitted as f64 / denied.sent.max(1) as f64;
+    results.add(format!("{name}/background admitted"), passed, "share", Aim::AtMost(0.0));
+    let (calm, stopped) =
+        (longest(tally, STEP, outage.from - STEP), longest(tally, outage.from, until));
+    results.add(format!("{name}/longest wait before"), calm, "ms", Aim::None);
+    results.add(format!("{name}/longest wait"), stopped, "ms", Aim::AtMost(WAIT_MAX_MS));
+    let limit = (WAIT_MAX_MS * 1e6) as u64;
+    let waited = tally.latency().count_between(limit, u64::MAX);
+    let share = waited as f64 / tally.total().sent as f64;
+    results.add(format!("{name}/over 10 ms"), share, "share", Aim::None);
+    let (steady, peak) = operations(ops, outage.from, until);
+    results.add(format!("{name}/redis peak on return"), peak / steady, "x", Aim::AtMost(2.0));
+}
+
+/// Commands a second before the outage, and in the busiest stretch after it.
+fn operations(ops: &[(Duration, u64)], from: Duration, until: Duration) -> (f64, f64) {
+    let rate = |(a, b): (&(Duration, u64), &(Duration, u64))| {
+        (b.1.saturating_sub(a.1)) as f64 / (b.0 - a.0).as_secs_f64()
+    };
+    let before: Vec<_> = ops.iter().filter(|(at, _)| *at < from).collect();
+    let steady = match (before.first(), before.last()) {
+        (Some(first), Some(last)) if last.0 > first.0 => rate((first, last)),
+        _ => f64::NAN,
+    };
+    let after: Vec<_> = ops.iter().filter(|(at, _)| *at > until).collect();
+    let peak = after.windows(2).map(|two| rate((two[0], two[1]))).fold(f64::NAN, f64::max);
+    (steady, peak)
+}
+
+fn between(tally: &Tally, class: usize, from: Duration, until: Duration) -> Counts {
+    let mut sum = Counts::default();
+    for (step, counts) in tally.classes[class].steps.iter().enumerate() {
+        let at = STEP * step as u32;
+        if at >= from && at + STEP <= until {
+            sum.sent += counts.sent;
+            sum.admitted += counts.admitted;
+            sum.refused += counts.refused;
+        }
+    }
+    sum
+}
+
+/// The longest wait of requests answered in a stretch, ms.
+fn longest(tally: &Tally, from: Duration, until: Duration) -> f64 {
+    let within = |(step, _): &(usize, &Duration)| {
+        let at = STEP * *step as u32;
+        at + STEP > from && at < until
+    };
+    let waits = tally
+        .classes
+        .iter()
+        .flat_map(|class| class.longest.iter().enumerate().filter(within).map(|(_, wait)| *wait));
+    waits.max().unwrap_or_default().as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peak_after_is_held_against_the_steady_state_before() {
+        let at = |ms, commands| (Duration::from_millis(ms), commands);
+        let ops = [at(0, 0), at(100, 10), at(200, 20), at(900, 20), at(1000, 45), at(1100, 55)];
+        let (from, until) = (Duration::from_millis(250), Duration::from_millis(850));
+        assert_eq!(operations(&ops, from, until), (100.0, 250.0));
+    }
+}

@@ -1,0 +1,83 @@
+//! The report: one HTML file with the table and the pictures, which needs nothing from elsewhere.
+
+use std::fmt::Write;
+
+use super::machine::Machine;
+use super::plot::escape;
+use super::results::{Results, Row, cells};
+
+const STYLE: &str = "
+body { font: 15px/1.45 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 2rem auto;
+  max-width: 60rem; padding: 0 1rem }
+h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
+table { border-collapse: collapse; width: 100%; font-size: 13px; font-variant-numeric: tabular-nums }
+th, td { text-align: right; padding: .18rem .6rem; border-bottom: 1px solid #e5e5e5 }
+th:first-child, td:first-child { text-align: left }
+td.yes { color: #00663f } td.no { color: #a30000; font-weight: 600 }
+figure { margin: 1.6rem 0 } figcaption { font-weight: 600; margin-bottom: .3rem }
+svg { width: 100%; height: auto; font: 12px system-ui, sans-serif; fill: #333 }
+.legend { font-size: 13px } .key { margin-right: 1.2rem; white-space: nowrap }
+.key i { display: inline-block; width: .8em; height: .8em; margin-right: .4em }
+.unit { font-size: 12px; color: #555 }
+.grid { stroke: #e5e5e5 } .level { stroke: #a30000; stroke-dasharray: 6 4 }
+rect.shade { fill: #f3f0e6 }
+.line { fill: none; stroke-width: 1.8 }
+.failed { background: #fbe9e9; padding: .6rem 1rem }
+";
+
+/// The whole document.
+pub fn html(results: &Results, machine: &Machine) -> String {
+    let mut html = format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width\">\
+         <title>Tidegate benchmarks</title><style>{STYLE}</style></head><body>\n\
+         <h1>Tidegate benchmarks</h1>\n<p>{}.</p>\n",
+        escape(&machine.text())
+    );
+    for (stage, error) in &results.failures {
+        // Writing into a String cannot fail.
+        let _ = writeln!(
+            html,
+            "<p class=\"failed\">{} could not be measured: {}</p>",
+            escape(stage),
+            escape(error)
+        );
+    }
+    if !results.notes.is_empty() {
+        let note = |note: &String| format!("<li>{}</li>", escape(note));
+        let _ = writeln!(html, "<ul>{}</ul>", results.notes.iter().map(note).collect::<String>());
+    }
+    let aimed: Vec<&Row> = results.rows.iter().filter(|row| row.met.is_some()).collect();
+    let met = aimed.iter().filter(|row| row.met == Some(true)).count();
+    let _ = writeln!(html, "<h2>Targets: {met} of {} met</h2>", aimed.len());
+    html += &table(&aimed);
+    for plot in &results.plots {
+        html += &plot.html();
+    }
+    html += "<h2>All figures</h2>\n";
+    html += &table(&results.rows.iter().collect::<Vec<_>>());
+    html + "</body></html>\n"
+}
+
+fn table(rows: &[&Row]) -> String {
+    let mut html = String::from("<table><tr>");
+    for name in ["figure", "value", "unit", "target", "met"] {
+        // Writing into a String cannot fail.
+        let _ = write!(html, "<th>{name}</th>");
+    }
+    html += "</tr>\n";
+    for row in rows {
+        let class = match row.met {
+            Some(true) => "yes",
+            Some(false) => "no",
+            None => "",
+        };
+        html += "<tr>";
+        for (column, cell) in cells(row).iter().enumerate() {
+            let class = if column == 4 { class } else { "" };
+            let _ = write!(html, "<td class=\"{class}\">{}</td>", escape(cell));
+        }
+        html += "</tr>\n";
+    }
+    html + "</table>\n"
+}

@@ -1,0 +1,280 @@
+//! The real servers that are measured: started as processes on free ports, timed until they are
+//! ready, stopped when dropped.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::child::Child;
+use crate::edge::service;
+use crate::http::Http;
+use crate::load::scenario::quotas;
+use crate::load::{cpu, redis_info};
+use crate::parts::redis::Redis;
+use crate::ports::free_address;
+
+/// How long the largest configuration may take to load.
+const READY_DEADLINE: Duration = Duration::from_secs(180);
+
+/// A running server under test.
+pub struct Server {
+    /// Its process.
+    pub child: Child,
+    /// Where it takes requests.
+    pub address: SocketAddr,
+    /// Its admin listener, where it has one.
+    pub admin: Option<SocketAddr>,
+    /// From the start of the process to its readiness.
+    pub ready_in: Duration,
+    /// Resident memory once ready, bytes.
+    pub idle_bytes: u64,
+}
+
+impl Server {
+    /// Resident memory now, bytes.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        cpu::resident_bytes(self.child.pid())
+    }
+
+    /// How many requests a ratelimit-svc has answered by its outage policy so far. Such answers
+    /// say nothing about its store.
+    ///
+    /// # Errors
+    /// When its metrics cannot be read.
+    pub async fn degraded(&self) -> Result<f64> {
+        let admin = self.admin.context("a server with metrics")?;
+        let reply = Http::new().get(&format!("http://{admin}/metrics")).await?;
+        let text = reply.text();
+        let lines = text.lines().filter(|line| line.starts_with("ratelimit_degraded_total"));
+        Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+}
+
+/// Where ratelimit-svc keeps its counters.
+#[derive(Clone, Copy)]
+pub enum Store<'a> {
+    /// In the process.
+    Memory,
+    /// In Redis, with as much patience as in production.
+    Redis(&'a Redis, Mode),
+    /// In Redis, with enough patience never to fall back to the outage policy on a busy machine.
+    Patient(&'a Redis, Mode),
+}
+
+/// A way of sharing limits over Redis.
+#[derive(Clone, Copy)]
+pub struct Mode {
+    /// Its name in the results.
+    pub name: &'static str,
+    /// The value of `mode` in a quota file; none where the service has only one.
+    pub key: Option<&'static str>,
+    /// Share of a leased limit that replicas may spend without asking.
+    pub free_ratio: Option<&'static str>,
+}
+
+/// The modes that the ratelimit-svc beside us has.
+///
+/// # Errors
+/// When it cannot be asked.
+pub fn modes(dir: &Path) -> Result<Vec<Mode>> {
+    let file = dir.join("modes.yaml");
+    std::fs::write(&file, quotas(Some("lease")))?;
+    let mut command = Command::new(service("ratelimit-svc")?);
+    let known = command.arg("check").arg(&file).output()?.status.success();
+    Ok(match known {
+        true => vec![
+            Mode { name: "exact", key: Some("exact"), free_ratio: None },
+            Mode { name: "lease", key: Some("lease"), free_ratio: Some("0.05") },
+        ],
+        false => vec![Mode { name: "exact", key: None, free_ratio: None }],
+    })
+}
+
+/// Starts ratelimit-svc with one quota file. `replicas` share its limits in an outage.
+///
+/// # Errors
+/// When it does not become ready.
+pub async fn rls(
+    dir: &Path,
+    name: &str,
+    quotas: &str,
+    store: Store<'_>,
+    replicas: usize,
+) -> Result<Server> {
+    let root = dir.join(name);
+    std::fs::create_dir_all(root.join("config"))?;
+    std::fs::write(root.join("config/quotas.yaml"), quotas)?;
+    let (grpc, admin) = (free_address()?, free_address()?);
+    let mut command = Command::new(service("ratelimit-svc")?);
+    rls_environment(&mut command, &root, grpc, admin)?;
+    command.env("LOCAL_SHARE_REPLICAS", replicas.to_string());
+    if let Store::Redis(redis, mode) | Store::Patient(redis, mode) = store {
+        command.env("BACKEND_TYPE", "redis").env("REDIS_SOCKET_TYPE", "tcp");
+        command.env("REDIS_URL", redis.address.to_string());
+        if let Some(ratio) = mode.free_ratio {
+            command.env("LEASE_FREE_RATIO", ratio);
+            command.env("LEASE_FREE_REPLICAS", replicas.to_string());
+        }
+    }
+    if let Store::Patient(..) = store {
+        command.env("REDIS_CALL_BUDGET", "1s");
+    }
+    start(dir, name, command, grpc, Some(admin)).await
+}
+
+/// The environment of a ratelimit-svc that counts in memory and reads `root`/config.
+///
+/// # Errors
+/// When no port is free.
+pub fn rls_environment(
+    command: &mut Command,
+    root: &Path,
+    grpc: SocketAddr,
+    admin: SocketAddr,
+) -> Result<()> {
+    command.env("RUNTIME_ROOT", root).env("LOG_LEVEL", "warn").env("BACKEND_TYPE", "memory");
+    for (host, port, address) in [
+        ("GRPC_HOST", "GRPC_PORT", grpc),
+        ("HOST", "PORT", free_address()?),
+        ("DEBUG_HOST", "DEBUG_PORT", admin),
+    ] {
+        command.env(host, "127.0.0.1").env(port, address.port().to_string());
+    }
+    // As the edge runs it: one atomic step, and a refused request consumes nothing.
+    command.env("STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT", "true").env("DRAIN_DELAY", "0s");
+    Ok(())
+}
+
+/// Starts ext-authz with a keys file.
+///
+/// # Errors
+/// When it does not become ready.
+pub async fn authz(dir: &Path, name: &str, keys: &Path, pepper: &Path) -> Result<Server> {
+    let (grpc, admin) = (free_address()?, free_address()?);
+    let config = dir.join(format!("{name}.yaml"));
+    let (keys, pepper) = (keys.display(), pepper.display());
+    std::fs::write(
+        &config,
+        format!(
+            "grpc_listen: {grpc}\nadmin_listen: {admin}\nkeys_file: {keys}\n\
+             pepper_files:\n  1: {pepper}\ndrain_delay: 0s\nlog_level: warn\n"
+        ),
+    )?;
+    let mut command = Command::new(service("ext-authz")?);
+    command.args(["serve", "--config"]).arg(&config);
+    start(dir, name, command, grpc, Some(admin)).await
+}
+
+/// Starts one role of ingest-filter on a configuration file.
+///
+/// # Errors
+/// When it does not become ready.
+pub async fn ingest(
+    dir: &Path,
+    role: &str,
+    config: &Path,
+    address: SocketAddr,
+    admin: SocketAddr,
+) -> Result<Server> {
+    let mut command = Command::new(service("ingest-filter")?);
+    command.args([role, "--config"]).arg(config);
+    start(dir, role, command, address, Some(admin)).await
+}
+
+/// Starts the yardstick.
+///
+/// # Errors
+/// When it does not listen.
+pub async fn echo(dir: &Path) -> Result<Server> {
+    let address = free_address()?;
+    let mut command = Command::new(service("tidegate-load")?);
+    command.args(["echo", "--port", &address.port().to_string()]);
+    start(dir, "echo", command, address, None).await
+}
+
+/// Starts a program and waits for `/readyz`, or for its port where it has no admin listener.
+async fn start(
+    dir: &Path,
+    name: &str,
+    command: Command,
+    address: SocketAddr,
+    admin: Option<SocketAddr>,
+) -> Result<Server> {
+    let began = Instant::now();
+    let mut child = Child::start(name, dir, command)?;
+    let http = Http::new();
+    let url = admin.map(|admin| format!("http://{admin}/readyz"));
+    loop {
+        child.check_alive()?;
+        let ready = match &url {
+            Some(url) => http.get(url).await.is_ok_and(|reply| reply.status.is_success()),
+            None => tokio::net::TcpStream::connect(address).await.is_ok(),
+        };
+        if ready {
+            break;
+        }
+        if began.elapsed() > READY_DEADLINE {
+            bail!("{name} is not ready after {} s", READY_DEADLINE.as_secs());
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let ready_in = began.elapsed();
+    let idle_bytes = cpu::resident_bytes(child.pid())?;
+    Ok(Server { child, address, admin, ready_in, idle_bytes })
+}
+
+/// Starts a Redis of our own with a directory of its own.
+///
+/// # Errors
+/// When it does not come up.
+pub async fn redis(dir: &Path, name: &str) -> Result<Redis> {
+    let dir = dir.join(name);
+    std::fs::create_dir_all(&dir)?;
+    Redis::start(&dir, free_address()?).await
+}
+
+/// What a set of processes has used so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// CPU of the servers.
+    pub servers: Duration,
+    /// CPU of Redis.
+    pub redis: Duration,
+    /// Commands that Redis was sent.
+    pub commands: u64,
+}
+
+/// Reads what servers, and the Redis behind them, have used so far.
+///
+/// # Errors
+/// When one of them is gone.
+pub fn usage(servers: &[&Server], redis: Option<&Redis>) -> Result<Usage> {
+    let mut usage = Usage::default();
+    for server in servers {
+        usage.servers += cpu::of_process(server.child.pid())?;
+    }
+    if let Some(redis) = redis {
+        usage.redis = cpu::of_process(redis.child.pid())?;
+        usage.commands = redis_info::commands(redis.address)?;
+    }
+    Ok(usage)
+}
+
+/// The directory for a stage, emptied.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn stage_dir(dir: &Path, stage: &str) -> Result<PathBuf> {
+    let dir = std::path::absolute(dir.join("run").join(stage))?;
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir)?;
+    }
+    std::fs::create_dir_all(&dir)?;
+    Ok(dir)
+}

@@ -1,0 +1,126 @@
+//! CPU for one decision, measured so that a noisy machine does not decide who wins: short slices of
+//! every subject in turn, there and back again (A B B A), so that each round holds all of them
+//! under the same weather.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use hdrhistogram::Histogram;
+
+use super::rig::{Server, usage};
+use crate::load::engine::Engine;
+use crate::load::schedule::{Amount, Pace};
+use crate::load::table;
+use crate::load::tally::Tally;
+use crate::parts::redis::Redis;
+
+/// One subject under one load.
+pub struct Cell<'a> {
+    /// Its name in the results.
+    pub name: String,
+    /// The servers that the load goes to.
+    pub servers: Vec<&'a Server>,
+    /// The Redis behind them.
+    pub redis: Option<&'a Redis>,
+    /// The load.
+    pub engine: Engine,
+    /// One for each round.
+    pub samples: Vec<Sample>,
+    /// Latencies of all rounds.
+    pub latency: Option<Histogram<u64>>,
+}
+
+/// One slice.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sample {
+    /// Server CPU for a decision, us.
+    pub server_us: f64,
+    /// Redis CPU for a decision, us.
+    pub redis_us: f64,
+    /// Redis commands for a decision.
+    pub commands: f64,
+    /// Decisions a second.
+    pub per_second: f64,
+    /// Share of requests that passed.
+    pub admitted: f64,
+    /// The most that one counter admitted in a second.
+    pub sure_most: u64,
+    /// CPU of the generator for a request, us.
+    pub own_us: f64,
+}
+
+impl<'a> Cell<'a> {
+    /// A cell without samples.
+    pub fn new(
+        name: impl Into<String>,
+        servers: Vec<&'a Server>,
+        redis: Option<&'a Redis>,
+        engine: Engine,
+    ) -> Self {
+        Self { name: name.into(), servers, redis, engine, samples: Vec::new(), latency: None }
+    }
+
+    /// One column of the samples.
+    pub fn column(&self, of: impl Fn(&Sample) -> f64) -> Vec<f64> {
+        self.samples.iter().map(of).collect()
+    }
+
+    /// Runs one slice without keeping it.
+    ///
+    /// # Errors
+    /// As the engine's.
+    pub fn warm(&mut self, slice: Duration) -> Result<()> {
+        self.engine.run(Pace::Closed, Amount::Time(slice)).map(drop).context(self.name.clone())
+    }
+
+    /// Runs one slice.
+    ///
+    /// # Errors
+    /// As the engine's, or when a server is gone.
+    pub fn slice(&mut self, pace: Pace, slice: Duration) -> Result<Tally> {
+        let before = usage(&self.servers, self.redis)?;
+        let tally =
+            self.engine.run(pace, Amount::Time(slice)).with_context(|| self.name.clone())?;
+        let after = usage(&self.servers, self.redis)?;
+        let total = tally.total();
+        let decisions = total.sent as f64;
+        let each = |used: Duration| used.as_secs_f64() * 1e6 / decisions;
+        self.samples.push(Sample {
+            server_us: each(after.servers.saturating_sub(before.servers)),
+            redis_us: each(after.redis.saturating_sub(before.redis)),
+            commands: after.commands.saturating_sub(before.commands) as f64 / decisions,
+            per_second: tally.rate(),
+            admitted: total.admitted as f64 / decisions,
+            sure_most: tally.sure_most,
+            own_us: table::own_cpu_micros(&tally),
+        });
+        match &mut self.latency {
+            Some(latency) => latency.add(tally.latency()).context("equal bounds")?,
+            none => *none = Some(tally.latency()),
+        }
+        Ok(tally)
+    }
+}
+
+/// Runs all cells for so many rounds, every second one backwards.
+///
+/// # Errors
+/// As a cell's.
+pub fn interleave(cells: &mut [Cell<'_>], rounds: usize, slice: Duration) -> Result<()> {
+    for cell in cells.iter_mut() {
+        cell.warm(slice / 2)?;
+    }
+    for round in 0..rounds {
+        for step in 0..cells.len() {
+            let at = if round % 2 == 0 { step } else { cells.len() - 1 - step };
+            cells[at].slice(Pace::Closed, slice)?;
+        }
+    }
+    Ok(())
+}
+
+/// How many times the CPU of `yardstick` a cell needs: the ratio of each round, which both ran in.
+pub fn ratios(cell: &Cell<'_>, yardstick: &Cell<'_>) -> Vec<f64> {
+    let both = cell.samples.iter().zip(&yardstick.samples);
+    both.map(|(cell, yardstick)| cell.server_us / yardstick.server_us).collect()
+}

@@ -1,0 +1,258 @@
+//! What came of a run: latencies, verdicts by class over time, and the most that one counter
+//! admitted in one window of one second.
+//!
+//! ```text
+//!  second of the wall clock   |      w       |     w+1      |
+//!  sent ─── answered             ●───●                        surely decided in w
+//!                                         ●────●              w or w+1: counted apart
+//! ```
+//! A counter that admitted more than its limit among the sure ones has over-admitted.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hdrhistogram::Histogram;
+
+use super::wire::Verdict;
+
+/// The width of one step of the time line.
+pub const STEP: Duration = Duration::from_millis(100);
+/// The longest time line: what comes later is counted in the last step.
+const STEPS_MAX: usize = 36_000;
+/// Latencies are kept from 1 ns to this, with three digits.
+const LATENCY_NANOS_MAX: u64 = 60_000_000_000;
+
+/// Counts of one class in one stretch of time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Requests sent.
+    pub sent: u64,
+    /// Let through.
+    pub admitted: u64,
+    /// Refused.
+    pub refused: u64,
+}
+
+/// One class over a whole run.
+#[derive(Clone, Debug)]
+pub struct Class {
+    /// Its name.
+    pub name: String,
+    /// All of the run.
+    pub total: Counts,
+    /// Nanoseconds from the intended time to the answer.
+    pub latency: Histogram<u64>,
+    /// Steps of [`STEP`], by the time of the answer.
+    pub steps: Vec<Counts>,
+    /// The longest latency of each step.
+    pub longest: Vec<Duration>,
+    /// Seconds of the wall clock, from the one in which the run began.
+    pub seconds: Vec<Counts>,
+}
+
+/// What one request was, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Exchange {
+    /// Its class.
+    pub class: usize,
+    /// The counter it met.
+    pub counter: usize,
+    /// When it should have gone out, from the start of the run.
+    pub intended: Duration,
+    /// When it did.
+    pub sent: Duration,
+    /// When the answer was there.
+    pub answered: Duration,
+    /// The answer.
+    pub verdict: Verdict,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Window {
+    second: usize,
+    sure: u64,
+    total: u64,
+}
+
+/// The outcome of one run.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    /// By class.
+    pub classes: Vec<Class>,
+    /// Requests that went out more than 1 ms after their time.
+    pub late: u64,
+    /// From the first request to the last answer.
+    pub elapsed: Duration,
+    /// CPU of the generator.
+    pub own_cpu: Duration,
+    /// The most that one counter surely admitted in one second of the wall clock.
+    pub sure_most: u64,
+    /// The same with the requests that may belong to the next second.
+    pub total_most: u64,
+    counters: Vec<Window>,
+    began: Duration,
+}
+
+impl Tally {
+    /// An empty tally of a run that begins at `now`.
+    pub fn new(classes: &[String], counters: usize, now: SystemTime) -> Self {
+        let class = |name: &String| Class {
+            name: name.clone(),
+            total: Counts::default(),
+            latency: Histogram::new_with_max(LATENCY_NANOS_MAX, 3)
+                .expect("three digits up to a minute are in bounds"),
+            steps: Vec::new(),
+            longest: Vec::new(),
+            seconds: Vec::new(),
+        };
+        Self {
+            classes: classes.iter().map(class).collect(),
+            late: 0,
+            elapsed: Duration::ZERO,
+            own_cpu: Duration::ZERO,
+            sure_most: 0,
+            total_most: 0,
+            counters: vec![Window::default(); counters],
+            began: now.duration_since(UNIX_EPOCH).unwrap_or_default(),
+        }
+    }
+
+    /// Takes one answered request.
+    pub fn record(&mut self, exchange: Exchange) {
+        let second = |at: Duration| ((self.began + at).as_secs() - self.began.as_secs()) as usize;
+        let (sent_second, second) = (second(exchange.sent), second(exchange.answered));
+        let step = (exchange.answered.as_millis() / STEP.as_millis()) as usize;
+        let latency = exchange.answered.saturating_sub(exchange.intended);
+        let class = &mut self.classes[exchange.class];
+        class.latency.saturating_record(latency.as_nanos().max(1) as u64);
+        let step = at(&mut class.steps, step, STEPS_MAX);
+        count(step, exchange.verdict);
+        let longest = at(
+            &mut class.longest,
+            (exchange.answered.as_millis() / STEP.as_millis()) as usize,
+            STEPS_MAX,
+        );
+        *longest = (*longest).max(latency);
+        count(at(&mut class.seconds, second, STEPS_MAX), exchange.verdict);
+        count(&mut class.total, exchange.verdict);
+        if exchange.sent > exchange.intended + super::schedule::LATE {
+            self.late += 1;
+        }
+        if exchange.verdict == Verdict::Admitted {
+            self.admitted(exchange.counter, sent_second, second);
+        }
+    }
+
+    fn admitted(&mut self, counter: usize, sent: usize, answered: usize) {
+        let window = &mut self.counters[counter];
+        // Answers come in the order of seconds, save a few around the turn.
+        if answered > window.second {
+            *window = Window { second: answered, ..Window::default() };
+        }
+        window.total += 1;
+        window.sure += u64::from(sent == answered);
+        self.sure_most = self.sure_most.max(window.sure);
+        self.total_most = self.total_most.max(window.total);
+    }
+
+    /// All classes together.
+    pub fn total(&self) -> Counts {
+        let mut total = Counts::default();
+        for class in &self.classes {
+            total.sent += class.total.sent;
+            total.admitted += class.total.admitted;
+            total.refused += class.total.refused;
+        }
+        total
+    }
+
+    /// Latencies of all classes together.
+    pub fn latency(&self) -> Histogram<u64> {
+        let mut all = self.classes[0].latency.clone();
+        for class in &self.classes[1..] {
+            all.add(&class.latency).expect("the histograms have the same bounds");
+        }
+        all
+    }
+
+    /// Answers a second.
+    pub fn rate(&self) -> f64 {
+        self.total().sent as f64 / self.elapsed.as_secs_f64().max(1e-9)
+    }
+
+    /// The unix second in which the run began, and how far into it.
+    pub fn began(&self) -> Duration {
+        self.began
+    }
+}
+
+fn at<T: Clone + Default>(steps: &mut Vec<T>, index: usize, most: usize) -> &mut T {
+    let index = index.min(most - 1);
+    if steps.len() <= index {
+        steps.resize(index + 1, T::default());
+    }
+    &mut steps[index]
+}
+
+fn count(counts: &mut Counts, verdict: Verdict) {
+    counts.sent += 1;
+    match verdict {
+        Verdict::Admitted => counts.admitted += 1,
+        Verdict::Refused => counts.refused += 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: fn(u64) -> Duration = Duration::from_millis;
+
+    fn exchange(intended: u64, sent: u64, answered: u64, verdict: Verdict) -> Exchange {
+        Exchange {
+            class: 0,
+            counter: 0,
+            intended: MS(intended),
+            sent: MS(sent),
+            answered: MS(answered),
+            verdict,
+        }
+    }
+
+    fn tally() -> Tally {
+        // 0.5 s into a second.
+        Tally::new(&["a".to_owned()], 1, UNIX_EPOCH + MS(7_500))
+    }
+
+    #[test]
+    fn latency_counts_from_the_intended_time() {
+        let mut tally = tally();
+        tally.record(exchange(10, 30, 31, Verdict::Admitted));
+        assert_eq!(tally.late, 1);
+        let p50 = tally.latency().value_at_quantile(0.5);
+        assert!(p50.abs_diff(21_000_000) < 21_000, "{p50}");
+        assert_eq!(tally.classes[0].longest[0], MS(21));
+    }
+
+    #[test]
+    fn windows_follow_the_wall_clock() {
+        let mut tally = tally();
+        for at in [100, 200, 300] {
+            tally.record(exchange(at, at, at, Verdict::Admitted));
+        }
+        // Sent in one second and answered in the next: not sure.
+        tally.record(exchange(490, 490, 510, Verdict::Admitted));
+        tally.record(exchange(520, 520, 520, Verdict::Admitted));
+        tally.record(exchange(530, 530, 530, Verdict::Refused));
+        assert_eq!((tally.sure_most, tally.total_most), (3, 3));
+        let seconds = &tally.classes[0].seconds;
+        assert_eq!((seconds[0].admitted, seconds[1].admitted, seconds[1].refused), (3, 2, 1));
+        assert_eq!(tally.total(), Counts { sent: 6, admitted: 5, refused: 1 });
+    }
+
+    #[test]
+    fn the_time_line_is_bounded() {
+        let mut steps: Vec<u8> = Vec::new();
+        *at(&mut steps, usize::MAX, 3) = 1;
+        assert_eq!(steps, [0, 0, 1]);
+    }
+}
