@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use tempfile::TempDir;
-use tests::edge::{DATABASE, Edge, Options, Parts, Patience};
+use tests::edge::{DATABASE, Edge, Options, Parts, Patience, Proxy};
 use tests::http::{Http, Reply};
 use tests::wait::{DEADLINE, wait_for};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -56,17 +56,33 @@ impl Stage {
         Self::start(Parts::Embedded, Some(otlp), Patience::BUSY_MACHINE).await
     }
 
+    /// An edge of a test's own making.
+    pub async fn with(change: impl FnOnce(&mut Options)) -> Result<Self> {
+        Self::build(Parts::Embedded, None, Patience::BUSY_MACHINE, change).await
+    }
+
     async fn start(parts: Parts, otlp: Option<SocketAddr>, patience: Patience) -> Result<Self> {
+        Self::build(parts, otlp, patience, |_| ()).await
+    }
+
+    async fn build(
+        parts: Parts,
+        otlp: Option<SocketAddr>,
+        patience: Patience,
+        change: impl FnOnce(&mut Options),
+    ) -> Result<Self> {
         let permit = EDGES.acquire().await?;
         let dir = tempfile::tempdir()?;
-        let options = Options {
+        let mut options = Options {
             dir: dir.path().join("edge"),
             parts,
             port: None,
             quotas: QUOTAS.to_owned(),
             otlp,
             patience,
+            proxy: Proxy::default(),
         };
+        change(&mut options);
         let edge = Edge::start(options, |_| ()).await?;
         Ok(Self { edge, http: Http::new(), _dir: dir, _permit: permit })
     }
