@@ -8,6 +8,7 @@ mod end_to_end;
 mod health;
 mod launcher;
 mod outage;
+mod points;
 mod quota;
 mod reload;
 mod spoofing;

@@ -214,11 +214,12 @@ fn judge(
     let (is_over, remaining, reset_seconds, mut hits) = match evidence {
         Evidence::Counts { hits, counts, .. } => {
             let (hit, count) = (&hits[counted.hit], &counts[counted.hit]);
-            let remaining = if count.over { 0 } else { remaining(hit.capacity(), count.value) };
-            let stats = stats(hit, count, settings.near_limit_ratio);
+            let capacity = counted.capacity(hit);
+            let remaining = if count.over { 0 } else { remaining(capacity, count.value) };
+            let stats = stats(hit, capacity, count, settings.near_limit_ratio);
             (count.over, remaining, reset_seconds(count), stats)
         }
-        Evidence::Bypass => (false, hit.capacity(), window_left, HitStats::default()),
+        Evidence::Bypass => (false, counted.capacity(hit), window_left, HitStats::default()),
         Evidence::Deny => (true, 0, window_left, HitStats::default()),
     };
     hits.total = if hit.is_refund { 0 } else { hit.amount };
@@ -261,12 +262,12 @@ fn reset_seconds(count: &Count) -> u64 {
 }
 
 /// How many hits met what. What was refused without being counted is over as a whole.
-fn stats(hit: &Hit, count: &Count, near_limit_ratio: f32) -> HitStats {
+fn stats(hit: &Hit, capacity: u32, count: &Count, near_limit_ratio: f32) -> HitStats {
     if hit.is_refund {
         return HitStats::default();
     }
-    let (amount, limit, after) = (hit.amount, u64::from(hit.capacity()), count.value);
-    let near = (hit.capacity() as f32 * near_limit_ratio).floor() as u64;
+    let (amount, limit, after) = (hit.amount, u64::from(capacity), count.value);
+    let near = (capacity as f32 * near_limit_ratio).floor() as u64;
     let mut stats = HitStats::default();
     if !count.moved {
         let over = if count.over { amount } else { 0 };

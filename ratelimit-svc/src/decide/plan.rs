@@ -68,6 +68,8 @@ pub struct Counted {
     pub shadow_mode: bool,
     /// Refuses only together with the other quota limits.
     pub quota_mode: bool,
+    /// Tells of hits that have happened already.
+    pub overdraft: bool,
 }
 
 /// Works out what is to be counted for `request` at `now_seconds` since the epoch.
@@ -142,11 +144,12 @@ impl Plan {
             let steps = counted.rule.as_ref().map_or(&[][..], |rule| &rule.steps);
             let limit = counted.limit;
             let window = limit.period.window(now_seconds);
+            let amount = request.hits(descriptor);
             self.hits.push(Hit {
                 key: counter_key(&self.domain, entries, steps, limit, window),
-                amount: request.hits(descriptor),
+                amount,
                 is_refund: descriptor.is_negative_hits,
-                limit: limit.requests_per_unit,
+                limit: counted.threshold(amount),
                 window,
                 algorithm: limit.algorithm,
                 role: Role::Enforced,
@@ -180,6 +183,30 @@ impl Plan {
             .collect();
         for (hit, role) in roles {
             self.hits[hit].role = role;
+        }
+    }
+}
+
+impl Counted {
+    /// What the count may reach with these hits. What has happened already cannot be refused, so
+    /// under an overdraft it is counted in full, and who only looks is over from the limit on:
+    ///
+    /// ```text
+    /// limit 10:  look (9 <= 9) ok ─ 25 hits (34 <= max) counted ─ look (34 <= 9) over
+    /// ```
+    fn threshold(&self, amount: u64) -> u32 {
+        match (self.overdraft, amount) {
+            (false, _) => self.limit.requests_per_unit,
+            (true, 0) => self.limit.requests_per_unit.saturating_sub(1),
+            (true, _) => u32::MAX,
+        }
+    }
+
+    /// The most that can be taken, by the threshold that `hit` was held against.
+    pub fn capacity(&self, hit: &Hit) -> u32 {
+        match self.overdraft {
+            false => hit.capacity(),
+            true => hit.capacity().saturating_add(1).min(self.limit.requests_per_unit),
         }
     }
 }
@@ -234,6 +261,7 @@ fn limited(
         name: header_safe(&rule.name),
         shadow_mode: rule.shadow_mode,
         quota_mode: rule.quota_mode || settings.quota_mode,
+        overdraft: rule.overdraft,
         rule: Some(rule.clone()),
     }
 }
@@ -252,6 +280,7 @@ fn overridden(entries: &[(&str, &str)], limit: Limit) -> Counted {
         name: String::new(),
         shadow_mode: false,
         quota_mode: false,
+        overdraft: false,
     }
 }
 

@@ -24,7 +24,7 @@ pub const FILE_BYTES_MAX: usize = 16 << 20;
 pub const METADATA_BYTES_MAX: usize = 4096;
 
 /// Keys that may stand in a file; other keys are refused wherever they stand.
-const KNOWN_KEYS: [&str; 20] = [
+const KNOWN_KEYS: [&str; 21] = [
     "domain",
     "key",
     "value",
@@ -36,6 +36,7 @@ const KNOWN_KEYS: [&str; 20] = [
     "requests_per_unit",
     "algorithm",
     "burst",
+    "overdraft",
     "unlimited",
     "shadow_mode",
     "quota_mode",
@@ -59,13 +60,14 @@ const DESCRIPTOR_KEYS: [&str; 10] = [
     "share_threshold",
     "metadata",
 ];
-const RATE_LIMIT_KEYS: [&str; 9] = [
+const RATE_LIMIT_KEYS: [&str; 10] = [
     "unit",
     "unit_multiplier",
     "window",
     "requests_per_unit",
     "algorithm",
     "burst",
+    "overdraft",
     "unlimited",
     "name",
     "replaces",
@@ -263,6 +265,7 @@ impl Reader<'_> {
             id: here.id.as_str().into(),
             steps: here.steps.clone(),
             allowance: self.allowance(limit)?,
+            overdraft: self.overdraft(limit)?,
             replaces: self.replaces(limit, &name)?,
             name,
             shadow_mode,

@@ -11,7 +11,7 @@ use crate::limits::rule::{Allowance, Limit};
 use crate::limits::unit::{PERIOD_SECONDS_MAX, Period, Unit};
 
 /// What an unlimited rule may not say.
-const LIMITED_ONLY: [&str; 4] = ["window", "unit_multiplier", "algorithm", "burst"];
+const LIMITED_ONLY: [&str; 5] = ["window", "unit_multiplier", "algorithm", "burst", "overdraft"];
 
 impl Reader<'_> {
     pub(super) fn allowance(&self, limit: &Yaml) -> Result<Allowance, ConfigError> {
@@ -23,6 +23,22 @@ impl Reader<'_> {
             self.number_of(limit, "requests_per_unit", 0..=u32::MAX)?.unwrap_or(0);
         let algorithm = self.algorithm(limit, period, requests_per_unit)?;
         Ok(Allowance::Limited(Limit { requests_per_unit, period, algorithm }))
+    }
+
+    /// Whether hits that have happened already are counted beyond the limit too.
+    pub(super) fn overdraft(&self, limit: &Yaml) -> Result<bool, ConfigError> {
+        let Some(at) = given(limit, "overdraft").filter(|flag| flag.value == Value::Bool(true))
+        else {
+            return self.flag_of(limit, "overdraft");
+        };
+        if self.text_of(limit, "algorithm")? == "token_bucket" {
+            let message = "overdraft cannot be used with algorithm token_bucket";
+            return Err(self.error(at, message));
+        }
+        if self.number_of(limit, "requests_per_unit", 0..=u32::MAX)?.unwrap_or(0) == 0 {
+            return Err(self.error(at, "overdraft needs requests_per_unit above 0"));
+        }
+        Ok(true)
     }
 
     fn unlimited(&self, limit: &Yaml) -> Result<Allowance, ConfigError> {
