@@ -3,16 +3,19 @@
 
 mod authentication;
 mod bad_input;
+mod break_glass;
 mod drain;
 mod end_to_end;
 mod health;
 mod launcher;
 mod outage;
 mod points;
+mod pools;
 mod quota;
 mod reload;
 mod spoofing;
 mod stage;
+mod stand_in;
 mod startup;
 mod tidy;
 mod trace;
