@@ -11,7 +11,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
-use tests::edge::Parts;
+use tests::edge::{Options, Parts};
 use tests::http::Reply;
 use tests::parts::envoy::TlsFiles;
 use tests::ports::is_free;
@@ -28,7 +28,8 @@ struct Authority {
     issuer: Issuer<'static, KeyPair>,
 }
 
-struct Identity {
+/// A certificate and its key.
+pub struct Identity {
     certificate: CertificateDer<'static>,
     pem: String,
     key: KeyPair,
@@ -54,22 +55,25 @@ impl Authority {
     }
 }
 
-/// An edge with the listener on.
-struct Open {
-    stage: Stage,
+/// An edge with the listener on, whose Envoy can be put under pressure.
+pub struct Open {
+    /// The edge.
+    pub stage: Stage,
     authority: Authority,
     _files: TempDir,
 }
 
 impl Open {
-    async fn start() -> Result<Self> {
+    /// Starts it; `change` may change what it is started with.
+    pub async fn start(parts: Parts, change: impl FnOnce(&mut Options)) -> Result<Self> {
         let (authority, dir) = (Authority::new()?, tempfile::tempdir()?);
         let server = authority.issue(&["localhost"])?;
         let [certificate, key, ca] = ["cert.pem", "key.pem", "ca.pem"].map(|f| dir.path().join(f));
         std::fs::write(&certificate, &server.pem)?;
         std::fs::write(&key, server.key.serialize_pem())?;
         std::fs::write(&ca, &authority.pem)?;
-        let stage = Stage::with(Parts::Embedded, |options| {
+        let stage = Stage::with(parts, |options| {
+            change(options);
             options.proxy.break_glass = Some(TlsFiles { certificate, key, ca });
             options.proxy.injected_pressure = true;
         })
@@ -77,8 +81,13 @@ impl Open {
         Ok(Self { stage, authority, _files: dir })
     }
 
-    /// Writes a point over the listener.
-    async fn write(&self, identity: Option<&Identity>, point: &str) -> Result<Reply> {
+    /// A certificate with these DNS names.
+    pub fn issue(&self, names: &[&str]) -> Result<Identity> {
+        self.authority.issue(names)
+    }
+
+    /// Writes a point over the listener, with headers that claim to be someone else.
+    pub async fn write(&self, identity: Option<&Identity>, point: &str) -> Result<Reply> {
         let headers = [
             ("x-tidegate-tenant", "victim"),
             ("x-tidegate-priority", "background"),
@@ -121,9 +130,9 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_ext_authz_a_certificate_lets_the_critical_class_in() -> Result<()> {
-    let mut open = Open::start().await?;
+    let mut open = Open::start(Parts::Embedded, |_| ()).await?;
     let critical = open.stage.edge.issue_live_key("node", "system-node-critical").await?;
-    let node = open.authority.issue(&["node"])?;
+    let node = open.issue(&["node"])?;
     drop(open.stage.edge.authz.take());
     drop(open.stage.edge.ratelimit.take());
     assert_eq!(open.stage.write(&critical, "edge f=1").await?.status, 503);
@@ -137,28 +146,28 @@ async fn without_ext_authz_a_certificate_lets_the_critical_class_in() -> Result<
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_else_gets_in_by_the_break_glass_listener() -> Result<()> {
-    let open = Open::start().await?;
-    let ours = open.authority.issue(&["node"])?;
+    let open = Open::start(Parts::Embedded, |_| ()).await?;
+    let ours = open.issue(&["node"])?;
     assert_eq!(open.write(Some(&ours), "m f=1").await?.status, 204);
     assert!(open.write(None, "m f=1").await.is_err(), "no certificate");
     let theirs = Authority::new()?.issue(&["node"])?;
     assert!(open.write(Some(&theirs), "m f=1").await.is_err(), "another authority");
-    let odd = open.authority.issue(&["Node.Example"])?;
+    let odd = open.issue(&["Node.Example"])?;
     assert!(open.write(Some(&odd), "m f=1").await.is_err(), "no name of a tenant");
-    let nameless = open.authority.issue(&[])?;
+    let nameless = open.issue(&[])?;
     assert!(open.write(Some(&nameless), "m f=1").await.is_err(), "no name");
-    let two = open.authority.issue(&["node", "victim"])?;
+    let two = open.issue(&["node", "victim"])?;
     assert_eq!(open.write(Some(&two), "m f=1").await?.status, 401, "two tenants");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_overloaded_envoy_refuses_at_the_edge_and_serves_by_break_glass() -> Result<()> {
-    let open = Open::start().await?;
+    let open = Open::start(Parts::Embedded, |_| ()).await?;
     let stage = &open.stage;
     let critical = stage.edge.issue_live_key("node", "system-node-critical").await?;
     let ingest = stage.edge.issue_live_key("acme", "ingest").await?;
-    let node = open.authority.issue(&["node"])?;
+    let node = open.issue(&["node"])?;
     assert_eq!(stage.write(&ingest, "m f=1").await?.status, 204);
 
     stage.edge.set_pressure(1.0)?;

@@ -9,6 +9,7 @@ mod end_to_end;
 mod health;
 mod launcher;
 mod outage;
+mod outage_table;
 mod points;
 mod pools;
 mod quota;
