@@ -1,13 +1,14 @@
 # Tidegate: `make run` starts the whole edge, `make test` tests everything.
 
 INSTALL := tests/parts/install.sh
-.PHONY: run run-full test parts lint help
+.PHONY: run run-full test parts lint fuzz help
 
 help:
 	@echo 'make run       the edge on embedded parts (memory, disk, file)'
 	@echo 'make run-full  the edge on Redis, Apache Kafka and InfluxDB'
 	@echo 'make test      all tests, on the real parts, which it installs where missing'
 	@echo 'make lint      format, clippy and cargo deny'
+	@echo 'make fuzz      every fuzz target, each for TIME=60 seconds'
 
 run:
 	@$(INSTALL) toolchain envoy
@@ -34,3 +35,16 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo deny --locked check bans licenses sources
+
+# Without a sanitizer, so that the stable toolchain does: nothing here is unsafe, and libFuzzer
+# finds panics, broken promises, memory above 2 GiB and inputs that take 25 s.
+TIME ?= 60
+fuzz:
+	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+	@cargo fuzz build --sanitizer none
+	@set -e; for target in $$(cargo fuzz list); do \
+		echo "== $$target"; \
+		mkdir -p fuzz/corpus/$$target; \
+		cargo fuzz run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+			-max_total_time=$(TIME) -rss_limit_mb=2048 -timeout=25 -print_final_stats=1 -verbosity=0; \
+	done

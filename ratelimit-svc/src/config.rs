@@ -4,6 +4,7 @@
 //! of the reference that this service does not have is refused when it would change something;
 //! see [`variables`] for all of them.
 
+pub mod stats;
 pub mod variables;
 pub mod xds;
 
@@ -56,6 +57,8 @@ pub struct Config {
     pub settings: Settings,
     /// `LOCAL_SHARE_REPLICAS`
     pub local_share_replicas: u32,
+    /// How metrics are shown and sent.
+    pub stats: stats::Stats,
     /// Variables that are set and have no effect here.
     pub without_effect: Vec<&'static str>,
 }
@@ -141,6 +144,7 @@ impl Config {
             backend: vars.backend()?,
             settings: vars.settings()?,
             local_share_replicas,
+            stats: vars.stats()?,
             without_effect,
         })
     }

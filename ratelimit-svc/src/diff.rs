@@ -5,13 +5,14 @@
 //! lowered edge tenant=demo: 3 per minute -> 1 per minute (old.yaml:9 -> new.yaml:9)
 //! ```
 //!
-//! Places are compared by their entries. The order of patterns that match the same value is not.
+//! Places are compared by their entries. Of the order of patterns that match the same value only
+//! the rule is compared, `wildcards`, and not where they stand.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::limits::quotas::Quotas;
+use crate::limits::quotas::{Domain, Quotas};
 use crate::limits::rule::{Allowance, Limit, Rule};
 use crate::limits::tree::Level;
 
@@ -50,6 +51,7 @@ pub struct Change {
 /// All changes, by domain and path, classes first.
 pub fn diff(old: &Quotas, new: &Quotas) -> Vec<Change> {
     let mut changes = classes(old, new);
+    changes.extend(wildcards(old, new));
     let (old, new) = (places(old), places(new));
     for (key, was) in &old {
         match new.get(key) {
@@ -174,6 +176,10 @@ fn describe(rule: &Rule) -> String {
         Allowance::Unlimited => "unlimited".to_owned(),
         Allowance::Limited(limit) => limit.to_string(),
     };
+    let sharing = rule.sharing.listing();
+    if !sharing.is_empty() {
+        text += &format!(", {sharing}");
+    }
     let flags = [
         (rule.shadow_mode, "shadow mode"),
         (rule.quota_mode, "quota mode"),
@@ -222,6 +228,23 @@ fn classes(old: &Quotas, new: &Quotas) -> Vec<Change> {
         changes.push(Change { kind, domain: None, path: name.clone(), old: was, new: is, origins });
     }
     changes
+}
+
+/// Domains whose patterns are met in another order.
+fn wildcards(old: &Quotas, new: &Quotas) -> Vec<Change> {
+    let changed = |is: &&Domain| {
+        let was = old.domain(&is.name)?.root.precedence();
+        let is_now = is.root.precedence();
+        (was != is_now).then(|| Change {
+            kind: Kind::Changed,
+            domain: Some(is.name.to_string()),
+            path: "wildcards".to_owned(),
+            old: Some(was.name().to_owned()),
+            new: Some(is_now.name().to_owned()),
+            origins: [None, None],
+        })
+    };
+    new.domains().iter().filter_map(changed).collect()
 }
 
 impl Kind {

@@ -1,8 +1,16 @@
 //! What `/metrics` tells. Labels are closed sets or configured names; the names of domains and
 //! rules are capped, and everything beyond the cap is `other`.
+//!
+//! [`reference`] shows the same counts under the names of envoyproxy/ratelimit, and [`statsd`]
+//! sends them.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+pub mod latency;
+pub mod mogrifier;
+pub mod reference;
+pub mod rules;
+pub mod statsd;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::reload::ReloadStatus;
@@ -10,33 +18,14 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::decide::conclude::{Decision, HitStats};
+use crate::decide::conclude::Decision;
 use crate::decide::plan::{ClassSource, Plan};
 use crate::decide::request::RequestError;
-
-/// How many pairs of domain and rule have series of their own.
-pub const RULES_MAX: usize = 2000;
-
-const OTHER: &str = "other";
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DecisionLabels {
-    domain: Arc<str>,
-    rule: Arc<str>,
-    class: String,
-    decision: &'static str,
-    reason: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct HitLabels {
-    domain: Arc<str>,
-    rule: Arc<str>,
-    kind: &'static str,
-}
+use latency::Latency;
+pub use rules::RULES_MAX;
+use rules::Rules;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CodeLabels {
@@ -60,17 +49,22 @@ struct ResultLabels {
 
 /// The metrics of the service.
 pub struct Metrics {
-    decisions: Family<DecisionLabels, Counter>,
-    hits: Family<HitLabels, Counter>,
+    /// Decisions and hits by rule.
+    pub rules: Arc<Rules>,
+    /// From the decoded request to the decision.
+    pub duration: Latency,
     requests: Family<CodeLabels, Counter>,
+    passed: Counter,
+    refused: Counter,
     request_errors: Family<KindLabels, Counter>,
-    duration: Histogram,
+    request_errors_all: Counter,
     domain_not_found: Counter,
     class_absent: Counter,
     class_unknown: Counter,
     global_shadow_mode: Counter,
     degraded: Family<PolicyLabels, Counter>,
     store_errors: Family<KindLabels, Counter>,
+    store_errors_all: Counter,
     /// 1 while the store is out of reach.
     pub breaker_open: Gauge,
     /// Counters in memory.
@@ -84,50 +78,71 @@ pub struct Metrics {
     config_errors: Gauge,
     /// 1 while the control plane is out of reach.
     pub config_source_lost: Gauge,
-    known: Mutex<HashSet<(Arc<str>, Arc<str>)>>,
+    config_load_success: Counter,
+    config_load_error: Counter,
+    /// Flushes to statsd of which something got lost on the way out.
+    pub statsd_errors: Counter,
 }
 
-/// From 10 µs, as a decision from memory takes, to beyond any sensible timeout.
-const DURATION_BUCKETS: [f64; 16] = [
-    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.02,
-    0.05, 0.1, 0.25, 0.5, 1.0,
-];
+/// Counts since the start that are not of one rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Totals {
+    /// Requests, with or without an answer.
+    pub requests: u64,
+    /// Requests without an answer.
+    pub service_errors: u64,
+    /// Failed calls of the store.
+    pub store_errors: u64,
+    /// Requests for a domain no file has.
+    pub domain_not_found: u64,
+    /// Requests that `SHADOW_MODE` let pass.
+    pub global_shadow_mode: u64,
+    /// Quota loads without an error.
+    pub config_load_success: u64,
+    /// Quota loads with errors.
+    pub config_load_error: u64,
+}
 
 impl Metrics {
     /// The metrics, registered in `registry` with the prefix `ratelimit`.
     pub fn new(registry: &mut Registry) -> Self {
+        let requests = Family::<CodeLabels, Counter>::default();
+        let config_loads = Family::<ResultLabels, Counter>::default();
         let metrics = Self {
-            decisions: Family::default(),
-            hits: Family::default(),
-            requests: Family::default(),
+            rules: Arc::default(),
+            duration: Latency::default(),
+            passed: requests.get_or_create_owned(&CodeLabels { code: "OK" }),
+            refused: requests.get_or_create_owned(&CodeLabels { code: "OVER_LIMIT" }),
+            requests,
             request_errors: Family::default(),
-            duration: Histogram::new(DURATION_BUCKETS),
+            request_errors_all: Counter::default(),
             domain_not_found: Counter::default(),
             class_absent: Counter::default(),
             class_unknown: Counter::default(),
             global_shadow_mode: Counter::default(),
             degraded: Family::default(),
             store_errors: Family::default(),
+            store_errors_all: Counter::default(),
             breaker_open: Gauge::default(),
             memory_counters: Gauge::default(),
             memory_evictions: Gauge::default(),
-            config_loads: Family::default(),
+            config_load_success: config_loads
+                .get_or_create_owned(&ResultLabels { result: "success" }),
+            config_load_error: config_loads.get_or_create_owned(&ResultLabels { result: "error" }),
+            config_loads,
             config_version: Gauge::default(),
             config_hash: Gauge::default(),
             config_loaded_at: Gauge::default(),
             config_errors: Gauge::default(),
             config_source_lost: Gauge::default(),
-            known: Mutex::default(),
+            statsd_errors: Counter::default(),
         };
         metrics.register(registry.sub_registry_with_prefix("ratelimit"));
         metrics
     }
 
     fn register(&self, registry: &mut Registry) {
-        let help = "Descriptors decided by a rule";
-        registry.register("decisions", help, self.decisions.clone());
-        let help = "Hits by what they met, as envoyproxy/ratelimit counts them";
-        registry.register("hits", help, self.hits.clone());
+        registry.register_collector(Box::new(self.rules.clone()));
         registry.register("requests", "Requests answered, by overall code", self.requests.clone());
         let help = "Requests answered with an error, by kind";
         registry.register("request_errors", help, self.request_errors.clone());
@@ -166,13 +181,17 @@ impl Metrics {
         registry.register("config_errors", help, self.config_errors.clone());
         let help = "1 while the control plane is out of reach";
         registry.register("config_source_lost", help, self.config_source_lost.clone());
+        let help = "Flushes to statsd of which something was not sent";
+        registry.register("statsd_errors", help, self.statsd_errors.clone());
     }
 
     /// A request was decided.
     pub fn decided(&self, plan: &Plan, decision: &Decision, took: Duration) {
-        self.duration.observe(took.as_secs_f64());
-        let code = if decision.over_limit { "OVER_LIMIT" } else { "OK" };
-        self.requests.get_or_create(&CodeLabels { code }).inc();
+        self.duration.observe(took);
+        match decision.over_limit {
+            true => self.refused.inc(),
+            false => self.passed.inc(),
+        };
         match plan.class_source {
             ClassSource::Named => {}
             ClassSource::Absent => drop(self.class_absent.inc()),
@@ -188,55 +207,32 @@ impl Metrics {
             self.degraded.get_or_create(&PolicyLabels { policy: policy.name() }).inc();
         }
         for outcome in &decision.outcomes {
-            let (domain, rule) = self.capped(&plan.domain, &outcome.metric_id);
-            self.hit(&domain, &rule, &outcome.hits);
-            let labels = DecisionLabels {
-                domain,
-                rule,
-                class: plan.class.name.clone(),
-                decision: if outcome.over_limit { "over_limit" } else { "ok" },
-                reason: outcome.reason.name(),
-            };
-            self.decisions.get_or_create(&labels).inc();
+            self.rules.count(&plan.domain, &plan.class.name, outcome);
         }
     }
 
-    fn hit(&self, domain: &Arc<str>, rule: &Arc<str>, hits: &HitStats) {
-        for (kind, hits) in [
-            ("total", hits.total),
-            ("within_limit", hits.within_limit),
-            ("near_limit", hits.near_limit),
-            ("over_limit", hits.over_limit),
-            ("shadow_mode", hits.shadow_mode),
-            ("over_limit_with_local_cache", hits.over_limit_with_local_cache),
-        ] {
-            if hits > 0 {
-                let labels = HitLabels { domain: domain.clone(), rule: rule.clone(), kind };
-                self.hits.get_or_create(&labels).inc_by(hits);
-            }
+    /// What the reference counts for the service as a whole.
+    pub fn totals(&self) -> Totals {
+        Totals {
+            requests: self.passed.get() + self.refused.get() + self.request_errors_all.get(),
+            service_errors: self.request_errors_all.get(),
+            store_errors: self.store_errors_all.get(),
+            domain_not_found: self.domain_not_found.get(),
+            global_shadow_mode: self.global_shadow_mode.get(),
+            config_load_success: self.config_load_success.get(),
+            config_load_error: self.config_load_error.get(),
         }
-    }
-
-    fn capped(&self, domain: &Arc<str>, rule: &Arc<str>) -> (Arc<str>, Arc<str>) {
-        let pair = (domain.clone(), rule.clone());
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.contains(&pair) {
-            return pair;
-        }
-        if known.len() < RULES_MAX {
-            known.insert(pair.clone());
-            return pair;
-        }
-        (OTHER.into(), OTHER.into())
     }
 
     /// A request has no answer.
     pub fn request_error(&self, error: RequestError) {
+        self.request_errors_all.inc();
         self.request_errors.get_or_create(&KindLabels { kind: error.kind() }).inc();
     }
 
     /// A store call failed.
     pub fn store_error(&self, kind: &'static str) {
+        self.store_errors_all.inc();
         self.store_errors.get_or_create(&KindLabels { kind }).inc();
     }
 
@@ -247,8 +243,10 @@ impl Metrics {
 
     /// Quotas were read.
     pub fn config_loaded(&self, status: &ReloadStatus, hash: u64, errors: usize) {
-        let result = if errors == 0 { "success" } else { "error" };
-        self.config_loads.get_or_create(&ResultLabels { result }).inc();
+        match errors {
+            0 => self.config_load_success.inc(),
+            _ => self.config_load_error.inc(),
+        };
         self.config_version.set(i64::try_from(status.version).unwrap_or(i64::MAX));
         // 53 bits survive the floating point of whoever reads this.
         self.config_hash.set((hash >> 11) as i64);

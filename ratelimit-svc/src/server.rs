@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -24,13 +24,15 @@ use redis::IntoConnectionInfo;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 
+use crate::config::stats::{Names, Stats};
 use crate::config::{Backend, Config, QuotaSource, RedisAddress};
 use crate::grpc::Service;
 use crate::json;
 use crate::limiter::{Counters, Limiter};
 use crate::limits::quotas::Quotas;
-use crate::limits::rule::Allowance;
 use crate::metrics::Metrics;
+use crate::metrics::reference::Reference;
+use crate::metrics::statsd::Exporter;
 use crate::outage::guard::Guard;
 use crate::reload::Reloader;
 use crate::store::memory::Memory;
@@ -39,6 +41,9 @@ use crate::xds;
 
 /// The largest gRPC request; beyond it the transport refuses.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
+
+/// How long the end of the service waits for metrics to be sent.
+const LAST_FLUSH: Duration = Duration::from_secs(1);
 
 const GAUGES_EVERY: Duration = Duration::from_secs(1);
 
@@ -53,6 +58,8 @@ pub struct Server {
     http: TcpListener,
     debug: TcpListener,
     admin: Admin,
+    page: Option<(TcpListener, Router)>,
+    exporter: Option<Exporter>,
     limiter: Arc<Limiter>,
     reloader: Arc<Reloader>,
     source: QuotaSource,
@@ -68,6 +75,8 @@ pub struct Addresses {
     pub http: SocketAddr,
     /// Admin pages.
     pub debug: SocketAddr,
+    /// The page of `USE_PROMETHEUS`.
+    pub prometheus: Option<SocketAddr>,
 }
 
 /// Where gRPC is served.
@@ -114,13 +123,20 @@ impl Server {
         };
         let http = listen("HTTP", &config.http).await?;
         let debug = listen("admin", &config.debug).await?;
-        let addresses =
-            Addresses { grpc: grpc_address, http: http.local_addr()?, debug: debug.local_addr()? };
+        let page = match &config.stats.page {
+            Some(page) => Some((listen("metrics", &page.address).await?, page.path.clone())),
+            None => None,
+        };
+        let addresses = Addresses {
+            grpc: grpc_address,
+            http: http.local_addr()?,
+            debug: debug.local_addr()?,
+            prometheus: page.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?,
+        };
         let connection_age = config.connection_age;
         let readiness = Readiness::new();
-        let mut registry = Registry::default();
-        let metrics = Arc::new(Metrics::new(&mut registry));
-        register_build_info(&mut registry);
+        let (metrics, registry) = metrics(&config.stats);
+        let exporter = config.stats.statsd.map(|settings| Exporter::new(metrics.clone(), settings));
         let quotas = Arc::new(ArcSwapOption::<Quotas>::empty());
         let condition = readiness.condition("quotas", "not read yet");
         let reloader = Arc::new(Reloader::new(
@@ -141,10 +157,12 @@ impl Server {
             metrics,
         });
         let describe = reloader.clone();
-        let admin = Admin::new(readiness.clone(), Arc::new(registry), move || describe.describe());
+        let admin = Admin::new(readiness.clone(), registry.clone(), move || describe.describe());
         let reload_period = config.reload_period;
         Ok(Self {
             addresses,
+            page: page.map(|(listener, path)| (listener, metrics_page(&path, registry))),
+            exporter,
             readiness,
             grpc,
             connection_age,
@@ -190,6 +208,17 @@ impl Server {
                 tracing::error!(%error, "admin listener failed");
             }
         });
+        if let Some((listener, page)) = self.page {
+            tasks.spawn(async move {
+                if let Err(error) = axum::serve(listener, page).await {
+                    tracing::error!(%error, "metrics listener failed");
+                }
+            });
+        }
+        let exporter = self.exporter.map(|exporter| Arc::new(Mutex::new(exporter)));
+        if let Some(exporter) = &exporter {
+            tasks.spawn(export(exporter.clone()));
+        }
         let json = json::routes(self.limiter, self.readiness);
         let stop = shutdown.clone();
         let http =
@@ -200,6 +229,14 @@ impl Server {
                 grpc.await.context("gRPC listener")
             },)
         };
+        let served = async {
+            let served = served.await;
+            if let Some(exporter) = exporter {
+                // What the last requests counted; a lookup that hangs is not waited for.
+                let _ = tokio::time::timeout(LAST_FLUSH, flush(exporter)).await;
+            }
+            served
+        };
         tokio::select! {
             served = served => served.map(|_| ()),
             // Without its maintenance the service would go on with stale quotas.
@@ -209,6 +246,43 @@ impl Server {
             },
         }
     }
+}
+
+/// Sends metrics every now and then. Never ends.
+async fn export(exporter: Arc<Mutex<Exporter>>) {
+    let interval = lock(&exporter).interval();
+    loop {
+        tokio::time::sleep(interval).await;
+        flush(exporter.clone()).await;
+    }
+}
+
+async fn flush(exporter: Arc<Mutex<Exporter>>) {
+    let flushed = tokio::task::spawn_blocking(move || lock(&exporter).flush()).await;
+    if let Err(error) = flushed {
+        tracing::error!(%error, "a flush to statsd failed");
+    }
+}
+
+fn lock(exporter: &Mutex<Exporter>) -> MutexGuard<'_, Exporter> {
+    exporter.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The metrics, and the registry that shows them under the names asked for.
+fn metrics(stats: &Stats) -> (Arc<Metrics>, Arc<Registry>) {
+    let mut own = Registry::default();
+    let metrics = Arc::new(Metrics::new(&mut own));
+    register_build_info(&mut own);
+    let mut shown = if stats.names == Names::Reference { Registry::default() } else { own };
+    if stats.names != Names::Tidegate {
+        let reference = Reference::new(metrics.clone(), stats.milliseconds);
+        shown.register_collector(Box::new(reference));
+    }
+    (metrics, Arc::new(shown))
+}
+
+fn metrics_page(path: &str, registry: Arc<Registry>) -> Router {
+    Router::new().route(path, get(async move || chassis::admin::metrics_page(&registry)))
 }
 
 /// Looks after the store and after gauges that nobody sets in passing. Never ends.
@@ -266,10 +340,7 @@ async fn rlconfig(State(limiter): State<Arc<Limiter>>) -> String {
     let mut text = String::new();
     for domain in quotas.domains() {
         for rule in domain.root.rules() {
-            let limit = match rule.allowance {
-                Allowance::Unlimited => "unlimited: true".to_owned(),
-                Allowance::Limited(limit) => limit.listing(),
-            };
+            let limit = rule.listing();
             text += &format!(
                 "{}.{}: {limit}, shadow_mode: {}, quota_mode: {} ({})\n",
                 domain.name, rule.id, rule.shadow_mode, rule.quota_mode, rule.origin

@@ -12,6 +12,7 @@ use crate::decide::plan::{ClassSource, Line, Plan, plan};
 use crate::decide::request::{Descriptor, Request};
 use crate::limits::algorithm::Algorithm;
 use crate::limits::class::PRIORITY_KEY;
+use crate::limits::pattern::Precedence;
 use crate::limits::quotas::Quotas;
 use crate::limits::rule::Rule;
 
@@ -70,7 +71,11 @@ pub fn explain(args: &Args, quotas: &Quotas, now_seconds: u64) -> Result<String,
         text += &format!("domain {}: no file has it, so everything passes\n", args.domain);
         return Ok(text);
     }
-    let names_priority = quotas.domain(&args.domain).is_some_and(|domain| domain.names_priority);
+    let domain = quotas.domain(&args.domain);
+    let names_priority = domain.is_some_and(|domain| domain.names_priority);
+    if domain.is_some_and(|domain| domain.root.precedence() == Precedence::MostSpecific) {
+        text += "wildcards: of the patterns that match, the most specific counts\n";
+    }
     for (at, line) in planned.lines.iter().enumerate() {
         text += &format!("descriptor {}: {}\n", args.descriptors[at], verdict(line));
         let takes_off = !names_priority
@@ -121,6 +126,10 @@ fn verdict(line: &Line) -> String {
             let limit = counted.limit;
             let rule = counted.rule.as_deref().map_or_else(String::new, place);
             let mut text = format!("{rule}, {limit}");
+            let sharing = counted.rule.as_ref().map(|rule| rule.sharing.listing());
+            for sharing in sharing.iter().filter(|sharing| !sharing.is_empty()) {
+                text += &format!(", {sharing}");
+            }
             if counted.shadow_mode {
                 text += ", shadow mode: never refuses";
             }

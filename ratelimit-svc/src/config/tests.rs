@@ -2,6 +2,9 @@
 
 use super::*;
 
+use crate::metrics::statsd::Dialect;
+use stats::{Names, Page};
+
 fn read(set: &[(&str, &str)]) -> Result<Config, String> {
     let set = set.iter().map(|(name, value)| (name.to_string(), value.to_string()));
     Config::from_environment(&set.collect()).map_err(|error| error.to_string())
@@ -97,6 +100,13 @@ fn a_bad_value_is_named() {
         ("REDIS_CALL_BUDGET", "0s", "must be above 0 and at most 1s"),
         ("LOCAL_SHARE_REPLICAS", "0", "must be at least 1"),
         ("GRPC_MAX_CONNECTION_AGE", "1", "'1' is not a duration such as 250ms, 30s, 5m or 1h"),
+        ("PROMETHEUS_NAMES", "ours", "must be tidegate, reference or both"),
+        ("PROMETHEUS_ADDR", "9090", "must be HOST:PORT or :PORT"),
+        ("PROMETHEUS_ADDR", "http://a:90", "must be HOST:PORT or :PORT"),
+        ("PROMETHEUS_PATH", "metrics", "must be a path that begins with /"),
+        ("PROMETHEUS_PATH", "/{a", "must be a path that begins with /"),
+        ("STATS_FLUSH_INTERVAL", "0s", "must be above 0 and at most 1h"),
+        ("EXTRA_TAGS", "a:b|c", "must not hold '|', '#' or line breaks"),
         ("DRAIN_DELAY", "soon", "'soon' is not a duration such as 250ms, 30s, 5m or 1h"),
         ("LOG_LEVEL", "h2=loud", "'loud' is not a log level"),
     ] {
@@ -179,4 +189,50 @@ fn a_control_plane_is_read() {
     let name = "CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS";
     let error = xds(&[(name, "s3cret")]).expect_err("no pair");
     assert_eq!(error, format!("{name} must be of the form key:value,key:value"));
+}
+
+#[test]
+fn where_metrics_go() {
+    let stats = |set: &[(&str, &str)]| read(set).map(|config| config.stats);
+    let plain = stats(&[]).expect("valid");
+    assert_eq!((plain.names, &plain.page, plain.milliseconds), (Names::Tidegate, &None, false));
+    let statsd = plain.statsd.expect("on, as in the reference");
+    assert_eq!((statsd.host.as_str(), statsd.port), ("localhost", 8125));
+    assert_eq!((statsd.dialect, statsd.interval), (Dialect::Statsd, Duration::from_secs(10)));
+    let on = [("USE_PROMETHEUS", "true"), ("USE_STATSD", "false")];
+    let both = stats(&on).expect("valid");
+    let page = Page { address: ("0.0.0.0".to_owned(), 9090), path: "/metrics".to_owned() };
+    assert_eq!((both.names, both.page, both.statsd), (Names::Both, Some(page), None));
+    let named = stats(&[on[0], ("PROMETHEUS_NAMES", "reference")]).expect("valid");
+    assert_eq!(named.names, Names::Reference);
+    let off = stats(&[on[0], ("DISABLE_STATS", "true")]).expect("valid");
+    assert!(off.page.is_none() && off.statsd.is_none());
+    let dog = [("USE_DOG_STATSD", "true")];
+    let dialect = stats(&dog).expect("valid").statsd.expect("on").dialect;
+    assert_eq!(dialect, Dialect::DogStatsd(vec![]));
+    let problem = "USE_DOG_STATSD='true': excludes USE_STATSD=true";
+    assert_eq!(stats(&[dog[0], ("USE_STATSD", "true")]), Err(problem.to_owned()));
+}
+
+#[test]
+fn mogrifiers_are_read() {
+    let names = ("USE_DOG_STATSD_MOGRIFIERS", "A, B");
+    let a = [("DOG_STATSD_MOGRIFIER_A_PATTERN", "^a(.*)"), ("DOG_STATSD_MOGRIFIER_A_NAME", "$1")];
+    let b = [("DOG_STATSD_MOGRIFIER_B_PATTERN", "("), ("DOG_STATSD_MOGRIFIER_B_NAME", "b")];
+    let error = |set: &[(&str, &str)]| read(set).expect_err("refused");
+    assert_eq!(error(&[names]), "DOG_STATSD_MOGRIFIER_A_PATTERN is not set");
+    assert_eq!(error(&[names, a[0]]), "DOG_STATSD_MOGRIFIER_A_NAME is not set");
+    let problem = "DOG_STATSD_MOGRIFIER_B_PATTERN='(': is not a regular expression";
+    assert_eq!(error(&[names, a[0], a[1], b[0], b[1]]), problem);
+    let tags = ("DOG_STATSD_MOGRIFIER_A_TAGS", "x");
+    let problem = "DOG_STATSD_MOGRIFIER_A_TAGS must be of the form key:value,key:value";
+    assert_eq!(error(&[names, a[0], a[1], tags]), problem);
+    let good = ("DOG_STATSD_MOGRIFIER_A_TAGS", "x:$1,y:z");
+    let one = ("USE_DOG_STATSD_MOGRIFIERS", "A");
+    let set = read(&[one, a[0], a[1], good, ("USE_DOG_STATSD", "true"), ("USE_STATSD", "")]);
+    let dialect = set.expect("valid").stats.statsd.expect("on").dialect;
+    let Dialect::DogStatsd(mogrifiers) = dialect else { panic!("not dogstatsd") };
+    let tags = |pairs: [(&str, &str); 2]| pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec();
+    let expected = ("bc".to_owned(), tags([("x", "bc"), ("y", "z")]));
+    assert_eq!(mogrifiers[0].apply("abc"), Some(expected));
 }

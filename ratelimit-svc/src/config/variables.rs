@@ -46,8 +46,8 @@ const SERVER_TLS: &str = "TLS on the listeners is not supported yet";
 const REDIS_TLS: &str = "TLS to Redis is not supported yet";
 const PERSECOND: &str = "a second Redis for per-second limits is not supported yet";
 const XDS_TLS: &str = "TLS to the xDS server is not supported yet";
-const STATSD: &str = "statsd is not supported, scrape /metrics of the admin listener";
-const PROMETHEUS: &str = "metrics are always at /metrics of the admin listener";
+const MAPPER: &str =
+    "the default mapping is built in, use statsd with a statsd_exporter for others";
 const MEMCACHE: &str = "memcache is not supported, use redis";
 const TRACING: &str = "spans go to OTEL_EXPORTER_OTLP_ENDPOINT where the caller samples";
 const POOL: &str = "there is one multiplexed connection and no pool";
@@ -122,6 +122,31 @@ pub const VARIABLES: &[Variable] = &[
     full("LOCAL_SHARE_REPLICAS", "1", "replicas that share a limit in an outage"),
     full("DRAIN_DELAY", "5s", "from SIGTERM to the closing of the listeners"),
     full("DRAIN_TIMEOUT", "20s", "from the closing of the listeners to the hard end"),
+    full(
+        "PROMETHEUS_NAMES",
+        "",
+        "tidegate, reference or both; empty: tidegate, with USE_PROMETHEUS both",
+    ),
+    full("USE_PROMETHEUS", "false", "a listener for metrics beside the admin pages"),
+    full("PROMETHEUS_ADDR", ":9090", "HOST:PORT or :PORT of that listener"),
+    full("PROMETHEUS_PATH", "/metrics", "path of its page"),
+    full(
+        "PROMETHEUS_RESPONSE_TIME_AS_MILLISECONDS",
+        "false",
+        "count the reference's response time in milliseconds",
+    ),
+    full("USE_STATSD", "true", "send metrics to a statsd server"),
+    full("STATSD_HOST", "localhost", "host of the statsd or dogstatsd server"),
+    full("STATSD_PORT", "8125", "UDP port of the statsd or dogstatsd server"),
+    full("USE_DOG_STATSD", "false", "send in the dialect of dogstatsd instead"),
+    full(
+        "USE_DOG_STATSD_MOGRIFIERS",
+        "",
+        "names N of mogrifiers, from DOG_STATSD_MOGRIFIER_N_PATTERN, _NAME and _TAGS",
+    ),
+    full("EXTRA_TAGS", "", "tags of everything sent, as key:value,key:value"),
+    full("STATS_FLUSH_INTERVAL", "10s", "how often metrics are sent"),
+    full("DISABLE_STATS", "false", "send nothing and open no listener for metrics"),
     // What follows belongs to the reference and not to us.
     refused("GRPC_SERVER_USE_TLS", OFF, SERVER_TLS),
     refused("GRPC_SERVER_TLS_CERT", &[], SERVER_TLS),
@@ -136,25 +161,9 @@ pub const VARIABLES: &[Variable] = &[
     refused("CONFIG_GRPC_XDS_CLIENT_TLS_KEY", &[], XDS_TLS),
     refused("CONFIG_GRPC_XDS_SERVER_TLS_CACERT", &[], XDS_TLS),
     refused("CONFIG_GRPC_XDS_SERVER_TLS_SAN", &[], XDS_TLS),
-    refused("USE_STATSD", OFF, STATSD),
-    no_effect("STATSD_HOST", STATSD),
-    no_effect("STATSD_PORT", STATSD),
-    refused("USE_DOG_STATSD", OFF, STATSD),
-    no_effect("USE_DOG_STATSD_MOGRIFIERS", STATSD),
-    refused(
-        "EXTRA_TAGS",
-        &[],
-        "extra tags are not supported, add labels where metrics are scraped",
-    ),
-    no_effect("STATS_FLUSH_INTERVAL", STATSD),
-    no_effect("DISABLE_STATS", PROMETHEUS),
-    refused("USE_PROMETHEUS", OFF, PROMETHEUS),
-    no_effect("PROMETHEUS_ADDR", PROMETHEUS),
-    no_effect("PROMETHEUS_PATH", PROMETHEUS),
-    no_effect("PROMETHEUS_MAPPER_YAML", PROMETHEUS),
-    no_effect("PROMETHEUS_RESPONSE_TIME_AS_MILLISECONDS", PROMETHEUS),
     no_effect("REDIS_POOL_SIZE", POOL),
     no_effect("REDIS_POOL_ON_EMPTY_BEHAVIOR", POOL),
+    refused("PROMETHEUS_MAPPER_YAML", &[], MAPPER),
     refused("REDIS_TLS", OFF, REDIS_TLS),
     refused("REDIS_TLS_CLIENT_CERT", &[], REDIS_TLS),
     refused("REDIS_TLS_CLIENT_KEY", &[], REDIS_TLS),
@@ -199,12 +208,20 @@ pub const VARIABLES: &[Variable] = &[
     no_effect("TRACING_SAMPLING_RATE", TRACING),
 ];
 
-/// The supported variables for `--help`.
+/// All variables for `--help`.
 pub fn help() -> String {
     let mut text = "Environment variables [default]:\n".to_owned();
-    for variable in VARIABLES.iter().filter(|variable| variable.support == Support::Full) {
-        let Variable { name, default, about, .. } = variable;
+    let of = |wanted: fn(Support) -> bool| VARIABLES.iter().filter(move |v| wanted(v.support));
+    for Variable { name, default, about, .. } in of(|support| support == Support::Full) {
         text += &format!("  {name:<40} {about} [{default}]\n");
+    }
+    text += "\nVariables of envoyproxy/ratelimit that are accepted without effect:\n";
+    for Variable { name, about, .. } in of(|support| support == Support::NoEffect) {
+        text += &format!("  {name:<40} {about}\n");
+    }
+    text += "\nVariables of envoyproxy/ratelimit that are refused when they ask for something:\n";
+    for Variable { name, about, .. } in of(|support| matches!(support, Support::Refused(_))) {
+        text += &format!("  {name:<40} {about}\n");
     }
     text
 }

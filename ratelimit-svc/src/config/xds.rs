@@ -62,16 +62,12 @@ impl Vars<'_> {
         Ok(pause)
     }
 
-    /// Pairs such as `key:value,key:value`. What is wrong is not repeated: values may be secrets.
-    fn pairs(&self, name: &str, between: &[char]) -> Result<Vec<(String, String)>, UsageError> {
-        let text = self.text(name);
-        let pair = |pair: &str| match pair.split_once(between) {
-            Some((key, value)) if !key.trim().is_empty() => {
-                Ok((key.trim().to_owned(), value.trim().to_owned()))
-            }
-            _ => Err(UsageError(format!("{name} must be of the form key:value,key:value"))),
-        };
-        text.split(',').filter(|part| !part.trim().is_empty()).map(pair).collect()
+    pub(super) fn pairs(
+        &self,
+        name: &str,
+        between: &[char],
+    ) -> Result<Vec<(String, String)>, UsageError> {
+        pairs(name, &self.text(name), between)
     }
 
     fn headers(&self) -> Result<MetadataMap, UsageError> {
@@ -87,4 +83,19 @@ impl Vars<'_> {
         }
         Ok(headers)
     }
+}
+
+/// Pairs such as `key:value,key:value`. What is wrong is not repeated: values may be secrets.
+pub(super) fn pairs(
+    name: &str,
+    text: &str,
+    between: &[char],
+) -> Result<Vec<(String, String)>, UsageError> {
+    let pair = |pair: &str| match pair.split_once(between) {
+        Some((key, value)) if !key.trim().is_empty() => {
+            Ok((key.trim().to_owned(), value.trim().to_owned()))
+        }
+        _ => Err(UsageError(format!("{name} must be of the form key:value,key:value"))),
+    };
+    text.split(',').filter(|part| !part.trim().is_empty()).map(pair).collect()
 }

@@ -8,7 +8,7 @@ use crate::decide::metadata;
 use crate::decide::plan::{Counted, Line, Plan};
 use crate::decide::request::Request;
 use crate::limits::class::OutagePolicy;
-use crate::limits::rule::Limit;
+use crate::limits::rule::{Limit, header_safe};
 use crate::store::{Count, Hit};
 
 /// What the counters said, or what takes their place.
@@ -53,9 +53,9 @@ pub struct Decision {
 pub struct Status {
     /// Whether the descriptor is over its limit.
     pub over_limit: bool,
-    /// The limit that applies and its name.
+    /// The limit that applies and its name, safe in a header.
     pub current_limit: Option<(Limit, String)>,
-    /// Hits left in the window or the bucket.
+    /// Hits left in the window or the bucket for the class of the request.
     pub limit_remaining: u32,
     /// Seconds until the window ends; see [`Count::reset`] for algorithms without one.
     pub reset_seconds: Option<u64>,
@@ -68,6 +68,8 @@ pub enum Reason {
     WithinLimit,
     /// Over its limit.
     OverLimit,
+    /// The limit has room, and keeps it for other classes.
+    Reserved,
     /// Over its limit, and only reported.
     ShadowMode,
     /// The store is out of reach.
@@ -79,11 +81,23 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All, each at the place of its number; the length is that of the last.
+    pub const ALL: [Self; Self::Replaced as usize + 1] = [
+        Self::WithinLimit,
+        Self::OverLimit,
+        Self::Reserved,
+        Self::ShadowMode,
+        Self::Degraded,
+        Self::Unlimited,
+        Self::Replaced,
+    ];
+
     /// The name in metrics and metadata.
     pub fn name(self) -> &'static str {
         match self {
             Self::WithinLimit => "within_limit",
             Self::OverLimit => "over_limit",
+            Self::Reserved => "reserved",
             Self::ShadowMode => "shadow_mode",
             Self::Degraded => "degraded",
             Self::Unlimited => "unlimited",
@@ -211,11 +225,13 @@ fn judge(
 ) -> (Status, Option<Outcome>) {
     let hit = &plan.hits[counted.hit];
     let window_left = hit.window.remaining(now_seconds);
+    let mut reserved = false;
     let (is_over, remaining, reset_seconds, mut hits) = match evidence {
         Evidence::Counts { hits, counts, .. } => {
             let (hit, count) = (&hits[counted.hit], &counts[counted.hit]);
             let capacity = counted.capacity(hit);
-            let remaining = if count.over { 0 } else { remaining(capacity, count.value) };
+            let remaining = if count.over { 0 } else { remaining(capacity, count) };
+            reserved = is_reserved(hit, count);
             let stats = stats(hit, capacity, count, settings.near_limit_ratio);
             (count.over, remaining, reset_seconds(count), stats)
         }
@@ -231,12 +247,14 @@ fn judge(
     let reason = match (by_counts, shadowed, is_over) {
         (false, ..) => Reason::Degraded,
         (true, true, _) => Reason::ShadowMode,
+        (true, false, true) if reserved => Reason::Reserved,
         (true, false, true) => Reason::OverLimit,
         (true, false, false) => Reason::WithinLimit,
     };
+    let name = counted.rule.as_ref().map_or_else(String::new, |rule| header_safe(&rule.name));
     let status = Status {
         over_limit: is_over && !shadowed,
-        current_limit: Some((counted.limit, counted.name.clone())),
+        current_limit: Some((counted.limit, name)),
         limit_remaining: remaining,
         reset_seconds: Some(reset_seconds),
     };
@@ -250,8 +268,15 @@ fn judge(
     (status, Some(outcome))
 }
 
-fn remaining(capacity: u32, value: u64) -> u32 {
-    u64::from(capacity).saturating_sub(value) as u32
+/// What is left for the class of the hit.
+fn remaining(capacity: u32, count: &Count) -> u32 {
+    u64::from(capacity).saturating_sub(count.withheld).saturating_sub(count.value) as u32
+}
+
+/// Whether the hit is refused although the limit has room for it.
+fn is_reserved(hit: &Hit, count: &Count) -> bool {
+    let fits = count.value.saturating_add(hit.amount) <= u64::from(hit.capacity());
+    count.over && !hit.is_refund && count.withheld > 0 && fits
 }
 
 /// Whole seconds, rounded up: who waits that long has waited long enough. Who is over always

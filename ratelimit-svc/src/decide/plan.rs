@@ -1,12 +1,14 @@
 //! The first half of a decision: which rule each descriptor meets, and what is to be counted.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::decide::Settings;
 use crate::decide::request::{Descriptor, Request, RequestError};
 use crate::limits::class::{Class, Classes, PRIORITY_KEY};
 use crate::limits::quotas::{Domain, Quotas};
-use crate::limits::rule::{Allowance, Limit, Rule, header_safe, push_step};
+use crate::limits::rule::{Allowance, Limit, Rule, push_step};
+use crate::limits::sharing::{Share, Sharing};
 use crate::store::key::counter_key;
 use crate::store::{Hit, Role};
 
@@ -18,7 +20,9 @@ pub struct Plan {
     /// Whether the files know the domain.
     pub domain_known: bool,
     /// The priority class of the request.
-    pub class: Class,
+    pub class: Arc<Class>,
+    /// How many classes rank above it.
+    pub class_place: usize,
     /// How the class was found.
     pub class_source: ClassSource,
     /// One line for each descriptor, in order.
@@ -62,8 +66,6 @@ pub struct Counted {
     pub rule: Option<Arc<Rule>>,
     /// The rule's name in metrics.
     pub metric_id: Arc<str>,
-    /// Name for Envoy, safe in a header.
-    pub name: String,
     /// Never refuses.
     pub shadow_mode: bool,
     /// Refuses only together with the other quota limits.
@@ -83,21 +85,31 @@ pub fn plan(
     now_seconds: u64,
 ) -> Result<Plan, RequestError> {
     request.check()?;
-    let (class, class_source) = class_of(request, quotas.classes());
+    let (class_place, class_source) = class_of(request, quotas.classes());
+    let class = quotas.classes().ladder()[class_place].clone();
     let Some(domain) = quotas.domain(request.domain) else {
         let lines = request.descriptors.iter().map(|_| Line::NoLimit).collect();
         let domain = request.domain.into();
-        return Ok(Plan { domain, domain_known: false, class, class_source, lines, hits: vec![] });
+        return Ok(Plan {
+            domain,
+            domain_known: false,
+            class,
+            class_place,
+            class_source,
+            lines,
+            hits: vec![],
+        });
     };
     let mut plan = Plan {
         domain: domain.name.clone(),
         domain_known: true,
         class,
+        class_place,
         class_source,
         lines: Vec::with_capacity(request.descriptors.len()),
         hits: Vec::with_capacity(request.descriptors.len()),
     };
-    let entries: Vec<Vec<(&str, &str)>> =
+    let entries: Vec<Cow<'_, [(&str, &str)]>> =
         request.descriptors.iter().map(|descriptor| matched_entries(descriptor, domain)).collect();
     let rules: Vec<Option<Arc<Rule>>> = request
         .descriptors
@@ -124,7 +136,8 @@ pub fn plan(
                 }
             },
         };
-        plan.push(line, request, descriptor, &entries[at], now_seconds);
+        let share = plan.share(&line, &entries[at], quotas.classes());
+        plan.push(line, share, request, descriptor, &entries[at], now_seconds);
     }
     plan.assign_roles(settings);
     Ok(plan)
@@ -134,6 +147,7 @@ impl Plan {
     fn push(
         &mut self,
         mut line: Line,
+        share: Option<Share>,
         request: &Request<'_>,
         descriptor: &Descriptor<'_>,
         entries: &[(&str, &str)],
@@ -153,36 +167,49 @@ impl Plan {
                 window,
                 algorithm: limit.algorithm,
                 role: Role::Enforced,
+                // What has happened is counted for every class alike.
+                share: share.filter(|_| !counted.overdraft || amount == 0),
             });
         }
         self.lines.push(line);
     }
 
+    /// How the limit of a descriptor is shared with the class of the request.
+    fn share(&self, line: &Line, entries: &[(&str, &str)], classes: &Classes) -> Option<Share> {
+        let Line::Counted(Counted { rule, overdraft, .. }) = line else { return None };
+        let sharing = rule.as_ref().map_or(&Sharing::Unsaid, |rule| &rule.sharing);
+        // Where the class is part of the counter's name, each class has a counter of its own.
+        let own_counter = entries.iter().enumerate().any(|(at, (key, _))| {
+            let step = rule.as_ref().and_then(|rule| rule.steps.get(at));
+            *key == PRIORITY_KEY && !step.is_some_and(|step| step.share_threshold)
+        });
+        if (own_counter || *overdraft) && *sharing == Sharing::Unsaid {
+            return None;
+        }
+        let named = self.class_source == ClassSource::Named;
+        sharing.share(classes, self.class_place, named)
+    }
+
     /// Says which hits may refuse the whole request. What never refuses must not veto: it would
     /// freeze the counters of the limits beside it.
     fn assign_roles(&mut self, settings: &Settings) {
+        let Self { lines, hits, .. } = self;
         let counted = || {
-            self.lines.iter().filter_map(|line| match line {
+            lines.iter().filter_map(|line| match line {
                 Line::Counted(counted) => Some(counted),
                 _ => None,
             })
         };
         // Quota limits refuse together, so one that cannot refuse spares the request.
         let quota_can_refuse = counted().all(|line| !(line.quota_mode && line.shadow_mode));
-        let roles: Vec<(usize, Role)> = counted()
-            .map(|line| {
-                let role = if settings.shadow_mode || line.shadow_mode {
-                    Role::Observer
-                } else if line.quota_mode {
-                    if quota_can_refuse { Role::Quota } else { Role::Observer }
-                } else {
-                    Role::Enforced
-                };
-                (line.hit, role)
-            })
-            .collect();
-        for (hit, role) in roles {
-            self.hits[hit].role = role;
+        for line in counted() {
+            hits[line.hit].role = if settings.shadow_mode || line.shadow_mode {
+                Role::Observer
+            } else if line.quota_mode {
+                if quota_can_refuse { Role::Quota } else { Role::Observer }
+            } else {
+                Role::Enforced
+            };
         }
     }
 }
@@ -212,31 +239,44 @@ impl Counted {
 }
 
 /// The class of a request is the lowest that any of its descriptors names.
-fn class_of(request: &Request<'_>, classes: &Classes) -> (Class, ClassSource) {
+fn class_of(request: &Request<'_>, classes: &Classes) -> (usize, ClassSource) {
     let named = request
         .descriptors
         .iter()
         .flat_map(|descriptor| &descriptor.entries)
         .filter(|(key, _)| *key == PRIORITY_KEY)
-        .map(|(_, value)| classes.named(value));
+        .map(|(_, value)| classes.place(value));
     let mut source = ClassSource::Absent;
-    let mut lowest: Option<&Class> = None;
-    for class in named {
-        let class = class.unwrap_or_else(|| {
+    let mut lowest: Option<usize> = None;
+    for place in named {
+        let place = place.unwrap_or_else(|| {
             source = ClassSource::Unknown;
-            classes.default_class()
+            classes.default_place()
         });
         if source == ClassSource::Absent {
             source = ClassSource::Named;
         }
-        lowest = Some(lowest.filter(|lowest| lowest.rank <= class.rank).unwrap_or(class));
+        lowest = lowest.max(Some(place));
     }
-    (lowest.unwrap_or_else(|| classes.default_class()).clone(), source)
+    (lowest.unwrap_or_else(|| classes.default_place()), source)
 }
 
-fn matched_entries<'a>(descriptor: &Descriptor<'a>, domain: &Domain) -> Vec<(&'a str, &'a str)> {
-    let entries = descriptor.entries.iter().copied();
-    entries.filter(|(key, _)| domain.names_priority || *key != PRIORITY_KEY).collect()
+/// The entries without those that name the class. They stand at one end as a rule, and then what
+/// is left is borrowed.
+fn matched_entries<'r, 'a>(
+    descriptor: &'r Descriptor<'a>,
+    domain: &Domain,
+) -> Cow<'r, [(&'a str, &'a str)]> {
+    let is_class = |(key, _): &(&str, &str)| !domain.names_priority && *key == PRIORITY_KEY;
+    let entries = descriptor.entries.as_slice();
+    let leading = entries.iter().take_while(|entry| is_class(entry)).count();
+    let rest = &entries[leading..];
+    let trailing = rest.iter().rev().take_while(|entry| is_class(entry)).count();
+    let rest = &rest[..rest.len() - trailing];
+    match rest.iter().any(is_class) {
+        true => rest.iter().filter(|entry| !is_class(entry)).copied().collect(),
+        false => Cow::Borrowed(rest),
+    }
 }
 
 /// Whether another matched rule replaces this one by name.
@@ -258,7 +298,6 @@ fn limited(
         hit: 0,
         limit,
         metric_id: rule.metric_id(entries),
-        name: header_safe(&rule.name),
         shadow_mode: rule.shadow_mode,
         quota_mode: rule.quota_mode || settings.quota_mode,
         overdraft: rule.overdraft,
@@ -277,7 +316,6 @@ fn overridden(entries: &[(&str, &str)], limit: Limit) -> Counted {
         limit,
         rule: None,
         metric_id: id.into(),
-        name: String::new(),
         shadow_mode: false,
         quota_mode: false,
         overdraft: false,

@@ -106,3 +106,13 @@ fn priority_classes_are_compared() {
         ]
     );
 }
+
+#[test]
+fn another_order_of_wildcards_is_told() {
+    let text = |first: &str| format!("{first}domain: d\ndescriptors: [{{key: k}}]\n");
+    let (old, new) = (text(""), text("wildcards: most_specific\n"));
+    let lines: Vec<String> =
+        diff(&quotas(&[&old]), &quotas(&[&new])).iter().map(ToString::to_string).collect();
+    assert_eq!(lines, ["changed d wildcards: file_order -> most_specific"]);
+    assert!(diff(&quotas(&[&new]), &quotas(&[&new])).is_empty());
+}

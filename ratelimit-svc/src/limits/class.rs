@@ -1,6 +1,7 @@
 //! Priority classes: the ladder of who matters more, and what each gets in an outage.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// The descriptor entry that carries the class.
 pub const PRIORITY_KEY: &str = "priority";
@@ -49,7 +50,7 @@ pub struct Class {
 /// The classes of the service, highest rank first, and the one for requests that name none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Classes {
-    ladder: Vec<Class>,
+    ladder: Vec<Arc<Class>>,
     default: usize,
 }
 
@@ -92,7 +93,8 @@ impl Classes {
         let defaults = classes.iter().filter(|(_, default)| *default).count();
         match classes.iter().position(|(_, default)| *default) {
             Some(default) if defaults == 1 => {
-                Ok(Self { ladder: classes.into_iter().map(|(class, _)| class).collect(), default })
+                let ladder = classes.into_iter().map(|(class, _)| Arc::new(class)).collect();
+                Ok(Self { ladder, default })
             }
             _ => Err(ClassesError::Defaults(defaults)),
         }
@@ -101,7 +103,12 @@ impl Classes {
     /// The class called `name`.
     pub fn named(&self, name: &str) -> Option<&Class> {
         // A ladder has a handful of steps: a scan beats a hash.
-        self.ladder.iter().find(|class| class.name == name)
+        self.ladder.iter().map(|class| &**class).find(|class| class.name == name)
+    }
+
+    /// How many classes rank above the one called `name`.
+    pub fn place(&self, name: &str) -> Option<usize> {
+        self.ladder.iter().position(|class| class.name == name)
     }
 
     /// The class of requests that name none, or one that does not exist.
@@ -109,8 +116,13 @@ impl Classes {
         &self.ladder[self.default]
     }
 
+    /// How many classes rank above the default class.
+    pub fn default_place(&self) -> usize {
+        self.default
+    }
+
     /// All classes, highest rank first.
-    pub fn ladder(&self) -> &[Class] {
+    pub fn ladder(&self) -> &[Arc<Class>] {
         &self.ladder
     }
 }
@@ -118,7 +130,8 @@ impl Classes {
 impl Default for Classes {
     fn default() -> Self {
         use OutagePolicy::{Bypass, Deny, Local};
-        let class = |name: &str, rank, outage| Class { name: name.to_owned(), rank, outage };
+        let class =
+            |name: &str, rank, outage| Arc::new(Class { name: name.to_owned(), rank, outage });
         Self {
             ladder: vec![
                 class("system-node-critical", 10_000, Bypass),
@@ -164,7 +177,8 @@ mod tests {
     #[test]
     fn four_classes_ship() {
         let shipped = Classes::default();
-        let again = shipped.ladder().iter().map(|class| (class.clone(), class.name == "ingest"));
+        let again =
+            shipped.ladder().iter().map(|class| (Class::clone(class), class.name == "ingest"));
         assert_eq!(Classes::try_new(again.collect()), Ok(shipped));
     }
 }

@@ -6,6 +6,7 @@
 
 mod classes;
 mod rate_limit;
+mod sharing;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use chassis::config::ConfigError;
 
 use crate::limits::class::Classes;
 use crate::limits::document::{Node as Yaml, Value};
+use crate::limits::pattern::Precedence;
 use crate::limits::rule::{Rule, Step, push_step};
 use crate::limits::tree::{Level, Node};
 
@@ -24,7 +26,7 @@ pub const FILE_BYTES_MAX: usize = 16 << 20;
 pub const METADATA_BYTES_MAX: usize = 4096;
 
 /// Keys that may stand in a file; other keys are refused wherever they stand.
-const KNOWN_KEYS: [&str; 21] = [
+const KNOWN_KEYS: [&str; 26] = [
     "domain",
     "key",
     "value",
@@ -46,8 +48,15 @@ const KNOWN_KEYS: [&str; 21] = [
     "value_to_metric",
     "share_threshold",
     "metadata",
+    "reserve",
+    "floor",
+    "reserve_min",
+    "admit_up_to",
+    "mode",
 ];
-const FILE_KEYS: [&str; 3] = ["domain", "descriptors", PRIORITY_CLASSES];
+/// Known keys that hold keys of the user's own.
+const FREE_KEYS: [&str; 4] = ["metadata", "floor", "reserve_min", "admit_up_to"];
+const FILE_KEYS: [&str; 4] = ["domain", "descriptors", PRIORITY_CLASSES, WILDCARDS];
 const DESCRIPTOR_KEYS: [&str; 10] = [
     "key",
     "value",
@@ -60,7 +69,7 @@ const DESCRIPTOR_KEYS: [&str; 10] = [
     "share_threshold",
     "metadata",
 ];
-const RATE_LIMIT_KEYS: [&str; 10] = [
+const RATE_LIMIT_KEYS: [&str; 15] = [
     "unit",
     "unit_multiplier",
     "window",
@@ -71,8 +80,14 @@ const RATE_LIMIT_KEYS: [&str; 10] = [
     "unlimited",
     "name",
     "replaces",
+    "reserve",
+    "floor",
+    "reserve_min",
+    "admit_up_to",
+    "mode",
 ];
 const PRIORITY_CLASSES: &str = "priority_classes";
+const WILDCARDS: &str = "wildcards";
 
 /// A node at the top of a domain's tree.
 #[derive(Clone, Debug)]
@@ -96,8 +111,34 @@ pub struct File {
     pub tops: Vec<Top>,
     /// The classes of the service, if this file defines them.
     pub classes: Option<Classes>,
+    /// Which pattern counts where several match.
+    pub wildcards: Precedence,
     /// Keys that are known but mean nothing where they stand.
     pub warnings: Vec<ConfigError>,
+}
+
+impl File {
+    /// Whether what its rules say about classes fits those in force, which may be defined in
+    /// another file.
+    ///
+    /// # Errors
+    /// The first thing that does not fit.
+    pub fn check_classes(&self, classes: &Classes) -> Result<(), ConfigError> {
+        let rules = self.tops.iter().flat_map(|top| {
+            let below = top.node.children.rules();
+            top.node.rule.clone().into_iter().chain(below)
+        });
+        let mut first: Option<ConfigError> = None;
+        for rule in rules {
+            if let Err((portion, error)) = rule.sharing.check(classes)
+                && first.as_ref().is_none_or(|first| portion.at < first.at)
+            {
+                let (path, message) = (self.path.clone(), error.to_string());
+                first = Some(ConfigError { path, at: portion.at, message });
+            }
+        }
+        first.map_or(Ok(()), Err)
+    }
 }
 
 /// Reads a quota file.
@@ -150,13 +191,13 @@ impl Reader<'_> {
                 let message = format!("config error, key is not of type string: {}", key.value);
                 return Err(self.error(key, message));
             };
-            if root && name == PRIORITY_CLASSES {
+            if root && [PRIORITY_CLASSES, WILDCARDS].contains(&name) {
                 continue;
             }
             if !KNOWN_KEYS.contains(&name) {
                 return Err(self.error(key, format!("config error, unknown key '{name}'")));
             }
-            if name == "metadata" {
+            if FREE_KEYS.contains(&name) {
                 continue;
             }
             self.check_value(value)?;
@@ -193,13 +234,25 @@ impl Reader<'_> {
         }
         let classes =
             root.value.get(PRIORITY_CLASSES).map(|node| self.classes(node)).transpose()?;
-        let mut seen = Level::default();
+        let wildcards = self.wildcards(root)?;
+        let mut seen = Level::new(wildcards);
         let mut tops = Vec::new();
         for item in self.maps_of(root, "descriptors")? {
             tops.push(self.descriptor(item, &Above::default(), &mut seen)?);
         }
         let domain = self.domain.into_boxed_str();
-        Ok(File { path: self.path.to_owned(), domain, tops, classes, warnings: self.warnings })
+        let (path, warnings) = (self.path.to_owned(), self.warnings);
+        let file = File { path, domain, tops, classes, wildcards, warnings };
+        if let Some(classes) = &file.classes {
+            file.check_classes(classes)?;
+        }
+        Ok(file)
+    }
+
+    fn wildcards(&self, root: &Yaml) -> Result<Precedence, ConfigError> {
+        let Some(node) = root.value.get(WILDCARDS) else { return Ok(Precedence::default()) };
+        Precedence::parse(&self.scalar_text(node)?)
+            .ok_or_else(|| self.error(node, "wildcards must be file_order or most_specific"))
     }
 
     fn descriptor(
@@ -232,7 +285,7 @@ impl Reader<'_> {
             share_threshold,
         });
         let rule = self.rule(item, &here)?.map(Arc::new);
-        let mut children = Level::default();
+        let mut children = Level::new(siblings.precedence());
         for child in self.maps_of(item, "descriptors")? {
             self.descriptor(child, &here, &mut children)?;
         }
@@ -266,6 +319,7 @@ impl Reader<'_> {
             steps: here.steps.clone(),
             allowance: self.allowance(limit)?,
             overdraft: self.overdraft(limit)?,
+            sharing: self.sharing(limit)?,
             replaces: self.replaces(limit, &name)?,
             name,
             shadow_mode,

@@ -1,4 +1,58 @@
-//! Values with `*`, which stands for any characters or none.
+//! Values with `*`, which stands for any characters or none, and which of several counts.
+
+use std::cmp::Reverse;
+
+/// Which pattern counts where several match: the `wildcards` key of a quota file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precedence {
+    /// The first in the file, as in the reference.
+    #[default]
+    FileOrder,
+    /// The one with the most literal characters, of equals the one with the fewest `*`, and then
+    /// the first in the file. So a pattern is met before any that matches all it matches.
+    MostSpecific,
+}
+
+/// The place of a pattern among those that match: the lowest counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    literals: Reverse<usize>,
+    stars: usize,
+    order: usize,
+}
+
+impl Precedence {
+    /// The precedence called `name` in a file.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::FileOrder, Self::MostSpecific].into_iter().find(|known| known.name() == name)
+    }
+
+    /// The name in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FileOrder => "file_order",
+            Self::MostSpecific => "most_specific",
+        }
+    }
+
+    /// The rank of a key and value of which one is a pattern, added as number `order`.
+    pub fn rank(self, parts: [&str; 2], order: usize) -> Rank {
+        if self == Self::FileOrder {
+            return Rank { literals: Reverse(0), stars: 0, order };
+        }
+        let literals = |part: &str| part.chars().filter(|c| *c != '*').count();
+        // Stars side by side say no more than one.
+        let stars = |part: &str| {
+            let after = part.chars().skip(1).map(Some).chain([None]);
+            part.chars().zip(after).filter(|(c, after)| *c == '*' && *after != Some('*')).count()
+        };
+        Rank {
+            literals: Reverse(parts.into_iter().map(literals).sum()),
+            stars: parts.into_iter().map(stars).sum(),
+            order,
+        }
+    }
+}
 
 /// A text with at least one `*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +69,11 @@ impl Pattern {
     /// The pattern as written.
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// What stands before the first `*`.
+    pub fn prefix(&self) -> &str {
+        self.text.split('*').next().unwrap_or_default()
     }
 
     /// Whether all of `value` matches. Linear in the value for each part of the pattern: every

@@ -6,15 +6,17 @@
 //!                                        └─ (any)           └─ (any)      the key alone
 //! ```
 //!
-//! Keys and literal values are looked up by hash, so a walk costs the same with ten rules and
-//! with ten thousand. Key and value are compared apart: key `a` with value `b_c` and key `a_b`
+//! Keys and literal values are looked up by hash, and patterns by hash of what stands before their
+//! first `*`, so a walk costs the same with ten rules and with ten thousand; only patterns that
+//! begin alike are tried one after the other. Of several that match, the one of the lowest rank
+//! counts: the first in the file, or the most specific, as the [`Precedence`] of the file says. Key and value are compared apart: key `a` with value `b_c` and key `a_b`
 //! with value `c` are different rules.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::limits::class::PRIORITY_KEY;
-use crate::limits::pattern::Pattern;
+use crate::limits::pattern::{Pattern, Precedence, Rank};
 use crate::limits::rule::Rule;
 
 /// A place in the tree.
@@ -32,24 +34,47 @@ pub struct Node {
 #[derive(Clone, Debug, Default)]
 pub struct Level {
     keys: HashMap<Box<str>, Branch>,
-    /// Keys that themselves hold a `*`.
+    /// Keys that themselves hold a `*`, by rank.
     key_patterns: Vec<KeyPattern>,
     inserted: usize,
+    precedence: Precedence,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Branch {
     literals: HashMap<Box<str>, Arc<Node>>,
-    patterns: Vec<(usize, Pattern, Arc<Node>)>,
+    patterns: Patterns,
     any: Option<Arc<Node>>,
+}
+
+/// Patterns by what stands before their first `*`.
+#[derive(Clone, Debug, Default)]
+struct Patterns {
+    by_prefix: HashMap<Box<str>, Vec<ValuePattern>>,
+    /// The lengths of all prefixes in bytes, each once.
+    prefix_bytes: Vec<usize>,
+}
+
+#[derive(Clone, Debug)]
+struct ValuePattern {
+    rank: Rank,
+    pattern: Pattern,
+    node: Arc<Node>,
 }
 
 #[derive(Clone, Debug)]
 struct KeyPattern {
-    order: usize,
+    rank: Rank,
     key: Pattern,
-    value: Option<Box<str>>,
+    value: Option<KeyValue>,
     node: Arc<Node>,
+}
+
+/// The value beside a key that is a pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum KeyValue {
+    Literal(Box<str>),
+    Pattern(Pattern),
 }
 
 /// The key and value are already in the level.
@@ -57,18 +82,29 @@ struct KeyPattern {
 pub struct Duplicate;
 
 impl Level {
+    /// A level without alternatives.
+    pub fn new(precedence: Precedence) -> Self {
+        Self { precedence, ..Self::default() }
+    }
+
+    /// Which pattern counts where several match.
+    pub fn precedence(&self) -> Precedence {
+        self.precedence
+    }
+
     /// Adds a node under `key` and, when it is not empty, `value`.
     ///
     /// # Errors
     /// When the same key and value are there.
     pub fn insert(&mut self, key: &str, value: &str, node: Arc<Node>) -> Result<(), Duplicate> {
-        let order = self.inserted;
+        let rank = self.precedence.rank([key, value], self.inserted);
         if let Some(pattern) = Pattern::parse(key) {
-            let value = (!value.is_empty()).then(|| value.into());
+            let value = KeyValue::parse(value);
             if self.key_patterns.iter().any(|old| old.key == pattern && old.value == value) {
                 return Err(Duplicate);
             }
-            self.key_patterns.push(KeyPattern { order, key: pattern, value, node });
+            let at = self.key_patterns.partition_point(|old| old.rank < rank);
+            self.key_patterns.insert(at, KeyPattern { rank, key: pattern, value, node });
         } else {
             let branch = self.keys.entry(key.into()).or_default();
             if value.is_empty() {
@@ -77,10 +113,7 @@ impl Level {
                 }
                 branch.any = Some(node);
             } else if let Some(pattern) = Pattern::parse(value) {
-                if branch.patterns.iter().any(|(_, old, _)| *old == pattern) {
-                    return Err(Duplicate);
-                }
-                branch.patterns.push((order, pattern, node));
+                branch.patterns.insert(ValuePattern { rank, pattern, node })?;
             } else if branch.literals.contains_key(value) {
                 return Err(Duplicate);
             } else {
@@ -91,22 +124,19 @@ impl Level {
         Ok(())
     }
 
-    /// The node for one entry: a literal value before patterns, patterns in the order of the
-    /// files, and the key alone last.
+    /// The node for one entry: a literal value before patterns, patterns by rank, and the key
+    /// alone last.
     pub fn step(&self, key: &str, value: &str) -> Option<&Arc<Node>> {
         let branch = self.keys.get(key);
         if let Some(node) = branch.and_then(|branch| branch.literals.get(value)) {
             return Some(node);
         }
-        let by_value = branch.and_then(|branch| {
-            let mut patterns = branch.patterns.iter();
-            patterns.find(|(_, pattern, _)| pattern.matches(value)).map(|(at, _, node)| (*at, node))
-        });
+        let by_value = branch.and_then(|branch| branch.patterns.find(value));
         let by_key = self.key_patterns.iter().find(|by_key| by_key.matches(key, value));
         match (by_value, by_key) {
-            (Some((order, node)), Some(by_key)) if order < by_key.order => Some(node),
+            (Some(by_value), Some(by_key)) if by_value.rank < by_key.rank => Some(&by_value.node),
             (_, Some(by_key)) => Some(&by_key.node),
-            (Some((_, node)), None) => Some(node),
+            (Some(by_value), None) => Some(&by_value.node),
             (None, None) => branch.and_then(|branch| branch.any.as_ref()),
         }
     }
@@ -143,13 +173,17 @@ impl Level {
     pub fn entries(&self) -> impl Iterator<Item = (&str, Option<&str>, &Arc<Node>)> {
         let branches = self.keys.iter().flat_map(|(key, branch)| {
             let literals = branch.literals.iter().map(|(value, node)| (Some(&**value), node));
-            let patterns = branch.patterns.iter().map(|(_, p, node)| (Some(p.as_str()), node));
+            let patterns = branch.patterns.all();
+            let patterns = patterns.map(|one| (Some(one.pattern.as_str()), &one.node));
             let any = branch.any.iter().map(|node| (None, node));
             let all = literals.chain(patterns).chain(any);
             all.map(move |(value, node)| (&**key, value, node))
         });
         let by_key = self.key_patterns.iter();
-        branches.chain(by_key.map(|by| (by.key.as_str(), by.value.as_deref(), &by.node)))
+        branches.chain(by_key.map(|by| {
+            let value = by.value.as_ref().map(KeyValue::as_str);
+            (by.key.as_str(), value, &by.node)
+        }))
     }
 
     fn collect(&self, rules: &mut Vec<Arc<Rule>>) {
@@ -161,19 +195,63 @@ impl Level {
 
     fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
         let branches = self.keys.values().flat_map(|branch| {
-            let patterns = branch.patterns.iter().map(|(_, _, node)| node);
+            let patterns = branch.patterns.all().map(|one| &one.node);
             branch.literals.values().chain(patterns).chain(&branch.any)
         });
         branches.chain(self.key_patterns.iter().map(|by_key| &by_key.node))
     }
 }
 
+impl Patterns {
+    fn insert(&mut self, new: ValuePattern) -> Result<(), Duplicate> {
+        let prefix = new.pattern.prefix();
+        if !self.prefix_bytes.contains(&prefix.len()) {
+            self.prefix_bytes.push(prefix.len());
+        }
+        let alike = self.by_prefix.entry(prefix.into()).or_default();
+        if alike.iter().any(|old| old.pattern == new.pattern) {
+            return Err(Duplicate);
+        }
+        alike.insert(alike.partition_point(|old| old.rank < new.rank), new);
+        Ok(())
+    }
+
+    /// The pattern of the lowest rank that matches.
+    fn find(&self, value: &str) -> Option<&ValuePattern> {
+        let prefixes = self.prefix_bytes.iter().filter_map(|bytes| value.get(..*bytes));
+        let alike = prefixes.filter_map(|prefix| self.by_prefix.get(prefix));
+        let found = alike.filter_map(|alike| alike.iter().find(|one| one.pattern.matches(value)));
+        found.min_by_key(|one| one.rank)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &ValuePattern> {
+        self.by_prefix.values().flatten()
+    }
+}
+
 impl KeyPattern {
     fn matches(&self, key: &str, value: &str) -> bool {
         self.key.matches(key)
-            && self.value.as_deref().is_none_or(|expected| match Pattern::parse(expected) {
-                Some(pattern) => pattern.matches(value),
-                None => expected == value,
+            && self.value.as_ref().is_none_or(|expected| match expected {
+                KeyValue::Literal(literal) => **literal == *value,
+                KeyValue::Pattern(pattern) => pattern.matches(value),
             })
     }
 }
+
+impl KeyValue {
+    fn parse(text: &str) -> Option<Self> {
+        let literal = || (!text.is_empty()).then(|| Self::Literal(text.into()));
+        Pattern::parse(text).map(Self::Pattern).or_else(literal)
+    }
+
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Literal(literal) => literal,
+            Self::Pattern(pattern) => pattern.as_str(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

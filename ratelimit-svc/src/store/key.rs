@@ -8,16 +8,22 @@
 //! …|300s5983621     a fixed window of any other length
 //! …|sliding60       counters that outlive a window have its length alone
 //! …|bucket60
+//! …|classes:fixed60 what is known of the classes that share a counter
 //! ```
 //!
 //! Every part carries its length, so no two descriptors share a counter by accident. The limit
 //! is no part of the name: a changed limit goes on with the count it finds.
 
+use std::cell::RefCell;
 use std::io::Write;
 
 use crate::limits::algorithm::Algorithm;
 use crate::limits::rule::{Limit, Step};
 use crate::limits::unit::{Unit, Window};
+use crate::store::Hit;
+
+/// The most memory a thread keeps to write names in.
+const SCRATCH_BYTES_MAX: usize = 1024;
 
 /// The name of the counter of `entries` in a window. Where a step shares its threshold, the
 /// pattern stands for the value.
@@ -28,12 +34,32 @@ pub fn counter_key(
     limit: Limit,
     window: Window,
 ) -> Box<[u8]> {
-    let mut key = Vec::with_capacity(96);
-    push(&mut key, domain);
+    thread_local! {
+        static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    // Written into memory that is kept, so that the name itself is the only allocation.
+    SCRATCH.with_borrow_mut(|key| {
+        key.clear();
+        write_key(key, domain, entries, steps, limit, window);
+        let name = Box::from(key.as_slice());
+        key.shrink_to(SCRATCH_BYTES_MAX);
+        name
+    })
+}
+
+fn write_key(
+    key: &mut Vec<u8>,
+    domain: &str,
+    entries: &[(&str, &str)],
+    steps: &[Step],
+    limit: Limit,
+    window: Window,
+) {
+    push(key, domain);
     for (at, (name, value)) in entries.iter().enumerate() {
         let shared = steps.get(at).filter(|step| step.share_threshold);
-        push(&mut key, name);
-        push(&mut key, shared.and_then(|step| step.value.as_deref()).unwrap_or(value));
+        push(key, name);
+        push(key, shared.and_then(|step| step.value.as_deref()).unwrap_or(value));
     }
     let (seconds, number) = (window.seconds, window.start / window.seconds);
     let written = match (limit.algorithm, limit.period.unit()) {
@@ -43,11 +69,27 @@ pub fn counter_key(
         (Algorithm::TokenBucket { .. }, _) => write!(key, "|bucket{seconds}"),
     };
     written.expect("writing to memory does not fail");
+}
+
+/// The name of what is known of the classes that share a counter. It lasts from window to window,
+/// and differs from the counter's in what follows the last `|`, so that both have their home in
+/// the same place of a cluster.
+pub fn usage_key(hit: &Hit) -> Box<[u8]> {
+    let kind = match hit.algorithm {
+        Algorithm::FixedWindow => "fixed",
+        Algorithm::SlidingWindow => "sliding",
+        Algorithm::TokenBucket { .. } => "bucket",
+    };
+    let stem = hit.key.iter().rposition(|byte| *byte == b'|').unwrap_or(hit.key.len());
+    let mut key = Vec::with_capacity(stem + 32);
+    key.extend_from_slice(&hit.key[..stem]);
+    write!(key, "|classes:{kind}{}", hit.window.seconds).expect("writing to memory does not fail");
     key.into_boxed_slice()
 }
 
 fn push(key: &mut Vec<u8>, part: &str) {
-    write!(key, "{}:{part}", part.len()).expect("writing to memory does not fail");
+    write!(key, "{}:", part.len()).expect("writing to memory does not fail");
+    key.extend_from_slice(part.as_bytes());
 }
 
 fn letter(unit: Unit) -> char {
@@ -99,7 +141,7 @@ mod tests {
         for seconds in [1, 30, 60, 300, 3600] {
             let period = Period::try_new(seconds).expect("in bounds");
             for algorithm in algorithms {
-                let limit = Limit { requests_per_unit: 5, period, algorithm };
+                let limit = Limit { requests_per_unit: 5, period, algorithm, mode: None };
                 let key = counter_key("d", &[("a", "b")], &[], limit, period.window(7200));
                 assert!(seen.insert(key));
                 // The limit and the burst are no part of the name.

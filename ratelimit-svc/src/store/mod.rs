@@ -12,6 +12,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use crate::limits::algorithm::Algorithm;
+use crate::limits::sharing::{How, Share};
 use crate::limits::unit::Window;
 
 /// One counter to be moved.
@@ -31,6 +32,8 @@ pub struct Hit {
     pub algorithm: Algorithm,
     /// What being over means for the request.
     pub role: Role,
+    /// How classes share the limit; none where the whole limit is for every hit.
+    pub share: Option<Share>,
 }
 
 impl Hit {
@@ -40,6 +43,11 @@ impl Hit {
             Algorithm::TokenBucket { burst } if self.limit > 0 => burst,
             _ => self.limit,
         }
+    }
+
+    /// Whether what is known of the classes that share the counter decides.
+    pub fn forecasts(&self) -> bool {
+        matches!(self.share, Some(Share { how: How::Forecast { .. }, .. }))
     }
 }
 
@@ -76,6 +84,8 @@ pub struct Count {
     pub over: bool,
     /// Whether the hit moved the counter.
     pub moved: bool,
+    /// How much of the capacity is kept from the hit's class, for others.
+    pub withheld: u64,
     /// Answered from the memory of counters that are over, without asking the store.
     pub remembered: bool,
 }

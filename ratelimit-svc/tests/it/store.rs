@@ -8,12 +8,14 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestRunner};
 use ratelimit_svc::decide::algorithm::State;
+use ratelimit_svc::decide::reserve::Usage;
 use ratelimit_svc::decide::settle::settle;
 use ratelimit_svc::limits::algorithm::Algorithm;
 use ratelimit_svc::limits::rule::Limit;
+use ratelimit_svc::limits::sharing::{Fraction, Guarantee, How, Share};
 use ratelimit_svc::limits::unit::{Period, Unit, Window};
 use ratelimit_svc::outage::guard::Backend;
-use ratelimit_svc::store::key::counter_key;
+use ratelimit_svc::store::key::{counter_key, usage_key};
 use ratelimit_svc::store::memory::Memory;
 use ratelimit_svc::store::redis::{EXPIRY_MARGIN_SECONDS, Redis, RedisSettings};
 use ratelimit_svc::store::{Count, Hit, Mode, Role, Store, StoreError};
@@ -25,7 +27,16 @@ const NOW: Duration = Duration::from_secs(1_000_000);
 fn hit(key: &str, amount: u64, limit: u32) -> Hit {
     let window = Unit::Hour.window(NOW.as_secs());
     let (algorithm, role) = (Algorithm::FixedWindow, Role::Enforced);
-    Hit { key: key.as_bytes().into(), amount, is_refund: false, limit, window, algorithm, role }
+    Hit {
+        key: key.as_bytes().into(),
+        amount,
+        is_refund: false,
+        limit,
+        window,
+        algorithm,
+        role,
+        share: None,
+    }
 }
 
 /// A hit as a plan makes it, on the counter `name` under `limit`.
@@ -34,12 +45,21 @@ fn hit_at(name: &str, limit: Limit, amount: u64, now: Duration) -> Hit {
     let key = counter_key("d", &[("k", name)], &[], limit, window);
     let Limit { requests_per_unit, algorithm, .. } = limit;
     let role = Role::Enforced;
-    Hit { key, amount, is_refund: false, limit: requests_per_unit, window, algorithm, role }
+    Hit {
+        key,
+        amount,
+        is_refund: false,
+        limit: requests_per_unit,
+        window,
+        algorithm,
+        role,
+        share: None,
+    }
 }
 
 fn limit(algorithm: Algorithm, requests_per_unit: u32, seconds: u64) -> Limit {
     let period = Period::try_new(seconds).expect("in bounds");
-    Limit { requests_per_unit, period, algorithm }
+    Limit { requests_per_unit, period, algorithm, mode: None }
 }
 
 fn bucket(burst: u32) -> Algorithm {
@@ -223,6 +243,7 @@ struct Step {
     is_refund: bool,
     requests_per_unit: u32,
     role: Role,
+    share: Option<Share>,
 }
 
 /// What the counters of a schedule are: each name one algorithm and period.
@@ -237,17 +258,34 @@ fn counters() -> Vec<(Algorithm, u64)> {
     ]
 }
 
+/// How a hit shares its limit: not at all, by thresholds, by forecast with and without guarantees.
+fn shares() -> impl Strategy<Value = Option<Share>> {
+    let fraction = |percent: u32| Fraction::try_new(f64::from(percent) / 100.0).expect("in bounds");
+    let guarantee = (0..33u32, 0..50u32).prop_map(move |(floor, reserve_min)| Guarantee {
+        floor: fraction(floor),
+        reserve_min: fraction(reserve_min),
+    });
+    let guarantees = proptest::option::of(proptest::collection::vec(guarantee, 3));
+    let forecast = guarantees.prop_map(|list| How::Forecast { guarantees: list.map(Into::into) });
+    let how =
+        prop_oneof![1 => (0..=100u32).prop_map(move |p| How::UpTo(fraction(p))), 4 => forecast];
+    let share = (0..3u8, how).prop_map(|(place, how)| Share { place, classes: 3, how });
+    prop_oneof![1 => Just(None), 3 => share.prop_map(Some)]
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let role = prop_oneof![Just(Role::Enforced), Just(Role::Quota), Just(Role::Observer)];
     let amount = prop_oneof![8 => 0..4u64, 1 => Just(1 << 32)];
     let limit = prop_oneof![6 => 0..7u32, 1 => Just(u32::MAX)];
-    let one = (0..counters().len(), amount, any::<bool>(), limit, role).prop_map(
-        |(counter, amount, is_refund, requests_per_unit, role)| Step {
+    let is_refund = prop_oneof![4 => Just(false), 1 => Just(true)];
+    let one = (0..counters().len(), amount, is_refund, limit, role, shares()).prop_map(
+        |(counter, amount, is_refund, requests_per_unit, role, share)| Step {
             counter,
             amount,
             is_refund,
             requests_per_unit,
             role,
+            share,
         },
     );
     proptest::collection::vec(one, 1..5)
@@ -285,6 +323,7 @@ async fn compare(
 ) -> Result<(), TestCaseError> {
     let mode = if atomic { Mode::AllOrNothing } else { Mode::CountAll };
     let mut model: HashMap<Box<[u8]>, State> = HashMap::new();
+    let mut usages: HashMap<Box<[u8]>, Usage> = HashMap::new();
     let mut now = NOW + Duration::from_micros(999_999);
     for (pause, back, steps) in requests {
         now = now + Duration::from_micros(pause) - Duration::from_micros(back);
@@ -292,16 +331,22 @@ async fn compare(
             let (algorithm, seconds) = counters()[step.counter];
             let limit = limit(algorithm, step.requests_per_unit, seconds);
             let hit = hit_at(&format!("{scope}-{}", step.counter), limit, step.amount, now);
-            Hit { is_refund: step.is_refund, role: step.role, ..hit }
+            Hit { is_refund: step.is_refund, role: step.role, share: step.share, ..hit }
         };
         let hits: Vec<Hit> = steps.into_iter().map(hit).collect();
-        let settled = settle(&hits, mode, now, |at| model.get(&hits[at].key).copied());
+        let settled = settle(&hits, mode, now, |at| {
+            let usage = usages.get(&usage_key(&hits[at])).cloned();
+            (model.get(&hits[at].key).copied(), usage)
+        });
         let mut expected = Vec::new();
         for (hit, settled) in hits.iter().zip(settled) {
             if settled.moved && hit.amount > 0 {
                 model.insert(hit.key.clone(), settled.state);
             }
             expected.push(settled.count(hit, now));
+            if let Some(usage) = settled.usage {
+                usages.insert(usage_key(hit), usage);
+            }
         }
         // A machine too busy to answer in time says nothing; one that never does fails the test.
         let counted = store.count(&hits, mode, now).await;
@@ -367,6 +412,8 @@ async fn remembered_refusals_are_true() {
         for step in requests.iter_mut().flat_map(|(_, _, steps)| steps) {
             step.is_refund &= step.amount == 3;
             step.requests_per_unit = requests_per_unit;
+            // A remembered refusal is not told to Redis as demand, so a forecast may differ.
+            step.share = step.share.take().filter(|share| matches!(share.how, How::UpTo(_)));
         }
         (atomic, requests)
     });
@@ -530,7 +577,8 @@ async fn what_is_over_is_not_asked_again() {
     let mut connection = server.connection().await;
     assert_eq!(count(&*store, Mode::CountAll, &[hit("o", 2, 1)]).await, [(2, true)]);
     let reset = Duration::from_secs(hit("o", 1, 1).window.remaining(NOW.as_secs()));
-    let remembered = Count { value: 2, reset, over: true, moved: false, remembered: true };
+    let remembered =
+        Count { value: 2, reset, over: true, moved: false, withheld: 0, remembered: true };
     let both = [hit("o", 1, 1), hit("p", 1, 9)];
     let counts = store.count(&both, Mode::CountAll, NOW).await.expect("counted");
     assert_eq!((counts[0], counts[1].value), (remembered, 1));

@@ -204,6 +204,7 @@ pub fn environment(dir: &Path, more: &[(&str, String)]) -> Environment {
         text("DEBUG_HOST", "127.0.0.1"),
         text("DEBUG_PORT", "0"),
         text("BACKEND_TYPE", "memory"),
+        text("USE_STATSD", "false"),
         text("RUNTIME_ROOT", dir.to_str().expect("a path in UTF-8")),
     ]
     .into();

@@ -7,11 +7,22 @@ use chassis::config::{ConfigError, DurationText};
 use crate::limits::algorithm::Algorithm;
 use crate::limits::document::{Node as Yaml, Value};
 use crate::limits::file::Reader;
-use crate::limits::rule::{Allowance, Limit};
+use crate::limits::rule::{Allowance, CountingMode, Limit};
 use crate::limits::unit::{PERIOD_SECONDS_MAX, Period, Unit};
 
 /// What an unlimited rule may not say.
-const LIMITED_ONLY: [&str; 5] = ["window", "unit_multiplier", "algorithm", "burst", "overdraft"];
+const LIMITED_ONLY: [&str; 10] = [
+    "window",
+    "unit_multiplier",
+    "algorithm",
+    "burst",
+    "overdraft",
+    "reserve",
+    "floor",
+    "reserve_min",
+    "admit_up_to",
+    "mode",
+];
 
 impl Reader<'_> {
     pub(super) fn allowance(&self, limit: &Yaml) -> Result<Allowance, ConfigError> {
@@ -22,7 +33,32 @@ impl Reader<'_> {
         let requests_per_unit =
             self.number_of(limit, "requests_per_unit", 0..=u32::MAX)?.unwrap_or(0);
         let algorithm = self.algorithm(limit, period, requests_per_unit)?;
-        Ok(Allowance::Limited(Limit { requests_per_unit, period, algorithm }))
+        let mode = self.mode(limit, algorithm)?;
+        Ok(Allowance::Limited(Limit { requests_per_unit, period, algorithm, mode }))
+    }
+
+    fn mode(
+        &self,
+        limit: &Yaml,
+        algorithm: Algorithm,
+    ) -> Result<Option<CountingMode>, ConfigError> {
+        // A leased block would be spent on reports, which no block can hold.
+        let overdraft = self.overdraft(limit)?;
+        let Some(at) = given(limit, "mode") else {
+            return Ok(overdraft.then_some(CountingMode::Exact));
+        };
+        match at.value.as_text() {
+            Some("lease") if overdraft => {
+                Err(self.error(at, "mode lease cannot be used with overdraft"))
+            }
+            Some("lease") if algorithm == Algorithm::FixedWindow => Ok(Some(CountingMode::Lease)),
+            Some("lease") => {
+                let message = "mode lease can only be used with algorithm fixed_window";
+                Err(self.error(at, message))
+            }
+            Some("exact") => Ok(Some(CountingMode::Exact)),
+            _ => Err(self.error(at, "mode must be lease or exact")),
+        }
     }
 
     /// Whether hits that have happened already are counted beyond the limit too.
@@ -34,6 +70,11 @@ impl Reader<'_> {
         if self.text_of(limit, "algorithm")? == "token_bucket" {
             let message = "overdraft cannot be used with algorithm token_bucket";
             return Err(self.error(at, message));
+        }
+        // What is reported has no class that could be refused, and a forecast learns from refusals.
+        let shared = ["reserve", "floor", "reserve_min"];
+        if let Some((key, at)) = shared.iter().find_map(|key| Some((key, given(limit, key)?))) {
+            return Err(self.error(at, format!("{key} cannot be used with overdraft")));
         }
         if self.number_of(limit, "requests_per_unit", 0..=u32::MAX)?.unwrap_or(0) == 0 {
             return Err(self.error(at, "overdraft needs requests_per_unit above 0"));
@@ -144,6 +185,6 @@ impl Reader<'_> {
 }
 
 /// The value of a key that is there and not null.
-fn given<'y>(node: &'y Yaml, key: &str) -> Option<&'y Yaml> {
+pub(super) fn given<'y>(node: &'y Yaml, key: &str) -> Option<&'y Yaml> {
     node.value.get(key).filter(|value| value.value != Value::Null)
 }

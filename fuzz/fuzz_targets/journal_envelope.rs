@@ -1,0 +1,4 @@
+//! The libFuzzer entry of [`fuzz::journal_envelope`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::journal_envelope(data));

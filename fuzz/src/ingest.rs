@@ -1,0 +1,143 @@
+//! Bodies that the gateway reads, and what the journal reads back.
+
+use bytes::Bytes;
+use ingest_filter::journal::disk::frame::{self, HEADER_BYTES, Header};
+use ingest_filter::journal::envelope;
+use ingest_filter::line_protocol::{Dialect, Lines, Precision};
+use ingest_filter::otlp;
+use ingest_filter::point::{Chunker, Point};
+use ingest_filter::record::Record;
+use ingest_filter::remote_write::{Item, SeriesOf, TimeSeries};
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use prost::Message;
+
+const ADMITTED_AT_NS: i64 = 1_800_000_000_000_000_000;
+const CHUNK_BYTES_MAX: usize = 64 << 10;
+const CANONICAL: Dialect =
+    Dialect { precision: Precision::Nanoseconds, unsigned: true, line_bytes_max: 4 << 20 };
+
+fn chunker() -> Chunker<'static> {
+    Chunker::new("acme", ADMITTED_AT_NS, CHUNK_BYTES_MAX)
+}
+
+/// What is stored is canonical line protocol with as many points as were taken.
+fn stored(chunker: Chunker<'_>) {
+    let points = chunker.points();
+    let mut found = 0;
+    for chunk in chunker.finish() {
+        assert!(chunk.body.len() <= CHUNK_BYTES_MAX);
+        let mut lines = Lines::new(&chunk.body, CANONICAL);
+        let mut point = Point::default();
+        while let Some(line) = lines.next(&mut point) {
+            line.expect("what was written is read back");
+            assert!(point.tags.iter().any(|(key, value)| key == "tenant" && value == "acme"));
+            assert!(point.timestamp_ns.is_some());
+            found += 1;
+        }
+    }
+    assert_eq!(found, points);
+}
+
+/// A body of line protocol; the first byte chooses how it is read.
+pub fn line_protocol(data: &[u8]) {
+    let Some((mode, body)) = data.split_first() else { return };
+    let precision = match mode % 4 {
+        0 => Precision::Nanoseconds,
+        1 => Precision::Microseconds,
+        2 => Precision::Milliseconds,
+        _ => Precision::Seconds,
+    };
+    let dialect = Dialect { precision, unsigned: mode & 4 != 0, line_bytes_max: 1 << 16 };
+    let (mut lines, mut point, mut chunker) =
+        (Lines::new(body, dialect), Point::default(), chunker());
+    let mut last = 0;
+    while let Some(line) = lines.next(&mut point) {
+        let number = match line {
+            Ok(number) => {
+                let _ = chunker.push(&mut point);
+                number
+            }
+            Err(error) => {
+                assert!(error.start <= error.end && error.end <= body.len() && error.column > 0);
+                error.line
+            }
+        };
+        assert!(number > last, "lines are told in their order");
+        last = number;
+    }
+    stored(chunker);
+}
+
+/// An OTLP body as the gateway reads it: weighed first, then decoded.
+pub fn otlp_metrics(data: &[u8]) {
+    let weighed = otlp::weigh(data);
+    let Ok(request) = ExportMetricsServiceRequest::decode(data) else { return };
+    weighed.expect("what can be decoded can be weighed");
+    let mut chunker = chunker();
+    otlp::for_each_point(&request, |_, point| {
+        if let Ok(point) = point {
+            let _ = chunker.push(point);
+        }
+    });
+    stored(chunker);
+}
+
+/// A remote write body after its decompression.
+pub fn remote_write(data: &[u8]) {
+    let mut chunker = chunker();
+    for series in SeriesOf::new(data) {
+        let Ok(series) = series.map(TimeSeries::decode) else { break };
+        let Ok(series) = series else { break };
+        let visited = series.visit(|item| {
+            if let Item::Point(mut point) = item {
+                let _ = chunker.push(&mut point);
+            }
+            Ok::<(), std::convert::Infallible>(())
+        });
+        visited.expect("cannot fail");
+    }
+    stored(chunker);
+}
+
+/// A frame of the journal on disk: what is read is written back to the same bytes.
+pub fn journal_frame(data: &[u8]) {
+    if let Some(header) = data.first_chunk::<HEADER_BYTES>()
+        && let Header::Frame { payload_bytes, .. } = frame::header(header)
+    {
+        assert!(payload_bytes <= frame::PAYLOAD_BYTES_MAX);
+    }
+    let Ok(record) = frame::decode(Bytes::copy_from_slice(data)) else { return };
+    let mut out = Vec::new();
+    assert!(frame::encode(&record, &mut out));
+    assert_eq!(&out[HEADER_BYTES..], data);
+}
+
+/// Headers and body of a Kafka message: headers are the lines before an empty one.
+pub fn journal_envelope(data: &[u8]) {
+    let split = data.windows(2).position(|pair| pair == b"\n\n");
+    let (head, body) = split.map_or((data, &[][..]), |at| (&data[..at], &data[at + 2..]));
+    let headers = head.split(|byte| *byte == b'\n').filter_map(|line| {
+        let at = line.iter().position(|byte| *byte == b'=')?;
+        Some((std::str::from_utf8(&line[..at]).ok()?, Some(&line[at + 1..])))
+    });
+    if let Ok(record) = envelope::record(headers, Bytes::copy_from_slice(body)) {
+        same(&record);
+    }
+    // Any body arrives as it was.
+    same(&Record {
+        tenant: "acme".to_owned(),
+        shard: 1,
+        points: 2,
+        admitted_at_ns: ADMITTED_AT_NS,
+        request_id: None,
+        traceparent: None,
+        body: Bytes::copy_from_slice(body),
+    });
+}
+
+fn same(record: &Record) {
+    let headers = envelope::headers(record);
+    let pairs = headers.iter().map(|(key, value)| (*key, Some(value.as_bytes())));
+    let again = envelope::record(pairs, record.body.clone()).expect("what was written is read");
+    assert_eq!(&again, record);
+}

@@ -1,0 +1,13 @@
+//! What is done with arbitrary bytes, one function for each input the edge reads: no panic, and
+//! the promises that can be checked on any input. `fuzz_targets` hands them to libFuzzer.
+
+mod authz;
+mod ingest;
+mod ratelimit;
+
+pub use authz::{api_key, check_request};
+pub use ingest::{journal_envelope, journal_frame, line_protocol, otlp_metrics, remote_write};
+pub use ratelimit::{quota_yaml, rate_limit_request, xds_response};
+
+#[cfg(test)]
+mod tests;

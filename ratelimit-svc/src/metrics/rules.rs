@@ -1,0 +1,310 @@
+//! What was decided, by domain and rule: one set of atomic counts, which `/metrics` shows under
+//! our names or the reference's and which statsd sends.
+//!
+//! ```text
+//! domain ─► rule ─► RuleCounts ─┬─ hits[kind]
+//!                               └─ classes[slot] ─► decided[reason][refused]
+//! ```
+//!
+//! Counting takes no lock and allocates nothing for a rule it has seen. A new one makes a new map
+//! of all of them, which is why there is a cap; beyond it all rules count as one, `other`.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use arc_swap::ArcSwap;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+
+use crate::decide::conclude::{HitStats, Outcome, Reason};
+use crate::limits::class::CLASSES_MAX;
+
+/// How many pairs of domain and rule have counts of their own.
+pub const RULES_MAX: usize = 2000;
+
+/// The most bytes of a rule's name in metrics: one made of a request's values could be any text.
+pub const NAME_BYTES_MAX: usize = 512;
+
+/// The domain, rule and class of everything beyond the caps.
+pub const OTHER: &str = "other";
+
+/// What a hit met: the `kind` label, and what the reference calls it.
+pub const KINDS: [(&str, &str); 6] = [
+    ("total", "total_hits"),
+    ("within_limit", "within_limit"),
+    ("near_limit", "near_limit"),
+    ("over_limit", "over_limit"),
+    ("shadow_mode", "shadow_mode"),
+    ("over_limit_with_local_cache", "over_limit_with_local_cache"),
+];
+
+type Domains = HashMap<Arc<str>, Arc<HashMap<Arc<str>, Arc<RuleCounts>>>>;
+
+/// The counts of all rules.
+pub struct Rules {
+    domains: ArcSwap<Domains>,
+    other: Arc<RuleCounts>,
+    full: AtomicBool,
+    /// How many rules have counts; locked by whoever adds one.
+    known: Mutex<usize>,
+}
+
+/// The counts of one rule.
+pub struct RuleCounts {
+    /// The domain, as configured.
+    pub domain: Arc<str>,
+    /// The rule's name in metrics.
+    pub rule: Arc<str>,
+    hits: [AtomicU64; KINDS.len()],
+    /// By class, in order of appearance; the last is for classes beyond the cap.
+    classes: [OnceLock<Box<ClassCounts>>; CLASSES_MAX + 1],
+}
+
+struct ClassCounts {
+    name: Box<str>,
+    decided: [[AtomicU64; 2]; Reason::ALL.len()],
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            domains: ArcSwap::default(),
+            other: Arc::new(RuleCounts::new(OTHER.into(), OTHER.into())),
+            full: AtomicBool::new(false),
+            known: Mutex::default(),
+        }
+    }
+}
+
+impl Rules {
+    /// Counts what was decided of one descriptor.
+    pub fn count(&self, domain: &Arc<str>, class: &str, outcome: &Outcome) {
+        let domains = self.domains.load();
+        let rule = &outcome.metric_id;
+        match domains.get(domain).and_then(|rules| rules.get(rule)) {
+            Some(counts) => counts.count(class, outcome),
+            None => self.added(domain, rule).count(class, outcome),
+        }
+    }
+
+    /// All rules with their counts, sorted by domain and rule, `other` last.
+    pub fn all(&self) -> Vec<Arc<RuleCounts>> {
+        let domains = self.domains.load();
+        let mut all: Vec<Arc<RuleCounts>> =
+            domains.values().flat_map(|rules| rules.values().cloned()).collect();
+        all.sort_by(|a, b| (&a.domain, &a.rule).cmp(&(&b.domain, &b.rule)));
+        all.push(self.other.clone());
+        all
+    }
+
+    fn added(&self, domain: &Arc<str>, rule: &Arc<str>) -> Arc<RuleCounts> {
+        let nameless = rule.len() > NAME_BYTES_MAX || (&**domain, &**rule) == (OTHER, OTHER);
+        if nameless || self.full.load(Ordering::Relaxed) {
+            return self.other.clone();
+        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut domains = Domains::clone(&self.domains.load());
+        if let Some(counts) = domains.get(domain).and_then(|rules| rules.get(rule)) {
+            return counts.clone();
+        }
+        if *known >= RULES_MAX {
+            self.full.store(true, Ordering::Relaxed);
+            return self.other.clone();
+        }
+        *known += 1;
+        let counts = Arc::new(RuleCounts::new(domain.clone(), rule.clone()));
+        let rules = Arc::make_mut(domains.entry(domain.clone()).or_default());
+        rules.insert(rule.clone(), counts.clone());
+        self.domains.store(Arc::new(domains));
+        counts
+    }
+}
+
+impl RuleCounts {
+    fn new(domain: Arc<str>, rule: Arc<str>) -> Self {
+        Self { domain, rule, hits: Default::default(), classes: Default::default() }
+    }
+
+    /// The hits so far, in the order of [`KINDS`].
+    pub fn hits(&self) -> [u64; KINDS.len()] {
+        self.hits.each_ref().map(|hits| hits.load(Ordering::Relaxed))
+    }
+
+    fn count(&self, class: &str, outcome: &Outcome) {
+        let HitStats {
+            total,
+            within_limit,
+            near_limit,
+            over_limit,
+            shadow_mode,
+            over_limit_with_local_cache,
+        } = outcome.hits;
+        let hits =
+            [total, within_limit, near_limit, over_limit, shadow_mode, over_limit_with_local_cache];
+        for (count, hits) in self.hits.iter().zip(hits).filter(|(_, hits)| *hits > 0) {
+            count.fetch_add(hits, Ordering::Relaxed);
+        }
+        let decided = &self.class(class).decided[outcome.reason as usize];
+        decided[usize::from(outcome.over_limit)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn class(&self, name: &str) -> &ClassCounts {
+        let (last, slots) = self.classes.split_last().expect("there is a slot for the rest");
+        for slot in slots.iter().filter(|_| name != OTHER) {
+            // A slot that is free, or has just been taken by another thread, tells whose it is.
+            let class = slot.get_or_init(|| Box::new(ClassCounts::new(name)));
+            if *class.name == *name {
+                return class;
+            }
+        }
+        last.get_or_init(|| Box::new(ClassCounts::new(OTHER)))
+    }
+
+    fn classes(&self) -> impl Iterator<Item = &ClassCounts> {
+        self.classes.iter().filter_map(|slot| slot.get().map(|class| &**class))
+    }
+}
+
+impl ClassCounts {
+    fn new(name: &str) -> Self {
+        Self { name: name.into(), decided: Default::default() }
+    }
+}
+
+impl fmt::Debug for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rules").finish_non_exhaustive()
+    }
+}
+
+/// Shows the counts under our own names; what never happened is left out.
+impl Collector for Rules {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let all = self.all();
+        let help = "Descriptors decided by a rule";
+        let mut family = encoder.encode_descriptor("decisions", help, None, MetricType::Counter)?;
+        for counts in &all {
+            for class in counts.classes() {
+                for (reason, decided) in Reason::ALL.iter().zip(&class.decided) {
+                    for (decision, count) in ["ok", "over_limit"].iter().zip(decided) {
+                        let count = count.load(Ordering::Relaxed);
+                        if count == 0 {
+                            continue;
+                        }
+                        let labels = [
+                            ("domain", &*counts.domain),
+                            ("rule", &*counts.rule),
+                            ("class", &*class.name),
+                            ("decision", *decision),
+                            ("reason", reason.name()),
+                        ];
+                        let mut series = family.encode_family(&labels)?;
+                        series.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
+                    }
+                }
+            }
+        }
+        let help = "Hits by what they met, as envoyproxy/ratelimit counts them";
+        let mut family = encoder.encode_descriptor("hits", help, None, MetricType::Counter)?;
+        for counts in &all {
+            for ((kind, _), hits) in KINDS.iter().zip(counts.hits()) {
+                if hits > 0 {
+                    let labels =
+                        [("domain", &*counts.domain), ("rule", &*counts.rule), ("kind", *kind)];
+                    let mut series = family.encode_family(&labels)?;
+                    series.encode_counter::<NoLabelSet, _, f64>(&hits, None)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+
+    fn outcome(rule: &str, reason: Reason) -> Outcome {
+        let hits = HitStats { total: 2, within_limit: 2, ..HitStats::default() };
+        Outcome { descriptor: 0, metric_id: rule.into(), over_limit: false, reason, hits }
+    }
+
+    fn page(rules: &Arc<Rules>) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(rules.clone()));
+        let mut text = String::new();
+        encode(&mut text, &registry).expect("encoded");
+        text
+    }
+
+    /// Resident memory of this process.
+    fn resident_bytes() -> usize {
+        let text = std::fs::read_to_string("/proc/self/statm").expect("a Linux process");
+        text.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("pages") * 4096
+    }
+
+    #[test]
+    fn a_million_values_stay_within_the_cap() {
+        let (rules, domain) = (Arc::new(Rules::default()), Arc::from("d"));
+        let before = resident_bytes();
+        for n in 0..1_000_000 {
+            rules.count(&domain, "ingest", &outcome(&format!("path_{n}"), Reason::WithinLimit));
+        }
+        let grown = resident_bytes().saturating_sub(before);
+        assert!(grown < 50 << 20, "{grown} bytes");
+        assert_eq!(rules.all().len(), RULES_MAX + 1);
+        let text = page(&rules);
+        let series = text.lines().filter(|line| !line.starts_with('#')).count();
+        assert_eq!(series, (RULES_MAX + 1) * 3);
+        let rest = 1_000_000 - RULES_MAX;
+        let labels = r#"domain="other",rule="other",class="ingest",decision="ok""#;
+        let line = format!("decisions_total{{{labels},reason=\"within_limit\"}} {rest}\n");
+        assert!(text.contains(&line), "{line}");
+    }
+
+    #[test]
+    fn long_names_are_not_kept() {
+        let (rules, domain) = (Rules::default(), Arc::from("d"));
+        for (bytes, known) in [(NAME_BYTES_MAX + 1, 1), (NAME_BYTES_MAX, 2)] {
+            rules.count(&domain, "a", &outcome(&"x".repeat(bytes), Reason::WithinLimit));
+            assert_eq!(rules.all().len(), known);
+        }
+    }
+
+    #[test]
+    fn classes_beyond_the_cap_count_as_one() {
+        let (rules, domain) = (Arc::new(Rules::default()), Arc::from("d"));
+        for class in 0..CLASSES_MAX + 5 {
+            rules.count(&domain, &format!("c{class}"), &outcome("r", Reason::WithinLimit));
+        }
+        let text = page(&rules);
+        assert_eq!(text.matches("class=").count(), CLASSES_MAX + 1);
+        let rest = r#"class="other",decision="ok",reason="within_limit"} 5"#;
+        assert!(text.contains(rest), "{text}");
+    }
+
+    #[test]
+    fn threads_agree_on_every_count() {
+        let rules = Arc::new(Rules::default());
+        let count = || {
+            for n in 0..1000 {
+                let rule = format!("r{}", n % 10);
+                rules.count(&"d".into(), "a", &outcome(&rule, Reason::ShadowMode));
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(count);
+            }
+        });
+        let all = rules.all();
+        let total: u64 = all.iter().map(|counts| counts.hits()[0]).sum();
+        assert_eq!((all.len(), total), (11, 8000));
+    }
+}
