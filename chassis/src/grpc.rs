@@ -1,28 +1,41 @@
 //! gRPC serving that every service does alike: health that follows readiness, and a server that
 //! finishes its streams when told to stop.
+//!
+//! ```text
+//!                 ┌─ worker 0: one thread, one runtime ─ its connections
+//! accept ── the ──┤
+//!          least  └─ worker n: …                            everything else: the caller's runtime
+//!          busy
+//! ```
+//!
+//! A connection stays on the thread that it was given to: its calls never move between cores and
+//! never wait for a lock of the scheduler.
 
 mod connection;
+mod route;
 mod unix_socket;
+mod workers;
 
 use std::future::Future;
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
 use tokio::net::TcpListener;
-use tonic::service::Routes;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 use crate::drain::Shutdown;
 use crate::readiness::Readiness;
-use connection::Aged;
-pub use connection::ConnectionAge;
+use crate::tls;
+pub use connection::{ConnectionAge, Handler, STREAMS_MAX};
+pub use route::{Direct, GrpcService};
 pub use unix_socket::UnixSocket;
+use workers::{Socket, Workers};
 
-/// How often an idle connection is pinged.
-const KEEPALIVE: Duration = Duration::from_secs(30);
+/// Pause after a connection that could not be accepted, as when file descriptors run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The gRPC health service for the whole server (`""`) and the services named, and the task that
 /// keeps it in step with readiness.
@@ -63,42 +76,107 @@ impl From<TcpListener> for Listener {
     }
 }
 
+impl Listener {
+    async fn accept(&self) -> io::Result<Socket> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(Socket::Tcp(stream.into_std()?))
+            }
+            Self::Unix(socket) => Ok(Socket::Unix(socket.accept().await?.into_std()?)),
+        }
+    }
+}
+
+/// How gRPC is served.
+#[derive(Clone)]
+pub struct Options {
+    /// How old connections get.
+    pub age: ConnectionAge,
+    /// How many threads serve connections.
+    pub workers: NonZeroUsize,
+    /// TLS, or clear text.
+    pub tls: Option<Arc<tls::Acceptor>>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { age: ConnectionAge::default(), workers: workers_default(), tls: None }
+    }
+}
+
+/// One worker for each core that this process may use.
+pub fn workers_default() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+/// Why gRPC is no longer served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The operating system gave no thread or no runtime.
+    #[error("cannot start a gRPC worker")]
+    Start(#[source] io::Error),
+    /// A worker is gone, with its connections.
+    #[error("a gRPC worker ended")]
+    WorkerEnded,
+}
+
 /// Serves gRPC until `shutdown` begins, then sends GOAWAY and finishes open streams. The same
 /// happens to each connection that reaches its age.
 ///
 /// # Errors
-/// When the transport fails.
-pub async fn serve(
+/// When workers cannot be started, or one ends.
+pub async fn serve<H: Handler>(
     listener: impl Into<Listener>,
-    routes: Routes,
-    age: ConnectionAge,
+    handler: H,
+    options: Options,
     shutdown: Shutdown,
-) -> Result<(), tonic::transport::Error> {
-    let age = age.jittered(connection::random());
-    let mut server = Server::builder().http2_keepalive_interval(Some(KEEPALIVE));
-    if let Some(max) = age.max {
-        server = server.max_connection_age(max);
+) -> Result<(), ServeError> {
+    let listener = listener.into();
+    let mut workers = Workers::start(&handler, &options, &shutdown).map_err(ServeError::Start)?;
+    let accepting = accept(&listener, &workers, options.tls.as_deref());
+    tokio::select! {
+        // What was accepted before the end is served.
+        biased;
+        () = shutdown.begun() => {}
+        ended = accepting => return Err(ended),
     }
-    let router = server.add_routes(routes);
-    // The transport has a grace of its own, which takes the place of GOAWAY; ours follows it.
-    match listener.into() {
-        Listener::Tcp(listener) => {
-            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-            let stop = async move { shutdown.begun().await };
-            router
-                .serve_with_incoming_shutdown(incoming.map(move |io| Aged::accept(io, age)), stop)
-                .await
-        }
-        Listener::Unix(socket) => {
-            let incoming =
-                stream::unfold(
-                    socket,
-                    |socket| async move { Some((socket.accept().await, socket)) },
-                );
-            let stop = async move { shutdown.begun().await };
-            router
-                .serve_with_incoming_shutdown(incoming.map(move |io| Aged::accept(io, age)), stop)
-                .await
+    drop(listener);
+    workers.finish().await
+}
+
+/// Accepts until a worker is gone.
+async fn accept(listener: &Listener, workers: &Workers, tls: Option<&tls::Acceptor>) -> ServeError {
+    loop {
+        // More handshakes than the bound wait here, in the backlog of the listener.
+        let handshake = match tls {
+            Some(tls) => Some(tls.permit().await),
+            None => None,
+        };
+        let socket = match listener.accept().await {
+            Ok(socket) => socket,
+            Err(error) if is_of_one_connection(&error) => continue,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        if let Err(ended) = workers.hand_on(socket, handshake).await {
+            return ended;
         }
     }
+}
+
+/// Whether only the connection that was accepted is at fault.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionRefused, ConnectionReset, InvalidInput, NotConnected,
+    };
+    // Options of a socket whose peer is already gone are refused as invalid.
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | InvalidInput | NotConnected
+    )
 }

@@ -19,3 +19,4 @@ pub mod process;
 pub mod readiness;
 pub mod reload;
 pub mod telemetry;
+pub mod tls;

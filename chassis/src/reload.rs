@@ -11,6 +11,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,8 @@ pub const PERIOD: Duration = Duration::from_millis(250);
 pub enum Source {
     /// One file, whether it exists or not.
     File(PathBuf),
+    /// Several files that belong together, whether they exist or not.
+    Files(Vec<PathBuf>),
     /// All regular files of a directory (links are followed), not of its sub-directories.
     Directory {
         /// The directory.
@@ -39,6 +42,15 @@ pub enum Source {
 pub type Snapshot = BTreeMap<PathBuf, Result<Vec<u8>, String>>;
 
 type Fingerprint = BTreeMap<PathBuf, (u64, u64, u64, i64, i64, i64, i64)>;
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) | Self::Directory { path, .. } => path.display().fmt(f),
+            Self::Files(paths) => f.debug_list().entries(paths).finish(),
+        }
+    }
+}
 
 impl Source {
     /// Reads all files now.
@@ -54,6 +66,7 @@ impl Source {
     fn paths(&self) -> Vec<PathBuf> {
         match self {
             Source::File(path) => vec![path.clone()],
+            Source::Files(paths) => paths.clone(),
             Source::Directory { path, ignore_dotfiles } => directory_files(path, *ignore_dotfiles),
         }
     }

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::config::{ConfigError, DurationText, Spanned, load_yaml};
 use chassis::drain::DrainTimes;
+use chassis::grpc::workers_default;
 use chassis::telemetry::TelemetryConfig;
+use chassis::tls::{ServerSettings, Subject};
 use serde::Deserialize;
 
 use crate::check::digest::{PEPPER_BYTES_MAX, PEPPER_BYTES_MIN, Peppers};
@@ -29,12 +32,16 @@ pub const RETRY_AFTER_BOUNDS: (Duration, Duration) =
     (Duration::from_secs(1), Duration::from_secs(3600));
 /// The most a drain step may take.
 pub const DRAIN_MAX: Duration = Duration::from_secs(3600);
+/// More threads than any machine has use for.
+pub const WORKER_THREADS_MAX: usize = 256;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawConfig {
     grpc_listen: Option<Spanned<String>>,
     admin_listen: Option<Spanned<String>>,
+    worker_threads: Option<Spanned<usize>>,
+    grpc_tls: Option<RawGrpcTls>,
     keys_file: PathBuf,
     pepper_files: Spanned<BTreeMap<u32, Spanned<PathBuf>>>,
     priority_classes: Option<Spanned<Vec<Spanned<String>>>>,
@@ -45,6 +52,15 @@ struct RawConfig {
     otlp_endpoint: Option<String>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawGrpcTls {
+    certificate_file: PathBuf,
+    key_file: PathBuf,
+    client_ca_file: Option<PathBuf>,
+    client_san: Option<Spanned<String>>,
+}
+
 /// A valid configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -52,6 +68,10 @@ pub struct Config {
     pub grpc_listen: SocketAddr,
     /// Where operators ask.
     pub admin_listen: SocketAddr,
+    /// How many threads serve checks.
+    pub worker_threads: NonZeroUsize,
+    /// TLS of the listener for checks, or clear text.
+    pub grpc_tls: Option<ServerSettings>,
     /// Where keys come from.
     pub keys: KeySource,
     /// What callers are told to wait when keys cannot be checked.
@@ -76,6 +96,8 @@ impl Config {
         Ok(Self {
             grpc_listen: reader.address("grpc_listen", raw.grpc_listen, GRPC_LISTEN_DEFAULT)?,
             admin_listen: reader.address("admin_listen", raw.admin_listen, ADMIN_LISTEN_DEFAULT)?,
+            worker_threads: reader.worker_threads(raw.worker_threads.as_ref())?,
+            grpc_tls: raw.grpc_tls.map(|raw| reader.grpc_tls(raw)).transpose()?,
             keys: KeySource {
                 path: reader.beside(&raw.keys_file),
                 peppers: Arc::new(reader.peppers(&raw.pepper_files)?),
@@ -137,6 +159,34 @@ impl Reader<'_> {
         }
         let message = format!("'{key}' must be from {}s to {}s", min.as_secs(), max.as_secs());
         Err(ConfigError::at(self.path, raw, message))
+    }
+
+    fn worker_threads(&self, raw: Option<&Spanned<usize>>) -> Result<NonZeroUsize, ConfigError> {
+        let Some(raw) = raw else { return Ok(workers_default()) };
+        let threads = NonZeroUsize::new(raw.value).filter(|n| n.get() <= WORKER_THREADS_MAX);
+        threads.ok_or_else(|| {
+            let message = format!("'worker_threads' must be from 1 to {WORKER_THREADS_MAX}");
+            ConfigError::at(self.path, raw, message)
+        })
+    }
+
+    fn grpc_tls(&self, raw: RawGrpcTls) -> Result<ServerSettings, ConfigError> {
+        let client_subject = match &raw.client_san {
+            None => None,
+            Some(san) => Some(san.value.parse::<Subject>().map_err(|problem| {
+                ConfigError::at(self.path, san, format!("'client_san' {problem}"))
+            })?),
+        };
+        if let (Some(san), None) = (&raw.client_san, &raw.client_ca_file) {
+            // Without an authority anyone could make a certificate with this name.
+            return Err(ConfigError::at(self.path, san, "'client_san' needs 'client_ca_file'"));
+        }
+        Ok(ServerSettings {
+            certificate: self.beside(&raw.certificate_file),
+            key: self.beside(&raw.key_file),
+            client_authorities: raw.client_ca_file.map(|file| self.beside(&file)),
+            client_subject,
+        })
     }
 
     fn priority_classes(

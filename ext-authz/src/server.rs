@@ -11,6 +11,7 @@ use chassis::drain::Shutdown;
 use chassis::grpc;
 use chassis::process::listen;
 use chassis::readiness::Readiness;
+use chassis::{reload, tls};
 use prometheus_client::registry::Registry;
 use proto::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
 use serde_json::{Value, json};
@@ -79,11 +80,31 @@ impl Server {
         let service =
             AuthorizationServer::new(service).max_decoding_message_size(CHECK_REQUEST_BYTES_MAX);
         let (health, follow_health) = grpc::health(&readiness, &[SERVICE_NAME]);
-        let routes = Routes::new(service).add_service(health);
-        let shown = Arc::clone(&keys);
-        let admin = Admin::new(readiness, Arc::new(registry), move || describe(&config, &shown));
+        let handler = grpc::Direct::new(service, Routes::new(health));
+        let tls = tls::Acceptor::start(
+            config.grpc_tls.clone(),
+            &readiness,
+            registry.sub_registry_with_prefix("authz"),
+        );
+        let options = grpc::Options {
+            age: grpc::ConnectionAge::default(),
+            workers: config.worker_threads,
+            tls: tls.clone(),
+        };
+        let (shown, shown_tls) = (Arc::clone(&keys), tls.clone());
+        let admin = Admin::new(readiness, Arc::new(registry), move || {
+            let mut shown = describe(&config, &shown);
+            shown["grpc_tls"] = json!(shown_tls.as_ref().map(|tls| tls.status()));
+            shown
+        });
+        let follow_tls = async {
+            match &tls {
+                Some(tls) => tls.follow(reload::PERIOD).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            served = grpc::serve(grpc_listener, routes, grpc::ConnectionAge::default(), shutdown) => {
+            served = grpc::serve(grpc_listener, handler, options, shutdown) => {
                 served.context("gRPC listener")
             }
             ended = admin.serve(admin_listener, Router::new()) => {
@@ -91,6 +112,7 @@ impl Server {
                 anyhow::bail!("the admin listener ended")
             }
             () = follow_health => anyhow::bail!("health reporting ended"),
+            () = follow_tls => anyhow::bail!("following the TLS files ended"),
             () = keys.follow() => anyhow::bail!("following the keys file ended"),
         }
     }
@@ -103,6 +125,7 @@ fn describe(config: &Config, keys: &Keys) -> Value {
         "version": build_info::VERSION,
         "grpc_listen": config.grpc_listen.to_string(),
         "admin_listen": config.admin_listen.to_string(),
+        "worker_threads": config.worker_threads,
         "keys_file": config.keys.path.display().to_string(),
         "pepper_versions": config.keys.peppers.versions().collect::<Vec<_>>(),
         "priority_classes": config.keys.priority_classes,

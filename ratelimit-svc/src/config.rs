@@ -4,11 +4,13 @@
 //! of the reference that this service does not have is refused when it would change something;
 //! see [`variables`] for all of them.
 
+mod grpc_tls;
 pub mod stats;
 pub mod variables;
 pub mod xds;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -19,6 +21,7 @@ use chassis::grpc::ConnectionAge;
 use chassis::process::UsageError;
 use chassis::reload;
 use chassis::telemetry::TelemetryConfig;
+use chassis::tls;
 
 use crate::decide::Settings;
 use crate::decide::headers::HeaderNames;
@@ -39,6 +42,12 @@ pub struct Config {
     pub grpc_uds: Option<PathBuf>,
     /// `GRPC_MAX_CONNECTION_AGE`, `GRPC_MAX_CONNECTION_AGE_GRACE`
     pub connection_age: ConnectionAge,
+    /// `GRPC_WORKER_THREADS`: how many threads serve gRPC connections.
+    pub grpc_workers: NonZeroUsize,
+    /// `GRPC_SERVER_USE_TLS` and the variables with it.
+    pub grpc_tls: Option<tls::ServerSettings>,
+    /// `GRPC_REFLECTION`
+    pub grpc_reflection: bool,
     /// `DEBUG_HOST`, `DEBUG_PORT`: admin pages.
     pub debug: (String, u16),
     /// `LOG_LEVEL`, `OTEL_EXPORTER_OTLP_ENDPOINT`.
@@ -135,6 +144,9 @@ impl Config {
                 max: vars.duration_or_none("GRPC_MAX_CONNECTION_AGE")?,
                 grace: vars.duration_or_none("GRPC_MAX_CONNECTION_AGE_GRACE")?,
             },
+            grpc_workers: vars.grpc_workers()?,
+            grpc_tls: vars.grpc_tls()?,
+            grpc_reflection: vars.flag("GRPC_REFLECTION")?,
             debug: (vars.text("DEBUG_HOST"), vars.parse("DEBUG_PORT")?),
             telemetry: vars.telemetry()?,
             drain,

@@ -20,6 +20,7 @@ pub mod limiter;
 pub mod limits;
 pub mod metrics;
 pub mod outage;
+mod reflection;
 pub mod reload;
 pub mod server;
 pub mod store;

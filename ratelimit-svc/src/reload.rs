@@ -186,8 +186,7 @@ impl Reloader {
 
     /// Nobody takes all quotas away on purpose by emptying a directory: what is in force stays.
     fn refuse_empty(&self, source: &Source, state: &mut State) {
-        let (Source::Directory { path, .. } | Source::File(path)) = source;
-        state.errors = vec![format!("{}: holds no quota files", path.display())];
+        state.errors = vec![format!("{source}: holds no quota files")];
         self.refuse(state);
     }
 

@@ -14,9 +14,10 @@ use axum::extract::State;
 use axum::routing::get;
 use chassis::admin::Admin;
 use chassis::drain::Shutdown;
-use chassis::grpc::{self, ConnectionAge, UnixSocket};
+use chassis::grpc::{self, UnixSocket};
 use chassis::process::UsageError;
 use chassis::readiness::Readiness;
+use chassis::tls;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use proto::pb::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer;
@@ -34,6 +35,7 @@ use crate::metrics::Metrics;
 use crate::metrics::reference::Reference;
 use crate::metrics::statsd::Exporter;
 use crate::outage::guard::Guard;
+use crate::reflection;
 use crate::reload::Reloader;
 use crate::store::memory::Memory;
 use crate::store::redis::Redis;
@@ -54,7 +56,8 @@ pub struct Server {
     /// Whether traffic should come here.
     pub readiness: Readiness,
     grpc: grpc::Listener,
-    connection_age: ConnectionAge,
+    options: grpc::Options,
+    reflection: bool,
     http: TcpListener,
     debug: TcpListener,
     admin: Admin,
@@ -104,23 +107,7 @@ impl Server {
     /// # Errors
     /// When a port cannot be opened or the address of Redis cannot be one.
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
-        let listen = async |name: &str, (host, port): &(String, u16)| {
-            let listener = TcpListener::bind((host.as_str(), *port)).await;
-            listener.with_context(|| format!("{name} cannot listen on {host}:{port}"))
-        };
-        let (grpc, grpc_address) = match &config.grpc_uds {
-            None => {
-                let listener = listen("gRPC", &config.grpc).await?;
-                let address = GrpcAddress::Tcp(listener.local_addr()?);
-                (listener.into(), address)
-            }
-            Some(path) => {
-                let socket = UnixSocket::bind(path).await;
-                let socket =
-                    socket.with_context(|| format!("gRPC cannot listen on {}", path.display()))?;
-                (grpc::Listener::Unix(socket), GrpcAddress::Unix(path.clone()))
-            }
-        };
+        let (grpc, grpc_address) = listen_grpc(&config).await?;
         let http = listen("HTTP", &config.http).await?;
         let debug = listen("admin", &config.debug).await?;
         let page = match &config.stats.page {
@@ -133,10 +120,19 @@ impl Server {
             debug: debug.local_addr()?,
             prometheus: page.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?,
         };
-        let connection_age = config.connection_age;
         let readiness = Readiness::new();
-        let (metrics, registry) = metrics(&config.stats);
+        let (metrics, mut registry) = metrics(&config.stats);
         let exporter = config.stats.statsd.map(|settings| Exporter::new(metrics.clone(), settings));
+        let options = grpc::Options {
+            age: config.connection_age,
+            workers: config.grpc_workers,
+            tls: tls::Acceptor::start(
+                config.grpc_tls,
+                &readiness,
+                registry.sub_registry_with_prefix("ratelimit"),
+            ),
+        };
+        let registry = Arc::new(registry);
         let quotas = Arc::new(ArcSwapOption::<Quotas>::empty());
         let condition = readiness.condition("quotas", "not read yet");
         let reloader = Arc::new(Reloader::new(
@@ -156,8 +152,12 @@ impl Server {
             local_share_replicas: config.local_share_replicas,
             metrics,
         });
-        let describe = reloader.clone();
-        let admin = Admin::new(readiness.clone(), registry.clone(), move || describe.describe());
+        let (describe, tls) = (reloader.clone(), options.tls.clone());
+        let admin = Admin::new(readiness.clone(), registry.clone(), move || {
+            let mut shown = describe.describe();
+            shown["grpc_tls"] = serde_json::json!(tls.as_ref().map(|tls| tls.status()));
+            shown
+        });
         let reload_period = config.reload_period;
         Ok(Self {
             addresses,
@@ -165,7 +165,8 @@ impl Server {
             exporter,
             readiness,
             grpc,
-            connection_age,
+            options,
+            reflection: config.grpc_reflection,
             http,
             debug,
             admin,
@@ -186,7 +187,9 @@ impl Server {
         let (health, follow_readiness) = grpc::health(&self.readiness, &["ratelimit"]);
         let service = RateLimitServiceServer::new(Service::new(self.limiter.clone()))
             .max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let routes = Routes::new(service).add_service(health);
+        let others = Routes::new(health);
+        let others = if self.reflection { reflection::add(others)? } else { others };
+        let handler = grpc::Direct::new(service, others);
         let extra =
             Router::new().route("/rlconfig", get(rlconfig)).with_state(self.limiter.clone());
 
@@ -199,6 +202,10 @@ impl Server {
             QuotaSource::Xds(settings) => {
                 tasks.spawn(xds::follow(*settings, reloader));
             }
+        }
+        if let Some(tls) = self.options.tls.clone() {
+            let period = self.reload_period;
+            tasks.spawn(async move { tls.follow(period).await });
         }
         tasks.spawn(follow_readiness);
         tasks.spawn(supervise(limiter));
@@ -223,7 +230,7 @@ impl Server {
         let stop = shutdown.clone();
         let http =
             axum::serve(self.http, json).with_graceful_shutdown(async move { stop.begun().await });
-        let grpc = grpc::serve(self.grpc, routes, self.connection_age, shutdown);
+        let grpc = grpc::serve(self.grpc, handler, self.options, shutdown);
         let served = async {
             tokio::try_join!(async { http.await.context("HTTP listener") }, async {
                 grpc.await.context("gRPC listener")
@@ -269,7 +276,7 @@ fn lock(exporter: &Mutex<Exporter>) -> MutexGuard<'_, Exporter> {
 }
 
 /// The metrics, and the registry that shows them under the names asked for.
-fn metrics(stats: &Stats) -> (Arc<Metrics>, Arc<Registry>) {
+fn metrics(stats: &Stats) -> (Arc<Metrics>, Registry) {
     let mut own = Registry::default();
     let metrics = Arc::new(Metrics::new(&mut own));
     register_build_info(&mut own);
@@ -278,11 +285,27 @@ fn metrics(stats: &Stats) -> (Arc<Metrics>, Arc<Registry>) {
         let reference = Reference::new(metrics.clone(), stats.milliseconds);
         shown.register_collector(Box::new(reference));
     }
-    (metrics, Arc::new(shown))
+    (metrics, shown)
 }
 
 fn metrics_page(path: &str, registry: Arc<Registry>) -> Router {
     Router::new().route(path, get(async move || chassis::admin::metrics_page(&registry)))
+}
+
+async fn listen(name: &str, (host, port): &(String, u16)) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind((host.as_str(), *port)).await;
+    listener.with_context(|| format!("{name} cannot listen on {host}:{port}"))
+}
+
+async fn listen_grpc(config: &Config) -> anyhow::Result<(grpc::Listener, GrpcAddress)> {
+    let Some(path) = &config.grpc_uds else {
+        let listener = listen("gRPC", &config.grpc).await?;
+        let address = GrpcAddress::Tcp(listener.local_addr()?);
+        return Ok((listener.into(), address));
+    };
+    let socket = UnixSocket::bind(path).await;
+    let socket = socket.with_context(|| format!("gRPC cannot listen on {}", path.display()))?;
+    Ok((grpc::Listener::Unix(socket), GrpcAddress::Unix(path.clone())))
 }
 
 /// Looks after the store and after gauges that nobody sets in passing. Never ends.

@@ -27,6 +27,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::reload::Reloader;
 use backoff::Backoff;
 use chassis::telemetry::error_chain;
+use chassis::tls::client::{self, ClientSettings};
 
 /// The type of the only resource that is asked for.
 pub const TYPE_URL: &str = "type.googleapis.com/ratelimit.config.ratelimit.v3.RateLimitConfig";
@@ -50,6 +51,8 @@ pub struct Settings {
     pub server: String,
     /// The control plane, checked.
     pub endpoint: Endpoint,
+    /// TLS, or clear text.
+    pub tls: Option<ClientSettings>,
     /// Which configuration is asked for.
     pub node_id: String,
     /// What else the control plane is told about this node.
@@ -74,7 +77,7 @@ pub async fn follow(settings: Settings, reloader: Arc<Reloader>) {
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEPALIVE)
             .keep_alive_while_idle(true);
-        let (reason, pause) = match endpoint.connect().await {
+        let (reason, pause) = match connect(endpoint, session.settings.tls.as_ref()).await {
             Ok(channel) => {
                 let reason = session.run(channel, &mut backoff).await;
                 (reason, backoff.next(random()))
@@ -87,6 +90,16 @@ pub async fn follow(settings: Settings, reloader: Arc<Reloader>) {
         tracing::warn!(server, reason, pause_seconds = pause.as_secs_f64(), "xDS stream lost");
         session.reloader.source_lost(format!("xDS server {server}: {reason}"));
         tokio::time::sleep(pause).await;
+    }
+}
+
+async fn connect(
+    endpoint: Endpoint,
+    tls: Option<&ClientSettings>,
+) -> Result<Channel, tonic::transport::Error> {
+    match tls {
+        Some(tls) => client::connect(endpoint, tls).await,
+        None => endpoint.connect().await,
     }
 }
 

@@ -1,25 +1,56 @@
-//! How long a connection may live.
+//! One connection: HTTP/2 until its age, its end, or the end of the process.
 //!
 //! ```text
 //! accepted        max (±10 %)           grace
 //! ───┴──── serving ────┴─ GOAWAY, streams ─┴─ cut
 //! ```
 
+use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::pin::pin;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
-use tonic::transport::server::Connected;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tonic::body::Body;
+use tonic::codegen::Service;
+
+use crate::drain::Shutdown;
+
+/// How often an idle connection is pinged.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// How long the answer to a ping may take.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Calls that are open on one connection at a time. Peers learn of it and open another one.
+pub const STREAMS_MAX: u32 = 1024;
+
+/// What answers requests. It is cloned for each of them, and always ready.
+pub trait Handler:
+    Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + 'static
+{
+}
+
+impl<S> Handler for S where
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static
+{
+}
 
 /// How long connections live; by default without end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConnectionAge {
-    /// From accepting a connection to its GOAWAY; the process adds or takes up to 10 %, so that
-    /// the callers of several replicas do not come back all at once.
+    /// From accepting a connection to its GOAWAY; each connection adds or takes up to 10 %, so
+    /// that callers do not come back all at once.
     pub max: Option<Duration>,
     /// From GOAWAY to the cutting of what is still open.
     pub grace: Option<Duration>,
@@ -27,83 +58,66 @@ pub struct ConnectionAge {
 
 impl ConnectionAge {
     /// The age moved by up to 10 % either way, evenly over `random`.
-    pub(super) fn jittered(self, random: u64) -> Self {
+    fn jittered(self, random: u64) -> Self {
         let factor = 0.9 + 0.2 * (random as f64 / u64::MAX as f64);
         Self { max: self.max.map(|max| max.mul_f64(factor)), ..self }
     }
 }
 
-/// A number that differs between processes; not for secrets.
-pub(super) fn random() -> u64 {
+/// A number for jitter; not for secrets.
+fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// A connection that ends by itself when its age and grace are over.
-pub(super) struct Aged<IO> {
-    io: IO,
-    end: Option<Pin<Box<Sleep>>>,
-}
-
-impl<IO> Aged<IO> {
-    /// The connection accepted now.
-    pub(super) fn accept(accepted: io::Result<IO>, age: ConnectionAge) -> io::Result<Self> {
-        let end = age.max.zip(age.grace).map(|(max, grace)| max.saturating_add(grace));
-        let end = end.map(|after| Box::pin(tokio::time::sleep(after)));
-        Ok(Self { io: accepted?, end })
-    }
-}
-
-impl<IO: AsyncRead + Unpin> AsyncRead for Aged<IO> {
-    // The transport always waits for something to read, so this is where the end is noticed.
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if let Some(end) = &mut self.end
-            && end.as_mut().poll(context).is_ready()
-        {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+/// The connection to its end.
+pub(super) async fn serve<IO, H>(io: IO, handler: H, age: ConnectionAge, shutdown: Shutdown)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Handler,
+{
+    let age = age.jittered(random());
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .max_concurrent_streams(STREAMS_MAX)
+        .serve_connection(TokioIo::new(io), Unshared(handler));
+    let mut connection = pin!(connection);
+    let old = async {
+        tokio::select! {
+            () = after(age.max) => {}
+            () = shutdown.begun() => {}
         }
-        Pin::new(&mut self.io).poll_read(context, buffer)
+    };
+    tokio::select! {
+        // How a connection ended is its peer's affair.
+        _ = connection.as_mut() => return,
+        () = old => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        _ = connection => {}
+        () = after(age.grace) => {}
     }
 }
 
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Aged<IO> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(context, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+async fn after(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => tokio::time::sleep(wait).await,
+        None => std::future::pending().await,
     }
 }
 
-impl<IO: Connected> Connected for Aged<IO> {
-    type ConnectInfo = IO::ConnectInfo;
+/// A service of tower, which wants to be called alone, as one of hyper, which is shared.
+struct Unshared<H>(H);
 
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.io.connect_info()
+impl<H: Handler> hyper::service::Service<Request<Incoming>> for Unshared<H> {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = H::Future;
+
+    fn call(&self, request: Request<Incoming>) -> H::Future {
+        self.0.clone().call(request)
     }
 }
 

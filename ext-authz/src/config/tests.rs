@@ -24,6 +24,7 @@ fn defaults() {
     assert_eq!(config.retry_after, RETRY_AFTER_DEFAULT);
     assert_eq!(config.drain, DrainTimes::default());
     assert_eq!(config.telemetry, TelemetryConfig::default());
+    assert_eq!((config.worker_threads, config.grpc_tls), (workers_default(), None));
     assert!(config.keys.path.is_absolute() && config.keys.path.ends_with("k.yaml"));
     assert!(config.grpc_listen.ip().is_loopback() && config.admin_listen.ip().is_loopback());
 }
@@ -33,7 +34,8 @@ fn everything_can_be_set() {
     let config = load(
         "grpc_listen: '[::1]:1'\nadmin_listen: 0.0.0.0:2\nkeys_file: /k\npepper_files: {7: pepper}\n\
          priority_classes: [a, b]\nretry_after: 1m\ndrain_delay: 0s\ndrain_timeout: 1h\n\
-         log_level: debug\notlp_endpoint: http://127.0.0.1:4317\n",
+         log_level: debug\notlp_endpoint: http://127.0.0.1:4317\nworker_threads: 3\n\
+         grpc_tls: {certificate_file: /c, key_file: k, client_ca_file: /a, client_san: envoy}\n",
     )
     .expect("valid");
     assert_eq!(config.grpc_listen.to_string(), "[::1]:1");
@@ -45,6 +47,11 @@ fn everything_can_be_set() {
     assert_eq!((config.drain.delay, config.drain.timeout), (Duration::ZERO, DRAIN_MAX));
     assert_eq!(config.telemetry.log_level, "debug");
     assert_eq!(config.telemetry.otlp_endpoint.as_deref(), Some("http://127.0.0.1:4317"));
+    assert_eq!(config.worker_threads.get(), 3);
+    let tls = config.grpc_tls.as_ref().expect("set");
+    assert!(tls.certificate == Path::new("/c") && tls.key.is_absolute());
+    assert_eq!(tls.client_authorities.as_deref(), Some(Path::new("/a")));
+    assert_eq!(tls.client_subject.as_ref().map(ToString::to_string).as_deref(), Some("envoy"));
     assert!(!format!("{config:?}").contains("0123456789"));
 }
 
@@ -52,6 +59,16 @@ fn everything_can_be_set() {
 fn every_error_says_where() {
     for (line, expected) in [
         ("grpc_listen: here", "c.yaml:3:14: 'grpc_listen' must be an address and port"),
+        ("worker_threads: 0", "c.yaml:3:17: 'worker_threads' must be from 1 to 256"),
+        ("worker_threads: 257", "c.yaml:3:17: 'worker_threads' must be from 1 to 256"),
+        (
+            "grpc_tls: {certificate_file: c, key_file: k, client_san: envoy}",
+            "c.yaml:3:58: 'client_san' needs 'client_ca_file'",
+        ),
+        (
+            "grpc_tls: {certificate_file: c, key_file: k, client_ca_file: a, client_san: 'a b'}",
+            "c.yaml:3:77: 'client_san' is neither a DNS name, an address nor a URI",
+        ),
         ("admin_listen: 127.0.0.1", "c.yaml:3:15: 'admin_listen' must be an address and port"),
         ("retry_after: 0s", "c.yaml:3:14: 'retry_after' must be from 1s to 3600s"),
         ("retry_after: 2", "c.yaml:3:14: '2' is not a duration"),

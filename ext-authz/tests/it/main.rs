@@ -3,4 +3,5 @@
 mod cli;
 mod documents;
 mod rig;
+mod tls;
 mod wire;

@@ -1,14 +1,17 @@
 //! `call`: one request to a running rate limit service, and its answer for people or as JSON.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use chassis::config::DurationText;
+use chassis::tls::client::{self, ClientSettings};
 use proto::pb::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use proto::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
 use proto::pb::envoy::service::ratelimit::v3::rate_limit_response::{Code, DescriptorStatus};
 use proto::pb::envoy::service::ratelimit::v3::rate_limit_service_client::RateLimitServiceClient;
 use proto::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
+use rustls::pki_types::ServerName;
 use serde_json::{Value as Json, json};
 use tonic::transport::Endpoint;
 
@@ -36,9 +39,48 @@ pub struct Args {
     /// Longest wait for the connection and for the answer.
     #[arg(long, default_value = "5s")]
     pub timeout: DurationText,
+    #[command(flatten)]
+    tls: TlsArgs,
     /// How the answer is printed.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
+}
+
+/// How the service is reached over TLS.
+#[derive(Debug, clap::Args)]
+struct TlsArgs {
+    /// Ask over TLS; the service must be HOST:PORT.
+    #[arg(long)]
+    tls: bool,
+    /// PEM file of the authorities of the service; without it those of the system.
+    #[arg(long, requires = "tls", value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+    /// PEM file of our own certificate.
+    #[arg(long, requires = "tls", requires = "tls_key", value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// PEM file of our own private key.
+    #[arg(long, requires = "tls", requires = "tls_cert", value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// The name in the certificate of the service, where it is not the host of --addr.
+    #[arg(long, requires = "tls", value_name = "NAME")]
+    tls_server_name: Option<String>,
+}
+
+impl TlsArgs {
+    fn settings(&self) -> Result<Option<ClientSettings>, String> {
+        if !self.tls {
+            return Ok(None);
+        }
+        let name = self.tls_server_name.clone().map(|name| {
+            ServerName::try_from(name)
+                .map_err(|_| "--tls-server-name is neither a DNS name nor an address".to_owned())
+        });
+        Ok(Some(ClientSettings {
+            authorities: self.tls_ca.clone(),
+            identity: self.tls_cert.clone().zip(self.tls_key.clone()),
+            server_name: name.transpose()?,
+        }))
+    }
 }
 
 /// How an answer is printed.
@@ -85,17 +127,26 @@ fn ask(args: &Args) -> Result<RateLimitResponse, String> {
     };
     let endpoint = Endpoint::from_shared(url)
         .map_err(|_| format!("--addr '{}' is neither HOST:PORT nor unix:PATH", args.addr))?;
+    let tls = args.tls.settings()?;
+    if tls.is_some() && args.addr.starts_with("unix:") {
+        return Err("--tls needs --addr HOST:PORT".to_owned());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("the runtime cannot be built: {error}"))?;
-    runtime.block_on(exchange(endpoint, args.timeout.0, request))
+    runtime.block_on(exchange(endpoint, tls, args.timeout.0, request))
 }
 
 async fn exchange(
     endpoint: Endpoint,
+    tls: Option<ClientSettings>,
     timeout: Duration,
     request: RateLimitRequest,
 ) -> Result<RateLimitResponse, String> {
-    let channel = endpoint.connect_timeout(timeout).timeout(timeout).connect().await;
+    let endpoint = endpoint.connect_timeout(timeout).timeout(timeout);
+    let channel = match &tls {
+        Some(tls) => client::connect(endpoint, tls).await,
+        None => endpoint.connect().await,
+    };
     let channel = channel
         .map_err(|error| format!("cannot connect: {}", chassis::telemetry::error_chain(&error)))?;
     let answer = RateLimitServiceClient::new(channel).should_rate_limit(request).await;

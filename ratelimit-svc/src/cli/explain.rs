@@ -15,6 +15,7 @@ use crate::limits::class::PRIORITY_KEY;
 use crate::limits::pattern::Precedence;
 use crate::limits::quotas::Quotas;
 use crate::limits::rule::Rule;
+use crate::limits::sharing::{How, Share};
 
 /// Which request.
 #[derive(Debug, clap::Args)]
@@ -86,6 +87,9 @@ pub fn explain(args: &Args, quotas: &Quotas, now_seconds: u64) -> Result<String,
         if let Line::Counted(counted) = line {
             let hit = &planned.hits[counted.hit];
             text += &format!("  counter {}\n", String::from_utf8_lossy(&hit.key));
+            if let Some(share) = &hit.share {
+                text += &format!("  {}\n", shared(share, hit.capacity()));
+            }
             if hit.algorithm == Algorithm::FixedWindow {
                 let left = hit.window.remaining(now_seconds);
                 text += &format!("  window ends in {left} s\n");
@@ -140,6 +144,22 @@ fn verdict(line: &Line) -> String {
                 text += ", quota mode: refuses only when all quota limits are over";
             }
             text
+        }
+    }
+}
+
+/// What the class may take of a limit that it shares.
+fn shared(share: &Share, capacity: u32) -> String {
+    match (&share.how, share.place) {
+        (How::UpTo(fraction), _) => {
+            format!("the class is admitted up to {} of {capacity}", fraction.of(capacity))
+        }
+        (How::Forecast { .. }, 0) => {
+            "the class ranks highest and reserves what it needs".to_owned()
+        }
+        (How::Forecast { .. }, above) => {
+            let classes = if above == 1 { "class" } else { "classes" };
+            format!("the class may take what the {above} {classes} above it will not need")
         }
     }
 }

@@ -236,3 +236,61 @@ fn mogrifiers_are_read() {
     let expected = ("bc".to_owned(), tags([("x", "bc"), ("y", "z")]));
     assert_eq!(mogrifiers[0].apply("abc"), Some(expected));
 }
+
+#[test]
+fn threads_and_tls_of_grpc() {
+    let config = read(&[]).expect("valid");
+    assert_eq!((config.grpc_workers, config.grpc_tls), (chassis::grpc::workers_default(), None));
+    assert!(!config.grpc_reflection);
+    let set = [
+        ("GRPC_SERVER_USE_TLS", "true"),
+        ("GRPC_SERVER_TLS_CERT", "/c"),
+        ("GRPC_SERVER_TLS_KEY", "/k"),
+        ("GRPC_CLIENT_TLS_CACERT", "/a"),
+        ("GRPC_CLIENT_TLS_SAN", "envoy.mesh"),
+    ];
+    let with = |more: &[(&'static str, &'static str)]| {
+        let all: Vec<_> = set.iter().chain(more).copied().collect();
+        read(&all)
+    };
+    let config = with(&[("GRPC_WORKER_THREADS", "3"), ("GRPC_REFLECTION", "true")]);
+    let config = config.expect("valid");
+    assert!(config.grpc_workers.get() == 3 && config.grpc_reflection);
+    let tls = config.grpc_tls.expect("set");
+    assert_eq!((tls.certificate, tls.key), ("/c".into(), "/k".into()));
+    assert_eq!(tls.client_authorities, Some("/a".into()));
+    assert_eq!(
+        tls.client_subject.map(|subject| subject.to_string()).as_deref(),
+        Some("envoy.mesh")
+    );
+
+    for (name, value, problem) in [
+        ("GRPC_WORKER_THREADS", "0", "number would be zero"),
+        ("GRPC_WORKER_THREADS", "257", "must be from 1 to 256"),
+        ("GRPC_SERVER_TLS_CERT", "", "is needed when GRPC_SERVER_USE_TLS is true"),
+        ("GRPC_SERVER_TLS_KEY", "", "is needed when GRPC_SERVER_USE_TLS is true"),
+        ("GRPC_CLIENT_TLS_CACERT", "", "needs GRPC_CLIENT_TLS_CACERT"),
+        ("GRPC_CLIENT_TLS_SAN", "a b", "is neither a DNS name, an address nor a URI"),
+    ] {
+        let error = with(&[(name, value)]).expect_err(name);
+        assert!(error.contains(problem), "{error}");
+    }
+    for (set, problem) in [
+        (
+            [("CONFIG_GRPC_XDS_CLIENT_TLS_CERT", "/c"), ("CONFIG_GRPC_XDS_SERVER_TLS_SAN", "a")],
+            "CONFIG_GRPC_XDS_CLIENT_TLS_KEY need each other",
+        ),
+        (
+            [
+                ("CONFIG_GRPC_XDS_SERVER_TLS_CACERT", "/a"),
+                ("CONFIG_GRPC_XDS_SERVER_TLS_SAN", "a b"),
+            ],
+            "is neither a DNS name nor an address",
+        ),
+    ] {
+        let on = [("CONFIG_TYPE", "GRPC_XDS_SOTW"), ("CONFIG_GRPC_XDS_SERVER_USE_TLS", "true")];
+        let all: Vec<_> = on.into_iter().chain(set).collect();
+        let error = read(&all).expect_err(problem);
+        assert!(error.contains(problem), "{error}");
+    }
+}

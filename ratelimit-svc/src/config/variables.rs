@@ -42,10 +42,8 @@ const fn refused(
 
 const OFF: &[&str] = &["false", "f", "0"];
 const ZERO: &[&str] = &["0", "0s"];
-const SERVER_TLS: &str = "TLS on the listeners is not supported yet";
 const REDIS_TLS: &str = "TLS to Redis is not supported yet";
 const PERSECOND: &str = "a second Redis for per-second limits is not supported yet";
-const XDS_TLS: &str = "TLS to the xDS server is not supported yet";
 const MAPPER: &str =
     "the default mapping is built in, use statsd with a statsd_exporter for others";
 const MEMCACHE: &str = "memcache is not supported, use redis";
@@ -72,6 +70,13 @@ pub const VARIABLES: &[Variable] = &[
         "1h",
         "from GOAWAY to the cutting of the connection, 0s for none",
     ),
+    full("GRPC_WORKER_THREADS", "", "threads for gRPC connections; empty: one for each core"),
+    full("GRPC_REFLECTION", "false", "serve gRPC server reflection"),
+    full("GRPC_SERVER_USE_TLS", "false", "serve gRPC over TLS"),
+    full("GRPC_SERVER_TLS_CERT", "", "PEM file of the server's certificate"),
+    full("GRPC_SERVER_TLS_KEY", "", "PEM file of its private key"),
+    full("GRPC_CLIENT_TLS_CACERT", "", "PEM file of authorities; clients need their certificate"),
+    full("GRPC_CLIENT_TLS_SAN", "", "name that the certificate of a client must carry"),
     full("DEBUG_HOST", "0.0.0.0", "address of the admin pages"),
     full("DEBUG_PORT", "6070", "port of the admin pages"),
     full("LOG_LEVEL", "info", "trace, debug, info, warn, error; also per module"),
@@ -92,6 +97,15 @@ pub const VARIABLES: &[Variable] = &[
         "3s",
         "pause after a connection that failed",
     ),
+    full("CONFIG_GRPC_XDS_SERVER_USE_TLS", "false", "ask the control plane over TLS"),
+    full(
+        "CONFIG_GRPC_XDS_SERVER_TLS_CACERT",
+        "",
+        "PEM file of its authorities; empty: those of the system",
+    ),
+    full("CONFIG_GRPC_XDS_SERVER_TLS_SAN", "", "name in its certificate, where not the host's"),
+    full("CONFIG_GRPC_XDS_CLIENT_TLS_CERT", "", "PEM file of our certificate for it"),
+    full("CONFIG_GRPC_XDS_CLIENT_TLS_KEY", "", "PEM file of our private key"),
     full("XDS_CLIENT_BACKOFF_INITIAL_INTERVAL", "10s", "first pause after a stream that ended"),
     full("XDS_CLIENT_BACKOFF_MAX_INTERVAL", "60s", "longest pause after a stream that ended"),
     full("XDS_CLIENT_BACKOFF_RANDOM_FACTOR", "0.5", "share by which a pause varies either way"),
@@ -148,19 +162,9 @@ pub const VARIABLES: &[Variable] = &[
     full("STATS_FLUSH_INTERVAL", "10s", "how often metrics are sent"),
     full("DISABLE_STATS", "false", "send nothing and open no listener for metrics"),
     // What follows belongs to the reference and not to us.
-    refused("GRPC_SERVER_USE_TLS", OFF, SERVER_TLS),
-    refused("GRPC_SERVER_TLS_CERT", &[], SERVER_TLS),
-    refused("GRPC_SERVER_TLS_KEY", &[], SERVER_TLS),
-    refused("GRPC_CLIENT_TLS_CACERT", &[], SERVER_TLS),
-    refused("GRPC_CLIENT_TLS_SAN", &[], SERVER_TLS),
     refused("LOG_FORMAT", &["json"], "logs are always JSON"),
     no_effect("FORCE_START_WITHOUT_INITIAL_CONFIG", STARTUP),
     no_effect("HEALTHY_WITH_AT_LEAST_ONE_CONFIG_LOADED", "always so: not ready without quotas"),
-    refused("CONFIG_GRPC_XDS_SERVER_USE_TLS", OFF, XDS_TLS),
-    refused("CONFIG_GRPC_XDS_CLIENT_TLS_CERT", &[], XDS_TLS),
-    refused("CONFIG_GRPC_XDS_CLIENT_TLS_KEY", &[], XDS_TLS),
-    refused("CONFIG_GRPC_XDS_SERVER_TLS_CACERT", &[], XDS_TLS),
-    refused("CONFIG_GRPC_XDS_SERVER_TLS_SAN", &[], XDS_TLS),
     no_effect("REDIS_POOL_SIZE", POOL),
     no_effect("REDIS_POOL_ON_EMPTY_BEHAVIOR", POOL),
     refused("PROMETHEUS_MAPPER_YAML", &[], MAPPER),

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use chassis::config::DurationText;
 use chassis::process::UsageError;
+use chassis::tls::client::ClientSettings;
+use rustls::pki_types::ServerName;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 use tonic::transport::Endpoint;
 
@@ -44,6 +46,7 @@ impl Vars<'_> {
         Ok(Settings {
             server,
             endpoint,
+            tls: self.xds_tls()?,
             node_id: self.text("CONFIG_GRPC_XDS_NODE_ID"),
             node_metadata: self.pairs("CONFIG_GRPC_XDS_NODE_METADATA", &[':', '='])?,
             headers: self.headers()?,
@@ -51,6 +54,33 @@ impl Vars<'_> {
             backoff,
             message_bytes_max,
         })
+    }
+
+    fn xds_tls(&self) -> Result<Option<ClientSettings>, UsageError> {
+        if !self.flag("CONFIG_GRPC_XDS_SERVER_USE_TLS")? {
+            return Ok(None);
+        }
+        let certificate = self.path("CONFIG_GRPC_XDS_CLIENT_TLS_CERT");
+        let key = self.path("CONFIG_GRPC_XDS_CLIENT_TLS_KEY");
+        if certificate.is_some() != key.is_some() {
+            return Err(UsageError(
+                "CONFIG_GRPC_XDS_CLIENT_TLS_CERT and CONFIG_GRPC_XDS_CLIENT_TLS_KEY need each other"
+                    .to_owned(),
+            ));
+        }
+        let name = "CONFIG_GRPC_XDS_SERVER_TLS_SAN";
+        let server_name = match self.text(name) {
+            none if none.is_empty() => None,
+            text => Some(
+                ServerName::try_from(text)
+                    .map_err(|_| self.bad(name, "is neither a DNS name nor an address"))?,
+            ),
+        };
+        Ok(Some(ClientSettings {
+            authorities: self.path("CONFIG_GRPC_XDS_SERVER_TLS_CACERT"),
+            identity: certificate.zip(key),
+            server_name,
+        }))
     }
 
     /// A pause without which a control plane that is gone would be asked without end.

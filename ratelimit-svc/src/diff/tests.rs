@@ -46,6 +46,28 @@ fn limits_go_up_and_down() {
 }
 
 #[test]
+fn how_classes_share_is_told() {
+    let limit = |text: &str| {
+        format!("  - {{key: k, rate_limit: {{unit: minute, requests_per_unit: 5{text}}}}}\n")
+    };
+    let check_to = |old: &str, new: &str, expected: &str| {
+        check(
+            &limit(old),
+            &limit(new),
+            &[&format!("changed d k: {expected} (a.yaml:3 -> a.yaml:3)")],
+        );
+    };
+    check(&limit(", mode: exact"), &limit(", mode: exact"), &[]);
+    check_to("", ", mode: exact", "5 per minute -> 5 per minute, mode exact");
+    check_to("", ", reserve: none", "5 per minute -> 5 per minute, reserve=none");
+    check_to(
+        ", floor: {ingest: 0.1}",
+        ", admit_up_to: {ingest: 0.5}",
+        "5 per minute, reserve=forecast floor={ingest: 0.1} -> 5 per minute, admit_up_to={ingest: 0.5}",
+    );
+}
+
+#[test]
 fn rules_come_and_go() {
     let one = "  - {key: k, value: a, rate_limit: {unit: day, requests_per_unit: 1}}\n";
     check("", one, &["added d k=a: none -> 1 per day (a.yaml:3)"]);

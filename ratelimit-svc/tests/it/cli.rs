@@ -47,6 +47,51 @@ fn the_example_of_algorithms_is_good_and_explained() {
 }
 
 #[test]
+fn the_example_of_priorities_is_good_and_explained() {
+    let file = "examples/priorities.yaml";
+    let (code, out, err) = run(&["check", file], &[]);
+    let expected = "ok: domain priorities has 4 rules\n";
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(0), expected, ""));
+    for (descriptor, expected) in [
+        ("tenant=a,priority=ingest", "may take what the 2 classes above it will not need"),
+        ("tenant=a,priority=platform-core", "may take what the 1 class above it will not need"),
+        (
+            "tenant=shared",
+            ", 6000 per minute, reserve=forecast floor={background: 0.02} reserve_min=",
+        ),
+        ("tenant=shared,priority=system-node-critical", "ranks highest and reserves what it needs"),
+        ("pool=a,priority=background", "the class is admitted up to 12000 of 20000"),
+        ("pool=a", ", 20000 per second, mode exact, admit_up_to={background: 0.6, "),
+        ("login=a,priority=background", ", 5 per minute, reserve=none\n"),
+    ] {
+        let arguments = ["explain", file, "--domain", "priorities", "--descriptor", descriptor];
+        let (code, out, err) = run(&arguments, &[]);
+        assert_eq!((code, err.as_str()), (Some(0), ""));
+        assert!(out.contains(expected), "{expected}\n{out}");
+    }
+    let arguments = ["explain", file, "--domain", "priorities", "--descriptor", "tenant=a"];
+    let (_, out, _) = run(&arguments, &[]);
+    assert!(!out.contains("the class may take"), "counted plainly\n{out}");
+}
+
+#[test]
+fn check_knows_the_classes_of_all_files() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let path = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_owned();
+    let rule =
+        "domain: d\ndescriptors:\n  - key: k\n    rate_limit: {unit: day, floor: {gold: 0.1}}\n";
+    std::fs::write(path("rule.yaml"), rule).expect("written");
+    let classes = "domain: c\npriority_classes: {gold: {rank: 1, default: true}}\n";
+    std::fs::write(path("classes.yaml"), classes).expect("written");
+    let (code, _, err) = run(&["check", &path("rule.yaml"), &path("classes.yaml")], &[]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let (code, _, err) = run(&["check", &path("rule.yaml")], &[]);
+    let place = path("rule.yaml");
+    let expected = format!("error: {place}:4:37: priority class 'gold' is not configured\n");
+    assert_eq!((code, err), (Some(64), expected));
+}
+
+#[test]
 fn check_names_the_place() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let file = dir.path().join("bad.yaml");

@@ -2,10 +2,16 @@
 //! which shows the test what it was asked.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
+use chassis::drain::Shutdown;
+use chassis::grpc::Options;
+use chassis::readiness::Readiness;
+use chassis::tls::{Acceptor, ServerSettings};
 use futures_util::{Stream, stream};
+use prometheus_client::registry::Registry;
 use prost::Message;
 use proto::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::{
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
@@ -20,6 +26,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 use tonic::metadata::MetadataMap;
+use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -62,6 +69,27 @@ impl ControlPlane {
         let server = tonic::transport::Server::builder()
             .add_service(AggregatedDiscoveryServiceServer::new(service))
             .serve_with_incoming(TcpIncoming::from(listener));
+        let running = tokio::spawn(async move { server.await.expect("served") });
+        Self { address, world, asked: Mutex::new(asked), running }
+    }
+
+    /// Over TLS, for clients with a certificate of these authorities.
+    pub async fn start_tls((certificate, key): &(PathBuf, PathBuf), authorities: &Path) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = listener.local_addr().expect("bound");
+        let world = watch::Sender::new(World::default());
+        let (sender, asked) = mpsc::unbounded_channel();
+        let service = Service { world: world.clone(), asked: sender };
+        let settings = ServerSettings {
+            certificate: certificate.clone(),
+            key: key.clone(),
+            client_authorities: Some(authorities.to_owned()),
+            client_subject: None,
+        };
+        let tls = Acceptor::start(Some(settings), &Readiness::new(), &mut Registry::default());
+        let options = Options { tls, ..Options::default() };
+        let routes = Routes::new(AggregatedDiscoveryServiceServer::new(service)).prepare();
+        let server = chassis::grpc::serve(listener, routes, options, Shutdown::new());
         let running = tokio::spawn(async move { server.await.expect("served") });
         Self { address, world, asked: Mutex::new(asked), running }
     }

@@ -27,7 +27,7 @@ fn quotas(domain: &str, unit: RateLimitUnit, requests_per_unit: u32) -> RateLimi
     }
 }
 
-fn good(requests_per_unit: u32) -> RateLimitConfig {
+pub fn good(requests_per_unit: u32) -> RateLimitConfig {
     quotas("a", RateLimitUnit::Year, requests_per_unit)
 }
 
@@ -39,7 +39,10 @@ async fn start(control_plane: SocketAddr) -> Service {
     start_with(control_plane, &[]).await
 }
 
-async fn start_with(control_plane: SocketAddr, even_more: &[(&'static str, String)]) -> Service {
+pub async fn start_with(
+    control_plane: SocketAddr,
+    even_more: &[(&'static str, String)],
+) -> Service {
     let mut more = vec![
         ("CONFIG_TYPE", "GRPC_XDS_SOTW".to_owned()),
         ("CONFIG_GRPC_XDS_SERVER_URL", control_plane.to_string()),

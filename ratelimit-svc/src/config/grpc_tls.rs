@@ -1,0 +1,57 @@
+//! The variables of threads and TLS on the gRPC listener.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use chassis::grpc::workers_default;
+use chassis::process::UsageError;
+use chassis::tls::{ServerSettings, Subject};
+
+use super::Vars;
+
+/// More threads than any machine has use for.
+pub const WORKER_THREADS_MAX: usize = 256;
+
+impl Vars<'_> {
+    pub(super) fn grpc_workers(&self) -> Result<NonZeroUsize, UsageError> {
+        let name = "GRPC_WORKER_THREADS";
+        if self.text(name).is_empty() {
+            return Ok(workers_default());
+        }
+        let threads: NonZeroUsize = self.parse(name)?;
+        match threads.get() <= WORKER_THREADS_MAX {
+            true => Ok(threads),
+            false => Err(self.bad(name, format!("must be from 1 to {WORKER_THREADS_MAX}"))),
+        }
+    }
+
+    pub(super) fn grpc_tls(&self) -> Result<Option<ServerSettings>, UsageError> {
+        if !self.flag("GRPC_SERVER_USE_TLS")? {
+            return Ok(None);
+        }
+        let client_authorities = self.path("GRPC_CLIENT_TLS_CACERT");
+        let client_subject = match self.text("GRPC_CLIENT_TLS_SAN").as_str() {
+            "" => None,
+            _ => Some(self.parse::<Subject>("GRPC_CLIENT_TLS_SAN")?),
+        };
+        if client_subject.is_some() && client_authorities.is_none() {
+            // Without an authority anyone could make a certificate with this name.
+            return Err(self.bad("GRPC_CLIENT_TLS_SAN", "needs GRPC_CLIENT_TLS_CACERT"));
+        }
+        let needed = |name| {
+            let problem = || self.bad(name, "is needed when GRPC_SERVER_USE_TLS is true");
+            self.path(name).ok_or_else(problem)
+        };
+        Ok(Some(ServerSettings {
+            certificate: needed("GRPC_SERVER_TLS_CERT")?,
+            key: needed("GRPC_SERVER_TLS_KEY")?,
+            client_authorities,
+            client_subject,
+        }))
+    }
+
+    /// A path, if one is set.
+    pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
+        Some(self.text(name)).filter(|path| !path.is_empty()).map(PathBuf::from)
+    }
+}
