@@ -47,7 +47,7 @@ def check_helm(checks, helm, value_sets):
         checks.run(f"{helm.name}: schema refuses {what}", helm.refuses, sets, expected)
 
 
-def check_value_set(checks, helms, name, values, envoy, file):
+def check_value_set(checks, helms, name, values, envoy, file, scratch):
     text = checks.run(f"{name}: helm 4 renders", helms[0].template, values)
     if text is None:
         return
@@ -60,7 +60,7 @@ def check_value_set(checks, helms, name, values, envoy, file):
         ("selectors, ports and files meet", rendered.selectors_meet),
     ]:
         checks.run(f"{name}: {what}", check, items)
-    file.write_text(bootstrap.bootstrap_of(items), encoding="utf-8")
+    file.write_text(bootstrap.with_certificates(bootstrap.bootstrap_of(items), scratch), encoding="utf-8")
     checks.run(f"{name}: Envoy accepts its bootstrap", bootstrap.envoy_accepts, envoy, file)
     for version in KUBERNETES:
         checks.run(f"{name}: strict schemas of Kubernetes {version}", strict, helms[0], values, version)
@@ -75,6 +75,8 @@ def check_flows(checks, helm, value_sets):
     checks.run("Envoy's upstreams are Services of the release", rendered.envoy_reaches, default)
     checks.run("policies admit the known flows and no others", rendered.only_known_flows, default)
     checks.run("default-deny-all is as specified", rendered.default_deny_is_exact, full)
+    checks.run("the break-glass listener is off by default", rendered.break_glass, default, False)
+    checks.run("the break-glass listener is open to its peers alone", rendered.break_glass, full, True)
 
 
 def check_rules(checks, helm, scratch):
@@ -116,7 +118,7 @@ def main():
     with tempfile.TemporaryDirectory(dir=options.tools) as scratch:
         scratch = pathlib.Path(scratch)
         for name, values in value_sets.items():
-            check_value_set(checks, helms, name, values, options.envoy, out / f"{name}-envoy.yaml")
+            check_value_set(checks, helms, name, values, options.envoy, out / f"{name}-envoy.yaml", scratch)
         check_flows(checks, helms[0], value_sets)
         check_rules(checks, helms[0], scratch)
         checks.run("Envoy drains by the preStop hook", bootstrap.envoy_drains, helms[0], options.envoy, scratch)

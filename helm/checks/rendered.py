@@ -124,6 +124,18 @@ def only_known_flows(rendered):
     need(found["ingress"] == known, f"ingress {found['ingress']}")
 
 
+def break_glass(rendered, expected):
+    """Listener, Service and admission of the break-glass listener are there together or not at all."""
+    listeners = yaml.load(bootstrap_of(rendered), Loader=LOADER)["static_resources"]["listeners"]
+    names = [listener["name"] for listener in listeners]
+    need(names == (["edge", "break_glass"] if expected else ["edge"]), f"listeners {names}")
+    services = [s for s in of_kind(rendered, "Service") if s["metadata"]["name"].endswith("-break-glass")]
+    need(len(services) == int(expected), f"{len(services)} Services")
+    rules = [rule for policy in of_kind(rendered, "NetworkPolicy") for rule in policy["spec"].get("ingress", [])
+             if any(port["port"] == 8443 for port in rule["ports"])]
+    need(len(rules) == int(expected) and all(rule.get("from") for rule in rules), f"admits {rules}")
+
+
 def default_deny_is_exact(rendered):
     [policy] = [p for p in of_kind(rendered, "NetworkPolicy") if p["metadata"]["name"] == "default-deny-all"]
     need(policy["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}, str(policy["spec"]))

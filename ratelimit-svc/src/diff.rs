@@ -183,6 +183,7 @@ fn describe(rule: &Rule) -> String {
     let flags = [
         (rule.shadow_mode, "shadow mode"),
         (rule.quota_mode, "quota mode"),
+        (rule.overdraft, "overdraft"),
         (rule.detailed_metric, "detailed metric"),
         (rule.steps.iter().any(|step| step.value_to_metric), "value to metric"),
         (rule.steps.iter().any(|step| step.share_threshold), "shared threshold"),

@@ -3,16 +3,21 @@
 
 mod authentication;
 mod bad_input;
+mod break_glass;
 mod drain;
 mod end_to_end;
 mod health;
 mod launcher;
 mod load;
 mod outage;
+mod outage_table;
+mod points;
+mod pools;
 mod quota;
 mod reload;
 mod spoofing;
 mod stage;
+mod stand_in;
 mod startup;
 mod tidy;
 mod trace;

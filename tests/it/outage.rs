@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;
+use tests::edge::Parts;
 use tests::http::Reply;
 use tests::parts::redis::Redis;
 use tests::wait::{DEADLINE, wait_for};
@@ -30,18 +31,51 @@ async fn ratelimit_svc_down_lets_the_critical_class_pass_alone() -> Result<()> {
         assert_outage(&stage.write(&background, POINT).await?);
     }
 
-    // The operator's switch: with deny_percent 0 everyone passes.
+    // The operator's switch: with deny_percent 0 those pass whose outage policy is local.
     let admin = stage.edge.at.envoy_admin;
     let modify = |value: u8| {
         format!("http://{admin}/runtime_modify?tidegate.ratelimit.deny_percent={value}")
     };
     stage.http.post(&modify(0), &[], "").await?;
     assert_eq!(stage.write(&ingest, POINT).await?.status, 204);
+    assert_outage(&stage.write(&background, POINT).await?);
     stage.http.post(&modify(100), &[], "").await?;
     assert_outage(&stage.write(&ingest, POINT).await?);
 
     stage.edge.start_ratelimit().await?;
     stage.write_until(&ingest, POINT, 204).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_ratelimit_svc_envoy_may_limit_each_tenant_itself() -> Result<()> {
+    let slow = |options: &mut tests::edge::Options| options.proxy.limits.local_limit = 1;
+    let mut stage = Stage::with(Parts::Embedded, slow).await?;
+    let critical = stage.edge.issue_live_key("node", "system-node-critical").await?;
+    let ingest = stage.edge.issue_live_key("acme", "ingest").await?;
+    let other = stage.edge.issue_live_key("neighbour", "platform-core").await?;
+    let at_once = async |key: &str| {
+        futures_util::future::try_join_all((0..10).map(|_| stage.write(key, POINT))).await
+    };
+    // While ratelimit-svc answers, its quota alone counts.
+    assert!(at_once(&ingest).await?.iter().all(|reply| reply.status == 204));
+    let admin = stage.edge.at.envoy_admin;
+    let url = format!("http://{admin}/runtime_modify?tidegate.ratelimit.deny_percent=0");
+    stage.http.post(&url, &[], "").await?;
+    assert!(at_once(&ingest).await?.iter().all(|reply| reply.status == 204));
+
+    drop(stage.edge.ratelimit.take());
+    let at_once = async |key: &str| {
+        futures_util::future::try_join_all((0..10).map(|_| stage.write(key, POINT))).await
+    };
+    let limited = wait_for("a tenant to pass its local limit", DEADLINE, async || {
+        let replies = at_once(&ingest).await.ok()?;
+        replies.into_iter().find(|reply| reply.status == 429)
+    })
+    .await?;
+    assert_eq!(limited.header("retry-after"), Some("1"));
+    assert_eq!(stage.write(&other, POINT).await?.status, 204, "a neighbour has its own");
+    assert!(at_once(&critical).await?.iter().all(|reply| reply.status == 204));
     Ok(())
 }
 

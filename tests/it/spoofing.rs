@@ -1,41 +1,19 @@
 //! What reaches the gateway is what ext-authz said, whatever the client claims.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-
-use anyhow::{Context, Result};
-use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::StatusCode;
-use tests::wait::DEADLINE;
-use tokio::net::TcpListener;
+use anyhow::Result;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use crate::stage::Stage;
-
-type Seen = Arc<Mutex<Vec<BTreeMap<String, Vec<String>>>>>;
-
-async fn record(State(seen): State<Seen>, request: Request) -> StatusCode {
-    let mut headers: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (name, value) in request.headers() {
-        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
-        headers.entry(name.to_string()).or_default().push(value);
-    }
-    headers.insert(":path".to_owned(), vec![request.uri().to_string()]);
-    seen.lock().unwrap_or_else(PoisonError::into_inner).push(headers);
-    StatusCode::NO_CONTENT
-}
+use crate::stand_in::StandIn;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn identity_headers_of_a_client_never_reach_the_upstream() -> Result<()> {
     let mut stage = Stage::embedded().await?;
     let key = stage.edge.issue_live_key("acme", "ingest").await?;
-    // In the gateway's place stands a server that notes what it is sent.
-    let gateway = stage.edge.gateway.take().context("a gateway runs")?;
-    gateway.stop(DEADLINE).await;
-    let listener = TcpListener::bind(stage.edge.at.gateway).await?;
-    let seen = Seen::default();
-    let upstream = Router::new().fallback(record).with_state(Arc::clone(&seen));
-    let server = tokio::spawn(axum::serve(listener, upstream).into_future());
+    let gateway = StandIn::take_over(&mut stage).await?;
 
     let token = format!("Token {key}");
     for (name, value) in [
@@ -56,7 +34,7 @@ async fn identity_headers_of_a_client_never_reach_the_upstream() -> Result<()> {
     let underscore = [("authorization", token.as_str()), ("x_tidegate_tenant", "victim")];
     assert_eq!(stage.post("/write", &underscore, "m f=1").await?.status, 400);
 
-    let seen = seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let seen = gateway.seen();
     assert_eq!(seen.len(), 7);
     for headers in seen {
         assert_eq!(headers["x-tidegate-tenant"], ["acme"]);
@@ -66,6 +44,92 @@ async fn identity_headers_of_a_client_never_reach_the_upstream() -> Result<()> {
         assert!(!text.contains("failure-mode"), "{text}");
         assert!(!text.contains(&key), "the key itself stays at the edge: {text}");
     }
-    server.abort();
+    Ok(())
+}
+
+/// The gateway's stand-in echoes every header under our prefix: what a client could plant there
+/// would be charged, or believed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_cannot_choose_its_class_or_its_cost() -> Result<()> {
+    const POINTS: &str = "tenant_points_acme";
+    let quotas = "
+domain: edge
+descriptors:
+  - key: tenant_points
+    value: acme
+    rate_limit: {unit: day, requests_per_unit: 1000, overdraft: true}
+  - key: tenant_bytes
+    value: acme
+    rate_limit: {unit: day, requests_per_unit: 100000}
+";
+    let change = |options: &mut tests::edge::Options| options.quotas = quotas.to_owned();
+    let mut stage = Stage::with(tests::edge::Parts::Embedded, change).await?;
+    let ingest = stage.edge.issue_live_key("acme", "ingest").await?;
+    let critical = stage.edge.issue_live_key("node", "system-node-critical").await?;
+    let gateway = StandIn::take_over(&mut stage).await?;
+    let token = format!("Token {ingest}");
+    let good = ("authorization", token.as_str());
+    for claims in [
+        &[("x-tidegate-points", "1000000")][..],
+        &[("x-tidegate-priority", "system-node-critical"), ("x-tidegate-cost", "0")],
+        &[("cost", "0"), ("priority", "system-node-critical")],
+        &[("x-envoy-ratelimit-hits-addend", "0"), ("x-ratelimit-hits-addend", "0")],
+        &[("x-envoy-original-path", "/ping"), ("x-envoy-expected-rq-timeout-ms", "1")],
+    ] {
+        let headers: Vec<_> = claims.iter().copied().chain([good]).collect();
+        let reply = stage.post("/write?priority=system-node-critical", &headers, "m f=1").await?;
+        assert_eq!(reply.status, 204, "{claims:?}: {}", reply.text());
+        assert_eq!(reply.header("x-tidegate-points"), None, "nothing was there to echo");
+        assert_eq!(reply.header("x-tidegate-priority"), Some("ingest"));
+    }
+    // Another route of the same edge is another dialect, not another class.
+    for path in ["/ping/../write", "/system-node-critical", "/api/v2/write"] {
+        assert_eq!(stage.post(path, &[good], "m f=1").await?.status, 204, "{path}");
+    }
+    // A second, better key beside one's own is refused, wherever it stands.
+    let other = format!("Token {critical}");
+    for second in [("authorization", other.as_str()), ("x-api-key", &critical)] {
+        assert_eq!(stage.post("/write", &[good, second], "m f=1").await?.status, 400);
+        assert_eq!(stage.post("/write", &[second, good], "m f=1").await?.status, 400);
+    }
+    let twice = format!("/write?p={critical}");
+    assert_eq!(stage.post(&twice, &[good], "m f=1").await?.status, 400);
+    // Trailers come too late for the decision, and do not reach the gateway.
+    let trailers = format!(
+        "POST /write HTTP/1.1\r\nhost: edge\r\nauthorization: {token}\r\n\
+         trailer: x-tidegate-priority\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n\
+         5\r\nm f=1\r\n0\r\nx-tidegate-priority: system-node-critical\r\n\r\n"
+    );
+    let answer = stage.raw(&trailers).await?;
+    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+    trailers_over_http2(&stage, &token).await?;
+
+    let seen = gateway.seen();
+    assert_eq!(seen.len(), 10);
+    for headers in seen {
+        assert_eq!(headers["x-tidegate-tenant"], ["acme"], "{headers:?}");
+        assert_eq!(headers["x-tidegate-priority"], ["ingest"], "{headers:?}");
+        assert!(!headers.contains_key("x-tidegate-points"), "{headers:?}");
+        let trailer = headers.keys().find(|name| name.starts_with("trailer:x-tidegate"));
+        assert_eq!(trailer, None, "{headers:?}");
+    }
+    assert_eq!(stage.hits(POINTS).await?, 0, "only the gateway says how many points there were");
+    Ok(())
+}
+
+async fn trailers_over_http2(stage: &Stage, token: &str) -> Result<()> {
+    let stream = tokio::net::TcpStream::connect(stage.edge.at.edge).await?;
+    let (executor, stream) = (TokioExecutor::new(), TokioIo::new(stream));
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, stream).await?;
+    let connection = tokio::spawn(connection);
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-tidegate-priority", HeaderValue::from_static("system-node-critical"));
+    trailers.insert("x-other", HeaderValue::from_static("kept"));
+    let body = Full::new(Bytes::from_static(b"m f=1"));
+    let body = body.with_trailers(async { Some(Ok(trailers)) }).boxed();
+    let request = Request::post(stage.edge.url("/write")).header("authorization", token);
+    let response = sender.send_request(request.body(body)?).await?;
+    assert_eq!(response.status(), 204);
+    connection.abort();
     Ok(())
 }

@@ -3,13 +3,16 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use tempfile::TempDir;
-use tests::edge::{DATABASE, Edge, Options, Parts, Patience};
+use tests::edge::{DATABASE, Edge, Options, Parts, Patience, Proxy};
 use tests::http::{Http, Reply};
 use tests::wait::{DEADLINE, wait_for};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 
 /// Everyone has plenty, tenant `small` has three a day.
 pub const QUOTAS: &str = "
@@ -56,17 +59,33 @@ impl Stage {
         Self::start(Parts::Embedded, Some(otlp), Patience::BUSY_MACHINE).await
     }
 
+    /// An edge of a test's own making.
+    pub async fn with(parts: Parts, change: impl FnOnce(&mut Options)) -> Result<Self> {
+        Self::build(parts, None, Patience::BUSY_MACHINE, change).await
+    }
+
     async fn start(parts: Parts, otlp: Option<SocketAddr>, patience: Patience) -> Result<Self> {
+        Self::build(parts, otlp, patience, |_| ()).await
+    }
+
+    async fn build(
+        parts: Parts,
+        otlp: Option<SocketAddr>,
+        patience: Patience,
+        change: impl FnOnce(&mut Options),
+    ) -> Result<Self> {
         let permit = EDGES.acquire().await?;
         let dir = tempfile::tempdir()?;
-        let options = Options {
+        let mut options = Options {
             dir: dir.path().join("edge"),
             parts,
             port: None,
             quotas: QUOTAS.to_owned(),
             otlp,
             patience,
+            proxy: Proxy::default(),
         };
+        change(&mut options);
         let edge = Edge::start(options, |_| ()).await?;
         Ok(Self { edge, http: Http::new(), _dir: dir, _permit: permit })
     }
@@ -85,6 +104,37 @@ impl Stage {
         body: impl Into<Bytes>,
     ) -> Result<Reply> {
         self.http.post(&self.edge.url(path), headers, body).await
+    }
+
+    /// Sends bytes as they are and returns the whole answer; the request must close its connection.
+    pub async fn raw(&self, request: &str) -> Result<String> {
+        let mut stream = TcpStream::connect(self.edge.at.edge).await?;
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        timeout(DEADLINE, stream.read_to_string(&mut answer)).await??;
+        Ok(answer)
+    }
+
+    /// How many hits ratelimit-svc has counted for a rule of the domain `edge`.
+    pub async fn hits(&self, rule: &str) -> Result<u64> {
+        let metrics = self.admin(self.edge.at.ratelimit_admin, "/metrics").await?.text();
+        let start = "ratelimit_hits_total{";
+        let labels = [format!("rule=\"{rule}\""), "kind=\"total\"".to_owned()];
+        let line = metrics.lines().find(|line| {
+            line.starts_with(start) && labels.iter().all(|label| line.contains(label))
+        });
+        let value = line.and_then(|line| line.rsplit(' ').next()).unwrap_or("0");
+        Ok(value.parse()?)
+    }
+
+    /// Waits until as many hits are counted.
+    pub async fn wait_for_hits(&self, rule: &str, expected: u64) -> Result<()> {
+        let counted = wait_for(&format!("{expected} hits of {rule}"), DEADLINE, async || {
+            self.hits(rule).await.ok().filter(|hits| *hits >= expected)
+        })
+        .await?;
+        ensure!(counted == expected, "{counted} hits of {rule} instead of {expected}");
+        Ok(())
     }
 
     /// Writes until the answer has the status, for states that need a moment to set in.

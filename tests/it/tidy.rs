@@ -69,8 +69,12 @@ fn collect(root: &Path, dir: &Path, files: &mut Vec<File>) {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
         let name = entry.file_name().to_string_lossy().into_owned();
+        // In a linked worktree it is a file.
+        if name == ".git" {
+            continue;
+        }
         if path.is_dir() {
-            if !["target", ".git"].contains(&name.as_str()) {
+            if name != "target" {
                 collect(root, &path, files);
             }
         } else if let Ok(text) = std::fs::read_to_string(&path) {
@@ -259,13 +263,17 @@ fn every_key_variable_and_metric_is_documented() {
 #[test]
 fn every_placeholder_of_the_bootstrap_is_documented() {
     let read = |path: &str| std::fs::read_to_string(workspace().join(path)).unwrap_or_default();
-    let (template, readme) = (read("envoy-config/envoy.yaml"), read("envoy-config/README.md"));
-    let code: Vec<&str> =
-        template.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
+    let (all, readme) = (read("envoy-config/envoy.yaml"), read("envoy-config/README.md"));
+    let code: Vec<&str> = all.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
     let template = code.join("\n");
     let names: BTreeSet<&str> =
         template.split("${").skip(1).filter_map(|rest| Some(rest.split_once('}')?.0)).collect();
     assert!(names.len() > 10);
+    let begin = |line: &str| line.trim().strip_prefix("# begin ").map(str::to_owned);
+    let sections: BTreeSet<String> = all.lines().filter_map(begin).collect();
+    assert!(sections.len() > 1);
+    let missing = sections.iter().filter(|name| !readme.contains(&format!("| `{name}` |")));
+    report(missing.map(|name| format!("envoy-config/README.md: add section `{name}`")).collect());
     let undocumented = names.iter().filter(|name| !readme.contains(&format!("`{name}`")));
     report(undocumented.map(|name| format!("envoy-config/README.md: add `{name}`")).collect());
 }

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::child::Child;
 use crate::http::Http;
-use crate::parts::envoy::{Envoy, Settings};
+use crate::parts::envoy::{BreakGlass, Envoy, Settings};
 use crate::parts::influxdb::InfluxDb;
 use crate::parts::kafka::Kafka;
 use crate::parts::redis::Redis;
@@ -25,7 +25,7 @@ use crate::wait::{DEADLINE, wait_for};
 mod configuration;
 mod options;
 
-pub use options::{Addresses, Options, Parts, Patience};
+pub use options::{Addresses, Options, Parts, Patience, Proxy};
 
 /// The database that the writer fills.
 pub const DATABASE: &str = "tidegate";
@@ -269,6 +269,13 @@ impl Edge {
     /// # Errors
     /// When it does not become live.
     pub async fn start_envoy(&mut self) -> Result<()> {
+        let proxy = &self.options.proxy;
+        let pressure_file = proxy.injected_pressure.then(|| self.pressure_file());
+        if pressure_file.is_some() {
+            self.set_pressure(0.0)?;
+        }
+        let address = self.at.break_glass;
+        let break_glass = proxy.break_glass.clone().map(|files| BreakGlass { address, files });
         let settings = Settings {
             edge: self.at.edge,
             admin: self.at.envoy_admin,
@@ -280,9 +287,27 @@ impl Edge {
             trace_sampling_percent: 0,
             authz_timeout: self.options.patience.authz,
             ratelimit_timeout: self.options.patience.ratelimit,
+            limits: proxy.limits,
+            break_glass,
+            pressure_file,
         };
         self.envoy = Some(Envoy::start(&self.options.dir, settings).await?);
         Ok(())
+    }
+
+    /// Tells Envoy how hard it is pressed, from 0 to 1; it refuses requests from 0.97 on.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn set_pressure(&self, pressure: f64) -> Result<()> {
+        // Envoy watches for renames.
+        let (file, new) = (self.pressure_file(), self.options.dir.join("pressure.new"));
+        std::fs::write(&new, pressure.to_string())?;
+        Ok(std::fs::rename(&new, &file)?)
+    }
+
+    fn pressure_file(&self) -> PathBuf {
+        self.options.dir.join("pressure")
     }
 
     /// The file that quotas are read from.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::edge::{DATABASE, Edge, Options, Parts, Patience};
+use crate::edge::{DATABASE, Edge, Options, Parts, Patience, Proxy};
 use crate::ports::is_free;
 
 const TENANT: &str = "demo";
@@ -70,6 +70,7 @@ async fn start(dir: PathBuf, parts: Parts, port: Option<u16>) -> Result<(Edge, S
         quotas: include_str!("../../ratelimit-svc/examples/edge.yaml").to_owned(),
         otlp: std::env::var("OTLP").ok().map(|otlp| otlp.parse()).transpose().context("OTLP")?,
         patience: Patience::PRODUCTION,
+        proxy: Proxy::default(),
     };
     // Nothing can be done for a person whose terminal is gone.
     let edge = Edge::start(options, |step| drop(say(&format!("  {step}")))).await?;

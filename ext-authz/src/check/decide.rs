@@ -18,6 +18,8 @@ pub enum Decision<'s> {
         key: &'s KeyRecord,
         /// Bytes of body announced, from 1 to [`COST_MAX`].
         cost: u64,
+        /// Whether the body's length was announced at all.
+        is_announced: bool,
     },
     /// It may not.
     Deny {
@@ -186,7 +188,11 @@ pub fn decide<'s>(
     if request.required_scope.is_some_and(|scope| !record.has_scope(scope)) {
         return deny(Reason::Scope, key_id);
     }
-    Decision::Allow { key: record, cost: request.body_bytes.unwrap_or(1).clamp(1, COST_MAX) }
+    Decision::Allow {
+        key: record,
+        cost: request.body_bytes.unwrap_or(1).clamp(1, COST_MAX),
+        is_announced: request.body_bytes.is_some(),
+    }
 }
 
 #[cfg(test)]

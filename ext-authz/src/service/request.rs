@@ -25,8 +25,8 @@ pub fn view(request: &CheckRequest) -> Option<Request<'_>> {
         required_scope: extension(SCOPE_EXTENSION),
         headers,
         path: &http.path,
-        // Envoy writes -1 where it does not know the size.
-        body_bytes: announced.or_else(|| u64::try_from(http.size).ok()),
+        // Not the size of the body but what Envoy has seen of it so far, which is mostly nothing.
+        body_bytes: announced.or_else(|| u64::try_from(http.size).ok().filter(|size| *size > 0)),
     })
 }
 
@@ -117,6 +117,8 @@ mod tests {
             ("12", -1, Some(12)),
             ("-12", 7, Some(7)),
             ("", -1, None),
+            ("", 0, None),
+            ("0", 0, Some(0)),
             ("99999999999999999999", -1, None),
         ] {
             let mut http = HttpRequest { size, ..HttpRequest::default() };

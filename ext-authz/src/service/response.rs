@@ -30,7 +30,7 @@ pub fn respond(
     retry_after_seconds: u64,
 ) -> CheckResponse {
     match decision {
-        Decision::Allow { key, cost } => allow(key, *cost, profile),
+        Decision::Allow { key, cost, is_announced } => allow(key, *cost, *is_announced, profile),
         Decision::Deny { reason, key_id } => {
             deny(*reason, *key_id, &answer(reason.refusal(), dialect, retry_after_seconds))
         }
@@ -53,7 +53,7 @@ pub fn respond_to_nothing(decision: &Decision<'_>, retry_after_seconds: u64) -> 
     }
 }
 
-fn allow(key: &KeyRecord, cost: u64, profile: Profile) -> CheckResponse {
+fn allow(key: &KeyRecord, cost: u64, is_announced: bool, profile: Profile) -> CheckResponse {
     let scopes = if key.scopes.is_empty() { NO_SCOPES.to_owned() } else { key.scopes.join(",") };
     let key_id = key.id.as_str();
     let identity = [
@@ -71,6 +71,10 @@ fn allow(key: &KeyRecord, cost: u64, profile: Profile) -> CheckResponse {
         identity.iter().map(|(name, value)| ((*name).to_owned(), text(value))).collect();
     // A number below 2^53 is exact in a double.
     fields.insert("cost".to_owned(), Value { kind: Some(Kind::NumberValue(cost as f64)) });
+    if !is_announced {
+        // Envoy counts such a body once it has passed, in this tenant's name.
+        fields.insert("unannounced_tenant".to_owned(), text(&key.tenant));
+    }
     CheckResponse {
         status: Some(Status { code: 0, message: String::new(), details: Vec::new() }),
         dynamic_metadata: Some(Struct { fields }),

@@ -47,6 +47,10 @@ async fn a_good_key_passes_with_its_identity() {
         assert_eq!(metadata[&name.replace('-', "_")], value);
     }
     assert_eq!(metadata["cost"], "number 2048");
+    assert!(!metadata.contains_key("unannounced_tenant"), "{metadata:?}");
+    let request = request("/api/v2/write", &[("x-api-key", key.as_str())], &[]);
+    let Outcome::Allowed { metadata, .. } = running.check(request).await else { panic!("denied") };
+    assert_eq!((&*metadata["cost"], &*metadata["unannounced_tenant"]), ("number 1", "acme"));
     assert!(removed.contains(&"authorization".to_owned()), "{removed:?}");
     assert!(removed.contains(&"x-scope-orgid".to_owned()), "{removed:?}");
     assert!(removed.iter().all(|name| !headers.contains_key(name)), "a header in both lists goes");

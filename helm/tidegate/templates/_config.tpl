@@ -1,12 +1,18 @@
 {{/* The files that the services start with. */}}
 
-{{/* Envoy's bootstrap: the placeholders of files/envoy.yaml filled in. In comments `${NAME}` speaks
-     of placeholders, so comment lines go first; what is left afterwards has no value here. */}}
+{{/* Envoy's bootstrap: the placeholders of files/envoy.yaml filled in. Optional sections that are not
+     wanted go first, then comment lines, in which `${NAME}` speaks of placeholders; what is left
+     afterwards has no value here. */}}
 {{- define "tidegate.envoy.bootstrap" -}}
 {{- $ports := include "tidegate.ports" . | fromYaml -}}
 {{- $envoy := .Values.envoy -}}
 {{- $text := .Files.Get "files/envoy.yaml" -}}
 {{- if not $text -}}{{- fail "files/envoy.yaml is missing from the chart" -}}{{- end -}}
+{{- $cut := list "injected-pressure" -}}
+{{- if not $envoy.breakGlass.enabled -}}{{- $cut = append $cut "break-glass" -}}{{- end -}}
+{{- range $section := $cut -}}
+{{- $text = regexReplaceAll (printf "(?ms)^ *# begin %s$.*?^ *# end %s\n" $section $section) $text "" -}}
+{{- end -}}
 {{- $text = regexReplaceAll "(?m)^[ \\t]*#.*\\n" $text "" -}}
 {{- $otel := .Values.otel.host -}}
 {{- $values := dict
@@ -19,6 +25,16 @@
   "XFF_TRUSTED_HOPS" $envoy.xffTrustedHops
   "PER_ADDRESS_BURST" $envoy.perAddress.burst
   "PER_ADDRESS_PER_SECOND" $envoy.perAddress.perSecond
+  "GATEWAY_REQUESTS_MAX" $envoy.gatewayRequestsMax
+  "RATELIMIT_DENY_PERCENT" $envoy.ratelimitOutage.denyPercent
+  "LOCAL_LIMIT_BURST" $envoy.ratelimitOutage.burst
+  "LOCAL_LIMIT_PER_SECOND" $envoy.ratelimitOutage.perSecond
+  "BREAK_GLASS_ADDRESS" .Values.bindAddress
+  "BREAK_GLASS_PORT" $ports.envoy.breakGlass
+  "BREAK_GLASS_CONNECTIONS_MAX" $envoy.breakGlass.connectionsMax
+  "BREAK_GLASS_CERT" "/etc/tidegate/break-glass/tls.crt"
+  "BREAK_GLASS_KEY" "/etc/tidegate/break-glass/tls.key"
+  "BREAK_GLASS_CA" "/etc/tidegate/break-glass/ca.crt"
   "AUTHZ_HOST" (include "tidegate.component.host" (dict "root" . "component" "ext-authz"))
   "AUTHZ_PORT" $ports.extAuthz.grpc
   "RATELIMIT_HOST" (include "tidegate.component.host" (dict "root" . "component" "ratelimit-svc"))

@@ -137,6 +137,9 @@ fn verdict(line: &Line) -> String {
             if counted.shadow_mode {
                 text += ", shadow mode: never refuses";
             }
+            if counted.overdraft {
+                text += ", overdraft: hits are counted beyond it, 0 hits are refused from it on";
+            }
             if counted.quota_mode {
                 text += ", quota mode: refuses only when all quota limits are over";
             }

@@ -229,12 +229,13 @@ fn judge(
     let (is_over, remaining, reset_seconds, mut hits) = match evidence {
         Evidence::Counts { hits, counts, .. } => {
             let (hit, count) = (&hits[counted.hit], &counts[counted.hit]);
-            let remaining = if count.over { 0 } else { remaining(hit, count) };
+            let capacity = counted.capacity(hit);
+            let remaining = if count.over { 0 } else { remaining(capacity, count) };
             reserved = is_reserved(hit, count);
-            let stats = stats(hit, count, settings.near_limit_ratio);
+            let stats = stats(hit, capacity, count, settings.near_limit_ratio);
             (count.over, remaining, reset_seconds(count), stats)
         }
-        Evidence::Bypass => (false, hit.capacity(), window_left, HitStats::default()),
+        Evidence::Bypass => (false, counted.capacity(hit), window_left, HitStats::default()),
         Evidence::Deny => (true, 0, window_left, HitStats::default()),
     };
     hits.total = if hit.is_refund { 0 } else { hit.amount };
@@ -268,8 +269,8 @@ fn judge(
 }
 
 /// What is left for the class of the hit.
-fn remaining(hit: &Hit, count: &Count) -> u32 {
-    u64::from(hit.capacity()).saturating_sub(count.withheld).saturating_sub(count.value) as u32
+fn remaining(capacity: u32, count: &Count) -> u32 {
+    u64::from(capacity).saturating_sub(count.withheld).saturating_sub(count.value) as u32
 }
 
 /// Whether the hit is refused although the limit has room for it.
@@ -286,12 +287,12 @@ fn reset_seconds(count: &Count) -> u64 {
 }
 
 /// How many hits met what. What was refused without being counted is over as a whole.
-fn stats(hit: &Hit, count: &Count, near_limit_ratio: f32) -> HitStats {
+fn stats(hit: &Hit, capacity: u32, count: &Count, near_limit_ratio: f32) -> HitStats {
     if hit.is_refund {
         return HitStats::default();
     }
-    let (amount, limit, after) = (hit.amount, u64::from(hit.capacity()), count.value);
-    let near = (hit.capacity() as f32 * near_limit_ratio).floor() as u64;
+    let (amount, limit, after) = (hit.amount, u64::from(capacity), count.value);
+    let near = (capacity as f32 * near_limit_ratio).floor() as u64;
     let mut stats = HitStats::default();
     if !count.moved {
         let over = if count.over { amount } else { 0 };

@@ -70,6 +70,8 @@ pub struct Counted {
     pub shadow_mode: bool,
     /// Refuses only together with the other quota limits.
     pub quota_mode: bool,
+    /// Tells of hits that have happened already.
+    pub overdraft: bool,
 }
 
 /// Works out what is to be counted for `request` at `now_seconds` since the epoch.
@@ -156,15 +158,17 @@ impl Plan {
             let steps = counted.rule.as_ref().map_or(&[][..], |rule| &rule.steps);
             let limit = counted.limit;
             let window = limit.period.window(now_seconds);
+            let amount = request.hits(descriptor);
             self.hits.push(Hit {
                 key: counter_key(&self.domain, entries, steps, limit, window),
-                amount: request.hits(descriptor),
+                amount,
                 is_refund: descriptor.is_negative_hits,
-                limit: limit.requests_per_unit,
+                limit: counted.threshold(amount),
                 window,
                 algorithm: limit.algorithm,
                 role: Role::Enforced,
-                share,
+                // What has happened is counted for every class alike.
+                share: share.filter(|_| !counted.overdraft || amount == 0),
             });
         }
         self.lines.push(line);
@@ -172,14 +176,14 @@ impl Plan {
 
     /// How the limit of a descriptor is shared with the class of the request.
     fn share(&self, line: &Line, entries: &[(&str, &str)], classes: &Classes) -> Option<Share> {
-        let Line::Counted(Counted { rule, .. }) = line else { return None };
+        let Line::Counted(Counted { rule, overdraft, .. }) = line else { return None };
         let sharing = rule.as_ref().map_or(&Sharing::Unsaid, |rule| &rule.sharing);
         // Where the class is part of the counter's name, each class has a counter of its own.
         let own_counter = entries.iter().enumerate().any(|(at, (key, _))| {
             let step = rule.as_ref().and_then(|rule| rule.steps.get(at));
             *key == PRIORITY_KEY && !step.is_some_and(|step| step.share_threshold)
         });
-        if own_counter && *sharing == Sharing::Unsaid {
+        if (own_counter || *overdraft) && *sharing == Sharing::Unsaid {
             return None;
         }
         let named = self.class_source == ClassSource::Named;
@@ -206,6 +210,30 @@ impl Plan {
             } else {
                 Role::Enforced
             };
+        }
+    }
+}
+
+impl Counted {
+    /// What the count may reach with these hits. What has happened already cannot be refused, so
+    /// under an overdraft it is counted in full, and who only looks is over from the limit on:
+    ///
+    /// ```text
+    /// limit 10:  look (9 <= 9) ok ─ 25 hits (34 <= max) counted ─ look (34 <= 9) over
+    /// ```
+    fn threshold(&self, amount: u64) -> u32 {
+        match (self.overdraft, amount) {
+            (false, _) => self.limit.requests_per_unit,
+            (true, 0) => self.limit.requests_per_unit.saturating_sub(1),
+            (true, _) => u32::MAX,
+        }
+    }
+
+    /// The most that can be taken, by the threshold that `hit` was held against.
+    pub fn capacity(&self, hit: &Hit) -> u32 {
+        match self.overdraft {
+            false => hit.capacity(),
+            true => hit.capacity().saturating_add(1).min(self.limit.requests_per_unit),
         }
     }
 }
@@ -272,6 +300,7 @@ fn limited(
         metric_id: rule.metric_id(entries),
         shadow_mode: rule.shadow_mode,
         quota_mode: rule.quota_mode || settings.quota_mode,
+        overdraft: rule.overdraft,
         rule: Some(rule.clone()),
     }
 }
@@ -289,6 +318,7 @@ fn overridden(entries: &[(&str, &str)], limit: Limit) -> Counted {
         metric_id: id.into(),
         shadow_mode: false,
         quota_mode: false,
+        overdraft: false,
     }
 }
 

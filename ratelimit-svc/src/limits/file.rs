@@ -26,7 +26,7 @@ pub const FILE_BYTES_MAX: usize = 16 << 20;
 pub const METADATA_BYTES_MAX: usize = 4096;
 
 /// Keys that may stand in a file; other keys are refused wherever they stand.
-const KNOWN_KEYS: [&str; 25] = [
+const KNOWN_KEYS: [&str; 26] = [
     "domain",
     "key",
     "value",
@@ -38,6 +38,7 @@ const KNOWN_KEYS: [&str; 25] = [
     "requests_per_unit",
     "algorithm",
     "burst",
+    "overdraft",
     "unlimited",
     "shadow_mode",
     "quota_mode",
@@ -68,13 +69,14 @@ const DESCRIPTOR_KEYS: [&str; 10] = [
     "share_threshold",
     "metadata",
 ];
-const RATE_LIMIT_KEYS: [&str; 14] = [
+const RATE_LIMIT_KEYS: [&str; 15] = [
     "unit",
     "unit_multiplier",
     "window",
     "requests_per_unit",
     "algorithm",
     "burst",
+    "overdraft",
     "unlimited",
     "name",
     "replaces",
@@ -316,6 +318,7 @@ impl Reader<'_> {
             id: here.id.as_str().into(),
             steps: here.steps.clone(),
             allowance: self.allowance(limit)?,
+            overdraft: self.overdraft(limit)?,
             sharing: self.sharing(limit)?,
             replaces: self.replaces(limit, &name)?,
             name,

@@ -116,6 +116,8 @@ pub struct Rule {
     pub shadow_mode: bool,
     /// Refuses only together with all other quota limits of a request.
     pub quota_mode: bool,
+    /// Hits are never refused and always counted; to look is refused once the limit is reached.
+    pub overdraft: bool,
     /// Metrics name the values of the request at all levels.
     pub detailed_metric: bool,
     /// Handed to Envoy as dynamic metadata.
@@ -225,6 +227,7 @@ mod tests {
                 replaces: vec![],
                 shadow_mode: false,
                 quota_mode: false,
+                overdraft: false,
                 detailed_metric,
                 metadata: None,
                 origin: "a.yaml:1".into(),

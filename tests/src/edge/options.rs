@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
+use crate::parts::envoy::{Limits, TlsFiles};
 use crate::ports::free_address;
 
 /// Which parts the edge stands on.
@@ -31,6 +32,19 @@ pub struct Options {
     pub otlp: Option<SocketAddr>,
     /// How long Envoy waits for ext-authz and ratelimit-svc, and ratelimit-svc for Redis.
     pub patience: Patience,
+    /// What Envoy has beyond its defaults.
+    pub proxy: Proxy,
+}
+
+/// What Envoy has beyond its defaults.
+#[derive(Clone, Debug, Default)]
+pub struct Proxy {
+    /// Its bounds.
+    pub limits: Limits,
+    /// Turns on the break-glass listener.
+    pub break_glass: Option<TlsFiles>,
+    /// Lets [`super::Edge::set_pressure`] overload it.
+    pub injected_pressure: bool,
 }
 
 /// Time limits inside the edge.
@@ -60,6 +74,8 @@ pub struct Addresses {
     pub edge: SocketAddr,
     /// Envoy's admin interface.
     pub envoy_admin: SocketAddr,
+    /// Envoy's break-glass listener, where it is on.
+    pub break_glass: SocketAddr,
     /// ext-authz, gRPC.
     pub authz_grpc: SocketAddr,
     /// ext-authz, admin.
@@ -83,6 +99,7 @@ impl Addresses {
         Ok(Self {
             edge,
             envoy_admin: free_address()?,
+            break_glass: free_address()?,
             authz_grpc: free_address()?,
             authz_admin: free_address()?,
             ratelimit_grpc: free_address()?,

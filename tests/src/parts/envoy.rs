@@ -1,16 +1,17 @@
 //! The real Envoy, on the bootstrap of `envoy-config/envoy.yaml`.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
-use super::{parts_dir, workspace};
+use super::parts_dir;
 use crate::child::Child;
 use crate::http::Http;
 use crate::wait::{DEADLINE, wait_for};
+
+pub mod bootstrap;
 
 /// What the bootstrap needs to know of one deployment.
 #[derive(Clone, Debug)]
@@ -33,6 +34,47 @@ pub struct Settings {
     pub authz_timeout: &'static str,
     /// How long ratelimit-svc may take, as `0.05s`.
     pub ratelimit_timeout: &'static str,
+    /// Bounds that tests make small.
+    pub limits: Limits,
+    /// The break-glass listener, which is off when absent.
+    pub break_glass: Option<BreakGlass>,
+    /// A file with a number from 0 to 1 that Envoy takes for pressure on a resource.
+    pub pressure_file: Option<PathBuf>,
+}
+
+/// Bounds of the proxy.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Requests at the gateway at a time: of the critical class, and of all the others.
+    pub gateway_requests_max: u32,
+    /// Requests per second and tenant while ratelimit-svc is away and does not refuse.
+    pub local_limit: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { gateway_requests_max: 10_000, local_limit: 100 }
+    }
+}
+
+/// The break-glass listener.
+#[derive(Clone, Debug)]
+pub struct BreakGlass {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Who it is and whom it trusts.
+    pub files: TlsFiles,
+}
+
+/// PEM files of a TLS server that asks for client certificates.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// The server's certificate.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// The authority of the clients' certificates.
+    pub ca: PathBuf,
 }
 
 /// A running Envoy.
@@ -49,10 +91,10 @@ impl Envoy {
     /// # Errors
     /// When Envoy is missing or refuses the bootstrap.
     pub async fn start(dir: &Path, settings: Settings) -> Result<Self> {
-        let bootstrap = dir.join("envoy.yaml");
-        std::fs::write(&bootstrap, render(&settings)?)?;
+        let file = dir.join("envoy.yaml");
+        std::fs::write(&file, bootstrap::render(&settings)?)?;
         let mut command = Command::new(program()?);
-        command.arg("-c").arg(&bootstrap);
+        command.arg("-c").arg(&file);
         // Two Envoys of one base id would share memory.
         command.args(["--base-id", &settings.admin.port().to_string()]);
         command.args(["--file-flush-interval-msec", "100", "--concurrency", "2"]);
@@ -83,54 +125,4 @@ fn program() -> Result<PathBuf> {
         Some(program) => Ok(program),
         None => bail!("Envoy is missing from {}: make parts", venv.display()),
     }
-}
-
-/// Fills in the bootstrap template.
-///
-/// # Errors
-/// When the template cannot be read or names something unknown.
-pub fn render(settings: &Settings) -> Result<String> {
-    let path = workspace().join("envoy-config/envoy.yaml");
-    let template = std::fs::read_to_string(&path)
-        .with_context(|| format!("cannot read {}", path.display()))?;
-    let mut values = BTreeMap::from([
-        ("CONNECTIONS_MAX", "50000".to_owned()),
-        ("HEAP_BYTES_MAX", (1_u64 << 31).to_string()),
-        ("XFF_TRUSTED_HOPS", "0".to_owned()),
-        ("PER_ADDRESS_BURST", "20000".to_owned()),
-        ("PER_ADDRESS_PER_SECOND", "10000".to_owned()),
-        ("TRACE_SAMPLING_PERCENT", settings.trace_sampling_percent.to_string()),
-        ("AUTHZ_TIMEOUT", settings.authz_timeout.to_owned()),
-        ("RATELIMIT_TIMEOUT", settings.ratelimit_timeout.to_owned()),
-    ]);
-    for (host, port, address) in [
-        ("EDGE_ADDRESS", "EDGE_PORT", settings.edge),
-        ("ADMIN_ADDRESS", "ADMIN_PORT", settings.admin),
-        ("AUTHZ_HOST", "AUTHZ_PORT", settings.authz),
-        ("RATELIMIT_HOST", "RATELIMIT_PORT", settings.ratelimit),
-        ("GATEWAY_HOST", "GATEWAY_PORT", settings.gateway),
-        ("OTLP_HOST", "OTLP_PORT", settings.otlp),
-    ] {
-        values.insert(host, address.ip().to_string());
-        values.insert(port, address.port().to_string());
-    }
-    fill(&template, &values)
-}
-
-fn fill(template: &str, values: &BTreeMap<&str, String>) -> Result<String> {
-    let mut text = String::with_capacity(template.len());
-    // In comments `${NAME}` speaks of placeholders and stays.
-    for line in template.lines().filter(|line| !line.trim_start().starts_with('#')) {
-        let mut rest = line;
-        while let Some((before, after)) = rest.split_once("${") {
-            let (name, after) = after.split_once('}').context("a placeholder without its end")?;
-            let value = values.get(name).with_context(|| format!("unknown placeholder {name}"))?;
-            text.push_str(before);
-            text.push_str(value);
-            rest = after;
-        }
-        text.push_str(rest);
-        text.push('\n');
-    }
-    Ok(text)
 }

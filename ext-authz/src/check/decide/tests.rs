@@ -115,10 +115,11 @@ fn a_cost_is_always_one_envoy_charges() {
         (Some(u64::MAX), COST_MAX),
     ] {
         let request = Request { body_bytes, ..request(key.expose().as_bytes(), None) };
-        let Decision::Allow { cost, .. } = decide(NOW, Some(&keys), Some(&request)) else {
+        let Decision::Allow { cost, is_announced, .. } = decide(NOW, Some(&keys), Some(&request))
+        else {
             panic!("denied")
         };
-        assert_eq!(cost, expected);
+        assert_eq!((cost, is_announced), (expected, body_bytes.is_some()));
     }
 }
 

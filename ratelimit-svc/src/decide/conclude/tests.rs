@@ -274,3 +274,52 @@ proptest! {
         }
     }
 }
+
+/// A quota charged afterwards: what is reported counts whatever the limit, and who has reached the
+/// limit is refused before the next request.
+#[test]
+fn an_overdraft_counts_what_has_happened_and_refuses_the_next() {
+    let limit = |algorithm: &str| {
+        let more = format!("algorithm: {algorithm}, overdraft: true");
+        quotas(&format!("{{key: p, rate_limit: {{unit: day, requests_per_unit: 10, {more}}}}}"))
+    };
+    let ask = |amount: u64| {
+        let descriptor = Descriptor {
+            entries: vec![("p", "")],
+            hits_addend: Some(amount),
+            ..Descriptor::default()
+        };
+        Request { domain: "d", descriptors: vec![descriptor], hits_addend: 0 }
+    };
+    for (algorithm, all_or_nothing) in
+        [("fixed_window", false), ("fixed_window", true), ("sliding_window", true)]
+    {
+        let (quotas, memory) = (limit(algorithm), Memory::default());
+        let settings = Settings { all_or_nothing, ..Settings::default() };
+        let mode = if all_or_nothing { Mode::AllOrNothing } else { Mode::CountAll };
+        let decide = |amount: u64| {
+            let asked = ask(amount);
+            let planned = plan(&asked, &quotas, &settings, NOW).expect("planned");
+            let counts = memory.count_now(&planned.hits, mode, TIME);
+            let found = Evidence::Counts { hits: &planned.hits, counts: &counts, degraded: false };
+            let decision = conclude(&asked, &planned, found, &settings, NOW);
+            (decision.over_limit, decision.statuses[0].limit_remaining)
+        };
+        for (amount, expected) in [
+            (0, (false, 10)),
+            (9, (false, 1)),
+            (0, (false, 1)),
+            // One request too many is let in, and counted in full.
+            (25, (false, 0)),
+            (0, (true, 0)),
+            (3, (false, 0)),
+            (0, (true, 0)),
+        ] {
+            assert_eq!(decide(amount), expected, "{algorithm} {all_or_nothing} {amount}");
+        }
+    }
+    // Reaching the limit exactly is enough.
+    let (quotas, settings) = (limit("fixed_window"), Settings::default());
+    assert!(decide_at(&quotas, &settings, &ask(0), &[10]).over_limit);
+    assert!(!decide_at(&quotas, &settings, &ask(0), &[9]).over_limit);
+}

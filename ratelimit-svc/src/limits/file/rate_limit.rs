@@ -11,11 +11,12 @@ use crate::limits::rule::{Allowance, CountingMode, Limit};
 use crate::limits::unit::{PERIOD_SECONDS_MAX, Period, Unit};
 
 /// What an unlimited rule may not say.
-const LIMITED_ONLY: [&str; 9] = [
+const LIMITED_ONLY: [&str; 10] = [
     "window",
     "unit_multiplier",
     "algorithm",
     "burst",
+    "overdraft",
     "reserve",
     "floor",
     "reserve_min",
@@ -41,8 +42,15 @@ impl Reader<'_> {
         limit: &Yaml,
         algorithm: Algorithm,
     ) -> Result<Option<CountingMode>, ConfigError> {
-        let Some(at) = given(limit, "mode") else { return Ok(None) };
+        // A leased block would be spent on reports, which no block can hold.
+        let overdraft = self.overdraft(limit)?;
+        let Some(at) = given(limit, "mode") else {
+            return Ok(overdraft.then_some(CountingMode::Exact));
+        };
         match at.value.as_text() {
+            Some("lease") if overdraft => {
+                Err(self.error(at, "mode lease cannot be used with overdraft"))
+            }
             Some("lease") if algorithm == Algorithm::FixedWindow => Ok(Some(CountingMode::Lease)),
             Some("lease") => {
                 let message = "mode lease can only be used with algorithm fixed_window";
@@ -51,6 +59,27 @@ impl Reader<'_> {
             Some("exact") => Ok(Some(CountingMode::Exact)),
             _ => Err(self.error(at, "mode must be lease or exact")),
         }
+    }
+
+    /// Whether hits that have happened already are counted beyond the limit too.
+    pub(super) fn overdraft(&self, limit: &Yaml) -> Result<bool, ConfigError> {
+        let Some(at) = given(limit, "overdraft").filter(|flag| flag.value == Value::Bool(true))
+        else {
+            return self.flag_of(limit, "overdraft");
+        };
+        if self.text_of(limit, "algorithm")? == "token_bucket" {
+            let message = "overdraft cannot be used with algorithm token_bucket";
+            return Err(self.error(at, message));
+        }
+        // What is reported has no class that could be refused, and a forecast learns from refusals.
+        let shared = ["reserve", "floor", "reserve_min"];
+        if let Some((key, at)) = shared.iter().find_map(|key| Some((key, given(limit, key)?))) {
+            return Err(self.error(at, format!("{key} cannot be used with overdraft")));
+        }
+        if self.number_of(limit, "requests_per_unit", 0..=u32::MAX)?.unwrap_or(0) == 0 {
+            return Err(self.error(at, "overdraft needs requests_per_unit above 0"));
+        }
+        Ok(true)
     }
 
     fn unlimited(&self, limit: &Yaml) -> Result<Allowance, ConfigError> {

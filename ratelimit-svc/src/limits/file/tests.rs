@@ -245,6 +245,42 @@ fn algorithms_and_periods() {
 }
 
 #[test]
+fn an_overdraft_needs_a_count_and_a_limit() {
+    let rule = |more: &str| descriptor(&format!("{{key: a, rate_limit: {{unit: day, {more}}}}}"));
+    for (more, expected) in [
+        ("requests_per_unit: 5", false),
+        ("requests_per_unit: 5, overdraft: false", false),
+        ("requests_per_unit: 5, overdraft: true", true),
+        ("requests_per_unit: 1, overdraft: true, algorithm: sliding_window", true),
+    ] {
+        let file = read(&rule(more)).expect(more);
+        assert_eq!(file.tops[0].node.rule.clone().expect("a rule").overdraft, expected, "{more}");
+    }
+    for (more, expected) in [
+        ("overdraft: true", "49: overdraft needs requests_per_unit above 0"),
+        ("overdraft: 1", "49: error loading config file: overdraft must be true or false"),
+        (
+            "overdraft: true, requests_per_unit: 5, algorithm: token_bucket",
+            "49: overdraft cannot be used with algorithm token_bucket",
+        ),
+        (
+            "requests_per_unit: 5, overdraft: true, reserve: forecast",
+            "86: reserve cannot be used with overdraft",
+        ),
+        (
+            "requests_per_unit: 5, overdraft: true, mode: lease",
+            "83: mode lease cannot be used with overdraft",
+        ),
+    ] {
+        refused(&rule(more), &format!("q.yaml:3:{expected}"));
+    }
+    refused(
+        &descriptor("{key: a, rate_limit: {unlimited: true, overdraft: true}}"),
+        "q.yaml:3:55: should not specify rate limit overdraft when unlimited",
+    );
+}
+
+#[test]
 fn algorithms_and_periods_that_cannot_be() {
     let bounds = "error loading config file: window must be a duration of whole seconds such as 30s, from 1s to 87600h";
     for (marked, expected) in [

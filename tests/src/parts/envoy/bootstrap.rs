@@ -1,0 +1,143 @@
+//! The bootstrap template of `envoy-config/envoy.yaml`, filled in. Starts nothing.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, bail};
+
+use super::Settings;
+use crate::parts::workspace;
+
+/// Fills in the bootstrap template.
+///
+/// # Errors
+/// When the template cannot be read or names something unknown.
+pub fn render(settings: &Settings) -> Result<String> {
+    let path = workspace().join("envoy-config/envoy.yaml");
+    let template = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    let (sections, values) = (sections(settings), values(settings));
+    fill(&cut(&template, &sections)?, &values)
+}
+
+/// The optional sections that are wanted.
+fn sections(settings: &Settings) -> Vec<&'static str> {
+    let wanted = [
+        ("break-glass", settings.break_glass.is_some()),
+        ("injected-pressure", settings.pressure_file.is_some()),
+    ];
+    wanted.into_iter().filter_map(|(name, wanted)| wanted.then_some(name)).collect()
+}
+
+fn values(settings: &Settings) -> BTreeMap<&'static str, String> {
+    let limits = &settings.limits;
+    let mut values = BTreeMap::from([
+        ("CONNECTIONS_MAX", "50000".to_owned()),
+        ("HEAP_BYTES_MAX", (1_u64 << 31).to_string()),
+        ("XFF_TRUSTED_HOPS", "0".to_owned()),
+        ("PER_ADDRESS_BURST", "20000".to_owned()),
+        ("PER_ADDRESS_PER_SECOND", "10000".to_owned()),
+        ("TRACE_SAMPLING_PERCENT", settings.trace_sampling_percent.to_string()),
+        ("AUTHZ_TIMEOUT", settings.authz_timeout.to_owned()),
+        ("RATELIMIT_TIMEOUT", settings.ratelimit_timeout.to_owned()),
+        ("RATELIMIT_DENY_PERCENT", "100".to_owned()),
+        ("LOCAL_LIMIT_BURST", limits.local_limit.to_string()),
+        ("LOCAL_LIMIT_PER_SECOND", limits.local_limit.to_string()),
+        ("GATEWAY_REQUESTS_MAX", limits.gateway_requests_max.to_string()),
+    ]);
+    let mut address = |host: &'static str, port: &'static str, address: SocketAddr| {
+        values.insert(host, address.ip().to_string());
+        values.insert(port, address.port().to_string());
+    };
+    address("EDGE_ADDRESS", "EDGE_PORT", settings.edge);
+    address("ADMIN_ADDRESS", "ADMIN_PORT", settings.admin);
+    address("AUTHZ_HOST", "AUTHZ_PORT", settings.authz);
+    address("RATELIMIT_HOST", "RATELIMIT_PORT", settings.ratelimit);
+    address("GATEWAY_HOST", "GATEWAY_PORT", settings.gateway);
+    address("OTLP_HOST", "OTLP_PORT", settings.otlp);
+    if let Some(break_glass) = &settings.break_glass {
+        address("BREAK_GLASS_ADDRESS", "BREAK_GLASS_PORT", break_glass.address);
+        values.insert("BREAK_GLASS_CONNECTIONS_MAX", "1000".to_owned());
+        let files = &break_glass.files;
+        values.insert("BREAK_GLASS_CERT", files.certificate.display().to_string());
+        values.insert("BREAK_GLASS_KEY", files.key.display().to_string());
+        values.insert("BREAK_GLASS_CA", files.ca.display().to_string());
+    }
+    if let Some(file) = &settings.pressure_file {
+        values.insert("PRESSURE_FILE", file.display().to_string());
+    }
+    values
+}
+
+/// Leaves out the sections that are not wanted: from `# begin NAME` to `# end NAME`.
+fn cut(template: &str, wanted: &[&str]) -> Result<String> {
+    let mut text = String::with_capacity(template.len());
+    let mut section = None;
+    for line in template.lines() {
+        let comment = line.trim_start().strip_prefix("# ");
+        let begins = comment.and_then(|comment| comment.strip_prefix("begin "));
+        let ends = comment.and_then(|comment| comment.strip_prefix("end "));
+        match (begins, ends, section) {
+            (Some(name), _, None) => section = Some(name),
+            (_, Some(name), Some(open)) if name == open => section = None,
+            (None, None, _) => {
+                if section.is_none_or(|open| wanted.contains(&open)) {
+                    text.push_str(line);
+                    text.push('\n');
+                }
+            }
+            _ => bail!("a section of the bootstrap begins or ends where it cannot: {line}"),
+        }
+    }
+    if let Some(open) = section {
+        bail!("the section {open} of the bootstrap does not end");
+    }
+    Ok(text)
+}
+
+fn fill(template: &str, values: &BTreeMap<&str, String>) -> Result<String> {
+    let mut text = String::with_capacity(template.len());
+    // In comments `${NAME}` speaks of placeholders and stays.
+    for line in template.lines().filter(|line| !line.trim_start().starts_with('#')) {
+        let mut rest = line;
+        while let Some((before, after)) = rest.split_once("${") {
+            let (name, after) = after.split_once('}').context("a placeholder without its end")?;
+            let value = values.get(name).with_context(|| format!("unknown placeholder {name}"))?;
+            text.push_str(before);
+            text.push_str(value);
+            rest = after;
+        }
+        text.push_str(rest);
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sections_are_left_out_unless_wanted() {
+        let template = "a\n  # begin x\nb\n  # end x\nc\n# begin y\nd\n# end y\n";
+        for (wanted, expected) in [
+            (&[][..], Some("a\nc\n")),
+            (&["x"], Some("a\nb\nc\n")),
+            (&["y", "x"], Some("a\nb\nc\nd\n")),
+        ] {
+            assert_eq!(cut(template, wanted).ok().as_deref(), expected, "{wanted:?}");
+        }
+        for broken in ["# begin x\n", "# end x\n", "# begin x\n# end y\n", "# begin x\n# begin y\n"]
+        {
+            assert!(cut(broken, &[]).is_err(), "{broken}");
+        }
+    }
+
+    #[test]
+    fn every_placeholder_has_a_value() {
+        let values = BTreeMap::from([("A", "1".to_owned())]);
+        let text = fill("# ${B}\nx: ${A}${A}\n", &values).expect("filled");
+        assert_eq!(text, "x: 11\n");
+        assert!(fill("x: ${B}\n", &values).is_err() && fill("x: ${A\n", &values).is_err());
+    }
+}
