@@ -11,6 +11,7 @@
 //! `limits`, `decide`, `diff` and `outage::breaker` are pure: they do no I/O and are given the time.
 
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod decide;
 pub mod diff;

@@ -1,10 +1,11 @@
 //! Deciding a request for real: the pure halves of a decision, with the store between them.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 
+use crate::clock::Clock;
 use crate::decide::Settings;
 use crate::decide::conclude::{Decision, Evidence, conclude};
 use crate::decide::plan::{Plan, plan};
@@ -32,6 +33,8 @@ pub struct Limiter {
     pub quotas: Arc<ArcSwapOption<Quotas>>,
     /// The shared counters.
     pub counters: Counters,
+    /// What time it is, for all decisions.
+    pub clock: Arc<Clock>,
     /// Counters of this process: all of them, or those of an outage.
     pub memory: Memory,
     /// Switches for every request.
@@ -49,9 +52,7 @@ impl Limiter {
     /// When the request has no answer; never for a fault of the store.
     pub async fn decide(&self, request: &Request<'_>) -> Result<Decision, RequestError> {
         let started = Instant::now();
-        let now = SystemTime::now();
-        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let decided = self.decide_at(request, now).await;
+        let decided = self.decide_at(request, self.clock.now()).await;
         match &decided {
             Ok((plan, decision)) => self.metrics.decided(plan, decision, started.elapsed()),
             Err(error) => self.metrics.request_error(*error),

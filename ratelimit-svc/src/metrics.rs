@@ -2,6 +2,7 @@
 //! rules are capped, and everything beyond the cap is `other`.
 
 use std::collections::HashSet;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -73,6 +74,10 @@ pub struct Metrics {
     store_errors: Family<KindLabels, Counter>,
     /// 1 while the store is out of reach.
     pub breaker_open: Gauge,
+    /// By how many seconds the clock of this machine is behind that of Redis.
+    pub clock_skew: Gauge<f64, AtomicU64>,
+    /// How often it was found off by more than a quarter of a second.
+    pub clock_skews: Counter,
     /// Counters in memory.
     pub memory_counters: Gauge,
     /// Counters dropped for want of room.
@@ -109,6 +114,8 @@ impl Metrics {
             degraded: Family::default(),
             store_errors: Family::default(),
             breaker_open: Gauge::default(),
+            clock_skew: Gauge::default(),
+            clock_skews: Counter::default(),
             memory_counters: Gauge::default(),
             memory_evictions: Gauge::default(),
             config_loads: Family::default(),
@@ -151,6 +158,11 @@ impl Metrics {
         registry.register("store_errors", "Failed store calls, by kind", self.store_errors.clone());
         let help = "1 while the store is out of reach";
         registry.register("breaker_open", help, self.breaker_open.clone());
+        let help = "How far the clock of this machine is behind that of Redis";
+        let skew = self.clock_skew.clone();
+        registry.register_with_unit("clock_skew", help, Unit::Seconds, skew);
+        let help = "Times the clock of this machine was found off by more than 250 ms";
+        registry.register("clock_skews", help, self.clock_skews.clone());
         let help = "Counters kept in this process";
         registry.register("memory_counters", help, self.memory_counters.clone());
         let help = "Live counters dropped for want of room since the start";

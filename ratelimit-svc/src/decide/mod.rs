@@ -17,6 +17,8 @@ pub mod plan;
 pub mod request;
 pub mod settle;
 
+use crate::store::key::KeyFormat;
+
 /// Switches that hold for every request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -32,6 +34,8 @@ pub struct Settings {
     pub headers: Option<headers::HeaderNames>,
     /// `RESPONSE_DYNAMIC_METADATA`.
     pub dynamic_metadata: bool,
+    /// `REDIS_KEY_FORMAT`.
+    pub key_format: KeyFormat,
 }
 
 impl Default for Settings {
@@ -43,6 +47,7 @@ impl Default for Settings {
             near_limit_ratio: 0.8,
             headers: None,
             dynamic_metadata: false,
+            key_format: KeyFormat::Tidegate,
         }
     }
 }

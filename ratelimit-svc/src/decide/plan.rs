@@ -122,7 +122,7 @@ pub fn plan(
                 }
             },
         };
-        plan.push(line, request, descriptor, &entries[at], now_seconds);
+        plan.push(line, request, descriptor, &entries[at], settings, now_seconds);
     }
     plan.assign_roles(settings);
     Ok(plan)
@@ -135,6 +135,7 @@ impl Plan {
         request: &Request<'_>,
         descriptor: &Descriptor<'_>,
         entries: &[(&str, &str)],
+        settings: &Settings,
         now_seconds: u64,
     ) {
         if let Line::Counted(counted) = &mut line {
@@ -143,7 +144,7 @@ impl Plan {
             let limit = counted.limit;
             let window = limit.period.window(now_seconds);
             self.hits.push(Hit {
-                key: counter_key(&self.domain, entries, steps, limit, window),
+                key: counter_key(settings.key_format, &self.domain, entries, steps, limit, window),
                 amount: request.hits(descriptor),
                 is_refund: descriptor.is_negative_hits,
                 limit: limit.requests_per_unit,

@@ -63,6 +63,11 @@ impl<B: Backend> Guard<B> {
                 self.breaker().succeeded(permit);
                 Ok(counts)
             }
+            Err(error) if error.is_partial() => {
+                // A part has a breaker of its own.
+                self.metrics.store_error(error.kind());
+                Err(Unavailable)
+            }
             Err(error) => {
                 self.metrics.store_error(error.kind());
                 let fatal = error.needs_reconnect();

@@ -7,6 +7,7 @@ pub mod key;
 pub mod memory;
 pub mod over_cache;
 pub mod redis;
+pub mod split;
 
 use std::future::Future;
 use std::time::Duration;
@@ -95,6 +96,18 @@ pub enum StoreError {
     /// The server refused.
     #[error("refused by the server")]
     Refused(#[source] ::redis::RedisError),
+    /// The server has become a replica, which counts nothing.
+    #[error("the server is a replica")]
+    Demoted(#[source] ::redis::RedisError),
+    /// The sentinels name no server that is a master.
+    #[error("the sentinels name no master")]
+    NoMaster,
+    /// The certificates for the connection cannot be used.
+    #[error("no encrypted connection")]
+    Tls(#[source] redis::link::TlsError),
+    /// One node of the cluster is out of reach, the others are not.
+    #[error("a node of the cluster is out of reach")]
+    Node(#[source] Box<StoreError>),
     /// The server answered something else than numbers.
     #[error("unexpected answer")]
     Unexpected,
@@ -108,13 +121,22 @@ impl StoreError {
             Self::TimedOut => "timeout",
             Self::Disconnected(_) => "disconnected",
             Self::Refused(_) => "refused",
+            Self::Demoted(_) => "demoted",
+            Self::NoMaster => "no_master",
+            Self::Tls(_) => "tls",
+            Self::Node(_) => "node",
             Self::Unexpected => "unexpected",
         }
     }
 
+    /// Whether calls for other counters may well succeed.
+    pub fn is_partial(&self) -> bool {
+        matches!(self, Self::Node(_))
+    }
+
     /// Whether no call can succeed before a new connection is made.
     pub fn needs_reconnect(&self) -> bool {
-        matches!(self, Self::NotConnected | Self::Disconnected(_))
+        matches!(self, Self::NotConnected | Self::Disconnected(_) | Self::Demoted(_))
     }
 }
 

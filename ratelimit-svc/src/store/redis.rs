@@ -1,9 +1,8 @@
-//! Counters in one Redis server.
+//! Counters in Redis: one server, a master that sentinels watch over, or a cluster.
 //!
 //! Counting every hit is a pipeline of `INCRBY`, with `EXPIRE` only for a counter that is new.
 //! All-or-nothing, refunds and the other algorithms are a Lua script, a cheaper one where all
 //! windows are fixed. Each is one round trip.
-//! Time comes from our clock, so all replicas need clocks that agree to well within a window.
 //!
 //! ```text
 //! INCRBY k 1 → 1      new: EXPIRE follows, off the request's path
@@ -11,14 +10,22 @@
 //! no answer           unsure whether new: EXPIRE when Redis is back
 //! ```
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+mod asking;
+pub mod cluster;
+pub mod expiry;
+pub mod link;
+mod scatter;
+pub mod sentinel;
+pub mod slots;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError, Script, Value};
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::{Script, Value};
 
+use crate::clock::Clock;
+use crate::clock::offset::Sample;
 use crate::decide::algorithm::gcra::{Bucket, Tat};
 use crate::decide::algorithm::sliding_window::{Counts, Window};
 use crate::decide::algorithm::{State, micros};
@@ -27,17 +34,16 @@ use crate::limits::algorithm::Algorithm;
 use crate::outage::guard::Backend;
 use crate::store::over_cache::OverCache;
 use crate::store::{Count, Hit, Mode, Role, Store, StoreError};
-
-/// The longest attempt to connect.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-/// The longest wait for the probe that decides whether a connection is of use.
-pub const PROBE_TIMEOUT: Duration = Duration::from_millis(250);
-/// The most counters whose expiry is unsure after a failure.
-pub const UNSURE_MAX: usize = 4096;
+use cluster::Cluster;
+use expiry::{Expiry, Unsure, jitter};
+use link::{Connector, Link, LinkSettings, PROBE_TIMEOUT, TlsError, Topology, classify};
+use sentinel::Sentinels;
 
 /// How much longer than they are of use counters without a window live: by as much the clocks of
 /// replicas may differ.
 pub const EXPIRY_MARGIN_SECONDS: u64 = 5;
+
+const PROBE_KEY_SECONDS: u64 = 60;
 
 const SETTLE: &str = include_str!("redis/settle.lua");
 /// The same for requests of fixed windows alone: a third cheaper, and most are.
@@ -45,13 +51,38 @@ const SETTLE_FIXED: &str = include_str!("redis/settle_fixed.lua");
 
 /// Counters in Redis.
 pub struct Redis {
-    client: Client,
+    servers: Servers,
+    probe_key: String,
+    clock: Arc<Clock>,
     settings: RedisSettings,
-    connection: ArcSwapOption<MultiplexedConnection>,
     script: Script,
     script_fixed: Script,
     over: OverCache,
     unsure: Arc<Unsure>,
+}
+
+enum Servers {
+    One(Link),
+    Cluster(Arc<Cluster>),
+}
+
+impl Servers {
+    fn new(settings: LinkSettings, probe_key: &str, clock: &Arc<Clock>) -> Result<Self, TlsError> {
+        let LinkSettings { topology, login, sentinel_login, tls } = settings;
+        let connector = Connector::new(tls)?;
+        Ok(match topology {
+            Topology::Tcp(at) => Self::One(Link::tcp(connector, login, at)),
+            Topology::Unix(path) => Self::One(Link::unix(connector, login, path)),
+            Topology::Sentinel { master, sentinels } => {
+                let sentinels = Sentinels::new(master, sentinels, sentinel_login);
+                Self::One(Link::sentinel(connector, login, sentinels))
+            }
+            Topology::Cluster(seeds) => {
+                let (key, clock) = (probe_key.to_owned(), clock.clone());
+                Self::Cluster(Arc::new(Cluster::new(connector, login, seeds, key, clock)))
+            }
+        })
+    }
 }
 
 /// How counters are kept.
@@ -68,17 +99,20 @@ pub struct RedisSettings {
 }
 
 impl Redis {
-    /// A store without a connection; [`Backend::probe`] makes one.
+    /// A store without a connection; [`Backend::probe`] makes one, and corrects `clock` by it.
     ///
     /// # Errors
-    /// When the address cannot be one.
+    /// When the TLS files are not what they should be.
     pub fn new(
-        address: impl redis::IntoConnectionInfo,
+        link: LinkSettings,
         settings: RedisSettings,
-    ) -> Result<Self, RedisError> {
+        clock: Arc<Clock>,
+    ) -> Result<Self, TlsError> {
+        let probe_key = format!("{}probe", settings.key_prefix);
         Ok(Self {
-            client: Client::open(address)?,
-            connection: ArcSwapOption::empty(),
+            servers: Servers::new(link, &probe_key, &clock)?,
+            probe_key,
+            clock,
             script: Script::new(SETTLE),
             script_fixed: Script::new(SETTLE_FIXED),
             over: OverCache::new(settings.local_cache_bytes),
@@ -105,21 +139,18 @@ impl Redis {
     }
 
     async fn ask(&self, hits: &[Hit], mode: Mode, now: Duration) -> Result<Vec<Count>, StoreError> {
-        let connection = self.connection.load_full().ok_or(StoreError::NotConnected)?;
-        let mut connection = MultiplexedConnection::clone(&connection);
-        let fixed = |hit: &Hit| hit.algorithm == Algorithm::FixedWindow && !hit.is_refund;
-        let plain = mode == Mode::CountAll && hits.iter().all(fixed);
-        let call = async {
-            match plain {
-                true => self.count_all(&mut connection, hits, now).await,
-                false => self.settle(&mut connection, hits, mode, now).await,
+        let counts = match &self.servers {
+            Servers::One(link) => {
+                let mut connection = link.connection()?;
+                let step = self.step(&mut connection, hits, mode, now);
+                let answer = tokio::time::timeout(self.settings.call_budget, step).await;
+                answer.unwrap_or(Err(StoreError::TimedOut))
             }
+            Servers::Cluster(cluster) => self.count_in(cluster, hits, mode, now).await,
         };
-        let answer = tokio::time::timeout(self.settings.call_budget, call).await;
-        let counts = answer.unwrap_or(Err(StoreError::TimedOut));
         match &counts {
-            Ok(_) => self.settle_expiries(&connection),
-            Err(_) if plain => {
+            Ok(_) => self.settle_expiries(),
+            Err(_) if is_plain(hits, mode) => {
                 let moved = hits.iter().filter(|hit| hit.amount > 0);
                 self.unsure.remember(moved.map(|hit| (self.key(hit), self.ttl(hit))));
             }
@@ -129,9 +160,23 @@ impl Redis {
         counts
     }
 
+    /// Counts over one connection, in one round trip.
+    async fn step(
+        &self,
+        connection: &mut (impl ConnectionLike + Send),
+        hits: &[Hit],
+        mode: Mode,
+        now: Duration,
+    ) -> Result<Vec<Count>, StoreError> {
+        match is_plain(hits, mode) {
+            true => self.count_all(connection, hits, now).await,
+            false => self.settle(connection, hits, mode, now).await,
+        }
+    }
+
     async fn count_all(
         &self,
-        connection: &mut MultiplexedConnection,
+        connection: &mut (impl ConnectionLike + Send),
         hits: &[Hit],
         now: Duration,
     ) -> Result<Vec<Count>, StoreError> {
@@ -159,29 +204,38 @@ impl Redis {
             counts.push(settled.count(hit, now));
         }
         if !new.is_empty() {
-            self.expire(connection, new);
+            self.expire(new);
         }
         Ok(counts)
     }
 
     /// Sends `EXPIRE` without keeping the request waiting.
-    fn expire(&self, connection: &MultiplexedConnection, expiries: Vec<Expiry>) {
-        let (mut connection, unsure) = (connection.clone(), self.unsure.clone());
-        tokio::spawn(async move {
-            let mut pipe = redis::pipe();
-            for (key, seconds) in &expiries {
-                pipe.cmd("EXPIRE").arg(key).arg(*seconds).ignore();
-            }
-            let sent = tokio::time::timeout(PROBE_TIMEOUT, pipe.query_async::<()>(&mut connection));
-            if !matches!(sent.await, Ok(Ok(()))) {
-                unsure.remember(expiries);
-            }
-        });
+    fn expire(&self, expiries: Vec<Expiry>) {
+        let spread = match &self.servers {
+            Servers::Cluster(cluster) => self.spread(cluster, expiries),
+            Servers::One(link) => match link.connection() {
+                Ok(connection) => vec![(connection, expiries)],
+                Err(_) => return self.unsure.remember(expiries),
+            },
+        };
+        for (mut connection, expiries) in spread {
+            let unsure = self.unsure.clone();
+            tokio::spawn(async move {
+                let mut pipe = redis::pipe();
+                for (key, seconds) in &expiries {
+                    pipe.cmd("EXPIRE").arg(key).arg(*seconds).ignore();
+                }
+                let sent = pipe.query_async::<()>(&mut connection);
+                if !matches!(tokio::time::timeout(PROBE_TIMEOUT, sent).await, Ok(Ok(()))) {
+                    unsure.remember(expiries);
+                }
+            });
+        }
     }
 
     async fn settle(
         &self,
-        connection: &mut MultiplexedConnection,
+        connection: &mut (impl ConnectionLike + Send),
         hits: &[Hit],
         mode: Mode,
         now: Duration,
@@ -228,12 +282,18 @@ impl Redis {
     }
 
     /// Gives the counters of failed calls, which may exist, their expiry.
-    fn settle_expiries(&self, connection: &MultiplexedConnection) {
+    fn settle_expiries(&self) {
         let expiries = self.unsure.take();
         if !expiries.is_empty() {
-            self.expire(connection, expiries);
+            self.expire(expiries);
         }
     }
+}
+
+/// Whether plain increments do: nothing is held back, and nothing goes down.
+fn is_plain(hits: &[Hit], mode: Mode) -> bool {
+    let fixed = |hit: &Hit| hit.algorithm == Algorithm::FixedWindow && !hit.is_refund;
+    mode == Mode::CountAll && hits.iter().all(fixed)
 }
 
 /// What the script is told of a hit's algorithm.
@@ -250,32 +310,6 @@ fn arguments(hit: &Hit, now: Duration) -> (&'static str, [u64; 5]) {
             let times = [cost.micros, cost.part, tolerance.micros, tolerance.part];
             ("b", [micros(now), times[0], times[1], times[2], times[3]])
         }
-    }
-}
-
-/// A counter and the seconds it lives.
-type Expiry = (Vec<u8>, u64);
-
-/// Counters that may exist without an expiry, because an answer was lost.
-#[derive(Default)]
-struct Unsure {
-    expiries: Mutex<Vec<Expiry>>,
-    any: AtomicBool,
-}
-
-impl Unsure {
-    fn remember(&self, expiries: impl IntoIterator<Item = Expiry>) {
-        let mut kept = self.expiries.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = UNSURE_MAX.saturating_sub(kept.len());
-        kept.extend(expiries.into_iter().take(room));
-        self.any.store(!kept.is_empty(), Ordering::Relaxed);
-    }
-
-    fn take(&self) -> Vec<Expiry> {
-        if !self.any.swap(false, Ordering::Relaxed) {
-            return Vec::new();
-        }
-        std::mem::take(&mut *self.expiries.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -319,42 +353,52 @@ impl Backend for Redis {
     /// Connects anew and writes: a replica that lost its primary, a server that is loading or
     /// out of memory answers a ping but counts nothing.
     async fn probe(&self) -> Result<(), StoreError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(PROBE_TIMEOUT));
-        let connect = self.client.get_multiplexed_async_connection_with_config(&config);
-        let connection = tokio::time::timeout(CONNECT_TIMEOUT, connect).await;
-        let mut connection = connection.map_err(|_| StoreError::TimedOut)?.map_err(classify)?;
-        self.write(&mut connection).await?;
-        self.settle_expiries(&connection);
-        self.connection.store(Some(Arc::new(connection)));
+        match &self.servers {
+            Servers::One(link) => {
+                let mut connected = link.connect().await?;
+                let key = Some(&*self.probe_key);
+                prove(&mut connected.connection, key, Some(&self.clock), false).await?;
+                link.adopt(connected);
+            }
+            Servers::Cluster(cluster) => cluster.repair().await?,
+        }
+        self.settle_expiries();
         Ok(())
     }
 
     async fn check(&self) -> Result<(), StoreError> {
-        let connection = self.connection.load_full().ok_or(StoreError::NotConnected)?;
-        self.write(&mut MultiplexedConnection::clone(&connection)).await
+        match &self.servers {
+            Servers::One(link) if link.has_moved().await => self.probe().await,
+            Servers::One(link) => {
+                let key = Some(&*self.probe_key);
+                prove(&mut link.connection()?, key, Some(&self.clock), true).await
+            }
+            Servers::Cluster(cluster) => cluster.repair().await,
+        }
     }
 }
 
-impl Redis {
-    async fn write(&self, connection: &mut MultiplexedConnection) -> Result<(), StoreError> {
-        let mut set = redis::cmd("SET");
-        set.arg(format!("{}probe", self.settings.key_prefix)).arg(1).arg("EX").arg(60);
-        let answer = tokio::time::timeout(PROBE_TIMEOUT, set.query_async::<()>(connection)).await;
-        answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)
+/// Finds out whether a server counts, and what time it is there if there is a clock to correct.
+async fn prove(
+    connection: &mut MultiplexedConnection,
+    key: Option<&str>,
+    clock: Option<&Clock>,
+    same_server: bool,
+) -> Result<(), StoreError> {
+    let mut pipe = redis::pipe();
+    if let Some(key) = key {
+        pipe.cmd("SET").arg(key).arg(1).arg("EX").arg(PROBE_KEY_SECONDS).ignore();
     }
-}
-
-fn classify(error: RedisError) -> StoreError {
-    if error.is_timeout() {
-        StoreError::TimedOut
-    } else if error.is_unrecoverable_error() || error.is_connection_dropped() || error.is_io_error()
-    {
-        StoreError::Disconnected(error)
-    } else {
-        StoreError::Refused(error)
+    pipe.cmd("TIME");
+    let asked = clock.map(Clock::steady);
+    let answer = pipe.query_async::<((u64, u64),)>(connection);
+    let answer = tokio::time::timeout(PROBE_TIMEOUT, answer).await;
+    let ((seconds, micros),) = answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)?;
+    if let (Some(clock), Some(asked)) = (clock, asked) {
+        let told = Duration::from_secs(seconds).saturating_add(Duration::from_micros(micros));
+        clock.correct(Sample { asked, answered: clock.steady(), told }, same_server);
     }
+    Ok(())
 }
 
 fn number(value: &Value) -> Result<u64, StoreError> {
@@ -368,10 +412,4 @@ fn number(value: &Value) -> Result<u64, StoreError> {
         }
         _ => Err(StoreError::Unexpected),
     }
-}
-
-/// A number below `max`, 0 when it is 0. Not secret, only spread.
-fn jitter(max: u64) -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    if max == 0 { 0 } else { RandomState::new().hash_one(0) % max }
 }

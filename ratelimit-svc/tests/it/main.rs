@@ -3,13 +3,16 @@
 mod algorithms;
 mod bad_input;
 mod cli;
+mod clock;
 mod connections;
 mod control_plane;
 mod documentation;
 mod outage;
+mod redis_parts;
 mod reload;
 mod store;
 mod support;
+mod topologies;
 mod trace;
 mod wire;
 mod xds;

@@ -13,16 +13,17 @@ use ratelimit_svc::limits::algorithm::Algorithm;
 use ratelimit_svc::limits::rule::Limit;
 use ratelimit_svc::limits::unit::{Period, Unit, Window};
 use ratelimit_svc::outage::guard::Backend;
-use ratelimit_svc::store::key::counter_key;
+use ratelimit_svc::store::key::{KeyFormat, counter_key};
 use ratelimit_svc::store::memory::Memory;
+use ratelimit_svc::store::redis::link::{LinkSettings, Login, Topology};
 use ratelimit_svc::store::redis::{EXPIRY_MARGIN_SECONDS, Redis, RedisSettings};
 use ratelimit_svc::store::{Count, Hit, Mode, Role, Store, StoreError};
 
 use crate::support::{RedisServer, wait_for};
 
-const NOW: Duration = Duration::from_secs(1_000_000);
+pub const NOW: Duration = Duration::from_secs(1_000_000);
 
-fn hit(key: &str, amount: u64, limit: u32) -> Hit {
+pub fn hit(key: &str, amount: u64, limit: u32) -> Hit {
     let window = Unit::Hour.window(NOW.as_secs());
     let (algorithm, role) = (Algorithm::FixedWindow, Role::Enforced);
     Hit { key: key.as_bytes().into(), amount, is_refund: false, limit, window, algorithm, role }
@@ -31,7 +32,9 @@ fn hit(key: &str, amount: u64, limit: u32) -> Hit {
 /// A hit as a plan makes it, on the counter `name` under `limit`.
 fn hit_at(name: &str, limit: Limit, amount: u64, now: Duration) -> Hit {
     let window = limit.period.window(now.as_secs());
-    let key = counter_key("d", &[("k", name)], &[], limit, window);
+    // The first entry places a key in a cluster: these are all in one slot.
+    let entries = [("k", "same"), ("n", name)];
+    let key = counter_key(KeyFormat::Tidegate, "d", &entries, &[], limit, window);
     let Limit { requests_per_unit, algorithm, .. } = limit;
     let role = Role::Enforced;
     Hit { key, amount, is_refund: false, limit: requests_per_unit, window, algorithm, role }
@@ -50,14 +53,14 @@ fn refund(key: &str, amount: u64, limit: u32) -> Hit {
     Hit { is_refund: true, ..hit(key, amount, limit) }
 }
 
-async fn count(store: &impl Store, mode: Mode, hits: &[Hit]) -> Vec<(u64, bool)> {
+pub async fn count(store: &impl Store, mode: Mode, hits: &[Hit]) -> Vec<(u64, bool)> {
     let counts = store.count(hits, mode, NOW).await.expect("counted");
     assert_eq!(counts.len(), hits.len());
     counts.iter().map(|count| (count.value, count.over)).collect()
 }
 
 /// What every store does alike. `scope` keeps runs on one server apart.
-async fn contract<S: Store + 'static>(store: Arc<S>) {
+pub async fn contract<S: Store + 'static>(store: Arc<S>) {
     each_hit_counts(&*store).await;
     nothing_or_all(&*store).await;
     what_is_given_back(&*store).await;
@@ -384,7 +387,7 @@ async fn remembered_refusals_are_true() {
     assert!(known.load(Ordering::Relaxed) > 0, "some were remembered");
 }
 
-fn settings() -> RedisSettings {
+pub fn settings() -> RedisSettings {
     RedisSettings {
         call_budget: Duration::from_secs(5),
         key_prefix: "t:".to_owned(),
@@ -394,10 +397,16 @@ fn settings() -> RedisSettings {
 }
 
 async fn connected(server: &RedisServer, settings: RedisSettings) -> Arc<Redis> {
-    let url = format!("unix://{}", server.socket().display());
-    let store = Redis::new(url, settings).expect("an address");
+    let store = unconnected(Topology::Unix(server.socket()), settings);
     store.probe().await.expect("connected");
     Arc::new(store)
+}
+
+/// A store that has not been anywhere yet.
+pub fn unconnected(topology: Topology, settings: RedisSettings) -> Redis {
+    let (login, sentinel_login) = (Login::default(), Login::default());
+    let link = LinkSettings { topology, login, sentinel_login, tls: None };
+    Redis::new(link, settings, Arc::default()).expect("no files to read")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -545,8 +554,7 @@ async fn what_is_over_is_not_asked_again() {
 #[tokio::test]
 async fn a_server_that_cannot_count_fails_its_probe() {
     let mut server = RedisServer::start_with(&["--requirepass", "secret"]).await;
-    let url = format!("unix://{}", server.socket().display());
-    let store = Redis::new(url, settings()).expect("an address");
+    let store = unconnected(Topology::Unix(server.socket()), settings());
     let error = store.probe().await.expect_err("no password");
     assert!(matches!(error, StoreError::Refused(_)), "{error:?}");
     let error =
@@ -555,8 +563,7 @@ async fn a_server_that_cannot_count_fails_its_probe() {
     server.kill();
 
     let full = RedisServer::start_with(&["--maxmemory", "100kb"]).await;
-    let url = format!("unix://{}", full.socket().display());
-    let store = Redis::new(url, settings()).expect("an address");
+    let store = unconnected(Topology::Unix(full.socket()), settings());
     let error = store.probe().await.expect_err("out of memory");
     assert!(matches!(error, StoreError::Refused(_)), "{error:?}");
 }

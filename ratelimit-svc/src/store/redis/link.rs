@@ -1,0 +1,310 @@
+//! Connections to Redis: where it is, how to log in, TLS, and the one connection in use where one
+//! server holds all counters. Counts nothing.
+//!
+//! ```text
+//! single     ──────────────────────────► server
+//! sentinel   ask the sentinels ────────► the server they agree on, if its ROLE says so
+//! cluster    see `cluster`
+//! ```
+//!
+//! TLS files are read anew for every connection, so that certificates can be replaced while the
+//! service runs.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ErrorKind, IntoConnectionInfo,
+    RedisError, ServerErrorKind, TlsCertificates,
+};
+
+use super::sentinel::Sentinels;
+use crate::store::StoreError;
+
+/// The longest attempt to connect.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// The longest wait for the probe that decides whether a connection is of use.
+pub const PROBE_TIMEOUT: Duration = Duration::from_millis(250);
+/// The most calls that wait to be written to one connection; more wait for room, within their
+/// budget.
+pub const CALLS_QUEUED_MAX: usize = 1024;
+
+/// A host and a port.
+pub type HostPort = (String, u16);
+
+/// Where Redis is and how to get in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkSettings {
+    /// Which servers hold the counters.
+    pub topology: Topology,
+    /// For the servers.
+    pub login: Login,
+    /// For the sentinels.
+    pub sentinel_login: Login,
+    /// For servers and sentinels, when connections are encrypted.
+    pub tls: Option<TlsSettings>,
+}
+
+/// Which servers hold the counters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Topology {
+    /// One server at a port.
+    Tcp(HostPort),
+    /// One server at a socket.
+    Unix(PathBuf),
+    /// The server that these sentinels call the master of that name.
+    Sentinel {
+        /// The name.
+        master: String,
+        /// Where the sentinels are.
+        sentinels: Vec<HostPort>,
+    },
+    /// The primaries of a cluster, found by asking any of these nodes.
+    Cluster(Vec<HostPort>),
+}
+
+/// User and password, either of which may be absent.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Login {
+    /// An ACL user.
+    pub user: Option<String>,
+    /// Its password, or that of the default user.
+    pub password: Option<String>,
+}
+
+// Passwords stay out of logs.
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// Certificates, as PEM files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// Who signs for the servers; the roots of the system when absent.
+    pub ca: Option<PathBuf>,
+    /// Our certificate with its chain, and its key.
+    pub client: Option<(PathBuf, PathBuf)>,
+    /// Takes a certificate that is valid, but for another name.
+    pub skip_hostname_verification: bool,
+}
+
+/// TLS settings that cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("cannot read {}", .0.display())]
+    Read(PathBuf, #[source] std::io::Error),
+    /// A file has no certificate in it.
+    #[error("no certificate in {}", .0.display())]
+    NoCertificate(PathBuf),
+    /// What the files hold is not what it should be.
+    #[error("certificates cannot be used")]
+    Unusable(#[source] RedisError),
+}
+
+impl TlsSettings {
+    /// The address of a server, with all that is needed to trust it.
+    ///
+    /// # Errors
+    /// When the files are not what they should be.
+    pub fn address(&self, (host, port): &HostPort) -> Result<ConnectionAddr, TlsError> {
+        let plain = ConnectionAddr::TcpTls {
+            host: host.clone(),
+            port: *port,
+            insecure: false,
+            tls_params: None,
+        };
+        let client_tls = match &self.client {
+            None => None,
+            Some((certificate, key)) => Some(ClientTlsConfig {
+                client_cert: certificates(certificate)?,
+                client_key: read(key)?,
+            }),
+        };
+        let root_cert = self.ca.as_deref().map(certificates).transpose()?;
+        let certificates = TlsCertificates { client_tls, root_cert };
+        let info = plain.into_connection_info().map_err(TlsError::Unusable)?;
+        let client = Client::build_with_tls(info, certificates).map_err(TlsError::Unusable)?;
+        let mut address = client.get_connection_info().addr().clone();
+        address.set_danger_accept_invalid_hostnames(self.skip_hostname_verification);
+        Ok(address)
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|error| TlsError::Read(path.to_owned(), error))
+}
+
+fn certificates(path: &Path) -> Result<Vec<u8>, TlsError> {
+    const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
+    let pem = read(path)?;
+    match pem.windows(BEGIN.len()).any(|window| window == BEGIN) {
+        true => Ok(pem),
+        false => Err(TlsError::NoCertificate(path.to_owned())),
+    }
+}
+
+/// Makes connections.
+#[derive(Clone, Debug)]
+pub struct Connector {
+    tls: Option<TlsSettings>,
+}
+
+impl Connector {
+    /// A connector that encrypts when it is told how.
+    ///
+    /// # Errors
+    /// When the files are not what they should be.
+    pub fn new(tls: Option<TlsSettings>) -> Result<Self, TlsError> {
+        if let Some(tls) = &tls {
+            // Already installed is as good.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            tls.address(&("localhost".to_owned(), 0))?;
+        }
+        Ok(Self { tls })
+    }
+
+    /// Connects to a port and logs in.
+    ///
+    /// # Errors
+    /// When that fails or takes too long.
+    pub async fn tcp(
+        &self,
+        at: &HostPort,
+        login: &Login,
+    ) -> Result<MultiplexedConnection, StoreError> {
+        let address = match &self.tls {
+            None => ConnectionAddr::Tcp(at.0.clone(), at.1),
+            Some(tls) => tls.address(at).map_err(StoreError::Tls)?,
+        };
+        open(address, login).await
+    }
+}
+
+/// Connects and logs in.
+async fn open(address: ConnectionAddr, login: &Login) -> Result<MultiplexedConnection, StoreError> {
+    let mut info = address.into_connection_info().map_err(classify)?;
+    let mut settings = info.redis_settings().clone();
+    if let Some(user) = &login.user {
+        settings = settings.set_username(user);
+    }
+    if let Some(password) = &login.password {
+        settings = settings.set_password(password);
+    }
+    info = info.set_redis_settings(settings);
+    let client = Client::open(info).map_err(classify)?;
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(PROBE_TIMEOUT))
+        .set_pipeline_buffer_size(CALLS_QUEUED_MAX);
+    let connected = client.get_multiplexed_async_connection_with_config(&config);
+    let connected = tokio::time::timeout(CONNECT_TIMEOUT, connected).await;
+    connected.map_err(|_| StoreError::TimedOut)?.map_err(classify)
+}
+
+/// What an error of the client means for its connection.
+pub fn classify(error: RedisError) -> StoreError {
+    if error.is_timeout() {
+        StoreError::TimedOut
+    } else if error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly) {
+        StoreError::Demoted(error)
+    } else if error.kind() != ErrorKind::AuthenticationFailed
+        && (error.is_unrecoverable_error() || error.is_connection_dropped() || error.is_io_error())
+    {
+        StoreError::Disconnected(error)
+    } else {
+        StoreError::Refused(error)
+    }
+}
+
+/// The connection to the one server that holds all counters.
+pub struct Link {
+    connector: Connector,
+    login: Login,
+    target: Target,
+    current: ArcSwapOption<Connected>,
+}
+
+enum Target {
+    Tcp(HostPort),
+    Unix(PathBuf),
+    Sentinel(Sentinels),
+}
+
+/// A connection and whom it is to.
+pub struct Connected {
+    /// For any number of calls at once; they share its writes.
+    pub connection: MultiplexedConnection,
+    /// Where the server is, where that may change.
+    at: Option<HostPort>,
+}
+
+impl Link {
+    /// A link to a server at a port.
+    pub fn tcp(connector: Connector, login: Login, at: HostPort) -> Self {
+        Self::new(connector, login, Target::Tcp(at))
+    }
+
+    /// A link to a server at a socket.
+    pub fn unix(connector: Connector, login: Login, at: PathBuf) -> Self {
+        Self::new(connector, login, Target::Unix(at))
+    }
+
+    /// A link to the server that sentinels name.
+    pub fn sentinel(connector: Connector, login: Login, sentinels: Sentinels) -> Self {
+        Self::new(connector, login, Target::Sentinel(sentinels))
+    }
+
+    fn new(connector: Connector, login: Login, target: Target) -> Self {
+        Self { connector, login, target, current: ArcSwapOption::empty() }
+    }
+
+    /// The connection in use.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn connection(&self) -> Result<MultiplexedConnection, StoreError> {
+        let current = self.current.load();
+        let connected = current.as_ref().ok_or(StoreError::NotConnected)?;
+        Ok(connected.connection.clone())
+    }
+
+    /// Makes a new connection, not yet in use.
+    ///
+    /// # Errors
+    /// When there is no server to connect to.
+    pub async fn connect(&self) -> Result<Connected, StoreError> {
+        let (connection, at) = match &self.target {
+            Target::Tcp(at) => (self.connector.tcp(at, &self.login).await?, None),
+            Target::Unix(path) => {
+                (open(ConnectionAddr::Unix(path.clone()), &self.login).await?, None)
+            }
+            Target::Sentinel(sentinels) => {
+                let (connection, at) = sentinels.connect(&self.connector, &self.login).await?;
+                (connection, Some(at))
+            }
+        };
+        Ok(Connected { connection, at })
+    }
+
+    /// Takes a connection into use.
+    pub fn adopt(&self, connected: Connected) {
+        self.current.store(Some(Arc::new(connected)));
+    }
+
+    /// Whether the sentinels, as far as they answer, name another server than the one in use.
+    pub async fn has_moved(&self) -> bool {
+        let Target::Sentinel(sentinels) = &self.target else { return false };
+        let in_use = self.current.load().as_ref().and_then(|connected| connected.at.clone());
+        match sentinels.agreed(&self.connector).await {
+            Some(at) => in_use.is_some_and(|in_use| in_use != at),
+            None => false,
+        }
+    }
+}
