@@ -174,6 +174,10 @@ fn describe(rule: &Rule) -> String {
         Allowance::Unlimited => "unlimited".to_owned(),
         Allowance::Limited(limit) => limit.to_string(),
     };
+    let sharing = rule.sharing.listing();
+    if !sharing.is_empty() {
+        text += &format!(", {sharing}");
+    }
     let flags = [
         (rule.shadow_mode, "shadow mode"),
         (rule.quota_mode, "quota mode"),

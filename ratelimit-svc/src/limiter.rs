@@ -133,7 +133,16 @@ mod tests {
             let window = Unit::Day.window(0);
             let (key, role) = (Box::default(), Role::Enforced);
             let algorithm = Algorithm::TokenBucket { burst: limit };
-            let hit = Hit { key, amount: 1, is_refund: false, limit, window, algorithm, role };
+            let hit = Hit {
+                key,
+                amount: 1,
+                is_refund: false,
+                limit,
+                window,
+                algorithm,
+                role,
+                share: None,
+            };
             let shared = &share(&[hit], replicas)[0];
             assert_eq!((shared.limit, shared.capacity()), (expected, expected));
         };

@@ -30,7 +30,6 @@ use crate::grpc::Service;
 use crate::json;
 use crate::limiter::{Counters, Limiter};
 use crate::limits::quotas::Quotas;
-use crate::limits::rule::Allowance;
 use crate::metrics::Metrics;
 use crate::outage::guard::Guard;
 use crate::reload::Reloader;
@@ -238,10 +237,13 @@ fn counters(
     metrics: &Arc<Metrics>,
     clock: &Arc<Clock>,
 ) -> Result<Counters, UsageError> {
-    let Backend::Redis { link, per_second: _, settings } = backend else {
+    let Backend::Redis { link, per_second, settings } = backend else {
         return Ok(Counters::Memory);
     };
-    let redis = Redis::new(link, settings, clock.clone());
+    let redis = match per_second {
+        None => Redis::new(link, settings, clock.clone()),
+        Some(per_second) => Redis::apart(link, per_second, settings, clock.clone()),
+    };
     let redis = redis.map_err(|error| UsageError(format!("REDIS_TLS: {}", error_chain(&error))))?;
     Ok(Counters::Redis(Box::new(Guard::new(redis, metrics.clone()))))
 }
@@ -263,10 +265,7 @@ async fn rlconfig(State(limiter): State<Arc<Limiter>>) -> String {
     let mut text = String::new();
     for domain in quotas.domains() {
         for rule in domain.root.rules() {
-            let limit = match rule.allowance {
-                Allowance::Unlimited => "unlimited: true".to_owned(),
-                Allowance::Limited(limit) => limit.listing(),
-            };
+            let limit = rule.listing();
             text += &format!(
                 "{}.{}: {limit}, shadow_mode: {}, quota_mode: {} ({})\n",
                 domain.name, rule.id, rule.shadow_mode, rule.quota_mode, rule.origin

@@ -121,6 +121,10 @@ fn verdict(line: &Line) -> String {
             let limit = counted.limit;
             let rule = counted.rule.as_deref().map_or_else(String::new, place);
             let mut text = format!("{rule}, {limit}");
+            let sharing = counted.rule.as_ref().map(|rule| rule.sharing.listing());
+            for sharing in sharing.iter().filter(|sharing| !sharing.is_empty()) {
+                text += &format!(", {sharing}");
+            }
             if counted.shadow_mode {
                 text += ", shadow mode: never refuses";
             }

@@ -1,7 +1,8 @@
 //! Tests of `config`.
 
 use super::*;
-use crate::store::redis::link::{LinkSettings, Login, TlsSettings, Topology};
+use crate::store::redis::link::{LinkSettings, Login, Topology};
+use crate::store::redis::tls::TlsSettings;
 
 fn read(set: &[(&str, &str)]) -> Result<Config, String> {
     let set = set.iter().map(|(name, value)| (name.to_string(), value.to_string()));

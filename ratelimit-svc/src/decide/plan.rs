@@ -7,7 +7,8 @@ use crate::decide::request::{Descriptor, Request, RequestError};
 use crate::limits::class::{Class, Classes, PRIORITY_KEY};
 use crate::limits::quotas::{Domain, Quotas};
 use crate::limits::rule::{Allowance, Limit, Rule, header_safe, push_step};
-use crate::store::key::counter_key;
+use crate::limits::sharing::{Share, Sharing};
+use crate::store::key::{KeyFormat, counter_key};
 use crate::store::{Hit, Role};
 
 /// What the counters decide about, and what is already decided.
@@ -19,6 +20,8 @@ pub struct Plan {
     pub domain_known: bool,
     /// The priority class of the request.
     pub class: Class,
+    /// How many classes rank above it.
+    pub class_place: usize,
     /// How the class was found.
     pub class_source: ClassSource,
     /// One line for each descriptor, in order.
@@ -81,16 +84,26 @@ pub fn plan(
     now_seconds: u64,
 ) -> Result<Plan, RequestError> {
     request.check()?;
-    let (class, class_source) = class_of(request, quotas.classes());
+    let (class_place, class_source) = class_of(request, quotas.classes());
+    let class = quotas.classes().ladder()[class_place].clone();
     let Some(domain) = quotas.domain(request.domain) else {
         let lines = request.descriptors.iter().map(|_| Line::NoLimit).collect();
         let domain = request.domain.into();
-        return Ok(Plan { domain, domain_known: false, class, class_source, lines, hits: vec![] });
+        return Ok(Plan {
+            domain,
+            domain_known: false,
+            class,
+            class_place,
+            class_source,
+            lines,
+            hits: vec![],
+        });
     };
     let mut plan = Plan {
         domain: domain.name.clone(),
         domain_known: true,
         class,
+        class_place,
         class_source,
         lines: Vec::with_capacity(request.descriptors.len()),
         hits: Vec::with_capacity(request.descriptors.len()),
@@ -122,7 +135,12 @@ pub fn plan(
                 }
             },
         };
-        plan.push(line, request, descriptor, &entries[at], settings, now_seconds);
+        // Whoever counts beside us under these names knows no classes.
+        let share = match settings.key_format {
+            KeyFormat::Tidegate => plan.share(&line, &entries[at], quotas.classes()),
+            KeyFormat::Reference => None,
+        };
+        plan.push(line, share, request, descriptor, &entries[at], settings, now_seconds);
     }
     plan.assign_roles(settings);
     Ok(plan)
@@ -132,6 +150,7 @@ impl Plan {
     fn push(
         &mut self,
         mut line: Line,
+        share: Option<Share>,
         request: &Request<'_>,
         descriptor: &Descriptor<'_>,
         entries: &[(&str, &str)],
@@ -151,9 +170,26 @@ impl Plan {
                 window,
                 algorithm: limit.algorithm,
                 role: Role::Enforced,
+                share,
             });
         }
         self.lines.push(line);
+    }
+
+    /// How the limit of a descriptor is shared with the class of the request.
+    fn share(&self, line: &Line, entries: &[(&str, &str)], classes: &Classes) -> Option<Share> {
+        let Line::Counted(Counted { rule, .. }) = line else { return None };
+        let sharing = rule.as_ref().map_or(&Sharing::Unsaid, |rule| &rule.sharing);
+        // Where the class is part of the counter's name, each class has a counter of its own.
+        let own_counter = entries.iter().enumerate().any(|(at, (key, _))| {
+            let step = rule.as_ref().and_then(|rule| rule.steps.get(at));
+            *key == PRIORITY_KEY && !step.is_some_and(|step| step.share_threshold)
+        });
+        if own_counter && *sharing == Sharing::Unsaid {
+            return None;
+        }
+        let named = self.class_source == ClassSource::Named;
+        sharing.share(classes, self.class_place, named)
     }
 
     /// Says which hits may refuse the whole request. What never refuses must not veto: it would
@@ -186,26 +222,26 @@ impl Plan {
 }
 
 /// The class of a request is the lowest that any of its descriptors names.
-fn class_of(request: &Request<'_>, classes: &Classes) -> (Class, ClassSource) {
+fn class_of(request: &Request<'_>, classes: &Classes) -> (usize, ClassSource) {
     let named = request
         .descriptors
         .iter()
         .flat_map(|descriptor| &descriptor.entries)
         .filter(|(key, _)| *key == PRIORITY_KEY)
-        .map(|(_, value)| classes.named(value));
+        .map(|(_, value)| classes.place(value));
     let mut source = ClassSource::Absent;
-    let mut lowest: Option<&Class> = None;
-    for class in named {
-        let class = class.unwrap_or_else(|| {
+    let mut lowest: Option<usize> = None;
+    for place in named {
+        let place = place.unwrap_or_else(|| {
             source = ClassSource::Unknown;
-            classes.default_class()
+            classes.default_place()
         });
         if source == ClassSource::Absent {
             source = ClassSource::Named;
         }
-        lowest = Some(lowest.filter(|lowest| lowest.rank <= class.rank).unwrap_or(class));
+        lowest = lowest.max(Some(place));
     }
-    (lowest.unwrap_or_else(|| classes.default_class()).clone(), source)
+    (lowest.unwrap_or_else(|| classes.default_place()), source)
 }
 
 fn matched_entries<'a>(descriptor: &Descriptor<'a>, domain: &Domain) -> Vec<(&'a str, &'a str)> {

@@ -27,6 +27,7 @@ impl Settled {
             reset: reading.reset,
             over: self.over,
             moved: self.moved,
+            withheld: 0,
             remembered: false,
         }
     }

@@ -104,9 +104,19 @@ impl Classes {
         self.ladder.iter().find(|class| class.name == name)
     }
 
+    /// How many classes rank above the one called `name`.
+    pub fn place(&self, name: &str) -> Option<usize> {
+        self.ladder.iter().position(|class| class.name == name)
+    }
+
     /// The class of requests that name none, or one that does not exist.
     pub fn default_class(&self) -> &Class {
         &self.ladder[self.default]
+    }
+
+    /// How many classes rank above the default class.
+    pub fn default_place(&self) -> usize {
+        self.default
     }
 
     /// All classes, highest rank first.

@@ -6,6 +6,7 @@
 
 mod classes;
 mod rate_limit;
+mod sharing;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +25,7 @@ pub const FILE_BYTES_MAX: usize = 16 << 20;
 pub const METADATA_BYTES_MAX: usize = 4096;
 
 /// Keys that may stand in a file; other keys are refused wherever they stand.
-const KNOWN_KEYS: [&str; 20] = [
+const KNOWN_KEYS: [&str; 25] = [
     "domain",
     "key",
     "value",
@@ -45,7 +46,14 @@ const KNOWN_KEYS: [&str; 20] = [
     "value_to_metric",
     "share_threshold",
     "metadata",
+    "reserve",
+    "floor",
+    "reserve_min",
+    "admit_up_to",
+    "mode",
 ];
+/// Known keys that hold keys of the user's own.
+const FREE_KEYS: [&str; 4] = ["metadata", "floor", "reserve_min", "admit_up_to"];
 const FILE_KEYS: [&str; 3] = ["domain", "descriptors", PRIORITY_CLASSES];
 const DESCRIPTOR_KEYS: [&str; 10] = [
     "key",
@@ -59,7 +67,7 @@ const DESCRIPTOR_KEYS: [&str; 10] = [
     "share_threshold",
     "metadata",
 ];
-const RATE_LIMIT_KEYS: [&str; 9] = [
+const RATE_LIMIT_KEYS: [&str; 14] = [
     "unit",
     "unit_multiplier",
     "window",
@@ -69,6 +77,11 @@ const RATE_LIMIT_KEYS: [&str; 9] = [
     "unlimited",
     "name",
     "replaces",
+    "reserve",
+    "floor",
+    "reserve_min",
+    "admit_up_to",
+    "mode",
 ];
 const PRIORITY_CLASSES: &str = "priority_classes";
 
@@ -96,6 +109,30 @@ pub struct File {
     pub classes: Option<Classes>,
     /// Keys that are known but mean nothing where they stand.
     pub warnings: Vec<ConfigError>,
+}
+
+impl File {
+    /// Whether what its rules say about classes fits those in force, which may be defined in
+    /// another file.
+    ///
+    /// # Errors
+    /// The first thing that does not fit.
+    pub fn check_classes(&self, classes: &Classes) -> Result<(), ConfigError> {
+        let rules = self.tops.iter().flat_map(|top| {
+            let below = top.node.children.rules();
+            top.node.rule.clone().into_iter().chain(below)
+        });
+        let mut first: Option<ConfigError> = None;
+        for rule in rules {
+            if let Err((portion, error)) = rule.sharing.check(classes)
+                && first.as_ref().is_none_or(|first| portion.at < first.at)
+            {
+                let (path, message) = (self.path.clone(), error.to_string());
+                first = Some(ConfigError { path, at: portion.at, message });
+            }
+        }
+        first.map_or(Ok(()), Err)
+    }
 }
 
 /// Reads a quota file.
@@ -154,7 +191,7 @@ impl Reader<'_> {
             if !KNOWN_KEYS.contains(&name) {
                 return Err(self.error(key, format!("config error, unknown key '{name}'")));
             }
-            if name == "metadata" {
+            if FREE_KEYS.contains(&name) {
                 continue;
             }
             self.check_value(value)?;
@@ -197,7 +234,12 @@ impl Reader<'_> {
             tops.push(self.descriptor(item, &Above::default(), &mut seen)?);
         }
         let domain = self.domain.into_boxed_str();
-        Ok(File { path: self.path.to_owned(), domain, tops, classes, warnings: self.warnings })
+        let path = self.path.to_owned();
+        let file = File { path, domain, tops, classes, warnings: self.warnings };
+        if let Some(classes) = &file.classes {
+            file.check_classes(classes)?;
+        }
+        Ok(file)
     }
 
     fn descriptor(
@@ -263,6 +305,7 @@ impl Reader<'_> {
             id: here.id.as_str().into(),
             steps: here.steps.clone(),
             allowance: self.allowance(limit)?,
+            sharing: self.sharing(limit)?,
             replaces: self.replaces(limit, &name)?,
             name,
             shadow_mode,

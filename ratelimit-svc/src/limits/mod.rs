@@ -15,5 +15,6 @@ pub mod file;
 pub mod pattern;
 pub mod quotas;
 pub mod rule;
+pub mod sharing;
 pub mod tree;
 pub mod unit;

@@ -88,17 +88,48 @@ impl Library {
 
     /// Takes a new state of all files. A file that is gone is gone with its rules.
     pub fn update(&self, contents: &Contents) -> Update {
-        let mut builder = Builder { merge_domains: self.merge_domains, ..Builder::default() };
-        let mut errors = Vec::new();
         // Files in force go first, so that a newcomer cannot push them out.
         let (known, new): (Vec<_>, Vec<_>) =
             contents.iter().partition(|(path, _)| self.files.contains_key(*path));
-        for (path, bytes) in known.into_iter().chain(new) {
+        let read = |(path, bytes): (&PathBuf, &Result<Vec<u8>, String>)| {
             let parsed = match bytes {
-                Ok(bytes) => file::parse(path, bytes),
+                Ok(bytes) => file::parse(path, bytes).map(Arc::new),
                 Err(error) => Err(ConfigError::file(path, error.clone())),
             };
-            let added = parsed.and_then(|file| builder.add(Arc::new(file)));
+            (path.clone(), parsed)
+        };
+        let mut files: Vec<Parsed> = known.into_iter().chain(new).map(read).collect();
+        let (mut builder, mut errors) = self.build(&files);
+        // Only now the classes are known. A file keeps its last good version rather than speak
+        // of a class that is gone; what that says of the class then means nothing.
+        let classes = builder.classes.as_ref().map(|(_, classes)| classes.clone());
+        let classes = classes.unwrap_or_default();
+        let mut misfits = false;
+        for (path, parsed) in &mut files {
+            if let Ok(file) = &*parsed
+                && builder.files.get(path).is_some_and(|added| Arc::ptr_eq(added, file))
+                && let Err(error) = file.check_classes(&classes)
+            {
+                *parsed = Err(error);
+                misfits = true;
+            }
+        }
+        if misfits {
+            (builder, errors) = self.build(&files);
+        }
+        let warnings = builder.files.values().flat_map(|file| file.warnings.clone()).collect();
+        let library = Library { files: builder.files, merge_domains: self.merge_domains };
+        let classes = builder.classes.map(|(_, classes)| classes).unwrap_or_default();
+        let quotas = Quotas { domains: builder.domains, classes };
+        Update { library, quotas, errors, warnings }
+    }
+
+    /// Puts files together, with the last good version in the place of each that is bad.
+    fn build(&self, files: &[Parsed]) -> (Builder, Vec<ConfigError>) {
+        let mut builder = Builder { merge_domains: self.merge_domains, ..Builder::default() };
+        let mut errors = Vec::new();
+        for (path, parsed) in files {
+            let added = parsed.clone().and_then(|file| builder.add(file));
             let Err(error) = added else { continue };
             errors.push(error);
             if let Some(last_good) = self.files.get(path)
@@ -107,13 +138,12 @@ impl Library {
                 errors.push(error);
             }
         }
-        let warnings = builder.files.values().flat_map(|file| file.warnings.clone()).collect();
-        let library = Library { files: builder.files, merge_domains: self.merge_domains };
-        let classes = builder.classes.map(|(_, classes)| classes).unwrap_or_default();
-        let quotas = Quotas { domains: builder.domains, classes };
-        Update { library, quotas, errors, warnings }
+        (builder, errors)
     }
 }
+
+/// A file, or what is wrong with it.
+type Parsed = (PathBuf, Result<Arc<File>, ConfigError>);
 
 #[derive(Default)]
 struct Builder {

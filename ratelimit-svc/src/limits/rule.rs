@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::limits::algorithm::Algorithm;
+use crate::limits::sharing::Sharing;
 use crate::limits::unit::{Period, Unit};
 
 /// So many hits per period.
@@ -15,12 +16,34 @@ pub struct Limit {
     pub period: Period,
     /// How hits are held against it.
     pub algorithm: Algorithm,
+    /// Where hits are counted, if the rule says so.
+    pub mode: Option<CountingMode>,
+}
+
+/// Where the hits of a limit are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CountingMode {
+    /// In blocks that a replica claims and then spends on its own.
+    Lease,
+    /// Each in the shared store.
+    Exact,
+}
+
+impl CountingMode {
+    /// The name in quota files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lease => "lease",
+            Self::Exact => "exact",
+        }
+    }
 }
 
 impl Limit {
     /// So many hits in each window of a unit.
     pub fn fixed(requests_per_unit: u32, unit: Unit) -> Self {
-        Self { requests_per_unit, period: unit.into(), algorithm: Algorithm::FixedWindow }
+        let algorithm = Algorithm::FixedWindow;
+        Self { requests_per_unit, period: unit.into(), algorithm, mode: None }
     }
 
     /// The limit as a line of `/rlconfig`; a plain one reads as in the reference.
@@ -33,6 +56,9 @@ impl Limit {
         if self.algorithm != Algorithm::FixedWindow {
             text += &format!(" algorithm={}", self.algorithm);
         }
+        if let Some(mode) = self.mode {
+            text += &format!(" mode={}", mode.name());
+        }
         text
     }
 }
@@ -41,10 +67,11 @@ impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} per {}", self.requests_per_unit, self.period)?;
         match self.algorithm {
-            Algorithm::FixedWindow => Ok(()),
-            Algorithm::SlidingWindow => f.write_str(", sliding window"),
-            Algorithm::TokenBucket { burst } => write!(f, ", token bucket with burst {burst}"),
+            Algorithm::FixedWindow => {}
+            Algorithm::SlidingWindow => f.write_str(", sliding window")?,
+            Algorithm::TokenBucket { burst } => write!(f, ", token bucket with burst {burst}")?,
         }
+        self.mode.map_or(Ok(()), |mode| write!(f, ", mode {}", mode.name()))
     }
 }
 
@@ -79,6 +106,8 @@ pub struct Rule {
     pub steps: Vec<Step>,
     /// What passes.
     pub allowance: Allowance,
+    /// How classes share the limit.
+    pub sharing: Sharing,
     /// Name of the limit, empty where none was given.
     pub name: String,
     /// Names of limits that do not apply where this one does.
@@ -96,6 +125,18 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// The limit and how it is shared as a line of `/rlconfig`.
+    pub fn listing(&self) -> String {
+        let limit = match self.allowance {
+            Allowance::Unlimited => return "unlimited: true".to_owned(),
+            Allowance::Limited(limit) => limit.listing(),
+        };
+        match self.sharing.listing() {
+            sharing if sharing.is_empty() => limit,
+            sharing => format!("{limit} {sharing}"),
+        }
+    }
+
     /// Whether the metric name depends on the request.
     pub fn is_dynamic(&self) -> bool {
         self.detailed_metric || self.steps.iter().any(|step| step.value_to_metric)
@@ -160,6 +201,8 @@ mod tests {
         let bucket = Limit { algorithm: Algorithm::TokenBucket { burst: 9 }, ..plain };
         let listing = "unit=YEAR requests_per_unit=3 algorithm=token_bucket burst=9";
         check(bucket, "3 per year, token bucket with burst 9", listing);
+        let exact = Limit { mode: Some(CountingMode::Exact), ..plain };
+        check(exact, "3 per year, mode exact", "unit=YEAR requests_per_unit=3 mode=exact");
     }
 
     #[test]
@@ -177,6 +220,7 @@ mod tests {
                 id: id.into(),
                 steps: vec![step],
                 allowance: Allowance::Unlimited,
+                sharing: Sharing::Unsaid,
                 name: String::new(),
                 replaces: vec![],
                 shadow_mode: false,

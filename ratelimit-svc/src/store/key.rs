@@ -143,7 +143,7 @@ mod tests {
         for seconds in [1, 30, 60, 300, 3600] {
             let period = Period::try_new(seconds).expect("in bounds");
             for algorithm in algorithms {
-                let limit = Limit { requests_per_unit: 5, period, algorithm };
+                let limit = Limit { requests_per_unit: 5, period, algorithm, mode: None };
                 let key = counter_key(
                     KeyFormat::Tidegate,
                     "d",

@@ -161,7 +161,7 @@ mod tests {
         let window = Window { start, seconds: 60 };
         let (key, role) = (key.into_bytes().into(), Role::Enforced);
         let algorithm = Algorithm::FixedWindow;
-        Hit { key, amount: 1, is_refund: false, limit: 5, window, algorithm, role }
+        Hit { key, amount: 1, is_refund: false, limit: 5, window, algorithm, role, share: None }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use crate::limits::algorithm::Algorithm;
+use crate::limits::sharing::Share;
 use crate::limits::unit::Window;
 
 /// One counter to be moved.
@@ -32,6 +33,8 @@ pub struct Hit {
     pub algorithm: Algorithm,
     /// What being over means for the request.
     pub role: Role,
+    /// How classes share the limit; none where the whole limit is for every hit.
+    pub share: Option<Share>,
 }
 
 impl Hit {
@@ -77,6 +80,8 @@ pub struct Count {
     pub over: bool,
     /// Whether the hit moved the counter.
     pub moved: bool,
+    /// How much of the capacity is kept from the hit's class, for others.
+    pub withheld: u64,
     /// Answered from the memory of counters that are over, without asking the store.
     pub remembered: bool,
 }
@@ -104,10 +109,10 @@ pub enum StoreError {
     NoMaster,
     /// The certificates for the connection cannot be used.
     #[error("no encrypted connection")]
-    Tls(#[source] redis::link::TlsError),
-    /// One node of the cluster is out of reach, the others are not.
-    #[error("a node of the cluster is out of reach")]
-    Node(#[source] Box<StoreError>),
+    Tls(#[source] redis::tls::TlsError),
+    /// One server of several is out of reach; the others may well not be.
+    #[error("one of several servers is out of reach")]
+    Part(#[source] Box<StoreError>),
     /// The server answered something else than numbers.
     #[error("unexpected answer")]
     Unexpected,
@@ -124,14 +129,14 @@ impl StoreError {
             Self::Demoted(_) => "demoted",
             Self::NoMaster => "no_master",
             Self::Tls(_) => "tls",
-            Self::Node(_) => "node",
+            Self::Part(_) => "part",
             Self::Unexpected => "unexpected",
         }
     }
 
     /// Whether calls for other counters may well succeed.
     pub fn is_partial(&self) -> bool {
-        matches!(self, Self::Node(_))
+        matches!(self, Self::Part(_))
     }
 
     /// Whether no call can succeed before a new connection is made.

@@ -67,7 +67,8 @@ impl OverCache {
             Algorithm::FixedWindow => Duration::from_secs(hit.window.remaining(now.as_secs())),
             _ => refusal.until.saturating_sub(now),
         };
-        Some(Count { value: refusal.value, reset, over: true, moved: false, remembered: true })
+        let value = refusal.value;
+        Some(Count { value, reset, over: true, moved: false, withheld: 0, remembered: true })
     }
 
     /// Remembers a refused hit until it would pass.
@@ -119,11 +120,20 @@ mod tests {
     fn hit(key: &str, amount: u64, limit: u32) -> Hit {
         let window = Window { start: 0, seconds: 60 };
         let (role, algorithm) = (Role::Enforced, Algorithm::FixedWindow);
-        Hit { key: key.as_bytes().into(), amount, is_refund: false, limit, window, algorithm, role }
+        Hit {
+            key: key.as_bytes().into(),
+            amount,
+            is_refund: false,
+            limit,
+            window,
+            algorithm,
+            role,
+            share: None,
+        }
     }
 
     fn over(value: u64, reset: Duration) -> Count {
-        Count { value, reset, over: true, moved: true, remembered: false }
+        Count { value, reset, over: true, moved: true, withheld: 0, remembered: false }
     }
 
     #[test]

@@ -10,22 +10,24 @@
 //! no answer           unsure whether new: EXPIRE when Redis is back
 //! ```
 
+mod apart;
 mod asking;
 pub mod cluster;
 pub mod expiry;
 pub mod link;
 mod scatter;
 pub mod sentinel;
+mod servers;
 pub mod slots;
+pub mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::aio::ConnectionLike;
 use redis::{Script, Value};
 
 use crate::clock::Clock;
-use crate::clock::offset::Sample;
 use crate::decide::algorithm::gcra::{Bucket, Tat};
 use crate::decide::algorithm::sliding_window::{Counts, Window};
 use crate::decide::algorithm::{State, micros};
@@ -34,16 +36,15 @@ use crate::limits::algorithm::Algorithm;
 use crate::outage::guard::Backend;
 use crate::store::over_cache::OverCache;
 use crate::store::{Count, Hit, Mode, Role, Store, StoreError};
-use cluster::Cluster;
+use apart::Apart;
 use expiry::{Expiry, Unsure, jitter};
-use link::{Connector, Link, LinkSettings, PROBE_TIMEOUT, TlsError, Topology, classify};
-use sentinel::Sentinels;
+use link::{LinkSettings, PROBE_TIMEOUT, classify, prove};
+use servers::Servers;
+use tls::TlsError;
 
 /// How much longer than they are of use counters without a window live: by as much the clocks of
 /// replicas may differ.
 pub const EXPIRY_MARGIN_SECONDS: u64 = 5;
-
-const PROBE_KEY_SECONDS: u64 = 60;
 
 const SETTLE: &str = include_str!("redis/settle.lua");
 /// The same for requests of fixed windows alone: a third cheaper, and most are.
@@ -61,28 +62,9 @@ pub struct Redis {
     unsure: Arc<Unsure>,
 }
 
-enum Servers {
-    One(Link),
-    Cluster(Arc<Cluster>),
-}
-
-impl Servers {
-    fn new(settings: LinkSettings, probe_key: &str, clock: &Arc<Clock>) -> Result<Self, TlsError> {
-        let LinkSettings { topology, login, sentinel_login, tls } = settings;
-        let connector = Connector::new(tls)?;
-        Ok(match topology {
-            Topology::Tcp(at) => Self::One(Link::tcp(connector, login, at)),
-            Topology::Unix(path) => Self::One(Link::unix(connector, login, path)),
-            Topology::Sentinel { master, sentinels } => {
-                let sentinels = Sentinels::new(master, sentinels, sentinel_login);
-                Self::One(Link::sentinel(connector, login, sentinels))
-            }
-            Topology::Cluster(seeds) => {
-                let (key, clock) = (probe_key.to_owned(), clock.clone());
-                Self::Cluster(Arc::new(Cluster::new(connector, login, seeds, key, clock)))
-            }
-        })
-    }
+/// What is written to find out whether a server counts.
+fn probe_key(settings: &RedisSettings) -> String {
+    format!("{}probe", settings.key_prefix)
 }
 
 /// How counters are kept.
@@ -108,17 +90,38 @@ impl Redis {
         settings: RedisSettings,
         clock: Arc<Clock>,
     ) -> Result<Self, TlsError> {
-        let probe_key = format!("{}probe", settings.key_prefix);
-        Ok(Self {
-            servers: Servers::new(link, &probe_key, &clock)?,
-            probe_key,
+        let servers = Servers::new(link, &probe_key(&settings), &clock)?;
+        Ok(Self::over(servers, settings, clock))
+    }
+
+    /// A store that counts windows of a second in a Redis of their own.
+    ///
+    /// # Errors
+    /// As [`Redis::new`].
+    pub fn apart(
+        main: LinkSettings,
+        per_second: LinkSettings,
+        settings: RedisSettings,
+        clock: Arc<Clock>,
+    ) -> Result<Self, TlsError> {
+        // What is over is remembered here, and the time is that of the main one.
+        let part = RedisSettings { local_cache_bytes: 0, ..settings.clone() };
+        let per_second = Self::new(per_second, part.clone(), Arc::default())?;
+        let main = Self::new(main, part, clock.clone())?;
+        Ok(Self::over(Servers::Apart(Apart::new(main, per_second)), settings, clock))
+    }
+
+    fn over(servers: Servers, settings: RedisSettings, clock: Arc<Clock>) -> Self {
+        Self {
+            servers,
+            probe_key: probe_key(&settings),
             clock,
             script: Script::new(SETTLE),
             script_fixed: Script::new(SETTLE_FIXED),
             over: OverCache::new(settings.local_cache_bytes),
             unsure: Arc::default(),
             settings,
-        })
+        }
     }
 
     fn key(&self, hit: &Hit) -> Vec<u8> {
@@ -147,6 +150,7 @@ impl Redis {
                 answer.unwrap_or(Err(StoreError::TimedOut))
             }
             Servers::Cluster(cluster) => self.count_in(cluster, hits, mode, now).await,
+            Servers::Apart(apart) => return apart.count(hits, mode, now).await,
         };
         match &counts {
             Ok(_) => self.settle_expiries(),
@@ -212,6 +216,8 @@ impl Redis {
     /// Sends `EXPIRE` without keeping the request waiting.
     fn expire(&self, expiries: Vec<Expiry>) {
         let spread = match &self.servers {
+            // Each of them looks after its own.
+            Servers::Apart(_) => return,
             Servers::Cluster(cluster) => self.spread(cluster, expiries),
             Servers::One(link) => match link.connection() {
                 Ok(connection) => vec![(connection, expiries)],
@@ -361,6 +367,7 @@ impl Backend for Redis {
                 link.adopt(connected);
             }
             Servers::Cluster(cluster) => cluster.repair().await?,
+            Servers::Apart(apart) => apart.look_after().await?,
         }
         self.settle_expiries();
         Ok(())
@@ -374,31 +381,9 @@ impl Backend for Redis {
                 prove(&mut link.connection()?, key, Some(&self.clock), true).await
             }
             Servers::Cluster(cluster) => cluster.repair().await,
+            Servers::Apart(apart) => apart.look_after().await,
         }
     }
-}
-
-/// Finds out whether a server counts, and what time it is there if there is a clock to correct.
-async fn prove(
-    connection: &mut MultiplexedConnection,
-    key: Option<&str>,
-    clock: Option<&Clock>,
-    same_server: bool,
-) -> Result<(), StoreError> {
-    let mut pipe = redis::pipe();
-    if let Some(key) = key {
-        pipe.cmd("SET").arg(key).arg(1).arg("EX").arg(PROBE_KEY_SECONDS).ignore();
-    }
-    pipe.cmd("TIME");
-    let asked = clock.map(Clock::steady);
-    let answer = pipe.query_async::<((u64, u64),)>(connection);
-    let answer = tokio::time::timeout(PROBE_TIMEOUT, answer).await;
-    let ((seconds, micros),) = answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)?;
-    if let (Some(clock), Some(asked)) = (clock, asked) {
-        let told = Duration::from_secs(seconds).saturating_add(Duration::from_micros(micros));
-        clock.correct(Sample { asked, answered: clock.steady(), told }, same_server);
-    }
-    Ok(())
 }
 
 fn number(value: &Value) -> Result<u64, StoreError> {

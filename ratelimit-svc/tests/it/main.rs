@@ -8,6 +8,7 @@ mod connections;
 mod control_plane;
 mod documentation;
 mod outage;
+mod pipelining;
 mod redis_parts;
 mod reload;
 mod store;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
 use crate::support::{RedisServer, wait_for};
@@ -39,6 +39,8 @@ impl Certificates {
         let dir = tempfile::tempdir().expect("temporary directory");
         let ca_key = KeyPair::generate().expect("a key");
         let mut ca = CertificateParams::new(Vec::new()).expect("valid");
+        // A name of its own: certificates whose names are those of their issuer sign themselves.
+        ca.distinguished_name.push(DnType::CommonName, "authority");
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca_certificate = ca.self_signed(&ca_key).expect("signed");
         let issuer = Issuer::new(ca, ca_key);
@@ -100,6 +102,9 @@ pub async fn server_at(port: u16, more: &[&str]) -> RedisServer {
     RedisServer::start_with(&[&["--bind", "127.0.0.1", "--port", &port], more].concat()).await
 }
 
+/// Does not wait for more replicas before it sends its data.
+const SYNC_AT_ONCE: [&str; 2] = ["--repl-diskless-sync-delay", "0"];
+
 /// A master, a replica, and three sentinels that watch over them.
 pub struct Watched {
     pub master: RedisServer,
@@ -114,6 +119,7 @@ impl Watched {
     pub async fn start(password: &str, sentinel_password: &str) -> Self {
         let (master_port, replica_port) = (free_port(), free_port());
         let auth = ["--requirepass", password, "--masterauth", password];
+        let auth = [&auth[..], &SYNC_AT_ONCE].concat();
         let master = server_at(master_port, &auth).await;
         let of = master_port.to_string();
         let replica_of = [&auth[..], &["--replicaof", "127.0.0.1", &of]].concat();
@@ -194,7 +200,7 @@ impl Cluster {
         for _ in 0..6 {
             let port = free_port();
             let arguments = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
-            nodes.push((port, server_at(port, &arguments).await));
+            nodes.push((port, server_at(port, &[&arguments[..], &SYNC_AT_ONCE].concat()).await));
         }
         let mut create = Command::new("redis-cli");
         create.args(["--cluster", "create"]);
@@ -207,7 +213,11 @@ impl Cluster {
             wait_for("every node sees the cluster", async || {
                 let nodes = node.asked(&["cluster", "nodes"]);
                 let replicas = nodes.lines().filter(|line| line.contains("slave")).count();
-                replicas == 3 && node.asked(&["cluster", "info"]).contains("cluster_state:ok")
+                let about = node.asked(&["info", "replication"]);
+                // A replica that never had the data takes over from nobody.
+                replicas == 3
+                    && node.asked(&["cluster", "info"]).contains("cluster_state:ok")
+                    && (about.contains("role:master") || about.contains("master_link_status:up"))
             })
             .await;
         }

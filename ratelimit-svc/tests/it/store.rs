@@ -26,7 +26,16 @@ pub const NOW: Duration = Duration::from_secs(1_000_000);
 pub fn hit(key: &str, amount: u64, limit: u32) -> Hit {
     let window = Unit::Hour.window(NOW.as_secs());
     let (algorithm, role) = (Algorithm::FixedWindow, Role::Enforced);
-    Hit { key: key.as_bytes().into(), amount, is_refund: false, limit, window, algorithm, role }
+    Hit {
+        key: key.as_bytes().into(),
+        amount,
+        is_refund: false,
+        limit,
+        window,
+        algorithm,
+        role,
+        share: None,
+    }
 }
 
 /// A hit as a plan makes it, on the counter `name` under `limit`.
@@ -37,12 +46,21 @@ fn hit_at(name: &str, limit: Limit, amount: u64, now: Duration) -> Hit {
     let key = counter_key(KeyFormat::Tidegate, "d", &entries, &[], limit, window);
     let Limit { requests_per_unit, algorithm, .. } = limit;
     let role = Role::Enforced;
-    Hit { key, amount, is_refund: false, limit: requests_per_unit, window, algorithm, role }
+    Hit {
+        key,
+        amount,
+        is_refund: false,
+        limit: requests_per_unit,
+        window,
+        algorithm,
+        role,
+        share: None,
+    }
 }
 
 fn limit(algorithm: Algorithm, requests_per_unit: u32, seconds: u64) -> Limit {
     let period = Period::try_new(seconds).expect("in bounds");
-    Limit { requests_per_unit, period, algorithm }
+    Limit { requests_per_unit, period, algorithm, mode: None }
 }
 
 fn bucket(burst: u32) -> Algorithm {
@@ -539,7 +557,8 @@ async fn what_is_over_is_not_asked_again() {
     let mut connection = server.connection().await;
     assert_eq!(count(&*store, Mode::CountAll, &[hit("o", 2, 1)]).await, [(2, true)]);
     let reset = Duration::from_secs(hit("o", 1, 1).window.remaining(NOW.as_secs()));
-    let remembered = Count { value: 2, reset, over: true, moved: false, remembered: true };
+    let remembered =
+        Count { value: 2, reset, over: true, moved: false, withheld: 0, remembered: true };
     let both = [hit("o", 1, 1), hit("p", 1, 9)];
     let counts = store.count(&both, Mode::CountAll, NOW).await.expect("counted");
     assert_eq!((counts[0], counts[1].value), (remembered, 1));

@@ -1,12 +1,13 @@
 //! Redis in all the ways it is run: encrypted, with users, watched by sentinels, as a cluster.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use ratelimit_svc::limits::unit::Unit;
 use ratelimit_svc::outage::guard::Backend;
-use ratelimit_svc::store::redis::link::{HostPort, LinkSettings, Login, TlsSettings, Topology};
+use ratelimit_svc::store::redis::link::{HostPort, LinkSettings, Login, Topology};
+use ratelimit_svc::store::redis::tls::TlsSettings;
 use ratelimit_svc::store::redis::{Redis, RedisSettings};
-use ratelimit_svc::store::{Mode, Store, StoreError};
+use ratelimit_svc::store::{Hit, Mode, Store, StoreError};
 
 use crate::redis_parts::{Certificates, Cluster, Watched, free_port, server_at};
 use crate::store::{NOW, contract, count, hit, settings, unconnected};
@@ -104,15 +105,15 @@ async fn certificates_are_read_at_the_start_and_for_each_connection() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_acl_user_keeps_the_contract() {
     let port = free_port();
-    let user =
-        "user limiter on >secret ~t:* +incrby +get +set +expire +eval +evalsha +script +time";
-    let server = server_at(port, &["--user", &user["user ".len()..]]).await;
+    let server = server_at(port, &[]).await;
+    let rights = "on >secret ~t:* +incrby +get +set +expire +evalsha +script +time";
+    let user = ["acl", "setuser", "limiter"].into_iter().chain(rights.split(' '));
+    assert_eq!(server.asked(&user.collect::<Vec<_>>()).trim(), "OK");
     let topology = || Topology::Tcp(local(port));
     let nobody = store(topology(), login(Some("limiter"), "wrong"), None);
     let error = nobody.probe().await.expect_err("wrong password");
     assert!(matches!(error, StoreError::Refused(_)), "{error:?}");
     contract(connected(store(topology(), login(Some("limiter"), "secret"), None)).await).await;
-    drop(server);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -189,6 +190,59 @@ async fn a_master_that_was_replaced_is_left() {
             && store.count(&[hit("after", 1, 1_000_000)], Mode::CountAll, NOW).await.is_ok()
     })
     .await;
+}
+
+/// A hit in a window of a second, and one in a longer one.
+fn both(key: &str, second: u32, hour: u32) -> [Hit; 2] {
+    let window = Unit::Second.window(NOW.as_secs());
+    [Hit { window, ..hit(&format!("{key}-s"), 1, second) }, hit(&format!("{key}-h"), 1, hour)]
+}
+
+fn socket(server: &RedisServer) -> LinkSettings {
+    let (login, sentinel_login) = (Login::default(), Login::default());
+    LinkSettings { topology: Topology::Unix(server.socket()), login, sentinel_login, tls: None }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_of_a_second_in_a_redis_of_their_own_keep_the_contract() {
+    let (main, per_second) = (RedisServer::start().await, RedisServer::start().await);
+    let store = Redis::apart(socket(&main), socket(&per_second), settings(), Arc::default());
+    let store = connected(store.expect("no files")).await;
+    contract(store.clone()).await;
+    let hits = both("apart", 2, 9);
+    for mode in [Mode::CountAll, Mode::AllOrNothing] {
+        assert!(count(&*store, mode, &hits).await.iter().all(|(_, over)| !over));
+    }
+    let keys = |server: &RedisServer| server.asked(&["keys", "t:apart*"]).trim().to_owned();
+    assert_eq!((keys(&per_second).as_str(), keys(&main).as_str()), ("t:apart-s", "t:apart-h"));
+    // What does not fit in one is given back in the other.
+    assert_eq!(count(&*store, Mode::AllOrNothing, &hits).await, [(2, true), (2, false)]);
+    assert_eq!(main.asked(&["get", "t:apart-h"]).trim(), "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_redis_of_two_is_lost_alone() {
+    let (mut main, mut per_second) = (RedisServer::start().await, RedisServer::start().await);
+    let environment = [
+        ("BACKEND_TYPE", "redis".to_owned()),
+        ("REDIS_URL", main.socket().display().to_string()),
+        ("REDIS_PERSECOND", "true".to_owned()),
+        ("REDIS_PERSECOND_URL", per_second.socket().display().to_string()),
+        ("REDIS_CALL_BUDGET", "1s".to_owned()),
+    ];
+    let service = Service::start_with(&[("a.yaml", QUOTAS)], &environment).await;
+    let second = async || counts(&service, "burst", "a").await;
+    let year = async || counts(&service, "tenant", "a").await;
+    wait_for("both are in use", async || second().await && year().await).await;
+    per_second.kill();
+    assert!(!second().await && year().await);
+    per_second.restart().await;
+    wait_for("it is back", async || second().await).await;
+    main.kill();
+    assert!(!year().await && second().await);
+    main.restart().await;
+    wait_for("the other is back", async || year().await).await;
+    service.stop().await;
 }
 
 fn cluster_store(cluster: &Cluster, settings: RedisSettings) -> Redis {
@@ -303,6 +357,33 @@ async fn a_cluster_that_is_none_is_not_used() {
     let store = unconnected(Topology::Cluster(vec![local(port)]), settings());
     store.probe().await.expect_err("cluster support is off");
     let lost = store.count(&[hit("a", 1, 1)], Mode::CountAll, NOW).await.expect_err("no node");
-    assert!(matches!(lost, StoreError::Node(_)), "{lost:?}");
-    let _ = Duration::ZERO;
+    assert!(matches!(lost, StoreError::Part(_)), "{lost:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counters_are_shared_with_the_reference() {
+    let server = RedisServer::start().await;
+    let mut environment = server.environment();
+    environment.push(("REDIS_KEY_FORMAT", "reference".to_owned()));
+    environment.push(("CACHE_KEY_PREFIX", "rl:".to_owned()));
+    let quotas = "
+domain: edge
+descriptors:
+  - key: tenant
+    rate_limit: {unit: year, requests_per_unit: 3}
+";
+    let service = Service::start_with(&[("a.yaml", quotas)], &environment).await;
+    wait_for("redis is in use", async || {
+        service.metric("ratelimit_breaker_open").await == Some(0.0)
+    })
+    .await;
+    // What the reference counted, under the name that it gives.
+    const YEAR: u64 = 31_536_000;
+    let start = ratelimit_svc::clock::wall().as_secs() / YEAR * YEAR;
+    let key = format!("rl:edge_tenant_acme_{start}");
+    server.asked(&["incrby", &key, "2"]);
+    assert!(!service.is_over("edge", &[("tenant", "acme")]).await, "the third");
+    assert!(service.is_over("edge", &[("tenant", "acme")]).await, "the fourth");
+    assert_eq!(server.asked(&["get", &key]).trim(), "4");
+    service.stop().await;
 }

@@ -14,7 +14,7 @@ const START: Duration = Duration::from_secs(1_800_000_000);
 fn hit(algorithm: Algorithm, limit: u32, seconds: u64, amount: u64, now: Duration) -> Hit {
     let window = Period::try_new(seconds).expect("in bounds").window(now.as_secs());
     let (key, role) = (Box::default(), Role::Enforced);
-    Hit { key, amount, is_refund: false, limit, window, algorithm, role }
+    Hit { key, amount, is_refund: false, limit, window, algorithm, role, share: None }
 }
 
 /// A counter under one limit.

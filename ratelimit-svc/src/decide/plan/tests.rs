@@ -132,3 +132,33 @@ descriptors:
     assert_eq!(roles(&["e", "s", "q"]), [Enforced, Observer, Quota]);
     assert_eq!(roles(&["e", "q", "x"]), [Enforced, Observer, Observer]);
 }
+
+#[test]
+fn which_limits_classes_share() {
+    let text = "
+domain: d
+descriptors:
+- {key: unsaid, rate_limit: {unit: day}}
+- {key: none, rate_limit: {unit: day, reserve: none}}
+- {key: forecast, rate_limit: {unit: day, floor: {background: 0.1}}}
+- {key: fixed, rate_limit: {unit: day, admit_up_to: {background: 0.5}}}
+";
+    let place = |key: &str, class: Option<&str>| {
+        let mut entries = vec![(key, "a")];
+        entries.extend(class.map(|class| ("priority", class)));
+        planned(text, &[&entries]).hits[0].share.as_ref().map(|share| share.place)
+    };
+    for (key, named, unnamed) in [
+        ("unsaid", Some(3), None),
+        ("none", None, None),
+        ("forecast", Some(3), Some(2)),
+        ("fixed", Some(3), Some(2)),
+    ] {
+        assert_eq!(place(key, Some("background")), named, "{key}");
+        assert_eq!(place(key, None), unnamed, "{key}: as the default class, or plainly");
+        assert_eq!(place(key, Some("unknown")), unnamed, "{key}: as the default class, or plainly");
+    }
+    // A counter that is one class's own is not shared.
+    let text = "domain: d\ndescriptors: [{key: priority, rate_limit: {unit: day}}]\n";
+    assert_eq!(planned(text, &[&[("priority", "ingest")]]).hits[0].share, None);
+}

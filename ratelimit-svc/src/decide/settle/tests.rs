@@ -8,7 +8,16 @@ const NOW: Duration = Duration::from_secs(30);
 fn hit(key: &str, amount: u64, limit: u32, role: Role) -> Hit {
     let window = Window { start: 0, seconds: 60 };
     let algorithm = Algorithm::FixedWindow;
-    Hit { key: key.as_bytes().into(), amount, is_refund: false, limit, window, algorithm, role }
+    Hit {
+        key: key.as_bytes().into(),
+        amount,
+        is_refund: false,
+        limit,
+        window,
+        algorithm,
+        role,
+        share: None,
+    }
 }
 
 /// Values, and whether each hit is over, for counters that all stand at `current`.

@@ -7,11 +7,21 @@ use chassis::config::{ConfigError, DurationText};
 use crate::limits::algorithm::Algorithm;
 use crate::limits::document::{Node as Yaml, Value};
 use crate::limits::file::Reader;
-use crate::limits::rule::{Allowance, Limit};
+use crate::limits::rule::{Allowance, CountingMode, Limit};
 use crate::limits::unit::{PERIOD_SECONDS_MAX, Period, Unit};
 
 /// What an unlimited rule may not say.
-const LIMITED_ONLY: [&str; 4] = ["window", "unit_multiplier", "algorithm", "burst"];
+const LIMITED_ONLY: [&str; 9] = [
+    "window",
+    "unit_multiplier",
+    "algorithm",
+    "burst",
+    "reserve",
+    "floor",
+    "reserve_min",
+    "admit_up_to",
+    "mode",
+];
 
 impl Reader<'_> {
     pub(super) fn allowance(&self, limit: &Yaml) -> Result<Allowance, ConfigError> {
@@ -22,7 +32,25 @@ impl Reader<'_> {
         let requests_per_unit =
             self.number_of(limit, "requests_per_unit", 0..=u32::MAX)?.unwrap_or(0);
         let algorithm = self.algorithm(limit, period, requests_per_unit)?;
-        Ok(Allowance::Limited(Limit { requests_per_unit, period, algorithm }))
+        let mode = self.mode(limit, algorithm)?;
+        Ok(Allowance::Limited(Limit { requests_per_unit, period, algorithm, mode }))
+    }
+
+    fn mode(
+        &self,
+        limit: &Yaml,
+        algorithm: Algorithm,
+    ) -> Result<Option<CountingMode>, ConfigError> {
+        let Some(at) = given(limit, "mode") else { return Ok(None) };
+        match at.value.as_text() {
+            Some("lease") if algorithm == Algorithm::FixedWindow => Ok(Some(CountingMode::Lease)),
+            Some("lease") => {
+                let message = "mode lease can only be used with algorithm fixed_window";
+                Err(self.error(at, message))
+            }
+            Some("exact") => Ok(Some(CountingMode::Exact)),
+            _ => Err(self.error(at, "mode must be lease or exact")),
+        }
     }
 
     fn unlimited(&self, limit: &Yaml) -> Result<Allowance, ConfigError> {
@@ -128,6 +156,6 @@ impl Reader<'_> {
 }
 
 /// The value of a key that is there and not null.
-fn given<'y>(node: &'y Yaml, key: &str) -> Option<&'y Yaml> {
+pub(super) fn given<'y>(node: &'y Yaml, key: &str) -> Option<&'y Yaml> {
     node.value.get(key).filter(|value| value.value != Value::Null)
 }

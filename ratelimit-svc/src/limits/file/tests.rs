@@ -4,7 +4,8 @@ use super::*;
 use crate::limits::algorithm::Algorithm;
 use crate::limits::class::OutagePolicy;
 use crate::limits::document;
-use crate::limits::rule::{Allowance, Limit};
+use crate::limits::rule::{Allowance, CountingMode, Limit};
+use crate::limits::sharing::Sharing;
 use crate::limits::unit::{Period, Unit};
 
 fn read(text: &str) -> Result<File, String> {
@@ -96,11 +97,7 @@ fn the_messages_of_the_reference_with_their_place() {
 }
 
 #[test]
-fn settings_that_do_not_exist_yet_are_unknown_keys() {
-    for key in ["reserve", "floor", "admit_up_to", "mode"] {
-        let text = descriptor(&format!("{{key: a, rate_limit: {{unit: day, {key}: 1}}}}"));
-        refused(&text, &format!("q.yaml:3:38: config error, unknown key '{key}'"));
-    }
+fn classes_belong_at_the_top() {
     let nested = descriptor("{key: a, priority_classes: {}}");
     refused(&nested, "q.yaml:3:14: config error, unknown key 'priority_classes'");
 }
@@ -184,6 +181,14 @@ fn classes_at_the_top() {
         ),
         ("{a: {rank: 1, reserve: 1}}", "q.yaml:2:33: config error, unknown key 'reserve'"),
         ("{a: {rank: 1}}", "q.yaml:2:19: exactly one priority class must be the default, found 0"),
+        (
+            "{a: {rank: 1, outage: [bypass, deny]}}",
+            "q.yaml:2:41: outage of priority class 'a' must be bypass, local or deny",
+        ),
+        (
+            "{a: {rank: 1, outage: bypass, outage: deny}}",
+            "q.yaml:2:49: error loading config file: duplicate mapping key: outage, set DuplicateKeyPolicy in Options if acceptable",
+        ),
     ] {
         refused(&format!("domain: d\npriority_classes: {text}\n"), expected);
     }
@@ -220,7 +225,7 @@ fn algorithms_and_periods() {
         let file = read(&text).expect(&text);
         let rule = file.tops[0].node.rule.clone().expect("limited");
         let period = Period::try_new(seconds).expect("in bounds");
-        let limit = Limit { requests_per_unit: 60, period, algorithm };
+        let limit = Limit { requests_per_unit: 60, period, algorithm, mode: None };
         assert_eq!(rule.allowance, Allowance::Limited(limit), "{text}");
         assert!(file.warnings.is_empty(), "{text}");
     };
@@ -299,4 +304,106 @@ fn algorithms_and_periods_that_cannot_be() {
     }
     let text = descriptor("{key: a, rate_limit: {unit_multiplier: 2}}");
     refused(&text, "q.yaml:3:26: invalid rate limit unit ''");
+}
+
+fn sharing_of(text: &str) -> Result<Sharing, String> {
+    let text = format!("{{key: a, rate_limit: {{unit: day, requests_per_unit: 100, {text}}}}}");
+    let file = read(&descriptor(&text))?;
+    assert!(file.warnings.is_empty(), "{text}");
+    file.check_classes(&Classes::default()).map_err(|error| error.to_string())?;
+    Ok(file.tops[0].node.rule.clone().expect("limited").sharing.clone())
+}
+
+#[test]
+fn how_classes_share_a_limit() {
+    let check = |text: &str, listing: &str| {
+        assert_eq!(sharing_of(text).expect(text).listing(), listing, "{text}");
+    };
+    check("name: n", "");
+    check("reserve: , floor: , reserve_min: , admit_up_to: , mode: ", "");
+    check("reserve: none", "reserve=none");
+    check("reserve: forecast", "reserve=forecast");
+    check("floor: {background: 0.02}", "reserve=forecast floor={background: 0.02}");
+    check(
+        "floor: {background: 1}, reserve_min: {system-node-critical: 0.1, platform-core: 0}",
+        "reserve=forecast floor={background: 1} reserve_min={system-node-critical: 0.1, platform-core: 0}",
+    );
+    check(
+        "admit_up_to: {background: 0.6, ingest: 0.85, platform-core: 0.95, system-node-critical: 1.0}",
+        "admit_up_to={background: 0.6, ingest: 0.85, platform-core: 0.95, system-node-critical: 1}",
+    );
+}
+
+#[test]
+fn what_classes_cannot_share() {
+    for (marked, expected) in [
+        ("reserve: ^maybe", "reserve must be forecast or none"),
+        ("reserve: ^{}", "reserve must be forecast or none"),
+        ("floor: ^0.5", "floor must be a map of classes and fractions"),
+        ("floor: ^5", "floor must be a map of classes and fractions"),
+        ("floor: {ingest: ^1.01}", "floor of priority class 'ingest' must be from 0 to 1"),
+        ("floor: {ingest: ^-0.1}", "floor of priority class 'ingest' must be from 0 to 1"),
+        ("floor: {ingest: ^much}", "floor of priority class 'ingest' must be from 0 to 1"),
+        ("admit_up_to: {ingest: ^2}", "admit_up_to of priority class 'ingest' must be from 0 to 1"),
+        ("floor: {1: 0.1, ^'1': 0.2}", "duplicate priority class '1'"),
+        ("floor: {ingest: 0.6, ^background: 0.5}", "floors must not add up to more than 1"),
+        ("floor: {^gold: 0.6}", "priority class 'gold' is not configured"),
+        ("reserve_min: {ingest: 0.1, ^gold: 0.6}", "priority class 'gold' is not configured"),
+        ("admit_up_to: {^gold: 0.6}", "priority class 'gold' is not configured"),
+        (
+            "admit_up_to: {ingest: 0.5, ^background: 0.6}",
+            "admit_up_to of priority class 'background' is more than that of 'ingest', which ranks above it",
+        ),
+        (
+            "reserve: ^forecast, admit_up_to: {ingest: 0.5}",
+            "should not specify both reserve and admit_up_to",
+        ),
+        (
+            "reserve: ^none, admit_up_to: {ingest: 0.5}",
+            "should not specify both reserve and admit_up_to",
+        ),
+        (
+            "admit_up_to: {ingest: 0.5}, floor: ^{ingest: 0.1}",
+            "should not specify both floor and admit_up_to",
+        ),
+        ("reserve: none, floor: ^{}", "floor can only be used with reserve forecast"),
+        ("reserve: none, reserve_min: ^{}", "reserve_min can only be used with reserve forecast"),
+        ("mode: ^sometimes", "mode must be lease or exact"),
+        (
+            "algorithm: token_bucket, mode: ^lease",
+            "mode lease can only be used with algorithm fixed_window",
+        ),
+        (
+            "algorithm: sliding_window, mode: ^lease",
+            "mode lease can only be used with algorithm fixed_window",
+        ),
+    ] {
+        let column = 62 + marked.find('^').expect("marked");
+        let error = sharing_of(&marked.replace('^', "")).expect_err(marked);
+        assert_eq!(error, format!("q.yaml:3:{column}: {expected}"), "{marked}");
+    }
+    for (key, value) in [
+        ("reserve", "forecast"),
+        ("floor", "{ingest: 0.1}"),
+        ("reserve_min", "{}"),
+        ("admit_up_to", "{}"),
+        ("mode", "exact"),
+    ] {
+        let text =
+            descriptor(&format!("{{key: a, rate_limit: {{unlimited: true, {key}: {value}}}}}"));
+        let column = 46 + key.len();
+        let message = format!("should not specify rate limit {key} when unlimited");
+        refused(&text, &format!("q.yaml:3:{column}: {message}"));
+    }
+}
+
+#[test]
+fn the_mode_of_a_limit() {
+    for (text, mode) in [("lease", CountingMode::Lease), ("exact", CountingMode::Exact)] {
+        let text = descriptor(&format!("{{key: a, rate_limit: {{unit: day, mode: {text}}}}}"));
+        let file = read(&text).expect("valid");
+        let rule = file.tops[0].node.rule.clone().expect("limited");
+        let limit = Limit { mode: Some(mode), ..Limit::fixed(0, Unit::Day) };
+        assert_eq!(rule.allowance, Allowance::Limited(limit));
+    }
 }

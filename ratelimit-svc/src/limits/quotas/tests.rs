@@ -79,6 +79,42 @@ fn one_set_of_classes_for_the_service() {
     assert_eq!(Library::new(false).update(&Contents::new()).quotas.classes(), &Classes::default());
 }
 
+fn with_floor(domain: &str, class: &str) -> String {
+    format!(
+        "domain: {domain}\ndescriptors:\n- key: k\n  rate_limit: {{unit: day, floor: {{{class}: 0.1}}}}\n"
+    )
+}
+
+#[test]
+fn rules_speak_of_classes_that_another_file_defines() {
+    let gold = "priority_classes: {gold: {rank: 1, default: true}}\ndomain: z\n";
+    let tin = "priority_classes: {tin: {rank: 1, default: true}}\ndomain: z\n";
+    let first = Library::new(false).update(&contents(&[
+        ("a", &with_floor("a", "gold")),
+        ("b", &with_floor("b", "ingest")),
+        ("z", gold),
+    ]));
+    assert_eq!(errors(&first), ["b:4:35: priority class 'ingest' is not configured"]);
+    assert!(first.quotas.domain("a").is_some() && first.quotas.domain("b").is_none());
+    assert!(first.quotas.domain("z").is_some());
+
+    // When the classes change below a rule, the rule stays and the mistake is told.
+    let files = [("a", with_floor("a", "gold")), ("z", tin.to_owned())];
+    let second = first.library.update(&contents(&files.each_ref().map(|(p, t)| (*p, t.as_str()))));
+    assert_eq!(errors(&second), ["a:4:35: priority class 'gold' is not configured"]);
+    assert_eq!(second.quotas.classes().default_class().name, "tin");
+    assert!(rule_id(&second.quotas, "a", &[("k", "")]).is_some(), "last good");
+
+    // A file that contradicts its own classes changes nothing.
+    let own = format!(
+        "{}priority_classes: {{tin: {{rank: 1, default: true}}}}\n",
+        with_floor("a", "gold")
+    );
+    let third = Library::new(false).update(&contents(&[("a", &own)]));
+    assert_eq!(errors(&third), ["a:4:35: priority class 'gold' is not configured"]);
+    assert_eq!(third.quotas.classes(), &Classes::default());
+}
+
 #[test]
 fn which_rule_matches() {
     let text = "

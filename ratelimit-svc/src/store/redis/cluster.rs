@@ -20,12 +20,11 @@ use futures_util::future::join_all;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 
-use super::link::{Connector, HostPort, Login, PROBE_TIMEOUT, classify};
+use super::link::{Connector, HostPort, Login, PROBE_TIMEOUT, classify, prove};
 use super::slots::{SlotMap, slot_of};
 use crate::clock::Clock;
 use crate::outage::breaker::{Breaker, Change, Permit};
 use crate::store::StoreError;
-use crate::store::redis::prove;
 
 /// The shortest time between two repairs that requests ask for.
 pub const REPAIR_PAUSE: Duration = Duration::from_millis(100);
@@ -97,7 +96,7 @@ impl Node {
 }
 
 fn out_of_reach() -> StoreError {
-    StoreError::Node(Box::new(StoreError::NotConnected))
+    StoreError::Part(Box::new(StoreError::NotConnected))
 }
 
 impl Cluster {

@@ -6,29 +6,30 @@
 //! sentinel   ask the sentinels ────────► the server they agree on, if its ROLE says so
 //! cluster    see `cluster`
 //! ```
-//!
-//! TLS files are read anew for every connection, so that certificates can be replaced while the
-//! service runs.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ErrorKind, IntoConnectionInfo,
-    RedisError, ServerErrorKind, TlsCertificates,
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisError,
+    ServerErrorKind,
 };
 
 use super::sentinel::Sentinels;
+use super::tls::{TlsError, TlsSettings};
+use crate::clock::Clock;
+use crate::clock::offset::Sample;
 use crate::store::StoreError;
 
 /// The longest attempt to connect.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// The longest wait for the probe that decides whether a connection is of use.
 pub const PROBE_TIMEOUT: Duration = Duration::from_millis(250);
+const PROBE_KEY_SECONDS: u64 = 60;
 /// The most calls that wait to be written to one connection; more wait for room, within their
 /// budget.
 pub const CALLS_QUEUED_MAX: usize = 1024;
@@ -80,73 +81,6 @@ pub struct Login {
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Login").field("user", &self.user).finish_non_exhaustive()
-    }
-}
-
-/// Certificates, as PEM files.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TlsSettings {
-    /// Who signs for the servers; the roots of the system when absent.
-    pub ca: Option<PathBuf>,
-    /// Our certificate with its chain, and its key.
-    pub client: Option<(PathBuf, PathBuf)>,
-    /// Takes a certificate that is valid, but for another name.
-    pub skip_hostname_verification: bool,
-}
-
-/// TLS settings that cannot work.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A file cannot be read.
-    #[error("cannot read {}", .0.display())]
-    Read(PathBuf, #[source] std::io::Error),
-    /// A file has no certificate in it.
-    #[error("no certificate in {}", .0.display())]
-    NoCertificate(PathBuf),
-    /// What the files hold is not what it should be.
-    #[error("certificates cannot be used")]
-    Unusable(#[source] RedisError),
-}
-
-impl TlsSettings {
-    /// The address of a server, with all that is needed to trust it.
-    ///
-    /// # Errors
-    /// When the files are not what they should be.
-    pub fn address(&self, (host, port): &HostPort) -> Result<ConnectionAddr, TlsError> {
-        let plain = ConnectionAddr::TcpTls {
-            host: host.clone(),
-            port: *port,
-            insecure: false,
-            tls_params: None,
-        };
-        let client_tls = match &self.client {
-            None => None,
-            Some((certificate, key)) => Some(ClientTlsConfig {
-                client_cert: certificates(certificate)?,
-                client_key: read(key)?,
-            }),
-        };
-        let root_cert = self.ca.as_deref().map(certificates).transpose()?;
-        let certificates = TlsCertificates { client_tls, root_cert };
-        let info = plain.into_connection_info().map_err(TlsError::Unusable)?;
-        let client = Client::build_with_tls(info, certificates).map_err(TlsError::Unusable)?;
-        let mut address = client.get_connection_info().addr().clone();
-        address.set_danger_accept_invalid_hostnames(self.skip_hostname_verification);
-        Ok(address)
-    }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|error| TlsError::Read(path.to_owned(), error))
-}
-
-fn certificates(path: &Path) -> Result<Vec<u8>, TlsError> {
-    const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
-    let pem = read(path)?;
-    match pem.windows(BEGIN.len()).any(|window| window == BEGIN) {
-        true => Ok(pem),
-        false => Err(TlsError::NoCertificate(path.to_owned())),
     }
 }
 
@@ -221,6 +155,29 @@ pub fn classify(error: RedisError) -> StoreError {
     } else {
         StoreError::Refused(error)
     }
+}
+
+/// Finds out whether a server counts, and what time it is there if there is a clock to correct.
+pub async fn prove(
+    connection: &mut MultiplexedConnection,
+    key: Option<&str>,
+    clock: Option<&Clock>,
+    same_server: bool,
+) -> Result<(), StoreError> {
+    let mut pipe = redis::pipe();
+    if let Some(key) = key {
+        pipe.cmd("SET").arg(key).arg(1).arg("EX").arg(PROBE_KEY_SECONDS).ignore();
+    }
+    pipe.cmd("TIME");
+    let asked = clock.map(Clock::steady);
+    let answer = pipe.query_async::<((u64, u64),)>(connection);
+    let answer = tokio::time::timeout(PROBE_TIMEOUT, answer).await;
+    let ((seconds, micros),) = answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)?;
+    if let (Some(clock), Some(asked)) = (clock, asked) {
+        let told = Duration::from_secs(seconds).saturating_add(Duration::from_micros(micros));
+        clock.correct(Sample { asked, answered: clock.steady(), told }, same_server);
+    }
+    Ok(())
 }
 
 /// The connection to the one server that holds all counters.

@@ -93,7 +93,7 @@ async fn at_node<F: Future<Output = Result<Vec<Count>, StoreError>>>(
     deadline: Instant,
     call: impl FnOnce(MultiplexedConnection) -> F,
 ) -> Result<Vec<Count>, StoreError> {
-    let (connection, permit) = node.connection()?;
+    let (connection, permit) = node.connection().inspect_err(|_| cluster.repair_soon())?;
     let answer = tokio::time::timeout_at(deadline, call(connection)).await;
     match answer.unwrap_or(Err(StoreError::TimedOut)) {
         Err(error @ (StoreError::Refused(_) | StoreError::Unexpected)) => {
@@ -104,7 +104,7 @@ async fn at_node<F: Future<Output = Result<Vec<Count>, StoreError>>>(
             if node.failed(permit, &error) {
                 cluster.repair_soon();
             }
-            Err(StoreError::Node(Box::new(error)))
+            Err(StoreError::Part(Box::new(error)))
         }
         Ok(counts) => {
             node.answered(permit);

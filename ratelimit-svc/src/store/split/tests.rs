@@ -16,7 +16,7 @@ const NOW: Duration = Duration::from_secs(10);
 fn hit(key: u8, amount: u64, limit: u32) -> Hit {
     let window = Window { start: 0, seconds: 60 };
     let (role, algorithm) = (Role::Enforced, Algorithm::FixedWindow);
-    Hit { key: [key].into(), amount, is_refund: false, limit, window, algorithm, role }
+    Hit { key: [key].into(), amount, is_refund: false, limit, window, algorithm, role, share: None }
 }
 
 /// Keys 0, 2, 4 in one place and 1, 3, 5 in the other.
