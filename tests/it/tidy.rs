@@ -18,6 +18,10 @@ const PURE: &[&str] = &[
     "ingest-filter/src/remote_write",
     "ingest-filter/src/writer/work",
     "ratelimit-svc/src/outage/breaker",
+    "ratelimit-svc/src/clock/offset",
+    "ratelimit-svc/src/store/key",
+    "ratelimit-svc/src/store/redis/slots",
+    "ratelimit-svc/src/store/split",
 ];
 
 /// What a pure module may not name.

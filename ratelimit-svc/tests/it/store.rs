@@ -77,8 +77,15 @@ pub async fn count(store: &impl Store, mode: Mode, hits: &[Hit]) -> Vec<(u64, bo
     counts.iter().map(|count| (count.value, count.over)).collect()
 }
 
-/// What every store does alike. `scope` keeps runs on one server apart.
+/// What every store does alike, each on servers of its own.
 pub async fn contract<S: Store + 'static>(store: Arc<S>) {
+    contract_in_parts(store.clone()).await;
+    agrees_with_the_model(store).await;
+}
+
+/// The same of a store that decides one request in several places: what is given back leaves no
+/// trace but the time that it was to last.
+pub async fn contract_in_parts<S: Store + 'static>(store: Arc<S>) {
     each_hit_counts(&*store).await;
     nothing_or_all(&*store).await;
     what_is_given_back(&*store).await;
@@ -87,8 +94,7 @@ pub async fn contract<S: Store + 'static>(store: Arc<S>) {
     algorithms_count(&*store).await;
     a_clock_that_is_behind_sees_no_room(&*store).await;
     algorithms_refuse_together(&*store).await;
-    a_burst_is_met_exactly(store.clone()).await;
-    agrees_with_the_model(store).await;
+    a_burst_is_met_exactly(store).await;
 }
 
 async fn each_hit_counts(store: &impl Store) {
@@ -361,6 +367,28 @@ async fn run<T: std::fmt::Debug>(
         run.map_err(|error| error.to_string())
     });
     checked.await.expect("did not panic").expect("agrees");
+}
+
+/// As the model decides, where a request is decided in several places.
+pub async fn decides_as_the_model<S: Store + 'static>(store: Arc<S>) {
+    let case = AtomicU64::new(0);
+    let schedules = schedules(0).prop_map(|(atomic, mut requests)| {
+        // What is given back in one place comes too late for another.
+        for step in requests.iter_mut().flat_map(|(_, _, steps)| steps) {
+            step.is_refund = false;
+        }
+        (atomic, requests)
+    });
+    run(schedules, move |handle, schedule| {
+        let scope = format!("parts{}", case.fetch_add(1, Ordering::Relaxed));
+        handle.block_on(compare(&*store, &scope, schedule, |counted, expected| {
+            for (counted, expected) in counted.iter().zip(expected) {
+                prop_assert_eq!((counted.over, counted.moved), (expected.over, expected.moved));
+            }
+            Ok(())
+        }))
+    })
+    .await;
 }
 
 async fn agrees_with_the_model<S: Store + 'static>(store: Arc<S>) {

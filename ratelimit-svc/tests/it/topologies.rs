@@ -10,7 +10,9 @@ use ratelimit_svc::store::redis::{Redis, RedisSettings};
 use ratelimit_svc::store::{Hit, Mode, Store, StoreError};
 
 use crate::redis_parts::{Certificates, Cluster, Watched, free_port, server_at};
-use crate::store::{NOW, contract, count, hit, settings, unconnected};
+use crate::store::{
+    NOW, contract, contract_in_parts, count, decides_as_the_model, hit, settings, unconnected,
+};
 use crate::support::{RedisServer, Service, wait_for};
 
 fn local(port: u16) -> HostPort {
@@ -208,7 +210,8 @@ async fn windows_of_a_second_in_a_redis_of_their_own_keep_the_contract() {
     let (main, per_second) = (RedisServer::start().await, RedisServer::start().await);
     let store = Redis::apart(socket(&main), socket(&per_second), settings(), Arc::default());
     let store = connected(store.expect("no files")).await;
-    contract(store.clone()).await;
+    contract_in_parts(store.clone()).await;
+    decides_as_the_model(store.clone()).await;
     let hits = both("apart", 2, 9);
     for mode in [Mode::CountAll, Mode::AllOrNothing] {
         assert!(count(&*store, mode, &hits).await.iter().all(|(_, over)| !over));
