@@ -21,13 +21,16 @@ use crate::decide::request::RequestError;
 /// How many pairs of domain and rule have series of their own.
 pub const RULES_MAX: usize = 2000;
 
+/// How many names of classes have series of their own; a ladder has at most 16 at a time.
+pub const CLASS_NAMES_MAX: usize = 64;
+
 const OTHER: &str = "other";
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DecisionLabels {
     domain: Arc<str>,
     rule: Arc<str>,
-    class: String,
+    class: Arc<str>,
     decision: &'static str,
     reason: &'static str,
 }
@@ -90,6 +93,7 @@ pub struct Metrics {
     /// 1 while the control plane is out of reach.
     pub config_source_lost: Gauge,
     known: Mutex<HashSet<(Arc<str>, Arc<str>)>>,
+    known_classes: Mutex<HashSet<Arc<str>>>,
 }
 
 /// From 10 µs, as a decision from memory takes, to beyond any sensible timeout.
@@ -125,6 +129,7 @@ impl Metrics {
             config_errors: Gauge::default(),
             config_source_lost: Gauge::default(),
             known: Mutex::default(),
+            known_classes: Mutex::default(),
         };
         metrics.register(registry.sub_registry_with_prefix("ratelimit"));
         metrics
@@ -205,7 +210,7 @@ impl Metrics {
             let labels = DecisionLabels {
                 domain,
                 rule,
-                class: plan.class.name.clone(),
+                class: self.capped_class(&plan.class.name),
                 decision: if outcome.over_limit { "over_limit" } else { "ok" },
                 reason: outcome.reason.name(),
             };
@@ -227,6 +232,19 @@ impl Metrics {
                 self.hits.get_or_create(&labels).inc_by(hits);
             }
         }
+    }
+
+    /// The name of a class; of very many configured one after another, the later ones are one.
+    fn capped_class(&self, name: &str) -> Arc<str> {
+        let mut known = self.known_classes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.get(name) {
+            return known.clone();
+        }
+        if known.len() < CLASS_NAMES_MAX {
+            known.insert(name.into());
+            return name.into();
+        }
+        OTHER.into()
     }
 
     fn capped(&self, domain: &Arc<str>, rule: &Arc<str>) -> (Arc<str>, Arc<str>) {

@@ -55,7 +55,7 @@ pub struct Status {
     pub over_limit: bool,
     /// The limit that applies and its name.
     pub current_limit: Option<(Limit, String)>,
-    /// Hits left in the window or the bucket.
+    /// Hits left in the window or the bucket for the class of the request.
     pub limit_remaining: u32,
     /// Seconds until the window ends; see [`Count::reset`] for algorithms without one.
     pub reset_seconds: Option<u64>,
@@ -68,6 +68,8 @@ pub enum Reason {
     WithinLimit,
     /// Over its limit.
     OverLimit,
+    /// The limit has room, and keeps it for other classes.
+    Reserved,
     /// Over its limit, and only reported.
     ShadowMode,
     /// The store is out of reach.
@@ -84,6 +86,7 @@ impl Reason {
         match self {
             Self::WithinLimit => "within_limit",
             Self::OverLimit => "over_limit",
+            Self::Reserved => "reserved",
             Self::ShadowMode => "shadow_mode",
             Self::Degraded => "degraded",
             Self::Unlimited => "unlimited",
@@ -211,10 +214,12 @@ fn judge(
 ) -> (Status, Option<Outcome>) {
     let hit = &plan.hits[counted.hit];
     let window_left = hit.window.remaining(now_seconds);
+    let mut reserved = false;
     let (is_over, remaining, reset_seconds, mut hits) = match evidence {
         Evidence::Counts { hits, counts, .. } => {
             let (hit, count) = (&hits[counted.hit], &counts[counted.hit]);
-            let remaining = if count.over { 0 } else { remaining(hit.capacity(), count.value) };
+            let remaining = if count.over { 0 } else { remaining(hit, count) };
+            reserved = is_reserved(hit, count);
             let stats = stats(hit, count, settings.near_limit_ratio);
             (count.over, remaining, reset_seconds(count), stats)
         }
@@ -230,6 +235,7 @@ fn judge(
     let reason = match (by_counts, shadowed, is_over) {
         (false, ..) => Reason::Degraded,
         (true, true, _) => Reason::ShadowMode,
+        (true, false, true) if reserved => Reason::Reserved,
         (true, false, true) => Reason::OverLimit,
         (true, false, false) => Reason::WithinLimit,
     };
@@ -249,8 +255,15 @@ fn judge(
     (status, Some(outcome))
 }
 
-fn remaining(capacity: u32, value: u64) -> u32 {
-    u64::from(capacity).saturating_sub(value) as u32
+/// What is left for the class of the hit.
+fn remaining(hit: &Hit, count: &Count) -> u32 {
+    u64::from(hit.capacity()).saturating_sub(count.withheld).saturating_sub(count.value) as u32
+}
+
+/// Whether the hit is refused although the limit has room for it.
+fn is_reserved(hit: &Hit, count: &Count) -> bool {
+    let fits = count.value.saturating_add(hit.amount) <= u64::from(hit.capacity());
+    count.over && !hit.is_refund && count.withheld > 0 && fits
 }
 
 /// Whole seconds, rounded up: who waits that long has waited long enough. Who is over always

@@ -7,7 +7,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::decide::conclude::Decision;
+use crate::decide::conclude::{Decision, Reason};
 use crate::decide::plan::{Line, Plan};
 use crate::decide::request::Request;
 use crate::limits::algorithm::Algorithm;
@@ -51,8 +51,14 @@ pub fn metadata(request: &Request<'_>, plan: &Plan, decision: &Decision, full: b
 
 /// One word for the request as a whole.
 fn reason(decision: &Decision) -> &'static str {
+    let refuses = |reason: Reason| {
+        let mut over = decision.outcomes.iter().filter(|outcome| outcome.over_limit);
+        over.any(|outcome| outcome.reason == reason)
+    };
     match (decision.degraded.is_some(), decision.over_limit) {
         (true, _) => "degraded",
+        // One limit that is full is reason enough, whatever the others keep.
+        (false, true) if refuses(Reason::Reserved) && !refuses(Reason::OverLimit) => "reserved",
         (false, true) => "over_limit",
         (false, false) => "within_limit",
     }

@@ -15,6 +15,7 @@ pub mod headers;
 pub mod metadata;
 pub mod plan;
 pub mod request;
+pub mod reserve;
 pub mod settle;
 
 use crate::store::key::KeyFormat;

@@ -7,7 +7,7 @@ use crate::decide::request::{Descriptor, Request, RequestError};
 use crate::limits::class::{Class, Classes, PRIORITY_KEY};
 use crate::limits::quotas::{Domain, Quotas};
 use crate::limits::rule::{Allowance, Limit, Rule, header_safe, push_step};
-use crate::limits::sharing::{Share, Sharing};
+use crate::limits::sharing::{How, Share, Sharing};
 use crate::store::key::{KeyFormat, counter_key};
 use crate::store::{Hit, Role};
 
@@ -135,11 +135,10 @@ pub fn plan(
                 }
             },
         };
-        // Whoever counts beside us under these names knows no classes.
-        let share = match settings.key_format {
-            KeyFormat::Tidegate => plan.share(&line, &entries[at], quotas.classes()),
-            KeyFormat::Reference => None,
-        };
+        let share = plan.share(&line, &entries[at], quotas.classes());
+        // Whoever counts beside us under the reference's names tells nothing of classes.
+        let tells = settings.key_format == KeyFormat::Tidegate;
+        let share = share.filter(|share| tells || matches!(share.how, How::UpTo(_)));
         plan.push(line, share, request, descriptor, &entries[at], settings, now_seconds);
     }
     plan.assign_roles(settings);

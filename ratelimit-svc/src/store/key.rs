@@ -8,6 +8,7 @@
 //! …|300s5983621     a fixed window of any other length
 //! …|sliding60       counters that outlive a window have its length alone
 //! …|bucket60
+//! …|classes:fixed60 what is known of the classes that share a counter
 //! ```
 //!
 //! Every part carries its length, so no two descriptors share a counter by accident. The limit
@@ -25,6 +26,7 @@ use std::io::Write;
 use crate::limits::algorithm::Algorithm;
 use crate::limits::rule::{Limit, Step};
 use crate::limits::unit::{Unit, Window};
+use crate::store::Hit;
 
 /// How counters are named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,6 +80,22 @@ pub fn counter_key(
         (Algorithm::TokenBucket { .. }, _) => write!(key, "|bucket{seconds}"),
     };
     written.expect("writing to memory does not fail");
+    key.into_boxed_slice()
+}
+
+/// The name of what is known of the classes that share a counter. It lasts from window to window,
+/// and differs from the counter's in what follows the last `|`, so that both have their home in
+/// the same place of a cluster.
+pub fn usage_key(hit: &Hit) -> Box<[u8]> {
+    let kind = match hit.algorithm {
+        Algorithm::FixedWindow => "fixed",
+        Algorithm::SlidingWindow => "sliding",
+        Algorithm::TokenBucket { .. } => "bucket",
+    };
+    let stem = hit.key.iter().rposition(|byte| *byte == b'|').unwrap_or(hit.key.len());
+    let mut key = Vec::with_capacity(stem + 32);
+    key.extend_from_slice(&hit.key[..stem]);
+    write!(key, "|classes:{kind}{}", hit.window.seconds).expect("writing to memory does not fail");
     key.into_boxed_slice()
 }
 

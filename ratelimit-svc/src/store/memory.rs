@@ -2,10 +2,11 @@
 //!
 //! Counters are spread over shards by hash, each behind its own lock; a request locks the shards
 //! of all its counters, lowest first, so that its decision is one step. A counter is garbage when
-//! it says no more than none would: its window has ended, its bucket is full. A full shard drops the garbage first and then the counter that would
-//! end soonest of a few.
+//! it says no more than none would: its window has ended, its bucket is full. A full shard drops
+//! the garbage first and then the counter that would end soonest of a few.
 
-use std::collections::HashMap;
+mod table;
+
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,34 +14,30 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::decide::algorithm::{State, ends_at};
+use crate::decide::reserve::Usage;
 use crate::decide::settle::settle;
+use crate::store::key::usage_key;
+use crate::store::memory::table::Table;
 use crate::store::{Count, Hit, Mode, Store, StoreError};
 
 /// How many counters are kept by default, about 150 MB of them.
 pub const COUNTERS_MAX: usize = 1 << 20;
 
 const SHARDS: usize = 64;
-const SWEEP_SECONDS: u64 = 10;
-const EVICTION_SAMPLE: usize = 8;
+/// Figures of classes outlive windows, and are as large as four counters: a quarter as many fit.
+const USAGES_DIVISOR: usize = 4;
 
 /// Counters in memory.
 pub struct Memory {
     shards: Vec<Mutex<Shard>>,
     hasher: RandomState,
-    shard_counters_max: usize,
     evictions: AtomicU64,
 }
 
-#[derive(Default)]
+/// Counters, and what is known of the classes that share one.
 struct Shard {
-    counters: HashMap<Box<[u8]>, Counter>,
-    next_sweep: u64,
-}
-
-#[derive(Clone, Copy)]
-struct Counter {
-    state: State,
-    ends_at: u64,
+    counters: Table<State>,
+    usages: Table<Usage>,
 }
 
 impl Default for Memory {
@@ -52,10 +49,14 @@ impl Default for Memory {
 impl Memory {
     /// A store for about `counters_max` counters.
     pub fn new(counters_max: usize) -> Self {
+        let entries_max = counters_max.div_ceil(SHARDS).max(1);
+        let shard = || Shard {
+            counters: Table::new(entries_max),
+            usages: Table::new((entries_max / USAGES_DIVISOR).max(1)),
+        };
         Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect(),
             hasher: RandomState::new(),
-            shard_counters_max: counters_max.div_ceil(SHARDS).max(1),
             evictions: AtomicU64::new(0),
         }
     }
@@ -78,61 +79,56 @@ impl Memory {
     /// As [`Store::count`], which here can neither wait nor fail.
     pub fn count_now(&self, hits: &[Hit], mode: Mode, now: Duration) -> Vec<Count> {
         let now_seconds = now.as_secs();
-        let places: Vec<usize> = hits.iter().map(|hit| self.place(&hit.key)).collect();
-        let mut order = places.clone();
+        let places: Vec<Place> = hits.iter().map(|hit| self.place(hit)).collect();
+        let mut order: Vec<usize> = places.iter().map(|place| place.counter).collect();
+        order.extend(places.iter().filter_map(|place| Some(place.usage.as_ref()?.0)));
         order.sort_unstable();
         order.dedup();
         let mut locked: Vec<(usize, MutexGuard<'_, Shard>)> =
-            order.into_iter().map(|place| (place, lock(&self.shards[place]))).collect();
-        let at = |locked: &[(usize, MutexGuard<'_, Shard>)], place: usize| {
+            order.into_iter().map(|shard| (shard, lock(&self.shards[shard]))).collect();
+        let at = |locked: &[(usize, MutexGuard<'_, Shard>)], shard: usize| {
             locked
-                .binary_search_by_key(&place, |(locked, _)| *locked)
+                .binary_search_by_key(&shard, |(locked, _)| *locked)
                 .expect("every hit's shard is locked")
         };
-        let settled = settle(hits, mode, now, |hit| {
-            let shard = &locked[at(&locked, places[hit])].1;
-            let counter = shard.counters.get(&hits[hit].key);
-            counter.filter(|counter| counter.ends_at > now_seconds).map(|counter| counter.state)
+        let mut settled = settle(hits, mode, now, |hit| {
+            let place = &places[hit];
+            let counters = &locked[at(&locked, place.counter)].1.counters;
+            let usage = place.usage.as_ref().and_then(|(shard, key)| {
+                locked[at(&locked, *shard)].1.usages.find(key, now_seconds).cloned()
+            });
+            (counters.find(&hits[hit].key, now_seconds).copied(), usage)
         });
-        for ((hit, settled), place) in hits.iter().zip(&settled).zip(places) {
+        let mut evicted = 0;
+        for ((hit, settled), place) in hits.iter().zip(&mut settled).zip(places) {
             if settled.moved && hit.amount > 0 {
-                let at = at(&locked, place);
-                self.set(&mut locked[at].1, hit, settled.state, now_seconds);
+                let shard = at(&locked, place.counter);
+                let counters = &mut locked[shard].1.counters;
+                let ends_at = ends_at(hit, settled.state);
+                evicted += counters.set(&hit.key, settled.state, ends_at, now_seconds);
+            }
+            if let (Some(usage), Some((shard, key))) = (settled.usage.take(), place.usage) {
+                let ends_at = usage.ends_at(hit);
+                let shard = at(&locked, shard);
+                let usages = &mut locked[shard].1.usages;
+                evicted += usages.set(&key, usage, ends_at, now_seconds);
             }
         }
+        self.evictions.fetch_add(evicted, Ordering::Relaxed);
         hits.iter().zip(settled).map(|(hit, settled)| settled.count(hit, now)).collect()
     }
 
-    fn place(&self, key: &[u8]) -> usize {
-        self.hasher.hash_one(key) as usize % SHARDS
-    }
-
-    fn set(&self, shard: &mut Shard, hit: &Hit, state: State, now_seconds: u64) {
-        let new = Counter { state, ends_at: ends_at(hit, state) };
-        if let Some(counter) = shard.counters.get_mut(&hit.key) {
-            *counter = new;
-            return;
-        }
-        if shard.counters.len() >= self.shard_counters_max || now_seconds >= shard.next_sweep {
-            shard.counters.retain(|_, counter| counter.ends_at > now_seconds);
-            shard.next_sweep = now_seconds + SWEEP_SECONDS;
-        }
-        if shard.counters.len() >= self.shard_counters_max {
-            shard.evict();
-            self.evictions.fetch_add(1, Ordering::Relaxed);
-        }
-        shard.counters.insert(hit.key.clone(), new);
+    /// In which shards a hit's counter is, and what is known of its classes.
+    fn place(&self, hit: &Hit) -> Place {
+        let shard = |key: &[u8]| self.hasher.hash_one(key) as usize % SHARDS;
+        let usage = hit.forecasts().then(|| usage_key(hit)).map(|key| (shard(&key), key));
+        Place { counter: shard(&hit.key), usage }
     }
 }
 
-impl Shard {
-    fn evict(&mut self) {
-        let sample = self.counters.iter().take(EVICTION_SAMPLE);
-        let victim = sample.min_by_key(|(_, counter)| counter.ends_at).map(|(key, _)| key.clone());
-        if let Some(victim) = victim {
-            self.counters.remove(&victim);
-        }
-    }
+struct Place {
+    counter: usize,
+    usage: Option<(usize, Box<[u8]>)>,
 }
 
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {

@@ -13,7 +13,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use crate::limits::algorithm::Algorithm;
-use crate::limits::sharing::Share;
+use crate::limits::sharing::{How, Share};
 use crate::limits::unit::Window;
 
 /// One counter to be moved.
@@ -44,6 +44,11 @@ impl Hit {
             Algorithm::TokenBucket { burst } if self.limit > 0 => burst,
             _ => self.limit,
         }
+    }
+
+    /// Whether what is known of the classes that share the counter decides.
+    pub fn forecasts(&self) -> bool {
+        matches!(self.share, Some(Share { how: How::Forecast { .. }, .. }))
     }
 }
 

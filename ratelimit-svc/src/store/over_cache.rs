@@ -5,12 +5,17 @@
 //! other algorithms the instant is remembered at which the refused hit would pass: until then it,
 //! and a larger one, is over for certain while the limit is the same. Only a refund takes a
 //! counter back; it makes this replica forget, and others at that instant.
+//!
+//! Where classes share the limit, what is known is still only what is certain: over the whole
+//! limit is over for every class, over a threshold for the classes up to it. A forecast may give
+//! way at any instant, so a hit that is refused by one is not remembered.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::limits::algorithm::Algorithm;
+use crate::limits::sharing::{How, Share};
 use crate::store::{Count, Hit};
 
 /// What one entry takes besides its key, about.
@@ -35,15 +40,20 @@ struct Refusal {
     amount: u64,
     limit: u32,
     algorithm: Algorithm,
+    /// What the class that was refused may take for certain.
+    cap: u32,
 }
 
 impl Refusal {
     fn holds(&self, hit: &Hit, now: Duration) -> bool {
         match hit.algorithm {
-            Algorithm::FixedWindow => self.value.saturating_add(hit.amount) > u64::from(hit.limit),
+            Algorithm::FixedWindow => {
+                self.value.saturating_add(hit.amount) > certain_cap(hit).into()
+            }
             algorithm => {
                 now < self.until
                     && hit.amount >= self.amount
+                    && certain_cap(hit) <= self.cap
                     && (hit.limit, algorithm) == (self.limit, self.algorithm)
             }
         }
@@ -68,7 +78,8 @@ impl OverCache {
             _ => refusal.until.saturating_sub(now),
         };
         let value = refusal.value;
-        Some(Count { value, reset, over: true, moved: false, withheld: 0, remembered: true })
+        let withheld = u64::from(hit.capacity() - certain_cap(hit));
+        Some(Count { value, reset, over: true, moved: false, withheld, remembered: true })
     }
 
     /// Remembers a refused hit until it would pass.
@@ -78,7 +89,11 @@ impl OverCache {
             Algorithm::FixedWindow => Duration::from_secs(hit.window.end()),
             _ => now.saturating_add(count.reset),
         };
-        if size > self.bytes_max || until <= now {
+        let cap = certain_cap(hit);
+        // The room that a forecast withholds may be given before the refused hit was told.
+        let may_give_way = hit.algorithm != Algorithm::FixedWindow
+            && count.withheld > u64::from(hit.capacity() - cap);
+        if size > self.bytes_max || until <= now || may_give_way {
             return;
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,7 +106,7 @@ impl OverCache {
             *state = State::default();
         }
         let Hit { amount, limit, algorithm, .. } = *hit;
-        let refusal = Refusal { value: count.value, until, amount, limit, algorithm };
+        let refusal = Refusal { value: count.value, until, amount, limit, algorithm, cap };
         if state.refusals.insert(hit.key.clone(), refusal).is_none() {
             state.bytes += size;
         }
@@ -109,9 +124,18 @@ impl OverCache {
     }
 }
 
+/// The most that the class of a hit may ever take: a forecast leaves at best everything.
+fn certain_cap(hit: &Hit) -> u32 {
+    match &hit.share {
+        Some(Share { how: How::UpTo(fraction), .. }) => fraction.of(hit.capacity()),
+        Some(Share { how: How::Forecast { .. }, .. }) | None => hit.capacity(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::sharing::Fraction;
     use crate::limits::unit::Window;
     use crate::store::Role;
 
@@ -166,6 +190,41 @@ mod tests {
         cache.forget(&bucket(2, 5));
         cache.remember(&bucket(2, 5), &over(4, Duration::ZERO), NOW);
         assert!(cache.is_over(&bucket(2, 5), NOW).is_none());
+    }
+
+    #[test]
+    fn what_one_class_is_refused_another_may_be_given() {
+        let cache = OverCache::new(1000);
+        let up_to = |fraction: f64, algorithm| {
+            let how = How::UpTo(Fraction::try_new(fraction).expect("in bounds"));
+            let share = Some(Share { place: 0, classes: 2, how });
+            Hit { share, algorithm, ..hit("a", 1, 10) }
+        };
+        let knows = |hit: &Hit| cache.is_over(hit, NOW).map(|count| count.withheld);
+        let fixed = Algorithm::FixedWindow;
+        let count = |value, withheld| Count { withheld, ..over(value, Duration::from_secs(5)) };
+        cache.remember(&up_to(0.6, fixed), &count(6, 4), NOW);
+        assert_eq!(knows(&up_to(0.6, fixed)), Some(4));
+        assert_eq!(knows(&up_to(0.5, fixed)), Some(5), "who may take less is over as well");
+        assert_eq!(knows(&up_to(0.7, fixed)), None);
+        assert_eq!(knows(&hit("a", 1, 10)), None, "who may take all");
+
+        let bucket = Algorithm::TokenBucket { burst: 10 };
+        cache.remember(&up_to(0.6, bucket), &count(6, 4), NOW);
+        assert_eq!((knows(&up_to(0.6, bucket)), knows(&up_to(0.5, bucket))), (Some(4), Some(5)));
+        assert_eq!(knows(&up_to(0.7, bucket)), None);
+
+        let share = Share { place: 1, classes: 2, how: How::Forecast { guarantees: None } };
+        let forecast = Hit { key: b"f"[..].into(), share: Some(share), ..up_to(1.0, bucket) };
+        cache.remember(&forecast, &count(7, 3), NOW);
+        assert_eq!(knows(&forecast), None, "a forecast may give way");
+        cache.remember(&forecast, &count(10, 0), NOW);
+        assert_eq!(knows(&forecast), Some(0), "there is nothing to give");
+        let forecast = Hit { key: b"w"[..].into(), algorithm: fixed, ..forecast };
+        cache.remember(&forecast, &count(7, 3), NOW);
+        assert_eq!(knows(&forecast), None, "seven of ten");
+        cache.remember(&forecast, &count(10, 3), NOW);
+        assert_eq!(knows(&forecast), Some(0));
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod asking;
 pub mod cluster;
 pub mod expiry;
 pub mod link;
+mod packed;
 mod scatter;
 pub mod sentinel;
 mod servers;
@@ -28,12 +29,11 @@ use redis::aio::ConnectionLike;
 use redis::{Script, Value};
 
 use crate::clock::Clock;
-use crate::decide::algorithm::gcra::{Bucket, Tat};
-use crate::decide::algorithm::sliding_window::{Counts, Window};
-use crate::decide::algorithm::{State, micros};
+use crate::decide::algorithm::State;
 use crate::decide::settle::Settled;
 use crate::limits::algorithm::Algorithm;
 use crate::outage::guard::Backend;
+use crate::store::key::usage_key;
 use crate::store::over_cache::OverCache;
 use crate::store::{Count, Hit, Mode, Role, Store, StoreError};
 use apart::Apart;
@@ -204,7 +204,8 @@ impl Redis {
                 new.push((self.key(hit), self.ttl(hit)));
             }
             let over = value > u64::from(hit.limit);
-            let settled = Settled { state: State::Fixed(value), over, moved: true };
+            let state = State::Fixed(value);
+            let settled = Settled { state, over, moved: true, withheld: 0, usage: None };
             counts.push(settled.count(hit, now));
         }
         if !new.is_empty() {
@@ -246,9 +247,32 @@ impl Redis {
         mode: Mode,
         now: Duration,
     ) -> Result<Vec<Count>, StoreError> {
-        let fixed = hits.iter().all(|hit| hit.algorithm == Algorithm::FixedWindow);
-        let (script, width) = if fixed { (&self.script_fixed, 3) } else { (&self.script, 5) };
-        let mut call = script.prepare_invoke();
+        let fixed = |hit: &Hit| hit.algorithm == Algorithm::FixedWindow && hit.share.is_none();
+        if hits.iter().all(fixed) {
+            return self.settle_fixed(connection, hits, mode, now).await;
+        }
+        let mut call = self.script.prepare_invoke();
+        call.arg(u8::from(mode == Mode::AllOrNothing));
+        for hit in hits {
+            call.key(self.key(hit)).arg(packed::hit(hit, now, self.ttl(hit)));
+            if hit.forecasts() {
+                call.key([self.settings.key_prefix.as_bytes(), &usage_key(hit)].concat());
+            }
+        }
+        let answer: Value = call.invoke_async(connection).await.map_err(classify)?;
+        let Value::BulkString(answer) = answer else { return Err(StoreError::Unexpected) };
+        let settled = packed::answer(&answer, hits).ok_or(StoreError::Unexpected)?;
+        Ok(hits.iter().zip(settled).map(|(hit, settled)| settled.count(hit, now)).collect())
+    }
+
+    async fn settle_fixed(
+        &self,
+        connection: &mut (impl ConnectionLike + Send),
+        hits: &[Hit],
+        mode: Mode,
+        now: Duration,
+    ) -> Result<Vec<Count>, StoreError> {
+        let mut call = self.script_fixed.prepare_invoke();
         call.arg(u8::from(mode == Mode::AllOrNothing));
         for hit in hits {
             let role = match hit.role {
@@ -257,34 +281,18 @@ impl Redis {
                 Role::Observer => 2,
             };
             call.key(self.key(hit));
-            let (kind, arguments) = arguments(hit, now);
-            if !fixed {
-                call.arg(kind);
-            }
             call.arg(hit.amount).arg(u8::from(hit.is_refund)).arg(hit.limit).arg(role);
             call.arg(self.ttl(hit));
-            if !fixed {
-                call.arg(&arguments[..]);
-            }
         }
         let answer: Vec<u64> = call.invoke_async(connection).await.map_err(classify)?;
-        if answer.len() != hits.len() * width {
+        if answer.len() != hits.len() * 3 {
             return Err(StoreError::Unexpected);
         }
         let count = |(hit, part): (&Hit, &[u64])| {
-            let state = match hit.algorithm {
-                Algorithm::FixedWindow => State::Fixed(part[0]),
-                Algorithm::SlidingWindow => {
-                    State::Sliding(Counts { number: part[0], current: part[1], previous: part[2] })
-                }
-                Algorithm::TokenBucket { .. } => {
-                    State::Bucket(Tat { micros: part[0], part: part[1] })
-                }
-            };
-            let (over, moved) = (part[width - 2] == 1, part[width - 1] == 1);
-            Settled { state, over, moved }.count(hit, now)
+            let (state, over, moved) = (State::Fixed(part[0]), part[1] == 1, part[2] == 1);
+            Settled { state, over, moved, withheld: 0, usage: None }.count(hit, now)
         };
-        Ok(hits.iter().zip(answer.chunks_exact(width)).map(count).collect())
+        Ok(hits.iter().zip(answer.chunks_exact(3)).map(count).collect())
     }
 
     /// Gives the counters of failed calls, which may exist, their expiry.
@@ -298,25 +306,10 @@ impl Redis {
 
 /// Whether plain increments do: nothing is held back, and nothing goes down.
 fn is_plain(hits: &[Hit], mode: Mode) -> bool {
-    let fixed = |hit: &Hit| hit.algorithm == Algorithm::FixedWindow && !hit.is_refund;
+    let fixed = |hit: &Hit| {
+        hit.algorithm == Algorithm::FixedWindow && !hit.is_refund && hit.share.is_none()
+    };
     mode == Mode::CountAll && hits.iter().all(fixed)
-}
-
-/// What the script is told of a hit's algorithm.
-fn arguments(hit: &Hit, now: Duration) -> (&'static str, [u64; 5]) {
-    match hit.algorithm {
-        Algorithm::FixedWindow => ("f", [0; 5]),
-        Algorithm::SlidingWindow => {
-            let window = Window::of(hit, now);
-            ("s", [window.number, window.weight, 0, 0, 0])
-        }
-        Algorithm::TokenBucket { .. } => {
-            let bucket = Bucket::of(hit);
-            let (cost, tolerance) = (bucket.cost(hit.amount), bucket.burst_tolerance());
-            let times = [cost.micros, cost.part, tolerance.micros, tolerance.part];
-            ("b", [micros(now), times[0], times[1], times[2], times[3]])
-        }
-    }
 }
 
 impl Store for Redis {

@@ -9,6 +9,7 @@ mod control_plane;
 mod documentation;
 mod outage;
 mod pipelining;
+mod priority;
 mod redis_parts;
 mod reload;
 mod store;

@@ -8,12 +8,14 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestRunner};
 use ratelimit_svc::decide::algorithm::State;
+use ratelimit_svc::decide::reserve::Usage;
 use ratelimit_svc::decide::settle::settle;
 use ratelimit_svc::limits::algorithm::Algorithm;
 use ratelimit_svc::limits::rule::Limit;
+use ratelimit_svc::limits::sharing::{Fraction, Guarantee, How, Share};
 use ratelimit_svc::limits::unit::{Period, Unit, Window};
 use ratelimit_svc::outage::guard::Backend;
-use ratelimit_svc::store::key::{KeyFormat, counter_key};
+use ratelimit_svc::store::key::{KeyFormat, counter_key, usage_key};
 use ratelimit_svc::store::memory::Memory;
 use ratelimit_svc::store::redis::link::{LinkSettings, Login, Topology};
 use ratelimit_svc::store::redis::{EXPIRY_MARGIN_SECONDS, Redis, RedisSettings};
@@ -250,6 +252,7 @@ struct Step {
     is_refund: bool,
     requests_per_unit: u32,
     role: Role,
+    share: Option<Share>,
 }
 
 /// What the counters of a schedule are: each name one algorithm and period.
@@ -264,17 +267,34 @@ fn counters() -> Vec<(Algorithm, u64)> {
     ]
 }
 
+/// How a hit shares its limit: not at all, by thresholds, by forecast with and without guarantees.
+fn shares() -> impl Strategy<Value = Option<Share>> {
+    let fraction = |percent: u32| Fraction::try_new(f64::from(percent) / 100.0).expect("in bounds");
+    let guarantee = (0..33u32, 0..50u32).prop_map(move |(floor, reserve_min)| Guarantee {
+        floor: fraction(floor),
+        reserve_min: fraction(reserve_min),
+    });
+    let guarantees = proptest::option::of(proptest::collection::vec(guarantee, 3));
+    let forecast = guarantees.prop_map(|list| How::Forecast { guarantees: list.map(Into::into) });
+    let how =
+        prop_oneof![1 => (0..=100u32).prop_map(move |p| How::UpTo(fraction(p))), 4 => forecast];
+    let share = (0..3u8, how).prop_map(|(place, how)| Share { place, classes: 3, how });
+    prop_oneof![1 => Just(None), 3 => share.prop_map(Some)]
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let role = prop_oneof![Just(Role::Enforced), Just(Role::Quota), Just(Role::Observer)];
     let amount = prop_oneof![8 => 0..4u64, 1 => Just(1 << 32)];
     let limit = prop_oneof![6 => 0..7u32, 1 => Just(u32::MAX)];
-    let one = (0..counters().len(), amount, any::<bool>(), limit, role).prop_map(
-        |(counter, amount, is_refund, requests_per_unit, role)| Step {
+    let is_refund = prop_oneof![4 => Just(false), 1 => Just(true)];
+    let one = (0..counters().len(), amount, is_refund, limit, role, shares()).prop_map(
+        |(counter, amount, is_refund, requests_per_unit, role, share)| Step {
             counter,
             amount,
             is_refund,
             requests_per_unit,
             role,
+            share,
         },
     );
     proptest::collection::vec(one, 1..5)
@@ -312,6 +332,7 @@ async fn compare(
 ) -> Result<(), TestCaseError> {
     let mode = if atomic { Mode::AllOrNothing } else { Mode::CountAll };
     let mut model: HashMap<Box<[u8]>, State> = HashMap::new();
+    let mut usages: HashMap<Box<[u8]>, Usage> = HashMap::new();
     let mut now = NOW + Duration::from_micros(999_999);
     for (pause, back, steps) in requests {
         now = now + Duration::from_micros(pause) - Duration::from_micros(back);
@@ -319,16 +340,22 @@ async fn compare(
             let (algorithm, seconds) = counters()[step.counter];
             let limit = limit(algorithm, step.requests_per_unit, seconds);
             let hit = hit_at(&format!("{scope}-{}", step.counter), limit, step.amount, now);
-            Hit { is_refund: step.is_refund, role: step.role, ..hit }
+            Hit { is_refund: step.is_refund, role: step.role, share: step.share, ..hit }
         };
         let hits: Vec<Hit> = steps.into_iter().map(hit).collect();
-        let settled = settle(&hits, mode, now, |at| model.get(&hits[at].key).copied());
+        let settled = settle(&hits, mode, now, |at| {
+            let usage = usages.get(&usage_key(&hits[at])).cloned();
+            (model.get(&hits[at].key).copied(), usage)
+        });
         let mut expected = Vec::new();
         for (hit, settled) in hits.iter().zip(settled) {
             if settled.moved && hit.amount > 0 {
                 model.insert(hit.key.clone(), settled.state);
             }
             expected.push(settled.count(hit, now));
+            if let Some(usage) = settled.usage {
+                usages.insert(usage_key(hit), usage);
+            }
         }
         // A machine too busy to answer in time says nothing; one that never does fails the test.
         let counted = store.count(&hits, mode, now).await;
@@ -376,6 +403,8 @@ pub async fn decides_as_the_model<S: Store + 'static>(store: Arc<S>) {
         // What is given back in one place comes too late for another.
         for step in requests.iter_mut().flat_map(|(_, _, steps)| steps) {
             step.is_refund = false;
+            // Nor does one place know that another refused, which is no demand of the class.
+            step.share = None;
         }
         (atomic, requests)
     });
@@ -416,6 +445,8 @@ async fn remembered_refusals_are_true() {
         for step in requests.iter_mut().flat_map(|(_, _, steps)| steps) {
             step.is_refund &= step.amount == 3;
             step.requests_per_unit = requests_per_unit;
+            // A remembered refusal is not told to Redis as demand, so a forecast may differ.
+            step.share = step.share.take().filter(|share| matches!(share.how, How::UpTo(_)));
         }
         (atomic, requests)
     });

@@ -108,7 +108,7 @@ async fn certificates_are_read_at_the_start_and_for_each_connection() {
 async fn an_acl_user_keeps_the_contract() {
     let port = free_port();
     let server = server_at(port, &[]).await;
-    let rights = "on >secret ~t:* +incrby +get +set +expire +evalsha +script +time";
+    let rights = "on >secret ~t:* +incrby +get +mget +set +expire +evalsha +script +time";
     let user = ["acl", "setuser", "limiter"].into_iter().chain(rights.split(' '));
     assert_eq!(server.asked(&user.collect::<Vec<_>>()).trim(), "OK");
     let topology = || Topology::Tcp(local(port));

@@ -37,7 +37,7 @@ pub struct Bucket {
     /// Tokens of a full bucket.
     pub burst: u64,
     /// Ticks that refill one token: the emission interval.
-    period_micros: u64,
+    pub(crate) period_micros: u64,
 }
 
 impl Bucket {
@@ -83,6 +83,18 @@ impl Bucket {
     pub fn used(&self, tat: Tat, now: Duration) -> u64 {
         let taken = self.ticks(tat).saturating_sub(self.now(now));
         taken.div_ceil(u128::from(self.period_micros)) as u64
+    }
+
+    /// The same as a double, which a store without wide integers can compute as well.
+    pub fn used_double(&self, tat: Tat, now: Duration) -> f64 {
+        let ahead = tat.micros as f64 - micros(now) as f64;
+        let (part, rate) = (tat.part as f64, self.rate as f64);
+        ((ahead * rate + part) / self.period_micros as f64).ceil()
+    }
+
+    /// The bucket as a class sees it from which so much of it is withheld.
+    pub fn withholding(self, withheld: u64) -> Self {
+        Self { burst: self.burst.saturating_sub(withheld), ..self }
     }
 
     /// See [`super::Reading::reset`].

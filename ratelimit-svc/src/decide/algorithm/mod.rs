@@ -82,8 +82,27 @@ pub fn rolled(hit: &Hit, state: Option<State>, now: Duration) -> State {
     }
 }
 
-/// What `state` says about `hit`, which was found over or not.
-pub fn read(hit: &Hit, state: State, over: bool, now: Duration) -> Reading {
+/// How much of the capacity a rolled state takes, as a double; a bucket's is off by less than
+/// one, and the same wherever it is computed.
+pub fn value(hit: &Hit, state: State, now: Duration) -> f64 {
+    match state {
+        State::Fixed(count) => count as f64,
+        State::Sliding(counts) => sliding_window::Window::of(hit, now).used(counts) as f64,
+        State::Bucket(tat) => gcra::Bucket::of(hit).used_double(tat, now),
+    }
+}
+
+/// What the window before held, of a state that knows it.
+pub fn previous(state: State) -> f64 {
+    match state {
+        State::Sliding(counts) => counts.previous as f64,
+        State::Fixed(_) | State::Bucket(_) => 0.0,
+    }
+}
+
+/// What `state` says about `hit`, which was found over or not, and from which so much of the
+/// capacity is withheld.
+pub fn read(hit: &Hit, state: State, over: bool, withheld: u64, now: Duration) -> Reading {
     match rolled(hit, Some(state), now) {
         State::Fixed(count) => Reading {
             value: count,
@@ -91,11 +110,14 @@ pub fn read(hit: &Hit, state: State, over: bool, now: Duration) -> Reading {
         },
         State::Sliding(counts) => {
             let window = sliding_window::Window::of(hit, now);
-            Reading { value: window.used(counts), reset: window.reset(counts, hit, over) }
+            let limit = u64::from(hit.limit).saturating_sub(withheld);
+            let reset = window.reset(counts, hit, limit, over);
+            Reading { value: window.used(counts), reset }
         }
         State::Bucket(tat) => {
             let bucket = gcra::Bucket::of(hit);
-            Reading { value: bucket.used(tat, now), reset: bucket.reset(tat, now, hit, over) }
+            let reset = bucket.withholding(withheld).reset(tat, now, hit, over);
+            Reading { value: bucket.used(tat, now), reset }
         }
     }
 }

@@ -97,8 +97,8 @@ impl Window {
         (after, self.used(after) > u64::from(hit.limit))
     }
 
-    /// See [`super::Reading::reset`].
-    pub fn reset(&self, counts: Counts, hit: &Hit, over: bool) -> Duration {
+    /// See [`super::Reading::reset`]; `limit` is what the hit's class may take.
+    pub fn reset(&self, counts: Counts, hit: &Hit, limit: u64, over: bool) -> Duration {
         // Of a clock that is ahead, its whole window is still to come.
         let left = match counts.number > self.number {
             true => self.left_micros + self.period_micros,
@@ -111,13 +111,12 @@ impl Window {
                 _ => left + self.period_micros,
             }
         } else {
-            self.wait(counts, hit, left)
+            self.wait(counts, hit, limit, left)
         };
         Duration::from_micros(micros)
     }
 
-    fn wait(&self, counts: Counts, hit: &Hit, left: u64) -> u64 {
-        let limit = u64::from(hit.limit);
+    fn wait(&self, counts: Counts, hit: &Hit, limit: u64, left: u64) -> u64 {
         let amount = if hit.is_refund { 0 } else { hit.amount };
         if let Some(room) = limit.checked_sub(counts.current.saturating_add(amount)) {
             return left - left.min(self.left_when_fits(counts.previous, room));

@@ -57,12 +57,12 @@ impl Counter {
 
     fn value(&self, now: Duration) -> u64 {
         let hit = self.hit(0, now);
-        read(&hit, rolled(&hit, self.state, now), false, now).value
+        read(&hit, rolled(&hit, self.state, now), false, 0, now).value
     }
 
     fn reset(&self, amount: u64, over: bool, now: Duration) -> Duration {
         let hit = self.hit(amount, now);
-        read(&hit, rolled(&hit, self.state, now), over, now).reset
+        read(&hit, rolled(&hit, self.state, now), over, 0, now).reset
     }
 }
 

@@ -48,7 +48,7 @@ fn decide_at(
 ) -> Decision {
     let planned = plan(asked, quotas, settings, NOW).expect("planned");
     let mode = if settings.all_or_nothing { Mode::AllOrNothing } else { Mode::CountAll };
-    let settled = settle(&planned.hits, mode, TIME, |at| Some(State::Fixed(current[at])));
+    let settled = settle(&planned.hits, mode, TIME, |at| (Some(State::Fixed(current[at])), None));
     let counts: Vec<Count> =
         planned.hits.iter().zip(settled).map(|(hit, settled)| settled.count(hit, TIME)).collect();
     let found = Evidence::Counts { hits: &planned.hits, counts: &counts, degraded: false };

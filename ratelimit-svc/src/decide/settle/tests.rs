@@ -22,7 +22,7 @@ fn hit(key: &str, amount: u64, limit: u32, role: Role) -> Hit {
 
 /// Values, and whether each hit is over, for counters that all stand at `current`.
 fn check(mode: Mode, current: u64, hits: &[Hit], expected: &[(u64, bool)]) {
-    let settled = settle(hits, mode, NOW, |_| Some(State::Fixed(current)));
+    let settled = settle(hits, mode, NOW, |_| (Some(State::Fixed(current)), None));
     let count = |(hit, settled): (&Hit, &Settled)| settled.count(hit, NOW);
     let counts: Vec<Count> = hits.iter().zip(&settled).map(count).collect();
     let got: Vec<(u64, bool)> = counts.iter().map(|count| (count.value, count.over)).collect();
@@ -74,7 +74,7 @@ fn a_refused_hit_moves_a_fixed_window_alone() {
         key: algorithm.name().as_bytes().into(),
         ..hit("", 3, 2, Role::Enforced)
     });
-    let settled = settle(&hits, Mode::CountAll, NOW, |_| None);
+    let settled = settle(&hits, Mode::CountAll, NOW, |_| (None, None));
     let values = hits.iter().zip(&settled).map(|(hit, settled)| settled.count(hit, NOW).value);
     assert_eq!(values.collect::<Vec<_>>(), [3, 0, 0]);
     assert!(settled.iter().all(|settled| settled.over));
@@ -91,7 +91,7 @@ fn algorithms_refuse_together() {
         })
     };
     let values = |hits: &[Hit]| {
-        let settled = settle(hits, Mode::AllOrNothing, NOW, |_| None);
+        let settled = settle(hits, Mode::AllOrNothing, NOW, |_| (None, None));
         let count = |(hit, settled): (&Hit, &Settled)| settled.count(hit, NOW);
         let counts = hits.iter().zip(&settled).map(count);
         counts.map(|count| (count.value, count.over)).collect::<Vec<_>>()

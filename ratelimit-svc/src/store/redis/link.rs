@@ -135,7 +135,8 @@ async fn open(address: ConnectionAddr, login: &Login) -> Result<MultiplexedConne
     let client = Client::open(info).map_err(classify)?;
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        .set_response_timeout(Some(PROBE_TIMEOUT))
+        // Whoever asks says how long to wait.
+        .set_response_timeout(None)
         .set_pipeline_buffer_size(CALLS_QUEUED_MAX);
     let connected = client.get_multiplexed_async_connection_with_config(&config);
     let connected = tokio::time::timeout(CONNECT_TIMEOUT, connected).await;

@@ -8,18 +8,19 @@ use redis::ServerError;
 use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
-use super::Redis;
 use super::asking::Asking;
 use super::cluster::{Cluster, Node};
 use super::expiry::Expiry;
 use super::link::HostPort;
 use super::slots::slot_of;
+use super::{Redis, is_plain};
 use crate::store::split::count_apart;
 use crate::store::{Count, Hit, Mode, StoreError};
 
 impl Redis {
-    /// Counts in the nodes that have the keys. What is counted together is what has to be: hits
-    /// of one counter, or those of one slot when the request is all or nothing.
+    /// Counts in the nodes that have the keys. What a script decides is decided together as far
+    /// as it is in one slot; plain increments are sent for each counter by itself, since a node
+    /// may have some of them and send on for others while a slot moves.
     pub(super) async fn count_in(
         &self,
         cluster: &Arc<Cluster>,
@@ -27,8 +28,9 @@ impl Redis {
         mode: Mode,
         now: Duration,
     ) -> Result<Vec<Count>, StoreError> {
+        let plain = is_plain(hits, mode);
         let place = |hit: &Hit| {
-            let alone = (mode == Mode::CountAll).then(|| hit.key.clone());
+            let alone = plain.then(|| hit.key.clone());
             (slot_of(&self.key(hit)), alone)
         };
         count_apart(hits, mode, place, |(slot, _), hits, mode| async move {

@@ -1,148 +1,256 @@
--- Settles the hits of one request in one step; this is `decide::settle` and `decide::algorithm`
--- over again. All numbers are integers that a double holds exactly.
--- KEYS: one counter per hit; the same counter may occur again.
--- ARGV: 1 when refused requests move nothing, then per hit eleven:
---   1 kind  2 amount  3 refund (1)  4 limit  5 role (0 enforced, 1 quota, 2 observer)  6 ttl, then
---   fixed    (f): none
---   sliding  (s): 7 window number  8 weight of the last window
---   bucket   (b): 7 now in us  8, 9 cost in us and 1/limit us  10, 11 burst tolerance likewise
--- Answer, per hit: three numbers of state, over (1), moved (1).
-local ONE, COUNT_MAX = 1048576, 4294967295
+-- Settles the hits of one request in one step; this is `decide::settle`, `decide::algorithm` and
+-- `decide::reserve` over again. Flat on purpose: tables and closures cost more than what is
+-- computed. Whole numbers are such that a double holds them exactly.
+--
+-- KEYS: per hit its counter, and after it the figures of its classes where it forecasts. The same
+--       counter may occur again.
+-- ARGV: 1 when refused requests move nothing, then one packed string of doubles per hit:
+--   kind (0 fixed, 1 sliding, 2 bucket)  amount  refund (1)  limit  capacity
+--   role (0 enforced, 1 quota, 2 observer)  seconds to live
+--   sliding: window number, weight of the last window, 0, 0, 0, 0
+--   bucket:  now in us, cost in us and 1/limit us, burst tolerance likewise, period in us
+--   what the class may take: -1 all, -2 what a forecast leaves, or that much
+--   of a forecast: place  classes  window number  elapsed  horizon  margin horizon  margin max
+--     inflow  inflow of previous  seconds to live  whether there are guarantees (1), and then
+--     floor and minimum of each class
+-- A fixed window is a number, a sliding one three packed doubles, its number and the hits in it
+-- and in the one before, a bucket its instant, the part of 1/limit us, and 0. Figures are the
+-- number of their window, then per class used, demand, average and last.
+-- Answer: packed, per hit three doubles of state, over (1), moved (1), withheld.
+local HIT, FORECAST = '<dddddddddddddd', '<ddddddddddd'
+local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
+local unpacked, packed, repeated = struct.unpack, struct.pack, string.rep
+local atomic, n = ARGV[1] == '1', #ARGV - 1
+local found = redis.call('MGET', unpack(KEYS))
+-- Per hit: 1-3 state, 4-6 the same as found, 7 over, 8 moved, 9 withheld, 10 counter, 11 what it
+-- held, 12 kind, 13 amount, 14 refund, 15 role, 16 seconds to live, 17 instant, 18 figures,
+-- 19 their name, 20 where the class's begin, 21 seconds they live, 22 used before, 23 how many.
+local hits = {}
+local by_counter, by_figures = n > 1 and {}, n > 1 and {}
+local vetoes, quota, quota_over, at = 0, 0, 0, 0
 
--- Instants are whole microseconds and a part in 1/limit of one.
-local function later(a, a_part, b, b_part) return a > b or (a == b and a_part > b_part) end
+for i = 1, n do
+  local kind, amount, refund, limit, capacity, role, lives, a1, a2, a3, a4, a5, a6, cap, more =
+    unpacked(HIT, ARGV[i + 1])
+  refund = refund == 1
+  at = at + 1
+  local key, raw = KEYS[at], found[at]
+  local earlier
+  if by_counter then
+    earlier = by_counter[key]
+    by_counter[key] = i
+  end
 
-local kinds = {}
-
-kinds.f = {
-  read = function(raw) return { math.max(0, tonumber(raw)), 0, 0 } end,
-  roll = function(_, state) return state or { 0, 0, 0 } end,
-  apply = function(hit, state)
-    local after = state[1] + hit.amount
-    if hit.refund then after = math.max(0, state[1] - hit.amount) end
-    return { after, 0, 0 }, after > hit.limit
-  end,
-}
-
--- Window number, hits in it, hits in the one before.
-kinds.s = {
-  roll = function(hit, state)
-    local number = hit.args[1]
-    if not state then return { number, 0, 0 } end
-    if state[1] >= number then return { math.min(state[1], number + 1), state[2], state[3] } end
-    if state[1] + 1 == number then return { number, 0, state[2] } end
-    return { number, 0, 0 }
-  end,
-  apply = function(hit, state)
-    local current, previous = state[2], state[3]
-    if hit.refund then
-      previous = math.max(0, previous - math.max(0, hit.amount - current))
-      current = math.max(0, current - hit.amount)
+  -- The state, rolled; of a counter that was hit before, also as that left it.
+  local s1, s2, s3, f1, f2, f3 = 0, 0, 0
+  for pass = 1, earlier and 2 or 1 do
+    local known = true
+    if pass == 2 then
+      local before = hits[earlier]
+      s1, s2, s3 = before[1], before[2], before[3]
+    elseif kind == 0 then
+      s1 = max(0, tonumber(raw or 0))
+    elseif raw and #raw == 24 then
+      s1, s2, s3 = unpacked('<ddd', raw)
     else
-      current = current + hit.amount
+      known = false
     end
-    local weight = hit.args[2]
-    if state[1] > hit.args[1] then weight = ONE end
-    local used = math.ceil(math.min(previous, COUNT_MAX) * weight / ONE) + current
-    return { state[1], current, previous }, used > hit.limit
-  end,
-  lives = function(hit) return hit.ttl * 1000 end,
-}
+    if kind == 1 then
+      if known and s1 >= a1 then
+        s1 = min(s1, a1 + 1)
+      elseif known and s1 + 1 == a1 then
+        s1, s2, s3 = a1, 0, s2
+      else
+        s1, s2, s3 = a1, 0, 0
+      end
+    elseif kind == 2 then
+      local rate, top = max(limit, 1), a1 + a4
+      s2 = min(s2, rate - 1)
+      if not known or s1 < a1 or (s1 == a1 and s2 <= 0) then
+        s1, s2 = a1, 0
+      elseif s1 > top or (s1 == top and s2 > a5) then
+        s1, s2 = top, a5
+      end
+    end
+    if pass == 1 then f1, f2, f3 = s1, s2, s3 end
+  end
 
--- The theoretical arrival time and its part.
-kinds.b = {
-  roll = function(hit, state)
-    local now, rate = hit.args[1], math.max(hit.limit, 1)
-    if not state then return { now, 0, 0 } end
-    local tat, part = state[1], math.min(state[2], rate - 1)
-    if not later(tat, part, now, 0) then return { now, 0, 0 } end
-    local top, top_part = now + hit.args[4], hit.args[5]
-    if later(tat, part, top, top_part) then return { top, top_part, 0 } end
-    return { tat, part, 0 }
-  end,
-  apply = function(hit, state)
-    local now, rate = hit.args[1], math.max(hit.limit, 1)
-    local tat, part = state[1], state[2]
-    if hit.refund then
-      tat, part = tat - hit.args[2], part - hit.args[3]
-      if part < 0 then tat, part = tat - 1, part + rate end
-      if not later(tat, part, now, 0) then tat, part = now, 0 end
+  -- What is taken now, the state after the hit, and whether that is over.
+  local value, after1, after2, after3, over = s1, s1, s2, s3, false
+  if kind == 0 then
+    after1 = refund and max(0, s1 - amount) or s1 + amount
+    over = after1 > limit
+  elseif kind == 1 then
+    local weight = s1 > a1 and 1048576 or a2
+    value = ceil(min(s3, 4294967295) * weight / 1048576) + s2
+    if refund then
+      after3 = max(0, s3 - max(0, amount - s2))
+      after2 = max(0, s2 - amount)
     else
-      tat, part = tat + hit.args[2], part + hit.args[3]
-      if part >= rate then tat, part = tat + 1, part - rate end
+      after2 = s2 + amount
     end
-    return { tat, part, 0 }, later(tat, part, now + hit.args[4], hit.args[5])
-  end,
-  lives = function(hit, state)
-    return math.ceil((state[1] - hit.args[1]) / 1000) + hit.ttl * 1000
-  end,
-}
-
-local function three(raw)
-  local a, b, c = string.match(raw, '^(%d+) (%d+) (%d+)$')
-  if a then return { tonumber(a), tonumber(b), tonumber(c) } end
-end
-
-local all_or_nothing = ARGV[1] == '1'
-local raw, before, value, last = {}, {}, {}, {}
-local hits, answer = {}, {}
-local quota, quota_over, refused = 0, 0, false
-
-local function tell(i, state, over, moved)
-  local at = (i - 1) * 5
-  answer[at + 1], answer[at + 2], answer[at + 3] = state[1], state[2], state[3]
-  answer[at + 4], answer[at + 5] = over and 1 or 0, moved and 1 or 0
-end
-
-for i, key in ipairs(KEYS) do
-  local at = 2 + (i - 1) * 11
-  local hit = {
-    kind = kinds[ARGV[at]], fixed = ARGV[at] == 'f', amount = tonumber(ARGV[at + 1]),
-    refund = ARGV[at + 2] == '1', limit = tonumber(ARGV[at + 3]), role = ARGV[at + 4],
-    ttl = tonumber(ARGV[at + 5]), args = {},
-  }
-  for n = 1, 5 do hit.args[n] = tonumber(ARGV[at + 5 + n]) end
-  hits[i] = hit
-  if raw[key] == nil then
-    raw[key] = redis.call('GET', key)
-    before[key] = raw[key] and (hit.kind.read or three)(raw[key]) or nil
-    value[key] = before[key]
-  end
-  local state = hit.kind.roll(hit, value[key])
-  local after, over = hit.kind.apply(hit, state)
-  local moved = hit.refund or not over or (hit.fixed and not all_or_nothing)
-  if moved then
-    state = after
-    if hit.amount > 0 then last[key] = { hit = hit, state = state } end
-  end
-  value[key] = state
-  tell(i, state, over, moved)
-  hit.over = over
-  local vetoes = over and not hit.refund
-  if vetoes and hit.role == '0' then refused = true end
-  if hit.role == '1' then
-    quota = quota + 1
-    if vetoes then quota_over = quota_over + 1 end
-  end
-end
-if quota > 0 and quota == quota_over then refused = true end
-if refused and all_or_nothing then
-  for i, key in ipairs(KEYS) do
-    tell(i, hits[i].kind.roll(hits[i], before[key]), hits[i].over, false)
-  end
-  return answer
-end
-for key, move in pairs(last) do
-  local hit, now = move.hit, move.state
-  if hit.fixed then
-    local delta = now[1] - (raw[key] and tonumber(raw[key]) or 0)
-    if delta ~= 0 then
-      redis.call('INCRBY', key, string.format('%.0f', delta))
-      if not raw[key] then redis.call('EXPIRE', key, hit.ttl) end
-    end
+    over = ceil(min(after3, 4294967295) * weight / 1048576) + after2 > limit
   else
-    redis.call('SET', key, string.format('%.0f %.0f %.0f', now[1], now[2], now[3]),
-      'PX', string.format('%.0f', hit.kind.lives(hit, now)))
+    local rate = max(limit, 1)
+    value = ceil(((s1 - a1) * rate + s2) / a6)
+    if refund then
+      after1, after2 = s1 - a2, s2 - a3
+      if after2 < 0 then after1, after2 = after1 - 1, after2 + rate end
+      if after1 < a1 or (after1 == a1 and after2 <= 0) then after1, after2 = a1, 0 end
+    else
+      after1, after2 = s1 + a2, s2 + a3
+      if after2 >= rate then after1, after2 = after1 + 1, after2 - rate end
+    end
+    local top = a1 + a4
+    over = after1 > top or (after1 == top and after2 > a5)
+  end
+
+  -- What the class may take.
+  local figures, name, own, figures_live, width
+  if cap == -2 then
+    local place, classes, number, elapsed, horizon, margin_horizon, margin_max, inflow,
+      inflow_of_previous, live, guarantees, list = unpacked(FORECAST, ARGV[i + 1], more)
+    at = at + 1
+    name, own, figures_live, width = KEYS[at], 2 + 4 * place, live, 1 + 4 * classes
+    figures = by_figures and by_figures[name]
+    if not figures then
+      local known = found[at]
+      if known and #known == 8 + 32 * classes then
+        figures = { unpacked('<' .. repeated('d', width), known) }
+      end
+      if not figures or figures[1] > number + 1 then
+        figures = { number }
+        for q = 2, 4 * classes, 4 do
+          figures[q], figures[q + 1], figures[q + 2], figures[q + 3] = 0, 0, 0, -5
+        end
+      end
+      if by_figures then by_figures[name] = figures end
+    end
+    local windows = number - figures[1]
+    if windows > 0 then
+      figures[1] = number
+      for q = 2, 4 * classes, 4 do
+        local demand, average = figures[q + 1], figures[q + 2]
+        average = average == 0 and demand or average + (demand - average) * 0.25
+        local again = windows - 1
+        while again > 0 and again <= 4 do
+          average = average - average * 0.25
+          again = again - 1
+        end
+        if number - figures[q + 3] > 4 then average = 0 end
+        figures[q], figures[q + 1], figures[q + 2] = 0, 0, average
+      end
+    end
+    local window = figures[1]
+    local given
+    if guarantees == 1 then
+      given = { unpacked('<' .. repeated('d', 2 * classes), ARGV[i + 1], list) }
+    end
+    local expected, promised, margin, below, others = 0, 0, 0, 0, 0
+    for class = 0, classes - 1 do
+      local q = 2 + 4 * class
+      local active = window - figures[q + 3] <= 4
+      local unmet, minimum = 0, 0
+      if given then
+        minimum = given[2 * class + 2]
+        if active then unmet = max(given[2 * class + 1] - figures[q], 0) end
+      end
+      if class < place then
+        local rate = active and max(figures[q + 2], figures[q + 1] / elapsed) or 0
+        local guarantee = max(minimum, unmet)
+        expected = expected + max(rate * horizon, guarantee)
+        promised = promised + guarantee
+        margin = margin + min(3 * math.sqrt(rate * margin_horizon), margin_max)
+        others = others + unmet
+      elseif class > place then
+        below = below + unmet
+        others = others + unmet
+      end
+    end
+    local need = max(expected - (inflow + s3 * inflow_of_previous), promised)
+    cap = max(floor(capacity - need - margin - below), 0)
+    if given then
+      local free = given[2 * place + 1] - figures[own]
+      if free > 0 then cap = max(cap, min(value + free, capacity - others)) end
+    end
+  end
+  local withheld = cap == -1 and 0 or capacity - cap
+  if withheld > 0 and not refund and value + amount > cap then over = true end
+
+  local moved = refund or not over or (kind == 0 and cap == -1 and not atomic)
+  local used = figures and figures[own]
+  if moved then
+    s1, s2, s3 = after1, after2, after3
+    if figures then figures[own] = refund and max(used - amount, 0) or used + amount end
+  end
+  hits[i] = {
+    s1, s2, s3, f1, f2, f3, over, moved, withheld, key, raw, kind, amount, refund, role, lives, a1,
+    figures or false, name, own, figures_live, used, width,
+  }
+  if role == 1 then
+    quota = quota + 1
+    if over and not refund then quota_over = quota_over + 1 end
+  elseif role == 0 and over and not refund then
+    vetoes = vetoes + 1
   end
 end
-return answer
+
+local quota_refuses = quota > 0 and quota == quota_over
+if atomic and (vetoes > 0 or quota_refuses) then
+  for i = n, 1, -1 do
+    local hit = hits[i]
+    if hit[18] then hit[18][hit[20]] = hit[22] end
+    hit[1], hit[2], hit[3], hit[8] = hit[4], hit[5], hit[6], false
+  end
+end
+
+-- What is refused for another limit's sake is no demand on this one.
+local answers, counters, changed = n > 1 and {}, n > 1 and {}, n > 1 and {}
+local answer
+for i = 1, n do
+  local hit = hits[i]
+  local moved, over, refund, figures, amount = hit[8], hit[7], hit[14], hit[18], hit[13]
+  if figures and amount > 0 then
+    local others = vetoes
+    if over and not refund and hit[15] == 0 then others = others - 1 end
+    if quota_refuses and hit[15] ~= 1 then others = others + 1 end
+    local asked = not refund and (moved or others == 0)
+    if asked then
+      local own = hit[20]
+      figures[own + 1] = figures[own + 1] + amount
+      figures[own + 3] = max(figures[own + 3], figures[1])
+    end
+    if asked or moved then
+      if changed then changed[hit[19]] = i else changed = 1 end
+    end
+  end
+  if moved and amount > 0 then
+    if counters then counters[hit[10]] = i else counters = 1 end
+  end
+  answer = packed('<dddddd', hit[1], hit[2], hit[3], over and 1 or 0, moved and 1 or 0, hit[9])
+  if answers then answers[i] = answer end
+end
+
+for i = 1, n do
+  local hit = hits[i]
+  local kind, lives = hit[12], hit[16]
+  if counters == i or (n > 1 and counters[hit[10]] == i) then
+    local key, raw, now = hit[10], hit[11], hit[1]
+    if kind > 0 then
+      lives = lives * 1000
+      if kind == 2 then lives = lives + ceil((now - hit[17]) / 1000) end
+      redis.call('SET', key, packed('<ddd', now, hit[2], hit[3]), 'PX', lives)
+    elseif raw then
+      local delta = now - tonumber(raw)
+      if delta ~= 0 then redis.call('INCRBY', key, delta) end
+    elseif now > 0 then
+      redis.call('SET', key, now, 'EX', lives)
+    end
+  end
+  if changed == i or (n > 1 and changed[hit[19]] == i) then
+    local width = hit[23]
+    local figures = packed('<' .. repeated('d', width), unpack(hit[18], 1, width))
+    redis.call('SET', hit[19], figures, 'EX', hit[21])
+  end
+end
+return answers and table.concat(answers) or answer

@@ -1,0 +1,153 @@
+//! Classes that arrive at random share a limit: who is admitted, beside what a filling from the
+//! top with full knowledge of each window would admit. The clock is counted, the seed fixed.
+
+use super::*;
+use crate::store::Mode;
+use crate::store::memory::Memory;
+
+/// Seconds before the figures count: the averages have to settle.
+const WARM: usize = 6;
+/// Seconds that count.
+const STEADY: usize = 4;
+const START: u64 = 1_800_000_000;
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn unit(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Which of four classes that come as often as `mix` says.
+    fn class(&mut self, mix: [f64; 4]) -> usize {
+        let mut pick = self.unit() * mix.iter().sum::<f64>();
+        let class = (0..3).find(|class| {
+            pick -= mix[*class];
+            pick < 0.0
+        });
+        class.unwrap_or(3)
+    }
+}
+
+/// What became of a mix in its steady windows, in parts of the limit.
+#[derive(Debug)]
+struct Outcome {
+    /// Furthest, of all classes, from what a perfect filling admits, on average over the windows.
+    error: f64,
+    /// Admitted of what the limit and the demand allow.
+    used: f64,
+    /// Most admitted in a window.
+    most: f64,
+    inversions: usize,
+}
+
+fn arrival(algorithm: Algorithm, limit: u32, place: usize, amount: u64, now: Duration) -> Hit {
+    let window = Window { start: now.as_secs(), seconds: 1 };
+    let key = match algorithm {
+        Algorithm::FixedWindow => format!("k|s{}", window.start),
+        _ => "k|other".to_owned(),
+    };
+    let how = How::Forecast { guarantees: None };
+    let share = Some(Share { place: place as u8, classes: 4, how });
+    let (key, role) = (key.into_bytes().into(), Role::Enforced);
+    Hit { key, amount, is_refund: false, limit, window, algorithm, role, share }
+}
+
+/// Runs a mix: demand of each class in parts of `limit` per second, arriving as Poisson.
+fn run(algorithm: Algorithm, limit: u32, mix: [f64; 4], seed: u64) -> Outcome {
+    let (memory, mut random) = (Memory::new(1 << 12), Random(seed));
+    let rate = mix.iter().sum::<f64>() * f64::from(limit);
+    let mut demand = vec![[0u32; 4]; WARM + STEADY];
+    let mut admitted = demand.clone();
+    let (mut inversions, mut refused, mut seconds) = (0, 0u64, 0.0);
+    loop {
+        seconds += -(1.0 - random.unit()).ln() / rate;
+        let second = seconds as usize;
+        if second >= WARM + STEADY {
+            break;
+        }
+        let class = random.class(mix);
+        let now = Duration::from_secs(START) + Duration::from_secs_f64(seconds);
+        let ask = |class, amount| {
+            let hit = arrival(algorithm, limit, class, amount, now);
+            (memory.count_now(std::slice::from_ref(&hit), Mode::CountAll, now)[0], hit)
+        };
+        demand[second][class] += 1;
+        if ask(class, 1).0.over {
+            refused += 1;
+            // Who else would have been admitted at this state and instant?
+            let asked = if refused % 16 == 0 { class + 1..4 } else { 4..4 };
+            inversions += asked
+                .map(|lower| ask(lower, 0))
+                .filter(|(look, hit)| look.value + 1 + look.withheld <= hit.capacity().into())
+                .count();
+        } else {
+            admitted[second][class] += 1;
+        }
+    }
+    outcome(limit, &demand[WARM..], &admitted[WARM..], inversions)
+}
+
+fn outcome(limit: u32, demand: &[[u32; 4]], admitted: &[[u32; 4]], inversions: usize) -> Outcome {
+    let (limit, windows) = (f64::from(limit), demand.len() as f64);
+    let (mut used, mut errors, mut possible, mut most) = (0.0, [0.0f64; 4], 0.0, 0.0f64);
+    for (demand, admitted) in demand.iter().zip(admitted) {
+        let mut room = limit;
+        for class in 0..4 {
+            let ideal = f64::from(demand[class]).min(room);
+            room -= ideal;
+            used += f64::from(admitted[class]) / limit / windows;
+            errors[class] += (f64::from(admitted[class]) - ideal) / limit / windows;
+        }
+        possible += (limit - room) / limit / windows;
+        most = most.max(f64::from(admitted.iter().sum::<u32>()) / limit);
+    }
+    Outcome {
+        error: errors.iter().fold(0.0, |most, error| most.max(error.abs())),
+        used: used / possible,
+        most,
+        inversions,
+    }
+}
+
+const MIXES: [[f64; 4]; 4] =
+    [[0.3, 0.4, 0.6, 1.0], [0.0, 0.0, 0.0, 2.0], [1.2, 0.0, 0.0, 1.0], [0.05, 0.1, 0.5, 1.5]];
+
+fn check(algorithm: Algorithm, limit: u32, error_max: f64, used_min: f64) {
+    let outcomes = MIXES.into_iter().zip(1..).map(|(mix, seed)| {
+        let outcome = run(algorithm, limit, mix, seed);
+        println!("{algorithm} {limit} {mix:?}: {outcome:.4?}");
+        outcome
+    });
+    for outcome in outcomes.collect::<Vec<_>>() {
+        assert_eq!(outcome.inversions, 0, "{outcome:?}");
+        assert!(outcome.error <= error_max, "{outcome:?}");
+        assert!(outcome.used >= used_min, "{outcome:?}");
+        assert!(algorithm != Algorithm::FixedWindow || outcome.most <= 1.0, "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_fixed_window_is_filled_from_the_top() {
+    check(Algorithm::FixedWindow, 10_000, 0.01, 0.99);
+}
+
+#[test]
+fn a_small_fixed_window_is_filled_from_the_top() {
+    check(Algorithm::FixedWindow, 100, 0.05, 0.95);
+}
+
+#[test]
+fn a_sliding_window_is_filled_from_the_top() {
+    check(Algorithm::SlidingWindow, 10_000, 0.01, 0.99);
+}
+
+#[test]
+fn a_bucket_is_filled_from_the_top() {
+    check(Algorithm::TokenBucket { burst: 10_000 }, 10_000, 0.01, 0.99);
+}

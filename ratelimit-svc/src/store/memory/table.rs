@@ -1,0 +1,59 @@
+//! A bounded table of values that end. Not a cache: what has not ended is dropped only for want of
+//! room.
+
+use std::collections::HashMap;
+
+const SWEEP_SECONDS: u64 = 10;
+const EVICTION_SAMPLE: usize = 8;
+
+/// Values by name, each with the first second at which it says nothing any more.
+pub(super) struct Table<V> {
+    entries: HashMap<Box<[u8]>, (V, u64)>,
+    entries_max: usize,
+    next_sweep: u64,
+}
+
+impl<V> Table<V> {
+    /// A table of at most `entries_max` values.
+    pub(super) fn new(entries_max: usize) -> Self {
+        Self { entries: HashMap::new(), entries_max, next_sweep: 0 }
+    }
+
+    /// How many values there are, ended ones included.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The value of `key`, unless it has ended.
+    pub(super) fn find(&self, key: &[u8], now_seconds: u64) -> Option<&V> {
+        let (value, ends_at) = self.entries.get(key)?;
+        (*ends_at > now_seconds).then_some(value)
+    }
+
+    /// Puts a value in; says how many live ones were dropped for it.
+    pub(super) fn set(&mut self, key: &[u8], value: V, ends_at: u64, now_seconds: u64) -> u64 {
+        if let Some(entry) = self.entries.get_mut(key) {
+            *entry = (value, ends_at);
+            return 0;
+        }
+        let is_full = self.entries.len() >= self.entries_max;
+        if is_full || now_seconds >= self.next_sweep {
+            self.entries.retain(|_, (_, ends_at)| *ends_at > now_seconds);
+            self.next_sweep = now_seconds + SWEEP_SECONDS;
+        }
+        let evicts = self.entries.len() >= self.entries_max;
+        if evicts {
+            self.evict();
+        }
+        self.entries.insert(key.into(), (value, ends_at));
+        u64::from(evicts)
+    }
+
+    fn evict(&mut self) {
+        let sample = self.entries.iter().take(EVICTION_SAMPLE);
+        let victim = sample.min_by_key(|(_, (_, ends_at))| *ends_at).map(|(key, _)| key.clone());
+        if let Some(victim) = victim {
+            self.entries.remove(&victim);
+        }
+    }
+}
