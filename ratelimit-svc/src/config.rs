@@ -22,10 +22,15 @@ use chassis::telemetry::TelemetryConfig;
 
 use crate::decide::Settings;
 use crate::decide::headers::HeaderNames;
+use crate::outage::guard::ShareSettings;
+use crate::outage::replicas::ReplicasSettings;
 use crate::store::key::KeyFormat;
 use crate::store::redis::RedisSettings;
 use crate::store::redis::link::LinkSettings;
 use variables::{Support, VARIABLES};
+
+/// The largest `LOCAL_SHARE_FACTOR`.
+const SHARE_FACTOR_MAX: f64 = 10.0;
 
 /// Environment variables by name.
 pub type Environment = BTreeMap<String, String>;
@@ -59,8 +64,8 @@ pub struct Config {
     pub settings: Settings,
     /// The clock of this machine.
     pub wall_clock: fn() -> Duration,
-    /// `LOCAL_SHARE_REPLICAS`
-    pub local_share_replicas: u32,
+    /// `LOCAL_SHARE_REPLICAS`, `LOCAL_SHARE_REPLICAS_MIN`, `LOCAL_SHARE_FACTOR`
+    pub share: ShareSettings,
     /// Variables that are set and have no effect here.
     pub without_effect: Vec<&'static str>,
 }
@@ -102,10 +107,6 @@ impl Config {
             delay: vars.parse::<DurationText>("DRAIN_DELAY")?.0,
             timeout: vars.parse::<DurationText>("DRAIN_TIMEOUT")?.0,
         };
-        let local_share_replicas = vars.parse("LOCAL_SHARE_REPLICAS")?;
-        if local_share_replicas == 0 {
-            return Err(vars.bad("LOCAL_SHARE_REPLICAS", "must be at least 1"));
-        }
         Ok(Self {
             http: (vars.text("HOST"), vars.parse("PORT")?),
             grpc: (vars.text("GRPC_HOST"), vars.parse("GRPC_PORT")?),
@@ -123,7 +124,7 @@ impl Config {
             backend: vars.backend()?,
             settings: vars.settings()?,
             wall_clock: crate::clock::wall,
-            local_share_replicas,
+            share: vars.share()?,
             without_effect,
         })
     }
@@ -248,6 +249,24 @@ impl Vars<'_> {
             headers: self.flag("LIMIT_RESPONSE_HEADERS_ENABLED")?.then_some(headers),
             dynamic_metadata: self.flag("RESPONSE_DYNAMIC_METADATA")?,
         })
+    }
+
+    fn share(&self) -> Result<ShareSettings, UsageError> {
+        let at_least_one = |name| match self.parse(name)? {
+            0 => Err(self.bad(name, "must be at least 1")),
+            number => Ok(number),
+        };
+        let fixed = "LOCAL_SHARE_REPLICAS";
+        let fixed = match self.text(fixed).is_empty() {
+            true => None,
+            false => Some(at_least_one(fixed)?),
+        };
+        let replicas = ReplicasSettings { fixed, min: at_least_one("LOCAL_SHARE_REPLICAS_MIN")? };
+        let factor: f64 = self.parse("LOCAL_SHARE_FACTOR")?;
+        if !(0.01..=SHARE_FACTOR_MAX).contains(&factor) {
+            return Err(self.bad("LOCAL_SHARE_FACTOR", "must be from 0.01 to 10"));
+        }
+        Ok(ShareSettings { replicas, factor })
     }
 
     fn header_name(&self, name: &str) -> Result<String, UsageError> {

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use serde_json::json;
 
 use crate::clock::Clock;
 use crate::decide::Settings;
 use crate::decide::conclude::{Decision, Evidence, conclude};
 use crate::decide::plan::{Plan, plan};
 use crate::decide::request::{Request, RequestError};
-use crate::limits::algorithm::Algorithm;
 use crate::limits::class::OutagePolicy;
 use crate::limits::quotas::Quotas;
 use crate::metrics::Metrics;
@@ -35,12 +35,10 @@ pub struct Limiter {
     pub counters: Counters,
     /// What time it is, for all decisions.
     pub clock: Arc<Clock>,
-    /// Counters of this process: all of them, or those of an outage.
+    /// Counters of this process, where there are no others.
     pub memory: Memory,
     /// Switches for every request.
     pub settings: Settings,
-    /// A limit is shared by this many replicas in an outage.
-    pub local_share_replicas: u32,
     /// What is counted of all this.
     pub metrics: Arc<Metrics>,
 }
@@ -78,12 +76,18 @@ impl Limiter {
                 let found = Evidence::Counts { hits: &plan.hits, counts: &counts, degraded: false };
                 conclude(&plan, found)
             }
-            Err(Unavailable) => match plan.class.outage {
-                OutagePolicy::Bypass => conclude(&plan, Evidence::Bypass),
+            Err((guard, Unavailable { asked })) => match plan.class.outage {
+                OutagePolicy::Bypass => {
+                    let share = guard.share();
+                    guard.forget(guard.local.bypass(&plan.hits, share, now, asked));
+                    conclude(&plan, Evidence::Bypass)
+                }
                 OutagePolicy::Deny => conclude(&plan, Evidence::Deny),
                 OutagePolicy::Local => {
-                    let hits = share(&plan.hits, self.local_share_replicas);
-                    let counts = self.memory.count_now(&hits, self.mode(), now);
+                    let (share, mode) = (guard.share(), self.mode());
+                    let (hits, counts, forgotten) =
+                        guard.local.count(&plan.hits, share, mode, now, asked);
+                    guard.forget(forgotten);
                     let found = Evidence::Counts { hits: &hits, counts: &counts, degraded: true };
                     conclude(&plan, found)
                 }
@@ -92,11 +96,36 @@ impl Limiter {
         Ok((plan, decision))
     }
 
-    async fn count(&self, hits: &[Hit], now: Duration) -> Result<Vec<Count>, Unavailable> {
+    /// Counts, or says that the guarded store is out of reach.
+    async fn count(
+        &self,
+        hits: &[Hit],
+        now: Duration,
+    ) -> Result<Vec<Count>, (&Guard<Redis>, Unavailable)> {
         match &self.counters {
             _ if hits.is_empty() => Ok(Vec::new()),
             Counters::Memory => Ok(self.memory.count_now(hits, self.mode(), now)),
-            Counters::Redis(guard) => guard.count(hits, self.mode(), now).await,
+            Counters::Redis(guard) => {
+                let counts = guard.count(hits, self.mode(), now).await;
+                counts.map_err(|unavailable| (&**guard, unavailable))
+            }
+        }
+    }
+
+    /// What `/config` tells of the store.
+    pub fn describe_store(&self) -> serde_json::Value {
+        match &self.counters {
+            Counters::Memory => json!({"kind": "memory"}),
+            Counters::Redis(guard) => {
+                let (share, owed) = (guard.share(), guard.local.owed().len());
+                json!({
+                    "kind": "redis",
+                    "in_reach": !guard.is_open(),
+                    "share_replicas": share.replicas,
+                    "share_factor": share.factor,
+                    "owed_counters": owed,
+                })
+            }
         }
     }
 
@@ -105,51 +134,5 @@ impl Limiter {
             true => Mode::AllOrNothing,
             false => Mode::CountAll,
         }
-    }
-}
-
-/// This replica's part of each limit and burst. What is not 0 stays at least 1: a small limit
-/// must not become none in an outage.
-fn share(hits: &[Hit], replicas: u32) -> Vec<Hit> {
-    let share = |limit: u32| (limit / replicas.max(1)).max(limit.min(1));
-    let part = |algorithm| match algorithm {
-        Algorithm::TokenBucket { burst } => Algorithm::TokenBucket { burst: share(burst) },
-        other => other,
-    };
-    hits.iter()
-        .map(|hit| Hit { limit: share(hit.limit), algorithm: part(hit.algorithm), ..hit.clone() })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::limits::unit::Unit;
-    use crate::store::Role;
-
-    #[test]
-    fn a_share_is_a_part_and_never_nothing() {
-        let check = |limit, replicas, expected| {
-            let window = Unit::Day.window(0);
-            let (key, role) = (Box::default(), Role::Enforced);
-            let algorithm = Algorithm::TokenBucket { burst: limit };
-            let hit = Hit {
-                key,
-                amount: 1,
-                is_refund: false,
-                limit,
-                window,
-                algorithm,
-                role,
-                share: None,
-            };
-            let shared = &share(&[hit], replicas)[0];
-            assert_eq!((shared.limit, shared.capacity()), (expected, expected));
-        };
-        check(600, 3, 200);
-        check(600, 1, 600);
-        check(5, 10, 1);
-        check(0, 10, 0);
-        check(9, 0, 9);
     }
 }

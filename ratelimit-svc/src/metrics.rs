@@ -17,6 +17,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::decide::conclude::{Decision, HitStats};
 use crate::decide::plan::{ClassSource, Plan};
 use crate::decide::request::RequestError;
+use crate::limits::class::OutagePolicy;
 
 /// How many pairs of domain and rule have series of their own.
 pub const RULES_MAX: usize = 2000;
@@ -53,8 +54,10 @@ struct KindLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PolicyLabels {
+struct DegradedLabels {
     policy: &'static str,
+    class: String,
+    decision: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -73,7 +76,9 @@ pub struct Metrics {
     class_absent: Counter,
     class_unknown: Counter,
     global_shadow_mode: Counter,
-    degraded: Family<PolicyLabels, Counter>,
+    degraded: Family<DegradedLabels, Counter>,
+    bypassed_hits: Counter,
+    settled_hits: Family<ResultLabels, Counter>,
     store_errors: Family<KindLabels, Counter>,
     /// 1 while the store is out of reach.
     pub breaker_open: Gauge,
@@ -81,6 +86,12 @@ pub struct Metrics {
     pub clock_skew: Gauge<f64, AtomicU64>,
     /// How often it was found off by more than a quarter of a second.
     pub clock_skews: Counter,
+    /// Times the store went out of reach.
+    pub breaker_opened: Counter,
+    /// Replicas that would share a limit in an outage.
+    pub share_replicas: Gauge,
+    /// Counters of which the store is still to be told.
+    pub owed_counters: Gauge,
     /// Counters in memory.
     pub memory_counters: Gauge,
     /// Counters dropped for want of room.
@@ -116,10 +127,15 @@ impl Metrics {
             class_unknown: Counter::default(),
             global_shadow_mode: Counter::default(),
             degraded: Family::default(),
+            bypassed_hits: Counter::default(),
+            settled_hits: Family::default(),
             store_errors: Family::default(),
             breaker_open: Gauge::default(),
             clock_skew: Gauge::default(),
             clock_skews: Counter::default(),
+            breaker_opened: Counter::default(),
+            share_replicas: Gauge::default(),
+            owed_counters: Gauge::default(),
             memory_counters: Gauge::default(),
             memory_evictions: Gauge::default(),
             config_loads: Family::default(),
@@ -131,8 +147,28 @@ impl Metrics {
             known: Mutex::default(),
             known_classes: Mutex::default(),
         };
-        metrics.register(registry.sub_registry_with_prefix("ratelimit"));
+        let registry = registry.sub_registry_with_prefix("ratelimit");
+        metrics.register(registry);
+        metrics.register_outage(registry);
         metrics
+    }
+
+    fn register_outage(&self, registry: &mut Registry) {
+        let help = "Requests answered by outage policy";
+        registry.register("degraded", help, self.degraded.clone());
+        let help = "Hits that passed uncounted by the policy bypass";
+        registry.register("bypassed_hits", help, self.bypassed_hits.clone());
+        let help = "Hits admitted without the store, by whether it was told of them afterwards";
+        registry.register("settled_hits", help, self.settled_hits.clone());
+        registry.register("store_errors", "Failed store calls, by kind", self.store_errors.clone());
+        let help = "1 while the store is out of reach";
+        registry.register("breaker_open", help, self.breaker_open.clone());
+        let help = "Times the store went out of reach";
+        registry.register("breaker_opened", help, self.breaker_opened.clone());
+        let help = "Replicas that would share a limit in an outage";
+        registry.register("share_replicas", help, self.share_replicas.clone());
+        let help = "Counters of which the store is still to be told";
+        registry.register("owed_counters", help, self.owed_counters.clone());
     }
 
     fn register(&self, registry: &mut Registry) {
@@ -158,11 +194,6 @@ impl Metrics {
         registry.register("class_unknown", help, self.class_unknown.clone());
         let help = "Requests that SHADOW_MODE let pass";
         registry.register("global_shadow_mode", help, self.global_shadow_mode.clone());
-        let help = "Requests answered by outage policy";
-        registry.register("degraded", help, self.degraded.clone());
-        registry.register("store_errors", "Failed store calls, by kind", self.store_errors.clone());
-        let help = "1 while the store is out of reach";
-        registry.register("breaker_open", help, self.breaker_open.clone());
         let help = "How far the clock of this machine is behind that of Redis";
         let skew = self.clock_skew.clone();
         registry.register_with_unit("clock_skew", help, Unit::Seconds, skew);
@@ -202,7 +233,17 @@ impl Metrics {
             self.global_shadow_mode.inc();
         }
         if let Some(policy) = decision.degraded {
-            self.degraded.get_or_create(&PolicyLabels { policy: policy.name() }).inc();
+            let labels = DegradedLabels {
+                policy: policy.name(),
+                class: plan.class.name.clone(),
+                decision: if decision.over_limit { "over_limit" } else { "ok" },
+            };
+            self.degraded.get_or_create(&labels).inc();
+            if policy == OutagePolicy::Bypass {
+                let taken = plan.hits.iter().filter(|hit| !hit.is_refund);
+                let hits = taken.map(|hit| hit.amount).fold(0, u64::saturating_add);
+                self.bypassed_hits.inc_by(hits);
+            }
         }
         for outcome in &decision.outcomes {
             let (domain, rule) = self.capped(&plan.domain, &outcome.metric_id);
@@ -268,6 +309,16 @@ impl Metrics {
     /// A store call failed.
     pub fn store_error(&self, kind: &'static str) {
         self.store_errors.get_or_create(&KindLabels { kind }).inc();
+    }
+
+    /// How many store calls failed so.
+    pub fn store_errors(&self, kind: &'static str) -> u64 {
+        self.store_errors.get_or_create(&KindLabels { kind }).get()
+    }
+
+    /// The store was told of hits that were admitted without it, or was not.
+    pub fn settled(&self, result: &'static str, hits: u64) {
+        self.settled_hits.get_or_create(&ResultLabels { result }).inc_by(hits);
     }
 
     /// The quotas in force were read again.

@@ -31,7 +31,7 @@ use crate::json;
 use crate::limiter::{Counters, Limiter};
 use crate::limits::quotas::Quotas;
 use crate::metrics::Metrics;
-use crate::outage::guard::Guard;
+use crate::outage::guard::{Guard, ShareSettings};
 use crate::reload::Reloader;
 use crate::store::memory::Memory;
 use crate::store::redis::Redis;
@@ -136,15 +136,18 @@ impl Server {
         let clock = Arc::new(Clock::new(config.wall_clock, skew.0, skew.1));
         let limiter = Arc::new(Limiter {
             quotas,
-            counters: counters(config.backend, &metrics, &clock)?,
+            counters: counters(config.backend, config.share, &metrics, &clock)?,
             clock,
             memory: Memory::default(),
             settings: config.settings,
-            local_share_replicas: config.local_share_replicas,
             metrics,
         });
-        let describe = reloader.clone();
-        let admin = Admin::new(readiness.clone(), Arc::new(registry), move || describe.describe());
+        let (quotas, store) = (reloader.clone(), limiter.clone());
+        let admin = Admin::new(readiness.clone(), Arc::new(registry), move || {
+            let mut told = quotas.describe();
+            told["store"] = store.describe_store();
+            told
+        });
         let reload_period = config.reload_period;
         Ok(Self {
             addresses,
@@ -219,8 +222,12 @@ async fn supervise(limiter: Arc<Limiter>) {
     let gauges = async {
         loop {
             let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-            limiter.metrics.memory_counters.set(number(limiter.memory.len() as u64));
-            limiter.metrics.memory_evictions.set(number(limiter.memory.evictions()));
+            let (counters, evictions) = match &limiter.counters {
+                Counters::Memory => (limiter.memory.len(), limiter.memory.evictions()),
+                Counters::Redis(guard) => guard.local.counters(),
+            };
+            limiter.metrics.memory_counters.set(number(counters as u64));
+            limiter.metrics.memory_evictions.set(number(evictions));
             tokio::time::sleep(GAUGES_EVERY).await;
         }
     };
@@ -234,6 +241,7 @@ async fn supervise(limiter: Arc<Limiter>) {
 
 fn counters(
     backend: Backend,
+    share: ShareSettings,
     metrics: &Arc<Metrics>,
     clock: &Arc<Clock>,
 ) -> Result<Counters, UsageError> {
@@ -245,7 +253,7 @@ fn counters(
         Some(per_second) => Redis::apart(link, per_second, settings, clock.clone()),
     };
     let redis = redis.map_err(|error| UsageError(format!("REDIS_TLS: {}", error_chain(&error))))?;
-    Ok(Counters::Redis(Box::new(Guard::new(redis, metrics.clone()))))
+    Ok(Counters::Redis(Box::new(Guard::new(redis, share, metrics.clone()))))
 }
 
 fn register_build_info(registry: &mut Registry) {

@@ -22,6 +22,10 @@ const PURE: &[&str] = &[
     "ratelimit-svc/src/store/key",
     "ratelimit-svc/src/store/redis/slots",
     "ratelimit-svc/src/store/split",
+    "ratelimit-svc/src/outage/local",
+    "ratelimit-svc/src/outage/owed",
+    "ratelimit-svc/src/outage/replicas",
+    "ratelimit-svc/src/outage/share",
 ];
 
 /// What a pure module may not name.

@@ -143,7 +143,13 @@ pub const VARIABLES: &[Variable] = &[
     full("LIMIT_REMAINING_HEADER", "RateLimit-Remaining", "header for what is left"),
     full("LIMIT_RESET_HEADER", "RateLimit-Reset", "header for the seconds until the window ends"),
     full("RESPONSE_DYNAMIC_METADATA", "false", "describe every decision in dynamic metadata"),
-    full("LOCAL_SHARE_REPLICAS", "1", "replicas that share a limit in an outage"),
+    full(
+        "LOCAL_SHARE_REPLICAS",
+        "",
+        "replicas that share a limit in an outage; empty: those alive",
+    ),
+    full("LOCAL_SHARE_REPLICAS_MIN", "1", "no fewer than this, and the first guess"),
+    full("LOCAL_SHARE_FACTOR", "1", "share of a limit times this, where traffic is uneven"),
     full("DRAIN_DELAY", "5s", "from SIGTERM to the closing of the listeners"),
     full("DRAIN_TIMEOUT", "20s", "from the closing of the listeners to the hard end"),
     // What follows belongs to the reference and not to us.

@@ -1,7 +1,8 @@
 //! When a store is asked and when not, as a value with an injected clock.
 //!
 //! ```text
-//!            3 failures in a row, or the connection is lost
+//!            3 failures in a row, 2 with 50 ms and no success between,
+//!            or the connection is of no more use
 //!   closed ────────────────────────────────────────────────► open
 //!      ▲                                                      │ a pause with jitter
 //!      │ probe succeeds                                       ▼
@@ -12,9 +13,12 @@ use std::time::{Duration, Instant};
 
 /// Failures in a row that open the breaker.
 pub const FAILURES_TO_OPEN: u32 = 3;
+/// From the beginning of a call that failed: another failure so much later, and no success
+/// between, opens the breaker.
+pub const SILENCE_TO_OPEN: Duration = Duration::from_millis(50);
 /// The shortest pause before a probe.
 pub const PAUSE_MIN: Duration = Duration::from_millis(50);
-/// The longest pause before a probe: with the time a probe takes, recovery stays below 1 s.
+/// The longest pause before a probe: with the time that one may take, recovery stays below 1 s.
 pub const PAUSE_MAX: Duration = Duration::from_millis(400);
 
 /// The state of one store.
@@ -24,12 +28,19 @@ pub struct Breaker {
     /// Counts the times it closed: failures of calls that began before the last are old news.
     epoch: u64,
     pause: Duration,
+    closed_at: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum State {
-    Closed { failures: u32 },
-    Open { probe_at: Instant },
+    /// `failing_since` is the beginning of the first call of a row of failures.
+    Closed {
+        failures: u32,
+        failing_since: Option<Instant>,
+    },
+    Open {
+        probe_at: Instant,
+    },
 }
 
 /// What became of the state.
@@ -45,17 +56,20 @@ pub enum Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Permit {
     epoch: u64,
+    began: Instant,
 }
 
 impl Breaker {
     /// Open, with a probe due at once: a store is of use only after it proved to be.
     pub fn new(now: Instant) -> Self {
-        Self { state: State::Open { probe_at: now }, epoch: 0, pause: PAUSE_MIN }
+        let state = State::Open { probe_at: now };
+        Self { state, epoch: 0, pause: PAUSE_MIN, closed_at: now }
     }
 
     /// Leave to ask, unless open.
-    pub fn permit(&self) -> Option<Permit> {
-        matches!(self.state, State::Closed { .. }).then_some(Permit { epoch: self.epoch })
+    pub fn permit(&self, now: Instant) -> Option<Permit> {
+        let closed = matches!(self.state, State::Closed { .. });
+        closed.then_some(Permit { epoch: self.epoch, began: now })
     }
 
     /// Whether the store is not asked.
@@ -65,10 +79,8 @@ impl Breaker {
 
     /// A permitted call succeeded.
     pub fn succeeded(&mut self, permit: Permit) {
-        if let State::Closed { failures } = &mut self.state
-            && permit.epoch == self.epoch
-        {
-            *failures = 0;
+        if matches!(self.state, State::Closed { .. }) && permit.epoch == self.epoch {
+            self.state = State::Closed { failures: 0, failing_since: None };
         }
     }
 
@@ -81,15 +93,20 @@ impl Breaker {
         now: Instant,
         jitter: f64,
     ) -> Option<Change> {
-        let State::Closed { failures } = &mut self.state else { return None };
+        let State::Closed { failures, failing_since } = &mut self.state else { return None };
         if permit.epoch != self.epoch {
             return None;
         }
         *failures += 1;
-        if *failures < FAILURES_TO_OPEN && !fatal {
+        let since = *failing_since.get_or_insert(permit.began);
+        let silent = *failures > 1 && now.saturating_duration_since(since) >= SILENCE_TO_OPEN;
+        if *failures < FAILURES_TO_OPEN && !silent && !fatal {
             return None;
         }
-        self.pause = PAUSE_MIN;
+        // A store that is lost as soon as it is found is asked as seldom as before.
+        if now.saturating_duration_since(self.closed_at) > PAUSE_MAX {
+            self.pause = PAUSE_MIN;
+        }
         self.state = State::Open { probe_at: now + self.next_pause(jitter) };
         Some(Change::Opened)
     }
@@ -103,12 +120,13 @@ impl Breaker {
     }
 
     /// The probe succeeded.
-    pub fn probe_succeeded(&mut self) -> Option<Change> {
+    pub fn probe_succeeded(&mut self, now: Instant) -> Option<Change> {
         if !self.is_open() {
             return None;
         }
         self.epoch += 1;
-        self.state = State::Closed { failures: 0 };
+        self.state = State::Closed { failures: 0, failing_since: None };
+        self.closed_at = now;
         Some(Change::Closed)
     }
 
@@ -135,9 +153,9 @@ mod tests {
 
     fn closed(now: Instant) -> (Breaker, Permit) {
         let mut breaker = Breaker::new(now);
-        assert_eq!((breaker.permit(), breaker.probe_at()), (None, Some(now)));
-        assert_eq!(breaker.probe_succeeded(), Some(Change::Closed));
-        let permit = breaker.permit().expect("closed");
+        assert_eq!((breaker.permit(now), breaker.probe_at()), (None, Some(now)));
+        assert_eq!(breaker.probe_succeeded(now), Some(Change::Closed));
+        let permit = breaker.permit(now).expect("closed");
         (breaker, permit)
     }
 
@@ -152,7 +170,7 @@ mod tests {
         assert_eq!(breaker.failed(permit, false, now, 0.5), None);
         assert_eq!(breaker.failed(permit, false, now, 0.5), Some(Change::Opened));
         assert_eq!(breaker.failed(permit, false, now, 0.5), None, "told once");
-        assert!(breaker.is_open() && breaker.permit().is_none());
+        assert!(breaker.is_open() && breaker.permit(now).is_none());
     }
 
     #[test]
@@ -163,8 +181,45 @@ mod tests {
         assert_eq!(breaker.probe_at(), Some(now + PAUSE_MIN));
         breaker.probe_failed(now, 1.0);
         assert_eq!(breaker.probe_at(), Some(now + PAUSE_MIN * 3));
-        assert_eq!(breaker.probe_succeeded(), Some(Change::Closed));
-        assert_eq!(breaker.probe_succeeded(), None);
+        assert_eq!(breaker.probe_succeeded(now), Some(Change::Closed));
+        assert_eq!(breaker.probe_succeeded(now), None);
+    }
+
+    #[test]
+    fn silence_opens_it() {
+        let now = Instant::now();
+        let (mut breaker, first) = closed(now);
+        let later = now + SILENCE_TO_OPEN;
+        assert_eq!(breaker.failed(first, false, later - Duration::from_millis(1), 0.5), None);
+        let second = breaker.permit(later).expect("closed");
+        let mut after_success = breaker.clone();
+        assert_eq!(breaker.failed(second, false, later, 0.5), Some(Change::Opened));
+        after_success.succeeded(second);
+        assert_eq!(after_success.failed(second, false, later, 0.5), None);
+        // One call that takes long is not enough, whatever its budget.
+        let (mut breaker, slow) = closed(now);
+        assert_eq!(breaker.failed(slow, false, later, 0.5), None);
+        assert_eq!(breaker.failed(slow, false, later, 0.5), Some(Change::Opened));
+    }
+
+    #[test]
+    fn a_store_that_comes_and_goes_is_asked_less_and_less() {
+        let mut now = Instant::now();
+        let (mut breaker, _) = closed(now);
+        let mut pauses = Vec::new();
+        for _ in 0..4 {
+            let permit = breaker.permit(now).expect("closed");
+            breaker.failed(permit, true, now, 1.0);
+            let probe_at = breaker.probe_at().expect("open");
+            pauses.push((probe_at - now).as_millis());
+            now = probe_at;
+            breaker.probe_succeeded(now);
+        }
+        assert_eq!(pauses, [150, 400, 400, 400]);
+        now += PAUSE_MAX * 2;
+        let permit = breaker.permit(now).expect("closed");
+        breaker.failed(permit, true, now, 1.0);
+        assert_eq!(breaker.probe_at(), Some(now + PAUSE_MIN * 3), "it was there for a while");
     }
 
     #[test]
@@ -172,9 +227,9 @@ mod tests {
         let now = Instant::now();
         let (mut breaker, old) = closed(now);
         breaker.failed(old, true, now, 0.5);
-        breaker.probe_succeeded();
+        breaker.probe_succeeded(now);
         assert_eq!(breaker.failed(old, true, now, 0.5), None);
-        assert!(breaker.permit().is_some());
+        assert!(breaker.permit(now).is_some());
     }
 
     proptest! {

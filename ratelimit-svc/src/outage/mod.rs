@@ -3,3 +3,7 @@
 
 pub mod breaker;
 pub mod guard;
+pub mod local;
+pub mod owed;
+pub mod replicas;
+pub mod share;

@@ -78,6 +78,17 @@ impl Memory {
 
     /// As [`Store::count`], which here can neither wait nor fail.
     pub fn count_now(&self, hits: &[Hit], mode: Mode, now: Duration) -> Vec<Count> {
+        self.count_from(hits, mode, now, &[])
+    }
+
+    /// As [`Memory::count_now`]; the counter of a hit that is not kept yet begins with its seed.
+    pub fn count_from(
+        &self,
+        hits: &[Hit],
+        mode: Mode,
+        now: Duration,
+        seeds: &[Option<State>],
+    ) -> Vec<Count> {
         let now_seconds = now.as_secs();
         let places: Vec<Place> = hits.iter().map(|hit| self.place(hit)).collect();
         let mut order: Vec<usize> = places.iter().map(|place| place.counter).collect();
@@ -97,7 +108,8 @@ impl Memory {
             let usage = place.usage.as_ref().and_then(|(shard, key)| {
                 locked[at(&locked, *shard)].1.usages.find(key, now_seconds).cloned()
             });
-            (counters.find(&hits[hit].key, now_seconds).copied(), usage)
+            let seed = || seeds.get(hit).copied().flatten();
+            (counters.find(&hits[hit].key, now_seconds).copied().or_else(seed), usage)
         });
         let mut evicted = 0;
         for ((hit, settled), place) in hits.iter().zip(&mut settled).zip(places) {
@@ -118,11 +130,42 @@ impl Memory {
         hits.iter().zip(settled).map(|(hit, settled)| settled.count(hit, now)).collect()
     }
 
+    /// Puts a counter of this hit into this state.
+    pub fn put(&self, hit: &Hit, state: State, now: Duration) {
+        let counters = &mut self.shard(&hit.key).counters;
+        let evicted = counters.set(&hit.key, state, ends_at(hit, state), now.as_secs());
+        self.evictions.fetch_add(evicted, Ordering::Relaxed);
+    }
+
+    /// The state of a counter that is kept.
+    pub fn peek(&self, key: &[u8], now: Duration) -> Option<State> {
+        self.shard(key).counters.find(key, now.as_secs()).copied()
+    }
+
+    /// Drops a counter.
+    pub fn remove(&self, key: &[u8]) {
+        self.shard(key).counters.remove(key);
+    }
+
+    /// Drops all counters. What is known of classes stays.
+    pub fn clear(&self) {
+        for shard in &self.shards {
+            lock(shard).counters.clear();
+        }
+    }
+
+    fn shard(&self, key: &[u8]) -> MutexGuard<'_, Shard> {
+        lock(&self.shards[self.place_of(key)])
+    }
+
+    fn place_of(&self, key: &[u8]) -> usize {
+        self.hasher.hash_one(key) as usize % SHARDS
+    }
+
     /// In which shards a hit's counter is, and what is known of its classes.
     fn place(&self, hit: &Hit) -> Place {
-        let shard = |key: &[u8]| self.hasher.hash_one(key) as usize % SHARDS;
-        let usage = hit.forecasts().then(|| usage_key(hit)).map(|key| (shard(&key), key));
-        Place { counter: shard(&hit.key), usage }
+        let usage = hit.forecasts().then(|| usage_key(hit)).map(|key| (self.place_of(&key), key));
+        Place { counter: self.place_of(&hit.key), usage }
     }
 }
 

@@ -106,9 +106,6 @@ pub enum StoreError {
     /// The server refused.
     #[error("refused by the server")]
     Refused(#[source] ::redis::RedisError),
-    /// The server has become a replica, which counts nothing.
-    #[error("the server is a replica")]
-    Demoted(#[source] ::redis::RedisError),
     /// The sentinels name no server that is a master.
     #[error("the sentinels name no master")]
     NoMaster,
@@ -118,6 +115,13 @@ pub enum StoreError {
     /// One server of several is out of reach; the others may well not be.
     #[error("one of several servers is out of reach")]
     Part(#[source] Box<StoreError>),
+    /// The server knows nothing of this connection's user, or of these counters: a person must
+    /// act.
+    #[error("refused by the server until its address, user or rights are changed")]
+    Configuration(#[source] ::redis::RedisError),
+    /// One counter holds what is no count; the server is well.
+    #[error("a counter holds something else than a count")]
+    Counter(#[source] ::redis::RedisError),
     /// The server answered something else than numbers.
     #[error("unexpected answer")]
     Unexpected,
@@ -131,10 +135,11 @@ impl StoreError {
             Self::TimedOut => "timeout",
             Self::Disconnected(_) => "disconnected",
             Self::Refused(_) => "refused",
-            Self::Demoted(_) => "demoted",
             Self::NoMaster => "no_master",
             Self::Tls(_) => "tls",
             Self::Part(_) => "part",
+            Self::Configuration(_) => "configuration",
+            Self::Counter(_) => "counter",
             Self::Unexpected => "unexpected",
         }
     }
@@ -144,9 +149,17 @@ impl StoreError {
         matches!(self, Self::Part(_))
     }
 
-    /// Whether no call can succeed before a new connection is made.
+    /// Whether no call can succeed before a new connection is made: it broke, or the server on
+    /// it is not the one to ask, as a primary that was demoted.
     pub fn needs_reconnect(&self) -> bool {
-        matches!(self, Self::NotConnected | Self::Disconnected(_) | Self::Demoted(_))
+        use ::redis::{ErrorKind::Server, ServerErrorKind::*};
+        match self {
+            Self::NotConnected | Self::Disconnected(_) | Self::Configuration(_) => true,
+            Self::Refused(error) => {
+                matches!(error.kind(), Server(ReadOnly | BusyLoading | MasterDown | ClusterDown))
+            }
+            _ => false,
+        }
     }
 }
 

@@ -14,8 +14,10 @@ mod apart;
 mod asking;
 pub mod cluster;
 pub mod expiry;
+pub mod heartbeat;
 pub mod link;
 mod packed;
+mod refusal;
 mod scatter;
 pub mod sentinel;
 mod servers;
@@ -35,6 +37,7 @@ use crate::limits::algorithm::Algorithm;
 use crate::outage::guard::Backend;
 use crate::store::key::usage_key;
 use crate::store::over_cache::OverCache;
+use crate::store::redis::heartbeat::SignOfLife;
 use crate::store::{Count, Hit, Mode, Role, Store, StoreError};
 use apart::Apart;
 use expiry::{Expiry, Unsure, jitter};
@@ -60,6 +63,7 @@ pub struct Redis {
     script_fixed: Script,
     over: OverCache,
     unsure: Arc<Unsure>,
+    life: SignOfLife,
 }
 
 /// What is written to find out whether a server counts.
@@ -90,7 +94,7 @@ impl Redis {
         settings: RedisSettings,
         clock: Arc<Clock>,
     ) -> Result<Self, TlsError> {
-        let servers = Servers::new(link, &probe_key(&settings), &clock)?;
+        let servers = Servers::new(link, &probe_key(&settings), &clock, settings.call_budget)?;
         Ok(Self::over(servers, settings, clock))
     }
 
@@ -120,6 +124,7 @@ impl Redis {
             script_fixed: Script::new(SETTLE_FIXED),
             over: OverCache::new(settings.local_cache_bytes),
             unsure: Arc::default(),
+            life: SignOfLife::new(),
             settings,
         }
     }
@@ -356,7 +361,8 @@ impl Backend for Redis {
             Servers::One(link) => {
                 let mut connected = link.connect().await?;
                 let key = Some(&*self.probe_key);
-                prove(&mut connected.connection, key, Some(&self.clock), false).await?;
+                let budget = self.settings.call_budget;
+                prove(&mut connected.connection, key, Some(&self.clock), false, budget).await?;
                 link.adopt(connected);
             }
             Servers::Cluster(cluster) => cluster.repair().await?,
@@ -371,11 +377,20 @@ impl Backend for Redis {
             Servers::One(link) if link.has_moved().await => self.probe().await,
             Servers::One(link) => {
                 let key = Some(&*self.probe_key);
-                prove(&mut link.connection()?, key, Some(&self.clock), true).await
+                let budget = self.settings.call_budget;
+                prove(&mut link.connection()?, key, Some(&self.clock), true, budget).await
             }
             Servers::Cluster(cluster) => cluster.repair().await,
             Servers::Apart(apart) => apart.look_after().await,
         }
+    }
+
+    async fn sign_of_life(&self) -> Result<u32, StoreError> {
+        let prefix = &self.settings.key_prefix;
+        let mut connection = self.servers.connection(SignOfLife::key(prefix).as_bytes())?;
+        let sign = self.life.sign(prefix, &mut connection);
+        let answer = tokio::time::timeout(PROBE_TIMEOUT, sign).await;
+        answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)
     }
 }
 

@@ -8,6 +8,7 @@ mod connections;
 mod control_plane;
 mod documentation;
 mod outage;
+mod outage_matrix;
 mod pipelining;
 mod priority;
 mod redis_parts;

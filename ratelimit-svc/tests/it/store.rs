@@ -634,7 +634,7 @@ async fn a_server_that_cannot_count_fails_its_probe() {
     let mut server = RedisServer::start_with(&["--requirepass", "secret"]).await;
     let store = unconnected(Topology::Unix(server.socket()), settings());
     let error = store.probe().await.expect_err("no password");
-    assert!(matches!(error, StoreError::Refused(_)), "{error:?}");
+    assert!(matches!(error, StoreError::Configuration(_)), "{error:?}");
     let error =
         store.count(&[hit("x", 1, 1)], Mode::CountAll, NOW).await.expect_err("no connection");
     assert!(matches!(error, StoreError::NotConnected), "{error:?}");

@@ -1,6 +1,9 @@
 //! A Redis server, a service in process, and requests to it. Everything listens on loopback or in
 //! a temporary directory, and ends with its test.
 
+pub mod proxy;
+mod resp;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -89,6 +92,32 @@ impl RedisServer {
         let client =
             redis::Client::open(format!("unix://{}", self.socket().display())).expect("an address");
         client.get_multiplexed_async_connection().await.expect("connected")
+    }
+
+    /// One command, which must succeed.
+    pub async fn command(&self, words: &[&str]) {
+        self.commands(&[words]).await;
+    }
+
+    /// Commands on one connection, which must succeed.
+    pub async fn commands(&self, commands: &[&[&str]]) {
+        let mut connection = self.connection().await;
+        for words in commands {
+            let mut command = redis::cmd(words[0]);
+            command.arg(&words[1..]);
+            command.query_async::<()>(&mut connection).await.expect("done");
+        }
+    }
+
+    /// Waits until a section of INFO has this line.
+    pub async fn wait_for_info(&self, section: &str, line: &str) {
+        let connection = self.connection().await;
+        wait_for(line, async || {
+            let mut info = redis::cmd("INFO");
+            let info = info.arg(section).query_async::<String>(&mut connection.clone()).await;
+            info.expect("told").lines().any(|told| told == line)
+        })
+        .await;
     }
 
     pub fn environment(&self) -> Vec<(&'static str, String)> {
@@ -190,6 +219,12 @@ impl Service {
         let (_, text) = self.admin("/metrics").await;
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.and_then(|value| value.parse().ok())
+    }
+
+    /// Whether Redis is asked, and was told of all that was admitted without it.
+    pub async fn is_in_reach(&self) -> bool {
+        self.metric("ratelimit_breaker_open").await == Some(0.0)
+            && self.metric("ratelimit_owed_counters").await == Some(0.0)
     }
 
     /// Begins the end.

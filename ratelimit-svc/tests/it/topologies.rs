@@ -114,7 +114,7 @@ async fn an_acl_user_keeps_the_contract() {
     let topology = || Topology::Tcp(local(port));
     let nobody = store(topology(), login(Some("limiter"), "wrong"), None);
     let error = nobody.probe().await.expect_err("wrong password");
-    assert!(matches!(error, StoreError::Refused(_)), "{error:?}");
+    assert!(matches!(error, StoreError::Configuration(_)), "{error:?}");
     contract(connected(store(topology(), login(Some("limiter"), "secret"), None)).await).await;
 }
 

@@ -30,6 +30,16 @@ impl<V> Table<V> {
         (*ends_at > now_seconds).then_some(value)
     }
 
+    /// Drops a value.
+    pub(super) fn remove(&mut self, key: &[u8]) {
+        self.entries.remove(key);
+    }
+
+    /// Drops all values.
+    pub(super) fn clear(&mut self) {
+        self.entries.clear();
+    }
+
     /// Puts a value in; says how many live ones were dropped for it.
     pub(super) fn set(&mut self, key: &[u8], value: V, ends_at: u64, now_seconds: u64) -> u64 {
         if let Some(entry) = self.entries.get_mut(key) {

@@ -84,7 +84,7 @@ impl Part {
         mode: Mode,
         now: Duration,
     ) -> Result<Vec<Count>, StoreError> {
-        let Some(permit) = self.breaker().permit() else {
+        let Some(permit) = self.breaker().permit(Instant::now()) else {
             self.revive_soon();
             return Err(StoreError::Part(Box::new(StoreError::NotConnected)));
         };
@@ -103,7 +103,7 @@ impl Part {
     }
 
     async fn look_after(&self) -> Result<(), StoreError> {
-        let permit = self.breaker().permit();
+        let permit = self.breaker().permit(Instant::now());
         match permit {
             Some(permit) => {
                 let checked = self.store.check().await;
@@ -116,7 +116,7 @@ impl Part {
             }
             None => {
                 self.store.probe().await?;
-                let change = self.breaker().probe_succeeded();
+                let change = self.breaker().probe_succeeded(Instant::now());
                 self.changed(change, None);
                 Ok(())
             }

@@ -38,6 +38,7 @@ pub struct Cluster {
     seeds: Vec<HostPort>,
     probe_key: String,
     clock: Arc<Clock>,
+    budget: Duration,
     map: ArcSwap<Map>,
     repairing: AtomicBool,
     turn: tokio::sync::Mutex<()>,
@@ -67,7 +68,7 @@ impl Node {
     /// # Errors
     /// While it is out of reach.
     pub fn connection(&self) -> Result<(MultiplexedConnection, Permit), StoreError> {
-        let permit = self.breaker().permit().ok_or_else(out_of_reach)?;
+        let permit = self.breaker().permit(Instant::now()).ok_or_else(out_of_reach)?;
         let connection = self.connection.load();
         let connection = connection.as_ref().ok_or_else(out_of_reach)?;
         Ok((MultiplexedConnection::clone(connection), permit))
@@ -107,10 +108,11 @@ impl Cluster {
         seeds: Vec<HostPort>,
         probe_key: String,
         clock: Arc<Clock>,
+        budget: Duration,
     ) -> Self {
         let (map, repairing, turn) =
             (ArcSwap::default(), AtomicBool::new(false), tokio::sync::Mutex::default());
-        Self { connector, login, seeds, probe_key, clock, map, repairing, turn }
+        Self { connector, login, seeds, probe_key, clock, budget, map, repairing, turn }
     }
 
     /// The node that has a slot.
@@ -226,7 +228,7 @@ impl Cluster {
         // One in three finds it in a cluster of three; a prefix with braces of its own never may.
         let tries = (0..1000).map(|n| format!("{}{{{n}}}", self.probe_key));
         let key = [self.probe_key.clone()].into_iter().chain(tries).find(|key| owns(key));
-        let proved = prove(&mut connection, key.as_deref(), clock, same_server).await;
+        let proved = prove(&mut connection, key.as_deref(), clock, same_server, self.budget).await;
         if same_server {
             if let (Err(error), Ok((_, permit))) = (&proved, node.connection()) {
                 node.failed(permit, error);
@@ -235,7 +237,7 @@ impl Cluster {
         }
         proved?;
         node.connection.store(Some(Arc::new(connection)));
-        if node.breaker().probe_succeeded().is_some() {
+        if node.breaker().probe_succeeded(Instant::now()).is_some() {
             tracing::info!(host = node.at.0, port = node.at.1, "node in reach");
         }
         Ok(())

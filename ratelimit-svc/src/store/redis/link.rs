@@ -19,6 +19,7 @@ use redis::{
     ServerErrorKind,
 };
 
+use super::refusal::refusal;
 use super::sentinel::Sentinels;
 use super::tls::{TlsError, TlsSettings};
 use crate::clock::Clock;
@@ -147,14 +148,13 @@ async fn open(address: ConnectionAddr, login: &Login) -> Result<MultiplexedConne
 pub fn classify(error: RedisError) -> StoreError {
     if error.is_timeout() {
         StoreError::TimedOut
-    } else if error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly) {
-        StoreError::Demoted(error)
-    } else if error.kind() != ErrorKind::AuthenticationFailed
-        && (error.is_unrecoverable_error() || error.is_connection_dropped() || error.is_io_error())
+    } else if error.kind() == ErrorKind::AuthenticationFailed {
+        StoreError::Configuration(error)
+    } else if error.is_unrecoverable_error() || error.is_connection_dropped() || error.is_io_error()
     {
         StoreError::Disconnected(error)
     } else {
-        StoreError::Refused(error)
+        refusal(error)
     }
 }
 
@@ -164,6 +164,7 @@ pub async fn prove(
     key: Option<&str>,
     clock: Option<&Clock>,
     same_server: bool,
+    budget: Duration,
 ) -> Result<(), StoreError> {
     let mut pipe = redis::pipe();
     if let Some(key) = key {
@@ -172,7 +173,8 @@ pub async fn prove(
     pipe.cmd("TIME");
     let asked = clock.map(Clock::steady);
     let answer = pipe.query_async::<((u64, u64),)>(connection);
-    let answer = tokio::time::timeout(PROBE_TIMEOUT, answer).await;
+    // A server that is slower than requests wait is of no use.
+    let answer = tokio::time::timeout(budget, answer).await;
     let ((seconds, micros),) = answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)?;
     if let (Some(clock), Some(asked)) = (clock, asked) {
         let told = Duration::from_secs(seconds).saturating_add(Duration::from_micros(micros));

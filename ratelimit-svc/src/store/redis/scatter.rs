@@ -42,8 +42,9 @@ impl Redis {
             };
             let hits: Arc<[Hit]> = hits.into();
             let answer = at_node(cluster, &node, deadline, |to| step(to, hits.clone())).await;
-            let Err(StoreError::Refused(error)) = &answer else { return answer };
-            let Some((redirect, at)) = redirected(error.clone()) else { return answer };
+            let Some((redirect, at)) = answer.as_ref().err().and_then(redirected) else {
+                return answer;
+            };
             // It was not counted there, so it can be counted where it belongs.
             let node = cluster.node_at(&at).inspect_err(|_| cluster.repair_soon())?;
             match redirect {
@@ -98,7 +99,7 @@ async fn at_node<F: Future<Output = Result<Vec<Count>, StoreError>>>(
     let (connection, permit) = node.connection().inspect_err(|_| cluster.repair_soon())?;
     let answer = tokio::time::timeout_at(deadline, call(connection)).await;
     match answer.unwrap_or(Err(StoreError::TimedOut)) {
-        Err(error @ (StoreError::Refused(_) | StoreError::Unexpected)) => {
+        Err(error) if is_answer(&error) => {
             node.answered(permit);
             Err(error)
         }
@@ -121,11 +122,19 @@ enum Redirect {
     Ask,
 }
 
+/// Whether a living node said so, of these counters alone.
+fn is_answer(error: &StoreError) -> bool {
+    use StoreError::{Counter, Refused, Unexpected};
+    matches!(error, Refused(_) | Counter(_) | Unexpected) || redirected(error).is_some()
+}
+
 /// Where a node sends a call that it did not execute.
-fn redirected(error: redis::RedisError) -> Option<(Redirect, HostPort)> {
-    let errors = error.into_server_errors()?;
-    let (_, error) = errors.first()?;
-    redirect(error)
+fn redirected(error: &StoreError) -> Option<(Redirect, HostPort)> {
+    let (StoreError::Refused(error) | StoreError::Configuration(error)) = error else {
+        return None;
+    };
+    let errors = error.clone().into_server_errors()?;
+    redirect(&errors.first()?.1)
 }
 
 fn redirect(error: &ServerError) -> Option<(Redirect, HostPort)> {

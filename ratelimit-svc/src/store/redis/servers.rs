@@ -1,6 +1,7 @@
 //! The servers that hold the counters, in whichever way they are run.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 
@@ -44,7 +45,7 @@ impl Servers {
             }
             Topology::Cluster(seeds) => {
                 let (key, clock) = (probe_key.to_owned(), clock.clone());
-                Self::Cluster(Arc::new(Cluster::new(connector, login, seeds, key, clock)))
+                Self::Cluster(Arc::new(Cluster::new(connector, login, seeds, key, clock, budget)))
             }
         })
     }
