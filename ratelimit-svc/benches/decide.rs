@@ -22,7 +22,7 @@ use ratelimit_svc::limits::rule::Limit;
 use ratelimit_svc::limits::unit::Unit;
 use ratelimit_svc::metrics::Metrics;
 use ratelimit_svc::store::Mode;
-use ratelimit_svc::store::key::counter_key;
+use ratelimit_svc::store::key::{KeyFormat, counter_key};
 use ratelimit_svc::store::memory::Memory;
 
 const NOW: Duration = Duration::from_secs(1_800_000_000);
@@ -72,7 +72,9 @@ fn naming(c: &mut Criterion) {
     let window = Unit::Minute.window(NOW.as_secs());
     let entries = [("tenant", "acme"), ("path", "/api/v2/write")];
     c.bench_function("key", |b| {
-        b.iter(|| counter_key("edge", black_box(&entries), &[], limit, window));
+        b.iter(|| {
+            counter_key(KeyFormat::Tidegate, "edge", black_box(&entries), &[], limit, window)
+        });
     });
 }
 

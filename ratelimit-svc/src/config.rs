@@ -6,6 +6,7 @@
 
 mod grpc_tls;
 pub mod leases;
+mod redis;
 pub mod stats;
 pub mod variables;
 pub mod xds;
@@ -28,7 +29,9 @@ use crate::decide::Settings;
 use crate::decide::headers::HeaderNames;
 use crate::outage::guard::ShareSettings;
 use crate::outage::replicas::ReplicasSettings;
+use crate::store::key::KeyFormat;
 use crate::store::redis::RedisSettings;
+use crate::store::redis::link::LinkSettings;
 use leases::LeaseSettings;
 use variables::{Support, VARIABLES};
 
@@ -71,6 +74,8 @@ pub struct Config {
     pub backend: Backend,
     /// Switches for every request.
     pub settings: Settings,
+    /// The clock of this machine.
+    pub wall_clock: fn() -> Duration,
     /// `LOCAL_SHARE_REPLICAS`, `LOCAL_SHARE_REPLICAS_MIN`, `LOCAL_SHARE_FACTOR`
     pub share: ShareSettings,
     /// The `LEASE_` variables.
@@ -91,42 +96,19 @@ pub enum QuotaSource {
 }
 
 /// Where counters live.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Backend {
     /// In this process.
     Memory,
     /// In Redis.
     Redis {
-        /// Where the server is.
-        address: RedisAddress,
-        /// User and password.
-        auth: Option<(Option<String>, String)>,
+        /// Where it is and how to get in.
+        link: LinkSettings,
+        /// The same of the one for windows of a second, if that is another.
+        per_second: Option<LinkSettings>,
         /// How counters are kept.
         settings: RedisSettings,
     },
-}
-
-// Passwords stay out of logs.
-impl std::fmt::Debug for Backend {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Backend::Memory => f.write_str("Memory"),
-            Backend::Redis { address, settings, .. } => f
-                .debug_struct("Redis")
-                .field("address", address)
-                .field("settings", settings)
-                .finish_non_exhaustive(),
-        }
-    }
-}
-
-/// Where a Redis server listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RedisAddress {
-    /// A host and a port.
-    Tcp(String, u16),
-    /// A unix socket.
-    Unix(PathBuf),
 }
 
 impl Config {
@@ -160,6 +142,7 @@ impl Config {
             merge_domains: vars.flag("MERGE_DOMAIN_CONFIG")?,
             backend: vars.backend()?,
             settings: vars.settings()?,
+            wall_clock: crate::clock::wall,
             share: vars.share()?,
             leases: vars.leases()?,
             stats: vars.stats()?,
@@ -273,7 +256,13 @@ impl Vars<'_> {
             remaining: self.header_name("LIMIT_REMAINING_HEADER")?,
             reset: self.header_name("LIMIT_RESET_HEADER")?,
         };
+        let key_format = match self.text("REDIS_KEY_FORMAT").as_str() {
+            "tidegate" => KeyFormat::Tidegate,
+            "reference" => KeyFormat::Reference,
+            _ => return Err(self.bad("REDIS_KEY_FORMAT", "must be tidegate or reference")),
+        };
         Ok(Settings {
+            key_format,
             shadow_mode: self.flag("SHADOW_MODE")?,
             quota_mode: self.flag("QUOTA_MODE")?,
             all_or_nothing: self.flag("STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT")?,
@@ -306,73 +295,6 @@ impl Vars<'_> {
         axum::http::HeaderName::from_str(&value)
             .map_err(|_| self.bad(name, "is not the name of a header"))?;
         Ok(value)
-    }
-
-    fn backend(&self) -> Result<Backend, UsageError> {
-        match self.text("BACKEND_TYPE").as_str() {
-            "memory" => return Ok(Backend::Memory),
-            "redis" => {}
-            "memcache" => {
-                return Err(self.bad("BACKEND_TYPE", "memcache is not supported, use redis"));
-            }
-            _ => return Err(self.bad("BACKEND_TYPE", "must be redis or memory")),
-        }
-        match self.text("REDIS_TYPE").to_uppercase().as_str() {
-            "SINGLE" => {}
-            "SENTINEL" | "CLUSTER" => {
-                return Err(self.bad("REDIS_TYPE", "is not supported yet, use SINGLE"));
-            }
-            _ => return Err(self.bad("REDIS_TYPE", "must be SINGLE")),
-        }
-        let call_budget = self.parse::<DurationText>("REDIS_CALL_BUDGET")?.0;
-        if call_budget.is_zero() || call_budget > Duration::from_secs(1) {
-            return Err(self.bad("REDIS_CALL_BUDGET", "must be above 0 and at most 1s"));
-        }
-        Ok(Backend::Redis {
-            address: self.redis_address()?,
-            auth: self.redis_auth(),
-            settings: RedisSettings {
-                call_budget,
-                key_prefix: self.text("CACHE_KEY_PREFIX"),
-                expiration_jitter_max_seconds: self.parse("EXPIRATION_JITTER_MAX_SECONDS")?,
-                local_cache_bytes: self.parse("LOCAL_CACHE_SIZE_IN_BYTES")?,
-            },
-        })
-    }
-
-    fn redis_address(&self) -> Result<RedisAddress, UsageError> {
-        let url = self.text("REDIS_URL");
-        match self.text("REDIS_SOCKET_TYPE").as_str() {
-            "unix" => Ok(RedisAddress::Unix(url.into())),
-            "tcp" => {
-                if url.starts_with("rediss://") {
-                    return Err(self.bad("REDIS_URL", "TLS to Redis is not supported yet"));
-                }
-                let problem =
-                    || self.bad("REDIS_URL", "must be HOST:PORT when REDIS_SOCKET_TYPE is tcp");
-                let address = url.strip_prefix("redis://").unwrap_or(&url).trim_end_matches('/');
-                let (host, port) = address.rsplit_once(':').ok_or_else(problem)?;
-                let host = host.trim_start_matches('[').trim_end_matches(']');
-                let port = port.parse().map_err(|_| problem())?;
-                // A password in the address would end up in logs: that is what REDIS_AUTH is for.
-                if host.is_empty() || host.contains(['@', ',', '/']) {
-                    return Err(UsageError(
-                        "REDIS_URL must be HOST:PORT; put credentials into REDIS_AUTH".to_owned(),
-                    ));
-                }
-                Ok(RedisAddress::Tcp(host.to_owned(), port))
-            }
-            _ => Err(self.bad("REDIS_SOCKET_TYPE", "must be tcp or unix")),
-        }
-    }
-
-    fn redis_auth(&self) -> Option<(Option<String>, String)> {
-        let auth = self.text("REDIS_AUTH");
-        match auth.split_once(':') {
-            _ if auth.is_empty() => None,
-            Some((user, password)) => Some((Some(user.to_owned()), password.to_owned())),
-            None => Some((None, auth)),
-        }
     }
 }
 

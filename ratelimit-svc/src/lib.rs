@@ -8,9 +8,11 @@
 //! control plane ──┘ asked by `xds`
 //! ```
 //!
-//! `limits`, `decide`, `diff` and `outage::breaker` are pure: they do no I/O and are given the time.
+//! `limits`, `decide`, `diff`, `outage::breaker`, `clock::offset`, `store::split`, `store::key` and
+//! `store::redis::slots` are pure: they do no I/O and are given the time.
 
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod decide;
 pub mod diff;

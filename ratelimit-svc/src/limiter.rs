@@ -3,11 +3,12 @@
 pub mod leases;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use serde_json::json;
 
+use crate::clock::Clock;
 use crate::decide::Settings;
 use crate::decide::conclude::{Decision, Evidence, conclude};
 use crate::decide::plan::{Plan, plan};
@@ -37,6 +38,8 @@ pub struct Limiter {
     pub counters: Counters,
     /// Blocks of hits claimed from the shared counters, where there are such.
     pub leases: Option<Leases>,
+    /// What time it is, for all decisions.
+    pub clock: Arc<Clock>,
     /// Counters of this process, where there are no others.
     pub memory: Memory,
     /// Switches for every request.
@@ -52,7 +55,7 @@ impl Limiter {
     /// When the request has no answer; never for a fault of the store.
     pub async fn decide(&self, request: &Request<'_>) -> Result<Decision, RequestError> {
         let started = Instant::now();
-        let decided = self.decide_at(request, Self::now()).await;
+        let decided = self.decide_at(request, self.clock.now()).await;
         match &decided {
             Ok((plan, decision)) => self.metrics.decided(plan, decision, started.elapsed()),
             Err(error) => self.metrics.request_error(*error),
@@ -60,15 +63,12 @@ impl Limiter {
         decided.map(|(_, decision)| decision)
     }
 
-    /// Since the epoch.
-    fn now() -> Duration {
-        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO)
-    }
-
     /// Makes the claims of leases. Never ends.
     pub async fn claim(&self) {
         match (&self.counters, &self.leases) {
-            (Counters::Redis(guard), Some(leases)) => leases.claim(guard, Self::now).await,
+            (Counters::Redis(guard), Some(leases)) => {
+                leases.claim(guard, || self.clock.now()).await
+            }
             _ => std::future::pending().await,
         }
     }
@@ -76,7 +76,7 @@ impl Limiter {
     /// Hands unspent leases back.
     pub async fn drain(&self) {
         if let (Counters::Redis(guard), Some(leases)) = (&self.counters, &self.leases) {
-            leases.drain(guard, Self::now()).await;
+            leases.drain(guard, self.clock.now()).await;
         }
     }
 
@@ -131,7 +131,9 @@ impl Limiter {
             Counters::Redis(guard) => guard,
         };
         let counts = match &self.leases {
-            Some(leases) if leases.serve(plan) => leases.take(guard, hits, Self::now).await,
+            Some(leases) if leases.serve(plan) => {
+                leases.take(guard, hits, || self.clock.now()).await
+            }
             Some(leases) if leases.has_free() => {
                 let mut hits = hits.clone();
                 leases.keep_free(plan, &mut hits);

@@ -12,6 +12,7 @@ pub mod rules;
 pub mod statsd;
 
 use std::collections::HashSet;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -77,6 +78,10 @@ pub struct Metrics {
     store_errors_all: Counter,
     /// 1 while the store is out of reach.
     pub breaker_open: Gauge,
+    /// By how many seconds the clock of this machine is behind that of Redis.
+    pub clock_skew: Gauge<f64, AtomicU64>,
+    /// How often it was found off by more than a quarter of a second.
+    pub clock_skews: Counter,
     /// Times the store went out of reach.
     pub breaker_opened: Counter,
     /// Replicas that would share a limit in an outage.
@@ -145,6 +150,8 @@ impl Metrics {
             store_errors: Family::default(),
             store_errors_all: Counter::default(),
             breaker_open: Gauge::default(),
+            clock_skew: Gauge::default(),
+            clock_skews: Counter::default(),
             breaker_opened: Counter::default(),
             share_replicas: Gauge::default(),
             owed_counters: Gauge::default(),
@@ -207,6 +214,11 @@ impl Metrics {
         let help = "Requests that SHADOW_MODE let pass";
         registry.register("global_shadow_mode", help, self.global_shadow_mode.clone());
         self.leases.register(registry);
+        let help = "How far the clock of this machine is behind that of Redis";
+        let skew = self.clock_skew.clone();
+        registry.register_with_unit("clock_skew", help, Unit::Seconds, skew);
+        let help = "Times the clock of this machine was found off by more than 250 ms";
+        registry.register("clock_skews", help, self.clock_skews.clone());
         let help = "Counters kept in this process";
         registry.register("memory_counters", help, self.memory_counters.clone());
         let help = "Live counters dropped for want of room since the start";

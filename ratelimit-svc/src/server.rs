@@ -17,16 +17,17 @@ use chassis::drain::Shutdown;
 use chassis::grpc::{self, UnixSocket};
 use chassis::process::UsageError;
 use chassis::readiness::Readiness;
+use chassis::telemetry::error_chain;
 use chassis::tls;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use proto::pb::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer;
-use redis::IntoConnectionInfo;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 
+use crate::clock::Clock;
 use crate::config::stats::{Names, Stats};
-use crate::config::{Backend, Config, QuotaSource, RedisAddress};
+use crate::config::{Backend, Config, QuotaSource};
 use crate::grpc::Service;
 use crate::json;
 use crate::limiter::leases::Leases;
@@ -154,10 +155,13 @@ impl Server {
                 Some(Leases::new(&config.leases, settings.call_budget, metrics.clone()))
             }
         };
+        let skew = (metrics.clock_skew.clone(), metrics.clock_skews.clone());
+        let clock = Arc::new(Clock::new(config.wall_clock, skew.0, skew.1));
         let limiter = Arc::new(Limiter {
             quotas,
-            counters: counters(config.backend, config.share, &metrics)?,
+            counters: counters(config.backend, config.share, &metrics, &clock)?,
             leases,
+            clock,
             memory: Memory::default(),
             settings: config.settings,
             metrics,
@@ -356,23 +360,16 @@ fn counters(
     backend: Backend,
     share: ShareSettings,
     metrics: &Arc<Metrics>,
+    clock: &Arc<Clock>,
 ) -> Result<Counters, UsageError> {
-    let Backend::Redis { address, auth, settings } = backend else { return Ok(Counters::Memory) };
-    let text = match &address {
-        RedisAddress::Tcp(host, port) if host.contains(':') => format!("redis://[{host}]:{port}"),
-        RedisAddress::Tcp(host, port) => format!("redis://{host}:{port}"),
-        RedisAddress::Unix(path) => format!("unix://{}", path.display()),
+    let Backend::Redis { link, per_second, settings } = backend else {
+        return Ok(Counters::Memory);
     };
-    let bad = |error: redis::RedisError| UsageError(format!("REDIS_URL='{text}': {error}"));
-    let mut info = text.as_str().into_connection_info().map_err(bad)?;
-    if let Some((user, password)) = auth {
-        let mut login = info.redis_settings().clone().set_password(password);
-        if let Some(user) = user {
-            login = login.set_username(user);
-        }
-        info = info.set_redis_settings(login);
-    }
-    let redis = Redis::new(info, settings).map_err(bad)?;
+    let redis = match per_second {
+        None => Redis::new(link, settings, clock.clone()),
+        Some(per_second) => Redis::apart(link, per_second, settings, clock.clone()),
+    };
+    let redis = redis.map_err(|error| UsageError(format!("REDIS_TLS: {}", error_chain(&error))))?;
     Ok(Counters::Redis(Box::new(Guard::new(redis, share, metrics.clone()))))
 }
 

@@ -1,6 +1,8 @@
 //! Tests of `config`.
 
 use super::*;
+use crate::store::redis::link::{LinkSettings, Login, Topology};
+use crate::store::redis::tls::TlsSettings;
 
 use crate::metrics::statsd::Dialect;
 use stats::{Names, Page};
@@ -35,9 +37,10 @@ fn the_defaults_of_the_reference() {
     let (path, ignore_dotfiles) = directory(config.quotas);
     assert_eq!(path, PathBuf::from("/srv/runtime_data/current/config"));
     assert!(!ignore_dotfiles && config.without_effect.is_empty());
-    let Backend::Redis { address, auth, settings } = config.backend else { panic!("not Redis") };
-    assert_eq!(address, RedisAddress::Unix("/var/run/nutcracker/ratelimit.sock".into()));
-    assert_eq!((auth, settings.expiration_jitter_max_seconds), (None, 300));
+    let (link, per_second, settings) = redis(config.backend);
+    assert_eq!(link.topology, Topology::Unix("/var/run/nutcracker/ratelimit.sock".into()));
+    assert_eq!((link.tls, link.login, link.sentinel_login), Default::default());
+    assert_eq!((per_second, settings.expiration_jitter_max_seconds), (None, 300));
     assert_eq!(settings.call_budget, Duration::from_millis(5));
 }
 
@@ -53,33 +56,115 @@ fn where_quota_files_lie() {
     assert_eq!((path, ignore_dotfiles), (PathBuf::from("/data/ratelimit/limits"), true));
 }
 
+fn redis(backend: Backend) -> (LinkSettings, Option<LinkSettings>, RedisSettings) {
+    match backend {
+        Backend::Redis { link, per_second, settings } => (link, per_second, settings),
+        Backend::Memory => panic!("not Redis"),
+    }
+}
+
+fn link(set: &[(&str, &str)]) -> Result<LinkSettings, String> {
+    read(set).map(|config| redis(config.backend).0)
+}
+
 #[test]
 fn where_redis_is() {
     let check = |url: &str, expected: Result<(&str, u16), &str>| {
-        let config = read(&[("REDIS_SOCKET_TYPE", "tcp"), ("REDIS_URL", url)]);
-        let got = config.map(|config| match config.backend {
-            Backend::Redis { address, .. } => address,
-            Backend::Memory => panic!("not Redis"),
-        });
-        let expected = expected.map(|(host, port)| RedisAddress::Tcp(host.to_owned(), port));
+        let set = [("REDIS_SOCKET_TYPE", "tcp"), ("REDIS_URL", url)];
+        let expected = expected.map(|(host, port)| Topology::Tcp((host.to_owned(), port)));
+        let got = link(&set).map(|link| link.topology);
         assert_eq!(got, expected.map_err(str::to_owned));
     };
     check("redis:6379", Ok(("redis", 6379)));
     check("redis://10.0.0.1:6380/", Ok(("10.0.0.1", 6380)));
+    check("rediss://redis:6379", Ok(("redis", 6379)));
     check("[::1]:6379", Ok(("::1", 6379)));
     let problem = "REDIS_URL='redis': must be HOST:PORT when REDIS_SOCKET_TYPE is tcp";
     check("redis", Err(problem));
-    let problem = "REDIS_URL='rediss://redis:6379': TLS to Redis is not supported yet";
-    check("rediss://redis:6379", Err(problem));
     check("u:secret@h:1", Err("REDIS_URL must be HOST:PORT; put credentials into REDIS_AUTH"));
-    let auth = |set: &str| match read(&[("REDIS_AUTH", set)]).expect("valid").backend {
-        Backend::Redis { auth, .. } => auth,
-        Backend::Memory => None,
-    };
-    assert_eq!(auth("secret"), Some((None, "secret".to_owned())));
-    assert_eq!(auth("user:se:cret"), Some((Some("user".to_owned()), "se:cret".to_owned())));
-    let shown = format!("{:?}", read(&[("REDIS_AUTH", "secret")]).expect("valid"));
+}
+
+#[test]
+fn which_servers_hold_counters() {
+    let topology =
+        |kind, url| link(&[("REDIS_TYPE", kind), ("REDIS_URL", url)]).map(|link| link.topology);
+    let at = |host: &str, port| (host.to_owned(), port);
+    let sentinels = vec![at("a", 26379), at("b", 26380)];
+    let sentinel = Topology::Sentinel { master: "mymaster".to_owned(), sentinels };
+    assert_eq!(topology("sentinel", "mymaster,a:26379, b:26380"), Ok(sentinel));
+    let nodes = Topology::Cluster(vec![at("a", 1), at("b", 2)]);
+    assert_eq!(topology("CLUSTER", "a:1,b:2"), Ok(nodes));
+    let what = "must be MASTER,HOST:PORT,HOST:PORT with the addresses of sentinels";
+    for url in ["mymaster", "a:1,b:2", ",a:1", "mymaster,a", "mymaster,a:1,"] {
+        assert_eq!(topology("SENTINEL", url), Err(format!("REDIS_URL='{url}': {what}")));
+    }
+    let problem = "REDIS_URL='a:1,,b:2': must be HOST:PORT,HOST:PORT".to_owned();
+    assert_eq!(topology("CLUSTER", "a:1,,b:2"), Err(problem));
+}
+
+#[test]
+fn who_we_are_to_redis() {
+    let auth = |set: &str| link(&[("REDIS_AUTH", set)]).expect("valid").login;
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(auth("secret"), Login { user: None, password: some("secret") });
+    assert_eq!(auth("user:se:cret"), Login { user: some("user"), password: some("se:cret") });
+    let sentinel = link(&[("REDIS_SENTINEL_AUTH", "secret")]).expect("valid").sentinel_login;
+    assert_eq!(sentinel, Login { user: None, password: some("secret") });
+    let secrets = [
+        ("REDIS_AUTH", "secret"),
+        ("REDIS_SENTINEL_AUTH", "secret"),
+        ("REDIS_PERSECOND", "1"),
+        ("REDIS_PERSECOND_AUTH", "u:secret"),
+    ];
+    let shown = format!("{:?}", read(&secrets).expect("valid"));
     assert!(!shown.contains("secret"), "{shown}");
+}
+
+#[test]
+fn connections_to_redis_are_encrypted() {
+    let tcp = [("REDIS_SOCKET_TYPE", "tcp"), ("REDIS_URL", "a:1")];
+    let tls = |more: &[(&str, &str)]| link(&[&tcp, more].concat()).map(|link| link.tls);
+    assert_eq!(tls(&[]), Ok(None));
+    assert_eq!(tls(&[("REDIS_TLS", "true")]), Ok(Some(TlsSettings::default())));
+    let all = [
+        ("REDIS_TLS", "true"),
+        ("REDIS_TLS_CACERT", "/ca"),
+        ("REDIS_TLS_CLIENT_CERT", "/cert"),
+        ("REDIS_TLS_CLIENT_KEY", "/key"),
+        ("REDIS_TLS_SKIP_HOSTNAME_VERIFICATION", "true"),
+    ];
+    let expected = TlsSettings {
+        ca: Some("/ca".into()),
+        client: Some(("/cert".into(), "/key".into())),
+        skip_hostname_verification: true,
+    };
+    assert_eq!(tls(&all), Ok(Some(expected)));
+    let problem = "REDIS_TLS_CLIENT_CERT and REDIS_TLS_CLIENT_KEY go together".to_owned();
+    assert_eq!(tls(&[("REDIS_TLS", "true"), ("REDIS_TLS_CLIENT_KEY", "/key")]), Err(problem));
+    let problem = "REDIS_TLS='true': a unix socket has no TLS".to_owned();
+    assert_eq!(link(&[("REDIS_TLS", "true")]), Err(problem));
+}
+
+#[test]
+fn windows_of_a_second_have_a_redis_of_their_own() {
+    let set = [
+        ("REDIS_PERSECOND", "true"),
+        ("REDIS_PERSECOND_SOCKET_TYPE", "tcp"),
+        ("REDIS_PERSECOND_URL", "b:2"),
+        ("REDIS_PERSECOND_AUTH", "pw"),
+        ("REDIS_PERSECOND_TLS", "true"),
+        ("REDIS_TLS_CACERT", "/ca"),
+    ];
+    let (main, per_second, _) = redis(read(&set).expect("valid").backend);
+    assert_eq!(main.topology, Topology::Unix("/var/run/nutcracker/ratelimit.sock".into()));
+    assert_eq!(main.tls, None);
+    let per_second = per_second.expect("asked for");
+    assert_eq!(per_second.topology, Topology::Tcp(("b".to_owned(), 2)));
+    assert_eq!(per_second.tls.expect("encrypted").ca, Some("/ca".into()));
+    assert_eq!(per_second.login.password.as_deref(), Some("pw"));
+    let problem = "REDIS_PERSECOND_TYPE='x': must be SINGLE, SENTINEL or CLUSTER";
+    let set = [("REDIS_PERSECOND", "true"), ("REDIS_PERSECOND_TYPE", "x")];
+    assert_eq!(read(&set).map(|_| ()), Err(problem.to_owned()));
 }
 
 #[test]
@@ -93,8 +178,8 @@ fn a_bad_value_is_named() {
         ("LIMIT_LIMIT_HEADER", "a b", "is not the name of a header"),
         ("BACKEND_TYPE", "disk", "must be redis or memory"),
         ("BACKEND_TYPE", "memcache", "memcache is not supported, use redis"),
-        ("REDIS_TYPE", "CLUSTER", "is not supported yet, use SINGLE"),
-        ("REDIS_TYPE", "sentinel", "is not supported yet, use SINGLE"),
+        ("REDIS_TYPE", "cloud", "must be SINGLE, SENTINEL or CLUSTER"),
+        ("REDIS_KEY_FORMAT", "short", "must be tidegate or reference"),
         ("REDIS_SOCKET_TYPE", "udp", "must be tcp or unix"),
         ("REDIS_CALL_BUDGET", "5", "'5' is not a duration such as 250ms, 30s, 5m or 1h"),
         ("REDIS_CALL_BUDGET", "0s", "must be above 0 and at most 1s"),
@@ -137,9 +222,12 @@ fn what_we_do_not_have_is_refused_or_named() {
             }
         }
     }
-    for (name, value) in
-        [("REDIS_PERSECOND", "FALSE"), ("LOG_FORMAT", "json"), ("CONFIG_TYPE", "FILE")]
-    {
+    for (name, value) in [
+        ("REDIS_PERSECOND", "FALSE"),
+        ("REDIS_KEY_FORMAT", "reference"),
+        ("LOG_FORMAT", "json"),
+        ("CONFIG_TYPE", "FILE"),
+    ] {
         read(&[(name, value)]).expect(name);
     }
 }

@@ -18,6 +18,8 @@ pub mod request;
 pub mod reserve;
 pub mod settle;
 
+use crate::store::key::KeyFormat;
+
 /// Switches that hold for every request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -33,6 +35,8 @@ pub struct Settings {
     pub headers: Option<headers::HeaderNames>,
     /// `RESPONSE_DYNAMIC_METADATA`.
     pub dynamic_metadata: bool,
+    /// `REDIS_KEY_FORMAT`.
+    pub key_format: KeyFormat,
 }
 
 impl Default for Settings {
@@ -44,6 +48,7 @@ impl Default for Settings {
             near_limit_ratio: 0.8,
             headers: None,
             dynamic_metadata: false,
+            key_format: KeyFormat::Tidegate,
         }
     }
 }

@@ -8,8 +8,8 @@ use crate::decide::request::{Descriptor, Request, RequestError};
 use crate::limits::class::{Class, Classes, PRIORITY_KEY};
 use crate::limits::quotas::{Domain, Quotas};
 use crate::limits::rule::{Allowance, Limit, Rule, push_step};
-use crate::limits::sharing::{Share, Sharing};
-use crate::store::key::counter_key;
+use crate::limits::sharing::{How, Share, Sharing};
+use crate::store::key::{KeyFormat, counter_key};
 use crate::store::{Hit, Role};
 
 /// What the counters decide about, and what is already decided.
@@ -137,7 +137,10 @@ pub fn plan(
             },
         };
         let share = plan.share(&line, &entries[at], quotas.classes());
-        plan.push(line, share, request, descriptor, &entries[at], now_seconds);
+        // Whoever counts beside us under the reference's names tells nothing of classes.
+        let tells = settings.key_format == KeyFormat::Tidegate;
+        let share = share.filter(|share| tells || matches!(share.how, How::UpTo(_)));
+        plan.push(line, share, request, descriptor, &entries[at], settings, now_seconds);
     }
     plan.assign_roles(settings);
     Ok(plan)
@@ -151,6 +154,7 @@ impl Plan {
         request: &Request<'_>,
         descriptor: &Descriptor<'_>,
         entries: &[(&str, &str)],
+        settings: &Settings,
         now_seconds: u64,
     ) {
         if let Line::Counted(counted) = &mut line {
@@ -160,7 +164,7 @@ impl Plan {
             let window = limit.period.window(now_seconds);
             let amount = request.hits(descriptor);
             self.hits.push(Hit {
-                key: counter_key(&self.domain, entries, steps, limit, window),
+                key: counter_key(settings.key_format, &self.domain, entries, steps, limit, window),
                 amount,
                 is_refund: descriptor.is_negative_hits,
                 limit: counted.threshold(amount),

@@ -246,6 +246,10 @@ impl<B: Backend> Guard<B> {
 
     fn failed(&self, permit: Permit, error: &StoreError) {
         self.metrics.store_error(error.kind());
+        if error.is_partial() {
+            // A part has a breaker of its own.
+            return;
+        }
         let fatal = error.needs_reconnect();
         let change = self.breaker().failed(permit, fatal, std_now(), jitter());
         self.changed(change, Some(error));

@@ -1,9 +1,9 @@
 //! Names of counters.
 //!
 //! ```text
-//! 4:edge6:tenant4:acme|M27654321
-//! └─┬──┘└───┬───┘└─┬─┘ └───┬────┘
-//! domain   key   value   unit and number of the window
+//! {4:edge6:tenant4:acme}4:path1:/|M27654321
+//!  └─┬──┘└───┬───┘└─┬─┘ └──┬────┘ └───┬────┘
+//!  domain   key   value   more     unit and number of the window
 //!
 //! …|300s5983621     a fixed window of any other length
 //! …|sliding60       counters that outlive a window have its length alone
@@ -13,6 +13,13 @@
 //!
 //! Every part carries its length, so no two descriptors share a counter by accident. The limit
 //! is no part of the name: a changed limit goes on with the count it finds.
+//!
+//! The braces mark what a Redis cluster places a key by: the domain and the first entry, so that
+//! what a request asks of one tenant is on one node and can be counted in one step.
+//!
+//! ```text
+//! edge_tenant_acme_1659259260     the reference's: domain, entries, the window's first second
+//! ```
 
 use std::cell::RefCell;
 use std::io::Write;
@@ -25,9 +32,21 @@ use crate::store::Hit;
 /// The most memory a thread keeps to write names in.
 const SCRATCH_BYTES_MAX: usize = 1024;
 
+/// How counters are named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeyFormat {
+    /// So that no two descriptors share a counter.
+    #[default]
+    Tidegate,
+    /// As envoyproxy/ratelimit does, byte for byte, to count together with it. What it does not
+    /// have, windows of other lengths and other algorithms, is named as above.
+    Reference,
+}
+
 /// The name of the counter of `entries` in a window. Where a step shares its threshold, the
 /// pattern stands for the value.
 pub fn counter_key(
+    format: KeyFormat,
     domain: &str,
     entries: &[(&str, &str)],
     steps: &[Step],
@@ -40,7 +59,7 @@ pub fn counter_key(
     // Written into memory that is kept, so that the name itself is the only allocation.
     SCRATCH.with_borrow_mut(|key| {
         key.clear();
-        write_key(key, domain, entries, steps, limit, window);
+        write_key(key, format, domain, entries, steps, limit, window);
         let name = Box::from(key.as_slice());
         key.shrink_to(SCRATCH_BYTES_MAX);
         name
@@ -49,17 +68,34 @@ pub fn counter_key(
 
 fn write_key(
     key: &mut Vec<u8>,
+    format: KeyFormat,
     domain: &str,
     entries: &[(&str, &str)],
     steps: &[Step],
     limit: Limit,
     window: Window,
 ) {
-    push(key, domain);
-    for (at, (name, value)) in entries.iter().enumerate() {
+    let parts = entries.iter().enumerate().map(|(at, (name, value))| {
         let shared = steps.get(at).filter(|step| step.share_threshold);
+        (*name, shared.and_then(|step| step.value.as_deref()).unwrap_or(value))
+    });
+    let unit = limit.period.unit().filter(|_| limit.algorithm == Algorithm::FixedWindow);
+    if format == KeyFormat::Reference && unit.is_some() {
+        key.extend_from_slice(domain.as_bytes());
+        for (name, value) in parts {
+            write!(key, "_{name}_{value}").expect("writing to memory does not fail");
+        }
+        write!(key, "_{}", window.start).expect("writing to memory does not fail");
+        return;
+    }
+    key.push(b'{');
+    push(key, domain);
+    for (at, (name, value)) in parts.enumerate() {
         push(key, name);
-        push(key, shared.and_then(|step| step.value.as_deref()).unwrap_or(value));
+        push(key, value);
+        if at == 0 {
+            key.push(b'}');
+        }
     }
     let (seconds, number) = (window.seconds, window.start / window.seconds);
     let written = match (limit.algorithm, limit.period.unit()) {
@@ -137,12 +173,14 @@ mod tests {
     }
 
     fn key(domain: &str, entries: &[(&str, &str)]) -> Vec<u8> {
-        counter_key(domain, entries, &[], fixed(Unit::Minute), Unit::Minute.window(120)).into_vec()
+        let window = Unit::Minute.window(120);
+        counter_key(KeyFormat::Tidegate, domain, entries, &[], fixed(Unit::Minute), window)
+            .into_vec()
     }
 
     #[test]
     fn a_key_is_short_and_readable() {
-        assert_eq!(key("edge", &[("tenant", "acme")]), b"4:edge6:tenant4:acme|m2");
+        assert_eq!(key("edge", &[("tenant", "acme")]), b"{4:edge6:tenant4:acme}|m2");
         let steps = [Step {
             key: "f".into(),
             value: Some("a*".into()),
@@ -150,8 +188,15 @@ mod tests {
             share_threshold: true,
         }];
         let window = Unit::Month.window(0);
-        let shared = counter_key("d", &[("f", "abc")], &steps, fixed(Unit::Month), window);
-        assert_eq!(&*shared, b"1:d1:f2:a*|M0");
+        let shared = counter_key(
+            KeyFormat::Tidegate,
+            "d",
+            &[("f", "abc")],
+            &steps,
+            fixed(Unit::Month),
+            window,
+        );
+        assert_eq!(&*shared, b"{1:d1:f2:a*}|M0");
     }
 
     #[test]
@@ -163,16 +208,31 @@ mod tests {
             let period = Period::try_new(seconds).expect("in bounds");
             for algorithm in algorithms {
                 let limit = Limit { requests_per_unit: 5, period, algorithm, mode: None };
-                let key = counter_key("d", &[("a", "b")], &[], limit, period.window(7200));
+                let key = counter_key(
+                    KeyFormat::Tidegate,
+                    "d",
+                    &[("a", "b")],
+                    &[],
+                    limit,
+                    period.window(7200),
+                );
                 assert!(seen.insert(key));
                 // The limit and the burst are no part of the name.
                 let limit = Limit { requests_per_unit: 9, ..limit };
-                let key = counter_key("d", &[("a", "b")], &[], limit, period.window(7200));
+                let key = counter_key(
+                    KeyFormat::Tidegate,
+                    "d",
+                    &[("a", "b")],
+                    &[],
+                    limit,
+                    period.window(7200),
+                );
                 assert!(seen.contains(&key));
             }
         }
         assert!(
-            seen.contains(&b"1:d1:a1:b|300s24"[..]) && seen.contains(&b"1:d1:a1:b|bucket60"[..])
+            seen.contains(&b"{1:d1:a1:b}|300s24"[..])
+                && seen.contains(&b"{1:d1:a1:b}|bucket60"[..])
         );
     }
 
@@ -182,7 +242,8 @@ mod tests {
             let period = Period::try_new(seconds).expect("in bounds");
             let algorithm = Algorithm::FixedWindow;
             let limit = Limit { requests_per_unit: 5, period, algorithm, mode: None };
-            let key = |now| counter_key("d", &[("a", "1")], &[], limit, period.window(now));
+            let format = KeyFormat::Tidegate;
+            let key = |now| counter_key(format, "d", &[("a", "1")], &[], limit, period.window(now));
             assert_eq!(following(&key(7200), period.window(7200)), key(7200 + seconds));
             assert_eq!(stem(&key(7200)), stem(&key(99_999)));
         }
@@ -191,11 +252,49 @@ mod tests {
         assert_eq!(stem(b"17"), b"");
     }
 
+    #[test]
+    fn the_reference_names_counters_like_this() {
+        let check = |entries: &[(&str, &str)], steps: &[Step], unit: Unit, now, expected: &str| {
+            let format = KeyFormat::Reference;
+            let key = counter_key(format, "domain", entries, steps, fixed(unit), unit.window(now));
+            assert_eq!(std::str::from_utf8(&key), Ok(expected));
+        };
+        check(&[("key", "value")], &[], Unit::Second, 1234, "domain_key_value_1234");
+        let two = [("key2", "value2"), ("subkey2", "subvalue2")];
+        check(&two, &[], Unit::Minute, 1234, "domain_key2_value2_subkey2_subvalue2_1200");
+        check(&[("key", "")], &[], Unit::Hour, 1_000_000, "domain_key__997200");
+        let shared = Step {
+            key: "files".into(),
+            value: Some("files/*".into()),
+            value_to_metric: false,
+            share_threshold: true,
+        };
+        check(&[("files", "files/a")], &[shared], Unit::Second, 1234, "domain_files_files/*_1234");
+        check(&[("k", "v")], &[], Unit::Month, 2_592_001, "domain_k_v_2592000");
+        // What the reference does not have has a name of ours.
+        let period = Period::try_new(30).expect("in bounds");
+        let limit = Limit { period, ..fixed(Unit::Minute) };
+        let key =
+            counter_key(KeyFormat::Reference, "d", &[("a", "b")], &[], limit, period.window(60));
+        assert_eq!(&*key, b"{1:d1:a1:b}|30s2");
+    }
+
+    #[test]
+    fn what_is_asked_of_one_tenant_is_on_one_node() {
+        let tag = |key: &[u8]| {
+            let close = key.iter().position(|byte| *byte == b'}').expect("closed");
+            key[..close].to_vec()
+        };
+        let (one, two) = (("tenant", "acme"), ("path", "/a}b{c"));
+        assert_eq!(tag(&key("edge", &[one])), tag(&key("edge", &[one, two])));
+        assert_ne!(tag(&key("edge", &[one])), tag(&key("edge", &[("tenant", "bolt"), two])));
+    }
+
     proptest! {
         #[test]
         fn different_descriptors_have_different_keys(
-            a in proptest::collection::vec(("[a1:_|]{0,3}", "[a1:_|]{0,3}"), 0..3),
-            b in proptest::collection::vec(("[a1:_|]{0,3}", "[a1:_|]{0,3}"), 0..3),
+            a in proptest::collection::vec(("[a1:_|{}]{0,3}", "[a1:_|{}]{0,3}"), 0..3),
+            b in proptest::collection::vec(("[a1:_|{}]{0,3}", "[a1:_|{}]{0,3}"), 0..3),
         ) {
             let entries = |from: &[(String, String)]| {
                 let pairs: Vec<(String, String)> = from.to_vec();

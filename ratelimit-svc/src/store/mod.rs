@@ -7,6 +7,7 @@ pub mod key;
 pub mod memory;
 pub mod over_cache;
 pub mod redis;
+pub mod split;
 
 use std::future::Future;
 use std::time::Duration;
@@ -105,6 +106,15 @@ pub enum StoreError {
     /// The server refused.
     #[error("refused by the server")]
     Refused(#[source] ::redis::RedisError),
+    /// The sentinels name no server that is a master.
+    #[error("the sentinels name no master")]
+    NoMaster,
+    /// The certificates for the connection cannot be used.
+    #[error("no encrypted connection")]
+    Tls(#[source] redis::tls::TlsError),
+    /// One server of several is out of reach; the others may well not be.
+    #[error("one of several servers is out of reach")]
+    Part(#[source] Box<StoreError>),
     /// The server knows nothing of this connection's user, or of these counters: a person must
     /// act.
     #[error("refused by the server until its address, user or rights are changed")]
@@ -125,10 +135,18 @@ impl StoreError {
             Self::TimedOut => "timeout",
             Self::Disconnected(_) => "disconnected",
             Self::Refused(_) => "refused",
+            Self::NoMaster => "no_master",
+            Self::Tls(_) => "tls",
+            Self::Part(_) => "part",
             Self::Configuration(_) => "configuration",
             Self::Counter(_) => "counter",
             Self::Unexpected => "unexpected",
         }
+    }
+
+    /// Whether calls for other counters may well succeed.
+    pub fn is_partial(&self) -> bool {
+        matches!(self, Self::Part(_))
     }
 
     /// Whether no call can succeed before a new connection is made: it broke, or the server on
@@ -140,7 +158,7 @@ impl StoreError {
             Self::Refused(error) => {
                 matches!(error.kind(), Server(ReadOnly | BusyLoading | MasterDown | ClusterDown))
             }
-            Self::TimedOut | Self::Counter(_) | Self::Unexpected => false,
+            _ => false,
         }
     }
 }

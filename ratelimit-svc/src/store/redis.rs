@@ -1,9 +1,8 @@
-//! Counters in one Redis server.
+//! Counters in Redis: one server, a master that sentinels watch over, or a cluster.
 //!
 //! Counting every hit is a pipeline of `INCRBY`, with `EXPIRE` only for a counter that is new.
 //! All-or-nothing, refunds and the other algorithms are a Lua script, a cheaper one where all
 //! windows are fixed. Each is one round trip.
-//! Time comes from our clock, so all replicas need clocks that agree to well within a window.
 //!
 //! ```text
 //! INCRBY k 1 → 1      new: EXPIRE follows, off the request's path
@@ -11,18 +10,27 @@
 //! no answer           unsure whether new: EXPIRE when Redis is back
 //! ```
 
+mod apart;
+mod asking;
+pub mod cluster;
+pub mod expiry;
 pub mod heartbeat;
+pub mod link;
 mod packed;
 mod refusal;
+mod scatter;
+pub mod sentinel;
+mod servers;
+pub mod slots;
+pub mod tls;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, Script, Value};
+use redis::aio::ConnectionLike;
+use redis::{Script, Value};
 
+use crate::clock::Clock;
 use crate::decide::algorithm::State;
 use crate::decide::settle::Settled;
 use crate::limits::algorithm::Algorithm;
@@ -30,15 +38,12 @@ use crate::outage::guard::Backend;
 use crate::store::key::usage_key;
 use crate::store::over_cache::OverCache;
 use crate::store::redis::heartbeat::SignOfLife;
-use crate::store::redis::refusal::refusal;
 use crate::store::{Count, Hit, Mode, Role, Store, StoreError};
-
-/// The longest attempt to connect.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-/// The longest wait for what no request waits for.
-pub const PROBE_TIMEOUT: Duration = Duration::from_millis(250);
-/// The most counters whose expiry is unsure after a failure.
-pub const UNSURE_MAX: usize = 4096;
+use apart::Apart;
+use expiry::{Expiry, Unsure, jitter};
+use link::{LinkSettings, PROBE_TIMEOUT, classify, prove};
+use servers::Servers;
+use tls::TlsError;
 
 /// How much longer than they are of use counters without a window live: by as much the clocks of
 /// replicas may differ.
@@ -50,14 +55,20 @@ const SETTLE_FIXED: &str = include_str!("redis/settle_fixed.lua");
 
 /// Counters in Redis.
 pub struct Redis {
-    client: Client,
+    servers: Servers,
+    probe_key: String,
+    clock: Arc<Clock>,
     settings: RedisSettings,
-    connection: ArcSwapOption<MultiplexedConnection>,
     script: Script,
     script_fixed: Script,
     over: OverCache,
     unsure: Arc<Unsure>,
     life: SignOfLife,
+}
+
+/// What is written to find out whether a server counts.
+fn probe_key(settings: &RedisSettings) -> String {
+    format!("{}probe", settings.key_prefix)
 }
 
 /// How counters are kept.
@@ -74,24 +85,48 @@ pub struct RedisSettings {
 }
 
 impl Redis {
-    /// A store without a connection; [`Backend::probe`] makes one.
+    /// A store without a connection; [`Backend::probe`] makes one, and corrects `clock` by it.
     ///
     /// # Errors
-    /// When the address cannot be one.
+    /// When the TLS files are not what they should be.
     pub fn new(
-        address: impl redis::IntoConnectionInfo,
+        link: LinkSettings,
         settings: RedisSettings,
-    ) -> Result<Self, RedisError> {
-        Ok(Self {
-            client: Client::open(address)?,
-            connection: ArcSwapOption::empty(),
+        clock: Arc<Clock>,
+    ) -> Result<Self, TlsError> {
+        let servers = Servers::new(link, &probe_key(&settings), &clock, settings.call_budget)?;
+        Ok(Self::over(servers, settings, clock))
+    }
+
+    /// A store that counts windows of a second in a Redis of their own.
+    ///
+    /// # Errors
+    /// As [`Redis::new`].
+    pub fn apart(
+        main: LinkSettings,
+        per_second: LinkSettings,
+        settings: RedisSettings,
+        clock: Arc<Clock>,
+    ) -> Result<Self, TlsError> {
+        // What is over is remembered here, and the time is that of the main one.
+        let part = RedisSettings { local_cache_bytes: 0, ..settings.clone() };
+        let per_second = Self::new(per_second, part.clone(), Arc::default())?;
+        let main = Self::new(main, part, clock.clone())?;
+        Ok(Self::over(Servers::Apart(Apart::new(main, per_second)), settings, clock))
+    }
+
+    fn over(servers: Servers, settings: RedisSettings, clock: Arc<Clock>) -> Self {
+        Self {
+            servers,
+            probe_key: probe_key(&settings),
+            clock,
             script: Script::new(SETTLE),
             script_fixed: Script::new(SETTLE_FIXED),
             over: OverCache::new(settings.local_cache_bytes),
             unsure: Arc::default(),
             life: SignOfLife::new(),
             settings,
-        })
+        }
     }
 
     fn key(&self, hit: &Hit) -> Vec<u8> {
@@ -112,23 +147,19 @@ impl Redis {
     }
 
     async fn ask(&self, hits: &[Hit], mode: Mode, now: Duration) -> Result<Vec<Count>, StoreError> {
-        let connection = self.connection.load_full().ok_or(StoreError::NotConnected)?;
-        let mut connection = MultiplexedConnection::clone(&connection);
-        let fixed = |hit: &Hit| {
-            hit.algorithm == Algorithm::FixedWindow && !hit.is_refund && hit.share.is_none()
-        };
-        let plain = mode == Mode::CountAll && hits.iter().all(fixed);
-        let call = async {
-            match plain {
-                true => self.count_all(&mut connection, hits, now).await,
-                false => self.settle(&mut connection, hits, mode, now).await,
+        let counts = match &self.servers {
+            Servers::One(link) => {
+                let mut connection = link.connection()?;
+                let step = self.step(&mut connection, hits, mode, now);
+                let answer = tokio::time::timeout(self.settings.call_budget, step).await;
+                answer.unwrap_or(Err(StoreError::TimedOut))
             }
+            Servers::Cluster(cluster) => self.count_in(cluster, hits, mode, now).await,
+            Servers::Apart(apart) => return apart.count(hits, mode, now).await,
         };
-        let answer = tokio::time::timeout(self.settings.call_budget, call).await;
-        let counts = answer.unwrap_or(Err(StoreError::TimedOut));
         match &counts {
-            Ok(_) => self.settle_expiries(&connection),
-            Err(_) if plain => {
+            Ok(_) => self.settle_expiries(),
+            Err(_) if is_plain(hits, mode) => {
                 let moved = hits.iter().filter(|hit| hit.amount > 0);
                 self.unsure.remember(moved.map(|hit| (self.key(hit), self.ttl(hit))));
             }
@@ -138,9 +169,23 @@ impl Redis {
         counts
     }
 
+    /// Counts over one connection, in one round trip.
+    async fn step(
+        &self,
+        connection: &mut (impl ConnectionLike + Send),
+        hits: &[Hit],
+        mode: Mode,
+        now: Duration,
+    ) -> Result<Vec<Count>, StoreError> {
+        match is_plain(hits, mode) {
+            true => self.count_all(connection, hits, now).await,
+            false => self.settle(connection, hits, mode, now).await,
+        }
+    }
+
     async fn count_all(
         &self,
-        connection: &mut MultiplexedConnection,
+        connection: &mut (impl ConnectionLike + Send),
         hits: &[Hit],
         now: Duration,
     ) -> Result<Vec<Count>, StoreError> {
@@ -169,29 +214,40 @@ impl Redis {
             counts.push(settled.count(hit, now));
         }
         if !new.is_empty() {
-            self.expire(connection, new);
+            self.expire(new);
         }
         Ok(counts)
     }
 
     /// Sends `EXPIRE` without keeping the request waiting.
-    fn expire(&self, connection: &MultiplexedConnection, expiries: Vec<Expiry>) {
-        let (mut connection, unsure) = (connection.clone(), self.unsure.clone());
-        tokio::spawn(async move {
-            let mut pipe = redis::pipe();
-            for (key, seconds) in &expiries {
-                pipe.cmd("EXPIRE").arg(key).arg(*seconds).ignore();
-            }
-            let sent = tokio::time::timeout(PROBE_TIMEOUT, pipe.query_async::<()>(&mut connection));
-            if !matches!(sent.await, Ok(Ok(()))) {
-                unsure.remember(expiries);
-            }
-        });
+    fn expire(&self, expiries: Vec<Expiry>) {
+        let spread = match &self.servers {
+            // Each of them looks after its own.
+            Servers::Apart(_) => return,
+            Servers::Cluster(cluster) => self.spread(cluster, expiries),
+            Servers::One(link) => match link.connection() {
+                Ok(connection) => vec![(connection, expiries)],
+                Err(_) => return self.unsure.remember(expiries),
+            },
+        };
+        for (mut connection, expiries) in spread {
+            let unsure = self.unsure.clone();
+            tokio::spawn(async move {
+                let mut pipe = redis::pipe();
+                for (key, seconds) in &expiries {
+                    pipe.cmd("EXPIRE").arg(key).arg(*seconds).ignore();
+                }
+                let sent = pipe.query_async::<()>(&mut connection);
+                if !matches!(tokio::time::timeout(PROBE_TIMEOUT, sent).await, Ok(Ok(()))) {
+                    unsure.remember(expiries);
+                }
+            });
+        }
     }
 
     async fn settle(
         &self,
-        connection: &mut MultiplexedConnection,
+        connection: &mut (impl ConnectionLike + Send),
         hits: &[Hit],
         mode: Mode,
         now: Duration,
@@ -216,7 +272,7 @@ impl Redis {
 
     async fn settle_fixed(
         &self,
-        connection: &mut MultiplexedConnection,
+        connection: &mut (impl ConnectionLike + Send),
         hits: &[Hit],
         mode: Mode,
         now: Duration,
@@ -245,38 +301,20 @@ impl Redis {
     }
 
     /// Gives the counters of failed calls, which may exist, their expiry.
-    fn settle_expiries(&self, connection: &MultiplexedConnection) {
+    fn settle_expiries(&self) {
         let expiries = self.unsure.take();
         if !expiries.is_empty() {
-            self.expire(connection, expiries);
+            self.expire(expiries);
         }
     }
 }
 
-/// A counter and the seconds it lives.
-type Expiry = (Vec<u8>, u64);
-
-/// Counters that may exist without an expiry, because an answer was lost.
-#[derive(Default)]
-struct Unsure {
-    expiries: Mutex<Vec<Expiry>>,
-    any: AtomicBool,
-}
-
-impl Unsure {
-    fn remember(&self, expiries: impl IntoIterator<Item = Expiry>) {
-        let mut kept = self.expiries.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = UNSURE_MAX.saturating_sub(kept.len());
-        kept.extend(expiries.into_iter().take(room));
-        self.any.store(!kept.is_empty(), Ordering::Relaxed);
-    }
-
-    fn take(&self) -> Vec<Expiry> {
-        if !self.any.swap(false, Ordering::Relaxed) {
-            return Vec::new();
-        }
-        std::mem::take(&mut *self.expiries.lock().unwrap_or_else(PoisonError::into_inner))
-    }
+/// Whether plain increments do: nothing is held back, and nothing goes down.
+fn is_plain(hits: &[Hit], mode: Mode) -> bool {
+    let fixed = |hit: &Hit| {
+        hit.algorithm == Algorithm::FixedWindow && !hit.is_refund && hit.share.is_none()
+    };
+    mode == Mode::CountAll && hits.iter().all(fixed)
 }
 
 impl Store for Redis {
@@ -319,53 +357,40 @@ impl Backend for Redis {
     /// Connects anew and writes: a replica that lost its primary, a server that is loading or
     /// out of memory answers a ping but counts nothing.
     async fn probe(&self) -> Result<(), StoreError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(PROBE_TIMEOUT));
-        let connect = self.client.get_multiplexed_async_connection_with_config(&config);
-        let connection = tokio::time::timeout(CONNECT_TIMEOUT, connect).await;
-        let mut connection = connection.map_err(|_| StoreError::TimedOut)?.map_err(classify)?;
-        self.write(&mut connection).await?;
-        self.settle_expiries(&connection);
-        self.connection.store(Some(Arc::new(connection)));
+        match &self.servers {
+            Servers::One(link) => {
+                let mut connected = link.connect().await?;
+                let key = Some(&*self.probe_key);
+                let budget = self.settings.call_budget;
+                prove(&mut connected.connection, key, Some(&self.clock), false, budget).await?;
+                link.adopt(connected);
+            }
+            Servers::Cluster(cluster) => cluster.repair().await?,
+            Servers::Apart(apart) => apart.look_after().await?,
+        }
+        self.settle_expiries();
         Ok(())
     }
 
     async fn check(&self) -> Result<(), StoreError> {
-        let connection = self.connection.load_full().ok_or(StoreError::NotConnected)?;
-        self.write(&mut MultiplexedConnection::clone(&connection)).await
+        match &self.servers {
+            Servers::One(link) if link.has_moved().await => self.probe().await,
+            Servers::One(link) => {
+                let key = Some(&*self.probe_key);
+                let budget = self.settings.call_budget;
+                prove(&mut link.connection()?, key, Some(&self.clock), true, budget).await
+            }
+            Servers::Cluster(cluster) => cluster.repair().await,
+            Servers::Apart(apart) => apart.look_after().await,
+        }
     }
 
     async fn sign_of_life(&self) -> Result<u32, StoreError> {
-        let connection = self.connection.load_full().ok_or(StoreError::NotConnected)?;
-        let mut connection = MultiplexedConnection::clone(&connection);
-        let sign = self.life.sign(&self.settings.key_prefix, &mut connection);
+        let prefix = &self.settings.key_prefix;
+        let mut connection = self.servers.connection(SignOfLife::key(prefix).as_bytes())?;
+        let sign = self.life.sign(prefix, &mut connection);
         let answer = tokio::time::timeout(PROBE_TIMEOUT, sign).await;
         answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)
-    }
-}
-
-impl Redis {
-    async fn write(&self, connection: &mut MultiplexedConnection) -> Result<(), StoreError> {
-        let mut set = redis::cmd("SET");
-        set.arg(format!("{}probe", self.settings.key_prefix)).arg(1).arg("EX").arg(60);
-        // A server that is slower than requests wait is of no use.
-        let budget = self.settings.call_budget;
-        let answer = tokio::time::timeout(budget, set.query_async::<()>(connection)).await;
-        answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)
-    }
-}
-
-fn classify(error: RedisError) -> StoreError {
-    if error.is_timeout() {
-        StoreError::TimedOut
-    } else if error.kind() == ErrorKind::AuthenticationFailed {
-        StoreError::Configuration(error)
-    } else if error.is_unrecoverable_error() || error.is_connection_dropped() || error.is_io_error()
-    {
-        StoreError::Disconnected(error)
-    } else {
-        refusal(error)
     }
 }
 
@@ -380,10 +405,4 @@ fn number(value: &Value) -> Result<u64, StoreError> {
         }
         _ => Err(StoreError::Unexpected),
     }
-}
-
-/// A number below `max`, 0 when it is 0. Not secret, only spread.
-fn jitter(max: u64) -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    if max == 0 { 0 } else { RandomState::new().hash_one(0) % max }
 }

@@ -8,9 +8,11 @@ use proto::pb::google::protobuf::value::Kind;
 use ratelimit_svc::limits::algorithm::Algorithm;
 use ratelimit_svc::limits::unit::Unit;
 use ratelimit_svc::outage::guard::Backend;
-use ratelimit_svc::store::redis::{Redis, RedisSettings};
+use ratelimit_svc::store::redis::RedisSettings;
+use ratelimit_svc::store::redis::link::Topology;
 use ratelimit_svc::store::{Hit, Mode, Role, Store, StoreError};
 
+use crate::store::unconnected;
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::{RedisServer, Service, request, wait_for};
 
@@ -232,8 +234,8 @@ async fn a_call_ends_with_its_budget() {
         expiration_jitter_max_seconds: 0,
         local_cache_bytes: 0,
     };
-    let redis = Redis::new(format!("redis://127.0.0.1:{}", proxy.port()), settings);
-    let redis = redis.expect("an address");
+    let at = ("127.0.0.1".to_owned(), proxy.port());
+    let redis = unconnected(Topology::Tcp(at), settings);
     wait_for("connected", async || redis.probe().await.is_ok()).await;
     proxy.set(Fault::BlackHole).await;
     let window = Unit::Day.window(0);

@@ -11,13 +11,15 @@ use ratelimit_svc::limits::rule::Limit;
 use ratelimit_svc::limits::sharing::{How, Share};
 use ratelimit_svc::limits::unit::Unit;
 use ratelimit_svc::outage::guard::Backend;
-use ratelimit_svc::store::key::counter_key;
+use ratelimit_svc::store::key::{KeyFormat, counter_key};
 use ratelimit_svc::store::memory::Memory;
+use ratelimit_svc::store::redis::link::Topology;
 use ratelimit_svc::store::redis::{Redis, RedisSettings};
 use ratelimit_svc::store::{Count, Hit, Mode, Role, Store};
 use serde_json::Value as Json;
 use tokio::task::JoinSet;
 
+use crate::store::unconnected;
 use crate::support::{RedisServer, Service, http, request, wait_for};
 
 /// A quarter into an hour.
@@ -33,7 +35,7 @@ fn algorithms() -> [Algorithm; 3] {
 fn hit(name: &str, algorithm: Algorithm, place: Option<u8>, now: Duration) -> Hit {
     let limit = Limit { algorithm, ..Limit::fixed(100, Unit::Hour) };
     let window = limit.period.window(now.as_secs());
-    let key = counter_key("priority", &[("k", name)], &[], limit, window);
+    let key = counter_key(KeyFormat::Tidegate, "priority", &[("k", name)], &[], limit, window);
     let how = How::Forecast { guarantees: None };
     let share = place.map(|place| Share { place, classes: 4, how });
     let role = Role::Enforced;
@@ -79,8 +81,7 @@ async fn on_both_stores(contract: impl AsyncFn(Arc<Memory>), redis: impl AsyncFn
         expiration_jitter_max_seconds: 10,
         local_cache_bytes: 0,
     };
-    let url = format!("unix://{}", server.socket().display());
-    let store = Redis::new(url, settings).expect("an address");
+    let store = unconnected(Topology::Unix(server.socket()), settings);
     store.probe().await.expect("connected");
     redis(Arc::new(store)).await;
 }

@@ -15,16 +15,17 @@ use ratelimit_svc::limits::rule::Limit;
 use ratelimit_svc::limits::sharing::{Fraction, Guarantee, How, Share};
 use ratelimit_svc::limits::unit::{Period, Unit, Window};
 use ratelimit_svc::outage::guard::Backend;
-use ratelimit_svc::store::key::{counter_key, usage_key};
+use ratelimit_svc::store::key::{KeyFormat, counter_key, usage_key};
 use ratelimit_svc::store::memory::Memory;
+use ratelimit_svc::store::redis::link::{LinkSettings, Login, Topology};
 use ratelimit_svc::store::redis::{EXPIRY_MARGIN_SECONDS, Redis, RedisSettings};
 use ratelimit_svc::store::{Count, Hit, Mode, Role, Store, StoreError};
 
 use crate::support::{RedisServer, wait_for};
 
-const NOW: Duration = Duration::from_secs(1_000_000);
+pub const NOW: Duration = Duration::from_secs(1_000_000);
 
-fn hit(key: &str, amount: u64, limit: u32) -> Hit {
+pub fn hit(key: &str, amount: u64, limit: u32) -> Hit {
     let window = Unit::Hour.window(NOW.as_secs());
     let (algorithm, role) = (Algorithm::FixedWindow, Role::Enforced);
     Hit {
@@ -42,7 +43,9 @@ fn hit(key: &str, amount: u64, limit: u32) -> Hit {
 /// A hit as a plan makes it, on the counter `name` under `limit`.
 fn hit_at(name: &str, limit: Limit, amount: u64, now: Duration) -> Hit {
     let window = limit.period.window(now.as_secs());
-    let key = counter_key("d", &[("k", name)], &[], limit, window);
+    // The first entry places a key in a cluster: these are all in one slot.
+    let entries = [("k", "same"), ("n", name)];
+    let key = counter_key(KeyFormat::Tidegate, "d", &entries, &[], limit, window);
     let Limit { requests_per_unit, algorithm, .. } = limit;
     let role = Role::Enforced;
     Hit {
@@ -70,14 +73,21 @@ fn refund(key: &str, amount: u64, limit: u32) -> Hit {
     Hit { is_refund: true, ..hit(key, amount, limit) }
 }
 
-async fn count(store: &impl Store, mode: Mode, hits: &[Hit]) -> Vec<(u64, bool)> {
+pub async fn count(store: &impl Store, mode: Mode, hits: &[Hit]) -> Vec<(u64, bool)> {
     let counts = store.count(hits, mode, NOW).await.expect("counted");
     assert_eq!(counts.len(), hits.len());
     counts.iter().map(|count| (count.value, count.over)).collect()
 }
 
-/// What every store does alike. `scope` keeps runs on one server apart.
-async fn contract<S: Store + 'static>(store: Arc<S>) {
+/// What every store does alike, each on servers of its own.
+pub async fn contract<S: Store + 'static>(store: Arc<S>) {
+    contract_in_parts(store.clone()).await;
+    agrees_with_the_model(store).await;
+}
+
+/// The same of a store that decides one request in several places: what is given back leaves no
+/// trace but the time that it was to last.
+pub async fn contract_in_parts<S: Store + 'static>(store: Arc<S>) {
     each_hit_counts(&*store).await;
     nothing_or_all(&*store).await;
     what_is_given_back(&*store).await;
@@ -86,8 +96,7 @@ async fn contract<S: Store + 'static>(store: Arc<S>) {
     algorithms_count(&*store).await;
     a_clock_that_is_behind_sees_no_room(&*store).await;
     algorithms_refuse_together(&*store).await;
-    a_burst_is_met_exactly(store.clone()).await;
-    agrees_with_the_model(store).await;
+    a_burst_is_met_exactly(store).await;
 }
 
 async fn each_hit_counts(store: &impl Store) {
@@ -387,6 +396,30 @@ async fn run<T: std::fmt::Debug>(
     checked.await.expect("did not panic").expect("agrees");
 }
 
+/// As the model decides, where a request is decided in several places.
+pub async fn decides_as_the_model<S: Store + 'static>(store: Arc<S>) {
+    let case = AtomicU64::new(0);
+    let schedules = schedules(0).prop_map(|(atomic, mut requests)| {
+        // What is given back in one place comes too late for another.
+        for step in requests.iter_mut().flat_map(|(_, _, steps)| steps) {
+            step.is_refund = false;
+            // Nor does one place know that another refused, which is no demand of the class.
+            step.share = None;
+        }
+        (atomic, requests)
+    });
+    run(schedules, move |handle, schedule| {
+        let scope = format!("parts{}", case.fetch_add(1, Ordering::Relaxed));
+        handle.block_on(compare(&*store, &scope, schedule, |counted, expected| {
+            for (counted, expected) in counted.iter().zip(expected) {
+                prop_assert_eq!((counted.over, counted.moved), (expected.over, expected.moved));
+            }
+            Ok(())
+        }))
+    })
+    .await;
+}
+
 async fn agrees_with_the_model<S: Store + 'static>(store: Arc<S>) {
     agrees(store, "m", schedules(0)).await;
 }
@@ -431,7 +464,7 @@ async fn remembered_refusals_are_true() {
     assert!(known.load(Ordering::Relaxed) > 0, "some were remembered");
 }
 
-fn settings() -> RedisSettings {
+pub fn settings() -> RedisSettings {
     RedisSettings {
         call_budget: Duration::from_secs(5),
         key_prefix: "t:".to_owned(),
@@ -441,10 +474,16 @@ fn settings() -> RedisSettings {
 }
 
 async fn connected(server: &RedisServer, settings: RedisSettings) -> Arc<Redis> {
-    let url = format!("unix://{}", server.socket().display());
-    let store = Redis::new(url, settings).expect("an address");
+    let store = unconnected(Topology::Unix(server.socket()), settings);
     store.probe().await.expect("connected");
     Arc::new(store)
+}
+
+/// A store that has not been anywhere yet.
+pub fn unconnected(topology: Topology, settings: RedisSettings) -> Redis {
+    let (login, sentinel_login) = (Login::default(), Login::default());
+    let link = LinkSettings { topology, login, sentinel_login, tls: None };
+    Redis::new(link, settings, Arc::default()).expect("no files to read")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -593,8 +632,7 @@ async fn what_is_over_is_not_asked_again() {
 #[tokio::test]
 async fn a_server_that_cannot_count_fails_its_probe() {
     let mut server = RedisServer::start_with(&["--requirepass", "secret"]).await;
-    let url = format!("unix://{}", server.socket().display());
-    let store = Redis::new(url, settings()).expect("an address");
+    let store = unconnected(Topology::Unix(server.socket()), settings());
     let error = store.probe().await.expect_err("no password");
     assert!(matches!(error, StoreError::Configuration(_)), "{error:?}");
     let error =
@@ -603,8 +641,7 @@ async fn a_server_that_cannot_count_fails_its_probe() {
     server.kill();
 
     let full = RedisServer::start_with(&["--maxmemory", "100kb"]).await;
-    let url = format!("unix://{}", full.socket().display());
-    let store = Redis::new(url, settings()).expect("an address");
+    let store = unconnected(Topology::Unix(full.socket()), settings());
     let error = store.probe().await.expect_err("out of memory");
     assert!(matches!(error, StoreError::Refused(_)), "{error:?}");
 }

@@ -77,6 +77,17 @@ impl RedisServer {
         .await;
     }
 
+    /// What `redis-cli` prints for a command, with the password `secret` where there is one.
+    pub fn asked(&self, command: &[&str]) -> String {
+        let mut cli = Command::new("redis-cli");
+        cli.arg("-s").arg(self.socket());
+        if self.arguments.iter().any(|argument| argument == "--requirepass") {
+            cli.args(["--no-auth-warning", "-a", "secret"]);
+        }
+        let output = cli.args(command).output().expect("redis-cli is installed");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     pub async fn connection(&self) -> redis::aio::MultiplexedConnection {
         let client =
             redis::Client::open(format!("unix://{}", self.socket().display())).expect("an address");
@@ -154,6 +165,15 @@ impl Service {
     }
 
     pub async fn start_with(files: &[(&str, &str)], more: &[(&str, String)]) -> Self {
+        Self::start_at(files, more, ratelimit_svc::clock::wall).await
+    }
+
+    /// On a machine with this clock.
+    pub async fn start_at(
+        files: &[(&str, &str)],
+        more: &[(&str, String)],
+        wall_clock: fn() -> Duration,
+    ) -> Self {
         let dir = tempfile::tempdir().expect("temporary directory");
         std::fs::create_dir(dir.path().join("config")).expect("created");
         for (name, text) in files {
@@ -161,6 +181,7 @@ impl Service {
         }
         let mut config = Config::from_environment(&environment(dir.path(), more)).expect("valid");
         config.reload_period = Duration::from_millis(20);
+        config.wall_clock = wall_clock;
         let server = Server::bind(config).await.expect("bound");
         let (addresses, readiness) = (server.addresses.clone(), server.readiness.clone());
         let shutdown = Shutdown::new();

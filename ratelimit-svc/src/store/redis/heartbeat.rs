@@ -25,6 +25,11 @@ impl SignOfLife {
         Self { name, script: Script::new(include_str!("heartbeat.lua")) }
     }
 
+    /// Where signs are left.
+    pub fn key(key_prefix: &str) -> String {
+        format!("{key_prefix}replicas")
+    }
+
     /// Leaves the sign; how many replicas are alive, this one included.
     ///
     /// # Errors
@@ -34,7 +39,7 @@ impl SignOfLife {
         key_prefix: &str,
         connection: &mut impl ConnectionLike,
     ) -> Result<u32, RedisError> {
-        let mut call = self.script.key(format!("{key_prefix}replicas"));
+        let mut call = self.script.key(Self::key(key_prefix));
         call.arg(&self.name).arg(SIGN_LIVES.as_millis() as u64);
         call.invoke_async(connection).await
     }

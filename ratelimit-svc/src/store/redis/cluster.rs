@@ -1,0 +1,316 @@
+//! The primaries of a Redis cluster: one connection and one breaker for each, and who has which
+//! slot. Counts nothing.
+//!
+//! ```text
+//! request ─► slot ─► node ─► its connection           a lost node costs its own keys, no others
+//!                     └ MOVED, lost, no such node ─► repair, one at a time
+//! repair: ask any node for the slots ─► connect what is not connected ─► prove it by writing
+//! ```
+//!
+//! Not the cluster client of the redis crate: that one sends a call again when its answer was
+//! lost, which counts it twice, and lets calls to all nodes wait while it looks for one.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use futures_util::future::join_all;
+use redis::Value;
+use redis::aio::MultiplexedConnection;
+
+use super::link::{Connector, HostPort, Login, PROBE_TIMEOUT, classify, prove};
+use super::slots::{SlotMap, slot_of};
+use crate::clock::Clock;
+use crate::outage::breaker::{Breaker, Change, Permit};
+use crate::store::StoreError;
+
+/// The shortest time between two repairs that requests ask for.
+pub const REPAIR_PAUSE: Duration = Duration::from_millis(100);
+/// The most nodes of one cluster.
+pub const NODES_MAX: usize = 1000;
+
+/// A cluster.
+pub struct Cluster {
+    connector: Connector,
+    login: Login,
+    seeds: Vec<HostPort>,
+    probe_key: String,
+    clock: Arc<Clock>,
+    budget: Duration,
+    map: ArcSwap<Map>,
+    repairing: AtomicBool,
+    turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Map {
+    slots: SlotMap,
+    nodes: Vec<Arc<Node>>,
+}
+
+/// A primary.
+pub struct Node {
+    at: HostPort,
+    connection: ArcSwapOption<MultiplexedConnection>,
+    breaker: Mutex<Breaker>,
+}
+
+impl Node {
+    fn new(at: HostPort) -> Self {
+        let breaker = Mutex::new(Breaker::new(Instant::now()));
+        Self { at, connection: ArcSwapOption::empty(), breaker }
+    }
+
+    /// Its connection, and leave to use it.
+    ///
+    /// # Errors
+    /// While it is out of reach.
+    pub fn connection(&self) -> Result<(MultiplexedConnection, Permit), StoreError> {
+        let permit = self.breaker().permit(Instant::now()).ok_or_else(out_of_reach)?;
+        let connection = self.connection.load();
+        let connection = connection.as_ref().ok_or_else(out_of_reach)?;
+        Ok((MultiplexedConnection::clone(connection), permit))
+    }
+
+    /// A permitted call succeeded, or was refused by a living server.
+    pub fn answered(&self, permit: Permit) {
+        self.breaker().succeeded(permit);
+    }
+
+    /// A permitted call was not answered. Whether the node is given up.
+    pub fn failed(&self, permit: Permit, error: &StoreError) -> bool {
+        let fatal = error.needs_reconnect();
+        let change = self.breaker().failed(permit, fatal, Instant::now(), 0.5);
+        let lost = change == Some(Change::Opened);
+        if lost {
+            let cause = chassis::telemetry::error_chain(error);
+            tracing::error!(host = self.at.0, port = self.at.1, cause, "node out of reach");
+        }
+        lost
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn out_of_reach() -> StoreError {
+    StoreError::Part(Box::new(StoreError::NotConnected))
+}
+
+impl Cluster {
+    /// A cluster of which `seeds` are some nodes; [`Cluster::repair`] finds the others.
+    pub fn new(
+        connector: Connector,
+        login: Login,
+        seeds: Vec<HostPort>,
+        probe_key: String,
+        clock: Arc<Clock>,
+        budget: Duration,
+    ) -> Self {
+        let (map, repairing, turn) =
+            (ArcSwap::default(), AtomicBool::new(false), tokio::sync::Mutex::default());
+        Self { connector, login, seeds, probe_key, clock, budget, map, repairing, turn }
+    }
+
+    /// The node that has a slot.
+    ///
+    /// # Errors
+    /// When none has.
+    pub fn node(&self, slot: u16) -> Result<Arc<Node>, StoreError> {
+        let map = self.map.load();
+        let node = map.slots.node(slot).and_then(|node| map.nodes.get(usize::from(node)));
+        node.cloned().ok_or_else(out_of_reach)
+    }
+
+    /// The node at an address that another node told.
+    ///
+    /// # Errors
+    /// When it is not known yet.
+    pub fn node_at(&self, at: &HostPort) -> Result<Arc<Node>, StoreError> {
+        let map = self.map.load();
+        map.nodes.iter().find(|node| node.at == *at).cloned().ok_or_else(out_of_reach)
+    }
+
+    /// Has the cluster looked at soon; at once, unless that was just done.
+    pub fn repair_soon(self: &Arc<Self>) {
+        if self.repairing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let cluster = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = cluster.repair().await {
+                let cause = chassis::telemetry::error_chain(&error);
+                tracing::debug!(cause, "cluster not repaired");
+            }
+            tokio::time::sleep(REPAIR_PAUSE).await;
+            cluster.repairing.store(false, Ordering::Release);
+        });
+    }
+
+    /// Learns who has which slot, and connects to those that are not connected.
+    ///
+    /// # Errors
+    /// When nobody tells, or not one node counts.
+    pub async fn repair(&self) -> Result<(), StoreError> {
+        let _turn = self.turn.lock().await;
+        let ranges = self.slots().await?;
+        let map = self.learn(ranges);
+        // In force before it is connected: what is connected serves already.
+        self.map.store(map.clone());
+        let mut lost = None;
+        for answer in join_all(map.nodes.iter().map(|node| self.mend(&map, node))).await {
+            lost = answer.err().or(lost);
+        }
+        let serves = map.nodes.iter().any(|node| node.connection().is_ok());
+        if serves { Ok(()) } else { Err(lost.unwrap_or(StoreError::NotConnected)) }
+    }
+
+    /// Asks one node after the other who has which slot, those in use first.
+    async fn slots(&self) -> Result<Vec<(u16, u16, HostPort)>, StoreError> {
+        let mut problem = StoreError::NotConnected;
+        let map = self.map.load_full();
+        for (node, connection) in
+            map.nodes.iter().filter_map(|node| Some((node, node.connection().ok()?.0)))
+        {
+            match ask_slots(connection, &node.at).await {
+                Ok(ranges) => return Ok(ranges),
+                Err(error) => problem = error,
+            }
+        }
+        for seed in &self.seeds {
+            let asked = match self.connector.tcp(seed, &self.login).await {
+                Ok(connection) => ask_slots(connection, seed).await,
+                Err(error) => Err(error),
+            };
+            match asked {
+                Ok(ranges) => return Ok(ranges),
+                Err(error) => problem = error,
+            }
+        }
+        Err(problem)
+    }
+
+    fn learn(&self, ranges: Vec<(u16, u16, HostPort)>) -> Arc<Map> {
+        let old = self.map.load();
+        let mut known: HashMap<&HostPort, &Arc<Node>> = HashMap::new();
+        known.extend(old.nodes.iter().map(|node| (&node.at, node)));
+        let mut map = Map::default();
+        for (first, last, at) in ranges {
+            let number = map.nodes.iter().position(|node| node.at == at);
+            let number = number.unwrap_or_else(|| {
+                let node = known.get(&at).map(|node| Arc::clone(node));
+                map.nodes.push(node.unwrap_or_else(|| Arc::new(Node::new(at))));
+                map.nodes.len() - 1
+            });
+            map.slots.assign(first, last, u16::try_from(number).expect("at most NODES_MAX"));
+        }
+        Arc::new(map)
+    }
+
+    /// Connects to a node that is out of reach and finds out whether it counts. The node that has
+    /// the probe's own slot tells the time, so that all replicas ask the same one.
+    async fn mend(&self, map: &Map, node: &Arc<Node>) -> Result<(), StoreError> {
+        let owns = |key: &str| {
+            let owner = map.slots.node(slot_of(key.as_bytes()));
+            owner.is_some_and(|owner| Arc::ptr_eq(&map.nodes[usize::from(owner)], node))
+        };
+        let clock = owns(&self.probe_key).then_some(&*self.clock);
+        let usable = node.connection();
+        let same_server = usable.is_ok();
+        let mut connection = match usable {
+            Ok((connection, _)) if clock.is_some() => connection,
+            Ok(_) => return Ok(()),
+            Err(_) => self.connector.tcp(&node.at, &self.login).await?,
+        };
+        // One in three finds it in a cluster of three; a prefix with braces of its own never may.
+        let tries = (0..1000).map(|n| format!("{}{{{n}}}", self.probe_key));
+        let key = [self.probe_key.clone()].into_iter().chain(tries).find(|key| owns(key));
+        let proved = prove(&mut connection, key.as_deref(), clock, same_server, self.budget).await;
+        if same_server {
+            if let (Err(error), Ok((_, permit))) = (&proved, node.connection()) {
+                node.failed(permit, error);
+            }
+            return proved;
+        }
+        proved?;
+        node.connection.store(Some(Arc::new(connection)));
+        if node.breaker().probe_succeeded(Instant::now()).is_some() {
+            tracing::info!(host = node.at.0, port = node.at.1, "node in reach");
+        }
+        Ok(())
+    }
+}
+
+async fn ask_slots(
+    mut connection: MultiplexedConnection,
+    asked: &HostPort,
+) -> Result<Vec<(u16, u16, HostPort)>, StoreError> {
+    let mut question = redis::cmd("CLUSTER");
+    question.arg("SLOTS");
+    let answer = question.query_async::<Value>(&mut connection);
+    let answer = tokio::time::timeout(PROBE_TIMEOUT, answer).await;
+    let answer = answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)?;
+    ranges(&answer, asked).ok_or(StoreError::Unexpected)
+}
+
+/// First slot, last slot and primary of each range; none when the answer is not of that form.
+fn ranges(answer: &Value, asked: &HostPort) -> Option<Vec<(u16, u16, HostPort)>> {
+    let Value::Array(ranges) = answer else { return None };
+    let range = |range: &Value| {
+        let Value::Array(range) = range else { return None };
+        let [Value::Int(first), Value::Int(last), Value::Array(primary), ..] = &range[..] else {
+            return None;
+        };
+        let [host, Value::Int(port), ..] = &primary[..] else { return None };
+        let host = match host {
+            Value::BulkString(host) => std::str::from_utf8(host).ok()?.to_owned(),
+            Value::SimpleString(host) => host.clone(),
+            Value::Nil => String::new(),
+            _ => return None,
+        };
+        // A node that does not know its own name says nothing: it is where it was asked.
+        let host = if host.is_empty() { asked.0.clone() } else { host };
+        let number = |number: &i64| u16::try_from(*number).ok();
+        Some((number(first)?, number(last)?, (host, number(port)?)))
+    };
+    let ranges: Option<Vec<_>> = ranges.iter().map(range).collect();
+    let mut primaries: Vec<&HostPort> = ranges.iter().flatten().map(|(_, _, at)| at).collect();
+    primaries.sort_unstable();
+    primaries.dedup();
+    let fits = (1..=NODES_MAX).contains(&primaries.len());
+    ranges.filter(|_| fits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(first: i64, last: i64, host: Value, port: i64) -> Value {
+        let replica = Value::Array(vec![Value::BulkString("r".into()), Value::Int(9)]);
+        let primary = Value::Array(vec![host, Value::Int(port), Value::BulkString("id".into())]);
+        Value::Array(vec![Value::Int(first), Value::Int(last), primary, replica])
+    }
+
+    #[test]
+    fn the_answer_of_a_node_is_read() {
+        let asked = ("seed".to_owned(), 1);
+        let host = Value::BulkString("a".into());
+        let answer = vec![range(0, 99, host.clone(), 7), range(100, 16383, Value::Nil, 8)];
+        let expected = [(0, 99, ("a".to_owned(), 7)), (100, 16383, ("seed".to_owned(), 8))];
+        assert_eq!(ranges(&Value::Array(answer), &asked).as_deref(), Some(&expected[..]));
+        for absurd in [
+            Value::Nil,
+            Value::Array(vec![]),
+            Value::Array(vec![Value::Nil]),
+            Value::Array(vec![range(-1, 5, host.clone(), 7)]),
+            Value::Array(vec![range(0, 5, host.clone(), 70_000)]),
+            Value::Array(vec![range(0, 5, Value::Int(1), 7)]),
+            Value::Array((0..1001).map(|n| range(n, n, host.clone(), n + 1)).collect()),
+        ] {
+            assert_eq!(ranges(&absurd, &asked), None, "{absurd:?}");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Counters that may exist without an expiry, because an answer was lost.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// The most counters whose expiry is unsure after a failure.
+pub const UNSURE_MAX: usize = 4096;
+
+/// A counter and the seconds it lives.
+pub type Expiry = (Vec<u8>, u64);
+
+/// The counters in doubt.
+#[derive(Default)]
+pub struct Unsure {
+    expiries: Mutex<Vec<Expiry>>,
+    any: AtomicBool,
+}
+
+impl Unsure {
+    /// Remembers counters, up to [`UNSURE_MAX`].
+    pub fn remember(&self, expiries: impl IntoIterator<Item = Expiry>) {
+        let mut kept = self.expiries.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = UNSURE_MAX.saturating_sub(kept.len());
+        kept.extend(expiries.into_iter().take(room));
+        self.any.store(!kept.is_empty(), Ordering::Relaxed);
+    }
+
+    /// Takes all of them.
+    pub fn take(&self) -> Vec<Expiry> {
+        if !self.any.swap(false, Ordering::Relaxed) {
+            return Vec::new();
+        }
+        std::mem::take(&mut *self.expiries.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A number below `max`, 0 when it is 0. Not secret, only spread.
+pub fn jitter(max: u64) -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    if max == 0 { 0 } else { RandomState::new().hash_one(0) % max }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_taken_once() {
+        let unsure = Unsure::default();
+        assert!(unsure.take().is_empty());
+        for n in 0..UNSURE_MAX as u64 + 10 {
+            unsure.remember([(n.to_be_bytes().to_vec(), 60)]);
+        }
+        assert_eq!(unsure.take().len(), UNSURE_MAX);
+        assert!(unsure.take().is_empty());
+    }
+
+    #[test]
+    fn jitter_stays_below_its_bound() {
+        assert_eq!(jitter(0), 0);
+        assert!((0..1000).all(|_| jitter(3) < 3));
+    }
+}

@@ -1,0 +1,65 @@
+//! The servers that hold the counters, in whichever way they are run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+
+use super::apart::Apart;
+use super::cluster::Cluster;
+use super::link::{Connector, Link, LinkSettings, Topology};
+use super::sentinel::Sentinels;
+use super::slots::slot_of;
+use super::tls::TlsError;
+use crate::clock::Clock;
+use crate::store::StoreError;
+
+/// The servers that hold the counters.
+pub enum Servers {
+    /// All in one.
+    One(Link),
+    /// Each has some slots.
+    Cluster(Arc<Cluster>),
+    /// Windows of a second are elsewhere.
+    Apart(Apart),
+}
+
+impl Servers {
+    /// What `settings` say, with nothing connected yet. A probe takes no longer than `budget`.
+    ///
+    /// # Errors
+    /// When the TLS files are not what they should be.
+    pub fn new(
+        settings: LinkSettings,
+        probe_key: &str,
+        clock: &Arc<Clock>,
+        budget: Duration,
+    ) -> Result<Self, TlsError> {
+        let LinkSettings { topology, login, sentinel_login, tls } = settings;
+        let connector = Connector::new(tls)?;
+        Ok(match topology {
+            Topology::Tcp(at) => Self::One(Link::tcp(connector, login, at)),
+            Topology::Unix(path) => Self::One(Link::unix(connector, login, path)),
+            Topology::Sentinel { master, sentinels } => {
+                let sentinels = Sentinels::new(master, sentinels, sentinel_login);
+                Self::One(Link::sentinel(connector, login, sentinels))
+            }
+            Topology::Cluster(seeds) => {
+                let (key, clock) = (probe_key.to_owned(), clock.clone());
+                Self::Cluster(Arc::new(Cluster::new(connector, login, seeds, key, clock, budget)))
+            }
+        })
+    }
+
+    /// The connection to the server that has `key`.
+    ///
+    /// # Errors
+    /// While it is out of reach.
+    pub fn connection(&self, key: &[u8]) -> Result<MultiplexedConnection, StoreError> {
+        match self {
+            Self::One(link) => link.connection(),
+            Self::Cluster(cluster) => Ok(cluster.node(slot_of(key))?.connection()?.0),
+            Self::Apart(apart) => apart.main().servers.connection(key),
+        }
+    }
+}
