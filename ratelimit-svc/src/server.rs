@@ -351,7 +351,7 @@ async fn supervise(limiter: Arc<Limiter>) {
     match &limiter.counters {
         Counters::Memory => gauges.await,
         Counters::Redis(guard) => {
-            tokio::join!(gauges, guard.supervise(), limiter.claim());
+            tokio::join!(gauges, guard.supervise(|| limiter.clock.now()), limiter.claim());
         }
     }
 }

@@ -9,7 +9,7 @@ use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -153,7 +153,7 @@ impl<B: Backend> Guard<B> {
 
     /// Probes the store while it is away, and checks on it and tells it what it is owed while it
     /// is there. Never ends.
-    pub async fn supervise(&self) {
+    pub async fn supervise(&self, now: impl Fn() -> Duration + Send + Sync) {
         let mut check_at = Instant::now();
         loop {
             let probe_at = self.breaker().probe_at();
@@ -168,7 +168,7 @@ impl<B: Backend> Guard<B> {
                     check_at = Instant::now() + CHECK_EVERY;
                 }
                 None => {
-                    self.settle().await;
+                    self.settle(now()).await;
                     let owing = !self.local.owed().is_empty();
                     let pause = Instant::now() + if owing { SETTLE_EVERY } else { CHECK_EVERY };
                     let opened = self.opened.notified();
@@ -220,9 +220,8 @@ impl<B: Backend> Guard<B> {
 
     /// Tells the store of hits that were admitted without it: no more of them than requests came
     /// since the last time, so that it has at most twice the work.
-    async fn settle(&self) {
+    async fn settle(&self, now: Duration) {
         let max = self.calls.swap(0, Ordering::Relaxed).clamp(SETTLE_MIN, SETTLE_MAX);
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let Some(permit) = self.breaker().permit(std_now()) else { return };
         let owed = self.local.owed().take(max, now);
         if owed.is_empty() {

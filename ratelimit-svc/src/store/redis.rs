@@ -16,6 +16,7 @@ pub mod cluster;
 pub mod expiry;
 pub mod heartbeat;
 pub mod link;
+mod number;
 mod packed;
 mod refusal;
 mod scatter;
@@ -42,6 +43,7 @@ use crate::store::{Count, Hit, Mode, Role, Store, StoreError};
 use apart::Apart;
 use expiry::{Expiry, Unsure, jitter};
 use link::{LinkSettings, PROBE_TIMEOUT, classify, prove};
+use number::number;
 use servers::Servers;
 use tls::TlsError;
 
@@ -391,18 +393,5 @@ impl Backend for Redis {
         let sign = self.life.sign(prefix, &mut connection);
         let answer = tokio::time::timeout(PROBE_TIMEOUT, sign).await;
         answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)
-    }
-}
-
-fn number(value: &Value) -> Result<u64, StoreError> {
-    match value {
-        Value::Nil => Ok(0),
-        Value::Int(number) => Ok(u64::try_from(*number).unwrap_or(0)),
-        Value::BulkString(text) => {
-            let text = std::str::from_utf8(text).map_err(|_| StoreError::Unexpected)?;
-            let number: i64 = text.parse().map_err(|_| StoreError::Unexpected)?;
-            Ok(u64::try_from(number).unwrap_or(0))
-        }
-        _ => Err(StoreError::Unexpected),
     }
 }

@@ -116,7 +116,7 @@ async fn started() -> (Arc<Guard<Fake>>, tokio::task::JoinHandle<()>) {
     let guard = guard();
     assert_eq!(guard.share().replicas, 1, "nobody was seen yet");
     let supervised = guard.clone();
-    let running = tokio::spawn(async move { supervised.supervise().await });
+    let running = tokio::spawn(async move { supervised.supervise(crate::clock::wall).await });
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert!(!guard.is_open());
     assert_eq!(guard.share().replicas, 3);
