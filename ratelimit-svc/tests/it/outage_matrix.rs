@@ -22,7 +22,7 @@ descriptors:
   - key: tenant
     rate_limit: {unit: year, requests_per_unit: 8}
   - key: load
-    rate_limit: {unit: year, requests_per_unit: 1000000}
+    rate_limit: {unit: year, requests_per_unit: 1000000, mode: exact}
 ";
 const LIMIT: usize = 8;
 /// What each replica is asked of each class in the outage.
