@@ -22,6 +22,9 @@ use crate::store::memory::Memory;
 use crate::store::redis::Redis;
 use crate::store::{Count, Mode};
 
+/// The longest time spent on handing back unspent leases at the end.
+const LEASES_DRAIN_MAX: Duration = Duration::from_millis(500);
+
 /// Where counters live.
 pub enum Counters {
     /// In this process.
@@ -76,7 +79,10 @@ impl Limiter {
     /// Hands unspent leases back.
     pub async fn drain(&self) {
         if let (Counters::Redis(guard), Some(leases)) = (&self.counters, &self.leases) {
-            leases.drain(guard, self.clock.now()).await;
+            let drain = leases.drain(guard, self.clock.now());
+            if tokio::time::timeout(LEASES_DRAIN_MAX, drain).await.is_err() {
+                tracing::warn!("unspent leases were not handed back in time");
+            }
         }
     }
 

@@ -51,9 +51,6 @@ const LAST_FLUSH: Duration = Duration::from_secs(1);
 
 const GAUGES_EVERY: Duration = Duration::from_secs(1);
 
-/// The longest time spent on handing back unspent leases at the end.
-const LEASES_DRAIN_MAX: Duration = Duration::from_millis(500);
-
 /// The service, its ports open.
 pub struct Server {
     /// Where it listens.
@@ -262,10 +259,7 @@ impl Server {
         };
         tokio::select! {
             served = served => {
-                let drain = tokio::time::timeout(LEASES_DRAIN_MAX, draining.drain());
-                if drain.await.is_err() {
-                    tracing::warn!("unspent leases were not handed back in time");
-                }
+                draining.drain().await;
                 served.map(|_| ())
             }
             // Without its maintenance the service would go on with stale quotas.
