@@ -88,7 +88,7 @@ impl Guard<Fake> {
 }
 
 fn hit(key: usize) -> Hit {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+    let now = crate::clock::wall();
     Hit {
         key: key.to_string().into_bytes().into(),
         amount: 1,
@@ -103,7 +103,7 @@ fn hit(key: usize) -> Hit {
 
 async fn ask(guard: &Guard<Fake>, key: usize) -> (bool, Duration) {
     let began = Instant::now();
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+    let now = crate::clock::wall();
     let counted = guard.count(&[hit(key)], Mode::CountAll, now).await;
     if let Err(Unavailable { asked }) = counted {
         guard.local.count(&[hit(key)], guard.share(), Mode::CountAll, now, asked);
@@ -191,7 +191,7 @@ async fn the_store_is_told_little_by_little_and_once() {
         let counted: usize = period.map(|(_, hits)| hits).sum();
         assert!(counted <= 2 * STEADY + 2, "{counted} counters in one period");
     }
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+    let now = crate::clock::wall();
     for key in 0..COUNTERS {
         let look = [Hit { amount: 0, ..hit(key) }];
         let value = guard.backend.memory.count_now(&look, Mode::CountAll, now)[0].value;
