@@ -97,6 +97,7 @@ pub enum QuotaSource {
 
 /// Where counters live.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there is one, at the start")]
 pub enum Backend {
     /// In this process.
     Memory,

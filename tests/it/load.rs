@@ -20,14 +20,14 @@ use tests::wait::{DEADLINE, wait_for};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tidegate-load");
 
 async fn echo(dir: &tempfile::TempDir) -> (Child, SocketAddr) {
-    let port = free_port().unwrap();
+    let port = free_port().expect("a port");
     let mut command = Command::new(PROGRAM);
     command.args(["echo", "--port", &port.to_string()]);
-    let child = Child::start("echo", dir.path(), command).unwrap();
+    let child = Child::start("echo", dir.path(), command).expect("started");
     let address = ([127, 0, 0, 1], port).into();
     wait_for("the echo", DEADLINE, async || tokio::net::TcpStream::connect(address).await.ok())
         .await
-        .unwrap();
+        .expect("listening");
     (child, address)
 }
 
@@ -42,8 +42,8 @@ fn engine(address: SocketAddr) -> anyhow::Result<Engine> {
 
 /// A server of one connection that answers whatever it reads with `answer`, if anything.
 fn server_that_says(answer: &'static [u8]) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
     std::thread::spawn(move || {
         let mut open = Vec::new();
         for mut stream in listener.incoming().flatten() {
@@ -62,7 +62,7 @@ fn write_to(address: SocketAddr) -> Engine {
     let speak = |authority: &str| -> Box<dyn Connection + Send> {
         Box::new(Http1::new(authority, "/write", &[]))
     };
-    Engine::connect(&target, traffic, speak).unwrap()
+    Engine::connect(&target, traffic, speak).expect("connected")
 }
 
 #[tokio::test]
@@ -123,7 +123,7 @@ async fn a_server_that_dies_in_the_run_fails_the_command() {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap();
+        .expect("listening");
     let cpu = || tests::load::cpu::of_process(echo.pid()).unwrap();
     let idle = cpu();
     wait_for("the load to arrive", DEADLINE, async || {
@@ -158,7 +158,7 @@ async fn a_method_that_is_not_served_ends_the_run() {
     let (_echo, address) = echo(&dir).await;
     let traffic = Scenario::W2.traffic().unwrap();
     let speak = grpc("/no.such.Service/Method", Meaning::RateLimit);
-    let mut engine = Engine::connect(&target(address), traffic, speak).unwrap();
+    let mut engine = Engine::connect(&target(address), traffic, speak).expect("connected");
     let error = engine.run(Pace::Closed, Amount::Requests(10)).unwrap_err();
     assert!(format!("{error:#}").contains("gRPC status 12"), "{error:#}");
 }

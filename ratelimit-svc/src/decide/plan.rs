@@ -140,10 +140,19 @@ pub fn plan(
         // Whoever counts beside us under the reference's names tells nothing of classes.
         let tells = settings.key_format == KeyFormat::Tidegate;
         let share = share.filter(|share| tells || matches!(share.how, How::UpTo(_)));
-        plan.push(line, share, request, descriptor, &entries[at], settings, now_seconds);
+        let (amount, is_refund) = (request.hits(descriptor), descriptor.is_negative_hits);
+        let asked = Asked { amount, is_refund, entries: &entries[at] };
+        plan.push(line, share, asked, settings, now_seconds);
     }
     plan.assign_roles(settings);
     Ok(plan)
+}
+
+/// What one descriptor asks for.
+struct Asked<'a> {
+    amount: u64,
+    is_refund: bool,
+    entries: &'a [(&'a str, &'a str)],
 }
 
 impl Plan {
@@ -151,9 +160,7 @@ impl Plan {
         &mut self,
         mut line: Line,
         share: Option<Share>,
-        request: &Request<'_>,
-        descriptor: &Descriptor<'_>,
-        entries: &[(&str, &str)],
+        Asked { amount, is_refund, entries }: Asked<'_>,
         settings: &Settings,
         now_seconds: u64,
     ) {
@@ -162,11 +169,10 @@ impl Plan {
             let steps = counted.rule.as_ref().map_or(&[][..], |rule| &rule.steps);
             let limit = counted.limit;
             let window = limit.period.window(now_seconds);
-            let amount = request.hits(descriptor);
             self.hits.push(Hit {
                 key: counter_key(settings.key_format, &self.domain, entries, steps, limit, window),
                 amount,
-                is_refund: descriptor.is_negative_hits,
+                is_refund,
                 limit: counted.threshold(amount),
                 window,
                 algorithm: limit.algorithm,

@@ -137,7 +137,12 @@ pub fn usage_key(hit: &Hit) -> Box<[u8]> {
         Algorithm::SlidingWindow => "sliding",
         Algorithm::TokenBucket { .. } => "bucket",
     };
-    let stem = hit.key.iter().rposition(|byte| *byte == b'|').unwrap_or(hit.key.len());
+    // Names of the reference end with the first second of the window instead.
+    let second = format!("_{}", hit.window.start);
+    let stem = match hit.key.strip_suffix(second.as_bytes()) {
+        Some(stem) => stem.len(),
+        None => hit.key.iter().rposition(|byte| *byte == b'|').unwrap_or(hit.key.len()),
+    };
     let mut key = Vec::with_capacity(stem + 32);
     key.extend_from_slice(&hit.key[..stem]);
     write!(key, "|classes:{kind}{}", hit.window.seconds).expect("writing to memory does not fail");
@@ -288,6 +293,29 @@ mod tests {
         let (one, two) = (("tenant", "acme"), ("path", "/a}b{c"));
         assert_eq!(tag(&key("edge", &[one])), tag(&key("edge", &[one, two])));
         assert_ne!(tag(&key("edge", &[one])), tag(&key("edge", &[("tenant", "bolt"), two])));
+    }
+
+    #[test]
+    fn what_is_known_of_classes_outlives_a_window() {
+        let hit = |key: &str, algorithm, start| Hit {
+            key: key.as_bytes().into(),
+            amount: 1,
+            is_refund: false,
+            limit: 5,
+            window: Window { start, seconds: 60 },
+            algorithm,
+            role: crate::store::Role::Enforced,
+            share: None,
+        };
+        let check = |hit: Hit, expected: &str| {
+            assert_eq!(String::from_utf8_lossy(&usage_key(&hit)), expected);
+        };
+        let (fixed, bucket) = (Algorithm::FixedWindow, Algorithm::TokenBucket { burst: 5 });
+        check(hit("1:d1:k3:a|b|m2", fixed, 120), "1:d1:k3:a|b|classes:fixed60");
+        check(hit("1:d1:k3:a|b|m3", fixed, 180), "1:d1:k3:a|b|classes:fixed60");
+        check(hit("1:d1:k3:a|b|bucket60", bucket, 180), "1:d1:k3:a|b|classes:bucket60");
+        check(hit("d_k_a|b_120", fixed, 120), "d_k_a|b|classes:fixed60");
+        check(hit("d_k_a|b_180", fixed, 180), "d_k_a|b|classes:fixed60");
     }
 
     proptest! {

@@ -171,7 +171,7 @@ async fn one_bad_counter_is_its_own_outage() {
     }
     let mut connection = server.connection().await;
     for (tenant, makes) in [("list", "LPUSH"), ("text", "SET")] {
-        let pattern = format!("*:{tenant}|y*");
+        let pattern = format!("*:{tenant}}}|y*");
         let mut keys = redis::cmd("KEYS");
         let keys = keys.arg(pattern).query_async::<Vec<String>>(&mut connection).await;
         let keys = keys.expect("told");

@@ -22,7 +22,7 @@ descriptors:
   - key: tenant
     rate_limit: {unit: year, requests_per_unit: 8}
   - key: load
-    rate_limit: {unit: year, requests_per_unit: 1000000}
+    rate_limit: {unit: year, requests_per_unit: 1000000, mode: exact}
 ";
 const LIMIT: usize = 8;
 /// What each replica is asked of each class in the outage.
@@ -220,8 +220,16 @@ impl Stage {
             }
             Row::Failover => {
                 let other = self.other.as_ref().expect("started");
+                // What the old one still acknowledges, the new one would not have.
+                self.server.command(&["CLIENT", "PAUSE", "60000", "WRITE"]).await;
+                wait_for("the replica has all", async || {
+                    let (ours, theirs) = (self.server.offset().await, other.offset().await);
+                    ours.is_some() && ours == theirs
+                })
+                .await;
                 other.command(&["REPLICAOF", "NO", "ONE"]).await;
-                self.server.command(&["REPLICAOF", "127.0.0.1", "1"]).await;
+                let (demote, go_on) = (["REPLICAOF", "127.0.0.1", "1"], ["CLIENT", "UNPAUSE"]);
+                self.server.commands(&[&demote, &go_on]).await;
             }
             Row::Way(_, fault) => self.proxy.set(fault).await,
         }

@@ -120,6 +120,14 @@ impl RedisServer {
         .await;
     }
 
+    /// How many bytes of changes the server has seen since replication began.
+    pub async fn offset(&self) -> Option<u64> {
+        let mut info = redis::cmd("INFO");
+        let mut connection = self.connection().await;
+        let told: String = info.arg("replication").query_async(&mut connection).await.ok()?;
+        told.lines().find_map(|line| line.strip_prefix("master_repl_offset:")?.parse().ok())
+    }
+
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
             ("BACKEND_TYPE", "redis".to_owned()),

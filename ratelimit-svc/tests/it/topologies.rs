@@ -137,9 +137,9 @@ const QUOTAS: &str = "
 domain: edge
 descriptors:
   - key: tenant
-    rate_limit: {unit: year, requests_per_unit: 1000000}
+    rate_limit: {unit: year, requests_per_unit: 1000000, mode: exact}
   - key: burst
-    rate_limit: {unit: second, requests_per_unit: 1000000}
+    rate_limit: {unit: second, requests_per_unit: 1000000, mode: exact}
 ";
 
 /// Whether the counters are in Redis: an outage refuses this class.

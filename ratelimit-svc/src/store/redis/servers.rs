@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::store::StoreError;
 
 /// The servers that hold the counters.
+#[expect(clippy::large_enum_variant, reason = "there is one or two")]
 pub enum Servers {
     /// All in one.
     One(Link),
