@@ -104,10 +104,9 @@ impl Engine {
         // that they end later, which late sends tell.
         let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1_000));
         let mut schedule = Schedule::new(pace, amount);
-        let (traffic, wall) = (&self.traffic, SystemTime::now());
-        let mut tally = Tally::new(traffic.classes(), traffic.counters(), wall);
         let own_cpu = cpu::this_thread()?;
-        let began = Instant::now();
+        let (began, wall) = both_clocks();
+        let mut tally = Tally::new(self.traffic.classes(), self.traffic.counters(), wall);
         let mut heard = began;
         loop {
             let due = self.send_due(&mut schedule, began);
@@ -276,6 +275,18 @@ impl Link {
         });
         Ok(())
     }
+}
+
+/// One moment on both clocks. A pause between two readings would shift every window by as much, so
+/// the closest pair of several counts.
+fn both_clocks() -> (Instant, SystemTime) {
+    let read = || {
+        let (before, wall) = (Instant::now(), SystemTime::now());
+        (before.elapsed(), before, wall)
+    };
+    let closest = (0..8).map(|_| read()).min_by_key(|(apart, ..)| *apart);
+    let (_, began, wall) = closest.expect("eight readings");
+    (began, wall)
 }
 
 fn lost(address: SocketAddr, error: std::io::Error) -> anyhow::Error {
