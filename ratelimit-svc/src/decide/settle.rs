@@ -58,7 +58,9 @@ pub fn settle(
         let before = earlier.map_or(found[at].0, |earlier| Some(settled[earlier].state));
         let terms = hit.share.as_ref().and_then(|share| Terms::of(hit, share, now));
         let mut share = terms.map(|terms| {
-            let chained = earlier.and_then(|earlier| shares[earlier].as_ref());
+            // A hit that knows no classes may stand between.
+            let same = |earlier: &usize| hits[*earlier].key == hit.key;
+            let chained = (0..at).rev().filter(same).find_map(|earlier| shares[earlier].as_ref());
             let usage = chained.map_or(found[at].1.as_ref(), |(_, usage)| Some(usage));
             let usage = Usage::rolled(usage, &terms);
             (terms, usage)

@@ -1,6 +1,8 @@
 //! Tests of `decide::settle`.
 
 use super::*;
+use crate::decide::reserve::Figures;
+use crate::limits::sharing::{Fraction, Guarantee, How, Share};
 use crate::limits::unit::Window;
 
 const NOW: Duration = Duration::from_secs(30);
@@ -52,6 +54,35 @@ fn one_counter_named_twice_adds_up() {
     check(Mode::AllOrNothing, 0, &twice, &[(1, false), (2, false)]);
     check(Mode::AllOrNothing, 1, &twice, &[(1, false), (1, true)]);
     check(Mode::CountAll, 1, &twice, &[(2, false), (3, true)]);
+}
+
+#[test]
+fn a_look_without_a_class_does_not_hide_what_classes_took() {
+    let forecast = |place, amount| Hit {
+        share: Some(Share { place, classes: 2, how: How::Forecast { guarantees: None } }),
+        ..hit("a", amount, 100, Role::Enforced)
+    };
+    let withheld = |hits: &[Hit]| {
+        let active = Figures { used: 0.0, demand: 1.0, average: 0.0, last: 0.0 };
+        let usage = Usage { number: 0.0, classes: [active; 2].into() };
+        let settled = settle(hits, Mode::CountAll, NOW, |_| (None, Some(usage.clone())));
+        settled.last().expect("one for each hit").withheld
+    };
+    // The first has a floor to meet, the second takes some of it, the last is told what is left.
+    let floor = Fraction::try_new(0.4).expect("a fraction");
+    let floors = [Guarantee { floor, ..Guarantee::default() }, Guarantee::default()];
+    let below = Hit {
+        share: Some(Share {
+            place: 1,
+            classes: 2,
+            how: How::Forecast { guarantees: Some(floors.into()) },
+        }),
+        ..forecast(1, 0)
+    };
+    let (take, look) = (forecast(0, 10), hit("a", 0, 100, Role::Enforced));
+    let direct = withheld(&[take.clone(), below.clone()]);
+    assert_ne!(withheld(std::slice::from_ref(&below)), direct);
+    assert_eq!(withheld(&[take, look, below]), direct);
 }
 
 #[test]
