@@ -2,12 +2,16 @@
 
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
 use crate::kafka_broker::free_port;
 use crate::support::wait_for;
 use crate::writer_file::get;
+
+/// Attempts to start a server.
+const STARTS_MAX: usize = 50;
 
 /// A database server that is killed when dropped.
 pub struct Influxd {
@@ -47,7 +51,22 @@ impl Influxd {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// Starts it until it answers: its port may be in use for the moment as the near end of a
+    /// connection.
     pub async fn restart(&mut self) {
+        for _ in 0..STARTS_MAX {
+            self.start_once().await;
+            if self.is_alive() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        let log = std::fs::read_to_string(self.directory.path().join("log")).unwrap();
+        panic!("influxd does not start: {log}");
+    }
+
+    /// Starts it, and waits until it answers or has ended.
+    pub async fn start_once(&mut self) {
         let path = self.directory.path();
         let log = File::options().create(true).append(true).open(path.join("log")).unwrap();
         let child = Command::new("influxd")
@@ -58,10 +77,14 @@ impl Influxd {
             .stderr(log)
             .spawn()
             .expect("influxd: apt-get install influxdb");
-        self.child = Some(child);
+        let child = self.child.insert(child);
         let port = self.port;
-        wait_for("influxd", || async move {
-            tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()
+        wait_for("influxd", || {
+            let ended = child.try_wait().unwrap().is_some();
+            async move {
+                let answers = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok();
+                (answers || ended).then_some(())
+            }
         })
         .await;
     }
