@@ -67,14 +67,15 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
     let echo = rig::echo(&dir).await?;
     let memory = rig::rls(&dir, "memory", &quotas(None), Store::Memory, 1).await?;
     let mut shared = Vec::new();
-    for mode in rig::modes(&dir)? {
+    for mode in rig::MODES {
         let redis = rig::redis(&dir, &format!("redis-{}", mode.name)).await?;
         let store = Store::Patient(&redis, mode);
         let server = rig::rls(&dir, mode.name, &quotas(mode.key), store, 1).await?;
-        shared.push((mode.name, server, redis));
+        shared.push((mode, server, redis));
     }
     let mut stores = vec![("memory", &memory, None)];
-    stores.extend(shared.iter().map(|(name, server, redis)| (*name, server, Some(redis))));
+    let shared = shared.iter();
+    stores.extend(shared.map(|(mode, server, redis)| (mode.name, server, Some((redis, *mode)))));
 
     let mut cells = vec![
         Cell::new("echo/w2", vec![&echo], None, standard(&echo, Scenario::W2)?),

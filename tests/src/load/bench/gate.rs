@@ -30,7 +30,30 @@ const SHORT: u64 = 4_000;
 const LONG: u64 = 12_000;
 /// Under callgrind everything takes fifty times as long.
 const SLOW: Duration = Duration::from_secs(180);
-const WORKLOADS: [Scenario; 3] = [Scenario::W2, Scenario::W3, Scenario::W4];
+const SUBJECTS: [(Subject, Scenario); 4] = [
+    (Subject::Echo, Scenario::W2),
+    (Subject::Memory, Scenario::W2),
+    (Subject::Memory, Scenario::W3),
+    (Subject::Memory, Scenario::W4),
+];
+
+/// What runs under callgrind.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Subject {
+    /// The yardstick.
+    Echo,
+    /// ratelimit-svc with its counters in memory.
+    Memory,
+}
+
+impl Subject {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Echo => "echo",
+            Self::Memory => "memory",
+        }
+    }
+}
 
 /// Flags of `gate`.
 #[derive(Args)]
@@ -54,12 +77,12 @@ pub fn run(args: &GateArgs) -> Result<ExitCode> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let mut measured = Baseline::new();
-    for scenario in WORKLOADS {
-        let short = runtime.block_on(instructions(&dir, scenario, SHORT))?;
-        let long = runtime.block_on(instructions(&dir, scenario, LONG))?;
+    for (subject, scenario) in SUBJECTS {
+        let short = runtime.block_on(instructions(&dir, subject, scenario, SHORT))?;
+        let long = runtime.block_on(instructions(&dir, subject, scenario, LONG))?;
         let sum = |profile: &Profile| profile.values().sum::<u64>();
         let each = sum(&long).saturating_sub(sum(&short)) as f64 / (LONG - SHORT) as f64;
-        let name = format!("memory/{}", scenario.name());
+        let name = format!("{}/{}", subject.name(), scenario.name());
         say(&where_to(&name, &short, &long))?;
         measured.insert(name, each.round());
     }
@@ -95,36 +118,53 @@ fn compare(baseline: &Baseline, measured: &Baseline) -> (String, bool) {
     (columns(&rows), good)
 }
 
-/// The profile of a service that answers so many requests, from its start to its end.
-async fn instructions(dir: &Path, scenario: Scenario, requests: u64) -> Result<Profile> {
-    let name = format!("{}-{requests}", scenario.name());
-    let root = dir.join(&name);
-    std::fs::create_dir_all(root.join("config"))?;
-    std::fs::write(root.join("config/quotas.yaml"), quotas(None))?;
-    let profile_file = dir.join(format!("{name}.callgrind"));
+/// The profile of a server that answers so many requests, from its start to its end.
+async fn instructions(
+    dir: &Path,
+    subject: Subject,
+    scenario: Scenario,
+    requests: u64,
+) -> Result<Profile> {
+    let name = format!("{}-{}-{requests}", subject.name(), scenario.name());
+    let file = dir.join(format!("{name}.callgrind"));
     let (grpc, admin) = (free_address()?, free_address()?);
     let mut command = Command::new(on_path("valgrind", "valgrind")?);
-    command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", profile_file.display()));
-    command.arg(service("ratelimit-svc")?);
-    rig::rls_environment(&mut command, &root, grpc, admin)?;
+    command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", file.display()));
+    match subject {
+        Subject::Echo => {
+            let port = grpc.port().to_string();
+            command.arg(service("tidegate-load")?).args(["echo", "--port", &port]);
+        }
+        Subject::Memory => {
+            let root = dir.join(&name);
+            std::fs::create_dir_all(root.join("config"))?;
+            std::fs::write(root.join("config/quotas.yaml"), quotas(None))?;
+            command.arg(service("ratelimit-svc")?);
+            rig::rls_environment(&mut command, &root, grpc, admin)?;
+        }
+    }
     let mut child = Child::start(&name, dir, command)?;
     let client = Http::new();
     let url = format!("http://{admin}/readyz");
-    wait_for("ratelimit-svc under callgrind", SLOW, async || {
-        client.get(&url).await.ok().filter(|reply| reply.status.is_success())
+    wait_for(&format!("{name} under callgrind"), SLOW, async || match subject {
+        Subject::Echo => tokio::net::TcpStream::connect(grpc).await.ok().map(drop),
+        Subject::Memory => {
+            client.get(&url).await.ok().filter(|reply| reply.status.is_success()).map(drop)
+        }
     })
     .await
     .or_else(|error| child.check_alive().and(Err(error)))?;
     load(grpc, scenario, requests)?;
     child.signal(rustix::process::Signal::TERM)?;
     let status = child.wait(SLOW).await?;
-    if !status.success() {
-        bail!("ratelimit-svc ended with {status} under callgrind");
+    // The echo does not know the signal, and callgrind writes its file all the same.
+    if subject != Subject::Echo && !status.success() {
+        bail!("{name} ended with {status} under callgrind");
     }
-    let text = std::fs::read_to_string(&profile_file)
-        .with_context(|| format!("cannot read {}", profile_file.display()))?;
+    let text = std::fs::read_to_string(&file)
+        .with_context(|| format!("cannot read {}", file.display()))?;
     let read = profile::read(&text);
-    ensure!(!read.is_empty(), "{} holds no profile", profile_file.display());
+    ensure!(!read.is_empty(), "{} holds no profile", file.display());
     Ok(read)
 }
 

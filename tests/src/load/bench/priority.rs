@@ -33,7 +33,7 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
             .push("quick run: two mixes of W6, with one replica in memory only".to_owned());
         return Ok(());
     }
-    for mode in rig::modes(&dir)? {
+    for mode in rig::MODES {
         let redis = rig::redis(&dir, &format!("redis-{}", mode.name)).await?;
         let mut servers = Vec::new();
         for replica in 0..3 {

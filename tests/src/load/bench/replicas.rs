@@ -33,11 +33,10 @@ fn commands_max(scenario: Scenario) -> Option<f64> {
 /// # Errors
 /// As [`cost::measure`].
 pub async fn measure(cx: &mut Context) -> Result<()> {
-    let dir = rig::stage_dir(&cx.dir, "replicas")?;
     if cx.quick {
         cx.results.notes.push("quick run: three replicas only, without w2-minute".to_owned());
     }
-    for mode in rig::modes(&dir)? {
+    for mode in rig::MODES {
         for replicas in [1, 3] {
             // The quick run has one replica in the stage before.
             if cx.quick && replicas == 1 {
@@ -77,7 +76,7 @@ async fn group(cx: &mut Context, mode: Mode, replicas: usize) -> Result<()> {
         // Popular keys are met, and leased, before anything is counted.
         engine.run(*pace, Amount::Time(Duration::from_millis(1_500)))?;
         let name = format!("replicas/{} x{replicas}/{} {load}", mode.name, scenario.name());
-        let mut cell = Cell::new(name.clone(), all.clone(), Some(&redis), engine);
+        let mut cell = Cell::new(name.clone(), all.clone(), Some((&redis, mode)), engine);
         let tally = cell.slice(*pace, Duration::from_secs(if cx.quick { 2 } else { 6 }))?;
         let results = &mut cx.results;
         results.add(format!("{name}/server"), min(&cell.column(|s| s.server_us)), "us", Aim::None);

@@ -11,7 +11,6 @@ use anyhow::{Context as _, Result, bail};
 use crate::child::Child;
 use crate::edge::service;
 use crate::http::Http;
-use crate::load::scenario::quotas;
 use crate::load::{cpu, redis_info};
 use crate::parts::redis::Redis;
 use crate::ports::free_address;
@@ -72,29 +71,42 @@ pub enum Store<'a> {
 pub struct Mode {
     /// Its name in the results.
     pub name: &'static str,
-    /// The value of `mode` in a quota file; none where the service has only one.
+    /// The value of `mode` in a quota file; none leaves it out.
     pub key: Option<&'static str>,
     /// Share of a leased limit that replicas may spend without asking.
     pub free_ratio: Option<&'static str>,
+    /// Commands of Redis that only scripts call in this mode.
+    pub inside: &'static [&'static str],
 }
 
-/// The modes that the ratelimit-svc beside us has.
-///
-/// # Errors
-/// When it cannot be asked.
-pub fn modes(dir: &Path) -> Result<Vec<Mode>> {
-    let file = dir.join("modes.yaml");
-    std::fs::write(&file, quotas(Some("lease")))?;
-    let mut command = Command::new(service("ratelimit-svc")?);
-    let known = command.arg("check").arg(&file).output()?.status.success();
-    Ok(match known {
-        true => vec![
-            Mode { name: "exact", key: Some("exact"), free_ratio: None },
-            Mode { name: "lease", key: Some("lease"), free_ratio: Some("0.05") },
-        ],
-        false => vec![Mode { name: "exact", key: None, free_ratio: None }],
-    })
-}
+/// Every decision is a script.
+const EXACT: Mode = Mode {
+    name: "exact",
+    key: Some("exact"),
+    free_ratio: None,
+    inside: &[
+        "get",
+        "mget",
+        "set",
+        "incrby",
+        "expire",
+        "pexpire",
+        "zadd",
+        "zcard",
+        "zremrangebyscore",
+    ],
+};
+
+/// Claims are `INCRBY` beside a script that counts replicas once a second.
+const LEASE: Mode = Mode {
+    name: "lease",
+    key: Some("lease"),
+    free_ratio: Some("0.05"),
+    inside: &["pexpire", "zadd", "zcard", "zremrangebyscore"],
+};
+
+/// Both modes.
+pub const MODES: [Mode; 2] = [EXACT, LEASE];
 
 /// Starts ratelimit-svc with one quota file. `replicas` share its limits in an outage.
 ///
@@ -254,14 +266,14 @@ pub struct Usage {
 ///
 /// # Errors
 /// When one of them is gone.
-pub fn usage(servers: &[&Server], redis: Option<&Redis>) -> Result<Usage> {
+pub fn usage(servers: &[&Server], redis: Option<(&Redis, Mode)>) -> Result<Usage> {
     let mut usage = Usage::default();
     for server in servers {
         usage.servers += cpu::of_process(server.child.pid())?;
     }
-    if let Some(redis) = redis {
+    if let Some((redis, mode)) = redis {
         usage.redis = cpu::of_process(redis.child.pid())?;
-        usage.commands = redis_info::commands(redis.address)?;
+        usage.commands = redis_info::commands(redis.address, mode.inside)?;
     }
     Ok(usage)
 }

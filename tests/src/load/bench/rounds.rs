@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use hdrhistogram::Histogram;
 
-use super::rig::{Server, usage};
+use super::rig::{Mode, Server, usage};
 use crate::load::engine::Engine;
 use crate::load::schedule::{Amount, Pace};
 use crate::load::table;
@@ -20,8 +20,8 @@ pub struct Cell<'a> {
     pub name: String,
     /// The servers that the load goes to.
     pub servers: Vec<&'a Server>,
-    /// The Redis behind them.
-    pub redis: Option<&'a Redis>,
+    /// The Redis behind them, and how they use it.
+    pub redis: Option<(&'a Redis, Mode)>,
     /// The load.
     pub engine: Engine,
     /// One for each round.
@@ -54,7 +54,7 @@ impl<'a> Cell<'a> {
     pub fn new(
         name: impl Into<String>,
         servers: Vec<&'a Server>,
-        redis: Option<&'a Redis>,
+        redis: Option<(&'a Redis, Mode)>,
         engine: Engine,
     ) -> Self {
         Self { name: name.into(), servers, redis, engine, samples: Vec::new(), latency: None }
