@@ -69,7 +69,7 @@ async fn start(dir: PathBuf, parts: Parts, port: Option<u16>) -> Result<(Edge, S
         port,
         quotas: include_str!("../../ratelimit-svc/examples/edge.yaml").to_owned(),
         otlp: std::env::var("OTLP").ok().map(|otlp| otlp.parse()).transpose().context("OTLP")?,
-        patience: Patience::PRODUCTION,
+        patience: Patience::DESK,
         proxy: Proxy::default(),
     };
     // Nothing can be done for a person whose terminal is gone.
