@@ -80,8 +80,8 @@ pub struct Counted<'a> {
 ///
 /// # Errors
 /// When the request has no answer.
-pub fn plan<'a>(
-    request: &Request<'a>,
+pub fn plan<'a, 'r: 'a>(
+    request: &Request<'r>,
     quotas: &'a Quotas,
     settings: &Settings,
     now_seconds: u64,

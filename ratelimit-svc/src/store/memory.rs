@@ -206,7 +206,11 @@ mod tests {
     fn the_number_of_counters_is_bounded() {
         let memory = Memory::new(640);
         for n in 0..5000 {
-            memory.count_now(&[hit(format!("k{n}"), 0)], Mode::CountAll, Duration::from_secs(30));
+            memory.count_now(
+                &[hit(format!("k{n}|m0"), 0)],
+                Mode::CountAll,
+                Duration::from_secs(30),
+            );
         }
         assert!(memory.len() <= 640, "{}", memory.len());
         assert!(memory.evictions() >= 5000 - 640);
@@ -216,10 +220,18 @@ mod tests {
     fn ended_windows_make_room() {
         let memory = Memory::new(6400);
         for n in 0..2000 {
-            memory.count_now(&[hit(format!("k{n}"), 0)], Mode::CountAll, Duration::from_secs(30));
+            memory.count_now(
+                &[hit(format!("k{n}|m0"), 0)],
+                Mode::CountAll,
+                Duration::from_secs(30),
+            );
         }
         for n in 0..2000 {
-            memory.count_now(&[hit(format!("n{n}"), 60)], Mode::CountAll, Duration::from_secs(90));
+            memory.count_now(
+                &[hit(format!("n{n}|m1"), 60)],
+                Mode::CountAll,
+                Duration::from_secs(90),
+            );
         }
         assert_eq!((memory.len(), memory.evictions()), (2000, 0));
     }

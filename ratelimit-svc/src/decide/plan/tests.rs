@@ -20,7 +20,7 @@ fn quotas(text: &str) -> &'static Quotas {
 fn planned<'a>(text: &str, descriptors: &[&[(&'a str, &'a str)]]) -> Plan<'a> {
     let descriptors = descriptors
         .iter()
-        .map(|entries| Descriptor { entries: entries.to_vec(), ..Descriptor::default() })
+        .map(|entries| Descriptor { entries: (*entries).into(), ..Descriptor::default() })
         .collect();
     let request = Request { domain: "d", descriptors, hits_addend: 0 };
     plan(&request, quotas(text), &Settings::default(), NOW).expect("planned")
@@ -65,7 +65,11 @@ fn a_domain_may_match_on_priority() {
 fn an_override_needs_no_rule() {
     let limit = Override { requests_per_unit: 7, unit: Some(Unit::Hour) };
     let entries = vec![("user", "u"), ("path", "/")];
-    let descriptor = Descriptor { entries, limit_override: Some(limit), ..Descriptor::default() };
+    let descriptor = Descriptor {
+        entries: entries.into(),
+        limit_override: Some(limit),
+        ..Descriptor::default()
+    };
     let request = Request { domain: "d", descriptors: vec![descriptor], hits_addend: 0 };
     let plan = |text| plan(&request, quotas(text), &Settings::default(), NOW).expect("planned");
     let known = plan(TENANT);
