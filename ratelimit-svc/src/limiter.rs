@@ -58,7 +58,7 @@ impl Limiter {
     /// When the request has no answer; never for a fault of the store.
     pub async fn decide(&self, request: &Request<'_>) -> Result<Decision, RequestError> {
         let started = Instant::now();
-        let now = self.clock.now();
+        let now = self.clock.at(started);
         let quotas = self.quotas.load();
         let planned = match quotas.as_deref() {
             Some(quotas) => plan(request, quotas, &self.settings, now.as_secs()),
