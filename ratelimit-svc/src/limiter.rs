@@ -125,13 +125,25 @@ impl Limiter {
         plan: &Plan<'_>,
         now: Duration,
     ) -> Result<Vec<Count>, (&Guard<Redis>, Unavailable)> {
+        match &self.counters {
+            _ if plan.hits.is_empty() => Ok(Vec::new()),
+            Counters::Memory => Ok(self.memory.count_now(&plan.hits, self.mode(), now)),
+            // Boxed: a decision in memory is not moved about with the room that all this takes.
+            Counters::Redis(guard) => {
+                let counted = Box::pin(self.count_guarded(guard, plan, now)).await;
+                counted.map_err(|unavailable| (&**guard, unavailable))
+            }
+        }
+    }
+
+    async fn count_guarded(
+        &self,
+        guard: &Guard<Redis>,
+        plan: &Plan<'_>,
+        now: Duration,
+    ) -> Result<Vec<Count>, Unavailable> {
         let hits = &plan.hits;
-        let guard = match &self.counters {
-            _ if hits.is_empty() => return Ok(Vec::new()),
-            Counters::Memory => return Ok(self.memory.count_now(hits, self.mode(), now)),
-            Counters::Redis(guard) => guard,
-        };
-        let counts = match &self.leases {
+        match &self.leases {
             Some(leases) if leases.serve(plan) => {
                 leases.take(guard, hits, || self.clock.now()).await
             }
@@ -141,8 +153,7 @@ impl Limiter {
                 guard.count(&hits, self.mode(), now).await
             }
             _ => guard.count(hits, self.mode(), now).await,
-        };
-        counts.map_err(|unavailable| (&**guard, unavailable))
+        }
     }
 
     /// What `/config` tells of the store.
