@@ -6,6 +6,7 @@ mod cli;
 mod clock;
 mod connections;
 mod control_plane;
+mod differences;
 mod documentation;
 mod environment;
 mod leases;
