@@ -104,7 +104,7 @@ impl Decider {
 fn request(descriptors: usize) -> Request<'static> {
     const TENANTS: [&str; 5] = ["acme", "beta", "corp", "dent", "echo"];
     let descriptor = |tenant: &&'static str| Descriptor {
-        entries: vec![("tenant", *tenant), ("priority", "ingest")],
+        entries: [("tenant", *tenant), ("priority", "ingest")][..].into(),
         ..Descriptor::default()
     };
     let descriptors = TENANTS[..descriptors].iter().map(descriptor).collect();

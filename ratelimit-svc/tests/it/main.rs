@@ -1,6 +1,7 @@
 //! The service and its stores from outside: over real sockets, with a real Redis.
 
 mod algorithms;
+mod allocations;
 mod bad_input;
 mod cli;
 mod clock;

@@ -14,9 +14,9 @@ fn metrics() -> Arc<Metrics> {
 
 fn hit(metrics: &Metrics, domain: &str, rule: &str, total: u64) {
     let hits = HitStats { total, within_limit: total, ..HitStats::default() };
-    let (metric_id, reason) = (rule.into(), Reason::WithinLimit);
-    let outcome = Outcome { descriptor: 0, metric_id, over_limit: false, reason, hits };
-    metrics.rules.count(&domain.into(), "ingest", &outcome);
+    let reason = Reason::WithinLimit;
+    let outcome = Outcome { descriptor: 0, over_limit: false, reason, hits };
+    metrics.rules.of(domain, rule).count("ingest", &outcome);
 }
 
 fn pairs(set: &[(&str, &str)]) -> Vec<(String, String)> {
