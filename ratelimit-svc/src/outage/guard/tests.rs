@@ -3,9 +3,12 @@
 use prometheus_client::registry::Registry;
 
 use super::*;
+use crate::config::leases::LeaseSettings;
+use crate::limiter::leases::Leases;
 use crate::limits::algorithm::Algorithm;
-use crate::limits::unit::Window;
+use crate::limits::unit::{Unit, Window};
 use crate::outage::breaker::FAILURES_TO_OPEN;
+use crate::outage::ramp::CLAIMS_MIN;
 use crate::store::Role;
 use crate::store::memory::Memory;
 
@@ -268,6 +271,63 @@ async fn no_100_ms_after_an_outage_have_more_than_twice_the_work() {
     assert!(guard.is_in_reach() && guard.local.owed().is_empty());
     assert!(after[1000..1100].iter().sum::<usize>() >= 90, "all requests ask again after 1 s");
     running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases_that_all_ended_in_an_outage_are_claimed_in_turn() {
+    const COUNTERS: u64 = 3000;
+    let (guard, running) = started().await;
+    let (wall, began) = (crate::clock::wall(), Instant::now());
+    let now = move || wall + began.elapsed();
+    let settings = LeaseSettings { limit_min: 1, ..LeaseSettings::default() };
+    let leases = Arc::new(Leases::new(&settings, BUDGET, guard.metrics.clone()));
+    let claims = tokio::spawn({
+        let (guard, leases) = (guard.clone(), leases.clone());
+        async move { leases.claim(&guard, now).await }
+    });
+    let mut random = 1u64;
+    // Three requests in each of so many ms: the longest wait, and how many were counted in Redis.
+    let mut load = async |ms: u32| {
+        guard.backend.calls.lock().expect("not poisoned").clear();
+        let (mut longest, mut leased) = (Duration::ZERO, 0);
+        for _ in 0..ms {
+            for _ in 0..3 {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let window = Unit::Minute.window(now().as_secs());
+                let key = format!("{}|m{}", (random >> 33) % COUNTERS, window.start / 60);
+                let hit = Hit { key: key.into_bytes().into(), limit: 1000, window, ..hit(0) };
+                let asked = Instant::now();
+                let taken = leases.take(&guard, &[hit], now).await;
+                longest = longest.max(asked.elapsed());
+                leased += u32::from(taken.is_ok());
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let mut sent = vec![0; ms as usize * 2];
+        let calls = guard.backend.calls.lock().expect("not poisoned");
+        let first = calls.first().map(|(at, _)| *at);
+        for (at, hits) in calls.iter() {
+            let at = (*at - first.expect("there is one")).as_millis() as usize;
+            sent[at] += hits;
+        }
+        (longest, leased, sent)
+    };
+    load(8_000).await;
+    guard.set(Does::Hang);
+    let (longest, _, _) = load(1_000).await;
+    assert!(longest <= BUDGET + Duration::from_millis(1), "{longest:?}");
+    // All windows end.
+    tokio::time::sleep(Duration::from_secs(70)).await;
+    guard.set(Does::Answer);
+    let (longest, _, sent) = load(5_000).await;
+    assert!(longest <= BUDGET + Duration::from_millis(1), "{longest:?}");
+    let most = CLAIMS_MIN * 6;
+    assert!(peak(&sent[..1000]) <= most, "{} claims in 100 ms", peak(&sent[..1000]));
+    let (_, leased, _) = load(1_000).await;
+    assert_eq!(leased, 3_000, "all is as before");
+    for task in [running, claims] {
+        task.abort();
+    }
 }
 
 #[tokio::test(start_paused = true)]
