@@ -14,6 +14,7 @@ mod leases;
 mod metrics;
 mod outage;
 mod outage_matrix;
+mod outage_return;
 mod pipelining;
 mod priority;
 mod redis_parts;
