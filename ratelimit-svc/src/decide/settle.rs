@@ -125,7 +125,8 @@ fn refusals(hits: &[Hit], settled: &[Settled]) -> [Vec<usize>; 2] {
 }
 
 /// Notes in the figures of the classes what they asked for and were given. What is refused for
-/// another limit's sake is no demand on this one.
+/// another limit's sake is no demand on this one; but claims, which only travel together, tell of
+/// demand that was.
 fn note(
     hits: &[Hit],
     settled: &mut [Settled],
@@ -139,8 +140,10 @@ fn note(
         let hit = &hits[at];
         let others = enforced.iter().filter(|other| **other != at).count()
             + usize::from(!quota.is_empty() && !quota.contains(&at));
-        let asked = !hit.is_refund && (settled[at].moved || others == 0);
-        if hit.amount == 0 || !(asked || settled[at].moved) {
+        let claim = hit.share.as_ref().and_then(|share| share.asked);
+        let asks = !hit.is_refund && (settled[at].moved || others == 0 || claim.is_some());
+        let demand = claim.unwrap_or(hit.amount);
+        if hit.amount == 0 && demand == 0 || !(asks || settled[at].moved) {
             continue;
         }
         let same = |earlier: &usize| hits[*earlier].key == hit.key;
@@ -150,8 +153,8 @@ fn note(
         if settled[at].moved {
             terms.take(&mut usage, hit.amount as f64, hit.is_refund);
         }
-        if asked {
-            terms.ask(&mut usage, hit.amount as f64);
+        if asks {
+            terms.ask(&mut usage, demand as f64);
         }
         settled[at].usage = Some(usage);
     }
