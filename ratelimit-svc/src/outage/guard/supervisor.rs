@@ -8,8 +8,8 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::{Backend, Guard, jitter, random, std_now};
-use crate::outage::gate::Stage;
 use crate::outage::breaker::Change;
+use crate::outage::gate::Stage;
 use crate::store::StoreError;
 
 /// How often a store that is there is looked at and given a sign of life.

@@ -38,7 +38,7 @@ impl<V> Table<V> {
     }
 
     /// Takes all values out, for whoever can drop them without keeping others waiting.
-    pub(super) fn take_all(&mut self) -> HashMap<Box<[u8]>, (V, u64)> {
+    pub(super) fn take_all(&mut self) -> HashMap<Box<[u8]>, (V, u64), KeyedState> {
         std::mem::take(&mut self.entries)
     }
 
