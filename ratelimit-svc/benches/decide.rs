@@ -92,7 +92,7 @@ impl Decider {
         Self { quotas: read(&text), memory: Memory::default(), settings }
     }
 
-    fn decide(&self, request: &Request<'_>) -> (Plan, Decision) {
+    fn decide<'a, 'r: 'a>(&'a self, request: &Request<'r>) -> (Plan<'a>, Decision) {
         let plan = plan(request, &self.quotas, &self.settings, NOW.as_secs()).expect("planned");
         let counts = self.memory.count_now(&plan.hits, Mode::CountAll, NOW);
         let found = Evidence::Counts { hits: &plan.hits, counts: &counts, degraded: false };

@@ -80,14 +80,16 @@ impl Limiter {
         }
     }
 
-    /// Hands unspent leases back.
+    /// Hands unspent leases back, and leaves the replicas that share limits.
     pub async fn drain(&self) {
-        if let (Counters::Redis(guard), Some(leases)) = (&self.counters, &self.leases) {
+        let Counters::Redis(guard) = &self.counters else { return };
+        if let Some(leases) = &self.leases {
             let drain = leases.drain(guard, self.clock.now());
             if tokio::time::timeout(LEASES_DRAIN_MAX, drain).await.is_err() {
                 tracing::warn!("unspent leases were not handed back in time");
             }
         }
+        guard.leave().await;
     }
 
     async fn decide_planned(
@@ -128,6 +130,12 @@ impl Limiter {
         match &self.counters {
             _ if plan.hits.is_empty() => Ok(Vec::new()),
             Counters::Memory => Ok(self.memory.count_now(&plan.hits, self.mode(), now)),
+            // Hits that were leased before the outage are for the classes that pass in it.
+            Counters::Redis(guard)
+                if plan.class.outage == OutagePolicy::Deny && guard.is_open() =>
+            {
+                Err((&**guard, Unavailable { asked: false }))
+            }
             // Boxed: a decision in memory is not moved about with the room that all this takes.
             Counters::Redis(guard) => {
                 let counted = Box::pin(self.count_guarded(guard, plan, now)).await;
@@ -164,7 +172,7 @@ impl Limiter {
                 let (share, owed) = (guard.share(), guard.local.owed().len());
                 json!({
                     "kind": "redis",
-                    "in_reach": !guard.is_open(),
+                    "in_reach": guard.is_in_reach(),
                     "share_replicas": share.replicas,
                     "share_factor": share.factor,
                     "owed_counters": owed,

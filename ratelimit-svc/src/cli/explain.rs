@@ -20,7 +20,7 @@ use crate::limits::sharing::{How, Share};
 /// Which request.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Quota files, read as one configuration.
+    /// Quota files, or directories of them, read as one configuration.
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
     /// Let several files define one domain, as MERGE_DOMAIN_CONFIG does.

@@ -155,7 +155,8 @@ impl Refusals {
 }
 
 /// Notes in the figures of the classes what they asked for and were given. What is refused for
-/// another limit's sake is no demand on this one.
+/// another limit's sake is no demand on this one; but claims, which only travel together, tell of
+/// demand that was.
 fn note(
     hits: &[Hit],
     settled: &mut [Settled],
@@ -167,8 +168,11 @@ fn note(
         let Some((terms, _)) = share else { continue };
         let hit = &hits[at];
         let moved = settled[at].moved;
-        let asked = !hit.is_refund && (moved || !refusals.others(hit, &settled[at]));
-        if hit.amount == 0 || !(asked || moved) {
+        let claim = hit.share.as_ref().and_then(|share| share.asked);
+        let alone = !refusals.others(hit, &settled[at]);
+        let asks = !hit.is_refund && (moved || alone || claim.is_some());
+        let demand = claim.unwrap_or(hit.amount);
+        if hit.amount == 0 && demand == 0 || !(asks || moved) {
             continue;
         }
         let same = |earlier: &usize| hits[*earlier].key == hit.key;
@@ -178,8 +182,8 @@ fn note(
         if moved {
             terms.take(&mut usage, hit.amount as f64, hit.is_refund);
         }
-        if asked {
-            terms.ask(&mut usage, hit.amount as f64);
+        if asks {
+            terms.ask(&mut usage, demand as f64);
         }
         settled[at].usage = Some(usage);
     }

@@ -165,7 +165,8 @@ impl Sharing {
             }
         };
         let number = |value: usize| u8::try_from(value).expect("a ladder has at most 16 classes");
-        Some(Share { place: number(place), classes: number(classes.ladder().len()), how })
+        let (place, classes) = (number(place), number(classes.ladder().len()));
+        Some(Share { place, classes, how, asked: None })
     }
 
     /// What the rule says, in the words of the file; nothing where it says nothing.
@@ -197,6 +198,9 @@ pub struct Share {
     pub classes: u8,
     /// By which rule.
     pub how: How,
+    /// Of a block claimed ahead of requests: what requests of the class asked for since the last
+    /// one. A request asks for what it takes, and says nothing here.
+    pub asked: Option<u64>,
 }
 
 /// The rule by which a limit is shared.

@@ -198,7 +198,7 @@ mod tests {
         let cache = OverCache::new(1000);
         let up_to = |fraction: f64, algorithm| {
             let how = How::UpTo(Fraction::try_new(fraction).expect("in bounds"));
-            let share = Some(Share { place: 0, classes: 2, how });
+            let share = Some(Share { place: 0, classes: 2, how, asked: None });
             Hit { share, algorithm, ..hit("a", 1, 10) }
         };
         let knows = |hit: &Hit| cache.is_over(hit, NOW).map(|count| count.withheld);
@@ -215,7 +215,8 @@ mod tests {
         assert_eq!((knows(&up_to(0.6, bucket)), knows(&up_to(0.5, bucket))), (Some(4), Some(5)));
         assert_eq!(knows(&up_to(0.7, bucket)), None);
 
-        let share = Share { place: 1, classes: 2, how: How::Forecast { guarantees: None } };
+        let share =
+            Share { place: 1, classes: 2, how: How::Forecast { guarantees: None }, asked: None };
         let forecast = Hit { key: b"f"[..].into(), share: Some(share), ..up_to(1.0, bucket) };
         cache.remember(&forecast, &count(7, 3), NOW);
         assert_eq!(knows(&forecast), None, "a forecast may give way");

@@ -37,9 +37,9 @@ impl<V> Table<V> {
         self.entries.remove(key);
     }
 
-    /// Drops all values.
-    pub(super) fn clear(&mut self) {
-        self.entries.clear();
+    /// Takes all values out, for whoever can drop them without keeping others waiting.
+    pub(super) fn take_all(&mut self) -> HashMap<Box<[u8]>, (V, u64), KeyedState> {
+        std::mem::take(&mut self.entries)
     }
 
     /// Puts a value in; says how many live ones were dropped for it.
