@@ -101,8 +101,8 @@ pub struct Tally {
     pub total_most: u64,
     /// Requests let through after a more important class was refused by the same server.
     pub inversions: u64,
-    /// The same with refusals by any server.
-    pub inversions_between: u64,
+    /// The same with refusals by any server, in each second of the wall clock.
+    pub inversions_between: Vec<u64>,
     counters: Vec<Window>,
     refusals: Vec<Refusals>,
     began: Duration,
@@ -128,7 +128,7 @@ impl Tally {
             sure_most: 0,
             total_most: 0,
             inversions: 0,
-            inversions_between: 0,
+            inversions_between: Vec::new(),
             counters: vec![Window::default(); counters],
             refusals: Vec::new(),
             began: now.duration_since(UNIX_EPOCH).unwrap_or_default(),
@@ -180,7 +180,8 @@ impl Tally {
         };
         let here = self.refusals.get(exchange.server.min(SERVERS_MAX - 1));
         self.inversions += u64::from(here.is_some_and(passed_over));
-        self.inversions_between += u64::from(self.refusals.iter().any(passed_over));
+        let between = self.refusals.iter().any(passed_over);
+        *at(&mut self.inversions_between, second, STEPS_MAX) += u64::from(between);
     }
 
     fn admitted(&mut self, counter: usize, sent: usize, answered: usize) {
@@ -303,7 +304,8 @@ mod tests {
             // The wall clock's second ends 500 ms after the start.
             let mut tally = Tally::new(&names, 1, UNIX_EPOCH + MS(7_500));
             exchanges.iter().for_each(|one| tally.record(*one));
-            assert_eq!((tally.inversions, tally.inversions_between), (same, between));
+            let all_between = tally.inversions_between.iter().sum::<u64>();
+            assert_eq!((tally.inversions, all_between), (same, between));
         };
         let refused = of(0, 0, 100, Verdict::Refused);
         check(&[refused, of(1, 0, 120, Verdict::Admitted)], 1, 1);
