@@ -14,7 +14,7 @@
 //! by one server or a cluster, behind the breaker, within the call budget.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt;
@@ -30,7 +30,8 @@ use crate::lease::{self, Terms};
 use crate::limits::rule::CountingMode;
 use crate::metrics::Metrics;
 use crate::outage::guard::{Backend, Guard, Unavailable};
-use crate::store::{Count, Hit, Mode};
+use crate::outage::ramp::Pace;
+use crate::store::{Count, Hit};
 
 /// Calls for claims under way at a time; what falls due meanwhile shares the next one.
 pub const CALLS_MAX: usize = 8;
@@ -46,6 +47,8 @@ pub struct Leases {
     due: Notify,
     /// Those who wait, by the counter they wait for.
     waiting: Vec<Notify>,
+    /// Whether claims wait for their turn, as they do after an outage.
+    held_back: AtomicBool,
     /// Answers so far: a request that found too little looks again if one came meanwhile.
     answers: AtomicU64,
     /// Limits from here on are leased unless their rule says otherwise; 0 for none.
@@ -68,6 +71,7 @@ impl Leases {
             terms,
             due: Notify::new(),
             waiting: (0..STRIPES).map(|_| Notify::new()).collect(),
+            held_back: AtomicBool::new(false),
             answers: AtomicU64::new(0),
             limit_min,
             budget,
@@ -136,6 +140,11 @@ impl Leases {
             if guard.is_open() {
                 return Err(Unavailable { asked: false });
             }
+            if self.held_back.load(Ordering::Relaxed) || guard.returning().is_some() {
+                // The claim is made in its turn.
+                self.send_due();
+                return Err(Unavailable { asked: false });
+            }
             let woken = self.waiting[ticket.hash as usize % STRIPES].notified();
             tokio::pin!(woken);
             woken.as_mut().enable();
@@ -167,22 +176,34 @@ impl Leases {
     pub async fn claim<B: Backend>(&self, guard: &Guard<B>, now: impl Fn() -> Duration) {
         let mut calls = FuturesUnordered::new();
         let mut alone = 0;
+        let mut pace = Pace::new(Instant::now().into_std());
         loop {
+            let instant = Instant::now().into_std();
+            pace.follow(guard.is_open(), guard.returning(), instant);
             while calls.len() < CALLS_MAX {
-                let claims = self.table.claims(if alone > 0 { 1 } else { BATCH_MAX }, now());
+                let most = pace.leave(if alone > 0 { 1 } else { BATCH_MAX }, instant);
+                let claims = self.table.claims(most, now());
                 if claims.is_empty() {
                     break;
                 }
+                pace.made(claims.len(), instant);
                 alone = u32::saturating_sub(alone, 1);
                 calls.push(self.call(guard, claims, &now));
             }
+            if !self.table.has_due() {
+                pace.caught_up(instant);
+            }
+            let has_room = calls.len() < CALLS_MAX;
+            self.held_back.store(pace.is_held(), Ordering::Relaxed);
             tokio::select! {
                 Some(answered) = calls.next(), if !calls.is_empty() => {
                     if !answered {
                         alone = ALONE;
                     }
                 }
-                () = self.due.notified(), if calls.len() < CALLS_MAX => {}
+                () = self.due.notified(), if has_room => {}
+                () = tokio::time::sleep_until(pace.next_period().into()),
+                    if has_room && pace.is_held() => {}
             }
         }
     }
@@ -195,7 +216,7 @@ impl Leases {
         now: impl Fn() -> Duration,
     ) -> bool {
         let hits: Vec<Hit> = claims.iter().map(Claim::counted_hit).collect();
-        let counted = guard.count(&hits, Mode::CountAll, now()).await;
+        let counted = guard.count_paced(&hits, now()).await;
         let waiting: Vec<u64> = match &counted {
             Ok(counts) => {
                 let answered = claims.iter().zip(counts);
@@ -224,7 +245,7 @@ impl Leases {
         let returns = self.table.drain(now);
         for part in returns.chunks(BATCH_MAX) {
             let hits: Vec<Hit> = part.iter().map(|back| back.hit.clone()).collect();
-            if guard.count(&hits, Mode::CountAll, now).await.is_err() {
+            if guard.count_paced(&hits, now).await.is_err() {
                 return;
             }
         }

@@ -41,7 +41,7 @@ use crate::store::over_cache::OverCache;
 use crate::store::redis::heartbeat::SignOfLife;
 use crate::store::{Count, Hit, Mode, Role, Store, StoreError};
 use apart::Apart;
-use expiry::{Expiry, Unsure, jitter};
+use expiry::{Expiry, UNSURE_BATCH, Unsure, jitter};
 use link::{LinkSettings, PROBE_TIMEOUT, classify, prove};
 use number::number;
 use servers::Servers;
@@ -160,7 +160,8 @@ impl Redis {
             Servers::Apart(apart) => return apart.count(hits, mode, now).await,
         };
         match &counts {
-            Ok(_) => self.settle_expiries(),
+            // No more than there was to do anyway.
+            Ok(_) => self.settle_expiries(hits.len()),
             Err(_) if is_plain(hits, mode) => {
                 let moved = hits.iter().filter(|hit| hit.amount > 0);
                 self.unsure.remember(moved.map(|hit| (self.key(hit), self.ttl(hit))));
@@ -302,9 +303,9 @@ impl Redis {
         Ok(hits.iter().zip(answer.chunks_exact(3)).map(count).collect())
     }
 
-    /// Gives the counters of failed calls, which may exist, their expiry.
-    fn settle_expiries(&self) {
-        let expiries = self.unsure.take();
+    /// Gives up to `max` counters of failed calls, which may exist, their expiry.
+    fn settle_expiries(&self, max: usize) {
+        let expiries = self.unsure.take(max);
         if !expiries.is_empty() {
             self.expire(expiries);
         }
@@ -370,7 +371,7 @@ impl Backend for Redis {
             Servers::Cluster(cluster) => cluster.repair().await?,
             Servers::Apart(apart) => apart.look_after().await?,
         }
-        self.settle_expiries();
+        self.settle_expiries(UNSURE_BATCH);
         Ok(())
     }
 
@@ -391,7 +392,15 @@ impl Backend for Redis {
         let prefix = &self.settings.key_prefix;
         let mut connection = self.servers.connection(SignOfLife::key(prefix).as_bytes())?;
         let sign = self.life.sign(prefix, &mut connection);
-        let answer = tokio::time::timeout(PROBE_TIMEOUT, sign).await;
+        let answer = tokio::time::timeout(self.settings.call_budget, sign).await;
+        answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)
+    }
+
+    async fn farewell(&self) -> Result<(), StoreError> {
+        let prefix = &self.settings.key_prefix;
+        let mut connection = self.servers.connection(SignOfLife::key(prefix).as_bytes())?;
+        let farewell = self.life.take_back(prefix, &mut connection);
+        let answer = tokio::time::timeout(PROBE_TIMEOUT, farewell).await;
         answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)
     }
 }
