@@ -14,6 +14,7 @@ mod apart;
 mod asking;
 pub mod cluster;
 pub mod expiry;
+pub mod give_back;
 pub mod heartbeat;
 pub mod link;
 mod number;
@@ -30,6 +31,7 @@ use std::time::Duration;
 
 use redis::aio::ConnectionLike;
 use redis::{Script, Value};
+use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::decide::algorithm::State;
@@ -42,6 +44,7 @@ use crate::store::redis::heartbeat::SignOfLife;
 use crate::store::{Count, Hit, Mode, Role, Store, StoreError};
 use apart::Apart;
 use expiry::{Expiry, UNSURE_BATCH, Unsure, jitter};
+use give_back::GiveBack;
 use link::{LinkSettings, PROBE_TIMEOUT, classify, prove};
 use number::number;
 use servers::Servers;
@@ -65,6 +68,7 @@ pub struct Redis {
     script_fixed: Script,
     over: OverCache,
     unsure: Arc<Unsure>,
+    back: GiveBack,
     life: SignOfLife,
 }
 
@@ -126,6 +130,7 @@ impl Redis {
             script_fixed: Script::new(SETTLE_FIXED),
             over: OverCache::new(settings.local_cache_bytes),
             unsure: Arc::default(),
+            back: GiveBack::default(),
             life: SignOfLife::new(),
             settings,
         }
@@ -148,16 +153,23 @@ impl Redis {
         }
     }
 
-    async fn ask(&self, hits: &[Hit], mode: Mode, now: Duration) -> Result<Vec<Count>, StoreError> {
+    /// Counts by `deadline`, however many steps it takes.
+    async fn ask(
+        &self,
+        hits: &[Hit],
+        mode: Mode,
+        now: Duration,
+        deadline: Instant,
+    ) -> Result<Vec<Count>, StoreError> {
         let counts = match &self.servers {
             Servers::One(link) => {
                 let mut connection = link.connection()?;
                 let step = self.step(&mut connection, hits, mode, now);
-                let answer = tokio::time::timeout(self.settings.call_budget, step).await;
+                let answer = tokio::time::timeout_at(deadline, step).await;
                 answer.unwrap_or(Err(StoreError::TimedOut))
             }
-            Servers::Cluster(cluster) => self.count_in(cluster, hits, mode, now).await,
-            Servers::Apart(apart) => return apart.count(hits, mode, now).await,
+            Servers::Cluster(cluster) => self.count_in(cluster, hits, mode, now, deadline).await,
+            Servers::Apart(apart) => return apart.count(hits, mode, now, deadline).await,
         };
         match &counts {
             // No more than there was to do anyway.
@@ -327,6 +339,7 @@ impl Store for Redis {
         mode: Mode,
         now: Duration,
     ) -> Result<Vec<Count>, StoreError> {
+        let deadline = Instant::now() + self.settings.call_budget;
         // What a request gives back may be what its other hits need.
         let gives_back = hits.iter().any(|hit| hit.is_refund);
         let remembered: Vec<Option<Count>> = hits
@@ -340,10 +353,10 @@ impl Store for Redis {
         let counts = if known > 0 && mode == Mode::CountAll {
             let open = hits.iter().zip(&remembered).filter(|(_, count)| count.is_none());
             let open: Vec<Hit> = open.map(|(hit, _)| hit.clone()).collect();
-            let mut asked = self.ask(&open, mode, now).await?.into_iter();
+            let mut asked = self.ask(&open, mode, now, deadline).await?.into_iter();
             remembered.into_iter().filter_map(|count| count.or_else(|| asked.next())).collect()
         } else {
-            self.ask(hits, mode, now).await?
+            self.ask(hits, mode, now, deadline).await?
         };
         for (hit, count) in hits.iter().zip(&counts) {
             if hit.is_refund {
@@ -402,5 +415,14 @@ impl Backend for Redis {
         let farewell = self.life.take_back(prefix, &mut connection);
         let answer = tokio::time::timeout(PROBE_TIMEOUT, farewell).await;
         answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)
+    }
+
+    async fn tend(&self) {
+        let now = || self.clock.now();
+        match &self.servers {
+            Servers::One(_) => std::future::pending().await,
+            Servers::Cluster(cluster) => self.give_back_in(cluster, now).await,
+            Servers::Apart(apart) => apart.tend(self.settings.call_budget, &now).await,
+        }
     }
 }
