@@ -174,7 +174,7 @@ impl<B: Backend> Guard<B> {
                 Err(Unavailable { asked: true })
             }
             Err(error) => {
-                let asked = error.was_asked();
+                let asked = error.may_have_counted(hits.len());
                 self.failed(permit, error);
                 Err(Unavailable { asked })
             }
@@ -199,12 +199,14 @@ impl<B: Backend> Guard<B> {
                         self.forget(self.local.owe([&rest], self.share(), now));
                     }
                 }
-                Err(error) if !error.was_asked() => {
-                    self.forget(self.local.owe([hit], self.share(), now));
-                }
                 Err(error) => {
-                    self.metrics.settled("unsure", hit.amount);
-                    self.failed(permit, error);
+                    match error.may_have_counted(1) {
+                        true => self.metrics.settled("unsure", hit.amount),
+                        false => self.forget(self.local.owe([hit], self.share(), now)),
+                    }
+                    if error.was_asked() {
+                        self.failed(permit, error);
+                    }
                 }
             }
         }

@@ -156,6 +156,18 @@ impl StoreError {
         }
     }
 
+    /// Whether a call for so many hits may have been counted. What a server refused it has not
+    /// counted, but of several hits it may have refused some.
+    pub fn may_have_counted(&self, hits: usize) -> bool {
+        match self {
+            Self::Refused(error) | Self::Configuration(error) => {
+                hits != 1 || !redis::refusal::is_unexecuted(error)
+            }
+            Self::Part(error) => error.may_have_counted(hits),
+            other => other.was_asked(),
+        }
+    }
+
     /// Whether calls for other counters may well succeed.
     pub fn is_partial(&self) -> bool {
         matches!(self, Self::Part(_) | Self::Partly(_))

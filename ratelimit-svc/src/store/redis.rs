@@ -19,7 +19,7 @@ pub mod heartbeat;
 pub mod link;
 mod number;
 mod packed;
-mod refusal;
+pub(super) mod refusal;
 mod scatter;
 pub mod sentinel;
 mod servers;
