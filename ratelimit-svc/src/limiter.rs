@@ -137,7 +137,9 @@ impl Limiter {
             _ if hits.is_empty() => return Ok(Vec::new()),
             Counters::Memory => return Ok(self.memory.count_now(hits, self.mode(), now)),
             // Hits that were leased before the outage are for the classes that pass in it.
-            Counters::Redis(guard) if plan.class.outage == OutagePolicy::Deny && guard.is_open() => {
+            Counters::Redis(guard)
+                if plan.class.outage == OutagePolicy::Deny && guard.is_open() =>
+            {
                 return Err((&**guard, Unavailable { asked: false }));
             }
             Counters::Redis(guard) => guard,

@@ -184,16 +184,17 @@ impl<B: Backend> Guard<B> {
     /// Tells the store of hits that passed without it, each in a call of its own, so that each is
     /// told, not told or in doubt by itself.
     async fn repay(&self, permit: Permit, owed: Vec<Hit>, now: Duration) {
-        let calls = owed.iter().map(|hit| {
-            self.backend.count(std::slice::from_ref(hit), Mode::CountAll, now)
-        });
+        let calls = owed
+            .iter()
+            .map(|hit| self.backend.count(std::slice::from_ref(hit), Mode::CountAll, now));
         for (hit, answer) in owed.iter().zip(join_all(calls).await) {
             match answer {
                 Ok(counts) => {
                     self.metrics.settled("told", hit.amount);
                     // What refuses hits that do not fit was used meanwhile: it takes what fits.
                     let refused = counts.first().filter(|count| !count.moved);
-                    let room = |count: &Count| u64::from(hit.capacity()).saturating_sub(count.value);
+                    let room =
+                        |count: &Count| u64::from(hit.capacity()).saturating_sub(count.value);
                     if let Some(room) = refused.map(room) {
                         let rest = Hit { amount: room.min(hit.amount - 1), ..hit.clone() };
                         self.forget(self.local.owe([&rest], self.share(), now));

@@ -418,11 +418,10 @@ impl Backend for Redis {
     }
 
     async fn tend(&self) {
-        let now = || self.clock.now();
         match &self.servers {
             Servers::One(_) => std::future::pending().await,
-            Servers::Cluster(cluster) => self.give_back_in(cluster, now).await,
-            Servers::Apart(apart) => apart.tend(self.settings.call_budget, &now).await,
+            Servers::Cluster(cluster) => self.give_back_in(cluster).await,
+            Servers::Apart(apart) => apart.tend(self.settings.call_budget).await,
         }
     }
 }

@@ -178,8 +178,10 @@ async fn tokens_outlive_an_outage_for_the_classes_that_pass_in_one() {
     let ask = async |class| {
         let asked = request("edge", &[&[("hot", "a"), ("priority", class)]]);
         let answer = service.ask(asked).await.expect("never an error for a fault of the store");
-        let degraded =
-            answer.dynamic_metadata.clone().is_some_and(|told| told.fields.contains_key("degraded"));
+        let degraded = answer
+            .dynamic_metadata
+            .clone()
+            .is_some_and(|told| told.fields.contains_key("degraded"));
         (answer.overall_code() == Code::Ok, degraded)
     };
     assert_eq!(ask("background").await, (true, false));

@@ -8,8 +8,8 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::{Backend, Guard, jitter, random, std_now};
-use crate::outage::gate::Stage;
 use crate::outage::breaker::Change;
+use crate::outage::gate::Stage;
 use crate::store::StoreError;
 
 /// How often a store that is there is looked at and given a sign of life.
@@ -50,6 +50,7 @@ impl<B: Backend> Guard<B> {
                 Stage::Doubted(at) if at <= std_now() => self.check().await,
                 Stage::Doubted(at) => self.pause_until(at.into()).await,
                 Stage::Closed if Instant::now() >= check_at => {
+                    self.local.tidy(now());
                     self.check().await;
                     check_at = Instant::now() + CHECK_EVERY;
                 }
@@ -97,7 +98,6 @@ impl<B: Backend> Guard<B> {
     /// The outage is over, if it is.
     fn closed(&self, change: Option<Change>) {
         if change == Some(Change::Closed) {
-            self.local.clear();
             self.journal.over(self.share().replicas);
             self.tell_owed();
             self.metrics.breaker_open.set(0);

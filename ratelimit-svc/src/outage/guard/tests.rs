@@ -84,7 +84,13 @@ impl Backend for Fake {
 
 fn guard() -> Arc<Guard<Fake>> {
     let does = Mutex::new(Does::Answer);
-    let fake = Fake { does, memory: Memory::default(), calls: Mutex::default(), alive: 3, signs: AtomicUsize::new(0) };
+    let fake = Fake {
+        does,
+        memory: Memory::default(),
+        calls: Mutex::default(),
+        alive: 3,
+        signs: AtomicUsize::new(0),
+    };
     let replicas = ReplicasSettings { fixed: None, min: 1 };
     let metrics = Arc::new(Metrics::new(&mut Registry::default()));
     Arc::new(Guard::new(fake, ShareSettings { replicas, factor: 1.0 }, metrics))

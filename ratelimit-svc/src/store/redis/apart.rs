@@ -59,22 +59,18 @@ impl Apart {
             let part = if is_second { &self.per_second } else { &self.main };
             part.count(&hits, mode, now, deadline).await
         };
-        let give_back = async move |hits| self.back.by(deadline, hits).await;
+        let give_back = async move |hits| self.back.by(deadline, hits, now).await;
         count_apart(hits, mode, is_second, count, give_back).boxed()
     }
 
     /// Gives back, in both and in what they consist of. Never ends.
-    pub fn tend<'a>(
-        &'a self,
-        budget: Duration,
-        now: &'a (impl Fn() -> Duration + Sync),
-    ) -> BoxFuture<'a, ()> {
+    pub fn tend(&self, budget: Duration) -> BoxFuture<'_, ()> {
         let own = async move {
             loop {
                 for back in self.back.next().await {
                     let deadline = Instant::now() + budget;
                     // What is not given back is lost until its window ends.
-                    let _ = self.count(&back.hits, Mode::CountAll, now(), deadline).await;
+                    let _ = self.count(&back.hits, Mode::CountAll, back.now, deadline).await;
                     back.done();
                 }
             }

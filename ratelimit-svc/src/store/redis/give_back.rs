@@ -2,6 +2,7 @@
 //! task, so that no request waits beyond its budget for it.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
@@ -22,6 +23,8 @@ pub struct GiveBack {
 pub struct Back {
     /// As refunds.
     pub hits: Vec<Hit>,
+    /// When they were taken.
+    pub now: Duration,
     done: oneshot::Sender<()>,
 }
 
@@ -35,20 +38,20 @@ impl Back {
 
 impl GiveBack {
     /// Has the hits given back; the receiver is told once they are, or that they are not.
-    pub fn add(&self, hits: Vec<Hit>) -> oneshot::Receiver<()> {
+    pub fn add(&self, hits: Vec<Hit>, now: Duration) -> oneshot::Receiver<()> {
         let (done, receiver) = oneshot::channel();
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let known: usize = waiting.iter().map(|back| back.hits.len()).sum();
         if !hits.is_empty() && known + hits.len() <= BACK_MAX {
-            waiting.push(Back { hits, done });
+            waiting.push(Back { hits, now, done });
             self.news.notify_one();
         }
         receiver
     }
 
     /// Has the hits given back, and waits for it until `deadline` at most.
-    pub async fn by(&self, deadline: Instant, hits: Vec<Hit>) {
-        let _ = tokio::time::timeout_at(deadline, self.add(hits)).await;
+    pub async fn by(&self, deadline: Instant, hits: Vec<Hit>, now: Duration) {
+        let _ = tokio::time::timeout_at(deadline, self.add(hits, now)).await;
     }
 
     /// All that waits, as soon as something does.
@@ -90,15 +93,16 @@ mod tests {
     #[tokio::test]
     async fn it_is_bounded_and_tells_when_it_is_done() {
         let back = GiveBack::default();
-        let (first, second) = (back.add(hits(BACK_MAX - 1)), back.add(hits(2)));
+        let add = |number| back.add(hits(number), Duration::ZERO);
+        let (first, second) = (add(BACK_MAX - 1), add(2));
         assert!(second.await.is_err(), "no room");
         let waiting = back.next().await;
         assert_eq!(waiting.iter().map(|back| back.hits.len()).sum::<usize>(), BACK_MAX - 1);
         waiting.into_iter().for_each(Back::done);
         assert!(first.await.is_ok());
         assert!(back.next().now_or_never().is_none());
-        assert!(back.add(hits(0)).await.is_err(), "nothing to do");
-        let _third = back.add(hits(2));
+        assert!(add(0).await.is_err(), "nothing to do");
+        let _third = add(2);
         assert_eq!(back.next().await.len(), 1);
     }
 }

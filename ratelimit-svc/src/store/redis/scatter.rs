@@ -57,17 +57,18 @@ impl Redis {
                 }
             }
         };
-        let give_back = async |hits| self.back.by(deadline, hits).await;
+        let give_back = async |hits| self.back.by(deadline, hits, now).await;
         count_apart(hits, mode, place, count, give_back).await
     }
 
     /// Gives back in a cluster, each request's hits with a budget of their own. Never ends.
-    pub(super) async fn give_back_in(&self, cluster: &Arc<Cluster>, now: impl Fn() -> Duration) {
+    pub(super) async fn give_back_in(&self, cluster: &Arc<Cluster>) {
         loop {
             for back in self.back.next().await {
                 let deadline = Instant::now() + self.settings.call_budget;
                 // What is not given back is lost until its window ends.
-                let _ = self.count_in(cluster, &back.hits, Mode::CountAll, now(), deadline).await;
+                let (hits, mode) = (&back.hits, Mode::CountAll);
+                let _ = self.count_in(cluster, hits, mode, back.now, deadline).await;
                 back.done();
             }
         }
