@@ -58,12 +58,16 @@ impl Limiter {
     /// When the request has no answer; never for a fault of the store.
     pub async fn decide(&self, request: &Request<'_>) -> Result<Decision, RequestError> {
         let started = Instant::now();
-        let decided = self.decide_at(request, self.clock.now()).await;
-        match &decided {
-            Ok((plan, decision)) => self.metrics.decided(plan, decision, started.elapsed()),
-            Err(error) => self.metrics.request_error(*error),
-        }
-        decided.map(|(_, decision)| decision)
+        let now = self.clock.now();
+        let quotas = self.quotas.load();
+        let planned = match quotas.as_deref() {
+            Some(quotas) => plan(request, quotas, &self.settings, now.as_secs()),
+            None => Err(RequestError::NoConfiguration),
+        };
+        let plan = planned.inspect_err(|error| self.metrics.request_error(*error))?;
+        let decision = self.decide_planned(request, &plan, now).await;
+        self.metrics.decided(&plan, &decision, started.elapsed());
+        Ok(decision)
     }
 
     /// Makes the claims of leases. Never ends.
@@ -88,48 +92,39 @@ impl Limiter {
         guard.leave().await;
     }
 
-    async fn decide_at(
+    async fn decide_planned(
         &self,
         request: &Request<'_>,
+        plan: &Plan<'_>,
         now: Duration,
-    ) -> Result<(Plan, Decision), RequestError> {
-        let now_seconds = now.as_secs();
-        let plan = {
-            let quotas = self.quotas.load();
-            let quotas = quotas.as_ref().ok_or(RequestError::NoConfiguration)?;
-            plan(request, quotas, &self.settings, now_seconds)?
-        };
-        let conclude =
-            |plan: &Plan, found| conclude(request, plan, found, &self.settings, now_seconds);
-        let decision = match self.count(&plan, now).await {
+    ) -> Decision {
+        let conclude = |found| conclude(request, plan, found, &self.settings, now.as_secs());
+        match self.count(plan, now).await {
             Ok(counts) => {
-                let found = Evidence::Counts { hits: &plan.hits, counts: &counts, degraded: false };
-                conclude(&plan, found)
+                conclude(Evidence::Counts { hits: &plan.hits, counts: &counts, degraded: false })
             }
             Err((guard, Unavailable { asked })) => match plan.class.outage {
                 OutagePolicy::Bypass => {
                     let share = guard.share();
                     guard.forget(guard.local.bypass(&plan.hits, share, now, asked));
-                    conclude(&plan, Evidence::Bypass)
+                    conclude(Evidence::Bypass)
                 }
-                OutagePolicy::Deny => conclude(&plan, Evidence::Deny),
+                OutagePolicy::Deny => conclude(Evidence::Deny),
                 OutagePolicy::Local => {
                     let (share, mode) = (guard.share(), self.mode());
                     let (hits, counts, forgotten) =
                         guard.local.count(&plan.hits, share, mode, now, asked);
                     guard.forget(forgotten);
-                    let found = Evidence::Counts { hits: &hits, counts: &counts, degraded: true };
-                    conclude(&plan, found)
+                    conclude(Evidence::Counts { hits: &hits, counts: &counts, degraded: true })
                 }
             },
-        };
-        Ok((plan, decision))
+        }
     }
 
     /// Counts, or says that the guarded store is out of reach.
     async fn count(
         &self,
-        plan: &Plan,
+        plan: &Plan<'_>,
         now: Duration,
     ) -> Result<Vec<Count>, (&Guard<Redis>, Unavailable)> {
         let hits = &plan.hits;

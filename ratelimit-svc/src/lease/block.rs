@@ -4,9 +4,10 @@
 //! b = min( max( what comes in 0.25 s, 2 % of the pool ÷ replicas ), what is left ÷ (2 × replicas) )
 //! ```
 //!
-//! The first part covers a quarter of a second at the present rate, or the rest of the window, the second keeps slow
-//! counters from asking too often (a quarter of a percent where classes share the pool), the third halves blocks as the limit comes near, so that no
-//! replica is refused while another holds much: some `2N ln(P / 2N) + 2N` claims use up a pool
+//! The first part covers a quarter of a second at the present rate, or the rest of the window, the
+//! second keeps slow counters from asking too often (where classes share the pool a quarter of a
+//! percent as the window begins, and less as it ends), the third halves blocks as the limit comes
+//! near, so that no replica is refused while another holds much: some `2N ln(P / 2N) + 2N` claims use up a pool
 //! `P` between `N` replicas. A replica holds less than two blocks of a class, for it claims anew
 //! only when less than half of one is left, so tokens stranded in a window stay below
 //! `N × (b + b/2)`, and `b` is at most [`BLOCK_MAX`] and at most `P ÷ 2N`, or one request.
@@ -16,8 +17,8 @@ pub const BLOCK_MAX: u64 = 65_536;
 
 /// All replicas together claim at least this part of the pool at once: one in so many.
 pub const ALONE: u64 = 50;
-/// The same for each of the classes that share a pool: what a higher one holds in vain is lost to
-/// those below.
+/// The same for each of the classes that share a pool, as the window begins: what a higher one holds
+/// in vain is lost to those below.
 pub const SHARED: u64 = 400;
 
 /// Hits to claim where so many are `coming`, and at `least` one in so many of a pool of which

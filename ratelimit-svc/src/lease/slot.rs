@@ -55,6 +55,9 @@ struct ClassLease {
     spent: u64,
     /// Asked for in vain since the last claim.
     missed: u64,
+    /// Asked for since the last claim told the forecast of it; outlives the window, for the end of
+    /// one is told of in the next.
+    asked: u64,
     block: u64,
     room: Option<u64>,
     retry_micros: u64,
@@ -154,6 +157,7 @@ impl Slot {
         }
         if !again {
             lease.meter.add(hit.amount, now_micros);
+            lease.asked = lease.asked.saturating_add(hit.amount);
         }
         let pool = terms.pool(self.hit.limit);
         let (available, room) = (self.available(class), self.room(class, pool));
@@ -186,6 +190,8 @@ impl Slot {
         let Some(share) = self.shares.get_mut(class) else { return };
         let amount = amount.min(share.spent);
         share.spent -= amount;
+        // What another limit refuses is no demand on this one.
+        share.asked = share.asked.saturating_sub(amount);
         match source.free {
             true => self.free += amount,
             false => self.shares[source.class].tokens += amount,

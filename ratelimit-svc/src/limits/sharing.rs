@@ -2,9 +2,8 @@
 //! same for one request, by place on the ladder. Only the words; `decide::reserve` computes.
 
 use std::fmt;
-use std::sync::Arc;
 
-use crate::limits::class::Classes;
+use crate::limits::class::{Classes, PerClass};
 
 /// A part of a whole, from 0 to 1, in millionths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -166,7 +165,8 @@ impl Sharing {
             }
         };
         let number = |value: usize| u8::try_from(value).expect("a ladder has at most 16 classes");
-        Some(Share { place: number(place), classes: number(classes.ladder().len()), how })
+        let (place, classes) = (number(place), number(classes.ladder().len()));
+        Some(Share { place, classes, how, asked: None })
     }
 
     /// What the rule says, in the words of the file; nothing where it says nothing.
@@ -198,6 +198,9 @@ pub struct Share {
     pub classes: u8,
     /// By which rule.
     pub how: How,
+    /// Of a block claimed ahead of requests: what requests of the class asked for since the last
+    /// one. A request asks for what it takes, and says nothing here.
+    pub asked: Option<u64>,
 }
 
 /// The rule by which a limit is shared.
@@ -206,7 +209,7 @@ pub enum How {
     /// The class may take what those above it are not expected to need.
     Forecast {
         /// What classes are given whatever the forecast, highest class first; none for nothing.
-        guarantees: Option<Arc<[Guarantee]>>,
+        guarantees: Option<PerClass<Guarantee>>,
     },
     /// The class may take up to this part of the limit.
     UpTo(Fraction),

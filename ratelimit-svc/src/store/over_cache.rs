@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::keyed_hash::KeyedState;
 use crate::limits::algorithm::Algorithm;
 use crate::limits::sharing::{How, Share};
 use crate::store::{Count, Hit};
@@ -29,7 +30,7 @@ pub struct OverCache {
 
 #[derive(Default)]
 struct State {
-    refusals: HashMap<Box<[u8]>, Refusal>,
+    refusals: HashMap<Box<[u8]>, Refusal, KeyedState>,
     bytes: usize,
 }
 
@@ -197,7 +198,7 @@ mod tests {
         let cache = OverCache::new(1000);
         let up_to = |fraction: f64, algorithm| {
             let how = How::UpTo(Fraction::try_new(fraction).expect("in bounds"));
-            let share = Some(Share { place: 0, classes: 2, how });
+            let share = Some(Share { place: 0, classes: 2, how, asked: None });
             Hit { share, algorithm, ..hit("a", 1, 10) }
         };
         let knows = |hit: &Hit| cache.is_over(hit, NOW).map(|count| count.withheld);
@@ -214,7 +215,8 @@ mod tests {
         assert_eq!((knows(&up_to(0.6, bucket)), knows(&up_to(0.5, bucket))), (Some(4), Some(5)));
         assert_eq!(knows(&up_to(0.7, bucket)), None);
 
-        let share = Share { place: 1, classes: 2, how: How::Forecast { guarantees: None } };
+        let share =
+            Share { place: 1, classes: 2, how: How::Forecast { guarantees: None }, asked: None };
         let forecast = Hit { key: b"f"[..].into(), share: Some(share), ..up_to(1.0, bucket) };
         cache.remember(&forecast, &count(7, 3), NOW);
         assert_eq!(knows(&forecast), None, "a forecast may give way");

@@ -12,6 +12,7 @@
 
 mod apart;
 mod asking;
+mod backend;
 pub mod cluster;
 pub mod expiry;
 pub mod give_back;
@@ -37,15 +38,14 @@ use crate::clock::Clock;
 use crate::decide::algorithm::State;
 use crate::decide::settle::Settled;
 use crate::limits::algorithm::Algorithm;
-use crate::outage::guard::Backend;
 use crate::store::key::usage_key;
 use crate::store::over_cache::OverCache;
 use crate::store::redis::heartbeat::SignOfLife;
 use crate::store::{Count, Hit, Mode, Role, Store, StoreError};
 use apart::Apart;
-use expiry::{Expiry, UNSURE_BATCH, Unsure, jitter};
+use expiry::{Expiry, Unsure, jitter};
 use give_back::GiveBack;
-use link::{LinkSettings, PROBE_TIMEOUT, classify, prove};
+use link::{LinkSettings, PROBE_TIMEOUT, classify};
 use number::number;
 use servers::Servers;
 use tls::TlsError;
@@ -91,7 +91,7 @@ pub struct RedisSettings {
 }
 
 impl Redis {
-    /// A store without a connection; [`Backend::probe`] makes one, and corrects `clock` by it.
+    /// A store without a connection; [`probe`](crate::outage::guard::Backend::probe) makes one, and corrects `clock` by it.
     ///
     /// # Errors
     /// When the TLS files are not what they should be.
@@ -366,62 +366,5 @@ impl Store for Redis {
             }
         }
         Ok(counts)
-    }
-}
-
-impl Backend for Redis {
-    /// Connects anew and writes: a replica that lost its primary, a server that is loading or
-    /// out of memory answers a ping but counts nothing.
-    async fn probe(&self) -> Result<(), StoreError> {
-        match &self.servers {
-            Servers::One(link) => {
-                let mut connected = link.connect().await?;
-                let key = Some(&*self.probe_key);
-                let budget = self.settings.call_budget;
-                prove(&mut connected.connection, key, Some(&self.clock), false, budget).await?;
-                link.adopt(connected);
-            }
-            Servers::Cluster(cluster) => cluster.repair().await?,
-            Servers::Apart(apart) => apart.look_after().await?,
-        }
-        self.settle_expiries(UNSURE_BATCH);
-        Ok(())
-    }
-
-    async fn check(&self) -> Result<(), StoreError> {
-        match &self.servers {
-            Servers::One(link) if link.has_moved().await => self.probe().await,
-            Servers::One(link) => {
-                let key = Some(&*self.probe_key);
-                let budget = self.settings.call_budget;
-                prove(&mut link.connection()?, key, Some(&self.clock), true, budget).await
-            }
-            Servers::Cluster(cluster) => cluster.repair().await,
-            Servers::Apart(apart) => apart.look_after().await,
-        }
-    }
-
-    async fn sign_of_life(&self) -> Result<u32, StoreError> {
-        let prefix = &self.settings.key_prefix;
-        let mut connection = self.servers.connection(SignOfLife::key(prefix).as_bytes())?;
-        let sign = self.life.sign(prefix, &mut connection);
-        let answer = tokio::time::timeout(self.settings.call_budget, sign).await;
-        answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)
-    }
-
-    async fn farewell(&self) -> Result<(), StoreError> {
-        let prefix = &self.settings.key_prefix;
-        let mut connection = self.servers.connection(SignOfLife::key(prefix).as_bytes())?;
-        let farewell = self.life.take_back(prefix, &mut connection);
-        let answer = tokio::time::timeout(PROBE_TIMEOUT, farewell).await;
-        answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)
-    }
-
-    async fn tend(&self) {
-        match &self.servers {
-            Servers::One(_) => std::future::pending().await,
-            Servers::Cluster(cluster) => self.give_back_in(cluster).await,
-            Servers::Apart(apart) => apart.tend(self.settings.call_budget).await,
-        }
     }
 }

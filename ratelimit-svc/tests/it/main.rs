@@ -1,11 +1,13 @@
 //! The service and its stores from outside: over real sockets, with a real Redis.
 
 mod algorithms;
+mod allocations;
 mod bad_input;
 mod cli;
 mod clock;
 mod connections;
 mod control_plane;
+mod differences;
 mod documentation;
 mod environment;
 mod leases;

@@ -68,7 +68,8 @@ impl Stage {
     async fn start(row: &Row) -> Self {
         let durable = ["--appendonly", "yes", "--appendfsync", "always"];
         let coverage = ["--cluster-require-full-coverage", row.full_coverage];
-        let cluster = Cluster::of(row.primaries, 0, &[&durable[..], &coverage].concat()).await;
+        let cluster =
+            Cluster::of(row.primaries, 0, &[&durable[..], &coverage].concat(), None).await;
         let lost = cluster.nodes[..row.killed].iter().flat_map(|(_, node)| {
             let nodes = node.asked(&["cluster", "nodes"]);
             let own = nodes.lines().find(|line| line.contains("myself")).expect("its own line");

@@ -37,7 +37,7 @@ fn hit(name: &str, algorithm: Algorithm, place: Option<u8>, now: Duration) -> Hi
     let window = limit.period.window(now.as_secs());
     let key = counter_key(KeyFormat::Tidegate, "priority", &[("k", name)], &[], limit, window);
     let how = How::Forecast { guarantees: None };
-    let share = place.map(|place| Share { place, classes: 4, how });
+    let share = place.map(|place| Share { place, classes: 4, how, asked: None });
     let role = Role::Enforced;
     Hit { key, amount: 1, is_refund: false, limit: 100, window, algorithm, role, share }
 }

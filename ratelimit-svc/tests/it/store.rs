@@ -278,7 +278,14 @@ fn shares() -> impl Strategy<Value = Option<Share>> {
     let forecast = guarantees.prop_map(|list| How::Forecast { guarantees: list.map(Into::into) });
     let how =
         prop_oneof![1 => (0..=100u32).prop_map(move |p| How::UpTo(fraction(p))), 4 => forecast];
-    let share = (0..3u8, how).prop_map(|(place, how)| Share { place, classes: 3, how });
+    // A claim tells of more or less demand than it takes.
+    let asked = proptest::option::weighted(0.3, 0..60u64);
+    let share = (0..3u8, how, asked).prop_map(|(place, how, asked)| Share {
+        place,
+        classes: 3,
+        how,
+        asked,
+    });
     prop_oneof![1 => Just(None), 3 => share.prop_map(Some)]
 }
 
@@ -344,7 +351,7 @@ async fn compare(
         };
         let hits: Vec<Hit> = steps.into_iter().map(hit).collect();
         let settled = settle(&hits, mode, now, |at| {
-            let usage = usages.get(&usage_key(&hits[at])).cloned();
+            let usage = usages.get(&usage_key(&hits[at]));
             (model.get(&hits[at].key).copied(), usage)
         });
         let mut expected = Vec::new();

@@ -19,7 +19,7 @@ fn fraction(value: f64) -> Fraction {
 fn hit(algorithm: Algorithm, limit: u32, place: u8, guarantees: Option<&[Guarantee]>) -> Hit {
     let window = Window { start: NOW.as_secs(), seconds: 1 };
     let guarantees = guarantees.map(Into::into);
-    let share = Some(Share { place, classes: 4, how: How::Forecast { guarantees } });
+    let share = Some(Share { place, classes: 4, how: How::Forecast { guarantees }, asked: None });
     let (key, role) = (b"k|s1800000000"[..].into(), Role::Enforced);
     Hit { key, amount: 1, is_refund: false, limit, window, algorithm, role, share }
 }

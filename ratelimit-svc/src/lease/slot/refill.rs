@@ -104,11 +104,12 @@ impl Slot {
         *refill = Refill::Flying;
         let rate = share.meter.rate(now_micros);
         let end_micros = hit.window.end().saturating_mul(1_000_000);
+        let length = hit.window.seconds.saturating_mul(1_000_000);
         let left = if is_ahead { u64::MAX } else { end_micros.saturating_sub(now_micros) };
         // Of a shared limit only so much that it is spent well before the window ends: what a class
-        // holds is lost to those below it, and looks to the forecast as if it were asked for now.
+        // holds is lost to those below it.
         let (horizon, least) = match share.share {
-            Some(_) => (left / SHARED_PARTS, block::SHARED),
+            Some(_) => (left / SHARED_PARTS, shared_least(length, left)),
             None => (left, block::ALONE),
         };
         let coming = expected(rate, horizon.min(HORIZON_MICROS));
@@ -121,8 +122,8 @@ impl Slot {
         } else {
             let only_looks = rate == 0 && share.missed == 0;
             hit.amount = if only_looks { 0 } else { size.max(share.missed).min(pool) };
-            // What is asked of a shared counter counts as demand of the class, so no more is asked
-            // than it is known to have; where that is nothing, how much it is by now.
+            // A shared counter grants all or nothing, so no more is asked than it is known to have;
+            // where that is nothing, how much it is by now.
             if share.share.is_some() {
                 hit.amount = hit.amount.min(share.room.unwrap_or(pool));
             }
@@ -131,6 +132,9 @@ impl Slot {
         }
         hit.is_refund = false;
         hit.share.clone_from(&share.share);
+        if let Some(Share { how: How::Forecast { .. }, asked, .. }) = &mut hit.share {
+            *asked = Some(std::mem::take(&mut share.asked));
+        }
         Some(Claim { stem: stem.clone(), hit, class, pool, is_ahead })
     }
 
@@ -148,7 +152,7 @@ impl Slot {
             share.refill = Refill::Idle;
             share.tokens += grant.granted.min(wanted);
             share.room = Some(grant.room);
-            if grant.granted < wanted || grant.room == 0 {
+            if grant.room == 0 {
                 share.retry_micros = now_micros + retry_after(window, now_micros);
             }
         } else if window.start == self.hit.window.end() {
@@ -169,6 +173,8 @@ impl Slot {
         let current = claim.hit.window == self.hit.window;
         let Some(share) = self.shares.get_mut(claim.class) else { return };
         share.failures += 1;
+        let untold = claim.hit.share.as_ref().and_then(|share| share.asked);
+        share.asked = share.asked.saturating_add(untold.unwrap_or(0));
         if current {
             share.refill = Refill::Idle;
         } else if claim.is_ahead && claim.hit.window.start == self.hit.window.end() {
@@ -179,6 +185,12 @@ impl Slot {
     fn has_next(&self, class: usize) -> bool {
         self.next.as_ref().and_then(|next| next.tokens.get(class)).is_some_and(|&held| held > 0)
     }
+}
+
+/// One in how many hits of a shared limit is claimed at least: the fewer the nearer the end, for
+/// what is held then is lost.
+fn shared_least(length_micros: u64, left_micros: u64) -> u64 {
+    block::SHARED.saturating_mul(length_micros / left_micros.max(1)).max(block::SHARED)
 }
 
 fn retry_after(window: Window, now_micros: u64) -> u64 {

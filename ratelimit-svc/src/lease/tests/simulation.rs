@@ -4,18 +4,22 @@
 //! `LEASE_SIMULATION_EVENTS` sets how many events the random schedules have in all.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use super::{answer, hit};
 use crate::lease::Terms;
 use crate::lease::claim::{BATCH_MAX, Claim, Grant, Return};
 use crate::lease::table::{Outcome, Table, Ticket};
-use crate::store::Hit;
+use crate::limits::algorithm::Algorithm;
+use crate::limits::unit::Period;
+use crate::store::{Hit, Role};
 
 /// Longer than a request waits for a claim.
 const BUDGET_MICROS: u64 = 5_000;
 const START_SECONDS: u64 = 1_000_000;
+/// Names of counters are made once for so many windows.
+const NAMES: usize = 4;
 
 /// Numbers that look random and repeat with their seed (SplitMix64).
 #[derive(Clone)]
@@ -31,7 +35,8 @@ impl Random {
     }
 
     pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
+        // The high half of the product: a division costs more than all the rest.
+        ((u128::from(self.next()) * u128::from(n.max(1))) >> 64) as u64
     }
 
     pub fn unit(&mut self) -> f64 {
@@ -198,11 +203,13 @@ struct World {
     vacant: Vec<usize>,
     order: u64,
     replicas: Vec<Replica>,
-    ledgers: HashMap<Box<[u8]>, (u64, Ledger)>,
+    /// Of each key, its windows that are not closed yet, by their first second.
+    ledgers: Vec<Vec<(u64, Ledger)>>,
     closed_until: u64,
     is_warm: bool,
     cumulative: Vec<f64>,
-    names: Vec<String>,
+    /// Of each key, the last few names of its counter by their first second.
+    names: Vec<[(u64, Box<[u8]>); NAMES]>,
     pub report: Report,
 }
 
@@ -230,7 +237,6 @@ impl World {
                 }
             })
             .collect();
-        let names = (0..scenario.keys).map(|key| format!("1:d6:tenant4:{key}")).collect();
         Self {
             random,
             now,
@@ -239,11 +245,11 @@ impl World {
             vacant: Vec::new(),
             order: 0,
             replicas,
-            ledgers: HashMap::new(),
+            ledgers: vec![Vec::new(); scenario.keys],
             closed_until: START_SECONDS,
             is_warm: false,
             cumulative,
-            names,
+            names: (0..scenario.keys).map(|_| Default::default()).collect(),
             report: Report::default(),
             scenario,
         }
@@ -373,8 +379,28 @@ impl World {
         let at = self.random.unit() * sum;
         let key = self.cumulative.partition_point(|&up_to| up_to < at).min(self.names.len() - 1);
         let amount = 1 + self.random.below(self.scenario.amount_max);
+        self.hit(key, now.as_secs(), amount)
+    }
+
+    fn hit(&mut self, key: usize, now_seconds: u64, amount: u64) -> Hit {
         let Scenario { window_seconds, limit, .. } = self.scenario;
-        hit(&self.names[key], window_seconds, limit, amount, now.as_secs())
+        let window = Period::try_new(window_seconds).expect("in bounds").window(now_seconds);
+        let at = (window.start / window_seconds) as usize % NAMES;
+        let (start, name) = &mut self.names[key][at];
+        if *start != window.start || name.is_empty() {
+            let made = hit(&format!("1:d6:tenant4:{key}"), window_seconds, limit, 1, now_seconds);
+            (*start, *name) = (window.start, made.key);
+        }
+        Hit {
+            key: name.clone(),
+            amount,
+            is_refund: false,
+            limit,
+            window,
+            algorithm: Algorithm::FixedWindow,
+            role: Role::Enforced,
+            share: None,
+        }
     }
 
     /// Books what was decided, and holds a refusal against perfect knowledge.
@@ -422,11 +448,12 @@ impl World {
 
     /// The hit under the label of the tokens that paid for it: a replica whose clock went back, or
     /// a request that waited, is decided in the window that the replica has reached.
-    fn spent_on(&self, replica: usize, like: &Hit) -> Hit {
+    fn spent_on(&mut self, replica: usize, like: &Hit) -> Hit {
         let (window, _) = self.replicas[replica].table.lease_of(like).expect("spent from it");
-        let name = String::from_utf8_lossy(&like.key);
-        let name = name.split('|').next().unwrap_or_default();
-        hit(name, window.seconds, like.limit, like.amount, window.start)
+        match window == like.window {
+            true => like.clone(),
+            false => self.hit(key_of(like), window.start, like.amount),
+        }
     }
 
     /// Sends what is due.
@@ -537,10 +564,13 @@ impl World {
     }
 
     fn ledger(&mut self, hit: &Hit) -> &mut Ledger {
-        if !self.ledgers.contains_key(&hit.key) {
-            self.ledgers.insert(hit.key.clone(), (hit.window.end(), Ledger::default()));
-        }
-        &mut self.ledgers.get_mut(&hit.key).expect("just made").1
+        let of_key = &mut self.ledgers[key_of(hit)];
+        let at = of_key.iter().rposition(|(start, _)| *start == hit.window.start);
+        let at = at.unwrap_or_else(|| {
+            of_key.push((hit.window.start, Ledger::default()));
+            of_key.len() - 1
+        });
+        &mut of_key[at].1
     }
 
     /// Draws the balance of windows that ended a while ago.
@@ -558,8 +588,10 @@ impl World {
         self.closed_until = until;
         let limit = u64::from(self.scenario.limit);
         let report = &mut self.report;
-        self.ledgers.retain(|_, (end, ledger)| {
-            if *end > until {
+        let seconds = self.scenario.window_seconds;
+        let of_keys = self.ledgers.iter_mut();
+        let mut close = |(start, ledger): &(u64, Ledger)| {
+            if start + seconds > until {
                 return true;
             }
             let ideal = ledger.demand.min(limit);
@@ -571,8 +603,15 @@ impl World {
             report.granted += ledger.granted;
             report.admitted += ledger.admitted;
             false
-        });
+        };
+        of_keys.for_each(|of_key| of_key.retain(&mut close));
     }
+}
+
+/// Which key a counter is of: the number its name ends with.
+fn key_of(hit: &Hit) -> usize {
+    let digits = hit.key.iter().skip("1:d6:tenant4:".len()).take_while(|byte| **byte != b'|');
+    digits.fold(0, |number, digit| number * 10 + usize::from(digit - b'0'))
 }
 
 fn terms(scenario: &Scenario) -> Terms {

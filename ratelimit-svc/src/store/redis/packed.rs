@@ -18,6 +18,8 @@ const ANSWER: usize = 6;
 const ALL: f64 = -1.0;
 /// A forecast says what the class may take.
 const FORECAST: f64 = -2.0;
+/// A hit asks for what it takes.
+const ITSELF: f64 = -1.0;
 
 /// A hit as the script reads it; its counter lives so many seconds.
 pub(super) fn hit(hit: &Hit, now: Duration, lives_seconds: u64) -> Vec<u8> {
@@ -95,6 +97,8 @@ fn forecast(packed: &mut Vec<u8>, hit: &Hit, terms: &Terms) {
     push(packed, [terms.place as f64, terms.classes as f64, terms.number, terms.elapsed]);
     push(packed, [terms.horizon, terms.margin_horizon, terms.margin_max]);
     push(packed, [terms.inflow, terms.inflow_of_previous, lives as f64]);
+    let asked = hit.share.as_ref().and_then(|share| share.asked);
+    push(packed, [asked.map_or(ITSELF, |asked| asked as f64)]);
     push(packed, [f64::from(u8::from(terms.guarantees.is_some()))]);
     for (floor, minimum) in terms.guarantees.iter().flatten() {
         push(packed, [*floor, *minimum]);

@@ -11,13 +11,14 @@
 --   bucket:  now in us, cost in us and 1/limit us, burst tolerance likewise, period in us
 --   what the class may take: -1 all, -2 what a forecast leaves, or that much
 --   of a forecast: place  classes  window number  elapsed  horizon  margin horizon  margin max
---     inflow  inflow of previous  seconds to live  whether there are guarantees (1), and then
---     floor and minimum of each class
+--     inflow  inflow of previous  seconds to live
+--     what was asked for where that is not the amount: -1 it is, or of a claim that much
+--     whether there are guarantees (1), and then floor and minimum of each class
 -- A fixed window is a number, a sliding one three packed doubles, its number and the hits in it
 -- and in the one before, a bucket its instant, the part of 1/limit us, and 0. Figures are the
 -- number of their window, then per class used, demand, average and last.
 -- Answer: packed, per hit three doubles of state, over (1), moved (1), withheld.
-local HIT, FORECAST = '<dddddddddddddd', '<ddddddddddd'
+local HIT, FORECAST = '<dddddddddddddd', '<dddddddddddd'
 -- Of the four classes that ship; others are put together when they are met.
 local FIGURES = '<ddddddddddddddddd'
 local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
@@ -26,7 +27,8 @@ local atomic, n = ARGV[1] == '1', #ARGV - 1
 local found = redis.call('MGET', unpack(KEYS))
 -- Per hit: 1-3 state, 4-6 the same as found, 7 over, 8 moved, 9 withheld, 10 counter, 11 what it
 -- held, 12 kind, 13 amount, 14 refund, 15 role, 16 seconds to live, 17 instant, 18 figures,
--- 19 their name, 20 where the class's begin, 21 seconds they live, 22 used before, 23 how many.
+-- 19 their name, 20 where the class's begin, 21 seconds they live, 22 used before, 23 how many,
+-- 24 what a claim asks for.
 local hits = {}
 local by_counter, by_figures = n > 1 and {}, n > 1 and {}
 local vetoes, quota, quota_over, at = 0, 0, 0, 0
@@ -108,12 +110,13 @@ for i = 1, n do
   end
 
   -- What the class may take.
-  local figures, name, own, figures_live, width
+  local figures, name, own, figures_live, width, asked
   if cap == -2 then
     local place, classes, number, elapsed, horizon, margin_horizon, margin_max, inflow,
-      inflow_of_previous, live, guarantees, list = unpacked(FORECAST, ARGV[i + 1], more)
+      inflow_of_previous, live, claim, guarantees, list = unpacked(FORECAST, ARGV[i + 1], more)
     at = at + 1
     name, own, figures_live, width = KEYS[at], 2 + 4 * place, live, 1 + 4 * classes
+    asked = claim ~= -1 and claim
     figures = by_figures and by_figures[name]
     -- Element 0: whether more than the class's own is to be written.
     if figures then
@@ -196,7 +199,7 @@ for i = 1, n do
   end
   hits[i] = {
     s1, s2, s3, f1, f2, f3, over, moved, withheld, key, raw, kind, amount, refund, role, lives, a1,
-    figures or false, name, own, figures_live, used, width,
+    figures or false, name, own, figures_live, used, width, asked,
   }
   if role == 1 then
     quota = quota + 1
@@ -215,20 +218,23 @@ if atomic and (vetoes > 0 or quota_refuses) then
   end
 end
 
--- What is refused for another limit's sake is no demand on this one.
+-- What is refused for another limit's sake is no demand on this one; but claims, which only travel
+-- together, tell of demand that was.
 local answers, counters, changed = n > 1 and {}, n > 1 and {}, n > 1 and {}
 local answer
 for i = 1, n do
   local hit = hits[i]
   local moved, over, refund, figures, amount = hit[8], hit[7], hit[14], hit[18], hit[13]
-  if figures and amount > 0 then
+  local claim = hit[24]
+  local demand = claim or amount
+  if figures and (amount > 0 or demand > 0) then
     local others = vetoes
     if over and not refund and hit[15] == 0 then others = others - 1 end
     if quota_refuses and hit[15] ~= 1 then others = others + 1 end
-    local asked = not refund and (moved or others == 0)
+    local asked = not refund and (moved or others == 0 or claim)
     if asked then
       local own = hit[20]
-      figures[own + 1] = figures[own + 1] + amount
+      figures[own + 1] = figures[own + 1] + demand
       figures[own + 3] = max(figures[own + 3], figures[1])
     end
     if asked or moved then

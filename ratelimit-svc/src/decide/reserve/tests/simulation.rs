@@ -53,7 +53,7 @@ fn arrival(algorithm: Algorithm, limit: u32, place: usize, amount: u64, now: Dur
         _ => "k|other".to_owned(),
     };
     let how = How::Forecast { guarantees: None };
-    let share = Some(Share { place: place as u8, classes: 4, how });
+    let share = Some(Share { place: place as u8, classes: 4, how, asked: None });
     let (key, role) = (key.into_bytes().into(), Role::Enforced);
     Hit { key, amount, is_refund: false, limit, window, algorithm, role, share }
 }
