@@ -72,6 +72,8 @@ pub struct Guard<B> {
     calls: AtomicUsize,
     /// Counters that it was told of meanwhile, as they returned.
     repaid: AtomicUsize,
+    /// Counters that it is being told of.
+    telling: AtomicUsize,
     /// What is counted meanwhile.
     pub local: Local,
     metrics: Arc<Metrics>,
@@ -100,6 +102,7 @@ impl<B: Backend> Guard<B> {
             share_factor: share.factor,
             calls: AtomicUsize::new(0),
             repaid: AtomicUsize::new(0),
+            telling: AtomicUsize::new(0),
             local: Local::default(),
             metrics,
             journal: Journal::default(),
@@ -184,6 +187,7 @@ impl<B: Backend> Guard<B> {
     /// Tells the store of hits that passed without it, each in a call of its own, so that each is
     /// told, not told or in doubt by itself.
     async fn repay(&self, permit: Permit, owed: Vec<Hit>, now: Duration) {
+        self.telling.fetch_add(owed.len(), Ordering::Relaxed);
         let calls = owed
             .iter()
             .map(|hit| self.backend.count(std::slice::from_ref(hit), Mode::CountAll, now));
@@ -211,6 +215,7 @@ impl<B: Backend> Guard<B> {
                 }
             }
         }
+        self.telling.fetch_sub(owed.len(), Ordering::Relaxed);
         self.tell_owed();
     }
 
@@ -258,7 +263,8 @@ impl<B: Backend> Guard<B> {
     }
 
     fn tell_owed(&self) {
-        self.metrics.owed_counters.set(self.local.owed().len() as i64);
+        let owed = self.local.owed().len() + self.telling.load(Ordering::Relaxed);
+        self.metrics.owed_counters.set(i64::try_from(owed).unwrap_or(i64::MAX));
     }
 
     /// A call failed. Leaves it to the supervisor to say so: a log must not keep a request waiting.
