@@ -187,7 +187,7 @@ impl<B: Backend> Guard<B> {
     /// Tells the store of hits that passed without it, each in a call of its own, so that each is
     /// told, not told or in doubt by itself.
     async fn repay(&self, permit: Permit, owed: Vec<Hit>, now: Duration) {
-        self.telling.fetch_add(owed.len(), Ordering::Relaxed);
+        let telling = Telling::new(&self.telling, owed.len());
         let calls = owed
             .iter()
             .map(|hit| self.backend.count(std::slice::from_ref(hit), Mode::CountAll, now));
@@ -215,7 +215,7 @@ impl<B: Backend> Guard<B> {
                 }
             }
         }
-        self.telling.fetch_sub(owed.len(), Ordering::Relaxed);
+        drop(telling);
         self.tell_owed();
     }
 
@@ -288,6 +288,22 @@ impl<B: Backend> Guard<B> {
 
     fn gate(&self) -> MutexGuard<'_, Gate> {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counters that the store is being told of, until it has answered or nobody waits any more.
+struct Telling<'a>(&'a AtomicUsize, usize);
+
+impl<'a> Telling<'a> {
+    fn new(all: &'a AtomicUsize, counters: usize) -> Self {
+        all.fetch_add(counters, Ordering::Relaxed);
+        Self(all, counters)
+    }
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
     }
 }
 
