@@ -72,6 +72,8 @@ pub struct Guard<B> {
     calls: AtomicUsize,
     /// Counters that it was told of meanwhile, as they returned.
     repaid: AtomicUsize,
+    /// Counters that it is being told of.
+    telling: AtomicUsize,
     /// What is counted meanwhile.
     pub local: Local,
     metrics: Arc<Metrics>,
@@ -100,6 +102,7 @@ impl<B: Backend> Guard<B> {
             share_factor: share.factor,
             calls: AtomicUsize::new(0),
             repaid: AtomicUsize::new(0),
+            telling: AtomicUsize::new(0),
             local: Local::default(),
             metrics,
             journal: Journal::default(),
@@ -174,7 +177,7 @@ impl<B: Backend> Guard<B> {
                 Err(Unavailable { asked: true })
             }
             Err(error) => {
-                let asked = error.was_asked();
+                let asked = error.may_have_counted(hits.len());
                 self.failed(permit, error);
                 Err(Unavailable { asked })
             }
@@ -184,6 +187,7 @@ impl<B: Backend> Guard<B> {
     /// Tells the store of hits that passed without it, each in a call of its own, so that each is
     /// told, not told or in doubt by itself.
     async fn repay(&self, permit: Permit, owed: Vec<Hit>, now: Duration) {
+        let telling = Telling::new(&self.telling, owed.len());
         let calls = owed
             .iter()
             .map(|hit| self.backend.count(std::slice::from_ref(hit), Mode::CountAll, now));
@@ -200,15 +204,18 @@ impl<B: Backend> Guard<B> {
                         self.forget(self.local.owe([&rest], self.share(), now));
                     }
                 }
-                Err(error) if !error.was_asked() => {
-                    self.forget(self.local.owe([hit], self.share(), now));
-                }
                 Err(error) => {
-                    self.metrics.settled("unsure", hit.amount);
-                    self.failed(permit, error);
+                    match error.may_have_counted(1) {
+                        true => self.metrics.settled("unsure", hit.amount),
+                        false => self.forget(self.local.owe([hit], self.share(), now)),
+                    }
+                    if error.was_asked() {
+                        self.failed(permit, error);
+                    }
                 }
             }
         }
+        drop(telling);
         self.tell_owed();
     }
 
@@ -256,7 +263,8 @@ impl<B: Backend> Guard<B> {
     }
 
     fn tell_owed(&self) {
-        self.metrics.owed_counters.set(self.local.owed().len() as i64);
+        let owed = self.local.owed().len() + self.telling.load(Ordering::Relaxed);
+        self.metrics.owed_counters.set(i64::try_from(owed).unwrap_or(i64::MAX));
     }
 
     /// A call failed. Leaves it to the supervisor to say so: a log must not keep a request waiting.
@@ -280,6 +288,22 @@ impl<B: Backend> Guard<B> {
 
     fn gate(&self) -> MutexGuard<'_, Gate> {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counters that the store is being told of, until it has answered or nobody waits any more.
+struct Telling<'a>(&'a AtomicUsize, usize);
+
+impl<'a> Telling<'a> {
+    fn new(all: &'a AtomicUsize, counters: usize) -> Self {
+        all.fetch_add(counters, Ordering::Relaxed);
+        Self(all, counters)
+    }
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
     }
 }
 

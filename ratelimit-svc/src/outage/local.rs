@@ -60,7 +60,6 @@ impl Local {
         now: Duration,
         asked: bool,
     ) -> (Vec<Hit>, Vec<Count>, u64) {
-        self.used.store(true, Ordering::Relaxed);
         let parts: Vec<Hit> = hits.iter().map(|hit| share.hit(hit)).collect();
         let whole_and_part = hits.iter().zip(&parts);
         let seeds: Vec<_> = whole_and_part
@@ -70,6 +69,8 @@ impl Local {
             })
             .collect();
         let counts = self.counters.count_from(&parts, mode, now, &seeds);
+        // Once they are there, lest they are overlooked.
+        self.used.store(true, Ordering::Relaxed);
         let admitted = hits.iter().zip(&counts);
         let admitted = admitted.filter(|(_, count)| count.moved && !count.over);
         let forgotten = match asked {
@@ -122,10 +123,15 @@ impl Local {
         self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets what was counted here: the store is back.
-    pub fn clear(&self) {
-        self.used.store(false, Ordering::Relaxed);
-        self.counters.clear();
+    /// Drops what says nothing any more. The rest stays, though the store was found again, until
+    /// it counts the counter: of several servers one may still be lost.
+    pub fn tidy(&self, now: Duration) {
+        if self.used.swap(false, Ordering::Relaxed) {
+            self.counters.drop_ended(now);
+            if !self.counters.is_empty() {
+                self.used.store(true, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Counters kept, and live ones that were dropped for want of room.

@@ -148,12 +148,10 @@ impl Memory {
         self.shard(key).counters.remove(key);
     }
 
-    /// Drops all counters. What is known of classes stays.
-    pub fn clear(&self) {
+    /// Drops the counters that have ended. What is known of classes stays.
+    pub fn drop_ended(&self, now: Duration) {
         for shard in &self.shards {
-            // Dropped once the lock is free: thousands of them take a while.
-            let dropped = lock(shard).counters.take_all();
-            drop(dropped);
+            lock(shard).counters.drop_ended(now.as_secs());
         }
     }
 

@@ -115,6 +115,9 @@ pub enum StoreError {
     /// One server of several is out of reach; the others may well not be.
     #[error("one of several servers is out of reach")]
     Part(#[source] Box<StoreError>),
+    /// One server of several is out of reach, and others have counted their part of a request.
+    #[error("counted by some of several servers")]
+    Partly(#[source] Box<StoreError>),
     /// The server knows nothing of this connection's user, or of these counters: a person must
     /// act.
     #[error("refused by the server until its address, user or rights are changed")]
@@ -137,7 +140,7 @@ impl StoreError {
             Self::Refused(_) => "refused",
             Self::NoMaster => "no_master",
             Self::Tls(_) => "tls",
-            Self::Part(_) => "part",
+            Self::Part(_) | Self::Partly(_) => "part",
             Self::Configuration(_) => "configuration",
             Self::Counter(_) => "counter",
             Self::Unexpected => "unexpected",
@@ -153,9 +156,21 @@ impl StoreError {
         }
     }
 
+    /// Whether a call for so many hits may have been counted. What a server refused it has not
+    /// counted, but of several hits it may have refused some.
+    pub fn may_have_counted(&self, hits: usize) -> bool {
+        match self {
+            Self::Refused(error) | Self::Configuration(error) => {
+                hits != 1 || !redis::refusal::is_unexecuted(error)
+            }
+            Self::Part(error) => error.may_have_counted(hits),
+            other => other.was_asked(),
+        }
+    }
+
     /// Whether calls for other counters may well succeed.
     pub fn is_partial(&self) -> bool {
-        matches!(self, Self::Part(_))
+        matches!(self, Self::Part(_) | Self::Partly(_))
     }
 
     /// Whether no call can succeed before a new connection is made: it broke, or the server on
@@ -168,6 +183,19 @@ impl StoreError {
                 matches!(error.kind(), Server(ReadOnly | BusyLoading | MasterDown | ClusterDown))
             }
             _ => false,
+        }
+    }
+}
+
+impl split::Failure for StoreError {
+    fn was_asked(&self) -> bool {
+        self.was_asked()
+    }
+
+    fn partly(self) -> Self {
+        match self {
+            Self::Part(error) => Self::Partly(error),
+            other => other,
         }
     }
 }

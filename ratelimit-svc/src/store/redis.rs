@@ -12,13 +12,15 @@
 
 mod apart;
 mod asking;
+mod backend;
 pub mod cluster;
 pub mod expiry;
+pub mod give_back;
 pub mod heartbeat;
 pub mod link;
 mod number;
 mod packed;
-mod refusal;
+pub(super) mod refusal;
 mod scatter;
 pub mod sentinel;
 mod servers;
@@ -30,19 +32,20 @@ use std::time::Duration;
 
 use redis::aio::ConnectionLike;
 use redis::{Script, Value};
+use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::decide::algorithm::State;
 use crate::decide::settle::Settled;
 use crate::limits::algorithm::Algorithm;
-use crate::outage::guard::Backend;
 use crate::store::key::usage_key;
 use crate::store::over_cache::OverCache;
 use crate::store::redis::heartbeat::SignOfLife;
 use crate::store::{Count, Hit, Mode, Role, Store, StoreError};
 use apart::Apart;
-use expiry::{Expiry, UNSURE_BATCH, Unsure, jitter};
-use link::{LinkSettings, PROBE_TIMEOUT, classify, prove};
+use expiry::{Expiry, Unsure, jitter};
+use give_back::GiveBack;
+use link::{LinkSettings, PROBE_TIMEOUT, classify};
 use number::number;
 use servers::Servers;
 use tls::TlsError;
@@ -65,6 +68,7 @@ pub struct Redis {
     script_fixed: Script,
     over: OverCache,
     unsure: Arc<Unsure>,
+    back: GiveBack,
     life: SignOfLife,
 }
 
@@ -87,7 +91,7 @@ pub struct RedisSettings {
 }
 
 impl Redis {
-    /// A store without a connection; [`Backend::probe`] makes one, and corrects `clock` by it.
+    /// A store without a connection; [`probe`](crate::outage::guard::Backend::probe) makes one, and corrects `clock` by it.
     ///
     /// # Errors
     /// When the TLS files are not what they should be.
@@ -126,6 +130,7 @@ impl Redis {
             script_fixed: Script::new(SETTLE_FIXED),
             over: OverCache::new(settings.local_cache_bytes),
             unsure: Arc::default(),
+            back: GiveBack::default(),
             life: SignOfLife::new(),
             settings,
         }
@@ -148,16 +153,23 @@ impl Redis {
         }
     }
 
-    async fn ask(&self, hits: &[Hit], mode: Mode, now: Duration) -> Result<Vec<Count>, StoreError> {
+    /// Counts by `deadline`, however many steps it takes.
+    async fn ask(
+        &self,
+        hits: &[Hit],
+        mode: Mode,
+        now: Duration,
+        deadline: Instant,
+    ) -> Result<Vec<Count>, StoreError> {
         let counts = match &self.servers {
             Servers::One(link) => {
                 let mut connection = link.connection()?;
                 let step = self.step(&mut connection, hits, mode, now);
-                let answer = tokio::time::timeout(self.settings.call_budget, step).await;
+                let answer = tokio::time::timeout_at(deadline, step).await;
                 answer.unwrap_or(Err(StoreError::TimedOut))
             }
-            Servers::Cluster(cluster) => self.count_in(cluster, hits, mode, now).await,
-            Servers::Apart(apart) => return apart.count(hits, mode, now).await,
+            Servers::Cluster(cluster) => self.count_in(cluster, hits, mode, now, deadline).await,
+            Servers::Apart(apart) => return apart.count(hits, mode, now, deadline).await,
         };
         match &counts {
             // No more than there was to do anyway.
@@ -327,6 +339,7 @@ impl Store for Redis {
         mode: Mode,
         now: Duration,
     ) -> Result<Vec<Count>, StoreError> {
+        let deadline = Instant::now() + self.settings.call_budget;
         // What a request gives back may be what its other hits need.
         let gives_back = hits.iter().any(|hit| hit.is_refund);
         let remembered: Vec<Option<Count>> = hits
@@ -340,10 +353,10 @@ impl Store for Redis {
         let counts = if known > 0 && mode == Mode::CountAll {
             let open = hits.iter().zip(&remembered).filter(|(_, count)| count.is_none());
             let open: Vec<Hit> = open.map(|(hit, _)| hit.clone()).collect();
-            let mut asked = self.ask(&open, mode, now).await?.into_iter();
+            let mut asked = self.ask(&open, mode, now, deadline).await?.into_iter();
             remembered.into_iter().filter_map(|count| count.or_else(|| asked.next())).collect()
         } else {
-            self.ask(hits, mode, now).await?
+            self.ask(hits, mode, now, deadline).await?
         };
         for (hit, count) in hits.iter().zip(&counts) {
             if hit.is_refund {
@@ -353,54 +366,5 @@ impl Store for Redis {
             }
         }
         Ok(counts)
-    }
-}
-
-impl Backend for Redis {
-    /// Connects anew and writes: a replica that lost its primary, a server that is loading or
-    /// out of memory answers a ping but counts nothing.
-    async fn probe(&self) -> Result<(), StoreError> {
-        match &self.servers {
-            Servers::One(link) => {
-                let mut connected = link.connect().await?;
-                let key = Some(&*self.probe_key);
-                let budget = self.settings.call_budget;
-                prove(&mut connected.connection, key, Some(&self.clock), false, budget).await?;
-                link.adopt(connected);
-            }
-            Servers::Cluster(cluster) => cluster.repair().await?,
-            Servers::Apart(apart) => apart.look_after().await?,
-        }
-        self.settle_expiries(UNSURE_BATCH);
-        Ok(())
-    }
-
-    async fn check(&self) -> Result<(), StoreError> {
-        match &self.servers {
-            Servers::One(link) if link.has_moved().await => self.probe().await,
-            Servers::One(link) => {
-                let key = Some(&*self.probe_key);
-                let budget = self.settings.call_budget;
-                prove(&mut link.connection()?, key, Some(&self.clock), true, budget).await
-            }
-            Servers::Cluster(cluster) => cluster.repair().await,
-            Servers::Apart(apart) => apart.look_after().await,
-        }
-    }
-
-    async fn sign_of_life(&self) -> Result<u32, StoreError> {
-        let prefix = &self.settings.key_prefix;
-        let mut connection = self.servers.connection(SignOfLife::key(prefix).as_bytes())?;
-        let sign = self.life.sign(prefix, &mut connection);
-        let answer = tokio::time::timeout(self.settings.call_budget, sign).await;
-        answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)
-    }
-
-    async fn farewell(&self) -> Result<(), StoreError> {
-        let prefix = &self.settings.key_prefix;
-        let mut connection = self.servers.connection(SignOfLife::key(prefix).as_bytes())?;
-        let farewell = self.life.take_back(prefix, &mut connection);
-        let answer = tokio::time::timeout(PROBE_TIMEOUT, farewell).await;
-        answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)
     }
 }

@@ -17,7 +17,17 @@ use futures_util::future::join_all;
 
 use crate::store::{Count, Hit, Mode, Role};
 
-/// Counts `hits` where `place` says, by `count`; the answers are in the order of the hits.
+/// Why a place did not count.
+pub trait Failure {
+    /// Whether it may have counted all the same.
+    fn was_asked(&self) -> bool;
+
+    /// The same, of a request that other places may have counted.
+    fn partly(self) -> Self;
+}
+
+/// Counts `hits` where `place` says, by `count`; the answers are in the order of the hits. What
+/// one place took for nothing is handed to `give_back` as refunds.
 ///
 /// # Errors
 /// When a place does not answer. What others took is given back then.
@@ -26,9 +36,11 @@ pub async fn count_apart<P, E, F>(
     mode: Mode,
     place: impl Fn(&Hit) -> P,
     count: impl Fn(P, Vec<Hit>, Mode) -> F,
+    give_back: impl AsyncFnOnce(Vec<Hit>),
 ) -> Result<Vec<Count>, E>
 where
     P: PartialEq + Clone,
+    E: Failure,
     F: Future<Output = Result<Vec<Count>, E>>,
 {
     let everything: Vec<usize> = (0..hits.len()).collect();
@@ -37,32 +49,32 @@ where
         return count(place.clone(), hits.to_vec(), mode).await;
     }
     if mode == Mode::CountAll {
-        return together(ask(hits, &parts, mode, Hit::clone, &count).await, hits.len());
+        let answers = ask(hits, &parts, mode, Hit::clone, &count).await;
+        let counted = answers.iter().any(|(_, answer)| answer.is_ok());
+        let answered = together(answers, hits.len());
+        return answered.map_err(|error| if counted { error.partly() } else { error });
     }
     let tried = ask(hits, &parts, mode, on_trial, &count).await;
     let taken = took(hits, &tried);
     let answered = together(tried, hits.len());
-    let give_back = async {
-        let back: Vec<_> = parts_of(&parts, &taken);
-        let refund = |hit: &Hit| Hit { is_refund: true, ..on_trial(hit) };
-        ask(hits, &back, mode, refund, &count).await;
-    };
+    let refund = |at: &usize| Hit { is_refund: true, ..on_trial(&hits[*at]) };
+    let refunds = || taken.iter().map(refund).collect();
     let mut counts = match answered {
         Ok(counts) => counts,
         Err(error) => {
-            give_back.await;
+            give_back(refunds()).await;
             return Err(error);
         }
     };
     if is_refused(hits, &counts) {
-        give_back.await;
+        give_back(refunds()).await;
         undo(hits, &taken, &mut counts);
         return Ok(counts);
     }
     let refunds: Vec<usize> = (0..hits.len()).filter(|at| hits[*at].is_refund).collect();
     let refunds = parts_of(&parts, &refunds);
     for (part, answer) in ask(hits, &refunds, mode, Hit::clone, &count).await {
-        for (at, count) in part.into_iter().zip(answer?) {
+        for (at, count) in part.into_iter().zip(answer.map_err(Failure::partly)?) {
             counts[at] = count;
         }
     }
@@ -113,14 +125,24 @@ fn on_trial(hit: &Hit) -> Hit {
     Hit { amount, is_refund: false, role: Role::Observer, ..hit.clone() }
 }
 
-fn together<E>(answers: Answers<E>, len: usize) -> Result<Vec<Count>, E> {
+/// All answers, or the error that says most: of a place that may have counted, if there is one.
+fn together<E: Failure>(answers: Answers<E>, len: usize) -> Result<Vec<Count>, E> {
     let mut counts: Vec<Option<Count>> = vec![None; len];
+    let mut failure: Option<E> = None;
     for (part, answer) in answers {
-        for (at, count) in part.into_iter().zip(answer?) {
-            counts[at] = Some(count);
+        match answer {
+            Ok(answer) => {
+                for (at, count) in part.into_iter().zip(answer) {
+                    counts[at] = Some(count);
+                }
+            }
+            Err(error) if failure.as_ref().is_none_or(|known| !known.was_asked()) => {
+                failure = Some(error);
+            }
+            Err(_) => {}
         }
     }
-    Ok(counts.into_iter().flatten().collect())
+    failure.map_or_else(|| Ok(counts.into_iter().flatten().collect()), Err)
 }
 
 /// The hits that are counted now.

@@ -13,6 +13,7 @@ mod environment;
 mod leases;
 mod metrics;
 mod outage;
+mod outage_cluster;
 mod outage_matrix;
 mod outage_return;
 mod pipelining;

@@ -222,6 +222,22 @@ async fn replicas_find_each_other_and_stay_known_in_an_outage() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_drains_counts_no_more() {
+    let server = RedisServer::start().await;
+    let environment = server.environment();
+    let start = async || Service::start_with(&[("a.yaml", QUOTAS)], &environment).await;
+    let first = start().await;
+    wait_for("its sign of life", async || server.asked(&["zcard", "replicas"]).trim() == "1").await;
+    first.stop().await;
+    assert_eq!(server.asked(&["zcard", "replicas"]).trim(), "0");
+    // Whoever takes its place is the only one, and has the whole of every limit in an outage.
+    let second = start().await;
+    wait_for("redis is in use", async || in_reach(&second).await).await;
+    assert_eq!(second.metric("ratelimit_share_replicas").await, Some(1.0));
+    second.stop().await;
+}
+
 /// On a clock that stands still while nothing happens: the wait is what was asked for, however
 /// slow the machine.
 #[tokio::test]

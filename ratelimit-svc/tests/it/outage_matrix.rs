@@ -440,19 +440,30 @@ async fn every_fault_has_the_configured_outcome() {
         });
         writeln!(table, "| {name} | {} |", cells.join(" | ")).expect("written");
     }
-    compare(&table);
+    compare(&table, &Golden::MATRIX);
 }
 
-const BEGIN: &str = "<!-- outage matrix -->\n";
-const END: &str = "<!-- end of the outage matrix -->\n";
+/// Where a table is in REFERENCE.md.
+pub struct Golden {
+    begin: &'static str,
+    end: &'static str,
+}
 
-fn compare(table: &str) {
+impl Golden {
+    const MATRIX: Self =
+        Self { begin: "<!-- outage matrix -->\n", end: "<!-- end of the outage matrix -->\n" };
+    pub const CLUSTER: Self =
+        Self { begin: "<!-- cluster matrix -->\n", end: "<!-- end of the cluster matrix -->\n" };
+}
+
+/// Holds a table to the one in REFERENCE.md, or replaces that.
+pub fn compare(table: &str, Golden { begin, end }: &Golden) {
     let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("REFERENCE.md");
     let text = std::fs::read_to_string(&path).expect("read");
-    let (head, rest) = text.split_once(BEGIN).expect("the table's beginning");
-    let (golden, tail) = rest.split_once(END).expect("the table's end");
+    let (head, rest) = text.split_once(begin).expect("the table's beginning");
+    let (golden, tail) = rest.split_once(end).expect("the table's end");
     if std::env::var("OUTAGE_MATRIX").is_ok_and(|value| value == "write") {
-        std::fs::write(&path, format!("{head}{BEGIN}{table}{END}{tail}")).expect("written");
+        std::fs::write(&path, format!("{head}{begin}{table}{end}{tail}")).expect("written");
         return;
     }
     assert_eq!(table, golden, "OUTAGE_MATRIX=write takes the new outcomes into REFERENCE.md");

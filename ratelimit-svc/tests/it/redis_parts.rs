@@ -228,30 +228,41 @@ fn sentinel(dir: &Path, port: u16, text: &str) -> Process {
     Process(child.expect("redis-server is installed (apt install redis-server)"))
 }
 
-/// A cluster of three primaries, each with a replica.
+/// Some primaries, and as many replicas of each.
 pub struct Cluster {
     pub nodes: Vec<(u16, RedisServer)>,
 }
 
 impl Cluster {
+    /// Of three primaries, each with a replica.
     pub async fn start() -> Self {
-        Self::start_with(None).await
+        Self::of(3, 1, &SYNC_AT_ONCE, None).await
     }
 
     /// With everything encrypted, between them too.
     pub async fn start_with(certificates: Option<&Certificates>) -> Self {
-        let mut nodes = Vec::new();
-        let clustered = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
         let encrypted: &[&str] = certificates.map_or(&[], |_| &["--tls-cluster", "yes"]);
-        let arguments = [&clustered[..], &SYNC_AT_ONCE, encrypted].concat();
-        for _ in 0..6 {
+        Self::of(3, 1, &[&SYNC_AT_ONCE, encrypted].concat(), certificates).await
+    }
+
+    pub async fn of(
+        primaries: usize,
+        replicas_of_each: usize,
+        more: &[&str],
+        certificates: Option<&Certificates>,
+    ) -> Self {
+        let mut nodes = Vec::new();
+        let expected = primaries * replicas_of_each;
+        let clustered = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
+        let arguments = [&clustered[..], more].concat();
+        for _ in 0..primaries + expected {
             let port = free_port();
             nodes.push((port, member_at(port, &arguments, certificates).await));
         }
         let mut create = Command::new("redis-cli");
         create.args(["--cluster", "create"]);
         create.args(nodes.iter().map(|(port, _)| format!("127.0.0.1:{port}")));
-        create.args(["--cluster-replicas", "1", "--cluster-yes"]);
+        create.args(["--cluster-replicas", &replicas_of_each.to_string(), "--cluster-yes"]);
         create.args(certificates.map(Certificates::of_redis_cli).unwrap_or_default());
         let created = create.output().expect("redis-cli is installed");
         assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stdout));
@@ -262,7 +273,7 @@ impl Cluster {
                 let replicas = nodes.lines().filter(|line| line.contains("slave")).count();
                 let about = node.asked(&["info", "replication"]);
                 // A replica that never had the data takes over from nobody.
-                replicas == 3
+                replicas == expected
                     && node.asked(&["cluster", "info"]).contains("cluster_state:ok")
                     && (about.contains("role:master") || about.contains("master_link_status:up"))
             })

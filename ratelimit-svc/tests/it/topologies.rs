@@ -30,7 +30,13 @@ fn store(topology: Topology, login: Login, tls: Option<TlsSettings>) -> Redis {
 
 async fn connected(store: Redis) -> Arc<Redis> {
     store.probe().await.expect("connected");
-    Arc::new(store)
+    let store = Arc::new(store);
+    // Ends with the test.
+    tokio::spawn({
+        let store = store.clone();
+        async move { store.tend().await }
+    });
+    store
 }
 
 fn trusting(certificates: &Certificates) -> TlsSettings {

@@ -50,6 +50,7 @@ impl<B: Backend> Guard<B> {
                 Stage::Doubted(at) if at <= std_now() => self.check().await,
                 Stage::Doubted(at) => self.pause_until(at.into()).await,
                 Stage::Closed if Instant::now() >= check_at => {
+                    self.local.tidy(now());
                     self.check().await;
                     check_at = Instant::now() + CHECK_EVERY;
                 }
@@ -97,7 +98,6 @@ impl<B: Backend> Guard<B> {
     /// The outage is over, if it is.
     fn closed(&self, change: Option<Change>) {
         if change == Some(Change::Closed) {
-            self.local.clear();
             self.journal.over(self.share().replicas);
             self.tell_owed();
             self.metrics.breaker_open.set(0);

@@ -57,7 +57,6 @@ fn a_known_counter_goes_on_and_a_second_outage_starts_from_the_newest() {
     }
     assert_eq!((0..20).filter(|_| passes(&local, &hit, 2)).count(), 8);
     // Only this replica was busy: the store is told of its 8.
-    local.clear();
     let owed = local.owed().take(9, NOW);
     assert_eq!(owed.iter().map(|hit| hit.amount).collect::<Vec<_>>(), [8]);
     store.count_now(&owed, Mode::CountAll, NOW);
@@ -101,8 +100,20 @@ fn a_used_share_does_not_begin_anew_while_counters_return() {
     let counts = store.count_now(hits, Mode::CountAll, NOW);
     local.learn(hits, &counts, NOW, true);
     assert!(!passes(&local, &hit, 2), "beside another counter that has not returned");
-    local.clear();
+    local.tidy(NOW);
+    assert!(!passes(&local, &hit, 2), "nor when the store is found and the counter is not asked");
+    local.learn(hits, &counts, NOW, false);
     assert_eq!((0..9).filter(|_| passes(&local, &hit, 2)).count(), 3, "half of 8 - 1");
+}
+
+#[test]
+fn what_has_ended_is_dropped() {
+    let (local, hit) = (Local::default(), hit("a", 1, 8));
+    assert!(passes(&local, &hit, 1));
+    local.tidy(NOW);
+    assert_eq!((local.counters.len(), local.used.load(Ordering::Relaxed)), (1, true));
+    local.tidy(Duration::from_secs(hit.window.end()));
+    assert_eq!((local.counters.len(), local.used.load(Ordering::Relaxed)), (0, false));
 }
 
 #[test]
@@ -158,7 +169,7 @@ proptest! {
                 }
                 Step::Mend if away => {
                     for local in &replicas {
-                        local.clear();
+                        local.tidy(NOW);
                         store.count_now(&local.owed().take(9, NOW), Mode::CountAll, NOW);
                     }
                     away = false;

@@ -37,9 +37,9 @@ impl<V> Table<V> {
         self.entries.remove(key);
     }
 
-    /// Takes all values out, for whoever can drop them without keeping others waiting.
-    pub(super) fn take_all(&mut self) -> HashMap<Box<[u8]>, (V, u64), KeyedState> {
-        std::mem::take(&mut self.entries)
+    /// Drops the values that have ended.
+    pub(super) fn drop_ended(&mut self, now_seconds: u64) {
+        self.entries.retain(|_, (_, ends_at)| *ends_at > now_seconds);
     }
 
     /// Puts a value in; says how many live ones were dropped for it.
@@ -50,7 +50,7 @@ impl<V> Table<V> {
         }
         let is_full = self.entries.len() >= self.entries_max;
         if is_full || now_seconds >= self.next_sweep {
-            self.entries.retain(|_, (_, ends_at)| *ends_at > now_seconds);
+            self.drop_ended(now_seconds);
             self.next_sweep = now_seconds + SWEEP_SECONDS;
         }
         let evicts = self.entries.len() >= self.entries_max;

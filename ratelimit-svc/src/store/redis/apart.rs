@@ -3,13 +3,15 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::time::Instant;
 
 use super::Redis;
 use super::cluster::REPAIR_PAUSE;
+use super::give_back::GiveBack;
 use crate::outage::breaker::{Breaker, Change};
 use crate::outage::guard::Backend;
 use crate::store::split::count_apart;
@@ -19,6 +21,7 @@ use crate::store::{Count, Hit, Mode, StoreError};
 pub struct Apart {
     main: Arc<Part>,
     per_second: Arc<Part>,
+    back: GiveBack,
 }
 
 /// One of them.
@@ -33,10 +36,11 @@ impl Apart {
     /// Windows of a second go to `per_second`.
     pub fn new(main: Redis, per_second: Redis) -> Self {
         let part = |name, store| {
-            let breaker = Mutex::new(Breaker::new(Instant::now()));
+            let breaker = Mutex::new(Breaker::new(std_now()));
             Arc::new(Part { name, store, breaker, reviving: AtomicBool::new(false) })
         };
-        Self { main: part("main", main), per_second: part("per_second", per_second) }
+        let (main, per_second) = (part("main", main), part("per_second", per_second));
+        Self { main, per_second, back: GiveBack::default() }
     }
 
     /// Counts each hit where it belongs, in both at once.
@@ -48,13 +52,33 @@ impl Apart {
         hits: &'a [Hit],
         mode: Mode,
         now: Duration,
+        deadline: Instant,
     ) -> BoxFuture<'a, Result<Vec<Count>, StoreError>> {
         let is_second = |hit: &Hit| hit.window.seconds == 1;
-        let counted = count_apart(hits, mode, is_second, move |is_second, hits, mode| async move {
+        let count = move |is_second, hits: Vec<Hit>, mode| async move {
             let part = if is_second { &self.per_second } else { &self.main };
-            part.count(&hits, mode, now).await
-        });
-        counted.boxed()
+            part.count(&hits, mode, now, deadline).await
+        };
+        let give_back = async move |hits| self.back.by(deadline, hits, now).await;
+        count_apart(hits, mode, is_second, count, give_back).boxed()
+    }
+
+    /// Gives back, in both and in what they consist of. Never ends.
+    pub fn tend(&self, budget: Duration) -> BoxFuture<'_, ()> {
+        let own = async move {
+            loop {
+                for back in self.back.next().await {
+                    let deadline = Instant::now() + budget;
+                    // What is not given back is lost until its window ends.
+                    let _ = self.count(&back.hits, Mode::CountAll, back.now, deadline).await;
+                    back.done();
+                }
+            }
+        };
+        async move {
+            tokio::join!(own, self.main.store.tend(), self.per_second.store.tend());
+        }
+        .boxed()
     }
 
     /// The one for all else.
@@ -83,12 +107,13 @@ impl Part {
         hits: &[Hit],
         mode: Mode,
         now: Duration,
+        deadline: Instant,
     ) -> Result<Vec<Count>, StoreError> {
-        let Some(permit) = self.breaker().permit(Instant::now()) else {
+        let Some(permit) = self.breaker().permit(std_now()) else {
             self.revive_soon();
             return Err(StoreError::Part(Box::new(StoreError::NotConnected)));
         };
-        let counts = self.store.ask(hits, mode, now).await;
+        let counts = self.store.ask(hits, mode, now, deadline).await;
         match counts {
             Ok(_) => {
                 self.breaker().succeeded(permit);
@@ -96,7 +121,7 @@ impl Part {
             Err(ref error) if error.is_partial() => {}
             Err(error) => {
                 let fatal = error.needs_reconnect();
-                let change = self.breaker().failed(permit, fatal, Instant::now(), 0.5);
+                let change = self.breaker().failed(permit, fatal, std_now(), 0.5);
                 self.changed(change, Some(&error));
                 return Err(StoreError::Part(Box::new(error)));
             }
@@ -105,20 +130,20 @@ impl Part {
     }
 
     async fn look_after(&self) -> Result<(), StoreError> {
-        let permit = self.breaker().permit(Instant::now());
+        let permit = self.breaker().permit(std_now());
         match permit {
             Some(permit) => {
                 let checked = self.store.check().await;
                 if let Err(error) = &checked {
                     let fatal = error.needs_reconnect();
-                    let change = self.breaker().failed(permit, fatal, Instant::now(), 0.5);
+                    let change = self.breaker().failed(permit, fatal, std_now(), 0.5);
                     self.changed(change, Some(error));
                 }
                 checked.map(|_| ())
             }
             None => {
                 self.store.probe().await?;
-                let change = self.breaker().probe_succeeded(Instant::now());
+                let change = self.breaker().probe_succeeded(std_now());
                 self.changed(change, None);
                 Ok(())
             }
@@ -151,4 +176,8 @@ impl Part {
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn std_now() -> std::time::Instant {
+    Instant::now().into_std()
 }

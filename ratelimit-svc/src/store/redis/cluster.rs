@@ -11,12 +11,15 @@
 //! lost, which counts it twice, and lets calls to all nodes wait while it looks for one.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 
@@ -28,6 +31,8 @@ use crate::store::StoreError;
 
 /// The shortest time between two repairs that requests ask for.
 pub const REPAIR_PAUSE: Duration = Duration::from_millis(100);
+/// The most nodes in use that are asked for the slots at once.
+const ASKED_MAX: usize = 3;
 /// The most nodes of one cluster.
 pub const NODES_MAX: usize = 1000;
 
@@ -161,36 +166,37 @@ impl Cluster {
         // In force before it is connected: what is connected serves already.
         self.map.store(map.clone());
         let mut lost = None;
-        for answer in join_all(map.nodes.iter().map(|node| self.mend(&map, node))).await {
+        let mend = async |node| {
+            // Those that answer must not wait for one that hangs.
+            let mended = tokio::time::timeout(PROBE_TIMEOUT, self.mend(&map, node)).await;
+            mended.unwrap_or(Err(StoreError::TimedOut))
+        };
+        for answer in join_all(map.nodes.iter().map(mend)).await {
             lost = answer.err().or(lost);
         }
         let serves = map.nodes.iter().any(|node| node.connection().is_ok());
         if serves { Ok(()) } else { Err(lost.unwrap_or(StoreError::NotConnected)) }
     }
 
-    /// Asks one node after the other who has which slot, those in use first.
+    /// Asks who has which slot: some of the nodes in use, and where none of those answers the
+    /// listed ones, all at once. The first answer counts, so nobody waits for a node that hangs.
     async fn slots(&self) -> Result<Vec<(u16, u16, HostPort)>, StoreError> {
-        let mut problem = StoreError::NotConnected;
         let map = self.map.load_full();
-        for (node, connection) in
-            map.nodes.iter().filter_map(|node| Some((node, node.connection().ok()?.0)))
-        {
-            match ask_slots(connection, &node.at).await {
-                Ok(ranges) => return Ok(ranges),
-                Err(error) => problem = error,
-            }
+        let in_use = map.nodes.iter().filter_map(|node| Some((node, node.connection().ok()?)));
+        let asked = in_use.take(ASKED_MAX).map(|(node, (connection, permit))| async move {
+            let answer = ask_slots(connection, &node.at).await;
+            answer.inspect_err(|error| {
+                node.failed(permit, error);
+            })
+        });
+        if let Ok(ranges) = first(asked).await {
+            return Ok(ranges);
         }
-        for seed in &self.seeds {
-            let asked = match self.connector.tcp(seed, &self.login).await {
-                Ok(connection) => ask_slots(connection, seed).await,
-                Err(error) => Err(error),
-            };
-            match asked {
-                Ok(ranges) => return Ok(ranges),
-                Err(error) => problem = error,
-            }
-        }
-        Err(problem)
+        let listed = self.seeds.iter().map(|seed| async move {
+            let connection = self.connector.tcp(seed, &self.login).await?;
+            ask_slots(connection, seed).await
+        });
+        first(listed).await
     }
 
     fn learn(&self, ranges: Vec<(u16, u16, HostPort)>) -> Arc<Map> {
@@ -244,6 +250,21 @@ impl Cluster {
     }
 }
 
+/// The first that succeeds, or the last failure.
+async fn first<T>(
+    asked: impl Iterator<Item = impl Future<Output = Result<T, StoreError>>>,
+) -> Result<T, StoreError> {
+    let mut asked: FuturesUnordered<_> = asked.collect();
+    let mut problem = StoreError::NotConnected;
+    while let Some(answer) = asked.next().await {
+        match answer {
+            Ok(answer) => return Ok(answer),
+            Err(error) => problem = error,
+        }
+    }
+    Err(problem)
+}
+
 async fn ask_slots(
     mut connection: MultiplexedConnection,
     asked: &HostPort,
@@ -292,6 +313,23 @@ mod tests {
         let replica = Value::Array(vec![Value::BulkString("r".into()), Value::Int(9)]);
         let primary = Value::Array(vec![host, Value::Int(port), Value::BulkString("id".into())]);
         Value::Array(vec![Value::Int(first), Value::Int(last), primary, replica])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_a_node_that_hangs() {
+        let began = tokio::time::Instant::now();
+        let answer = |after_ms: Option<u64>, is_good: bool| async move {
+            match after_ms {
+                Some(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
+                None => std::future::pending().await,
+            }
+            if is_good { Ok(after_ms) } else { Err(StoreError::TimedOut) }
+        };
+        let asked = [answer(None, true), answer(Some(1), false), answer(Some(2), true)];
+        assert_eq!(first(asked.into_iter()).await.ok(), Some(Some(2)));
+        assert_eq!(began.elapsed(), Duration::from_millis(2));
+        let failed = first([answer(Some(1), false)].into_iter()).await;
+        assert!(matches!(failed, Err(StoreError::TimedOut)));
     }
 
     #[test]

@@ -10,6 +10,30 @@ const CONFIGURATION: [&str; 4] = ["NOAUTH", "WRONGPASS", "NOPERM", "MOVED"];
 /// What `INCRBY` and a script say of a counter that is none.
 const NO_COUNT: [&str; 3] = ["not an integer", "would overflow", "user_script"];
 
+/// A command that is answered so was not executed.
+const UNEXECUTED: [&str; 14] = [
+    "ASK",
+    "BUSY",
+    "CLUSTERDOWN",
+    "LOADING",
+    "MASTERDOWN",
+    "MISCONF",
+    "MOVED",
+    "NOAUTH",
+    "NOPERM",
+    "NOREPLICAS",
+    "OOM",
+    "READONLY",
+    "TRYAGAIN",
+    "WRONGPASS",
+];
+
+/// Whether the server surely executed nothing of what it was sent, a single command.
+pub fn is_unexecuted(error: &RedisError) -> bool {
+    let errors = error.clone().into_server_errors().unwrap_or_default();
+    !errors.is_empty() && errors.iter().all(|(_, error)| UNEXECUTED.contains(&error.code()))
+}
+
 /// What the server means by an error of its own, or by those in a pipeline.
 pub fn refusal(error: RedisError) -> StoreError {
     let errors = error.clone().into_server_errors();
@@ -25,5 +49,33 @@ pub fn refusal(error: RedisError) -> StoreError {
         StoreError::Counter(error)
     } else {
         StoreError::Refused(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As a connection reads it.
+    fn told(line: &str) -> RedisError {
+        let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).expect("an error");
+        value.extract_error().expect_err("an error")
+    }
+
+    #[test]
+    fn what_is_refused_is_not_executed() {
+        for line in [
+            "OOM command not allowed when used memory > 'maxmemory'.",
+            "CLUSTERDOWN The cluster is down",
+            "LOADING Redis is loading the dataset in memory",
+            "READONLY You can't write against a read only replica.",
+            "NOAUTH Authentication required.",
+            "MOVED 1 127.0.0.1:1",
+        ] {
+            assert!(is_unexecuted(&told(line)), "{line}");
+        }
+        for line in ["ERR user_script:7: in the middle", "WRONGTYPE of a counter", "EXECABORT x"] {
+            assert!(!is_unexecuted(&told(line)), "{line}");
+        }
     }
 }

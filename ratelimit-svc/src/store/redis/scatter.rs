@@ -27,15 +27,14 @@ impl Redis {
         hits: &[Hit],
         mode: Mode,
         now: Duration,
+        deadline: Instant,
     ) -> Result<Vec<Count>, StoreError> {
         let plain = is_plain(hits, mode);
         let place = |hit: &Hit| {
             let alone = plain.then(|| hit.key.clone());
             (slot_of(&self.key(hit)), alone)
         };
-        count_apart(hits, mode, place, |(slot, _), hits, mode| async move {
-            // Giving back has a budget of its own.
-            let deadline = Instant::now() + self.settings.call_budget;
+        let count = |(slot, _), hits: Vec<Hit>, mode| async move {
             let node = cluster.node(slot).inspect_err(|_| cluster.repair_soon())?;
             let step = |mut connection: MultiplexedConnection, hits: Arc<[Hit]>| async move {
                 self.step(&mut connection, &hits, mode, now).await
@@ -57,8 +56,22 @@ impl Redis {
                     at_node(cluster, &node, deadline, asking).await
                 }
             }
-        })
-        .await
+        };
+        let give_back = async |hits| self.back.by(deadline, hits, now).await;
+        count_apart(hits, mode, place, count, give_back).await
+    }
+
+    /// Gives back in a cluster, each request's hits with a budget of their own. Never ends.
+    pub(super) async fn give_back_in(&self, cluster: &Arc<Cluster>) {
+        loop {
+            for back in self.back.next().await {
+                let deadline = Instant::now() + self.settings.call_budget;
+                // What is not given back is lost until its window ends.
+                let (hits, mode) = (&back.hits, Mode::CountAll);
+                let _ = self.count_in(cluster, hits, mode, back.now, deadline).await;
+                back.done();
+            }
+        }
     }
 
     /// Expiries by the connection they go over; those that no connection takes stay behind.

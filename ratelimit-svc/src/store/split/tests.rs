@@ -23,16 +23,33 @@ fn hit(key: u8, amount: u64, limit: u32) -> Hit {
 struct Two {
     memories: [Memory; 2],
     lost: Option<usize>,
+    asked: bool,
     calls: RefCell<Vec<(usize, usize)>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Lost {
+    asked: bool,
+    partly: bool,
+}
+
+impl Failure for Lost {
+    fn was_asked(&self) -> bool {
+        self.asked
+    }
+
+    fn partly(self) -> Self {
+        Self { partly: true, ..self }
+    }
 }
 
 impl Two {
     fn new() -> Self {
         let memories = [Memory::default(), Memory::default()];
-        Self { memories, lost: None, calls: RefCell::default() }
+        Self { memories, lost: None, asked: false, calls: RefCell::default() }
     }
 
-    fn count(&self, hits: &[Hit], mode: Mode) -> Result<Vec<(u64, bool, bool)>, usize> {
+    fn count(&self, hits: &[Hit], mode: Mode) -> Result<Vec<(u64, bool, bool)>, Lost> {
         let counted = count_apart(
             hits,
             mode,
@@ -41,11 +58,17 @@ impl Two {
                 self.calls.borrow_mut().push((place, hits.len()));
                 let lost = self.lost == Some(place);
                 let answer = if lost {
-                    Err(place)
+                    Err(Lost { asked: self.asked, partly: false })
                 } else {
                     Ok(self.memories[place].count_now(&hits, mode, NOW))
                 };
                 std::future::ready(answer)
+            },
+            async |back| {
+                for hit in back {
+                    let place = usize::from(hit.key[0] % 2);
+                    self.memories[place].count_now(&[hit], Mode::CountAll, NOW);
+                }
             },
         );
         let counts = counted.now_or_never().expect("nothing waits")?;
@@ -80,8 +103,23 @@ fn one_place_is_asked_once_and_as_is() {
 #[test]
 fn what_was_taken_beside_a_lost_place_is_given_back() {
     let two = Two { lost: Some(1), ..Two::new() };
-    assert_eq!(two.count(&[hit(0, 1, 9), hit(1, 1, 9)], Mode::AllOrNothing), Err(1));
+    let both = [hit(0, 1, 9), hit(1, 1, 9)];
+    let lost = Lost { asked: false, partly: false };
+    assert_eq!(two.count(&both, Mode::AllOrNothing), Err(lost), "counted nowhere");
     assert_eq!(two.value(0), 0);
+    // Each on its own, what is counted is counted.
+    assert_eq!(two.count(&both, Mode::CountAll), Err(Lost { partly: true, ..lost }));
+    assert_eq!(two.value(0), 1);
+    assert_eq!(two.count(&both[1..], Mode::CountAll), Err(lost));
+}
+
+#[test]
+fn of_two_failures_the_one_in_doubt_is_told() {
+    let told = |asked: [bool; 2]| {
+        let answers = asked.map(|asked| (vec![0], Err(Lost { asked, partly: false })));
+        together(answers.into(), 2).expect_err("failed").asked
+    };
+    assert!(told([true, false]) && told([false, true]) && !told([false, false]));
 }
 
 #[test]

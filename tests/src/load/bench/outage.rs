@@ -141,10 +141,7 @@ fn tell(cx: &mut Context, name: &str, tally: &Tally, outage: &Outage, ops: &[(Du
     results.add(format!("{name}/local classes to limit"), held, "x", Aim::AtMost(most));
     let denied = between(tally, 3, settled, until);
     let passed = denied.admitted as f64 / denied.sent.max(1) as f64;
-    // A replica may spend what it had leased before.
-    let leases = outage.mode.key == rig::LEASE.key;
-    let aim = if leases { Aim::None } else { Aim::AtMost(0.0) };
-    results.add(format!("{name}/background admitted"), passed, "share", aim);
+    results.add(format!("{name}/background admitted"), passed, "share", Aim::AtMost(0.0));
     let (calm, stopped) =
         (longest(tally, STEP, outage.from - STEP), longest(tally, outage.from, until));
     results.add(format!("{name}/longest wait before"), calm, "ms", Aim::None);
@@ -159,7 +156,7 @@ fn tell(cx: &mut Context, name: &str, tally: &Tally, outage: &Outage, ops: &[(Du
     results.add(format!("{name}/redis commands before"), steady, "/s", Aim::None);
     results.add(format!("{name}/redis peak on return"), peak, "/s", Aim::None);
     // Of leases, which send next to nothing, twice that is next to nothing too.
-    let aim = if leases { Aim::None } else { Aim::AtMost(2.0) };
+    let aim = if outage.mode.name == "lease" { Aim::None } else { Aim::AtMost(2.0) };
     results.add(format!("{name}/redis peak on return to before"), peak / steady, "x", aim);
 }
 

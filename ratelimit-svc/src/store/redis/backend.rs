@@ -1,0 +1,66 @@
+//! How Redis is lost and found: probes, checks, signs of life, and what no request waits for.
+
+use super::Redis;
+use super::expiry::UNSURE_BATCH;
+use super::heartbeat::SignOfLife;
+use super::link::{PROBE_TIMEOUT, classify, prove};
+use super::servers::Servers;
+use crate::outage::guard::Backend;
+use crate::store::StoreError;
+
+impl Backend for Redis {
+    /// Connects anew and writes: a replica that lost its primary, a server that is loading or
+    /// out of memory answers a ping but counts nothing.
+    async fn probe(&self) -> Result<(), StoreError> {
+        match &self.servers {
+            Servers::One(link) => {
+                let mut connected = link.connect().await?;
+                let key = Some(&*self.probe_key);
+                let budget = self.settings.call_budget;
+                prove(&mut connected.connection, key, Some(&self.clock), false, budget).await?;
+                link.adopt(connected);
+            }
+            Servers::Cluster(cluster) => cluster.repair().await?,
+            Servers::Apart(apart) => apart.look_after().await?,
+        }
+        self.settle_expiries(UNSURE_BATCH);
+        Ok(())
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        match &self.servers {
+            Servers::One(link) if link.has_moved().await => self.probe().await,
+            Servers::One(link) => {
+                let key = Some(&*self.probe_key);
+                let budget = self.settings.call_budget;
+                prove(&mut link.connection()?, key, Some(&self.clock), true, budget).await
+            }
+            Servers::Cluster(cluster) => cluster.repair().await,
+            Servers::Apart(apart) => apart.look_after().await,
+        }
+    }
+
+    async fn sign_of_life(&self) -> Result<u32, StoreError> {
+        let prefix = &self.settings.key_prefix;
+        let mut connection = self.servers.connection(SignOfLife::key(prefix).as_bytes())?;
+        let sign = self.life.sign(prefix, &mut connection);
+        let answer = tokio::time::timeout(self.settings.call_budget, sign).await;
+        answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)
+    }
+
+    async fn farewell(&self) -> Result<(), StoreError> {
+        let prefix = &self.settings.key_prefix;
+        let mut connection = self.servers.connection(SignOfLife::key(prefix).as_bytes())?;
+        let farewell = self.life.take_back(prefix, &mut connection);
+        let answer = tokio::time::timeout(PROBE_TIMEOUT, farewell).await;
+        answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)
+    }
+
+    async fn tend(&self) {
+        match &self.servers {
+            Servers::One(_) => std::future::pending().await,
+            Servers::Cluster(cluster) => self.give_back_in(cluster).await,
+            Servers::Apart(apart) => apart.tend(self.settings.call_budget).await,
+        }
+    }
+}
