@@ -14,18 +14,21 @@
 //! by one server or a cluster, behind the breaker, within the call budget.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use serde_json::json;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::config::leases::LeaseSettings;
 use crate::decide::plan::{Counted, Line, Plan};
 use crate::lease::claim::{BATCH_MAX, Claim};
-use crate::lease::table::{Outcome, Table};
+use crate::lease::loss::{TOLD_EVERY, TOLD_MAX};
+use crate::lease::table::view::Holding;
+use crate::lease::table::{NOT_YET, Outcome, Table};
 use crate::lease::{self, Terms};
 use crate::limits::rule::CountingMode;
 use crate::metrics::Metrics;
@@ -36,6 +39,8 @@ use crate::store::{Count, Hit, Mode};
 pub const CALLS_MAX: usize = 8;
 /// After a call failed so many claims go alone: one bad counter must not spoil those of others.
 pub const ALONE: u32 = 64;
+/// How often it is looked whether the store has come back, or lost its data, without a request.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 const STRIPES: usize = 256;
 
@@ -44,6 +49,8 @@ pub struct Leases {
     table: Table,
     terms: Terms,
     due: Notify,
+    /// Counters are to be told what they had counted.
+    fell: Notify,
     /// Those who wait, by the counter they wait for.
     waiting: Vec<Notify>,
     /// Answers so far: a request that found too little looks again if one came meanwhile.
@@ -51,6 +58,12 @@ pub struct Leases {
     /// Limits from here on are leased unless their rule says otherwise; 0 for none.
     limit_min: u32,
     budget: Duration,
+    /// Whether the store was ever in reach.
+    has_begun: AtomicBool,
+    /// Whether the store was out of reach since the table was last told that it is back.
+    cut_off: AtomicBool,
+    /// Which data the store held, 0 before that is known.
+    epoch: AtomicU64,
     metrics: Arc<Metrics>,
 }
 
@@ -59,18 +72,20 @@ impl Leases {
     pub fn new(settings: &LeaseSettings, budget: Duration, metrics: Arc<Metrics>) -> Self {
         use std::hash::{BuildHasher, RandomState};
         let seed = RandomState::new().hash_one(0);
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let now = now.unwrap_or(Duration::ZERO);
         let LeaseSettings { limit_min, free_ppm, free_replicas, counters_max } = *settings;
         let terms = Terms { replicas: 1, free_ppm, free_replicas };
         Self {
-            table: Table::new(&terms, counters_max, seed, now),
+            table: Table::new(&terms, counters_max, seed, NOT_YET),
             terms,
             due: Notify::new(),
+            fell: Notify::new(),
             waiting: (0..STRIPES).map(|_| Notify::new()).collect(),
             answers: AtomicU64::new(0),
             limit_min,
             budget,
+            has_begun: AtomicBool::new(false),
+            cut_off: AtomicBool::new(false),
+            epoch: AtomicU64::new(0),
             metrics,
         }
     }
@@ -127,6 +142,7 @@ impl Leases {
                 self.send_due();
                 return Ok(counts);
             }
+            Outcome::Held => return Err(Unavailable { asked: false }),
             Outcome::Short(ticket) => ticket,
         };
         let mut ticket = first;
@@ -134,8 +150,10 @@ impl Leases {
         self.metrics.leases.waits.inc();
         loop {
             if guard.is_open() {
+                self.cut_off.store(true, Ordering::Relaxed);
                 return Err(Unavailable { asked: false });
             }
+            self.look_for_return(guard, now());
             let woken = self.waiting[ticket.hash as usize % STRIPES].notified();
             tokio::pin!(woken);
             woken.as_mut().enable();
@@ -149,6 +167,7 @@ impl Leases {
             answers = self.answers.load(Ordering::Acquire);
             match self.table.take(hits, true, now()) {
                 Outcome::Counts(counts) => return Ok(counts),
+                Outcome::Held => return Err(Unavailable { asked: false }),
                 Outcome::Short(again) if again.has_failed_since(first) => {
                     return Err(Unavailable { asked: false });
                 }
@@ -168,6 +187,7 @@ impl Leases {
         let mut calls = FuturesUnordered::new();
         let mut alone = 0;
         loop {
+            self.look_for_return(guard, now());
             while calls.len() < CALLS_MAX {
                 let claims = self.table.claims(if alone > 0 { 1 } else { BATCH_MAX }, now());
                 if claims.is_empty() {
@@ -183,8 +203,63 @@ impl Leases {
                     }
                 }
                 () = self.due.notified(), if calls.len() < CALLS_MAX => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
             }
         }
+    }
+
+    /// Finds out whether the store is back after it was out of reach, or holds other data.
+    fn look_for_return<B: Backend>(&self, guard: &Guard<B>, now: Duration) {
+        if guard.is_open() {
+            self.cut_off.store(true, Ordering::Relaxed);
+            return;
+        }
+        if !self.has_begun.swap(true, Ordering::Relaxed) {
+            // Only the store knows what time it is.
+            self.table.began(now);
+        } else if self.cut_off.load(Ordering::Relaxed) {
+            self.table.reopened(now);
+        }
+        self.cut_off.store(false, Ordering::Relaxed);
+        let epoch = guard.epoch();
+        if epoch != self.epoch.load(Ordering::Relaxed) {
+            let before = self.epoch.swap(epoch, Ordering::Relaxed);
+            if before != 0 && before != epoch {
+                self.table.lost(now);
+                self.metrics.leases.losses.inc();
+                tracing::warn!(
+                    leases = self.table.len(),
+                    "the store lost its data, telling it what was claimed"
+                );
+            }
+        }
+    }
+
+    /// Tells counters that lost data what they had counted, a few at a time. Never ends.
+    pub async fn tell<B: Backend>(&self, guard: &Guard<B>) {
+        loop {
+            let assertions = match guard.is_open() {
+                true => Vec::new(),
+                false => self.table.assertions(TOLD_MAX),
+            };
+            if assertions.is_empty() {
+                // A request may wait for a counter that fell; then it is told soon.
+                let _ = tokio::time::timeout(LOOK_EVERY, self.fell.notified()).await;
+                continue;
+            }
+            let told = guard.tell_claimed(&assertions).await;
+            for (at, assertion) in assertions.iter().enumerate() {
+                let count = told.as_ref().ok().and_then(|counts| counts.get(at).copied());
+                self.wake(self.table.asserted(assertion, count));
+            }
+            self.metrics.leases.told(assertions.len() as u64, told.is_ok());
+            tokio::time::sleep(TOLD_EVERY).await;
+        }
+    }
+
+    fn wake(&self, hash: u64) {
+        self.answers.fetch_add(1, Ordering::Release);
+        self.waiting[hash as usize % STRIPES].notify_waiters();
     }
 
     /// One call for claims; whether it was answered.
@@ -212,6 +287,9 @@ impl Leases {
             }
         };
         self.metrics.leases.calls.inc();
+        if self.table.untold() > 0 {
+            self.fell.notify_one();
+        }
         self.answers.fetch_add(1, Ordering::Release);
         for hash in waiting {
             self.waiting[hash as usize % STRIPES].notify_waiters();
@@ -221,6 +299,7 @@ impl Leases {
 
     /// Returns what is unspent, once, in calls that may fail: then it is lost to its window.
     pub async fn drain<B: Backend>(&self, guard: &Guard<B>, now: Duration) {
+        self.look_for_return(guard, now);
         let returns = self.table.drain(now);
         for part in returns.chunks(BATCH_MAX) {
             let hits: Vec<Hit> = part.iter().map(|back| back.hit.clone()).collect();
@@ -228,6 +307,19 @@ impl Leases {
                 return;
             }
         }
+    }
+
+    /// What `/config` tells of the leases.
+    pub fn describe(&self) -> serde_json::Value {
+        let largest = self.table.largest().into_iter().map(|Holding { rule, counters, held }| {
+            json!({"rule": rule, "counters": counters, "held": held})
+        });
+        json!({
+            "counters": self.table.len(),
+            "held": self.table.held(),
+            "untold": self.table.untold(),
+            "largest": largest.collect::<Vec<_>>(),
+        })
     }
 
     /// What is held and what happened so far.

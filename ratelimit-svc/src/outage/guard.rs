@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::lease::loss::Assertion;
 use crate::metrics::Metrics;
 use crate::outage::breaker::{Breaker, Change, Permit};
 use crate::outage::local::Local;
@@ -43,6 +44,21 @@ pub trait Backend: Store {
 
     /// Leaves this replica's sign of life; how many replicas left one of late.
     fn sign_of_life(&self) -> impl Future<Output = Result<u32, StoreError>> + Send;
+
+    /// Which data the store holds, as last read with a sign of life: another number is other data.
+    /// 0 where that is not known.
+    fn epoch(&self) -> u64 {
+        0
+    }
+
+    /// Tells counters that lost data what this replica had claimed of them; where each stands.
+    fn tell_claimed(
+        &self,
+        assertions: &[Assertion],
+    ) -> impl Future<Output = Result<Vec<u64>, StoreError>> + Send {
+        let stand = assertions.iter().map(|told| told.hit.amount.max(told.taken)).collect();
+        std::future::ready(Ok(stand))
+    }
 }
 
 /// How limits are shared in an outage.
@@ -137,6 +153,29 @@ impl<B: Backend> Guard<B> {
     pub fn share(&self) -> Share {
         let replicas = self.replicas.lock().unwrap_or_else(PoisonError::into_inner);
         Share { replicas: replicas.number(), factor: self.share_factor }
+    }
+
+    /// Which data the store holds; see [`Backend::epoch`].
+    pub fn epoch(&self) -> u64 {
+        self.backend.epoch()
+    }
+
+    /// Tells counters that lost data what this replica had claimed of them; where each stands.
+    ///
+    /// # Errors
+    /// When the store is out of reach.
+    pub async fn tell_claimed(&self, assertions: &[Assertion]) -> Result<Vec<u64>, Unavailable> {
+        let permit = self.breaker().permit(std_now()).ok_or(Unavailable { asked: false })?;
+        match self.backend.tell_claimed(assertions).await {
+            Ok(counts) => {
+                self.breaker().succeeded(permit);
+                Ok(counts)
+            }
+            Err(error) => {
+                self.failed(permit, &error);
+                Err(Unavailable { asked: true })
+            }
+        }
     }
 
     /// Whether the store is out of reach.

@@ -12,6 +12,7 @@
 
 mod apart;
 mod asking;
+mod claimed;
 pub mod cluster;
 pub mod expiry;
 pub mod heartbeat;
@@ -34,6 +35,7 @@ use redis::{Script, Value};
 use crate::clock::Clock;
 use crate::decide::algorithm::State;
 use crate::decide::settle::Settled;
+use crate::lease::loss::Assertion;
 use crate::limits::algorithm::Algorithm;
 use crate::outage::guard::Backend;
 use crate::store::key::usage_key;
@@ -41,6 +43,7 @@ use crate::store::over_cache::OverCache;
 use crate::store::redis::heartbeat::SignOfLife;
 use crate::store::{Count, Hit, Mode, Role, Store, StoreError};
 use apart::Apart;
+use claimed::Epoch;
 use expiry::{Expiry, Unsure, jitter};
 use link::{LinkSettings, PROBE_TIMEOUT, classify, prove};
 use number::number;
@@ -66,6 +69,7 @@ pub struct Redis {
     over: OverCache,
     unsure: Arc<Unsure>,
     life: SignOfLife,
+    epoch: Epoch,
 }
 
 /// What is written to find out whether a server counts.
@@ -127,6 +131,7 @@ impl Redis {
             over: OverCache::new(settings.local_cache_bytes),
             unsure: Arc::default(),
             life: SignOfLife::new(),
+            epoch: Epoch::default(),
             settings,
         }
     }
@@ -366,6 +371,8 @@ impl Backend for Redis {
                 let budget = self.settings.call_budget;
                 prove(&mut connected.connection, key, Some(&self.clock), false, budget).await?;
                 link.adopt(connected);
+                // Before anything is counted it is known whether these are the same data.
+                self.read_epoch().await?;
             }
             Servers::Cluster(cluster) => cluster.repair().await?,
             Servers::Apart(apart) => apart.look_after().await?,
@@ -392,6 +399,20 @@ impl Backend for Redis {
         let mut connection = self.servers.connection(SignOfLife::key(prefix).as_bytes())?;
         let sign = self.life.sign(prefix, &mut connection);
         let answer = tokio::time::timeout(PROBE_TIMEOUT, sign).await;
-        answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)
+        let alive = answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)?;
+        // Who is alive is known without it.
+        if let Err(error) = self.read_epoch().await {
+            let cause = chassis::telemetry::error_chain(&error);
+            tracing::debug!(cause, "not known which data redis holds");
+        }
+        Ok(alive)
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch.last()
+    }
+
+    async fn tell_claimed(&self, assertions: &[Assertion]) -> Result<Vec<u64>, StoreError> {
+        Redis::tell_claimed(self, assertions).await
     }
 }

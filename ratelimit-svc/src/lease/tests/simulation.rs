@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::{answer, hit};
 use crate::lease::Terms;
 use crate::lease::claim::{BATCH_MAX, Claim, Grant, Return};
+use crate::lease::loss::{Assertion, TOLD_MAX, merged};
 use crate::lease::table::{Outcome, Table, Ticket};
 use crate::limits::algorithm::Algorithm;
 use crate::limits::unit::Period;
@@ -18,6 +19,8 @@ use crate::store::{Hit, Role};
 /// Longer than a request waits for a claim.
 const BUDGET_MICROS: u64 = 5_000;
 const START_SECONDS: u64 = 1_000_000;
+/// A replica finds a store that is back within this time.
+const NOTICE_MICROS_MAX: u64 = 900_000;
 /// Names of counters are made once for so many windows.
 const NAMES: usize = 4;
 
@@ -65,6 +68,8 @@ struct Scenario {
     /// Hits of a request, at most.
     pub amount_max: u64,
     pub keys_max: usize,
+    /// From when to when nobody reaches the counters, microseconds from the start.
+    pub cut_off: Option<(u64, u64)>,
     pub faults: Faults,
 }
 
@@ -86,6 +91,8 @@ struct Faults {
     pub skew_micros_max: u64,
     /// Of requests: the clock of a replica is set anew.
     pub clock_steps: u64,
+    /// Of requests: the counters lose all they counted.
+    pub losses: u64,
 }
 
 impl Scenario {
@@ -102,6 +109,7 @@ impl Scenario {
             free_ppm: 0,
             amount_max: 1,
             keys_max: 65_536,
+            cut_off: None,
             faults: Faults::default(),
         }
     }
@@ -126,6 +134,9 @@ struct Report {
     pub admitted: u64,
     /// Of the limit, the most that was admitted in a window.
     pub used_max: f64,
+    pub losses: u64,
+    /// Claims in each tenth of a second, warm-up included.
+    pub claims_by_tenth: Vec<u64>,
 }
 
 impl Report {
@@ -144,6 +155,7 @@ enum Event {
     Asked {
         replica: usize,
         life: u64,
+        epoch: u64,
         claims: Vec<Claim>,
     },
     Answered {
@@ -163,7 +175,18 @@ enum Event {
         id: u64,
     },
     Returned {
+        epoch: u64,
         returns: Vec<Return>,
+    },
+    /// A replica is connected to counters that lost their data.
+    Noticed {
+        replica: usize,
+        life: u64,
+    },
+    Told {
+        replica: usize,
+        life: u64,
+        assertions: Vec<Assertion>,
     },
 }
 
@@ -179,6 +202,7 @@ struct Replica {
     life: u64,
     skew_micros: u64,
     unreachable_until: u64,
+    was_unreachable: bool,
     waiting: Vec<Waiting>,
 }
 
@@ -192,6 +216,8 @@ struct Ledger {
     lost: u64,
     returned: u64,
     was_returned: bool,
+    /// By process, what it was granted, and what it told when data were lost.
+    processes: Vec<(usize, u64, u64, u64)>,
 }
 
 struct World {
@@ -207,6 +233,8 @@ struct World {
     ledgers: Vec<Vec<(u64, Ledger)>>,
     closed_until: u64,
     is_warm: bool,
+    /// Counts up with each loss of data.
+    epoch: u64,
     cumulative: Vec<f64>,
     /// Of each key, the last few names of its counter by their first second.
     names: Vec<[(u64, Box<[u8]>); NAMES]>,
@@ -233,6 +261,7 @@ impl World {
                     life: 0,
                     skew_micros,
                     unreachable_until: 0,
+                    was_unreachable: false,
                     waiting: Vec::new(),
                 }
             })
@@ -248,6 +277,7 @@ impl World {
             ledgers: vec![Vec::new(); scenario.keys],
             closed_until: START_SECONDS,
             is_warm: false,
+            epoch: 0,
             cumulative,
             names: (0..scenario.keys).map(|_| Default::default()).collect(),
             report: Report::default(),
@@ -291,7 +321,18 @@ impl World {
                 self.at(self.now + gap as u64, Event::Arrival);
                 self.arrive();
             }
-            Event::Asked { replica, life, claims } => self.count(replica, life, claims),
+            Event::Asked { replica, life, epoch, claims } => match epoch == self.epoch {
+                true => self.count(replica, life, claims),
+                false => self.at(self.now + 100, Event::Lost { replica, life, claims }),
+            },
+            Event::Noticed { replica, life } => {
+                if self.replicas[replica].life == life {
+                    let now = self.clock(replica);
+                    self.replicas[replica].table.lost(now);
+                    self.flush(replica);
+                }
+            }
+            Event::Told { replica, life, assertions } => self.told(replica, life, &assertions),
             Event::Answered { replica, life, grants } => {
                 if self.replicas[replica].life == life {
                     let now = self.clock(replica);
@@ -317,11 +358,16 @@ impl World {
                     self.report.unavailable += (before - replica.waiting.len()) as u64;
                 }
             }
-            Event::Returned { returns } => {
+            Event::Returned { epoch, .. } if epoch != self.epoch => {}
+            Event::Returned { returns, .. } => {
+                let free = terms(&self.scenario).free(self.scenario.limit)
+                    * self.scenario.replicas as u64;
                 for Return { hit } in returns {
                     let ledger = self.ledger(&hit);
                     ledger.count = ledger.count.saturating_sub(hit.amount);
                     ledger.returned += hit.amount;
+                    // Free tokens that were spent and given back are tokens like others.
+                    assert!(ledger.returned <= ledger.granted + free);
                     ledger.was_returned = true;
                 }
             }
@@ -344,6 +390,10 @@ impl World {
         if self.random.chance(faults.outages) {
             self.replicas[replica].unreachable_until = self.now + self.random.below(2_000_000);
         }
+        if self.random.chance(faults.losses) {
+            self.lose_data();
+        }
+        self.look_for_return(replica);
         let now = self.clock(replica);
         let mut hits = vec![self.random_hit(now)];
         if self.random.chance(faults.pairs) {
@@ -364,6 +414,7 @@ impl World {
             Outcome::Short(_) if self.now < self.replicas[replica].unreachable_until => {
                 self.report.unavailable += 1;
             }
+            Outcome::Held => self.report.unavailable += 1,
             Outcome::Short(ticket) => {
                 self.report.waits += 1;
                 let (id, life) = (self.report.requests, self.replicas[replica].life);
@@ -413,10 +464,10 @@ impl World {
                 let hit = &self.spent_on(replica, hit);
                 let ledger = self.ledger(hit);
                 ledger.admitted += hit.amount;
+                let (admitted, is_over) = (ledger.admitted, ledger.admitted > u64::from(limit));
                 assert!(
-                    ledger.admitted <= u64::from(limit),
-                    "admitted {} of {limit} on {}",
-                    ledger.admitted,
+                    !is_over || admitted <= u64::from(limit) + self.died_with_data(hit),
+                    "admitted {admitted} of {limit} on {}",
                     String::from_utf8_lossy(&hit.key)
                 );
             }
@@ -456,8 +507,81 @@ impl World {
         }
     }
 
+    /// What was granted, before data were lost, to processes that ended and could not tell; data
+    /// that were not lost know of all.
+    fn died_with_data(&mut self, hit: &Hit) -> u64 {
+        if self.epoch == 0 {
+            return 0;
+        }
+        let lives: Vec<u64> = self.replicas.iter().map(|replica| replica.life).collect();
+        let processes = &self.ledger(hit).processes;
+        let died = processes.iter().filter(|(replica, life, ..)| lives[*replica] != *life);
+        died.map(|(.., granted, told)| granted.saturating_sub(*told)).sum()
+    }
+
+    /// The counters are gone, and with them all connections. Replicas find them again one by one.
+    fn lose_data(&mut self) {
+        self.epoch += 1;
+        self.report.losses += 1;
+        for (_, ledger) in self.ledgers.iter_mut().flatten() {
+            (ledger.count, ledger.was_returned) = (0, true);
+            ledger.processes.iter_mut().for_each(|process| process.3 = 0);
+        }
+        for replica in 0..self.replicas.len() {
+            let back = self.now + self.random.below(NOTICE_MICROS_MAX);
+            let life = self.replicas[replica].life;
+            let there = &mut self.replicas[replica];
+            there.unreachable_until = there.unreachable_until.max(back);
+            let notices = there.unreachable_until;
+            self.at(notices, Event::Noticed { replica, life });
+        }
+    }
+
+    fn told(&mut self, replica: usize, life: u64, assertions: &[Assertion]) {
+        for assertion in assertions {
+            let Assertion { hit, taken, .. } = assertion;
+            let ledger = self.ledger(hit);
+            let of_process =
+                |known: &&mut (usize, u64, u64, u64)| (known.0, known.1) == (replica, life);
+            match ledger.processes.iter_mut().find(of_process) {
+                Some(known) => known.3 = hit.amount.max(known.3),
+                None => ledger.processes.push((replica, life, 0, hit.amount)),
+            }
+            let told = ledger.processes.iter().map(|process| process.3);
+            ledger.count = merged(ledger.count, told, *taken);
+            let count = ledger.count;
+            if self.replicas[replica].life == life {
+                self.replicas[replica].table.asserted(assertion, Some(count));
+            }
+        }
+    }
+
+    /// Tells the table when an outage is over.
+    fn look_for_return(&mut self, replica: usize) {
+        let since = self.now - START_SECONDS * 1_000_000;
+        if let Some((from, to)) = self.scenario.cut_off
+            && (from..to).contains(&since)
+        {
+            self.replicas[replica].unreachable_until = START_SECONDS * 1_000_000 + to;
+        }
+        let (now, there) = (self.clock(replica), &mut self.replicas[replica]);
+        let is_unreachable = self.now < there.unreachable_until;
+        if there.was_unreachable && !is_unreachable {
+            there.table.reopened(now);
+        }
+        there.was_unreachable = is_unreachable;
+    }
+
     /// Sends what is due.
     fn flush(&mut self, replica: usize) {
+        if self.now >= self.replicas[replica].unreachable_until {
+            let assertions = self.replicas[replica].table.assertions(TOLD_MAX);
+            let life = self.replicas[replica].life;
+            if !assertions.is_empty() {
+                let there = self.now + 50 + self.random.below(200);
+                self.at(there, Event::Told { replica, life, assertions });
+            }
+        }
         loop {
             let now = self.clock(replica);
             let claims = self.replicas[replica].table.claims(BATCH_MAX, now);
@@ -470,18 +594,26 @@ impl World {
                 return;
             }
             self.report.claims += claims.len() as u64;
+            let tenth = ((self.now - START_SECONDS * 1_000_000) / 100_000) as usize;
+            let tenths = &mut self.report.claims_by_tenth;
+            tenths.resize(tenths.len().max(tenth + 1), 0);
+            tenths[tenth] += claims.len() as u64;
             self.report.round_trips += 1;
             let there = self.now + 50 + self.random.below(200);
             let lost = self.random.chance(self.scenario.faults.lost_claims);
             match lost {
                 true => self.at(self.now + BUDGET_MICROS, Event::Lost { replica, life, claims }),
-                false => self.at(there, Event::Asked { replica, life, claims }),
+                false => {
+                    let epoch = self.epoch;
+                    self.at(there, Event::Asked { replica, life, epoch, claims });
+                }
             }
         }
     }
 
     fn count(&mut self, replica: usize, life: u64, claims: Vec<Claim>) {
         let mut grants = Vec::with_capacity(claims.len());
+        let lost_data = self.epoch > 0;
         for claim in claims {
             let is_new = {
                 let ledger = self.ledger(&claim.hit);
@@ -491,7 +623,12 @@ impl World {
             let ledger = self.ledger(&claim.hit);
             let grant = answer(&claim, &mut ledger.count);
             ledger.granted += grant.granted;
-            assert!(ledger.granted - ledger.returned <= claim.pool);
+            let of_process = |known: &&mut (usize, u64, u64, u64)| (known.0, known.1) == (replica, life);
+            match ledger.processes.iter_mut().find(of_process) {
+                Some(known) => known.2 += grant.granted,
+                None => ledger.processes.push((replica, life, grant.granted, 0)),
+            }
+            assert!(lost_data || ledger.granted <= claim.pool + ledger.returned);
             grants.push((claim, grant));
         }
         let faults = self.scenario.faults.clone();
@@ -522,6 +659,7 @@ impl World {
                     let admitted = counts.iter().all(|count| !count.over);
                     self.decided(replica, &waiting.hits, admitted, false);
                 }
+                Outcome::Held => self.report.unavailable += 1,
                 Outcome::Short(ticket) => {
                     if ticket.has_failed_since(waiting.ticket) {
                         self.report.unavailable += 1;
@@ -545,6 +683,7 @@ impl World {
             life: before.life + 1,
             skew_micros: before.skew_micros,
             unreachable_until: 0,
+            was_unreachable: false,
             waiting: Vec::new(),
         };
     }
@@ -554,7 +693,8 @@ impl World {
         let returns = self.replicas[replica].table.drain(now);
         let delay = self.random.below(1_000_000);
         if !self.random.chance(self.scenario.faults.lost_claims) {
-            self.at(self.now + delay, Event::Returned { returns });
+            let epoch = self.epoch;
+            self.at(self.now + delay, Event::Returned { epoch, returns });
         }
         self.crash(replica);
     }
@@ -578,7 +718,9 @@ impl World {
         let seconds = self.now / 1_000_000;
         if !self.is_warm && seconds >= START_SECONDS + self.scenario.warm_up_seconds {
             let events = self.report.events;
-            (self.is_warm, self.report) = (true, Report { events, ..Report::default() });
+            let claims_by_tenth = std::mem::take(&mut self.report.claims_by_tenth);
+            let report = Report { events, claims_by_tenth, ..Report::default() };
+            (self.is_warm, self.report) = (true, report);
         }
         // Late answers and returns may still move the ledger of the last few.
         let until = seconds.saturating_sub(8);
@@ -648,12 +790,15 @@ fn no_schedule_admits_more_than_the_limit() {
             looks: random.below(50_000),
             skew_micros_max: random.below(3_000_000),
             clock_steps: random.below(300),
+            losses: [0, 0, random.below(100)][random.below(3) as usize],
         };
         let free_ppm = [0, 50_000][random.below(2) as usize];
-        // Free tokens need clocks that do not go back over the end of a process.
-        let faults = match free_ppm {
-            0 => faults,
-            _ => Faults { clock_steps: 0, ..faults },
+        // Free tokens need clocks that do not go back over the end of a process. After a loss of
+        // data a window that others have left must not begin for anybody.
+        let faults = match (free_ppm, faults.losses) {
+            (0, 0) => faults,
+            (_, 0) => Faults { clock_steps: 0, ..faults },
+            _ => Faults { clock_steps: 0, skew_micros_max: 5000, ..faults },
         };
         let amount_max = [1, 1, 1 + random.below(20)][random.below(3) as usize];
         let window_seconds = [1, 1, 2, 10][random.below(4) as usize];
@@ -676,12 +821,14 @@ fn no_schedule_admits_more_than_the_limit() {
             ("waits", report.waits),
             ("unavailable", report.unavailable),
             ("stranded", report.stranded),
+            ("losses", report.losses),
         ] {
             *sums.entry(name).or_default() += number;
         }
     }
     println!("{events} events in {seed} schedules: {sums:?}");
     assert!(sums["admitted"] > 0 && sums["unavailable"] > 0, "the faults did happen");
+    assert!(sums["losses"] > 0, "data were lost");
 }
 
 /// One line of the table of workloads.
@@ -717,6 +864,24 @@ fn workloads_cost_few_commands() {
     assert!(report.commands_per_decision() <= 0.005 && report.false_denials == 0);
     let report = workload("10000 keys, 5000/s, 3 replicas", &wide);
     assert!(report.commands_per_decision() <= 0.6 && report.false_denials == 0);
+}
+
+/// After an outage the counters have at most twice the claims they have at other times.
+#[test]
+fn a_store_that_is_back_is_not_stormed() {
+    let scenario = Scenario {
+        zipf: 0.0,
+        window_seconds: 10,
+        cut_off: Some((12_000_000, 15_000_000)),
+        ..Scenario::new(3, 1000, 1000, 20_000, 20)
+    };
+    let report = World::new(scenario, 1).run(u64::MAX);
+    let tenths = &report.claims_by_tenth;
+    let steady = tenths[40..90].iter().sum::<u64>() / 50;
+    let most = tenths[150..170].iter().copied().max().unwrap_or(0);
+    println!("claims in 100 ms: {steady} at other times, {most} at most after an outage");
+    assert!(tenths[121..150].iter().all(|claims| *claims == 0), "it was out of reach");
+    assert!(steady > 100 && most > 0 && most <= 2 * steady);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use redis::aio::MultiplexedConnection;
 
 use super::Redis;
 use super::cluster::REPAIR_PAUSE;
@@ -55,6 +56,15 @@ impl Apart {
             part.count(&hits, mode, now).await
         });
         counted.boxed()
+    }
+
+    /// A connection to where a hit is counted.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn connection(&self, hit: &Hit) -> Result<MultiplexedConnection, StoreError> {
+        let part = if hit.window.seconds == 1 { &self.per_second } else { &self.main };
+        part.store.servers.connection(&part.store.key(hit))
     }
 
     /// The one for all else.
