@@ -188,7 +188,8 @@ impl Leases {
         let mut alone = 0;
         loop {
             self.look_for_return(guard, now());
-            while calls.len() < CALLS_MAX {
+            // What falls due meanwhile is claimed when the store is back.
+            while calls.len() < CALLS_MAX && !guard.is_open() {
                 let claims = self.table.claims(if alone > 0 { 1 } else { BATCH_MAX }, now());
                 if claims.is_empty() {
                     break;

@@ -214,7 +214,8 @@ mod tests {
         assert_eq!((knows(&up_to(0.6, bucket)), knows(&up_to(0.5, bucket))), (Some(4), Some(5)));
         assert_eq!(knows(&up_to(0.7, bucket)), None);
 
-        let share = Share { place: 1, classes: 2, how: How::Forecast { guarantees: None }, asked: None };
+        let share =
+            Share { place: 1, classes: 2, how: How::Forecast { guarantees: None }, asked: None };
         let forecast = Hit { key: b"f"[..].into(), share: Some(share), ..up_to(1.0, bucket) };
         cache.remember(&forecast, &count(7, 3), NOW);
         assert_eq!(knows(&forecast), None, "a forecast may give way");

@@ -59,7 +59,12 @@ fn one_counter_named_twice_adds_up() {
 #[test]
 fn a_look_without_a_class_does_not_hide_what_classes_took() {
     let forecast = |place, amount| Hit {
-        share: Some(Share { place, classes: 2, how: How::Forecast { guarantees: None }, asked: None }),
+        share: Some(Share {
+            place,
+            classes: 2,
+            how: How::Forecast { guarantees: None },
+            asked: None,
+        }),
         ..hit("a", amount, 100, Role::Enforced)
     };
     let withheld = |hits: &[Hit]| {

@@ -47,7 +47,11 @@ impl Slot {
         let (has_next, telling) = (self.has_next(class), self.is_telling());
         let Some(share) = self.shares.get_mut(class) else { return due };
         let rate = share.meter.rate(now_micros);
-        if share.refill == Refill::Idle && !exhausted && !telling && now_micros >= share.retry_micros {
+        if share.refill == Refill::Idle
+            && !exhausted
+            && !telling
+            && now_micros >= share.retry_micros
+        {
             let left = end_micros.saturating_sub(now_micros).min(LEAD_MICROS);
             let mut low = expected(rate, left).min(share.block / 2);
             let mut stock = available;

@@ -26,15 +26,17 @@ impl Table {
     }
 
     /// The store is back since `now`: counters are claimed from when they are asked for, each from
-    /// an instant of its own.
+    /// an instant of its own, and all together at most at twice the usual pace.
     pub fn reopened(&self, now: Duration) {
         self.closed_until.fetch_max(micros(now), Ordering::Relaxed);
+        lock(&self.pace).bound(micros(now));
     }
 
     /// The store has lost its data: nothing is claimed for [`HOLD`], and all counters that something
     /// is known of are to be told of it.
     pub fn lost(&self, now: Duration) {
         self.closed_until.fetch_max(micros(now + HOLD), Ordering::Relaxed);
+        lock(&self.pace).bound(micros(now + HOLD));
         for shard in &self.shards {
             let mut shard = lock(shard);
             let stems: Vec<Arc<[u8]>> = shard

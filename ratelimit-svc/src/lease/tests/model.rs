@@ -226,6 +226,43 @@ impl World {
         comes_of_it
     }
 
+    /// A message arrives.
+    fn deliver(&self, state: &mut State, at: usize) {
+        match state.messages.remove(at) {
+            Message::Claim { replica, life, claim } => {
+                let count = &mut state.counts[window_of(claim.hit.window.start)];
+                let grant = self.answer(&claim, count);
+                state.messages.push(Message::Answer { replica, life, claim, grant });
+            }
+            Message::Answer { replica, life, claim, grant } => {
+                let now = Self::now_micros(state.replicas[replica].half);
+                let asker = &mut state.replicas[replica];
+                if asker.life == life
+                    && let Some(slot) = &mut asker.slot
+                    && slot.granted(&claim, grant, now)
+                {
+                    state.tell(replica);
+                }
+            }
+            Message::Assert { replica, life, assertion } => {
+                let window = window_of(assertion.hit.window.start);
+                state.told[window].insert((replica, life), assertion.hit.amount);
+                let told = state.told[window].values().copied();
+                let count = merged(state.counts[window], told, assertion.taken);
+                state.counts[window] = count;
+                state.messages.push(Message::Asserted { replica, life, assertion, count });
+            }
+            Message::Asserted { replica, life, assertion, count } => {
+                state.asserted(replica, life, &assertion, Some(count));
+            }
+            Message::Return { window, amount } => {
+                // As Redis: not below zero.
+                state.counts[window] = state.counts[window].saturating_sub(amount);
+                state.returned[window] = true;
+            }
+        }
+    }
+
     fn sort(&self, state: &mut State) {
         state.messages.sort_by_key(Message::order);
     }
@@ -234,9 +271,10 @@ impl World {
 impl State {
     /// Whether somebody has yet to tell the counters what was counted: until then nobody claims.
     fn is_held(&self) -> bool {
-        self.forgot && self.replicas.iter().any(|replica| {
-            !replica.noticed || replica.slot.as_ref().is_some_and(Slot::is_telling)
-        })
+        self.forgot
+            && self.replicas.iter().any(|replica| {
+                !replica.noticed || replica.slot.as_ref().is_some_and(Slot::is_telling)
+            })
     }
 
     fn forget(&mut self) {
@@ -428,39 +466,7 @@ impl Model for World {
                     state.asserted(replica, life, &assertion, None);
                 }
             }
-            Action::Deliver(at) => match state.messages.remove(at) {
-                Message::Claim { replica, life, claim } => {
-                    let count = &mut state.counts[window_of(claim.hit.window.start)];
-                    let grant = self.answer(&claim, count);
-                    state.messages.push(Message::Answer { replica, life, claim, grant });
-                }
-                Message::Answer { replica, life, claim, grant } => {
-                    let now = Self::now_micros(state.replicas[replica].half);
-                    let asker = &mut state.replicas[replica];
-                    if asker.life == life
-                        && let Some(slot) = &mut asker.slot
-                        && slot.granted(&claim, grant, now)
-                    {
-                        state.tell(replica);
-                    }
-                }
-                Message::Assert { replica, life, assertion } => {
-                    let window = window_of(assertion.hit.window.start);
-                    state.told[window].insert((replica, life), assertion.hit.amount);
-                    let told = state.told[window].values().copied();
-                    let count = merged(state.counts[window], told, assertion.taken);
-                    state.counts[window] = count;
-                    state.messages.push(Message::Asserted { replica, life, assertion, count });
-                }
-                Message::Asserted { replica, life, assertion, count } => {
-                    state.asserted(replica, life, &assertion, Some(count));
-                }
-                Message::Return { window, amount } => {
-                    // As Redis: not below zero.
-                    state.counts[window] = state.counts[window].saturating_sub(amount);
-                    state.returned[window] = true;
-                }
-            },
+            Action::Deliver(at) => self.deliver(&mut state, at),
         }
         self.sort(&mut state);
         Some(state)
@@ -480,7 +486,9 @@ impl Model for World {
             ),
             Property::always("no class passes its cap", |world: &World, state: &State| {
                 let cap = world.caps.last().copied().unwrap_or(0);
-                world.caps.len() == 1 || state.losses > 0 || state.admitted.iter().all(|by| by[1] <= cap)
+                world.caps.len() == 1
+                    || state.losses > 0
+                    || state.admitted.iter().all(|by| by[1] <= cap)
             }),
             Property::always("a refusal is certain", |_, state: &State| !state.wrongly_refused),
             Property::sometimes("a limit is used up", |world: &World, state: &State| {

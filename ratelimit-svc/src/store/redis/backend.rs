@@ -1,0 +1,67 @@
+//! Redis as a store that can be lost and found: probes, signs of life, and what is told after a loss
+//! of data. Counts nothing.
+
+use super::Redis;
+use super::heartbeat::SignOfLife;
+use super::link::{PROBE_TIMEOUT, classify, prove};
+use super::servers::Servers;
+use crate::lease::loss::Assertion;
+use crate::outage::guard::Backend;
+use crate::store::StoreError;
+
+impl Backend for Redis {
+    /// Connects anew and writes: a replica that lost its primary, a server that is loading or
+    /// out of memory answers a ping but counts nothing.
+    async fn probe(&self) -> Result<(), StoreError> {
+        match &self.servers {
+            Servers::One(link) => {
+                let mut connected = link.connect().await?;
+                let key = Some(&*self.probe_key);
+                let budget = self.settings.call_budget;
+                prove(&mut connected.connection, key, Some(&self.clock), false, budget).await?;
+                link.adopt(connected);
+                // Before anything is counted it is known whether these are the same data.
+                self.read_epoch().await?;
+            }
+            Servers::Cluster(cluster) => cluster.repair().await?,
+            Servers::Apart(apart) => apart.look_after().await?,
+        }
+        self.settle_expiries();
+        Ok(())
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        match &self.servers {
+            Servers::One(link) if link.has_moved().await => self.probe().await,
+            Servers::One(link) => {
+                let key = Some(&*self.probe_key);
+                let budget = self.settings.call_budget;
+                prove(&mut link.connection()?, key, Some(&self.clock), true, budget).await
+            }
+            Servers::Cluster(cluster) => cluster.repair().await,
+            Servers::Apart(apart) => apart.look_after().await,
+        }
+    }
+
+    async fn sign_of_life(&self) -> Result<u32, StoreError> {
+        let prefix = &self.settings.key_prefix;
+        let mut connection = self.servers.connection(SignOfLife::key(prefix).as_bytes())?;
+        let sign = self.life.sign(prefix, &mut connection);
+        let answer = tokio::time::timeout(PROBE_TIMEOUT, sign).await;
+        let alive = answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)?;
+        // Who is alive is known without it.
+        if let Err(error) = self.read_epoch().await {
+            let cause = chassis::telemetry::error_chain(&error);
+            tracing::debug!(cause, "not known which data redis holds");
+        }
+        Ok(alive)
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch.last()
+    }
+
+    async fn tell_claimed(&self, assertions: &[Assertion]) -> Result<Vec<u64>, StoreError> {
+        Redis::tell_claimed(self, assertions).await
+    }
+}
