@@ -1,13 +1,14 @@
 # Tidegate: `make run` starts the whole edge, `make test` tests everything, `make bench` measures it.
 
 INSTALL := tests/parts/install.sh
-.PHONY: run run-full test parts bench bench-gate lint fuzz help
+.PHONY: run run-full test parts bench bench-readme bench-gate lint fuzz help
 
 help:
 	@echo 'make run       the edge on embedded parts (memory, disk, file)'
 	@echo 'make run-full  the edge on Redis, Apache Kafka and InfluxDB'
 	@echo 'make test      all tests, on the real parts, which it installs where missing'
-	@echo 'make bench     what it costs, in target/bench: 15 minutes, 3 with QUICK=1'
+	@echo 'make bench     what it costs, in target/bench: 15 minutes, 3 with QUICK=1; ONLY=keys,overload'
+	@echo 'make bench-readme  puts the newest figures into README.md'
 	@echo 'make bench-gate  instructions per decision against a baseline; ACCEPT=1 renews it'
 	@echo 'make lint      format, clippy and cargo deny'
 	@echo 'make fuzz      every fuzz target, each for TIME=60 seconds'
@@ -34,13 +35,17 @@ test: parts
 	@helm/validate.sh
 
 bench:
-	@$(INSTALL) toolchain redis influxdb kafka
+	@$(INSTALL) toolchain redis influxdb kafka valgrind
 	@echo 'building in release mode (some minutes the first time)'
 	@cargo build --release --locked --workspace --bins --quiet
 	@cargo build --release --locked --quiet --manifest-path tests/peers/line-protocol/Cargo.toml \
 		--target-dir $${CARGO_TARGET_DIR:-target}/peers
 	@LINE_PROTOCOL_PEER=$${CARGO_TARGET_DIR:-target}/peers/release/line-protocol-peer \
-		$${CARGO_TARGET_DIR:-target}/release/tidegate-load bench $(if $(QUICK),--quick)
+		$${CARGO_TARGET_DIR:-target}/release/tidegate-load bench $(if $(QUICK),--quick) \
+		$(if $(ONLY),--only $(ONLY))
+
+bench-readme:
+	@exec $${CARGO_TARGET_DIR:-target}/release/tidegate-load bench --readme
 
 bench-gate:
 	@$(INSTALL) toolchain valgrind

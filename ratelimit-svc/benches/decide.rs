@@ -92,7 +92,7 @@ impl Decider {
         Self { quotas: read(&text), memory: Memory::default(), settings }
     }
 
-    fn decide(&self, request: &Request<'_>) -> (Plan, Decision) {
+    fn decide<'a, 'r: 'a>(&'a self, request: &Request<'r>) -> (Plan<'a>, Decision) {
         let plan = plan(request, &self.quotas, &self.settings, NOW.as_secs()).expect("planned");
         let counts = self.memory.count_now(&plan.hits, Mode::CountAll, NOW);
         let found = Evidence::Counts { hits: &plan.hits, counts: &counts, degraded: false };
@@ -104,7 +104,7 @@ impl Decider {
 fn request(descriptors: usize) -> Request<'static> {
     const TENANTS: [&str; 5] = ["acme", "beta", "corp", "dent", "echo"];
     let descriptor = |tenant: &&'static str| Descriptor {
-        entries: vec![("tenant", *tenant), ("priority", "ingest")],
+        entries: [("tenant", *tenant), ("priority", "ingest")][..].into(),
         ..Descriptor::default()
     };
     let descriptors = TENANTS[..descriptors].iter().map(descriptor).collect();

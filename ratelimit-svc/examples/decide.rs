@@ -42,7 +42,7 @@ fn main() {
     let (memory, settings) = (Memory::default(), Settings::default());
     let metrics = Metrics::new(&mut Registry::default());
     let descriptor = |tenant: &&'static str| Descriptor {
-        entries: vec![("tenant", *tenant), ("priority", "ingest")],
+        entries: [("tenant", *tenant), ("priority", "ingest")][..].into(),
         ..Descriptor::default()
     };
     let asked = Request {

@@ -18,6 +18,7 @@ pub mod decide;
 pub mod diff;
 pub mod grpc;
 pub mod json;
+pub mod keyed_hash;
 pub mod lease;
 pub mod limiter;
 pub mod limits;

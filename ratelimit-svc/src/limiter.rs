@@ -58,12 +58,16 @@ impl Limiter {
     /// When the request has no answer; never for a fault of the store.
     pub async fn decide(&self, request: &Request<'_>) -> Result<Decision, RequestError> {
         let started = Instant::now();
-        let decided = self.decide_at(request, self.clock.now()).await;
-        match &decided {
-            Ok((plan, decision)) => self.metrics.decided(plan, decision, started.elapsed()),
-            Err(error) => self.metrics.request_error(*error),
-        }
-        decided.map(|(_, decision)| decision)
+        let now = self.clock.now();
+        let quotas = self.quotas.load();
+        let planned = match quotas.as_deref() {
+            Some(quotas) => plan(request, quotas, &self.settings, now.as_secs()),
+            None => Err(RequestError::NoConfiguration),
+        };
+        let plan = planned.inspect_err(|error| self.metrics.request_error(*error))?;
+        let decision = self.decide_planned(request, &plan, now).await;
+        self.metrics.decided(&plan, &decision, started.elapsed());
+        Ok(decision)
     }
 
     /// Makes the claims of leases. Never ends.
@@ -77,64 +81,63 @@ impl Limiter {
         }
     }
 
-    /// Hands unspent leases back.
+    /// Hands unspent leases back, and leaves the replicas that share limits.
     pub async fn drain(&self) {
-        if let (Counters::Redis(guard), Some(leases)) = (&self.counters, &self.leases) {
+        let Counters::Redis(guard) = &self.counters else { return };
+        if let Some(leases) = &self.leases {
             let drain = leases.drain(guard, self.clock.now());
             if tokio::time::timeout(LEASES_DRAIN_MAX, drain).await.is_err() {
                 tracing::warn!("unspent leases were not handed back in time");
             }
         }
+        guard.leave().await;
     }
 
-    async fn decide_at(
+    async fn decide_planned(
         &self,
         request: &Request<'_>,
+        plan: &Plan<'_>,
         now: Duration,
-    ) -> Result<(Plan, Decision), RequestError> {
-        let now_seconds = now.as_secs();
-        let plan = {
-            let quotas = self.quotas.load();
-            let quotas = quotas.as_ref().ok_or(RequestError::NoConfiguration)?;
-            plan(request, quotas, &self.settings, now_seconds)?
-        };
-        let conclude =
-            |plan: &Plan, found| conclude(request, plan, found, &self.settings, now_seconds);
-        let decision = match self.count(&plan, now).await {
+    ) -> Decision {
+        let conclude = |found| conclude(request, plan, found, &self.settings, now.as_secs());
+        match self.count(plan, now).await {
             Ok(counts) => {
-                let found = Evidence::Counts { hits: &plan.hits, counts: &counts, degraded: false };
-                conclude(&plan, found)
+                conclude(Evidence::Counts { hits: &plan.hits, counts: &counts, degraded: false })
             }
             Err((guard, Unavailable { asked })) => match plan.class.outage {
                 OutagePolicy::Bypass => {
                     let share = guard.share();
                     guard.forget(guard.local.bypass(&plan.hits, share, now, asked));
-                    conclude(&plan, Evidence::Bypass)
+                    conclude(Evidence::Bypass)
                 }
-                OutagePolicy::Deny => conclude(&plan, Evidence::Deny),
+                OutagePolicy::Deny => conclude(Evidence::Deny),
                 OutagePolicy::Local => {
                     let (share, mode) = (guard.share(), self.mode());
                     let (hits, counts, forgotten) =
                         guard.local.count(&plan.hits, share, mode, now, asked);
                     guard.forget(forgotten);
-                    let found = Evidence::Counts { hits: &hits, counts: &counts, degraded: true };
-                    conclude(&plan, found)
+                    conclude(Evidence::Counts { hits: &hits, counts: &counts, degraded: true })
                 }
             },
-        };
-        Ok((plan, decision))
+        }
     }
 
     /// Counts, or says that the guarded store is out of reach.
     async fn count(
         &self,
-        plan: &Plan,
+        plan: &Plan<'_>,
         now: Duration,
     ) -> Result<Vec<Count>, (&Guard<Redis>, Unavailable)> {
         let hits = &plan.hits;
         let guard = match &self.counters {
             _ if hits.is_empty() => return Ok(Vec::new()),
             Counters::Memory => return Ok(self.memory.count_now(hits, self.mode(), now)),
+            // Hits that were leased before the outage are for the classes that pass in it.
+            Counters::Redis(guard)
+                if plan.class.outage == OutagePolicy::Deny && guard.is_open() =>
+            {
+                return Err((&**guard, Unavailable { asked: false }));
+            }
             Counters::Redis(guard) => guard,
         };
         let counts = match &self.leases {
@@ -159,7 +162,7 @@ impl Limiter {
                 let (share, owed) = (guard.share(), guard.local.owed().len());
                 json!({
                     "kind": "redis",
-                    "in_reach": !guard.is_open(),
+                    "in_reach": guard.is_in_reach(),
                     "share_replicas": share.replicas,
                     "share_factor": share.factor,
                     "owed_counters": owed,

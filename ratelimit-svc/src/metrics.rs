@@ -239,7 +239,7 @@ impl Metrics {
     }
 
     /// A request was decided.
-    pub fn decided(&self, plan: &Plan, decision: &Decision, took: Duration) {
+    pub fn decided(&self, plan: &Plan<'_>, decision: &Decision, took: Duration) {
         self.duration.observe(took);
         match decision.over_limit {
             true => self.refused.inc(),
@@ -270,7 +270,16 @@ impl Metrics {
             }
         }
         for outcome in &decision.outcomes {
-            self.rules.count(&plan.domain, &plan.class.name, outcome);
+            let line = &plan.lines[outcome.descriptor];
+            let find = |name: &str| self.rules.of(plan.domain, name);
+            match (line.counts(), line.metric_id()) {
+                (Some(counts), Some(name)) => {
+                    counts.get_or_find(|| find(name)).count(&plan.class.name, outcome);
+                }
+                (None, Some(name)) => find(name).count(&plan.class.name, outcome),
+                // Only rules have outcomes.
+                (_, None) => {}
+            }
         }
     }
 

@@ -21,7 +21,6 @@ use chassis::telemetry::error_chain;
 use chassis::tls;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use proto::pb::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 
@@ -42,9 +41,6 @@ use crate::reload::Reloader;
 use crate::store::memory::Memory;
 use crate::store::redis::Redis;
 use crate::xds;
-
-/// The largest gRPC request; beyond it the transport refuses.
-pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
 /// How long the end of the service waits for metrics to be sent.
 const LAST_FLUSH: Duration = Duration::from_secs(1);
@@ -197,11 +193,9 @@ impl Server {
         let at = &self.addresses;
         tracing::info!(grpc = %at.grpc, http = %at.http, admin = %at.debug, "listening");
         let (health, follow_readiness) = grpc::health(&self.readiness, &["ratelimit"]);
-        let service = RateLimitServiceServer::new(Service::new(self.limiter.clone()))
-            .max_decoding_message_size(MESSAGE_BYTES_MAX);
         let others = Routes::new(health);
         let others = if self.reflection { reflection::add(others)? } else { others };
-        let handler = grpc::Direct::new(service, others);
+        let handler = grpc::Direct::new(Service::new(self.limiter.clone()), others);
         let extra =
             Router::new().route("/rlconfig", get(rlconfig)).with_state(self.limiter.clone());
 

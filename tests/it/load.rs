@@ -169,3 +169,38 @@ fn a_server_that_says_nothing_ends_the_run() {
     let error = engine.run(Pace::Closed, Amount::Requests(10)).unwrap_err();
     assert!(format!("{error:#}").contains("no answer from"), "{error:#}");
 }
+
+#[test]
+fn a_stage_that_fails_leaves_no_figure_and_fails_the_bench() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = Command::new(PROGRAM)
+        .args(["bench", "--quick", "--only", "parser", "--dir"])
+        .arg(dir.path())
+        .env("LINE_PROTOCOL_PEER", "/bin/false")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("FAILED parser: /bin/false"), "{said}");
+    let results = std::fs::read(dir.path().join("results.json")).unwrap();
+    let rows: Vec<serde_json::Value> = serde_json::from_slice(&results).unwrap();
+    let names: Vec<_> = rows.iter().filter_map(|row| row["name"].as_str()).collect();
+    assert_eq!(names, ["run/parser"], "only how long it took");
+    let report = std::fs::read_to_string(dir.path().join("report.html")).unwrap();
+    assert!(report.contains("parser could not be measured"), "{report}");
+}
+
+#[test]
+fn the_readme_needs_a_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = Command::new(PROGRAM)
+        .args(["bench", "--readme", "--dir"])
+        .arg(dir.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("run make bench first"), "{error}");
+    let wrong = Command::new(PROGRAM).args(["bench", "--only", "cost,nothing"]).output().unwrap();
+    assert_eq!(wrong.status.code(), Some(64));
+}

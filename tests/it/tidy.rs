@@ -20,6 +20,8 @@ const PURE: &[&str] = &[
     "ingest-filter/src/remote_write",
     "ingest-filter/src/writer/work",
     "ratelimit-svc/src/outage/breaker",
+    "ratelimit-svc/src/outage/gate",
+    "ratelimit-svc/src/outage/ramp",
     "ratelimit-svc/src/clock/offset",
     "ratelimit-svc/src/store/key",
     "ratelimit-svc/src/store/redis/slots",

@@ -219,6 +219,7 @@ impl Edge {
         command.env("DEBUG_HOST", "127.0.0.1").env("DEBUG_PORT", port(at.ratelimit_admin));
         command.env("STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT", "true");
         command.env("RESPONSE_DYNAMIC_METADATA", "true").env("LOG_LEVEL", "info");
+        command.env("USE_STATSD", "false");
         // One that was killed and started again would take itself for two for a minute.
         command.env("LOCAL_SHARE_REPLICAS", "1");
         command.env("DRAIN_DELAY", self.options.patience.drain_delay);

@@ -81,6 +81,8 @@ where
         .keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .max_concurrent_streams(STREAMS_MAX)
+        // Nothing of gRPC reads it.
+        .auto_date_header(false)
         .serve_connection(TokioIo::new(io), Unshared(handler));
     let mut connection = pin!(connection);
     let old = async {

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use chassis::process::EXIT_USAGE;
-use chassis::reload::Source;
 
+use super::check;
 use crate::diff::diff;
 use crate::limits::quotas::{Library, Quotas};
 
@@ -42,16 +42,7 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 fn load(side: &Path, merge_domains: bool) -> Result<Quotas, Vec<String>> {
-    let source = match side.is_dir() {
-        // The links of a ConfigMap and the leavings of editors are no quota files.
-        true => Source::Directory { path: side.to_owned(), ignore_dotfiles: true },
-        false => Source::File(side.to_owned()),
-    };
-    let contents = source.read();
-    if contents.is_empty() {
-        return Err(vec![format!("{}: holds no quota files", side.display())]);
-    }
-    let update = Library::new(merge_domains).update(&contents);
+    let update = Library::new(merge_domains).update(&check::contents(side));
     match update.errors.is_empty() {
         true => Ok(update.quotas),
         false => Err(update.errors.iter().map(ToString::to_string).collect()),

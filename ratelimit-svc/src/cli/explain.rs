@@ -20,7 +20,7 @@ use crate::limits::sharing::{How, Share};
 /// Which request.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Quota files, read as one configuration.
+    /// Quota files, or directories of them, read as one configuration.
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
     /// Let several files define one domain, as MERGE_DOMAIN_CONFIG does.
@@ -108,7 +108,7 @@ pub(crate) fn descriptor(text: &str) -> Result<Descriptor<'_>, String> {
     Ok(Descriptor { entries, ..Descriptor::default() })
 }
 
-fn class(plan: &Plan) -> String {
+fn class(plan: &Plan<'_>) -> String {
     let why = match plan.class_source {
         ClassSource::Named => "named by the request",
         ClassSource::Absent => "the default, as the request names none",
@@ -117,7 +117,7 @@ fn class(plan: &Plan) -> String {
     format!("class {}: {why}\n", plan.class)
 }
 
-fn verdict(line: &Line) -> String {
+fn verdict(line: &Line<'_>) -> String {
     match line {
         Line::NoLimit => {
             "no rule stands at exactly this depth for these entries, so it passes".to_owned()
@@ -128,9 +128,9 @@ fn verdict(line: &Line) -> String {
         }
         Line::Counted(counted) => {
             let limit = counted.limit;
-            let rule = counted.rule.as_deref().map_or_else(String::new, place);
+            let rule = counted.rule.map_or_else(String::new, place);
             let mut text = format!("{rule}, {limit}");
-            let sharing = counted.rule.as_ref().map(|rule| rule.sharing.listing());
+            let sharing = counted.rule.map(|rule| rule.sharing.listing());
             for sharing in sharing.iter().filter(|sharing| !sharing.is_empty()) {
                 text += &format!(", {sharing}");
             }

@@ -7,7 +7,7 @@ use chassis::process::UsageError;
 
 use super::Vars;
 use crate::metrics::mogrifier::Mogrifier;
-use crate::metrics::statsd::{Dialect, Settings};
+use crate::metrics::statsd::{Dialect, Protocol, Settings};
 
 /// The most mogrifiers: each name of a flush meets all of them.
 pub const MOGRIFIERS_MAX: usize = 64;
@@ -102,9 +102,17 @@ impl Vars<'_> {
             return Err(self.bad("EXTRA_TAGS", "must not hold '|', '#' or line breaks"));
         }
         let mogrifiers = self.mogrifiers()?;
+        let protocol = match self.text("STATSD_PROTOCOL").as_str() {
+            "tcp" if dog => return Err(self.bad("STATSD_PROTOCOL", "must be udp for dogstatsd")),
+            "" if dog => Protocol::Udp,
+            "" | "tcp" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            _ => return Err(self.bad("STATSD_PROTOCOL", "must be tcp or udp")),
+        };
         Ok((plain || dog).then_some(Settings {
             host: self.text("STATSD_HOST"),
             port: self.parse("STATSD_PORT")?,
+            protocol,
             dialect: if dog { Dialect::DogStatsd(mogrifiers) } else { Dialect::Statsd },
             extra_tags,
             interval,

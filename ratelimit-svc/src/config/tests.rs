@@ -4,7 +4,7 @@ use super::*;
 use crate::store::redis::link::{LinkSettings, Login, Topology};
 use crate::store::redis::tls::TlsSettings;
 
-use crate::metrics::statsd::Dialect;
+use crate::metrics::statsd::{Dialect, Protocol};
 use stats::{Names, Page};
 
 fn read(set: &[(&str, &str)]) -> Result<Config, String> {
@@ -291,6 +291,11 @@ fn where_metrics_go() {
     let statsd = plain.statsd.expect("on, as in the reference");
     assert_eq!((statsd.host.as_str(), statsd.port), ("localhost", 8125));
     assert_eq!((statsd.dialect, statsd.interval), (Dialect::Statsd, Duration::from_secs(10)));
+    let protocol = |set| stats(set).map(|stats| stats.statsd.expect("on").protocol);
+    assert_eq!(protocol(&[]), Ok(Protocol::Tcp), "as in the reference");
+    assert_eq!(protocol(&[("STATSD_PROTOCOL", "udp")]), Ok(Protocol::Udp));
+    let problem = "STATSD_PROTOCOL='sctp': must be tcp or udp";
+    assert_eq!(protocol(&[("STATSD_PROTOCOL", "sctp")]), Err(problem.to_owned()));
     let on = [("USE_PROMETHEUS", "true"), ("USE_STATSD", "false")];
     let both = stats(&on).expect("valid");
     let page = Page { address: ("0.0.0.0".to_owned(), 9090), path: "/metrics".to_owned() };
@@ -300,8 +305,10 @@ fn where_metrics_go() {
     let off = stats(&[on[0], ("DISABLE_STATS", "true")]).expect("valid");
     assert!(off.page.is_none() && off.statsd.is_none());
     let dog = [("USE_DOG_STATSD", "true")];
-    let dialect = stats(&dog).expect("valid").statsd.expect("on").dialect;
-    assert_eq!(dialect, Dialect::DogStatsd(vec![]));
+    let statsd = stats(&dog).expect("valid").statsd.expect("on");
+    assert_eq!((statsd.dialect, statsd.protocol), (Dialect::DogStatsd(vec![]), Protocol::Udp));
+    let problem = "STATSD_PROTOCOL='tcp': must be udp for dogstatsd";
+    assert_eq!(stats(&[dog[0], ("STATSD_PROTOCOL", "tcp")]), Err(problem.to_owned()));
     let problem = "USE_DOG_STATSD='true': excludes USE_STATSD=true";
     assert_eq!(stats(&[dog[0], ("USE_STATSD", "true")]), Err(problem.to_owned()));
 }

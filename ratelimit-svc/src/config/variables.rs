@@ -185,7 +185,8 @@ pub const VARIABLES: &[Variable] = &[
     ),
     full("USE_STATSD", "true", "send metrics to a statsd server"),
     full("STATSD_HOST", "localhost", "host of the statsd or dogstatsd server"),
-    full("STATSD_PORT", "8125", "UDP port of the statsd or dogstatsd server"),
+    full("STATSD_PORT", "8125", "port of the statsd or dogstatsd server"),
+    full("STATSD_PROTOCOL", "", "tcp or udp; empty is tcp for statsd, udp for dogstatsd"),
     full("USE_DOG_STATSD", "false", "send in the dialect of dogstatsd instead"),
     full(
         "USE_DOG_STATSD_MOGRIFIERS",

@@ -1,14 +1,12 @@
 //! The second half of a decision: from counts to the answer.
 
-use std::sync::Arc;
-
 use crate::decide::Settings;
 use crate::decide::headers::{self, Header};
 use crate::decide::metadata;
 use crate::decide::plan::{Counted, Line, Plan};
 use crate::decide::request::Request;
 use crate::limits::class::OutagePolicy;
-use crate::limits::rule::{Limit, header_safe};
+use crate::limits::rule::Limit;
 use crate::store::{Count, Hit};
 
 /// What the counters said, or what takes their place.
@@ -111,8 +109,6 @@ impl Reason {
 pub struct Outcome {
     /// Which descriptor.
     pub descriptor: usize,
-    /// The rule's name in metrics.
-    pub metric_id: Arc<str>,
     /// Whether the descriptor is over its limit.
     pub over_limit: bool,
     /// Why.
@@ -141,7 +137,7 @@ pub struct HitStats {
 /// Makes the answer to a planned request.
 pub fn conclude(
     request: &Request<'_>,
-    plan: &Plan,
+    plan: &Plan<'_>,
     evidence: Evidence<'_>,
     settings: &Settings,
     now_seconds: u64,
@@ -193,10 +189,10 @@ pub fn conclude(
     decision
 }
 
-fn pass(line: &Line) -> (Status, Option<Outcome>) {
+fn pass(line: &Line<'_>) -> (Status, Option<Outcome>) {
     let (remaining, met) = match line {
-        Line::Unlimited(rule) => (u32::MAX, Some((rule, Reason::Unlimited))),
-        Line::Replaced(rule) => (0, Some((rule, Reason::Replaced))),
+        Line::Unlimited(_) => (u32::MAX, Some(Reason::Unlimited)),
+        Line::Replaced(_) => (0, Some(Reason::Replaced)),
         Line::NoLimit | Line::Counted(_) => (0, None),
     };
     let status = Status {
@@ -205,9 +201,8 @@ fn pass(line: &Line) -> (Status, Option<Outcome>) {
         limit_remaining: remaining,
         reset_seconds: None,
     };
-    let outcome = met.map(|(rule, reason)| Outcome {
+    let outcome = met.map(|reason| Outcome {
         descriptor: 0,
-        metric_id: rule.id.clone(),
         over_limit: false,
         reason,
         hits: HitStats::default(),
@@ -217,8 +212,8 @@ fn pass(line: &Line) -> (Status, Option<Outcome>) {
 
 /// Judges one counted descriptor.
 fn judge(
-    plan: &Plan,
-    counted: &Counted,
+    plan: &Plan<'_>,
+    counted: &Counted<'_>,
     evidence: Evidence<'_>,
     settings: &Settings,
     now_seconds: u64,
@@ -251,20 +246,14 @@ fn judge(
         (true, false, true) => Reason::OverLimit,
         (true, false, false) => Reason::WithinLimit,
     };
-    let name = counted.rule.as_ref().map_or_else(String::new, |rule| header_safe(&rule.name));
+    let name = counted.rule.map_or_else(String::new, |rule| rule.header_name.clone());
     let status = Status {
         over_limit: is_over && !shadowed,
         current_limit: Some((counted.limit, name)),
         limit_remaining: remaining,
         reset_seconds: Some(reset_seconds),
     };
-    let outcome = Outcome {
-        descriptor: 0,
-        metric_id: counted.metric_id.clone(),
-        over_limit: status.over_limit,
-        reason,
-        hits,
-    };
+    let outcome = Outcome { descriptor: 0, over_limit: status.over_limit, reason, hits };
     (status, Some(outcome))
 }
 

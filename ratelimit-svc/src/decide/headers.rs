@@ -35,10 +35,10 @@ pub struct Header {
 
 /// The headers of the status that matters most to the client: the last that refuses, otherwise
 /// the first of those with the least left.
-pub fn headers(names: &HeaderNames, plan: &Plan, statuses: &[Status]) -> Vec<Header> {
+pub fn headers(names: &HeaderNames, plan: &Plan<'_>, statuses: &[Status]) -> Vec<Header> {
     let limited = || statuses.iter().zip(&plan.lines).filter(|(s, _)| s.current_limit.is_some());
-    let is_quota = |line: &Line| matches!(line, Line::Counted(counted) if counted.quota_mode);
-    let refuses = |(status, line): &(&Status, &Line)| status.over_limit && !is_quota(line);
+    let is_quota = |line: &Line<'_>| matches!(line, Line::Counted(counted) if counted.quota_mode);
+    let refuses = |(status, line): &(&Status, &Line<'_>)| status.over_limit && !is_quota(line);
     let refusing = limited().rfind(refuses);
     let tightest = || limited().min_by_key(|(status, _)| status.limit_remaining);
     let Some((status, _)) = refusing.or_else(tightest) else { return Vec::new() };

@@ -13,7 +13,7 @@ use crate::decide::request::Request;
 use crate::limits::algorithm::Algorithm;
 
 /// The metadata of a decision; only the mark of an outage unless `full`.
-pub fn metadata(request: &Request<'_>, plan: &Plan, decision: &Decision, full: bool) -> Json {
+pub fn metadata(request: &Request<'_>, plan: &Plan<'_>, decision: &Decision, full: bool) -> Json {
     let mut root = Map::new();
     if let Some(policy) = decision.degraded {
         root.insert("degraded".to_owned(), true.into());
@@ -33,9 +33,8 @@ pub fn metadata(request: &Request<'_>, plan: &Plan, decision: &Decision, full: b
     let mut merged = Json::Null;
     for (line, status) in plan.lines.iter().zip(&decision.statuses) {
         let rule = match line {
-            Line::Counted(counted) => counted.rule.as_ref(),
-            Line::Unlimited(rule) => Some(rule),
             Line::NoLimit | Line::Replaced(_) => None,
+            met => met.rule(),
         };
         if let Some(given) = rule.and_then(|rule| rule.metadata.as_ref())
             && !status.over_limit
@@ -64,7 +63,7 @@ fn reason(decision: &Decision) -> &'static str {
     }
 }
 
-fn descriptor(request: &Request<'_>, plan: &Plan, decision: &Decision, at: usize) -> Json {
+fn descriptor(request: &Request<'_>, plan: &Plan<'_>, decision: &Decision, at: usize) -> Json {
     let asked = &request.descriptors[at];
     let entries: Vec<String> =
         asked.entries.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -90,12 +89,7 @@ fn descriptor(request: &Request<'_>, plan: &Plan, decision: &Decision, at: usize
         }
         object.insert("limit".to_owned(), given);
     }
-    let rule = match &plan.lines[at] {
-        Line::Counted(counted) => counted.rule.as_ref(),
-        Line::Unlimited(rule) | Line::Replaced(rule) => Some(rule),
-        Line::NoLimit => None,
-    };
-    if let Some(rule) = rule {
+    if let Some(rule) = plan.lines[at].rule() {
         object.insert("rule".to_owned(), (*rule.id).into());
     }
     if let Some(outcome) = decision.outcomes.iter().find(|outcome| outcome.descriptor == at) {

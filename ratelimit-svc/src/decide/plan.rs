@@ -1,32 +1,34 @@
 //! The first half of a decision: which rule each descriptor meets, and what is to be counted.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use crate::decide::Settings;
 use crate::decide::request::{Descriptor, Request, RequestError};
+use crate::decide::settle::PerHit;
 use crate::limits::class::{Class, Classes, PRIORITY_KEY};
 use crate::limits::quotas::{Domain, Quotas};
 use crate::limits::rule::{Allowance, Limit, Rule, push_step};
 use crate::limits::sharing::{How, Share, Sharing};
+use crate::metrics::rules::CountsOfRule;
 use crate::store::key::{KeyFormat, counter_key};
 use crate::store::{Hit, Role};
 
-/// What the counters decide about, and what is already decided.
+/// What the counters decide about, and what is already decided. Borrowed from the quotas in force:
+/// threads that count references to one popular rule wait for each other.
 #[derive(Debug)]
-pub struct Plan {
+pub struct Plan<'a> {
     /// The domain as named by the request.
-    pub domain: Arc<str>,
+    pub domain: &'a str,
     /// Whether the files know the domain.
     pub domain_known: bool,
     /// The priority class of the request.
-    pub class: Arc<Class>,
+    pub class: &'a Class,
     /// How many classes rank above it.
     pub class_place: usize,
     /// How the class was found.
     pub class_source: ClassSource,
     /// One line for each descriptor, in order.
-    pub lines: Vec<Line>,
+    pub lines: Vec<Line<'a>>,
     /// What the store is to count; [`Line::Counted`] points into it.
     pub hits: Vec<Hit>,
 }
@@ -44,28 +46,28 @@ pub enum ClassSource {
 
 /// What is known of one descriptor before counting.
 #[derive(Debug)]
-pub enum Line {
+pub enum Line<'a> {
     /// No rule stands at its end: passes.
     NoLimit,
     /// An unlimited rule: passes.
-    Unlimited(Arc<Rule>),
+    Unlimited(&'a Rule),
     /// Another limit of the request replaces this one: passes.
-    Replaced(Arc<Rule>),
+    Replaced(&'a Rule),
     /// The counter decides.
-    Counted(Counted),
+    Counted(Counted<'a>),
 }
 
 /// A descriptor whose counter decides.
 #[derive(Debug)]
-pub struct Counted {
+pub struct Counted<'a> {
     /// Where in [`Plan::hits`].
     pub hit: usize,
     /// The limit that applies.
     pub limit: Limit,
     /// The rule it comes from; none for a limit that came with the request.
-    pub rule: Option<Arc<Rule>>,
+    pub rule: Option<&'a Rule>,
     /// The rule's name in metrics.
-    pub metric_id: Arc<str>,
+    pub metric_id: Cow<'a, str>,
     /// Never refuses.
     pub shadow_mode: bool,
     /// Refuses only together with the other quota limits.
@@ -78,20 +80,19 @@ pub struct Counted {
 ///
 /// # Errors
 /// When the request has no answer.
-pub fn plan(
-    request: &Request<'_>,
-    quotas: &Quotas,
+pub fn plan<'a, 'r: 'a>(
+    request: &Request<'r>,
+    quotas: &'a Quotas,
     settings: &Settings,
     now_seconds: u64,
-) -> Result<Plan, RequestError> {
+) -> Result<Plan<'a>, RequestError> {
     request.check()?;
     let (class_place, class_source) = class_of(request, quotas.classes());
-    let class = quotas.classes().ladder()[class_place].clone();
+    let class = &*quotas.classes().ladder()[class_place];
     let Some(domain) = quotas.domain(request.domain) else {
         let lines = request.descriptors.iter().map(|_| Line::NoLimit).collect();
-        let domain = request.domain.into();
         return Ok(Plan {
-            domain,
+            domain: request.domain,
             domain_known: false,
             class,
             class_place,
@@ -101,7 +102,7 @@ pub fn plan(
         });
     };
     let mut plan = Plan {
-        domain: domain.name.clone(),
+        domain: &domain.name,
         domain_known: true,
         class,
         class_place,
@@ -109,28 +110,28 @@ pub fn plan(
         lines: Vec::with_capacity(request.descriptors.len()),
         hits: Vec::with_capacity(request.descriptors.len()),
     };
-    let entries: Vec<Cow<'_, [(&str, &str)]>> =
+    let entries: PerHit<Cow<'_, [(&str, &str)]>> =
         request.descriptors.iter().map(|descriptor| matched_entries(descriptor, domain)).collect();
-    let rules: Vec<Option<Arc<Rule>>> = request
+    let rules: PerHit<Option<&Rule>> = request
         .descriptors
         .iter()
         .zip(&entries)
         .map(|(descriptor, entries)| match descriptor.limit_override {
             Some(_) => None,
-            None => domain.root.find(entries).cloned(),
+            None => domain.root.find(entries),
         })
         .collect();
     for (at, descriptor) in request.descriptors.iter().enumerate() {
-        let line = match (&rules[at], descriptor.limit_override) {
+        let line = match (rules[at], descriptor.limit_override) {
             (_, Some(limit)) => {
                 let unit = limit.unit.ok_or(RequestError::OverrideUnit)?;
                 let limit = Limit::fixed(limit.requests_per_unit, unit);
                 Line::Counted(overridden(&entries[at], limit))
             }
             (None, None) => Line::NoLimit,
-            (Some(rule), None) if is_replaced(rule, at, &rules) => Line::Replaced(rule.clone()),
+            (Some(rule), None) if is_replaced(rule, at, &rules) => Line::Replaced(rule),
             (Some(rule), None) => match rule.allowance {
-                Allowance::Unlimited => Line::Unlimited(rule.clone()),
+                Allowance::Unlimited => Line::Unlimited(rule),
                 Allowance::Limited(limit) => {
                     Line::Counted(limited(rule, &entries[at], limit, settings))
                 }
@@ -155,10 +156,10 @@ struct Asked<'a> {
     entries: &'a [(&'a str, &'a str)],
 }
 
-impl Plan {
+impl<'a> Plan<'a> {
     fn push(
         &mut self,
-        mut line: Line,
+        mut line: Line<'a>,
         share: Option<Share>,
         Asked { amount, is_refund, entries }: Asked<'_>,
         settings: &Settings,
@@ -166,11 +167,11 @@ impl Plan {
     ) {
         if let Line::Counted(counted) = &mut line {
             counted.hit = self.hits.len();
-            let steps = counted.rule.as_ref().map_or(&[][..], |rule| &rule.steps);
+            let steps = counted.rule.map_or(&[][..], |rule| &rule.steps);
             let limit = counted.limit;
             let window = limit.period.window(now_seconds);
             self.hits.push(Hit {
-                key: counter_key(settings.key_format, &self.domain, entries, steps, limit, window),
+                key: counter_key(settings.key_format, self.domain, entries, steps, limit, window),
                 amount,
                 is_refund,
                 limit: counted.threshold(amount),
@@ -185,12 +186,12 @@ impl Plan {
     }
 
     /// How the limit of a descriptor is shared with the class of the request.
-    fn share(&self, line: &Line, entries: &[(&str, &str)], classes: &Classes) -> Option<Share> {
+    fn share(&self, line: &Line<'_>, entries: &[(&str, &str)], classes: &Classes) -> Option<Share> {
         let Line::Counted(Counted { rule, overdraft, .. }) = line else { return None };
-        let sharing = rule.as_ref().map_or(&Sharing::Unsaid, |rule| &rule.sharing);
+        let sharing = rule.map_or(&Sharing::Unsaid, |rule| &rule.sharing);
         // Where the class is part of the counter's name, each class has a counter of its own.
         let own_counter = entries.iter().enumerate().any(|(at, (key, _))| {
-            let step = rule.as_ref().and_then(|rule| rule.steps.get(at));
+            let step = rule.and_then(|rule| rule.steps.get(at));
             *key == PRIORITY_KEY && !step.is_some_and(|step| step.share_threshold)
         });
         if (own_counter || *overdraft) && *sharing == Sharing::Unsaid {
@@ -224,7 +225,7 @@ impl Plan {
     }
 }
 
-impl Counted {
+impl Counted<'_> {
     /// What the count may reach with these hits. What has happened already cannot be refused, so
     /// under an overdraft it is counted in full, and who only looks is over from the limit on:
     ///
@@ -289,21 +290,48 @@ fn matched_entries<'r, 'a>(
     }
 }
 
+impl<'a> Line<'a> {
+    /// The rule that was met.
+    pub fn rule(&self) -> Option<&'a Rule> {
+        match self {
+            Self::NoLimit => None,
+            Self::Unlimited(rule) | Self::Replaced(rule) => Some(rule),
+            Self::Counted(counted) => counted.rule,
+        }
+    }
+
+    /// The way to the counts of the rule, unless its name in metrics depends on the request.
+    pub fn counts(&self) -> Option<&'a CountsOfRule> {
+        match self {
+            Self::Counted(Counted { metric_id: Cow::Owned(_), .. }) => None,
+            other => other.rule().map(|rule| &rule.counts),
+        }
+    }
+
+    /// The name in metrics; none where there is nothing to count.
+    pub fn metric_id(&self) -> Option<&str> {
+        match self {
+            Self::NoLimit => None,
+            Self::Unlimited(rule) | Self::Replaced(rule) => Some(&rule.id),
+            Self::Counted(counted) => Some(&counted.metric_id),
+        }
+    }
+}
+
 /// Whether another matched rule replaces this one by name.
-fn is_replaced(rule: &Rule, at: usize, rules: &[Option<Arc<Rule>>]) -> bool {
+fn is_replaced(rule: &Rule, at: usize, rules: &[Option<&Rule>]) -> bool {
     !rule.name.is_empty()
         && rules.iter().enumerate().any(|(other, matched)| {
-            other != at
-                && matched.as_ref().is_some_and(|matched| matched.replaces.contains(&rule.name))
+            other != at && matched.is_some_and(|matched| matched.replaces.contains(&rule.name))
         })
 }
 
-fn limited(
-    rule: &Arc<Rule>,
+fn limited<'a>(
+    rule: &'a Rule,
     entries: &[(&str, &str)],
     limit: Limit,
     settings: &Settings,
-) -> Counted {
+) -> Counted<'a> {
     Counted {
         hit: 0,
         limit,
@@ -311,12 +339,12 @@ fn limited(
         shadow_mode: rule.shadow_mode,
         quota_mode: rule.quota_mode || settings.quota_mode,
         overdraft: rule.overdraft,
-        rule: Some(rule.clone()),
+        rule: Some(rule),
     }
 }
 
 /// A limit that came with the request. Metrics name it by its keys alone.
-fn overridden(entries: &[(&str, &str)], limit: Limit) -> Counted {
+fn overridden(entries: &[(&str, &str)], limit: Limit) -> Counted<'static> {
     let mut id = String::new();
     for (key, _) in entries {
         push_step(&mut id, key, None);

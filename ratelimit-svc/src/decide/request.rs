@@ -1,5 +1,7 @@
 //! A rate-limit request, checked: what is absurd is refused before anything is done with it.
 
+use smallvec::SmallVec;
+
 use crate::limits::unit::Unit;
 
 /// Most descriptors of a request.
@@ -22,11 +24,14 @@ pub struct Request<'a> {
     pub hits_addend: u32,
 }
 
+/// Keys and values, outermost first. As many as most descriptors have take no allocation.
+pub type Entries<'a> = SmallVec<[(&'a str, &'a str); 4]>;
+
 /// One thing to limit.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Descriptor<'a> {
     /// Keys and values, outermost first.
-    pub entries: Vec<(&'a str, &'a str)>,
+    pub entries: Entries<'a>,
     /// A limit that comes with the request and replaces those of the files.
     pub limit_override: Option<Override>,
     /// Hits of this descriptor; 0 only looks.
@@ -53,6 +58,9 @@ pub enum RequestError {
     /// There are no descriptors.
     #[error("rate limit descriptor list must not be empty")]
     NoDescriptors,
+    /// The bytes are not a `RateLimitRequest`.
+    #[error("not a protobuf message of a rate limit request")]
+    Malformed,
     /// No quota file was ever good.
     #[error("no rate limit configuration loaded")]
     NoConfiguration,
@@ -82,6 +90,7 @@ impl RequestError {
         match self {
             Self::EmptyDomain => "empty_domain",
             Self::NoDescriptors => "no_descriptors",
+            Self::Malformed => "malformed",
             Self::NoConfiguration => "no_configuration",
             Self::TooManyDescriptors | Self::TooManyEntries | Self::TooLarge => "too_large",
             Self::OverrideUnit => "override_unit",
@@ -137,7 +146,8 @@ mod tests {
 
     #[test]
     fn absurd_requests_are_refused() {
-        let entry = |value| Descriptor { entries: vec![("k", value)], ..Descriptor::default() };
+        let entry =
+            |value| Descriptor { entries: [("k", value)][..].into(), ..Descriptor::default() };
         let with = |descriptors| Request { domain: "d", descriptors, hits_addend: 0 };
         check(&Request::default(), Err(RequestError::EmptyDomain));
         check(&with(vec![]), Err(RequestError::NoDescriptors));
@@ -148,7 +158,7 @@ mod tests {
         check(&with(vec![entry(&long)]), Ok(()));
         check(&with(vec![entry(&long), entry("")]), Err(RequestError::TooLarge));
         let entries = vec![("k", "v"); ENTRIES_MAX + 1];
-        let deep = Descriptor { entries, ..Descriptor::default() };
+        let deep = Descriptor { entries: entries.into(), ..Descriptor::default() };
         check(&with(vec![deep]), Err(RequestError::TooManyEntries));
         let bad = Override { requests_per_unit: 1, unit: None };
         let bad = Descriptor { limit_override: Some(bad), ..entry("v") };

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use crate::decide::algorithm::micros;
 use crate::limits::algorithm::Algorithm;
+use crate::limits::class::PerClass;
 use crate::limits::sharing::{Guarantee, How, Share};
 use crate::store::Hit;
 
@@ -63,12 +64,12 @@ pub struct Usage {
     /// The window since the epoch that `used` and `demand` are of.
     pub number: f64,
     /// Highest class first.
-    pub classes: Box<[Figures]>,
+    pub classes: PerClass<Figures>,
 }
 
 impl Usage {
     fn new(number: f64, classes: usize) -> Self {
-        Self { number, classes: vec![Figures::NONE; classes].into() }
+        Self { number, classes: PerClass::from_elem(Figures::NONE, classes) }
     }
 
     /// The first second, since the epoch, at which the figures are of no more use.
@@ -82,10 +83,11 @@ impl Usage {
         let Some(usage) = usage.filter(|usage| usage.classes.len() == terms.classes) else {
             return Self::new(terms.number, terms.classes);
         };
-        let mut usage = usage.clone();
         if usage.number > terms.number + 1.0 {
             return Self::new(terms.number, terms.classes);
         }
+        let classes = PerClass::from_slice(&usage.classes);
+        let mut usage = Self { number: usage.number, classes };
         let windows = terms.number - usage.number;
         if windows <= 0.0 {
             return usage;
@@ -135,7 +137,7 @@ pub struct Terms {
     /// The same, as a part of what the last window held.
     pub inflow_of_previous: f64,
     /// What each class is given whatever the forecast: floor and minimum, in hits.
-    pub guarantees: Option<Box<[(f64, f64)]>>,
+    pub guarantees: Option<PerClass<(f64, f64)>>,
 }
 
 impl Terms {

@@ -3,11 +3,19 @@
 
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use crate::decide::algorithm::{State, apply, previous, read, rolled, value};
 use crate::decide::reserve::{Terms, Usage};
 use crate::limits::algorithm::Algorithm;
 use crate::limits::sharing::{How, Share};
 use crate::store::{Count, Hit, Mode, Role};
+
+/// Something for each hit of a request. As many hits as most requests have take no allocation.
+pub type PerHit<T> = SmallVec<[T; 4]>;
+
+/// What is known of a hit's counter: its state, and the classes that share it.
+pub type Known<'a> = (Option<State>, Option<&'a Usage>);
 
 /// What became of one hit, and of the state of its counter.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,15 +52,15 @@ impl Settled {
 /// occur in several hits, which then add up.
 ///
 /// The Lua script of the Redis store is this function over again.
-pub fn settle(
+pub fn settle<'u>(
     hits: &[Hit],
     mode: Mode,
     now: Duration,
-    current: impl Fn(usize) -> (Option<State>, Option<Usage>),
-) -> Vec<Settled> {
-    let found: Vec<(Option<State>, Option<Usage>)> = (0..hits.len()).map(current).collect();
-    let mut settled: Vec<Settled> = Vec::with_capacity(hits.len());
-    let mut shares: Vec<Option<(Terms, Usage)>> = Vec::with_capacity(hits.len());
+    current: impl Fn(usize) -> Known<'u>,
+) -> PerHit<Settled> {
+    let found: PerHit<Known<'u>> = (0..hits.len()).map(current).collect();
+    let mut settled: PerHit<Settled> = PerHit::with_capacity(hits.len());
+    let mut shares: PerHit<Option<(Terms, Usage)>> = PerHit::with_capacity(hits.len());
     for (at, hit) in hits.iter().enumerate() {
         let earlier = (0..at).rev().find(|&earlier| hits[earlier].key == hit.key);
         let before = earlier.map_or(found[at].0, |earlier| Some(settled[earlier].state));
@@ -61,7 +69,7 @@ pub fn settle(
             // A hit that knows no classes may stand between.
             let same = |earlier: &usize| hits[*earlier].key == hit.key;
             let chained = (0..at).rev().filter(same).find_map(|earlier| shares[earlier].as_ref());
-            let usage = chained.map_or(found[at].1.as_ref(), |(_, usage)| Some(usage));
+            let usage = chained.map_or(found[at].1, |(_, usage)| Some(usage));
             let usage = Usage::rolled(usage, &terms);
             (terms, usage)
         });
@@ -74,14 +82,13 @@ pub fn settle(
         settled.push(one);
         shares.push(share);
     }
-    let refusals = refusals(hits, &settled);
-    let refused: usize = refusals.iter().flatten().count();
-    if refused > 0 && mode == Mode::AllOrNothing {
+    let refusals = Refusals::of(hits, &settled);
+    if refusals.any() && mode == Mode::AllOrNothing {
         for ((hit, settled), found) in hits.iter().zip(&mut settled).zip(&found) {
             (settled.state, settled.moved) = (rolled(hit, found.0, now), false);
         }
     }
-    note(hits, &mut settled, found.into_iter().map(|(_, usage)| usage), shares, &refusals);
+    note(hits, &mut settled, &found, shares, &refusals);
     settled
 }
 
@@ -114,14 +121,37 @@ fn one(
     Settled { state, over, moved, withheld: capacity - cap, usage: None }
 }
 
-/// Who refuses the request: each enforced hit that is over, and the quota hits as one, if all of
-/// them are. Of a hit that refuses, itself.
-fn refusals(hits: &[Hit], settled: &[Settled]) -> [Vec<usize>; 2] {
-    let vetoes = |at: &usize| settled[*at].over && !hits[*at].is_refund;
-    let of = |role: Role| (0..hits.len()).filter(move |at| hits[*at].role == role);
-    let quota: Vec<usize> = of(Role::Quota).collect();
-    let all = quota.iter().all(&vetoes);
-    [of(Role::Enforced).filter(vetoes).collect(), if all { quota } else { Vec::new() }]
+/// Whether a hit that is over refuses others.
+fn vetoes(hit: &Hit, settled: &Settled) -> bool {
+    settled.over && !hit.is_refund
+}
+
+/// How many hits refuse the request: each enforced one that is over, and the quota hits as one,
+/// if all of them are.
+struct Refusals {
+    enforced: usize,
+    quota: bool,
+}
+
+impl Refusals {
+    fn of(hits: &[Hit], settled: &[Settled]) -> Self {
+        let of = |role: Role| hits.iter().zip(settled).filter(move |(hit, _)| hit.role == role);
+        let vetoes = |(hit, settled): (&Hit, &Settled)| vetoes(hit, settled);
+        Self {
+            enforced: of(Role::Enforced).filter(|(hit, settled)| vetoes((hit, settled))).count(),
+            quota: of(Role::Quota).next().is_some() && of(Role::Quota).all(vetoes),
+        }
+    }
+
+    fn any(&self) -> bool {
+        self.enforced > 0 || self.quota
+    }
+
+    /// Whether others than this hit refuse the request.
+    fn others(&self, hit: &Hit, settled: &Settled) -> bool {
+        let own = usize::from(hit.role == Role::Enforced && vetoes(hit, settled));
+        self.enforced > own || (self.quota && hit.role != Role::Quota)
+    }
 }
 
 /// Notes in the figures of the classes what they asked for and were given. What is refused for
@@ -130,27 +160,26 @@ fn refusals(hits: &[Hit], settled: &[Settled]) -> [Vec<usize>; 2] {
 fn note(
     hits: &[Hit],
     settled: &mut [Settled],
-    found: impl Iterator<Item = Option<Usage>>,
-    shares: Vec<Option<(Terms, Usage)>>,
-    [enforced, quota]: &[Vec<usize>; 2],
+    found: &[Known<'_>],
+    shares: PerHit<Option<(Terms, Usage)>>,
+    refusals: &Refusals,
 ) {
-    let found: Vec<Option<Usage>> = found.collect();
     for (at, share) in shares.into_iter().enumerate() {
         let Some((terms, _)) = share else { continue };
         let hit = &hits[at];
-        let others = enforced.iter().filter(|other| **other != at).count()
-            + usize::from(!quota.is_empty() && !quota.contains(&at));
+        let moved = settled[at].moved;
         let claim = hit.share.as_ref().and_then(|share| share.asked);
-        let asks = !hit.is_refund && (settled[at].moved || others == 0 || claim.is_some());
+        let alone = !refusals.others(hit, &settled[at]);
+        let asks = !hit.is_refund && (moved || alone || claim.is_some());
         let demand = claim.unwrap_or(hit.amount);
-        if hit.amount == 0 && demand == 0 || !(asks || settled[at].moved) {
+        if hit.amount == 0 && demand == 0 || !(asks || moved) {
             continue;
         }
         let same = |earlier: &usize| hits[*earlier].key == hit.key;
         let chained =
             (0..at).rev().filter(same).find_map(|earlier| settled[earlier].usage.as_ref());
-        let mut usage = Usage::rolled(chained.or(found[at].as_ref()), &terms);
-        if settled[at].moved {
+        let mut usage = Usage::rolled(chained.or(found[at].1), &terms);
+        if moved {
             terms.take(&mut usage, hit.amount as f64, hit.is_refund);
         }
         if asks {

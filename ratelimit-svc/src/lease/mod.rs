@@ -48,7 +48,6 @@ pub mod block;
 pub mod claim;
 pub mod loss;
 pub mod meter;
-pub mod pace;
 pub mod slot;
 pub mod table;
 

@@ -17,7 +17,6 @@ use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::lease::claim::{Claim, Grant, Return};
-use crate::lease::pace::Pace;
 use crate::lease::slot::{Slot, Source, Taken};
 use crate::lease::{Terms, class_of};
 use crate::store::key::stem;
@@ -43,7 +42,6 @@ pub struct Table {
     due: Mutex<VecDeque<Due>>,
     /// Counters that lost data, to be told.
     untold: Mutex<VecDeque<Arc<[u8]>>>,
-    pace: Mutex<Pace>,
     /// Nothing is claimed before this instant, microseconds.
     closed_until: AtomicU64,
     replicas: AtomicU32,
@@ -82,7 +80,7 @@ pub enum Outcome {
     Counts(Vec<Count>),
     /// A claim is needed first, and due or under way.
     Short(Ticket),
-    /// A claim is needed, and not to be made yet: the store has only just come back.
+    /// A claim is needed, and not to be made yet: the store lost its data just now.
     Held,
 }
 
@@ -113,7 +111,6 @@ impl Table {
             keys_max: keys_max.max(SHARDS),
             due: Mutex::default(),
             untold: Mutex::default(),
-            pace: Mutex::default(),
             closed_until: AtomicU64::new(0),
             replicas: AtomicU32::new(terms.replicas),
             free_ppm: terms.free_ppm,
@@ -183,7 +180,6 @@ impl Table {
         if micros(now) < self.closed_until.load(Ordering::Relaxed) {
             return claims;
         }
-        let max = lock(&self.pace).allows(max, micros(now));
         while claims.len() < max {
             let Some(due) = lock(&self.due).pop_front() else { break };
             let mut shard = self.shard(self.hash(&due.stem));
@@ -191,7 +187,6 @@ impl Table {
             let claim = slot.claim(&due.stem, due.class, due.is_ahead, micros(now), &terms);
             claims.extend(claim);
         }
-        lock(&self.pace).made(claims.len());
         // Whoever fell due first: within a call the higher class is first.
         claims.sort_by_key(|claim| claim.class);
         claims

@@ -33,13 +33,14 @@ use crate::lease::{self, Terms};
 use crate::limits::rule::CountingMode;
 use crate::metrics::Metrics;
 use crate::outage::guard::{Backend, Guard, Unavailable};
-use crate::store::{Count, Hit, Mode};
+use crate::outage::ramp::Pace;
+use crate::store::{Count, Hit};
 
 /// Calls for claims under way at a time; what falls due meanwhile shares the next one.
 pub const CALLS_MAX: usize = 8;
 /// After a call failed so many claims go alone: one bad counter must not spoil those of others.
 pub const ALONE: u32 = 64;
-/// How often it is looked whether the store has come back, or lost its data, without a request.
+/// How often it is looked whether the store has lost its data, without a request.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 const STRIPES: usize = 256;
@@ -53,6 +54,8 @@ pub struct Leases {
     fell: Notify,
     /// Those who wait, by the counter they wait for.
     waiting: Vec<Notify>,
+    /// Whether claims wait for their turn, as they do after an outage.
+    held_back: AtomicBool,
     /// Answers so far: a request that found too little looks again if one came meanwhile.
     answers: AtomicU64,
     /// Limits from here on are leased unless their rule says otherwise; 0 for none.
@@ -60,8 +63,6 @@ pub struct Leases {
     budget: Duration,
     /// Whether the store was ever in reach.
     has_begun: AtomicBool,
-    /// Whether the store was out of reach since the table was last told that it is back.
-    cut_off: AtomicBool,
     /// Which data the store held, 0 before that is known.
     epoch: AtomicU64,
     metrics: Arc<Metrics>,
@@ -80,11 +81,11 @@ impl Leases {
             due: Notify::new(),
             fell: Notify::new(),
             waiting: (0..STRIPES).map(|_| Notify::new()).collect(),
+            held_back: AtomicBool::new(false),
             answers: AtomicU64::new(0),
             limit_min,
             budget,
             has_begun: AtomicBool::new(false),
-            cut_off: AtomicBool::new(false),
             epoch: AtomicU64::new(0),
             metrics,
         }
@@ -150,10 +151,14 @@ impl Leases {
         self.metrics.leases.waits.inc();
         loop {
             if guard.is_open() {
-                self.cut_off.store(true, Ordering::Relaxed);
                 return Err(Unavailable { asked: false });
             }
-            self.look_for_return(guard, now());
+            self.look_for_loss(guard, now());
+            if self.held_back.load(Ordering::Relaxed) || guard.returning().is_some() {
+                // The claim is made in its turn.
+                self.send_due();
+                return Err(Unavailable { asked: false });
+            }
             let woken = self.waiting[ticket.hash as usize % STRIPES].notified();
             tokio::pin!(woken);
             woken.as_mut().enable();
@@ -186,42 +191,49 @@ impl Leases {
     pub async fn claim<B: Backend>(&self, guard: &Guard<B>, now: impl Fn() -> Duration) {
         let mut calls = FuturesUnordered::new();
         let mut alone = 0;
+        let mut pace = Pace::new(Instant::now().into_std());
         loop {
-            self.look_for_return(guard, now());
-            // What falls due meanwhile is claimed when the store is back.
-            while calls.len() < CALLS_MAX && !guard.is_open() {
-                let claims = self.table.claims(if alone > 0 { 1 } else { BATCH_MAX }, now());
+            self.look_for_loss(guard, now());
+            let instant = Instant::now().into_std();
+            pace.follow(guard.is_open(), guard.returning(), instant);
+            while calls.len() < CALLS_MAX {
+                let most = pace.leave(if alone > 0 { 1 } else { BATCH_MAX }, instant);
+                let claims = self.table.claims(most, now());
                 if claims.is_empty() {
                     break;
                 }
+                pace.made(claims.len(), instant);
                 alone = u32::saturating_sub(alone, 1);
                 calls.push(self.call(guard, claims, &now));
             }
+            if !self.table.has_due() {
+                pace.caught_up(instant);
+            }
+            let has_room = calls.len() < CALLS_MAX;
+            self.held_back.store(pace.is_held(), Ordering::Relaxed);
             tokio::select! {
                 Some(answered) = calls.next(), if !calls.is_empty() => {
                     if !answered {
                         alone = ALONE;
                     }
                 }
-                () = self.due.notified(), if calls.len() < CALLS_MAX => {}
+                () = self.due.notified(), if has_room => {}
+                () = tokio::time::sleep_until(pace.next_period().into()),
+                    if has_room && pace.is_held() => {}
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
         }
     }
 
-    /// Finds out whether the store is back after it was out of reach, or holds other data.
-    fn look_for_return<B: Backend>(&self, guard: &Guard<B>, now: Duration) {
+    /// Finds out whether the store that is in reach holds other data than before.
+    fn look_for_loss<B: Backend>(&self, guard: &Guard<B>, now: Duration) {
         if guard.is_open() {
-            self.cut_off.store(true, Ordering::Relaxed);
             return;
         }
         if !self.has_begun.swap(true, Ordering::Relaxed) {
             // Only the store knows what time it is.
             self.table.began(now);
-        } else if self.cut_off.load(Ordering::Relaxed) {
-            self.table.reopened(now);
         }
-        self.cut_off.store(false, Ordering::Relaxed);
         let epoch = guard.epoch();
         if epoch != self.epoch.load(Ordering::Relaxed) {
             let before = self.epoch.swap(epoch, Ordering::Relaxed);
@@ -271,7 +283,7 @@ impl Leases {
         now: impl Fn() -> Duration,
     ) -> bool {
         let hits: Vec<Hit> = claims.iter().map(Claim::counted_hit).collect();
-        let counted = guard.count(&hits, Mode::CountAll, now()).await;
+        let counted = guard.count_paced(&hits, now()).await;
         let waiting: Vec<u64> = match &counted {
             Ok(counts) => {
                 let answered = claims.iter().zip(counts);
@@ -300,11 +312,11 @@ impl Leases {
 
     /// Returns what is unspent, once, in calls that may fail: then it is lost to its window.
     pub async fn drain<B: Backend>(&self, guard: &Guard<B>, now: Duration) {
-        self.look_for_return(guard, now);
+        self.look_for_loss(guard, now);
         let returns = self.table.drain(now);
         for part in returns.chunks(BATCH_MAX) {
             let hits: Vec<Hit> = part.iter().map(|back| back.hit.clone()).collect();
-            if guard.count(&hits, Mode::CountAll, now).await.is_err() {
+            if guard.count_paced(&hits, now).await.is_err() {
                 return;
             }
         }

@@ -3,11 +3,16 @@
 use std::fmt;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 /// The descriptor entry that carries the class.
 pub const PRIORITY_KEY: &str = "priority";
 
 /// The most classes a configuration may have.
 pub const CLASSES_MAX: usize = 16;
+
+/// Something for each class, highest first. As many classes as ship take no allocation.
+pub type PerClass<T> = SmallVec<[T; 4]>;
 
 /// What a class is answered while the store is out of reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

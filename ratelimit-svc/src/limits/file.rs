@@ -16,8 +16,9 @@ use chassis::config::ConfigError;
 use crate::limits::class::Classes;
 use crate::limits::document::{Node as Yaml, Value};
 use crate::limits::pattern::Precedence;
-use crate::limits::rule::{Rule, Step, push_step};
+use crate::limits::rule::{Rule, Step, header_safe, push_step};
 use crate::limits::tree::{Level, Node};
+use crate::metrics::rules::CountsOfRule;
 
 /// The largest quota file.
 pub const FILE_BYTES_MAX: usize = 16 << 20;
@@ -321,12 +322,14 @@ impl Reader<'_> {
             overdraft: self.overdraft(limit)?,
             sharing: self.sharing(limit)?,
             replaces: self.replaces(limit, &name)?,
+            header_name: header_safe(&name),
             name,
             shadow_mode,
             quota_mode,
             detailed_metric,
             metadata,
             origin: format!("{file}:{}", item.referenced.line()).into(),
+            counts: CountsOfRule::default(),
         }))
     }
 

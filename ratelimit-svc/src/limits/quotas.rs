@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use chassis::config::ConfigError;
 
+use crate::keyed_hash::KeyedState;
 use crate::limits::class::Classes;
 use crate::limits::file::{self, File};
 use crate::limits::rule::push_step;
@@ -32,7 +33,7 @@ pub struct Domain {
 /// What is in force.
 #[derive(Debug, Default)]
 pub struct Quotas {
-    domains: HashMap<Box<str>, Domain>,
+    domains: HashMap<Box<str>, Domain, KeyedState>,
     classes: Classes,
 }
 
@@ -149,7 +150,7 @@ type Parsed = (PathBuf, Result<Arc<File>, ConfigError>);
 struct Builder {
     merge_domains: bool,
     files: BTreeMap<PathBuf, Arc<File>>,
-    domains: HashMap<Box<str>, Domain>,
+    domains: HashMap<Box<str>, Domain, KeyedState>,
     classes: Option<(PathBuf, Classes)>,
 }
 

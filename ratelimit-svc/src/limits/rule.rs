@@ -1,11 +1,13 @@
 //! A rule: what a file says about the descriptors that end at one node of the tree.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
 use crate::limits::algorithm::Algorithm;
 use crate::limits::sharing::Sharing;
 use crate::limits::unit::{Period, Unit};
+use crate::metrics::rules::CountsOfRule;
 
 /// So many hits per period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +112,8 @@ pub struct Rule {
     pub sharing: Sharing,
     /// Name of the limit, empty where none was given.
     pub name: String,
+    /// The same, made safe by [`header_safe`].
+    pub header_name: String,
     /// Names of limits that do not apply where this one does.
     pub replaces: Vec<String>,
     /// Counted and reported, never refused.
@@ -124,6 +128,8 @@ pub struct Rule {
     pub metadata: Option<serde_json::Value>,
     /// The file and line the rule was read from.
     pub origin: Arc<str>,
+    /// Where its decisions are counted.
+    pub counts: CountsOfRule,
 }
 
 impl Rule {
@@ -145,9 +151,9 @@ impl Rule {
     }
 
     /// The rule's name in metrics for a request with these entries.
-    pub fn metric_id(&self, entries: &[(&str, &str)]) -> Arc<str> {
+    pub fn metric_id(&self, entries: &[(&str, &str)]) -> Cow<'_, str> {
         if !self.is_dynamic() {
-            return self.id.clone();
+            return Cow::Borrowed(&self.id);
         }
         let mut id = String::new();
         for (step, (key, value)) in self.steps.iter().zip(entries) {
@@ -224,6 +230,7 @@ mod tests {
                 allowance: Allowance::Unlimited,
                 sharing: Sharing::Unsaid,
                 name: String::new(),
+                header_name: String::new(),
                 replaces: vec![],
                 shadow_mode: false,
                 quota_mode: false,
@@ -231,6 +238,7 @@ mod tests {
                 detailed_metric,
                 metadata: None,
                 origin: "a.yaml:1".into(),
+                counts: CountsOfRule::default(),
             };
             assert_eq!(&*rule.metric_id(&[("wild", "foo1")]), expected);
         };

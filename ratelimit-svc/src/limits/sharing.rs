@@ -2,9 +2,8 @@
 //! same for one request, by place on the ladder. Only the words; `decide::reserve` computes.
 
 use std::fmt;
-use std::sync::Arc;
 
-use crate::limits::class::Classes;
+use crate::limits::class::{Classes, PerClass};
 
 /// A part of a whole, from 0 to 1, in millionths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -210,7 +209,7 @@ pub enum How {
     /// The class may take what those above it are not expected to need.
     Forecast {
         /// What classes are given whatever the forecast, highest class first; none for nothing.
-        guarantees: Option<Arc<[Guarantee]>>,
+        guarantees: Option<PerClass<Guarantee>>,
     },
     /// The class may take up to this part of the limit.
     UpTo(Fraction),

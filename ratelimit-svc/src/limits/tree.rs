@@ -15,6 +15,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::keyed_hash::KeyedState;
 use crate::limits::class::PRIORITY_KEY;
 use crate::limits::pattern::{Pattern, Precedence, Rank};
 use crate::limits::rule::Rule;
@@ -33,7 +34,7 @@ pub struct Node {
 /// The alternatives at one depth.
 #[derive(Clone, Debug, Default)]
 pub struct Level {
-    keys: HashMap<Box<str>, Branch>,
+    keys: HashMap<Box<str>, Branch, KeyedState>,
     /// Keys that themselves hold a `*`, by rank.
     key_patterns: Vec<KeyPattern>,
     inserted: usize,
@@ -42,7 +43,7 @@ pub struct Level {
 
 #[derive(Clone, Debug, Default)]
 struct Branch {
-    literals: HashMap<Box<str>, Arc<Node>>,
+    literals: HashMap<Box<str>, Arc<Node>, KeyedState>,
     patterns: Patterns,
     any: Option<Arc<Node>>,
 }
@@ -50,7 +51,7 @@ struct Branch {
 /// Patterns by what stands before their first `*`.
 #[derive(Clone, Debug, Default)]
 struct Patterns {
-    by_prefix: HashMap<Box<str>, Vec<ValuePattern>>,
+    by_prefix: HashMap<Box<str>, Vec<ValuePattern>, KeyedState>,
     /// The lengths of all prefixes in bytes, each once.
     prefix_bytes: Vec<usize>,
 }
@@ -142,13 +143,13 @@ impl Level {
     }
 
     /// Walks all entries; the rule must stand exactly where they end.
-    pub fn find(&self, entries: &[(&str, &str)]) -> Option<&Arc<Rule>> {
+    pub fn find(&self, entries: &[(&str, &str)]) -> Option<&Rule> {
         let mut level = self;
         let mut found = None;
         for (key, value) in entries {
             let node = level.step(key, value)?;
             level = &node.children;
-            found = node.rule.as_ref();
+            found = node.rule.as_deref();
         }
         found
     }

@@ -203,9 +203,8 @@ mod tests {
         let hits = HitStats { total: 5, near_limit: 1, over_limit: 2, ..HitStats::default() };
         for rule in ["a_1", "a_1.b", "a_1.b.c", "a_1.b.d"] {
             let reason = Reason::OverLimit;
-            let (metric_id, descriptor) = (rule.into(), 0);
-            let outcome = Outcome { descriptor, metric_id, over_limit: true, reason, hits };
-            metrics.rules.count(&"d".into(), "ingest", &outcome);
+            let outcome = Outcome { descriptor: 0, over_limit: true, reason, hits };
+            metrics.rules.of("d", rule).count("ingest", &outcome);
         }
         metrics.duration.observe(Duration::from_micros(300));
         metrics.store_error("timeout");

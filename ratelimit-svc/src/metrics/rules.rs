@@ -6,8 +6,9 @@
 //!                               └─ classes[slot] ─► decided[reason][refused]
 //! ```
 //!
-//! Counting takes no lock and allocates nothing for a rule it has seen. A new one makes a new map
-//! of all of them, which is why there is a cap; beyond it all rules count as one, `other`.
+//! A rule keeps the way to its counts, so counting looks nothing up, takes no lock and allocates
+//! nothing. Where the name depends on the request it is looked up. A new name makes a new map of
+//! all of them, which is why there is a cap; beyond it all rules count as one, `other`.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,6 +21,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
 use crate::decide::conclude::{HitStats, Outcome, Reason};
+use crate::keyed_hash::KeyedState;
 use crate::limits::class::CLASSES_MAX;
 
 /// How many pairs of domain and rule have counts of their own.
@@ -41,7 +43,40 @@ pub const KINDS: [(&str, &str); 6] = [
     ("over_limit_with_local_cache", "over_limit_with_local_cache"),
 ];
 
-type Domains = HashMap<Arc<str>, Arc<HashMap<Arc<str>, Arc<RuleCounts>>>>;
+type ByName<V> = HashMap<Arc<str>, V, KeyedState>;
+type Domains = ByName<Arc<ByName<Arc<RuleCounts>>>>;
+
+/// The way from a rule to its counts, found when it first decides. Rules that were read twice have
+/// a way each, to the same counts.
+#[derive(Default)]
+pub struct CountsOfRule(OnceLock<Arc<RuleCounts>>);
+
+impl CountsOfRule {
+    /// The counts; `find` looks for them the first time.
+    pub fn get_or_find(&self, find: impl FnOnce() -> Arc<RuleCounts>) -> &RuleCounts {
+        self.0.get_or_init(find)
+    }
+}
+
+/// A copy finds its own way.
+impl Clone for CountsOfRule {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+/// No part of what a rule says.
+impl PartialEq for CountsOfRule {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for CountsOfRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CountsOfRule")
+    }
+}
 
 /// The counts of all rules.
 pub struct Rules {
@@ -80,13 +115,12 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// Counts what was decided of one descriptor.
-    pub fn count(&self, domain: &Arc<str>, class: &str, outcome: &Outcome) {
+    /// The counts of the rule of that name, which may be those of all rules beyond the cap.
+    pub fn of(&self, domain: &str, rule: &str) -> Arc<RuleCounts> {
         let domains = self.domains.load();
-        let rule = &outcome.metric_id;
         match domains.get(domain).and_then(|rules| rules.get(rule)) {
-            Some(counts) => counts.count(class, outcome),
-            None => self.added(domain, rule).count(class, outcome),
+            Some(counts) => counts.clone(),
+            None => self.added(domain, rule),
         }
     }
 
@@ -100,8 +134,8 @@ impl Rules {
         all
     }
 
-    fn added(&self, domain: &Arc<str>, rule: &Arc<str>) -> Arc<RuleCounts> {
-        let nameless = rule.len() > NAME_BYTES_MAX || (&**domain, &**rule) == (OTHER, OTHER);
+    fn added(&self, domain: &str, rule: &str) -> Arc<RuleCounts> {
+        let nameless = rule.len() > NAME_BYTES_MAX || (domain, rule) == (OTHER, OTHER);
         if nameless || self.full.load(Ordering::Relaxed) {
             return self.other.clone();
         }
@@ -115,9 +149,9 @@ impl Rules {
             return self.other.clone();
         }
         *known += 1;
-        let counts = Arc::new(RuleCounts::new(domain.clone(), rule.clone()));
-        let rules = Arc::make_mut(domains.entry(domain.clone()).or_default());
-        rules.insert(rule.clone(), counts.clone());
+        let counts = Arc::new(RuleCounts::new(domain.into(), rule.into()));
+        let rules = Arc::make_mut(domains.entry(counts.domain.clone()).or_default());
+        rules.insert(counts.rule.clone(), counts.clone());
         self.domains.store(Arc::new(domains));
         counts
     }
@@ -133,7 +167,8 @@ impl RuleCounts {
         self.hits.each_ref().map(|hits| hits.load(Ordering::Relaxed))
     }
 
-    fn count(&self, class: &str, outcome: &Outcome) {
+    /// Counts what was decided of one descriptor.
+    pub fn count(&self, class: &str, outcome: &Outcome) {
         let HitStats {
             total,
             within_limit,
@@ -230,9 +265,9 @@ mod tests {
 
     use super::*;
 
-    fn outcome(rule: &str, reason: Reason) -> Outcome {
+    fn outcome(reason: Reason) -> Outcome {
         let hits = HitStats { total: 2, within_limit: 2, ..HitStats::default() };
-        Outcome { descriptor: 0, metric_id: rule.into(), over_limit: false, reason, hits }
+        Outcome { descriptor: 0, over_limit: false, reason, hits }
     }
 
     fn page(rules: &Arc<Rules>) -> String {
@@ -251,10 +286,10 @@ mod tests {
 
     #[test]
     fn a_million_values_stay_within_the_cap() {
-        let (rules, domain) = (Arc::new(Rules::default()), Arc::from("d"));
+        let rules = Arc::new(Rules::default());
         let before = resident_bytes();
         for n in 0..1_000_000 {
-            rules.count(&domain, "ingest", &outcome(&format!("path_{n}"), Reason::WithinLimit));
+            rules.of("d", &format!("path_{n}")).count("ingest", &outcome(Reason::WithinLimit));
         }
         let grown = resident_bytes().saturating_sub(before);
         assert!(grown < 50 << 20, "{grown} bytes");
@@ -270,18 +305,18 @@ mod tests {
 
     #[test]
     fn long_names_are_not_kept() {
-        let (rules, domain) = (Rules::default(), Arc::from("d"));
+        let rules = Rules::default();
         for (bytes, known) in [(NAME_BYTES_MAX + 1, 1), (NAME_BYTES_MAX, 2)] {
-            rules.count(&domain, "a", &outcome(&"x".repeat(bytes), Reason::WithinLimit));
+            rules.of("d", &"x".repeat(bytes)).count("a", &outcome(Reason::WithinLimit));
             assert_eq!(rules.all().len(), known);
         }
     }
 
     #[test]
     fn classes_beyond_the_cap_count_as_one() {
-        let (rules, domain) = (Arc::new(Rules::default()), Arc::from("d"));
+        let rules = Arc::new(Rules::default());
         for class in 0..CLASSES_MAX + 5 {
-            rules.count(&domain, &format!("c{class}"), &outcome("r", Reason::WithinLimit));
+            rules.of("d", "r").count(&format!("c{class}"), &outcome(Reason::WithinLimit));
         }
         let text = page(&rules);
         assert_eq!(text.matches("class=").count(), CLASSES_MAX + 1);
@@ -294,8 +329,8 @@ mod tests {
         let rules = Arc::new(Rules::default());
         let count = || {
             for n in 0..1000 {
-                let rule = format!("r{}", n % 10);
-                rules.count(&"d".into(), "a", &outcome(&rule, Reason::ShadowMode));
+                let counts = rules.of("d", &format!("r{}", n % 10));
+                counts.count("a", &outcome(Reason::ShadowMode));
             }
         };
         std::thread::scope(|scope| {

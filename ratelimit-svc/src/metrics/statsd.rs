@@ -1,12 +1,13 @@
-//! The metrics to a statsd or dogstatsd server over UDP, under the names of the reference.
+//! The metrics to a statsd or dogstatsd server, under the names of the reference.
 //!
 //! Nothing is sent where a request is decided: every `STATS_FLUSH_INTERVAL` what was counted since
-//! the last time goes out in a few datagrams. A server that is away costs a count of errors and
+//! the last time goes out over one TCP connection or in a few datagrams. A server that is away costs a count of errors and
 //! one warning, and what was counted meanwhile.
 
 use std::collections::HashMap;
 use std::fmt::Write;
-use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::io::{BufWriter, Write as _};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,11 +19,14 @@ use crate::metrics::mogrifier::{Mogrifier, mogrify};
 use crate::metrics::reference::{METHOD, sanitized};
 use crate::metrics::rules::{KINDS, RULES_MAX};
 
-/// The most bytes of a datagram: what fits an Ethernet frame.
+/// The most bytes of a datagram, and of a line over TCP: what fits an Ethernet frame.
 pub const DATAGRAM_BYTES_MAX: usize = 1432;
 
-/// How long a full socket may hold up one datagram.
+/// How long a full socket may hold up one datagram, or one write to a connection.
 const SEND_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// How long a server may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where metrics are sent, and how they are written.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,12 +35,23 @@ pub struct Settings {
     pub host: String,
     /// `STATSD_PORT`
     pub port: u16,
+    /// `STATSD_PROTOCOL`
+    pub protocol: Protocol,
     /// Statsd or dogstatsd.
     pub dialect: Dialect,
     /// `EXTRA_TAGS`, sorted.
     pub extra_tags: Vec<(String, String)>,
     /// `STATS_FLUSH_INTERVAL`
     pub interval: Duration,
+}
+
+/// What metrics travel over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// One connection for each flush: what cannot be sent is noticed.
+    Tcp,
+    /// Datagrams: a server that is away is not noticed.
+    Udp,
 }
 
 /// How a metric is written.
@@ -199,7 +214,22 @@ impl Exporter {
     fn send(&self, samples: &[Sample]) -> std::io::Result<()> {
         // Looked up anew each time: a host may come late, and move.
         let mut found = (self.settings.host.as_str(), self.settings.port).to_socket_addrs()?;
-        let host = found.next().ok_or_else(|| std::io::Error::other("the host has no address"))?;
+        match self.settings.protocol {
+            Protocol::Tcp => self.send_stream(connect(found)?, samples),
+            Protocol::Udp => self.send_datagrams(found.next().ok_or_else(no_address)?, samples),
+        }
+    }
+
+    fn send_stream(&self, stream: TcpStream, samples: &[Sample]) -> std::io::Result<()> {
+        stream.set_write_timeout(Some(SEND_TIMEOUT))?;
+        let mut stream = BufWriter::new(stream);
+        for line in self.lines(samples) {
+            writeln!(stream, "{line}")?;
+        }
+        stream.flush()
+    }
+
+    fn send_datagrams(&self, host: SocketAddr, samples: &[Sample]) -> std::io::Result<()> {
         let any: SocketAddr = match host {
             SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
             SocketAddr::V6(_) => ([0; 16], 0).into(),
@@ -208,15 +238,34 @@ impl Exporter {
         socket.set_write_timeout(Some(SEND_TIMEOUT))?;
         let sink = BufferedUdpMetricSink::with_capacity(host, socket, DATAGRAM_BYTES_MAX)
             .map_err(std::io::Error::other)?;
-        for sample in samples {
-            let line = self.settings.dialect.line(sample, &self.settings.extra_tags);
-            // A line beyond the bound would be cut on the way.
-            if line.len() < DATAGRAM_BYTES_MAX {
-                sink.emit(&line)?;
-            }
+        for line in self.lines(samples) {
+            sink.emit(&line)?;
         }
         sink.flush()
     }
+
+    /// A line beyond the bound would be cut on the way, so it is left out.
+    fn lines<'a>(&'a self, samples: &'a [Sample]) -> impl Iterator<Item = String> + 'a {
+        let Settings { dialect, extra_tags, .. } = &self.settings;
+        let lines = samples.iter().map(|sample| dialect.line(sample, extra_tags));
+        lines.filter(|line| line.len() < DATAGRAM_BYTES_MAX)
+    }
+}
+
+/// A connection to the first address that accepts one.
+fn connect(addresses: impl Iterator<Item = SocketAddr>) -> std::io::Result<TcpStream> {
+    let mut refused = no_address();
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
+}
+
+fn no_address() -> std::io::Error {
+    std::io::Error::other("the host has no address")
 }
 
 #[cfg(test)]

@@ -18,8 +18,9 @@ pub const FAILURES_TO_OPEN: u32 = 3;
 pub const SILENCE_TO_OPEN: Duration = Duration::from_millis(50);
 /// The shortest pause before a probe.
 pub const PAUSE_MIN: Duration = Duration::from_millis(50);
-/// The longest pause before a probe: with the time that one may take, recovery stays below 1 s.
-pub const PAUSE_MAX: Duration = Duration::from_millis(400);
+/// The longest pause before a probe: with the time that one may take, and the return that follows,
+/// recovery stays below 1 s.
+pub const PAUSE_MAX: Duration = Duration::from_millis(250);
 
 /// The state of one store.
 #[derive(Clone, Debug)]
@@ -77,11 +78,13 @@ impl Breaker {
         matches!(self.state, State::Open { .. })
     }
 
-    /// A permitted call succeeded.
-    pub fn succeeded(&mut self, permit: Permit) {
-        if matches!(self.state, State::Closed { .. }) && permit.epoch == self.epoch {
+    /// A permitted call succeeded. Whether that ends a row of failures, if there is one.
+    pub fn succeeded(&mut self, permit: Permit) -> bool {
+        let counts = !self.is_open() && permit.epoch == self.epoch;
+        if counts {
             self.state = State::Closed { failures: 0, failing_since: None };
         }
+        counts
     }
 
     /// A permitted call failed; `fatal` when none can succeed on the same connection.
@@ -215,7 +218,7 @@ mod tests {
             now = probe_at;
             breaker.probe_succeeded(now);
         }
-        assert_eq!(pauses, [150, 400, 400, 400]);
+        assert_eq!(pauses, [150, 250, 250, 250]);
         now += PAUSE_MAX * 2;
         let permit = breaker.permit(now).expect("closed");
         breaker.failed(permit, true, now, 1.0);

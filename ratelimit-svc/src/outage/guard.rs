@@ -1,38 +1,34 @@
-//! A store behind its breaker: requests ask it only while it is of use, and one task finds out
-//! when it is again.
+//! A store behind its gate: requests ask it only while it is of use.
 //!
 //! ```text
-//! lost ─► probes, one at a time ─► found ─► told of what was admitted without it, little by little
+//! lost ─► probes, one at a time ─► found ─► counters return, each with what it is owed ─► as before
+//!         └──────────── see `supervisor`: no request waits for any of this ───────────┘
 //! ```
+
+mod journal;
+mod supervisor;
 
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::lease::loss::Assertion;
 use crate::metrics::Metrics;
-use crate::outage::breaker::{Breaker, Change, Permit};
+use crate::outage::breaker::{Change, Permit};
+use crate::outage::gate::Gate;
 use crate::outage::local::Local;
+use crate::outage::ramp::Ramp;
 use crate::outage::replicas::{Replicas, ReplicasSettings};
 use crate::outage::share::Share;
 use crate::store::{Count, Hit, Mode, Store, StoreError};
-
-/// How often a store that is there is looked at and given a sign of life.
-pub const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// The longest probe. With the longest pause before it, recovery stays below 1 s even where the
-/// store returns while a probe hangs.
-pub const PROBE_MAX: Duration = Duration::from_millis(500);
-/// How often the store is told of what was admitted without it, while there is something to tell.
-pub const SETTLE_EVERY: Duration = Duration::from_millis(100);
-/// The most counters told of in each period, in one call.
-pub const SETTLE_MAX: usize = 64;
-/// So many are told of however few requests there are.
-pub const SETTLE_MIN: usize = 8;
+use journal::Journal;
+pub use supervisor::{CHECK_EVERY, PROBE_MAX, SETTLE_EVERY, SETTLE_MAX, SETTLE_MIN};
 
 /// A store that can be lost and found.
 pub trait Backend: Store {
@@ -59,6 +55,14 @@ pub trait Backend: Store {
         let stand = assertions.iter().map(|told| told.hit.amount.max(told.taken)).collect();
         std::future::ready(Ok(stand))
     }
+
+    /// Takes the sign of life back: this replica ends.
+    fn farewell(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Does what no request waits for. Never ends.
+    fn tend(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
 }
 
 /// How limits are shared in an outage.
@@ -70,25 +74,27 @@ pub struct ShareSettings {
     pub factor: f64,
 }
 
-/// A store and its breaker.
+/// A store and its gate.
 pub struct Guard<B> {
     backend: B,
-    breaker: Mutex<Breaker>,
-    opened: Notify,
+    gate: Mutex<Gate>,
+    /// The store was lost.
+    lost: Notify,
+    /// It may be lost.
+    doubted: Notify,
     replicas: Mutex<Replicas>,
     share_factor: f64,
     /// Calls since the store was last told of what it is owed.
     calls: AtomicUsize,
+    /// Counters that it was told of meanwhile, as they returned.
+    repaid: AtomicUsize,
     /// What is counted meanwhile.
     pub local: Local,
     metrics: Arc<Metrics>,
-    told: AtomicU8,
+    journal: Journal,
+    /// No more signs of life are left.
+    left: AtomicBool,
 }
-
-/// What the log already says of an outage.
-const NOTHING: u8 = 0;
-const OUT_OF_REACH: u8 = 1;
-const REFUSED: u8 = 2;
 
 /// The store is out of reach: the policy of the class answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,56 +109,132 @@ impl<B: Backend> Guard<B> {
         metrics.breaker_open.set(1);
         let guard = Self {
             backend,
-            breaker: Mutex::new(Breaker::new(std_now())),
-            opened: Notify::new(),
+            gate: Mutex::new(Gate::new(std_now())),
+            lost: Notify::new(),
+            doubted: Notify::new(),
             replicas: Mutex::new(Replicas::new(share.replicas)),
             share_factor: share.factor,
             calls: AtomicUsize::new(0),
+            repaid: AtomicUsize::new(0),
             local: Local::default(),
             metrics,
-            told: AtomicU8::new(NOTHING),
+            journal: Journal::default(),
+            left: AtomicBool::new(false),
         };
         guard.metrics.share_replicas.set(guard.share().replicas.into());
         guard
     }
 
-    /// Counts, if the store is of use.
+    /// Counts a request, if the store is of use and the request's counters have returned.
     ///
     /// # Errors
-    /// When it is not, which is known at once while the breaker is open.
+    /// When not, which is known at once while the store is lost.
     pub async fn count(
         &self,
         hits: &[Hit],
         mode: Mode,
         now: Duration,
     ) -> Result<Vec<Count>, Unavailable> {
-        let permit = self.breaker().permit(std_now()).ok_or(Unavailable { asked: false })?;
+        let permit = self.gate().permit(hits, std_now());
+        let permit = permit.ok_or(Unavailable { asked: false })?;
+        self.ask(permit, hits, mode, now).await
+    }
+
+    /// Counts each hit on its own, if the store is of use, for a caller who keeps to a pace of his
+    /// own while counters return.
+    ///
+    /// # Errors
+    /// As [`Guard::count`].
+    pub async fn count_paced(
+        &self,
+        hits: &[Hit],
+        now: Duration,
+    ) -> Result<Vec<Count>, Unavailable> {
+        let permit = self.gate().permit_paced(std_now());
+        let permit = permit.ok_or(Unavailable { asked: false })?;
+        self.ask(permit, hits, Mode::CountAll, now).await
+    }
+
+    async fn ask(
+        &self,
+        permit: Permit,
+        hits: &[Hit],
+        mode: Mode,
+        now: Duration,
+    ) -> Result<Vec<Count>, Unavailable> {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        match self.backend.count(hits, mode, now).await {
+        let owed = self.local.take_owed_of(hits, now);
+        let counted = if owed.is_empty() {
+            self.backend.count(hits, mode, now).await
+        } else {
+            self.repaid.fetch_add(owed.len(), Ordering::Relaxed);
+            // On the same connection, and first: the count is of what passed without it, too.
+            tokio::join!(self.repay(permit, owed, now), self.backend.count(hits, mode, now)).1
+        };
+        match counted {
             Ok(counts) => {
-                self.breaker().succeeded(permit);
-                self.local.learn(hits, &counts, now);
+                let returning = {
+                    let mut gate = self.gate();
+                    gate.succeeded(permit);
+                    gate.returning().is_some()
+                };
+                self.local.learn(hits, &counts, now, returning);
                 Ok(counts)
             }
             Err(error @ StoreError::Counter(_)) => {
                 // One bad counter says nothing of the others.
-                self.breaker().succeeded(permit);
+                self.gate().succeeded(permit);
                 self.metrics.store_error(error.kind());
                 let cause = chassis::telemetry::error_chain(&error);
                 tracing::debug!(cause, "answering by outage policy");
                 Err(Unavailable { asked: true })
             }
             Err(error) => {
-                self.failed(permit, &error);
-                Err(Unavailable { asked: true })
+                let asked = error.was_asked();
+                self.failed(permit, error);
+                Err(Unavailable { asked })
             }
         }
     }
 
+    /// Tells the store of hits that passed without it, each in a call of its own, so that each is
+    /// told, not told or in doubt by itself.
+    async fn repay(&self, permit: Permit, owed: Vec<Hit>, now: Duration) {
+        let calls = owed
+            .iter()
+            .map(|hit| self.backend.count(std::slice::from_ref(hit), Mode::CountAll, now));
+        for (hit, answer) in owed.iter().zip(join_all(calls).await) {
+            match answer {
+                Ok(counts) => {
+                    self.metrics.settled("told", hit.amount);
+                    // What refuses hits that do not fit was used meanwhile: it takes what fits.
+                    let refused = counts.first().filter(|count| !count.moved);
+                    let room =
+                        |count: &Count| u64::from(hit.capacity()).saturating_sub(count.value);
+                    if let Some(room) = refused.map(room) {
+                        let rest = Hit { amount: room.min(hit.amount - 1), ..hit.clone() };
+                        self.forget(self.local.owe([&rest], self.share(), now));
+                    }
+                }
+                Err(error) if !error.was_asked() => {
+                    self.forget(self.local.owe([hit], self.share(), now));
+                }
+                Err(error) => {
+                    self.metrics.settled("unsure", hit.amount);
+                    self.failed(permit, error);
+                }
+            }
+        }
+        self.tell_owed();
+    }
+
     /// This replica's part of every limit, for the time being.
     pub fn share(&self) -> Share {
-        let replicas = self.replicas.lock().unwrap_or_else(PoisonError::into_inner);
-        Share { replicas: replicas.number(), factor: self.share_factor }
+        Share { replicas: self.replicas().number(), factor: self.share_factor }
+    }
+
+    fn replicas(&self) -> MutexGuard<'_, Replicas> {
+        self.replicas.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Which data the store holds; see [`Backend::epoch`].
@@ -165,22 +247,34 @@ impl<B: Backend> Guard<B> {
     /// # Errors
     /// When the store is out of reach.
     pub async fn tell_claimed(&self, assertions: &[Assertion]) -> Result<Vec<u64>, Unavailable> {
-        let permit = self.breaker().permit(std_now()).ok_or(Unavailable { asked: false })?;
+        let permit = self.gate().permit_paced(std_now()).ok_or(Unavailable { asked: false })?;
         match self.backend.tell_claimed(assertions).await {
             Ok(counts) => {
-                self.breaker().succeeded(permit);
+                self.gate().succeeded(permit);
                 Ok(counts)
             }
             Err(error) => {
-                self.failed(permit, &error);
-                Err(Unavailable { asked: true })
+                let asked = error.was_asked();
+                self.failed(permit, error);
+                Err(Unavailable { asked })
             }
         }
     }
 
     /// Whether the store is out of reach.
     pub fn is_open(&self) -> bool {
-        self.breaker().is_open()
+        self.gate().is_open()
+    }
+
+    /// The return of counters to a store that was found again, while it lasts.
+    pub fn returning(&self) -> Option<Ramp> {
+        self.gate().returning()
+    }
+
+    /// Whether all counters ask the store.
+    pub fn is_in_reach(&self) -> bool {
+        let gate = self.gate();
+        !gate.is_open() && gate.returning().is_none()
     }
 
     /// Hits that the store has no room to be told of later, counted.
@@ -190,149 +284,42 @@ impl<B: Backend> Guard<B> {
         }
     }
 
-    /// Probes the store while it is away, and checks on it and tells it what it is owed while it
-    /// is there. Never ends.
-    pub async fn supervise(&self, now: impl Fn() -> Duration + Send + Sync) {
-        let mut check_at = Instant::now();
-        loop {
-            let probe_at = self.breaker().probe_at();
-            match probe_at {
-                Some(at) => {
-                    tokio::time::sleep_until(at.into()).await;
-                    self.probe().await;
-                    check_at = Instant::now() + CHECK_EVERY;
-                }
-                None if Instant::now() >= check_at => {
-                    self.check().await;
-                    check_at = Instant::now() + CHECK_EVERY;
-                }
-                None => {
-                    self.settle(now()).await;
-                    let owing = !self.local.owed().is_empty();
-                    let pause = Instant::now() + if owing { SETTLE_EVERY } else { CHECK_EVERY };
-                    let opened = self.opened.notified();
-                    let _ = tokio::time::timeout_at(pause.min(check_at), opened).await;
-                }
-            }
+    /// Says goodbye to the other replicas, if the store is in reach.
+    pub async fn leave(&self) {
+        self.left.store(true, Ordering::Relaxed);
+        if !self.is_open()
+            && let Err(error) = self.backend.farewell().await
+        {
+            let cause = chassis::telemetry::error_chain(&error);
+            tracing::debug!(cause, "the sign of life was not taken back");
         }
-    }
-
-    async fn probe(&self) {
-        let probe = async {
-            self.backend.probe().await?;
-            self.sign().await;
-            Ok(())
-        };
-        let probed = tokio::time::timeout(PROBE_MAX, probe).await;
-        match probed.unwrap_or(Err(StoreError::TimedOut)) {
-            Ok(()) => {
-                self.local.clear();
-                let change = self.breaker().probe_succeeded(std_now());
-                self.changed(change, None);
-            }
-            Err(error) => {
-                self.metrics.store_error(error.kind());
-                self.tell(&error);
-                self.breaker().probe_failed(std_now(), jitter());
-            }
-        }
-    }
-
-    async fn check(&self) {
-        let Some(permit) = self.breaker().permit(std_now()) else { return };
-        match self.backend.check().await {
-            Ok(()) => self.sign().await,
-            Err(error) => self.failed(permit, &error),
-        }
-    }
-
-    /// Leaves a sign of life. Without an answer the last number of replicas holds.
-    async fn sign(&self) {
-        match self.backend.sign_of_life().await {
-            Ok(alive) => {
-                self.replicas.lock().unwrap_or_else(PoisonError::into_inner).saw(alive);
-                self.metrics.share_replicas.set(self.share().replicas.into());
-            }
-            Err(error) => self.metrics.store_error(error.kind()),
-        }
-    }
-
-    /// Tells the store of hits that were admitted without it: no more of them than requests came
-    /// since the last time, so that it has at most twice the work.
-    async fn settle(&self, now: Duration) {
-        let max = self.calls.swap(0, Ordering::Relaxed).clamp(SETTLE_MIN, SETTLE_MAX);
-        let Some(permit) = self.breaker().permit(std_now()) else { return };
-        let owed = self.local.owed().take(max, now);
-        if owed.is_empty() {
-            self.metrics.owed_counters.set(0);
-            return;
-        }
-        let hits = owed.iter().map(|hit| hit.amount).fold(0, u64::saturating_add);
-        match self.backend.count(&owed, Mode::CountAll, now).await {
-            Ok(_) => self.metrics.settled("told", hits),
-            Err(error) => {
-                self.metrics.settled("unsure", hits);
-                self.failed(permit, &error);
-            }
-        }
-        self.tell_owed();
     }
 
     fn tell_owed(&self) {
         self.metrics.owed_counters.set(self.local.owed().len() as i64);
     }
 
-    fn failed(&self, permit: Permit, error: &StoreError) {
+    /// A call failed. Leaves it to the supervisor to say so: a log must not keep a request waiting.
+    fn failed(&self, permit: Permit, error: StoreError) {
         self.metrics.store_error(error.kind());
         if error.is_partial() {
             // A part has a breaker of its own.
             return;
         }
         let fatal = error.needs_reconnect();
-        let change = self.breaker().failed(permit, fatal, std_now(), jitter());
-        self.changed(change, Some(error));
-    }
-
-    fn changed(&self, change: Option<Change>, error: Option<&StoreError>) {
-        match change {
+        match self.gate().failed(permit, fatal, std_now(), jitter()) {
             Some(Change::Opened) => {
-                if let Some(error) = error {
-                    self.tell(error);
-                }
+                self.journal.note(error);
                 self.metrics.breaker_open.set(1);
                 self.metrics.breaker_opened.inc();
-                self.opened.notify_one();
+                self.lost.notify_one();
             }
-            Some(Change::Closed) => {
-                self.told.store(NOTHING, Ordering::Relaxed);
-                let replicas = self.share().replicas;
-                tracing::warn!(replicas, "store in reach");
-                self.tell_owed();
-                self.metrics.breaker_open.set(0);
-            }
-            None => {}
+            _ => self.doubted.notify_one(),
         }
     }
 
-    /// Says once that the store is out of reach, and once that a person must act.
-    fn tell(&self, error: &StoreError) {
-        let cause = chassis::telemetry::error_chain(error);
-        let news = match error {
-            StoreError::Configuration(_) => REFUSED,
-            _ => OUT_OF_REACH,
-        };
-        let replicas = self.share().replicas;
-        match (self.told.fetch_max(news, Ordering::Relaxed), news) {
-            (told, news) if told >= news => tracing::debug!(cause, "store still out of reach"),
-            (_, REFUSED) => {
-                tracing::error!(cause, replicas, "store refuses us, answering by outage policy");
-            }
-            _ => tracing::error!(cause, replicas, "store out of reach, answering by outage policy"),
-        }
-    }
-
-    fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -343,7 +330,11 @@ fn std_now() -> std::time::Instant {
 
 /// From 0 to 1. Not secret, only spread.
 fn jitter() -> f64 {
-    (RandomState::new().hash_one(0) >> 11) as f64 / (1u64 << 53) as f64
+    (random() >> 11) as f64 / (1u64 << 53) as f64
+}
+
+fn random() -> u64 {
+    RandomState::new().hash_one(0)
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@ pub struct Local {
     /// Whether `counters` may hold anything.
     used: AtomicBool,
     owed: Mutex<Owed>,
+    /// Whether there is any.
+    owes: AtomicBool,
 }
 
 struct Known(Memory);
@@ -35,9 +37,10 @@ impl Default for Known {
 }
 
 impl Local {
-    /// The store counted these hits: what was counted here is out of date.
-    pub fn learn(&self, hits: &[Hit], counts: &[Count], now: Duration) {
-        let used = self.used.load(Ordering::Relaxed);
+    /// The store counted these hits: what was counted here is out of date. While counters return
+    /// it is kept, since a share that was used up must not begin anew.
+    pub fn learn(&self, hits: &[Hit], counts: &[Count], now: Duration, returning: bool) {
+        let used = !returning && self.used.load(Ordering::Relaxed);
         for (hit, count) in hits.iter().zip(counts).filter(|(_, count)| !count.remembered) {
             self.known.0.put(hit, state(hit, count.value, now), now);
             if used {
@@ -71,7 +74,7 @@ impl Local {
         let admitted = admitted.filter(|(_, count)| count.moved && !count.over);
         let forgotten = match asked {
             true => 0,
-            false => self.owe(admitted.map(|(hit, _)| hit)),
+            false => self.owe(admitted.map(|(hit, _)| hit), share, now),
         };
         (parts, counts, forgotten)
     }
@@ -80,12 +83,38 @@ impl Local {
     /// store is owed them. The number is the counters for which there was no room.
     pub fn bypass(&self, hits: &[Hit], share: Share, now: Duration, asked: bool) -> u64 {
         self.count(hits, share, Mode::CountAll, now, true);
-        if asked { 0 } else { self.owe(hits) }
+        if asked { 0 } else { self.owe(hits, share, now) }
     }
 
-    fn owe<'a>(&self, hits: impl IntoIterator<Item = &'a Hit>) -> u64 {
+    /// The store is to be told of these hits. The number is the counters for which there was no
+    /// room.
+    pub fn owe<'a>(
+        &self,
+        hits: impl IntoIterator<Item = &'a Hit>,
+        share: Share,
+        now: Duration,
+    ) -> u64 {
         let mut owed = self.owed();
-        hits.into_iter().map(|hit| u64::from(!owed.add(hit))).sum()
+        let mut add = |hit: &Hit| owed.add(hit, share.hit(hit).limit, now);
+        let forgotten = hits.into_iter().map(|hit| u64::from(!add(hit))).sum();
+        self.owes.store(!owed.is_empty(), Ordering::Relaxed);
+        forgotten
+    }
+
+    /// Takes what the store is owed of the counters of these hits.
+    pub fn take_owed_of(&self, hits: &[Hit], now: Duration) -> Vec<Hit> {
+        match self.owes.load(Ordering::Relaxed) {
+            true => self.owed().take_of(hits, now),
+            false => Vec::new(),
+        }
+    }
+
+    /// Takes what the store is owed of up to `max` counters.
+    pub fn take_owed(&self, max: usize, now: Duration) -> Vec<Hit> {
+        let mut owed = self.owed();
+        let taken = owed.take(max, now);
+        self.owes.store(!owed.is_empty(), Ordering::Relaxed);
+        taken
     }
 
     /// The hits that the store is owed.

@@ -2,8 +2,10 @@
 //! what requests are answered meanwhile.
 
 pub mod breaker;
+pub mod gate;
 pub mod guard;
 pub mod local;
 pub mod owed;
+pub mod ramp;
 pub mod replicas;
 pub mod share;

@@ -1,65 +1,142 @@
 //! Hits that were admitted without the store, so that it can be told of them when it is back.
 //!
 //! Each is told once or not at all: an answer that is lost may have been to a count that was not,
-//! so it is not told again. Windows that have ended, and token buckets, which have refilled
-//! meanwhile, need not be told.
+//! so it is not told again. Windows that have ended need not be told. A bucket refills all the
+//! time, so what is owed of one melts at this replica's share of its rate:
+//!
+//! ```text
+//! owed   ▁▃▆█▇▆▅▄▃▂▁ ▁▂▁          hits that are not refilled yet, never more than `burst`
+//!         └ hits └ refilled
+//! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
+use crate::decide::algorithm::{State, apply, read, rolled};
 use crate::limits::algorithm::Algorithm;
 use crate::store::Hit;
 
 /// The most counters that are owed hits; those of more are not told.
 pub const OWED_MAX: usize = 1 << 16;
+/// The most counters looked at for those that are still to be told, so that nobody waits for long
+/// while they are.
+pub const LOOKS_MAX: usize = 1024;
 
-/// Hits by counter.
+/// Hits by counter, the counters that are owed for longest first.
 #[derive(Debug, Default)]
 pub struct Owed {
-    hits: HashMap<Box<[u8]>, Hit>,
+    /// Those that were told out of turn are there with nothing, until their turn.
+    debts: HashMap<Box<[u8]>, Debt>,
+    /// The same counters.
+    order: VecDeque<Box<[u8]>>,
+}
+
+#[derive(Debug)]
+struct Debt {
+    /// With all that is owed.
+    hit: Hit,
+    /// Of a bucket: one that refills at this replica's share of the rate, and its state.
+    bucket: Option<(Hit, State)>,
+}
+
+impl Debt {
+    /// Of nothing yet. `share_limit` is this replica's part of the limit.
+    fn new(hit: &Hit, share_limit: u32) -> Self {
+        let bucket = match hit.algorithm {
+            Algorithm::TokenBucket { .. } => {
+                let refills = Hit { limit: share_limit, share: None, ..hit.clone() };
+                let full = rolled(&refills, None, Duration::ZERO);
+                Some((refills, full))
+            }
+            _ => None,
+        };
+        // They passed: no class may keep them from being counted.
+        Self { hit: Hit { amount: 0, is_refund: false, share: None, ..hit.clone() }, bucket }
+    }
+
+    fn add(&mut self, hit: &Hit, now: Duration) {
+        if let Some((refills, state)) = &mut self.bucket {
+            let one = Hit { amount: hit.amount, is_refund: hit.is_refund, ..refills.clone() };
+            // What is more than a bucket holds is not owed.
+            *state = rolled(refills, Some(apply(&one, Some(*state), now).0), now);
+            return;
+        }
+        self.hit.amount = match hit.is_refund {
+            true => self.hit.amount.saturating_sub(hit.amount),
+            false => self.hit.amount.saturating_add(hit.amount),
+        };
+    }
+
+    /// What is owed at `now`; from then on nothing is.
+    fn take(&mut self, now: Duration) -> Option<Hit> {
+        let owed = match &mut self.bucket {
+            Some((refills, state)) => {
+                let amount = read(refills, *state, false, 0, now).value;
+                *state = rolled(refills, None, now);
+                Hit { amount, ..self.hit.clone() }
+            }
+            None => {
+                let amount = std::mem::take(&mut self.hit.amount);
+                let runs = self.hit.window.end() > now.as_secs();
+                Hit { amount: if runs { amount } else { 0 }, ..self.hit.clone() }
+            }
+        };
+        (owed.amount > 0).then_some(owed)
+    }
 }
 
 impl Owed {
-    /// Adds a hit, which has its whole limit. Whether there was room for it.
-    pub fn add(&mut self, hit: &Hit) -> bool {
-        if hit.amount == 0 || matches!(hit.algorithm, Algorithm::TokenBucket { .. }) {
+    /// Adds a hit, which has its whole limit, of which `share_limit` is this replica's part.
+    /// Whether there was room for it.
+    pub fn add(&mut self, hit: &Hit, share_limit: u32, now: Duration) -> bool {
+        if hit.amount == 0 {
             return true;
         }
-        if let Some(owed) = self.hits.get_mut(&hit.key) {
-            owed.amount = match hit.is_refund {
-                true => owed.amount.saturating_sub(hit.amount),
-                false => owed.amount.saturating_add(hit.amount),
-            };
+        if let Some(debt) = self.debts.get_mut(&hit.key) {
+            debt.add(hit, now);
             return true;
         }
         // Given back is at most what was taken here.
         if hit.is_refund {
             return true;
         }
-        if self.hits.len() >= OWED_MAX {
+        if self.debts.len() >= OWED_MAX {
             return false;
         }
-        // They passed: no class may keep them from being counted.
-        self.hits.insert(hit.key.clone(), Hit { share: None, ..hit.clone() });
+        let mut debt = Debt::new(hit, share_limit);
+        debt.add(hit, now);
+        self.debts.insert(hit.key.clone(), debt);
+        self.order.push_back(hit.key.clone());
         true
     }
 
-    /// Takes up to `max` hits whose window still runs at `now`.
+    /// Takes what is owed at `now` to up to `max` counters.
     pub fn take(&mut self, max: usize, now: Duration) -> Vec<Hit> {
-        let runs = |hit: &Hit| hit.amount > 0 && hit.window.end() > now.as_secs();
-        self.hits.retain(|_, hit| runs(hit));
-        let keys: Vec<Box<[u8]>> = self.hits.keys().take(max).cloned().collect();
-        keys.iter().filter_map(|key| self.hits.remove(key)).collect()
+        let mut owed = Vec::new();
+        for _ in 0..LOOKS_MAX {
+            if owed.len() >= max {
+                break;
+            }
+            let Some(key) = self.order.pop_front() else { break };
+            owed.extend(self.debts.remove(&key).and_then(|mut debt| debt.take(now)));
+        }
+        owed
+    }
+
+    /// Takes what is owed at `now` to the counters of these hits, out of turn.
+    pub fn take_of(&mut self, hits: &[Hit], now: Duration) -> Vec<Hit> {
+        let debts = &mut self.debts;
+        hits.iter().filter_map(|hit| debts.get_mut(&hit.key)?.take(now)).collect()
     }
 
     /// Counters that are owed hits.
     pub fn len(&self) -> usize {
-        self.hits.len()
+        self.debts.len()
     }
 
     /// Whether nothing is owed.
     pub fn is_empty(&self) -> bool {
-        self.hits.is_empty()
+        self.debts.is_empty()
     }
 }
 
@@ -84,34 +161,78 @@ mod tests {
 
     const NOW: Duration = Duration::from_secs(119);
 
+    fn owe(owed: &mut Owed, hit: &Hit) -> bool {
+        owed.add(hit, hit.limit, NOW)
+    }
+
     #[test]
     fn hits_add_up_and_are_told_once() {
         let mut owed = Owed::default();
         for amount in [1, 0, 4] {
-            assert!(owed.add(&hit(1, amount)));
+            assert!(owe(&mut owed, &hit(1, amount)));
         }
-        owed.add(&Hit { is_refund: true, ..hit(1, 2) });
-        owed.add(&Hit { is_refund: true, ..hit(2, 2) });
-        owed.add(&Hit { algorithm: Algorithm::TokenBucket { burst: 9 }, ..hit(3, 1) });
+        owe(&mut owed, &Hit { is_refund: true, ..hit(1, 2) });
+        owe(&mut owed, &Hit { is_refund: true, ..hit(2, 2) });
         assert_eq!(owed.take(9, NOW), [hit(1, 3)]);
         assert_eq!(owed.take(9, NOW), []);
     }
 
     #[test]
+    fn they_are_told_in_turn_or_when_they_are_asked_for() {
+        let mut owed = Owed::default();
+        for key in [3, 1, 2] {
+            owe(&mut owed, &hit(key, 1));
+        }
+        assert_eq!(owed.take_of(&[hit(9, 1), hit(1, 7)], NOW), [hit(1, 1)]);
+        assert_eq!(owed.take_of(&[hit(1, 7)], NOW), [], "told");
+        owe(&mut owed, &hit(1, 5));
+        assert_eq!(owed.take(2, NOW), [hit(3, 1), hit(1, 5)]);
+        owe(&mut owed, &hit(3, 1));
+        assert_eq!(owed.take(9, NOW), [hit(2, 1), hit(3, 1)]);
+        assert!(owed.is_empty() && owed.order.is_empty());
+    }
+
+    #[test]
     fn ended_windows_are_not_told() {
         let mut owed = Owed::default();
-        owed.add(&hit(1, 1));
+        owe(&mut owed, &hit(1, 1));
         assert_eq!(owed.take(9, NOW + Duration::from_secs(1)), []);
         assert!(owed.is_empty());
     }
 
     #[test]
+    fn a_bucket_is_owed_what_is_not_refilled() {
+        // 10 a minute, of which this replica has 3: one every 20 s.
+        let (burst, share) = (Algorithm::TokenBucket { burst: 6 }, 3);
+        let bucket = |amount| Hit { algorithm: burst, ..hit(1, amount) };
+        let after = |seconds| NOW + Duration::from_secs(seconds);
+        for (amount, seconds, expected) in
+            [(4, 0, 4), (4, 20, 3), (4, 40, 2), (4, 79, 1), (4, 80, 0), (9, 0, 6), (900, 20, 5)]
+        {
+            let mut owed = Owed::default();
+            owed.add(&bucket(amount), share, NOW);
+            let told: u64 = owed.take(9, after(seconds)).iter().map(|hit| hit.amount).sum();
+            assert_eq!(told, expected, "of {amount} after {seconds} s");
+            assert!(owed.is_empty());
+        }
+        let mut owed = Owed::default();
+        owed.add(&bucket(3), share, NOW);
+        owed.add(&bucket(2), share, after(20));
+        owed.add(&Hit { is_refund: true, ..bucket(1) }, share, after(20));
+        assert_eq!(owed.take_of(&[bucket(1)], after(20)), [bucket(3)]);
+        assert_eq!(owed.take(9, after(20)), [], "told");
+    }
+
+    #[test]
     fn they_are_bounded() {
         let mut owed = Owed::default();
-        assert!((0..OWED_MAX).all(|key| owed.add(&hit(key, 1))));
-        assert!(!owed.add(&hit(OWED_MAX, 1)));
-        assert!(owed.add(&hit(0, 1)), "what is owed already goes on");
+        assert!((0..OWED_MAX).all(|key| owe(&mut owed, &hit(key, 1))));
+        assert!(!owe(&mut owed, &hit(OWED_MAX, 1)));
+        assert!(owe(&mut owed, &hit(0, 1)), "what is owed already goes on");
         assert_eq!(owed.take(5, NOW).len(), 5);
         assert_eq!(owed.len(), OWED_MAX - 5);
+        let later = NOW + Duration::from_secs(1);
+        assert_eq!(owed.take(5, later), []);
+        assert_eq!(owed.len(), OWED_MAX - 5 - LOOKS_MAX, "no long search");
     }
 }

@@ -83,9 +83,13 @@ fn write_key(
     if format == KeyFormat::Reference && unit.is_some() {
         key.extend_from_slice(domain.as_bytes());
         for (name, value) in parts {
-            write!(key, "_{name}_{value}").expect("writing to memory does not fail");
+            for part in [name, value] {
+                key.push(b'_');
+                key.extend_from_slice(part.as_bytes());
+            }
         }
-        write!(key, "_{}", window.start).expect("writing to memory does not fail");
+        key.push(b'_');
+        push_number(key, window.start);
         return;
     }
     key.push(b'{');
@@ -98,13 +102,26 @@ fn write_key(
         }
     }
     let (seconds, number) = (window.seconds, window.start / window.seconds);
-    let written = match (limit.algorithm, limit.period.unit()) {
-        (Algorithm::FixedWindow, Some(unit)) => write!(key, "|{}{number}", letter(unit)),
-        (Algorithm::FixedWindow, None) => write!(key, "|{seconds}s{number}"),
-        (Algorithm::SlidingWindow, _) => write!(key, "|sliding{seconds}"),
-        (Algorithm::TokenBucket { .. }, _) => write!(key, "|bucket{seconds}"),
-    };
-    written.expect("writing to memory does not fail");
+    key.push(b'|');
+    match (limit.algorithm, unit) {
+        (Algorithm::FixedWindow, Some(unit)) => {
+            key.push(letter(unit));
+            push_number(key, number);
+        }
+        (Algorithm::FixedWindow, None) => {
+            push_number(key, seconds);
+            key.push(b's');
+            push_number(key, number);
+        }
+        (Algorithm::SlidingWindow, _) => {
+            key.extend_from_slice(b"sliding");
+            push_number(key, seconds);
+        }
+        (Algorithm::TokenBucket { .. }, _) => {
+            key.extend_from_slice(b"bucket");
+            push_number(key, seconds);
+        }
+    }
 }
 
 /// The name of a fixed window's counter without its window, which is the number at its end.
@@ -169,19 +186,25 @@ pub fn usage_key(hit: &Hit) -> Box<[u8]> {
 }
 
 fn push(key: &mut Vec<u8>, part: &str) {
-    write!(key, "{}:", part.len()).expect("writing to memory does not fail");
+    push_number(key, part.len() as u64);
+    key.push(b':');
     key.extend_from_slice(part.as_bytes());
 }
 
-fn letter(unit: Unit) -> char {
+/// Decimal digits, without the price of a format string: a name has several.
+fn push_number(key: &mut Vec<u8>, number: u64) {
+    key.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+fn letter(unit: Unit) -> u8 {
     match unit {
-        Unit::Second => 's',
-        Unit::Minute => 'm',
-        Unit::Hour => 'h',
-        Unit::Day => 'd',
-        Unit::Week => 'w',
-        Unit::Month => 'M',
-        Unit::Year => 'y',
+        Unit::Second => b's',
+        Unit::Minute => b'm',
+        Unit::Hour => b'h',
+        Unit::Day => b'd',
+        Unit::Week => b'w',
+        Unit::Month => b'M',
+        Unit::Year => b'y',
     }
 }
 

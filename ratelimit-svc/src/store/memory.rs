@@ -7,7 +7,6 @@
 
 mod table;
 
-use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,8 +14,10 @@ use std::time::Duration;
 
 use crate::decide::algorithm::{State, ends_at};
 use crate::decide::reserve::Usage;
-use crate::decide::settle::settle;
-use crate::store::key::usage_key;
+use crate::decide::settle::{PerHit, settle};
+use crate::keyed_hash::KeyedState;
+use crate::limits::algorithm::Algorithm;
+use crate::store::key::stem;
 use crate::store::memory::table::Table;
 use crate::store::{Count, Hit, Mode, Store, StoreError};
 
@@ -30,7 +31,7 @@ const USAGES_DIVISOR: usize = 4;
 /// Counters in memory.
 pub struct Memory {
     shards: Vec<Mutex<Shard>>,
-    hasher: RandomState,
+    hasher: KeyedState,
     evictions: AtomicU64,
 }
 
@@ -56,7 +57,7 @@ impl Memory {
         };
         Self {
             shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect(),
-            hasher: RandomState::new(),
+            hasher: KeyedState::default(),
             evictions: AtomicU64::new(0),
         }
     }
@@ -90,44 +91,44 @@ impl Memory {
         seeds: &[Option<State>],
     ) -> Vec<Count> {
         let now_seconds = now.as_secs();
-        let places: Vec<Place> = hits.iter().map(|hit| self.place(hit)).collect();
-        let mut order: Vec<usize> = places.iter().map(|place| place.counter).collect();
-        order.extend(places.iter().filter_map(|place| Some(place.usage.as_ref()?.0)));
+        let homes: PerHit<usize> = hits.iter().map(|hit| self.home(&hit.key)).collect();
+        let mut order = homes.clone();
         order.sort_unstable();
         order.dedup();
-        let mut locked: Vec<(usize, MutexGuard<'_, Shard>)> =
+        let mut locked: PerHit<(usize, MutexGuard<'_, Shard>)> =
             order.into_iter().map(|shard| (shard, lock(&self.shards[shard]))).collect();
-        let at = |locked: &[(usize, MutexGuard<'_, Shard>)], shard: usize| {
+        let at = |locked: &[(usize, MutexGuard<'_, Shard>)], hit: usize| {
             locked
-                .binary_search_by_key(&shard, |(locked, _)| *locked)
+                .binary_search_by_key(&homes[hit], |(shard, _)| *shard)
                 .expect("every hit's shard is locked")
         };
-        let mut settled = settle(hits, mode, now, |hit| {
-            let place = &places[hit];
-            let counters = &locked[at(&locked, place.counter)].1.counters;
-            let usage = place.usage.as_ref().and_then(|(shard, key)| {
-                locked[at(&locked, *shard)].1.usages.find(key, now_seconds).cloned()
-            });
-            let seed = || seeds.get(hit).copied().flatten();
-            (counters.find(&hits[hit].key, now_seconds).copied().or_else(seed), usage)
+        let mut settled = settle(hits, mode, now, |at_hit| {
+            let (hit, shard) = (&hits[at_hit], &*locked[at(&locked, at_hit)].1);
+            let usage = match hit.forecasts() {
+                true => shard.usages.find(counter_in_all_windows(hit), now_seconds),
+                false => None,
+            };
+            let seed = || seeds.get(at_hit).copied().flatten();
+            (shard.counters.find(&hit.key, now_seconds).copied().or_else(seed), usage)
         });
         let mut evicted = 0;
-        for ((hit, settled), place) in hits.iter().zip(&mut settled).zip(places) {
+        for (at_hit, (hit, settled)) in hits.iter().zip(&mut settled).enumerate() {
+            let shard = at(&locked, at_hit);
+            let shard = &mut *locked[shard].1;
             if settled.moved && hit.amount > 0 {
-                let shard = at(&locked, place.counter);
-                let counters = &mut locked[shard].1.counters;
                 let ends_at = ends_at(hit, settled.state);
-                evicted += counters.set(&hit.key, settled.state, ends_at, now_seconds);
+                evicted += shard.counters.set(&hit.key, settled.state, ends_at, now_seconds);
             }
-            if let (Some(usage), Some((shard, key))) = (settled.usage.take(), place.usage) {
-                let ends_at = usage.ends_at(hit);
-                let shard = at(&locked, shard);
-                let usages = &mut locked[shard].1.usages;
-                evicted += usages.set(&key, usage, ends_at, now_seconds);
+            if let Some(usage) = settled.usage.take() {
+                let (key, ends_at) = (counter_in_all_windows(hit), usage.ends_at(hit));
+                evicted += shard.usages.set(key, usage, ends_at, now_seconds);
             }
         }
-        self.evictions.fetch_add(evicted, Ordering::Relaxed);
-        hits.iter().zip(settled).map(|(hit, settled)| settled.count(hit, now)).collect()
+        drop(locked);
+        if evicted > 0 {
+            self.evictions.fetch_add(evicted, Ordering::Relaxed);
+        }
+        hits.iter().zip(&settled).map(|(hit, settled)| settled.count(hit, now)).collect()
     }
 
     /// Puts a counter of this hit into this state.
@@ -150,28 +151,29 @@ impl Memory {
     /// Drops all counters. What is known of classes stays.
     pub fn clear(&self) {
         for shard in &self.shards {
-            lock(shard).counters.clear();
+            // Dropped once the lock is free: thousands of them take a while.
+            let dropped = lock(shard).counters.take_all();
+            drop(dropped);
         }
     }
 
     fn shard(&self, key: &[u8]) -> MutexGuard<'_, Shard> {
-        lock(&self.shards[self.place_of(key)])
+        lock(&self.shards[self.home(key)])
     }
 
-    fn place_of(&self, key: &[u8]) -> usize {
-        self.hasher.hash_one(key) as usize % SHARDS
-    }
-
-    /// In which shards a hit's counter is, and what is known of its classes.
-    fn place(&self, hit: &Hit) -> Place {
-        let usage = hit.forecasts().then(|| usage_key(hit)).map(|key| (self.place_of(&key), key));
-        Place { counter: self.place_of(&hit.key), usage }
+    /// The shard of a counter in all of its windows, and of what is known of its classes.
+    fn home(&self, key: &[u8]) -> usize {
+        self.hasher.hash_one(stem(key)) as usize % SHARDS
     }
 }
 
-struct Place {
-    counter: usize,
-    usage: Option<(usize, Box<[u8]>)>,
+/// What names a counter whatever the window: of a fixed one its name without the window's number.
+/// Of this store alone, and a part of the hit's own name, so that to look it up allocates nothing.
+fn counter_in_all_windows(hit: &Hit) -> &[u8] {
+    match hit.algorithm {
+        Algorithm::FixedWindow => stem(&hit.key),
+        Algorithm::SlidingWindow | Algorithm::TokenBucket { .. } => &hit.key,
+    }
 }
 
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
@@ -192,7 +194,6 @@ impl Store for Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::algorithm::Algorithm;
     use crate::limits::unit::Window;
     use crate::store::Role;
 
@@ -207,7 +208,11 @@ mod tests {
     fn the_number_of_counters_is_bounded() {
         let memory = Memory::new(640);
         for n in 0..5000 {
-            memory.count_now(&[hit(format!("k{n}"), 0)], Mode::CountAll, Duration::from_secs(30));
+            memory.count_now(
+                &[hit(format!("k{n}|m0"), 0)],
+                Mode::CountAll,
+                Duration::from_secs(30),
+            );
         }
         assert!(memory.len() <= 640, "{}", memory.len());
         assert!(memory.evictions() >= 5000 - 640);
@@ -217,10 +222,18 @@ mod tests {
     fn ended_windows_make_room() {
         let memory = Memory::new(6400);
         for n in 0..2000 {
-            memory.count_now(&[hit(format!("k{n}"), 0)], Mode::CountAll, Duration::from_secs(30));
+            memory.count_now(
+                &[hit(format!("k{n}|m0"), 0)],
+                Mode::CountAll,
+                Duration::from_secs(30),
+            );
         }
         for n in 0..2000 {
-            memory.count_now(&[hit(format!("n{n}"), 60)], Mode::CountAll, Duration::from_secs(90));
+            memory.count_now(
+                &[hit(format!("n{n}|m1"), 60)],
+                Mode::CountAll,
+                Duration::from_secs(90),
+            );
         }
         assert_eq!((memory.len(), memory.evictions()), (2000, 0));
     }

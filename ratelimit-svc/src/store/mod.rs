@@ -144,6 +144,15 @@ impl StoreError {
         }
     }
 
+    /// Whether the store may have counted: only where nothing was sent it surely has not.
+    pub fn was_asked(&self) -> bool {
+        match self {
+            Self::NotConnected => false,
+            Self::Part(error) => error.was_asked(),
+            _ => true,
+        }
+    }
+
     /// Whether calls for other counters may well succeed.
     pub fn is_partial(&self) -> bool {
         matches!(self, Self::Part(_))

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::keyed_hash::KeyedState;
 use crate::limits::algorithm::Algorithm;
 use crate::limits::sharing::{How, Share};
 use crate::store::{Count, Hit};
@@ -29,7 +30,7 @@ pub struct OverCache {
 
 #[derive(Default)]
 struct State {
-    refusals: HashMap<Box<[u8]>, Refusal>,
+    refusals: HashMap<Box<[u8]>, Refusal, KeyedState>,
     bytes: usize,
 }
 

@@ -164,7 +164,8 @@ impl Redis {
             Servers::Apart(apart) => return apart.count(hits, mode, now).await,
         };
         match &counts {
-            Ok(_) => self.settle_expiries(),
+            // No more than there was to do anyway.
+            Ok(_) => self.settle_expiries(hits.len()),
             Err(_) if is_plain(hits, mode) => {
                 let moved = hits.iter().filter(|hit| hit.amount > 0);
                 self.unsure.remember(moved.map(|hit| (self.key(hit), self.ttl(hit))));
@@ -306,9 +307,9 @@ impl Redis {
         Ok(hits.iter().zip(answer.chunks_exact(3)).map(count).collect())
     }
 
-    /// Gives the counters of failed calls, which may exist, their expiry.
-    fn settle_expiries(&self) {
-        let expiries = self.unsure.take();
+    /// Gives up to `max` counters of failed calls, which may exist, their expiry.
+    fn settle_expiries(&self, max: usize) {
+        let expiries = self.unsure.take(max);
         if !expiries.is_empty() {
             self.expire(expiries);
         }

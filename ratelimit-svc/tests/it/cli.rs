@@ -85,6 +85,10 @@ fn check_knows_the_classes_of_all_files() {
     std::fs::write(path("classes.yaml"), classes).expect("written");
     let (code, _, err) = run(&["check", &path("rule.yaml"), &path("classes.yaml")], &[]);
     assert_eq!((code, err.as_str()), (Some(0), ""));
+    std::fs::write(path(".rule.yaml.swp"), "left: behind").expect("written");
+    let (code, out, err) = run(&["check", &path("")], &[]);
+    let expected = "ok: domain c has 0 rules\nok: domain d has 1 rules\n";
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(0), expected, ""));
     let (code, _, err) = run(&["check", &path("rule.yaml")], &[]);
     let place = path("rule.yaml");
     let expected = format!("error: {place}:4:37: priority class 'gold' is not configured\n");

@@ -1,5 +1,7 @@
 //! REFERENCE.md names everything there is to set and to see.
 
+use std::path::Path;
+
 use ratelimit_svc::config::variables::VARIABLES;
 
 use crate::support::Service;
@@ -26,4 +28,29 @@ async fn every_metric_is_documented() {
         assert!(REFERENCE.contains(&format!("`{name}")), "{name} is missing in REFERENCE.md");
     }
     service.stop().await;
+}
+
+#[test]
+fn every_difference_from_the_reference_has_a_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut code = String::new();
+    gather(&root.join("src"), &mut code);
+    gather(&root.join("tests"), &mut code);
+    let differences = REFERENCE.split("## Deliberate differences").nth(1).expect("the section");
+    let rows: Vec<&str> = differences.lines().filter(|line| line.ends_with("` |")).collect();
+    assert!(rows.len() >= 20, "{}", rows.len());
+    for row in rows {
+        let test = row.trim_end_matches("` |").rsplit('`').next().expect("a test");
+        assert!(code.contains(&format!("fn {test}()")), "no test {test}: {row}");
+    }
+}
+
+fn gather(dir: &Path, code: &mut String) {
+    for entry in std::fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        match path.is_dir() {
+            true => gather(&path, code),
+            false => *code += &std::fs::read_to_string(&path).unwrap_or_default(),
+        }
+    }
 }

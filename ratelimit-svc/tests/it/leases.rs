@@ -183,24 +183,36 @@ async fn what_is_unspent_is_handed_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_outlive_an_outage_and_then_the_policy_answers() {
+async fn tokens_outlive_an_outage_for_the_classes_that_pass_in_one() {
     let mut server = RedisServer::start().await;
     let services = replicas(&server, 1, &[]).await;
     let service = &services[0];
-    let entries = |class| [("hot", "a"), ("priority", class)];
-    assert!(!service.is_over("edge", &entries("background")).await);
+    let ask = async |class| {
+        let asked = request("edge", &[&[("hot", "a"), ("priority", class)]]);
+        let answer = service.ask(asked).await.expect("never an error for a fault of the store");
+        let degraded = answer
+            .dynamic_metadata
+            .clone()
+            .is_some_and(|told| told.fields.contains_key("degraded"));
+        (answer.overall_code() == Code::Ok, degraded)
+    };
+    assert_eq!(ask("background").await, (true, false));
     server.kill();
     wait_for("the outage is known", async || {
         service.metric("ratelimit_breaker_open").await == Some(1.0)
     })
     .await;
-    let mut held = 0;
-    while !service.is_over("edge", &entries("background")).await {
-        held += 1;
-        assert!(held <= 1200, "no more than was claimed");
+    // There are tokens, claimed by this very class: they are for those above it.
+    for _ in 0..3 {
+        assert_eq!(ask("background").await, (false, true), "denied, as configured");
+        assert_eq!(ask("ingest").await, (true, false), "a token is spent");
     }
-    assert!(held > 0, "tokens that were claimed are spent before the policy denies");
-    assert!(!service.is_over("edge", &entries("system-node-critical")).await, "always admitted");
+    let mut spent = 3;
+    while ask("ingest").await == (true, false) {
+        spent += 1;
+        assert!(spent <= 1200, "no more than was claimed");
+    }
+    assert_eq!(ask("system-node-critical").await, (true, true), "always admitted");
     for service in services {
         service.stop().await;
     }
@@ -291,4 +303,23 @@ async fn what_is_told_adds_up() {
         .await
         .expect("told");
     assert!((1..=3600).contains(&lives), "{lives}");
+}
+
+/// Who looks sees how much is leased, and of which rules, but no tenant.
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_are_shown_without_tenants() {
+    let server = RedisServer::start().await;
+    let services = replicas(&server, 1, &[]).await;
+    assert!(!services[0].is_over("edge", &[("hot", "a-tenant")]).await);
+    let (_, shown) = services[0].admin("/config").await;
+    assert!(!shown.contains("a-tenant"), "{shown}");
+    let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+    let leases = &shown["store"]["leases"];
+    assert_eq!((leases["counters"].as_u64(), leases["untold"].as_u64()), (Some(1), Some(0)));
+    assert_eq!(leases["largest"][0]["rule"], "edge.hot", "{leases}");
+    assert!(leases["held"].as_u64() > Some(0), "{leases}");
+    assert_eq!(leases["largest"][0]["held"], leases["held"]);
+    for service in services {
+        service.stop().await;
+    }
 }

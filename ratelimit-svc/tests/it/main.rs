@@ -1,17 +1,20 @@
 //! The service and its stores from outside: over real sockets, with a real Redis.
 
 mod algorithms;
+mod allocations;
 mod bad_input;
 mod cli;
 mod clock;
 mod connections;
 mod control_plane;
+mod differences;
 mod documentation;
 mod environment;
 mod leases;
 mod metrics;
 mod outage;
 mod outage_matrix;
+mod outage_return;
 mod pipelining;
 mod priority;
 mod redis_parts;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use tokio::net::UdpSocket;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, UdpSocket};
 
 use crate::support::{DEADLINE, Service, http, request};
 
@@ -91,7 +92,8 @@ async fn statsd(more: &[(&'static str, &str)]) -> (UdpSocket, Service) {
 
 #[tokio::test]
 async fn a_statsd_server_is_told() {
-    let (server, service) = statsd(&[("EXTRA_TAGS", "zone:a")]).await;
+    let over_udp = ("STATSD_PROTOCOL", "udp");
+    let (server, service) = statsd(&[("EXTRA_TAGS", "zone:a"), over_udp]).await;
     let expected = vec![
         "ratelimit.service.rate_limit.edge.tenant_acme.total_hits.__zone=a:",
         "ratelimit.service.rate_limit.edge.tenant_acme.over_limit.__zone=a:1|c",
@@ -100,6 +102,30 @@ async fn a_statsd_server_is_told() {
         "ratelimit.service.config_load_success.__zone=a:1|c",
     ];
     receive(&server, expected).await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_statsd_server_is_told_over_tcp_unless_told_otherwise() {
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let port = server.local_addr().expect("bound").port().to_string();
+    let set = [
+        ("STATSD_HOST", "127.0.0.1".to_owned()),
+        ("STATSD_PORT", port),
+        ("USE_STATSD", "true".to_owned()),
+        ("STATS_FLUSH_INTERVAL", "20ms".to_owned()),
+    ];
+    let service = Service::start_with(&[("a.yaml", QUOTAS)], &set).await;
+    use_up(&service).await;
+    let over = "ratelimit.service.rate_limit.edge.tenant_acme.over_limit:1|c\n";
+    let told = tokio::time::timeout(DEADLINE, async {
+        let mut told = String::new();
+        while !told.contains(over) {
+            let (mut stream, _) = server.accept().await.expect("accepted");
+            stream.read_to_string(&mut told).await.expect("the end of a flush");
+        }
+    });
+    told.await.expect("told");
     service.stop().await;
 }
 
@@ -128,7 +154,8 @@ async fn a_dogstatsd_server_is_told() {
 
 #[tokio::test]
 async fn the_last_counts_are_sent_at_the_end() {
-    let (server, service) = statsd(&[("STATS_FLUSH_INTERVAL", "1h")]).await;
+    let (server, service) =
+        statsd(&[("STATS_FLUSH_INTERVAL", "1h"), ("STATSD_PROTOCOL", "udp")]).await;
     service.stop().await;
     receive(&server, vec!["ratelimit.service.rate_limit.edge.tenant_acme.over_limit:1|c"]).await;
 }

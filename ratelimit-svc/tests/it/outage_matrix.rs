@@ -401,6 +401,9 @@ async fn run(row: Row) -> Result<Outcome, Disturbed> {
     // A request is an INCRBY, and an EXPIRE at most; a probe is a handful.
     let commands = seen.commands.len();
     assert!(commands <= 2 * asked + 8 * connections + 40, "{commands} for {asked} requests");
+    // Beside a probe: what a connection begins with, its proof, a sign of life, a script loaded.
+    let most = 2 * peak_before + 16;
+    assert!(peak_after <= most, "{peak_after} commands in 100 ms after {peak_before} before");
     for ((class, during), after) in CLASSES.iter().zip(admitted).zip(later) {
         // What was counted before is lost with the data, what passed since is not.
         let counted = if row.keeps_data() { 2 + during } else { during };

@@ -84,6 +84,18 @@ impl Certificates {
         .map(str::to_owned)
         .collect()
     }
+
+    /// The same, and between servers too.
+    pub fn between_servers(&self, port: u16) -> Vec<String> {
+        let mut arguments = self.arguments(port, false);
+        arguments.extend(["--tls-replication", "yes"].map(str::to_owned));
+        arguments
+    }
+
+    /// What makes `redis-cli` speak TLS.
+    pub fn of_redis_cli(&self) -> Vec<String> {
+        vec!["--tls".to_owned(), "--cacert".to_owned(), self.text("ca.pem")]
+    }
 }
 
 /// A process that is killed with its value.
@@ -102,6 +114,14 @@ pub async fn server_at(port: u16, more: &[&str]) -> RedisServer {
     RedisServer::start_with(&[&["--bind", "127.0.0.1", "--port", &port], more].concat()).await
 }
 
+/// Servers on ports, of many; encrypted with certificates.
+async fn member_at(port: u16, more: &[&str], certificates: Option<&Certificates>) -> RedisServer {
+    let Some(certificates) = certificates else { return server_at(port, more).await };
+    let tls = certificates.between_servers(port);
+    let tls: Vec<&str> = tls.iter().map(String::as_str).collect();
+    RedisServer::start_with(&[&tls[..], &["--port", "0"], more].concat()).await
+}
+
 /// Does not wait for more replicas before it sends its data.
 const SYNC_AT_ONCE: [&str; 2] = ["--repl-diskless-sync-delay", "0"];
 
@@ -117,20 +137,38 @@ pub struct Watched {
 impl Watched {
     /// With these passwords, for the servers and for the sentinels.
     pub async fn start(password: &str, sentinel_password: &str) -> Self {
+        Self::start_with(password, sentinel_password, None).await
+    }
+
+    /// And everything encrypted, between them too.
+    pub async fn start_with(
+        password: &str,
+        sentinel_password: &str,
+        certificates: Option<&Certificates>,
+    ) -> Self {
         let (master_port, replica_port) = (free_port(), free_port());
         let auth = ["--requirepass", password, "--masterauth", password];
         let auth = [&auth[..], &SYNC_AT_ONCE].concat();
-        let master = server_at(master_port, &auth).await;
+        let master = member_at(master_port, &auth, certificates).await;
         let of = master_port.to_string();
         let replica_of = [&auth[..], &["--replicaof", "127.0.0.1", &of]].concat();
-        let replica = server_at(replica_port, &replica_of).await;
+        let replica = member_at(replica_port, &replica_of, certificates).await;
         let dir = tempfile::tempdir().expect("temporary directory");
         let mut sentinels = Vec::new();
         let mut processes = Vec::new();
         for _ in 0..3 {
             let port = free_port();
+            let listen = match certificates {
+                None => format!("port {port}\n"),
+                Some(certificates) => certificates
+                    .between_servers(port)
+                    .chunks(2)
+                    .fold("port 0\n".to_owned(), |text, pair| {
+                        text + pair[0].trim_start_matches('-') + " " + &pair[1] + "\n"
+                    }),
+            };
             let text = format!(
-                "port {port}\nbind 127.0.0.1\nrequirepass {sentinel_password}\n\
+                "{listen}bind 127.0.0.1\nrequirepass {sentinel_password}\n\
                  sentinel sentinel-pass {sentinel_password}\n\
                  sentinel monitor mymaster 127.0.0.1 {master_port} 2\n\
                  sentinel auth-pass mymaster {password}\n\
@@ -141,16 +179,17 @@ impl Watched {
             sentinels.push(port);
         }
         let watched = Self { master, replica, sentinels, _processes: processes, _dir: dir };
-        watched.know_each_other(sentinel_password).await;
+        watched.know_each_other(sentinel_password, certificates).await;
         watched
     }
 
     /// Waits until a failover can work: every sentinel knows the replica and the other sentinels.
-    async fn know_each_other(&self, password: &str) {
+    async fn know_each_other(&self, password: &str, certificates: Option<&Certificates>) {
         for port in &self.sentinels {
             wait_for("sentinels know each other", async || {
                 let mut about = Command::new("redis-cli");
                 about.args(["--no-auth-warning", "-a", password, "-p", &port.to_string()]);
+                about.args(certificates.map(Certificates::of_redis_cli).unwrap_or_default());
                 let about = about.args(["sentinel", "master", "mymaster"]).output();
                 let about = about.expect("redis-cli is installed").stdout;
                 let about = String::from_utf8_lossy(&about).into_owned();
@@ -196,16 +235,24 @@ pub struct Cluster {
 
 impl Cluster {
     pub async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// With everything encrypted, between them too.
+    pub async fn start_with(certificates: Option<&Certificates>) -> Self {
         let mut nodes = Vec::new();
+        let clustered = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
+        let encrypted: &[&str] = certificates.map_or(&[], |_| &["--tls-cluster", "yes"]);
+        let arguments = [&clustered[..], &SYNC_AT_ONCE, encrypted].concat();
         for _ in 0..6 {
             let port = free_port();
-            let arguments = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
-            nodes.push((port, server_at(port, &[&arguments[..], &SYNC_AT_ONCE].concat()).await));
+            nodes.push((port, member_at(port, &arguments, certificates).await));
         }
         let mut create = Command::new("redis-cli");
         create.args(["--cluster", "create"]);
         create.args(nodes.iter().map(|(port, _)| format!("127.0.0.1:{port}")));
         create.args(["--cluster-replicas", "1", "--cluster-yes"]);
+        create.args(certificates.map(Certificates::of_redis_cli).unwrap_or_default());
         let created = create.output().expect("redis-cli is installed");
         assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stdout));
         let cluster = Self { nodes };

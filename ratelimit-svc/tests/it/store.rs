@@ -351,7 +351,7 @@ async fn compare(
         };
         let hits: Vec<Hit> = steps.into_iter().map(hit).collect();
         let settled = settle(&hits, mode, now, |at| {
-            let usage = usages.get(&usage_key(&hits[at])).cloned();
+            let usage = usages.get(&usage_key(&hits[at]));
             (model.get(&hits[at].key).copied(), usage)
         });
         let mut expected = Vec::new();

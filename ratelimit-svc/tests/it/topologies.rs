@@ -125,12 +125,12 @@ async fn a_redis_at_a_port_keeps_the_contract() {
     contract(connected(store(Topology::Tcp(local(port)), login(None, "secret"), None)).await).await;
 }
 
-fn watched_store(watched: &Watched) -> Redis {
+fn watched_store(watched: &Watched, tls: Option<TlsSettings>) -> Redis {
     let sentinels = watched.sentinels.iter().map(|port| local(*port)).collect();
     let topology = Topology::Sentinel { master: "mymaster".to_owned(), sentinels };
     let (login, sentinel_login) = (login(None, "secret"), login(None, "hush"));
-    let link = LinkSettings { topology, login, sentinel_login, tls: None };
-    Redis::new(link, settings(), Arc::default()).expect("no files")
+    let link = LinkSettings { topology, login, sentinel_login, tls };
+    Redis::new(link, settings(), Arc::default()).expect("files to read")
 }
 
 const QUOTAS: &str = "
@@ -150,7 +150,7 @@ async fn counts(service: &Service, key: &str, value: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn sentinels_lead_to_the_master_and_to_the_next() {
     let mut watched = Watched::start("secret", "hush").await;
-    contract(connected(watched_store(&watched)).await).await;
+    contract(connected(watched_store(&watched, None)).await).await;
 
     let environment = [
         ("BACKEND_TYPE", "redis".to_owned()),
@@ -170,9 +170,25 @@ async fn sentinels_lead_to_the_master_and_to_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn encrypted_sentinels_lead_to_an_encrypted_master() {
+    let certificates = Certificates::new("127.0.0.1");
+    let mut watched = Watched::start_with("secret", "hush", Some(&certificates)).await;
+    let store = connected(watched_store(&watched, Some(trusting(&certificates)))).await;
+    contract(store.clone()).await;
+    watched_store(&watched, None).probe().await.expect_err("in the clear");
+    watched.master.kill();
+    wait_for("the next master is in use", async || {
+        let _ = store.check().await;
+        store.count(&[hit("after", 1, 9)], Mode::CountAll, NOW).await.is_ok()
+    })
+    .await;
+    assert!(watched.replica.asked(&["role"]).starts_with("master"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_master_that_was_replaced_is_left() {
     let watched = Watched::start("secret", "hush").await;
-    let store = connected(watched_store(&watched)).await;
+    let store = connected(watched_store(&watched, None)).await;
     count(&*store, Mode::CountAll, &[hit("before", 1, 9)]).await;
     let port = watched.sentinels[0].to_string();
     let failover = ["-p", &port, "--no-auth-warning", "-a", "hush"];
@@ -280,6 +296,24 @@ async fn a_cluster_keeps_the_contract_and_survives_a_primary() {
         wait_for("all others are there", async || counts(&service, "tenant", tenant).await).await;
     }
     service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encrypted_cluster_keeps_the_contract_and_survives_a_primary() {
+    let certificates = Certificates::new("127.0.0.1");
+    let mut cluster = Cluster::start_with(Some(&certificates)).await;
+    let seeds: Vec<HostPort> = cluster.nodes.iter().map(|(port, _)| local(*port)).collect();
+    let topology = || Topology::Cluster(seeds.clone());
+    let tls = Some(trusting(&certificates));
+    let store = connected(self::store(topology(), Login::default(), tls)).await;
+    contract(store.clone()).await;
+    self::store(topology(), Login::default(), None).probe().await.expect_err("in the clear");
+    cluster.owner("t:after").kill();
+    wait_for("its replica takes over", async || {
+        let _ = store.check().await;
+        store.count(&[hit("after", 1, 9)], Mode::CountAll, NOW).await.is_ok()
+    })
+    .await;
 }
 
 /// All-or-nothing over slots of different nodes.

@@ -40,6 +40,7 @@ struct Flight {
 
 struct Link {
     address: SocketAddr,
+    server: usize,
     socket: TcpStream,
     connection: Box<dyn Connection + Send>,
     out: Vec<u8>,
@@ -67,8 +68,8 @@ impl Engine {
         traffic: Traffic,
         speak: impl Fn(&str) -> Box<dyn Connection + Send>,
     ) -> Result<Self> {
-        let addresses = target.addresses.iter().cycle().take(target.connections);
-        let links = addresses.map(|address| {
+        let addresses = target.addresses.iter().enumerate().cycle().take(target.connections);
+        let links = addresses.map(|(server, address)| {
             let context = || format!("cannot connect to {address}");
             let socket =
                 TcpStream::connect_timeout(address, CONNECT_TIMEOUT).with_context(context)?;
@@ -79,7 +80,7 @@ impl Engine {
             connection.greet(&mut out);
             let flights = std::iter::repeat_with(|| None).take(target.streams).collect();
             let free = (0..target.streams as u32).rev().collect();
-            Ok(Link { address: *address, socket, connection, out, flights, free })
+            Ok(Link { address: *address, server, socket, connection, out, flights, free })
         });
         let links: Vec<Link> = links.collect::<Result<_>>()?;
         if links.is_empty() || target.streams == 0 {
@@ -268,6 +269,7 @@ impl Link {
         tally.record(Exchange {
             class: request.class,
             counter: request.counter,
+            server: self.server,
             intended: flight.intended,
             sent: flight.sent,
             answered,

@@ -1,5 +1,6 @@
 //! How much work Redis was given, by its own count.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -8,30 +9,72 @@ use anyhow::{Context, Result, ensure};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Commands that clients have sent since the start. A script is one command; Redis counts what it
-/// calls as well, so the commands that only scripts call, `inside`, are left out. Our own questions
-/// are too.
+/// How often each command was called since the start, by clients and by scripts alike.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Calls(BTreeMap<String, u64>);
+
+/// Reads how often each command was called.
 ///
 /// # Errors
 /// When Redis does not answer.
-pub fn commands(address: SocketAddr, inside: &[&str]) -> Result<u64> {
-    Ok(sent(&ask(address, "INFO commandstats")?, inside))
+pub fn calls(address: SocketAddr) -> Result<Calls> {
+    Ok(parse(&ask(address, "INFO commandstats")?))
 }
 
-fn sent(info: &str, inside: &[&str]) -> u64 {
-    const OURS: [&str; 6] = ["info", "ping", "hello", "client", "auth", "flushall"];
-    let counts = |name: &str| {
+impl Calls {
+    /// What was called between two readings.
+    pub fn since(&self, before: &Self) -> Self {
+        let more =
+            |(name, calls): (&String, &u64)| (name.clone(), calls.saturating_sub(before.of(name)));
+        Self(self.0.iter().map(more).collect())
+    }
+
+    fn of(&self, command: &str) -> u64 {
+        self.0.get(command).copied().unwrap_or(0)
+    }
+
+    /// How many of these calls ratelimit-svc has sent. Redis counts a script, and what the script
+    /// calls as well, which nobody has sent. The set of replicas is only touched by the script that
+    /// counts them; counters are touched either by scripts or by commands, for one workload.
+    ///
+    /// ```text
+    /// sign of life    EVALSHA  ( TIME ZADD ZREMRANGEBYSCORE 2x PEXPIRE ZCARD )
+    /// probe           SET TIME
+    /// decision        EVALSHA  ( MGET GET INCRBY SET SETRANGE EXPIRE )    or  INCRBY EXPIRE GET
+    /// ```
+    pub fn sent(&self) -> u64 {
+        const OURS: [&str; 6] = ["info", "ping", "hello", "client", "auth", "flushall"];
+        const OF_SIGNS: [&str; 4] = ["zadd", "zremrangebyscore", "pexpire", "zcard"];
+        const OF_DECISIONS: [&str; 6] = ["mget", "get", "incrby", "set", "setrange", "expire"];
+        let signs = self.of("zcard");
+        let probes = self.of("time").saturating_sub(signs);
+        let scripts = self.of("evalsha") + self.of("eval");
+        let by_script = scripts > signs;
+        let sent = |(name, calls): (&String, &u64)| match name.as_str() {
+            ours if OURS.contains(&ours) || OF_SIGNS.contains(&ours) => 0,
+            "time" => probes,
+            "set" if by_script => probes,
+            inside if by_script && OF_DECISIONS.contains(&inside) => 0,
+            _ => *calls,
+        };
+        self.0.iter().map(sent).sum()
+    }
+}
+
+/// Reads lines as `cmdstat_get:calls=3,usec=…`; of `client|setname` the first word counts.
+fn parse(info: &str) -> Calls {
+    let mut calls = BTreeMap::new();
+    for line in info.lines() {
+        let Some((name, rest)) =
+            line.strip_prefix("cmdstat_").and_then(|line| line.split_once(":calls="))
+        else {
+            continue;
+        };
         let command = name.split('|').next().unwrap_or(name);
-        !OURS.contains(&command) && !inside.contains(&command)
-    };
-    let calls = info.lines().filter_map(calls).filter(|(name, _)| counts(name));
-    calls.map(|(_, calls)| calls).sum()
-}
-
-/// `cmdstat_get:calls=3,usec=…` as `("get", 3)`.
-fn calls(line: &str) -> Option<(&str, u64)> {
-    let (name, rest) = line.trim_end().strip_prefix("cmdstat_")?.split_once(":calls=")?;
-    Some((name, rest.split(',').next()?.parse().ok()?))
+        let count: Option<u64> = rest.split(',').next().and_then(|count| count.parse().ok());
+        *calls.entry(command.to_owned()).or_default() += count.unwrap_or(0);
+    }
+    Calls(calls)
 }
 
 /// Number of keys in the first database.
@@ -85,16 +128,46 @@ fn whole(answer: &[u8]) -> Option<String> {
 mod tests {
     use super::*;
 
+    fn of(pairs: &[(&str, u64)]) -> Calls {
+        Calls(pairs.iter().map(|(name, calls)| ((*name).to_owned(), *calls)).collect())
+    }
+
     #[test]
-    fn what_scripts_call_is_not_what_clients_sent() {
-        assert_eq!(calls("cmdstat_incrby:calls=12,usec=3\r"), Some(("incrby", 12)));
-        assert_eq!(calls("# Commandstats"), None);
-        let info = "cmdstat_incrby:calls=12,usec=1\ncmdstat_evalsha:calls=5,usec=1\n\
-                    cmdstat_zadd:calls=5,usec=1\ncmdstat_client|setname:calls=9,x\n\
-                    cmdstat_info:calls=9,x\n";
-        assert_eq!(sent(info, &[]), 22);
-        assert_eq!(sent(info, &["zadd"]), 17);
-        assert_eq!(sent(info, &["zadd", "incrby"]), 5);
+    fn readings_are_parsed_and_differenced() {
+        let info = "# Commandstats\r\ncmdstat_incrby:calls=12,usec=3\r\n\
+                    cmdstat_client|setname:calls=2,usec=1\r\ncmdstat_client|id:calls=1,usec=1\r\n";
+        let calls = parse(info);
+        assert_eq!(calls, of(&[("incrby", 12), ("client", 3)]));
+        assert_eq!(calls.since(&of(&[("incrby", 5)])), of(&[("incrby", 7), ("client", 3)]));
+        assert_eq!(calls.sent(), 12);
+    }
+
+    /// Each reading was held against what `MONITOR` showed in the same seconds.
+    #[test]
+    fn what_scripts_call_is_not_what_was_sent() {
+        let signs =
+            [("evalsha", 5), ("pexpire", 5), ("zadd", 5), ("zcard", 5), ("zremrangebyscore", 10)];
+        let with = |more: &[(&str, u64)]| {
+            let mut calls = of(&signs);
+            for (name, count) in more {
+                *calls.0.entry((*name).to_owned()).or_default() += count;
+            }
+            calls.sent()
+        };
+        // Claims of a counter of one class: 46 INCRBY, 6 EXPIRE, 5 probes, 5 signs of life.
+        let plain = [("incrby", 46), ("expire", 6), ("set", 5), ("time", 10), ("info", 1)];
+        assert_eq!(with(&plain), 46 + 6 + 2 * 5 + 5);
+        // Claims of a counter of four classes: 587 scripts, 5 probes, 5 signs of life.
+        let scripts = [
+            ("evalsha", 587),
+            ("incrby", 334),
+            ("mget", 587),
+            ("set", 58),
+            ("setrange", 336),
+            ("time", 10),
+        ];
+        assert_eq!(with(&scripts), 587 + 2 * 5 + 5);
+        assert_eq!(with(&[("time", 5)]), 5, "and nothing else");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `w1` | one tenant far over its limit of 1,000 a second |
 //! | `w2` | 10,000 tenants by Zipf's law, all under 5,000 a second |
+//! | `w2-hundred` | the same with 100 tenants |
 //! | `w2-minute` | the same with 200,000 a minute |
 //! | `w2-small` | the same with 100 a second, which the popular ones exceed |
 //! | `w3` | four descriptors in one request, all under their limits |
@@ -12,6 +13,7 @@
 //! | `w4-unlimited` | a rule with `unlimited: true` |
 //! | `w5` | four classes on one limit, for an outage of Redis |
 //! | `w6`, `w6-low`, `w6-surge`, `w6-background` | four classes want 2.3, 2.0, 2.2 and 2.15 times one limit |
+//! | `overload` | three classes want 3 times one limit |
 
 use anyhow::Result;
 
@@ -28,8 +30,13 @@ pub const TENANT_LIMIT: u64 = 5_000;
 pub const OUTAGE_LIMIT: u64 = 4_000;
 /// The limit of `w6`, a second.
 pub const POOL_LIMIT: u64 = 5_000;
+/// The limit of `overload`, a second: three times that, counted one by one, is well within what
+/// three replicas and a Redis can do on two processors.
+pub const OVERLOAD_LIMIT: u64 = 3_000;
 /// Tenants of `w2`.
 const TENANTS: usize = 10_000;
+/// Tenants of `w2-hundred`.
+const TENANTS_FEW: usize = 100;
 
 /// The classes, most important first.
 pub const CLASSES: [&str; 4] = ["system-node-critical", "platform-core", "ingest", "background"];
@@ -40,6 +47,7 @@ pub const CLASSES: [&str; 4] = ["system-node-critical", "platform-core", "ingest
 pub enum Scenario {
     W1,
     W2,
+    W2Hundred,
     W2Minute,
     W2Small,
     W3,
@@ -51,6 +59,7 @@ pub enum Scenario {
     W6Low,
     W6Surge,
     W6Background,
+    Overload,
 }
 
 impl Scenario {
@@ -59,6 +68,7 @@ impl Scenario {
         match self {
             Self::W1 => "w1",
             Self::W2 => "w2",
+            Self::W2Hundred => "w2-hundred",
             Self::W2Minute => "w2-minute",
             Self::W2Small => "w2-small",
             Self::W3 => "w3",
@@ -70,6 +80,7 @@ impl Scenario {
             Self::W6Low => "w6-low",
             Self::W6Surge => "w6-surge",
             Self::W6Background => "w6-background",
+            Self::Overload => "overload",
         }
     }
 
@@ -81,6 +92,7 @@ impl Scenario {
             Self::W6Low => Some([0.0, 0.0, 0.0, 2.0]),
             Self::W6Surge => Some([1.2, 0.0, 0.0, 1.0]),
             Self::W6Background => Some([0.05, 0.1, 0.5, 1.5]),
+            Self::Overload => Some([0.0, 0.5, 0.8, 1.7]),
             _ => None,
         }
     }
@@ -89,10 +101,11 @@ impl Scenario {
     pub fn limit(self) -> Option<u64> {
         match self {
             Self::W1 => Some(HOT_LIMIT),
-            Self::W2 => Some(TENANT_LIMIT),
+            Self::W2 | Self::W2Hundred => Some(TENANT_LIMIT),
             Self::W2Small => Some(100),
             Self::W5 => Some(OUTAGE_LIMIT),
             Self::W6 | Self::W6Low | Self::W6Surge | Self::W6Background => Some(POOL_LIMIT),
+            Self::Overload => Some(OVERLOAD_LIMIT),
             _ => None,
         }
     }
@@ -105,9 +118,10 @@ impl Scenario {
         let one = |key: &str| message(&[routed(key, "tenant-00042")]);
         match self {
             Self::W1 => Ok(Traffic::cycle(vec![one("hotone")?])),
-            Self::W2 => tenants("tenant"),
-            Self::W2Minute => tenants("minute"),
-            Self::W2Small => tenants("little"),
+            Self::W2 => tenants("tenant", TENANTS),
+            Self::W2Hundred => tenants("tenant", TENANTS_FEW),
+            Self::W2Minute => tenants("minute", TENANTS),
+            Self::W2Small => tenants("little", TENANTS),
             Self::W3 => Ok(Traffic::cycle(vec![four("fourth")?])),
             Self::W3LastOver => Ok(Traffic::cycle(vec![four("zeroth")?])),
             Self::W4 => {
@@ -115,14 +129,21 @@ impl Scenario {
                 Ok(Traffic::cycle(vec![message]))
             }
             Self::W4Unlimited => Ok(Traffic::cycle(vec![one("nolimt")?])),
-            Self::W5 | Self::W6 | Self::W6Low | Self::W6Surge | Self::W6Background => {
-                self.classes()
-            }
+            Self::W5
+            | Self::W6
+            | Self::W6Low
+            | Self::W6Surge
+            | Self::W6Background
+            | Self::Overload => self.classes(),
         }
     }
 
     fn classes(self) -> Result<Traffic> {
-        let key = if self == Self::W5 { "outage" } else { "pool" };
+        let key = match self {
+            Self::W5 => "outage",
+            Self::Overload => "triple",
+            _ => "pool",
+        };
         let demand = self.demand().unwrap_or_default();
         let class = |(class, share): (&str, f64)| {
             let entries = entries(&[(key, self.name()), ("priority", class)]);
@@ -147,9 +168,9 @@ fn routed(key: &str, tenant: &str) -> Entries {
     entries(&[(key, tenant), ("route", "/api/v2/write/lines")])
 }
 
-fn tenants(key: &str) -> Result<Traffic> {
+fn tenants(key: &str, count: usize) -> Result<Traffic> {
     let one = |tenant| message(&[routed(key, &format!("tenant-{tenant:05}"))]);
-    let messages: Result<Vec<_>> = (0..TENANTS).map(one).collect();
+    let messages: Result<Vec<_>> = (0..count).map(one).collect();
     Ok(Traffic::zipf(messages?, 1.0))
 }
 
@@ -185,6 +206,7 @@ pub fn quotas(mode: Option<&str>) -> String {
         routed("nolimt", "{unlimited: true}"),
         plain("outage", &limit("second", OUTAGE_LIMIT)),
         plain("pool", &limit("second", POOL_LIMIT)),
+        plain("triple", &limit("second", OVERLOAD_LIMIT)),
     ]
     .concat()
 }

@@ -125,6 +125,26 @@ pub fn json(tally: &Tally) -> Value {
     })
 }
 
+/// What each class wanted and was given in each second of the wall clock; the first and the last
+/// are not whole.
+pub fn seconds(tally: &Tally, limit: u64) -> Value {
+    let classes = || tally.classes.iter().filter(|class| class.total.sent > 0);
+    let length = classes().map(|class| class.seconds.len()).max().unwrap_or(0);
+    let each = |of: &dyn Fn(&Counts) -> u64, second: usize| -> Vec<u64> {
+        classes().map(|class| class.seconds.get(second).map_or(0, of)).collect()
+    };
+    let rows = (0..length).map(|second| {
+        let (sent, admitted) =
+            (each(&|counts| counts.sent, second), each(&|counts| counts.admitted, second));
+        json!({ "second": second, "sent": sent, "admitted": admitted })
+    });
+    json!({
+        "limit": limit,
+        "classes": classes().map(|class| class.name.as_str()).collect::<Vec<_>>(),
+        "seconds": rows.collect::<Vec<_>>(),
+    })
+}
+
 /// A histogram as `[[value in us, count], …]`, exact to its three digits.
 pub fn histogram(latency: &Histogram<u64>) -> Value {
     let buckets = latency

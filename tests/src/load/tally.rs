@@ -7,6 +7,10 @@
 //!                                         ●────●              w or w+1: counted apart
 //! ```
 //! A counter that admitted more than its limit among the sure ones has over-admitted.
+//!
+//! Where classes share a counter, most important first, an inversion is a request that was let
+//! through after a more important class had been refused in the same second: sent after that
+//! refusal was answered, so that no race can excuse it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,6 +22,8 @@ use super::wire::Verdict;
 pub const STEP: Duration = Duration::from_millis(100);
 /// The longest time line: what comes later is counted in the last step.
 const STEPS_MAX: usize = 36_000;
+/// Servers that inversions are told apart for; more are counted with the last.
+const SERVERS_MAX: usize = 64;
 /// Latencies are kept from 1 ns to this, with three digits.
 const LATENCY_NANOS_MAX: u64 = 60_000_000_000;
 
@@ -56,6 +62,8 @@ pub struct Exchange {
     pub class: usize,
     /// The counter it met.
     pub counter: usize,
+    /// The server it met.
+    pub server: usize,
     /// When it should have gone out, from the start of the run.
     pub intended: Duration,
     /// When it did.
@@ -65,6 +73,9 @@ pub struct Exchange {
     /// The answer.
     pub verdict: Verdict,
 }
+
+/// Of each class, the second of its last refusal and when the first one of that second was there.
+type Refusals = Vec<Option<(usize, Duration)>>;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Window {
@@ -88,7 +99,12 @@ pub struct Tally {
     pub sure_most: u64,
     /// The same with the requests that may belong to the next second.
     pub total_most: u64,
+    /// Requests let through after a more important class was refused by the same server.
+    pub inversions: u64,
+    /// The same with refusals by any server.
+    pub inversions_between: u64,
     counters: Vec<Window>,
+    refusals: Vec<Refusals>,
     began: Duration,
 }
 
@@ -111,7 +127,10 @@ impl Tally {
             own_cpu: Duration::ZERO,
             sure_most: 0,
             total_most: 0,
+            inversions: 0,
+            inversions_between: 0,
             counters: vec![Window::default(); counters],
+            refusals: Vec::new(),
             began: now.duration_since(UNIX_EPOCH).unwrap_or_default(),
         }
     }
@@ -140,6 +159,28 @@ impl Tally {
         if exchange.verdict == Verdict::Admitted {
             self.admitted(exchange.counter, sent_second, second);
         }
+        if sent_second == second && self.classes.len() > 1 {
+            self.rank(&exchange, second);
+        }
+    }
+
+    /// Looks for an inversion, or remembers what makes a later one.
+    fn rank(&mut self, exchange: &Exchange, second: usize) {
+        let classes = self.classes.len();
+        if exchange.verdict == Verdict::Refused {
+            let refusals = at(&mut self.refusals, exchange.server, SERVERS_MAX);
+            refusals.resize(classes, None);
+            let first = refusals[exchange.class].filter(|(of, _)| *of == second);
+            refusals[exchange.class] = first.or(Some((second, exchange.answered)));
+            return;
+        }
+        let passed_over = |refusals: &Refusals| {
+            let higher = refusals.iter().take(exchange.class).flatten();
+            higher.into_iter().any(|(of, answered)| *of == second && *answered < exchange.sent)
+        };
+        let here = self.refusals.get(exchange.server.min(SERVERS_MAX - 1));
+        self.inversions += u64::from(here.is_some_and(passed_over));
+        self.inversions_between += u64::from(self.refusals.iter().any(passed_over));
     }
 
     fn admitted(&mut self, counter: usize, sent: usize, answered: usize) {
@@ -211,6 +252,7 @@ mod tests {
         Exchange {
             class: 0,
             counter: 0,
+            server: 0,
             intended: MS(intended),
             sent: MS(sent),
             answered: MS(answered),
@@ -247,6 +289,34 @@ mod tests {
         let seconds = &tally.classes[0].seconds;
         assert_eq!((seconds[0].admitted, seconds[1].admitted, seconds[1].refused), (3, 2, 1));
         assert_eq!(tally.total(), Counts { sent: 6, admitted: 5, refused: 1 });
+    }
+
+    #[test]
+    fn who_passes_after_a_higher_class_was_refused_is_an_inversion() {
+        let names = ["high", "low"].map(str::to_owned);
+        let of = |class, server, at, verdict| Exchange {
+            class,
+            server,
+            ..exchange(at, at, at + 10, verdict)
+        };
+        let check = |exchanges: &[Exchange], same: u64, between: u64| {
+            // The wall clock's second ends 500 ms after the start.
+            let mut tally = Tally::new(&names, 1, UNIX_EPOCH + MS(7_500));
+            exchanges.iter().for_each(|one| tally.record(*one));
+            assert_eq!((tally.inversions, tally.inversions_between), (same, between));
+        };
+        let refused = of(0, 0, 100, Verdict::Refused);
+        check(&[refused, of(1, 0, 120, Verdict::Admitted)], 1, 1);
+        check(&[refused, of(1, 1, 120, Verdict::Admitted)], 0, 1);
+        // On its way while the refusal was; the class itself; refused as well; the next second.
+        check(&[refused, of(1, 0, 105, Verdict::Admitted)], 0, 0);
+        check(&[refused, of(0, 0, 120, Verdict::Admitted)], 0, 0);
+        check(&[refused, of(1, 0, 120, Verdict::Refused)], 0, 0);
+        check(&[refused, of(1, 0, 620, Verdict::Admitted)], 0, 0);
+        check(&[of(1, 0, 100, Verdict::Refused), of(0, 0, 120, Verdict::Admitted)], 0, 0);
+        // The first refusal of a second counts, not the last.
+        let again = of(0, 0, 150, Verdict::Refused);
+        check(&[refused, again, of(1, 0, 130, Verdict::Admitted)], 1, 1);
     }
 
     #[test]

@@ -34,7 +34,7 @@ fn rule(key: &str, limit: u32, more: &str) -> String {
 
 fn request<'a>(keys: &[&'a str], hits: u32) -> Request<'a> {
     let descriptor =
-        |key: &&'a str| Descriptor { entries: vec![(*key, "")], ..Descriptor::default() };
+        |key: &&'a str| Descriptor { entries: [(*key, "")][..].into(), ..Descriptor::default() };
     let descriptors = keys.iter().map(descriptor).collect();
     Request { domain: "d", descriptors, hits_addend: hits }
 }
@@ -285,7 +285,7 @@ fn an_overdraft_counts_what_has_happened_and_refuses_the_next() {
     };
     let ask = |amount: u64| {
         let descriptor = Descriptor {
-            entries: vec![("p", "")],
+            entries: [("p", "")][..].into(),
             hits_addend: Some(amount),
             ..Descriptor::default()
         };

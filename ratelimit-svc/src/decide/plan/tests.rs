@@ -9,20 +9,21 @@ use crate::limits::unit::Unit;
 
 const NOW: u64 = 1_000_000;
 
-fn quotas(text: &str) -> Quotas {
+/// Never freed, as plans borrow from them.
+fn quotas(text: &str) -> &'static Quotas {
     let contents = [(PathBuf::from("f"), Ok(text.as_bytes().to_vec()))].into();
     let update = Library::default().update(&contents);
     assert!(update.errors.is_empty(), "{:?}", update.errors);
-    update.quotas
+    Box::leak(Box::new(update.quotas))
 }
 
-fn planned(text: &str, descriptors: &[&[(&str, &str)]]) -> Plan {
+fn planned<'a>(text: &str, descriptors: &[&[(&'a str, &'a str)]]) -> Plan<'a> {
     let descriptors = descriptors
         .iter()
-        .map(|entries| Descriptor { entries: entries.to_vec(), ..Descriptor::default() })
+        .map(|entries| Descriptor { entries: (*entries).into(), ..Descriptor::default() })
         .collect();
     let request = Request { domain: "d", descriptors, hits_addend: 0 };
-    plan(&request, &quotas(text), &Settings::default(), NOW).expect("planned")
+    plan(&request, quotas(text), &Settings::default(), NOW).expect("planned")
 }
 
 const TENANT: &str =
@@ -64,9 +65,13 @@ fn a_domain_may_match_on_priority() {
 fn an_override_needs_no_rule() {
     let limit = Override { requests_per_unit: 7, unit: Some(Unit::Hour) };
     let entries = vec![("user", "u"), ("path", "/")];
-    let descriptor = Descriptor { entries, limit_override: Some(limit), ..Descriptor::default() };
+    let descriptor = Descriptor {
+        entries: entries.into(),
+        limit_override: Some(limit),
+        ..Descriptor::default()
+    };
     let request = Request { domain: "d", descriptors: vec![descriptor], hits_addend: 0 };
-    let plan = |text| plan(&request, &quotas(text), &Settings::default(), NOW).expect("planned");
+    let plan = |text| plan(&request, quotas(text), &Settings::default(), NOW).expect("planned");
     let known = plan(TENANT);
     let Line::Counted(counted) = &known.lines[0] else { panic!("not counted") };
     assert_eq!((counted.limit.requests_per_unit, &*counted.metric_id), (7, "user.path"));

@@ -69,8 +69,8 @@ fn a_look_without_a_class_does_not_hide_what_classes_took() {
     };
     let withheld = |hits: &[Hit]| {
         let active = Figures { used: 0.0, demand: 1.0, average: 0.0, last: 0.0 };
-        let usage = Usage { number: 0.0, classes: [active; 2].into() };
-        let settled = settle(hits, Mode::CountAll, NOW, |_| (None, Some(usage.clone())));
+        let usage = Usage { number: 0.0, classes: [active; 2][..].into() };
+        let settled = settle(hits, Mode::CountAll, NOW, |_| (None, Some(&usage)));
         settled.last().expect("one for each hit").withheld
     };
     // The first has a floor to meet, the second takes some of it, the last is told what is left.
@@ -80,7 +80,7 @@ fn a_look_without_a_class_does_not_hide_what_classes_took() {
         share: Some(Share {
             place: 1,
             classes: 2,
-            how: How::Forecast { guarantees: Some(floors.into()) },
+            how: How::Forecast { guarantees: Some(floors[..].into()) },
             asked: None,
         }),
         ..forecast(1, 0)

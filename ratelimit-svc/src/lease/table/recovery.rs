@@ -1,5 +1,5 @@
-//! The table when the store is back: counters are claimed from one after the other, and a store
-//! that lost its data is told first what it had counted.
+//! The table when it becomes known what time it is, and when the store has lost its data: then it is
+//! told first what it had counted.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,8 +9,8 @@ use super::{Table, lock, micros};
 use crate::lease::loss::{Assertion, HOLD};
 use crate::limits::unit::Window;
 
-/// The first claims on counters after the store is back are spread over this time, or over a
-/// quarter of their window where that is shorter.
+/// The first claims on counters after a loss of data are spread over this time, or over a quarter
+/// of their window where that is shorter.
 pub const SPREAD_MICROS_MAX: u64 = 500_000;
 
 impl Table {
@@ -25,18 +25,10 @@ impl Table {
         }
     }
 
-    /// The store is back since `now`: counters are claimed from when they are asked for, each from
-    /// an instant of its own, and all together at most at twice the usual pace.
-    pub fn reopened(&self, now: Duration) {
-        self.closed_until.fetch_max(micros(now), Ordering::Relaxed);
-        lock(&self.pace).bound(micros(now));
-    }
-
     /// The store has lost its data: nothing is claimed for [`HOLD`], and all counters that something
     /// is known of are to be told of it.
     pub fn lost(&self, now: Duration) {
         self.closed_until.fetch_max(micros(now + HOLD), Ordering::Relaxed);
-        lock(&self.pace).bound(micros(now + HOLD));
         for shard in &self.shards {
             let mut shard = lock(shard);
             let stems: Vec<Arc<[u8]>> = shard

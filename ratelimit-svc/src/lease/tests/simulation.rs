@@ -6,7 +6,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{answer, hit};
 use crate::lease::Terms;
@@ -15,6 +15,7 @@ use crate::lease::loss::{Assertion, TOLD_MAX, merged};
 use crate::lease::table::{Outcome, Table, Ticket};
 use crate::limits::algorithm::Algorithm;
 use crate::limits::unit::Period;
+use crate::outage::ramp::{Pace, RETURN_MAX, Ramp};
 use crate::store::{Hit, Role};
 
 /// Longer than a request waits for a claim.
@@ -203,6 +204,7 @@ struct Replica {
     life: u64,
     skew_micros: u64,
     unreachable_until: u64,
+    pace: Option<Pace>,
     was_unreachable: bool,
     waiting: Vec<Waiting>,
 }
@@ -224,6 +226,7 @@ struct Ledger {
 struct World {
     scenario: Scenario,
     random: Random,
+    began: Instant,
     now: u64,
     events: BinaryHeap<Reverse<(u64, u64, usize)>>,
     slab: Vec<Option<Event>>,
@@ -253,7 +256,7 @@ impl World {
             sum += (rank as f64).powf(-scenario.zipf);
             cumulative.push(sum);
         }
-        let now = START_SECONDS * 1_000_000;
+        let (began, now) = (Instant::now(), START_SECONDS * 1_000_000);
         let replicas = (0..scenario.replicas)
             .map(|_| {
                 let skew_micros = random.below(scenario.faults.skew_micros_max + 1);
@@ -264,6 +267,7 @@ impl World {
                     life: 0,
                     skew_micros,
                     unreachable_until: 0,
+                    pace: scenario.cut_off.map(|_| Pace::new(began)),
                     was_unreachable: false,
                     waiting: Vec::new(),
                 }
@@ -271,6 +275,7 @@ impl World {
             .collect();
         Self {
             random,
+            began,
             now,
             events: BinaryHeap::new(),
             slab: Vec::new(),
@@ -569,10 +574,13 @@ impl World {
         {
             self.replicas[replica].unreachable_until = START_SECONDS * 1_000_000 + to;
         }
-        let (now, there) = (self.clock(replica), &mut self.replicas[replica]);
+        let (now, seed) = (self.instant(), self.scenario.keys as u64 + replica as u64);
+        let there = &mut self.replicas[replica];
         let is_unreachable = self.now < there.unreachable_until;
-        if there.was_unreachable && !is_unreachable {
-            there.table.reopened(now);
+        let ramp = Ramp::new(now, RETURN_MAX, seed);
+        let returning = (there.was_unreachable && !is_unreachable).then_some(ramp);
+        if let Some(pace) = &mut there.pace {
+            pace.follow(is_unreachable, returning, now);
         }
         there.was_unreachable = is_unreachable;
     }
@@ -589,8 +597,17 @@ impl World {
             self.at(there, Event::Told { replica, life, assertions });
         }
         loop {
-            let now = self.clock(replica);
-            let claims = self.replicas[replica].table.claims(BATCH_MAX, now);
+            let (now, instant) = (self.clock(replica), self.instant());
+            let there = &mut self.replicas[replica];
+            let pace = there.pace.as_mut();
+            let most = pace.map_or(BATCH_MAX, |pace| pace.leave(BATCH_MAX, instant));
+            let claims = there.table.claims(most, now);
+            if let Some(pace) = &mut there.pace {
+                pace.made(claims.len(), instant);
+                if !there.table.has_due() {
+                    pace.caught_up(instant);
+                }
+            }
             if claims.is_empty() {
                 return;
             }
@@ -691,6 +708,7 @@ impl World {
             life: before.life + 1,
             skew_micros: before.skew_micros,
             unreachable_until,
+            pace: None,
             was_unreachable: false,
             waiting: Vec::new(),
         };
@@ -705,6 +723,11 @@ impl World {
             self.at(self.now + delay, Event::Returned { epoch, returns });
         }
         self.crash(replica);
+    }
+
+    /// The same for a part that reads the monotonic clock.
+    fn instant(&self) -> Instant {
+        self.began + Duration::from_micros(self.now - START_SECONDS * 1_000_000)
     }
 
     fn clock(&self, replica: usize) -> Duration {

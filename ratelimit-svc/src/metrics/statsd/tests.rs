@@ -1,5 +1,8 @@
 //! Tests of `statsd`: what is told, how it is written, and that it arrives.
 
+use std::io::Read;
+use std::net::TcpListener;
+
 use prometheus_client::registry::Registry;
 
 use super::*;
@@ -11,9 +14,9 @@ fn metrics() -> Arc<Metrics> {
 
 fn hit(metrics: &Metrics, domain: &str, rule: &str, total: u64) {
     let hits = HitStats { total, within_limit: total, ..HitStats::default() };
-    let (metric_id, reason) = (rule.into(), Reason::WithinLimit);
-    let outcome = Outcome { descriptor: 0, metric_id, over_limit: false, reason, hits };
-    metrics.rules.count(&domain.into(), "ingest", &outcome);
+    let reason = Reason::WithinLimit;
+    let outcome = Outcome { descriptor: 0, over_limit: false, reason, hits };
+    metrics.rules.of(domain, rule).count("ingest", &outcome);
 }
 
 fn pairs(set: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -81,10 +84,11 @@ fn dialects() {
     assert_eq!(plain.line(&sample, &[]), "rl.edge.over_limit:5|c");
 }
 
-fn exporter(metrics: &Arc<Metrics>, host: &str, port: u16) -> Exporter {
+fn exporter(metrics: &Arc<Metrics>, protocol: Protocol, host: &str, port: u16) -> Exporter {
     let settings = Settings {
         host: host.into(),
         port,
+        protocol,
         dialect: Dialect::Statsd,
         extra_tags: vec![],
         interval: Duration::from_secs(10),
@@ -103,7 +107,7 @@ fn datagrams_arrive_within_their_bound() {
     // No datagram has room for it.
     hit(&metrics, &"x".repeat(DATAGRAM_BYTES_MAX), "a", 1);
     let port = server.local_addr().expect("bound").port();
-    exporter(&metrics, "127.0.0.1", port).flush();
+    exporter(&metrics, Protocol::Udp, "127.0.0.1", port).flush();
     let (mut lines, mut buffer) = (0, [0; 4096]);
     while lines < 80 {
         let bytes = server.recv(&mut buffer).expect("a datagram");
@@ -118,9 +122,34 @@ fn datagrams_arrive_within_their_bound() {
 }
 
 #[test]
+fn lines_arrive_over_a_connection() {
+    let server = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let port = server.local_addr().expect("bound").port();
+    let metrics = metrics();
+    // Beyond what a server that reads nothing would take into its buffers at once.
+    let rules = RULES_MAX as u64;
+    for rule in 0..rules {
+        hit(&metrics, "d", &format!("rule_{rule}"), 1);
+    }
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        let (mut stream, _) = server.accept().expect("accepted");
+        stream.read_to_string(&mut text).expect("the end of the flush");
+        text
+    });
+    exporter(&metrics, Protocol::Tcp, "127.0.0.1", port).flush();
+    let text = reader.join().expect("read");
+    assert_eq!((text.lines().count() as u64, metrics.statsd_errors.get()), (2 * rules, 0));
+    assert!(
+        text.ends_with('\n')
+            && text.contains("ratelimit.service.rate_limit.d.rule_7.total_hits:1|c\n")
+    );
+}
+
+#[test]
 fn a_host_that_is_away_is_counted_and_nothing_else() {
     let metrics = metrics();
-    let mut exporter = exporter(&metrics, "not a host", 8125);
+    let mut exporter = exporter(&metrics, Protocol::Udp, "not a host", 8125);
     exporter.flush();
     assert_eq!(metrics.statsd_errors.get(), 0, "there was nothing to send");
     for expected in 1..3 {
@@ -128,9 +157,11 @@ fn a_host_that_is_away_is_counted_and_nothing_else() {
         exporter.flush();
         assert_eq!(metrics.statsd_errors.get(), expected);
     }
-    // A port nobody listens at is not even noticed.
+    // A port nobody listens at is not even noticed, but by TCP.
     let gone = UdpSocket::bind("127.0.0.1:0").expect("bound").local_addr().expect("bound").port();
-    hit(&metrics, "d", "a", 1);
-    super::tests::exporter(&metrics, "127.0.0.1", gone).flush();
-    assert_eq!(metrics.statsd_errors.get(), 2);
+    for (protocol, expected) in [(Protocol::Udp, 2), (Protocol::Tcp, 3)] {
+        hit(&metrics, "d", "a", 1);
+        super::tests::exporter(&metrics, protocol, "127.0.0.1", gone).flush();
+        assert_eq!(metrics.statsd_errors.get(), expected, "{protocol:?}");
+    }
 }

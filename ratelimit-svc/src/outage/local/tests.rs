@@ -37,7 +37,7 @@ fn passes(local: &Local, hit: &Hit, replicas: u32) -> bool {
 fn learn(local: &Local, store: &Memory, hit: &Hit) -> bool {
     let hits = std::slice::from_ref(hit);
     let counts = store.count_now(hits, Mode::CountAll, NOW);
-    local.learn(hits, &counts, NOW);
+    local.learn(hits, &counts, NOW, false);
     !counts[0].over
 }
 
@@ -90,6 +90,31 @@ fn what_bypasses_is_taken_from_the_others_and_owed() {
     assert_eq!(local.owed().take(9, NOW)[0].amount, 4);
     local.bypass(&[hit("a", 1, 8)], share(2), NOW, true);
     assert!(local.owed().is_empty());
+}
+
+#[test]
+fn a_used_share_does_not_begin_anew_while_counters_return() {
+    let (local, store) = (Local::default(), Memory::default());
+    let hit = hit("a", 1, 8);
+    assert_eq!((0..9).filter(|_| passes(&local, &hit, 2)).count(), 4);
+    let hits = std::slice::from_ref(&hit);
+    let counts = store.count_now(hits, Mode::CountAll, NOW);
+    local.learn(hits, &counts, NOW, true);
+    assert!(!passes(&local, &hit, 2), "beside another counter that has not returned");
+    local.clear();
+    assert_eq!((0..9).filter(|_| passes(&local, &hit, 2)).count(), 3, "half of 8 - 1");
+}
+
+#[test]
+fn a_bucket_is_owed_at_the_pace_of_a_share() {
+    let local = Local::default();
+    let bucket = Hit { algorithm: Algorithm::TokenBucket { burst: 6 }, ..hit("a", 1, 12) };
+    // 12 in 60 s for two replicas: one every 10 s here.
+    for _ in 0..5 {
+        local.bypass(std::slice::from_ref(&bucket), share(2), NOW, false);
+    }
+    let owed = local.take_owed_of(&[bucket], NOW + Duration::from_secs(20));
+    assert_eq!(owed.iter().map(|hit| (hit.limit, hit.amount)).collect::<Vec<_>>(), [(12, 3)]);
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -3,12 +3,14 @@
 
 use std::collections::HashMap;
 
+use crate::keyed_hash::KeyedState;
+
 const SWEEP_SECONDS: u64 = 10;
 const EVICTION_SAMPLE: usize = 8;
 
 /// Values by name, each with the first second at which it says nothing any more.
 pub(super) struct Table<V> {
-    entries: HashMap<Box<[u8]>, (V, u64)>,
+    entries: HashMap<Box<[u8]>, (V, u64), KeyedState>,
     entries_max: usize,
     next_sweep: u64,
 }
@@ -16,7 +18,7 @@ pub(super) struct Table<V> {
 impl<V> Table<V> {
     /// A table of at most `entries_max` values.
     pub(super) fn new(entries_max: usize) -> Self {
-        Self { entries: HashMap::new(), entries_max, next_sweep: 0 }
+        Self { entries: HashMap::default(), entries_max, next_sweep: 0 }
     }
 
     /// How many values there are, ended ones included.
@@ -35,9 +37,9 @@ impl<V> Table<V> {
         self.entries.remove(key);
     }
 
-    /// Drops all values.
-    pub(super) fn clear(&mut self) {
-        self.entries.clear();
+    /// Takes all values out, for whoever can drop them without keeping others waiting.
+    pub(super) fn take_all(&mut self) -> HashMap<Box<[u8]>, (V, u64), KeyedState> {
+        std::mem::take(&mut self.entries)
     }
 
     /// Puts a value in; says how many live ones were dropped for it.

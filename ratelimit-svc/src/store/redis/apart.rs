@@ -100,7 +100,9 @@ impl Part {
         };
         let counts = self.store.ask(hits, mode, now).await;
         match counts {
-            Ok(_) => self.breaker().succeeded(permit),
+            Ok(_) => {
+                self.breaker().succeeded(permit);
+            }
             Err(ref error) if error.is_partial() => {}
             Err(error) => {
                 let fatal = error.needs_reconnect();

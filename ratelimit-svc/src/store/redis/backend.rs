@@ -2,6 +2,7 @@
 //! of data. Counts nothing.
 
 use super::Redis;
+use super::expiry::UNSURE_BATCH;
 use super::heartbeat::SignOfLife;
 use super::link::{PROBE_TIMEOUT, classify, prove};
 use super::servers::Servers;
@@ -26,7 +27,7 @@ impl Backend for Redis {
             Servers::Cluster(cluster) => cluster.repair().await?,
             Servers::Apart(apart) => apart.look_after().await?,
         }
-        self.settle_expiries();
+        self.settle_expiries(UNSURE_BATCH);
         Ok(())
     }
 
@@ -47,7 +48,7 @@ impl Backend for Redis {
         let prefix = &self.settings.key_prefix;
         let mut connection = self.servers.connection(SignOfLife::key(prefix).as_bytes())?;
         let sign = self.life.sign(prefix, &mut connection);
-        let answer = tokio::time::timeout(PROBE_TIMEOUT, sign).await;
+        let answer = tokio::time::timeout(self.settings.call_budget, sign).await;
         let alive = answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)?;
         // Who is alive is known without it.
         if let Err(error) = self.read_epoch().await {
@@ -55,6 +56,14 @@ impl Backend for Redis {
             tracing::debug!(cause, "not known which data redis holds");
         }
         Ok(alive)
+    }
+
+    async fn farewell(&self) -> Result<(), StoreError> {
+        let prefix = &self.settings.key_prefix;
+        let mut connection = self.servers.connection(SignOfLife::key(prefix).as_bytes())?;
+        let farewell = self.life.take_back(prefix, &mut connection);
+        let answer = tokio::time::timeout(PROBE_TIMEOUT, farewell).await;
+        answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)
     }
 
     fn epoch(&self) -> u64 {

@@ -6,6 +6,9 @@ use std::sync::{Mutex, PoisonError};
 /// The most counters whose expiry is unsure after a failure.
 pub const UNSURE_MAX: usize = 4096;
 
+/// The most of them that are set at once when the server was found again.
+pub const UNSURE_BATCH: usize = 64;
+
 /// A counter and the seconds it lives.
 pub type Expiry = (Vec<u8>, u64);
 
@@ -25,12 +28,16 @@ impl Unsure {
         self.any.store(!kept.is_empty(), Ordering::Relaxed);
     }
 
-    /// Takes all of them.
-    pub fn take(&self) -> Vec<Expiry> {
-        if !self.any.swap(false, Ordering::Relaxed) {
+    /// Takes up to `max` of them.
+    pub fn take(&self, max: usize) -> Vec<Expiry> {
+        if !self.any.load(Ordering::Relaxed) {
             return Vec::new();
         }
-        std::mem::take(&mut *self.expiries.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut kept = self.expiries.lock().unwrap_or_else(PoisonError::into_inner);
+        let rest = kept.len().saturating_sub(max);
+        let taken = kept.split_off(rest);
+        self.any.store(!kept.is_empty(), Ordering::Relaxed);
+        taken
     }
 }
 
@@ -47,12 +54,13 @@ mod tests {
     #[test]
     fn what_is_remembered_is_bounded_and_taken_once() {
         let unsure = Unsure::default();
-        assert!(unsure.take().is_empty());
+        assert!(unsure.take(9).is_empty());
         for n in 0..UNSURE_MAX as u64 + 10 {
             unsure.remember([(n.to_be_bytes().to_vec(), 60)]);
         }
-        assert_eq!(unsure.take().len(), UNSURE_MAX);
-        assert!(unsure.take().is_empty());
+        assert_eq!(unsure.take(9).len(), 9);
+        assert_eq!(unsure.take(UNSURE_MAX).len(), UNSURE_MAX - 9);
+        assert!(unsure.take(1).is_empty());
     }
 
     #[test]

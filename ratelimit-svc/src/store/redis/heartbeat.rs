@@ -48,6 +48,19 @@ impl SignOfLife {
         call.arg(&self.name).arg(SIGN_LIVES.as_millis() as u64);
         call.invoke_async(connection).await
     }
+
+    /// Takes the sign back, so that a replica that takes this one's place is not one more.
+    ///
+    /// # Errors
+    /// As the server answers.
+    pub async fn take_back(
+        &self,
+        key_prefix: &str,
+        connection: &mut impl ConnectionLike,
+    ) -> Result<(), RedisError> {
+        let mut call = redis::cmd("ZREM");
+        call.arg(Self::key(key_prefix)).arg(&self.name).query_async(connection).await
+    }
 }
 
 impl Default for SignOfLife {

@@ -67,7 +67,7 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
     let echo = rig::echo(&dir).await?;
     let memory = rig::rls(&dir, "memory", &quotas(None), Store::Memory, 1).await?;
     let mut shared = Vec::new();
-    for mode in rig::MODES {
+    for mode in [rig::EXACT, rig::LEASE_FREE] {
         let redis = rig::redis(&dir, &format!("redis-{}", mode.name)).await?;
         let store = Store::Patient(&redis, mode);
         let server = rig::rls(&dir, mode.name, &quotas(mode.key), store, 1).await?;
@@ -75,7 +75,7 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
     }
     let mut stores = vec![("memory", &memory, None)];
     let shared = shared.iter();
-    stores.extend(shared.map(|(mode, server, redis)| (mode.name, server, Some((redis, *mode)))));
+    stores.extend(shared.map(|(mode, server, redis)| (mode.name, server, Some(redis))));
 
     let mut cells = vec![
         Cell::new("echo/w2", vec![&echo], None, standard(&echo, Scenario::W2)?),
@@ -116,7 +116,7 @@ fn tell(cx: &mut Context, cells: &[Cell<'_>], stores: &[&str]) -> Result<()> {
         if !cell.name.starts_with("echo") {
             let four = cell.name.contains("/w3");
             let ratio = ratios(cell, if four { echo4 } else { echo });
-            let aimed = ["memory/w2", "lease/w2"].contains(&cell.name.as_str());
+            let aimed = ["memory/w2", "lease-free/w2"].contains(&cell.name.as_str());
             let aim = if aimed { Aim::AtMost(DECISION) } else { Aim::None };
             results.add(format!("{name}/echoes"), median(&ratio), "E", aim);
             results.samples.insert(format!("{name}/echoes"), serde_json::json!(ratio));
@@ -204,7 +204,7 @@ fn bars(cells: &[Cell<'_>]) -> Plot {
         ],
     };
     Plot::Bars {
-        title: "CPU of one decision, us (least of the rounds)".to_owned(),
+        title: "CPU of one decision by store and workload (least of the rounds)".to_owned(),
         unit: "us".to_owned(),
         bars: cells.iter().map(bar).collect(),
     }
@@ -229,35 +229,36 @@ pub fn process(cx: &mut Context, name: &str, server: &Server) -> Result<()> {
 fn latency(cx: &mut Context, subjects: &[(&str, &Server)]) -> Result<()> {
     cx.step("cost: latency");
     let time = Amount::Time(cx.slice() * 4);
-    let mut lines = Vec::new();
-    for (connections, streams, pace, load) in
-        [(1, 1, Pace::Closed, "closed 1x1"), (4, 100, Pace::Open(OPEN_RATE), "open 4000/s")]
-    {
+    let one = (1, 1, Pace::Closed, "closed 1x1", "one request at a time");
+    let many = (4, 100, Pace::Open(OPEN_RATE), "open 4000/s", "4,000 a second on a schedule");
+    for (connections, streams, pace, load, what) in [one, many] {
+        let mut lines = Vec::new();
         for (name, server) in subjects {
             let traffic = Scenario::W2.traffic()?;
             let mut engine = engine(&[server.address], connections, streams, traffic)?;
             engine.run(pace, Amount::Time(cx.slice()))?;
             let tally = engine.run(pace, time)?;
             let latency = tally.latency();
+            let name = format!("latency/{load}/{name}");
+            let results = &mut cx.results;
             for (quantile, q) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
                 let micros = latency.value_at_quantile(q) as f64 / 1e3;
-                cx.results.add(
-                    format!("latency/{load}/{name}/{quantile}"),
-                    micros,
-                    "us",
-                    Aim::None,
-                );
+                results.add(format!("{name}/{quantile}"), micros, "us", Aim::None);
             }
-            let late = tally.late as f64 / tally.total().sent as f64;
+            let total = tally.total();
             if pace != Pace::Closed {
-                cx.results.add(format!("latency/{load}/{name}/late"), late, "share", Aim::None);
-                lines.push(((*name).to_owned(), latency.clone()));
+                let late = tally.late as f64 / total.sent as f64;
+                results.add(format!("{name}/late"), late, "share", Aim::None);
             }
-            cx.results.histograms.insert(format!("{load}/{name}"), table::histogram(&latency));
+            let admitted = total.admitted as f64 / total.sent as f64;
+            results.add(format!("{name}/admitted"), admitted, "share", Aim::None);
+            let own = table::own_cpu_micros(&tally);
+            results.add(format!("{name}/generator"), own, "us", Aim::None);
+            results.histograms.insert(name.clone(), table::histogram(&latency));
+            lines.push((name.rsplit('/').next().unwrap_or_default().to_owned(), latency));
         }
+        let title = format!("Latency by percentile, from the intended send time: {what}");
+        cx.results.plots.push(Plot::percentiles(&title, &lines));
     }
-    cx.results
-        .plots
-        .push(Plot::percentiles("Latency from the intended send time, open loop, 4,000/s", &lines));
     Ok(())
 }

@@ -11,15 +11,17 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 
+use super::plot::Plot;
 use super::profile::{self, Profile};
-use super::{cost, rig};
+use super::results::Aim;
+use super::{Context, cost, rig};
 use crate::child::Child;
 use crate::edge::service;
 use crate::http::Http;
 use crate::load::cli::say;
 use crate::load::scenario::{Scenario, quotas};
 use crate::load::schedule::{Amount, Pace};
-use crate::load::table::{columns, number};
+use crate::load::table::{columns, number, percent};
 use crate::parts::{on_path, workspace};
 use crate::ports::free_address;
 use crate::wait::wait_for;
@@ -96,6 +98,40 @@ pub fn run(args: &GateArgs) -> Result<ExitCode> {
     let (table, good) = compare(&baseline, &measured);
     say(&table)?;
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The stage `profile`: where the instructions of one decision go, with counters in memory.
+///
+/// # Errors
+/// When callgrind is missing, or the service fails under it.
+pub async fn profile(cx: &mut Context) -> Result<()> {
+    if cx.quick {
+        let note = "quick run: no profile of a decision; make bench-gate prints it";
+        cx.results.notes.push(note.to_owned());
+        return Ok(());
+    }
+    let dir = rig::stage_dir(&cx.dir, "profile")?;
+    cx.step("profile: ratelimit-svc under callgrind");
+    let short = instructions(&dir, Subject::Memory, Scenario::W2, SHORT).await?;
+    let long = instructions(&dir, Subject::Memory, Scenario::W2, LONG).await?;
+    let name = format!("profile/{}/{}", Subject::Memory.name(), Scenario::W2.name());
+    let parts = profile::parts(&short, &long, LONG - SHORT);
+    let whole: f64 = parts.iter().map(|(_, cost)| cost).sum();
+    cx.results.add(format!("{name}/all"), whole, "instructions", Aim::None);
+    for (part, cost) in &parts {
+        cx.results.add(format!("{name}/{part}"), *cost, "instructions", Aim::None);
+    }
+    let row =
+        |(part, cost): &(&str, f64)| vec![(*part).to_owned(), number(*cost), percent(cost / whole)];
+    cx.results.plots.push(Plot::Table {
+        title: format!(
+            "The profile of one decision with counters in memory: {} instructions",
+            number(whole)
+        ),
+        head: ["part", "instructions", "share"].map(str::to_owned).into(),
+        rows: parts.iter().map(row).collect(),
+    });
+    Ok(())
 }
 
 /// The table, and whether every figure is within the tolerance of its baseline.

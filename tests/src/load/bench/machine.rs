@@ -6,6 +6,7 @@ use serde::Serialize;
 
 /// A machine at the beginning of a run.
 pub struct Beginning {
+    quick: bool,
     load_before: String,
 }
 
@@ -32,11 +33,13 @@ pub struct Machine {
     pub seconds: f64,
     /// The version of Tidegate.
     pub version: &'static str,
+    /// Whether it was a quick run.
+    pub quick: bool,
 }
 
 /// Looks at the machine before anything is measured.
-pub fn describe() -> Beginning {
-    Beginning { load_before: load() }
+pub fn describe(quick: bool) -> Beginning {
+    Beginning { quick, load_before: load() }
 }
 
 impl Beginning {
@@ -64,6 +67,7 @@ impl Beginning {
             unix_time: now.unwrap_or_default().as_secs(),
             seconds: took.as_secs_f64(),
             version: chassis::build_info::VERSION,
+            quick: self.quick,
         }
     }
 }

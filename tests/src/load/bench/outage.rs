@@ -16,10 +16,10 @@ use super::plot::Plot;
 use super::results::Aim;
 use super::rig::{self, Mode, Server, Store};
 use super::{Context, cost};
-use crate::load::redis_info;
 use crate::load::scenario::{OUTAGE_LIMIT, Scenario, quotas};
 use crate::load::schedule::{Amount, Pace};
 use crate::load::tally::{Counts, STEP, Tally};
+use crate::load::{redis_info, table};
 use crate::parts::redis::Redis;
 
 const BEFORE: Duration = Duration::from_secs(3);
@@ -40,7 +40,7 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
     if cx.quick {
         cx.results.notes.push("quick run: Redis is stopped for 4 s in place of 10".to_owned());
     }
-    for mode in rig::MODES {
+    for mode in [rig::EXACT, rig::LEASE] {
         for replicas in [1, 3] {
             if cx.quick && replicas == 3 {
                 continue;
@@ -73,7 +73,7 @@ async fn group(cx: &mut Context, mode: Mode, replicas: usize, stopped: Duration)
     let at = redis.address;
     let done = std::sync::Arc::new(AtomicBool::new(false));
     let seen = done.clone();
-    let watch = std::thread::spawn(move || watch(at, mode, began, &seen));
+    let watch = std::thread::spawn(move || watch(at, began, &seen));
     let stops = interrupt(&redis, began, stopped).await;
     let tally = load.join().map_err(|_| anyhow!("the generator failed"))?;
     done.store(true, Ordering::Relaxed);
@@ -81,10 +81,15 @@ async fn group(cx: &mut Context, mode: Mode, replicas: usize, stopped: Duration)
     let tally = tally.context("during the outage")?;
     let outage = Outage { from: stops?, length: stopped, rate, replicas, mode };
     tell(cx, &name, &tally, &outage, &ops);
-    let title = format!("Admitted a second by class while Redis is stopped, {}", &name[7..]);
+    cx.results.seconds.insert(name.clone(), table::seconds(&tally, OUTAGE_LIMIT));
+    let title = format!(
+        "Outage: admitted in each second, by class, while Redis is stopped ({})",
+        &name[7..]
+    );
     let (from, until) = (outage.from.as_secs_f64(), (outage.from + outage.length).as_secs_f64());
     cx.results.plots.push(Plot::classes(&title, &tally, OUTAGE_LIMIT).shaded(from, until));
-    let title = format!("Longest wait of each 100 ms while Redis is stopped, {}", &name[7..]);
+    let title =
+        format!("Outage: longest wait in each 100 ms while Redis is stopped ({})", &name[7..]);
     cx.results.plots.push(Plot::waits(&title, &tally).shaded(from, until));
     Ok(())
 }
@@ -100,11 +105,12 @@ async fn interrupt(redis: &Redis, began: Instant, stopped: Duration) -> Result<D
 }
 
 /// Commands that Redis was sent so far, over time; while it is stopped nothing is seen.
-fn watch(redis: SocketAddr, mode: Mode, began: Instant, done: &AtomicBool) -> Vec<(Duration, u64)> {
+fn watch(redis: SocketAddr, began: Instant, done: &AtomicBool) -> Vec<(Duration, u64)> {
     let mut seen = Vec::new();
+    let Ok(first) = redis_info::calls(redis) else { return seen };
     while !done.load(Ordering::Relaxed) {
-        if let Ok(commands) = redis_info::commands(redis, mode.inside) {
-            seen.push((began.elapsed(), commands));
+        if let Ok(calls) = redis_info::calls(redis) {
+            seen.push((began.elapsed(), calls.since(&first).sent()));
         }
         std::thread::sleep(POLL);
     }
@@ -136,7 +142,7 @@ fn tell(cx: &mut Context, name: &str, tally: &Tally, outage: &Outage, ops: &[(Du
     let denied = between(tally, 3, settled, until);
     let passed = denied.admitted as f64 / denied.sent.max(1) as f64;
     // A replica may spend what it had leased before.
-    let leases = outage.mode.name == "lease";
+    let leases = outage.mode.key == rig::LEASE.key;
     let aim = if leases { Aim::None } else { Aim::AtMost(0.0) };
     results.add(format!("{name}/background admitted"), passed, "share", aim);
     let (calm, stopped) =
@@ -147,6 +153,8 @@ fn tell(cx: &mut Context, name: &str, tally: &Tally, outage: &Outage, ops: &[(Du
     let waited = tally.latency().count_between(limit, u64::MAX);
     let share = waited as f64 / tally.total().sent as f64;
     results.add(format!("{name}/over 10 ms"), share, "share", Aim::None);
+    let own = table::own_cpu_micros(tally);
+    results.add(format!("{name}/generator"), own, "us", Aim::None);
     let (steady, peak) = operations(ops, outage.from, until);
     results.add(format!("{name}/redis commands before"), steady, "/s", Aim::None);
     results.add(format!("{name}/redis peak on return"), peak, "/s", Aim::None);

@@ -23,6 +23,13 @@ const POINTS: usize = 5_000;
 pub fn measure(cx: &mut Context) -> Result<()> {
     let body = lines(1, POINTS, 1_700_000_000_000_000_000);
     let times = if cx.quick { 20 } else { 100 };
+    match std::env::var_os("LINE_PROTOCOL_PEER") {
+        Some(program) => peer(cx, &PathBuf::from(program), &body, times)?,
+        None => {
+            let note = "LINE_PROTOCOL_PEER is not set: no figure of influxdb-line-protocol";
+            cx.results.notes.push(note.to_owned());
+        }
+    }
     let parse = || parse(&body);
     let whole = || parse_and_write(&body);
     let mut samples: [Vec<f64>; 2] = Default::default();
@@ -41,14 +48,7 @@ pub fn measure(cx: &mut Context) -> Result<()> {
         cx.results.add(format!("parser/line protocol, {name}"), best, "MB/s a core", Aim::None);
         cx.results.samples.insert(format!("parser/{name}"), serde_json::json!(samples));
     }
-    match std::env::var_os("LINE_PROTOCOL_PEER") {
-        Some(program) => peer(cx, &PathBuf::from(program), &body, times),
-        None => {
-            let note = "LINE_PROTOCOL_PEER is not set: no figure of influxdb-line-protocol";
-            cx.results.notes.push(note.to_owned());
-            Ok(())
-        }
-    }
+    Ok(())
 }
 
 /// The peer's best round, by its own account of its CPU.

@@ -8,23 +8,29 @@ pub type Profile = BTreeMap<String, u64>;
 
 /// Parts of a service by how the names of their functions begin, or what is in them. The first
 /// that fits counts, so the narrow ones come first.
-const PARTS: [(&str, &[&str]); 13] = [
-    ("ratelimit-svc: limits, decision, counters", &["ratelimit_svc::"]),
-    ("chassis", &["chassis::"]),
+const PARTS: [(&str, &[&str]); 19] = [
+    ("match: rules of a domain", &["ratelimit_svc::limits"]),
+    ("decide: classes, reserve, windows", &["ratelimit_svc::decide"]),
+    ("store: counters, leases", &["ratelimit_svc::store", "ratelimit_svc::lease"]),
+    ("metrics", &["ratelimit_svc::metrics", "prometheus_client::"]),
+    ("ratelimit-svc: wire and the rest", &["ratelimit_svc::", "chassis::"]),
     (
         "allocator",
-        &["malloc", "free", "mi_", "realloc", "calloc", "__rust_alloc", "__rust_dealloc"],
+        &["malloc", "free", "mi_", "_mi_", "realloc", "calloc", "__rust_alloc", "__rust_dealloc"],
     ),
     ("copying and comparing memory", &["memcpy", "memmove", "memset", "memcmp", "bcmp"]),
-    ("metrics", &["prometheus_client::"]),
-    ("protobuf", &["prost::", "envoy_types::"]),
+    ("protobuf: prost", &["prost::", "envoy_types::", "<envoy_types"]),
     ("HTTP/2: h2", &["h2::"]),
     ("HTTP: hyper", &["hyper"]),
     ("headers: http", &["http::", "http_body"]),
     ("gRPC: tonic, tower, axum", &["tonic", "tower", "axum", "matchit"]),
     ("runtime: tokio", &["tokio", "mio::"]),
+    ("runtime: futures", &["futures"]),
     ("buffers: bytes", &["bytes::"]),
+    ("tracing", &["tracing", "opentelemetry"]),
     ("hashing", &["hash"]),
+    ("system calls: libc", &["writev", "readv", "recv", "send", "epoll", "syscall"]),
+    ("clock", &["clock_gettime", "Instant", "SystemTime"]),
 ];
 
 /// Reads the self cost of every function of a callgrind file.
@@ -99,7 +105,9 @@ mod tests {
     #[test]
     fn functions_belong_to_parts() {
         let table = [
-            ("ratelimit_svc::decide::plan::plan", "ratelimit-svc: limits, decision, counters"),
+            ("ratelimit_svc::decide::plan::plan", "decide: classes, reserve, windows"),
+            ("<ratelimit_svc::store::memory::Memory>::count", "store: counters, leases"),
+            ("ratelimit_svc::rls::answer", "ratelimit-svc: wire and the rest"),
             ("<h2::share::RecvStream as core::ops::drop::Drop>::drop", "HTTP/2: h2"),
             ("core::ptr::drop_in_place<http::header::map::HeaderMap>", "headers: http"),
             ("<core::hash::sip::Hasher<S> as core::hash::Hasher>::write", "hashing"),

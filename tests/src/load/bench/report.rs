@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::machine::Machine;
-use super::plot::escape;
-use super::results::{Results, Row, cells};
+use super::plot::draw::escape;
+use super::results::{HEAD, Results, Row, cells};
 
 const STYLE: &str = "
 body { font: 15px/1.45 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 2rem auto;
@@ -13,7 +13,8 @@ h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
 table { border-collapse: collapse; width: 100%; font-size: 13px; font-variant-numeric: tabular-nums }
 th, td { text-align: right; padding: .18rem .6rem; border-bottom: 1px solid #e5e5e5 }
 th:first-child, td:first-child { text-align: left }
-td.yes { color: #00663f } td.no { color: #a30000; font-weight: 600 }
+td.yes { color: #00663f } tr.no td { background: #fbe9e9 }
+tr.no td:nth-child(n+5) { color: #a30000; font-weight: 600 }
 figure { margin: 1.6rem 0 } figcaption { font-weight: 600; margin-bottom: .3rem }
 svg { width: 100%; height: auto; font: 12px system-ui, sans-serif; fill: #333 }
 .legend { font-size: 13px } .key { margin-right: 1.2rem; white-space: nowrap }
@@ -47,10 +48,13 @@ pub fn html(results: &Results, machine: &Machine) -> String {
         let note = |note: &String| format!("<li>{}</li>", escape(note));
         let _ = writeln!(html, "<ul>{}</ul>", results.notes.iter().map(note).collect::<String>());
     }
-    let aimed: Vec<&Row> = results.rows.iter().filter(|row| row.met.is_some()).collect();
+    let mut aimed: Vec<&Row> = results.rows.iter().filter(|row| row.met.is_some()).collect();
     let met = aimed.iter().filter(|row| row.met == Some(true)).count();
     let _ = writeln!(html, "<h2>Targets: {met} of {} met</h2>", aimed.len());
+    html += "<p>The missed ones first; the distance is in shares of the target.</p>\n";
+    aimed.sort_by_key(|row| row.met);
     html += &table(&aimed);
+    html += "<h2>Pictures</h2>\n";
     for plot in &results.plots {
         html += &plot.html();
     }
@@ -61,21 +65,16 @@ pub fn html(results: &Results, machine: &Machine) -> String {
 
 fn table(rows: &[&Row]) -> String {
     let mut html = String::from("<table><tr>");
-    for name in ["figure", "value", "unit", "target", "met"] {
+    for name in HEAD {
         // Writing into a String cannot fail.
         let _ = write!(html, "<th>{name}</th>");
     }
     html += "</tr>\n";
     for row in rows {
-        let class = match row.met {
-            Some(true) => "yes",
-            Some(false) => "no",
-            None => "",
-        };
-        html += "<tr>";
+        html += if row.met == Some(false) { "<tr class=\"no\">" } else { "<tr>" };
         for (column, cell) in cells(row).iter().enumerate() {
-            let class = if column == 4 { class } else { "" };
-            let _ = write!(html, "<td class=\"{class}\">{}</td>", escape(cell));
+            let class = if column == 4 && row.met == Some(true) { " class=\"yes\"" } else { "" };
+            let _ = write!(html, "<td{class}>{}</td>", escape(cell));
         }
         html += "</tr>\n";
     }

@@ -34,6 +34,9 @@ pub struct Row {
     pub target: Option<String>,
     /// Whether it is; absent without a target.
     pub met: Option<bool>,
+    /// The target's number.
+    #[serde(skip)]
+    pub bound: Option<f64>,
 }
 
 /// Everything of one run.
@@ -51,17 +54,20 @@ pub struct Results {
     pub histograms: serde_json::Map<String, Value>,
     /// Every sample behind a minimum or a median, by the name of the figure.
     pub samples: serde_json::Map<String, Value>,
+    /// What classes on one limit wanted and were given, second by second.
+    pub seconds: serde_json::Map<String, Value>,
 }
 
 impl Results {
     /// Adds a figure.
     pub fn add(&mut self, name: impl Into<String>, value: f64, unit: &'static str, aim: Aim) {
-        let (target, met) = match aim {
-            Aim::AtMost(most) => (Some(format!("<= {}", number(most))), Some(value <= most)),
-            Aim::AtLeast(least) => (Some(format!(">= {}", number(least))), Some(value >= least)),
-            Aim::None => (None, None),
+        let (sign, bound, met) = match aim {
+            Aim::AtMost(most) => ("<=", Some(most), Some(value <= most)),
+            Aim::AtLeast(least) => (">=", Some(least), Some(value >= least)),
+            Aim::None => ("", None, None),
         };
-        self.rows.push(Row { name: name.into(), value, unit, target, met });
+        let target = bound.map(|bound| format!("{sign} {}", number(bound)));
+        self.rows.push(Row { name: name.into(), value, unit, target, met, bound });
     }
 
     /// Adds the minimum and the median of samples, and keeps them all.
@@ -71,9 +77,20 @@ impl Results {
         self.samples.insert(name.to_owned(), json!(samples));
     }
 
+    /// Takes over what a stage has measured.
+    pub fn append(&mut self, stage: Self) {
+        self.rows.extend(stage.rows);
+        self.failures.extend(stage.failures);
+        self.notes.extend(stage.notes);
+        self.plots.extend(stage.plots);
+        self.histograms.extend(stage.histograms);
+        self.samples.extend(stage.samples);
+        self.seconds.extend(stage.seconds);
+    }
+
     /// The table for a terminal.
     pub fn table(&self) -> String {
-        let mut rows = vec![["figure", "value", "unit", "target", "met"].map(str::to_owned).into()];
+        let mut rows = vec![HEAD.map(str::to_owned).into()];
         rows.extend(self.rows.iter().map(cells));
         let mut text = columns(&rows);
         for note in &self.notes {
@@ -87,7 +104,7 @@ impl Results {
         text + &format!("{} of {aimed} targets met\n", aimed - missed)
     }
 
-    /// Writes `results.json`, `samples.json`, `histograms.json` and `notes.json`.
+    /// Writes `results.json`, `samples.json`, `seconds.json`, `histograms.json` and `notes.json`.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -97,10 +114,14 @@ impl Results {
         write("results.json", &json!(self.rows))?;
         write("samples.json", &Value::Object(self.samples.clone()))?;
         std::fs::write(dir.join("histograms.json"), json!(self.histograms).to_string())?;
+        write("seconds.json", &Value::Object(self.seconds.clone()))?;
         write("notes.json", &json!({ "notes": self.notes, "failures": self.failures }))?;
         Ok(())
     }
 }
+
+/// Over the cells of a row.
+pub const HEAD: [&str; 6] = ["figure", "value", "unit", "target", "met", "distance"];
 
 /// The cells of a row, as text.
 pub fn cells(row: &Row) -> Vec<String> {
@@ -110,7 +131,23 @@ pub fn cells(row: &Row) -> Vec<String> {
         None => "",
     };
     let target = row.target.clone().unwrap_or_default();
-    vec![row.name.clone(), number(row.value), row.unit.to_owned(), target, met.to_owned()]
+    let (value, unit) = (number(row.value), row.unit.to_owned());
+    vec![row.name.clone(), value, unit, target, met.to_owned(), distance(row)]
+}
+
+/// How far a figure is from its target, in shares of the target; in the figure's unit where that
+/// is 0.
+fn distance(row: &Row) -> String {
+    let Some(bound) = row.bound else { return String::new() };
+    let apart = row.value - bound;
+    match bound {
+        _ if !row.value.is_finite() => "not taken".to_owned(),
+        _ if apart == 0.0 => "0".to_owned(),
+        0.0 => format!("{}{}", if apart > 0.0 { "+" } else { "" }, number(apart)),
+        // More than tenfold is easier read as a factor.
+        _ if row.value > 10.0 * bound => format!("{}x", number(row.value / bound)),
+        _ => format!("{:+.1} %", apart / bound * 100.0),
+    }
 }
 
 /// The smallest sample; NaN without any.
@@ -155,6 +192,33 @@ mod tests {
         let mut results = Results::default();
         results.add("a", min(&[]), "", Aim::AtMost(1.0));
         assert_eq!(results.rows[0].met, Some(false));
+    }
+
+    #[test]
+    fn a_figure_says_how_far_it_is_from_its_target() {
+        let check = |value, aim, expected: &str| {
+            let mut results = Results::default();
+            results.add("a", value, "us", aim);
+            assert_eq!(cells(&results.rows[0])[5], expected);
+        };
+        check(1.21, Aim::AtMost(1.1), "+10.0 %");
+        check(0.55, Aim::AtMost(1.1), "-50.0 %");
+        check(0.98, Aim::AtLeast(1.0), "-2.0 %");
+        check(30.0, Aim::AtMost(1.0), "30.0x");
+        check(7.0, Aim::AtMost(0.0), "+7.00");
+        check(1.0, Aim::AtMost(1.0), "0");
+        check(f64::NAN, Aim::AtMost(1.0), "not taken");
+        check(1.0, Aim::None, "");
+    }
+
+    #[test]
+    fn what_a_stage_measured_is_taken_over() {
+        let (mut all, mut stage) = (Results::default(), Results::default());
+        all.add("a", 1.0, "", Aim::None);
+        stage.add_samples("b", &[1.0], "us");
+        stage.notes.push("n".to_owned());
+        all.append(stage);
+        assert_eq!((all.rows.len(), all.samples.len(), all.notes.len()), (3, 1, 1));
     }
 
     #[test]

@@ -11,7 +11,8 @@ use anyhow::{Context as _, Result, bail};
 use crate::child::Child;
 use crate::edge::service;
 use crate::http::Http;
-use crate::load::{cpu, redis_info};
+use crate::load::cpu;
+use crate::load::redis_info::{self, Calls};
 use crate::parts::redis::Redis;
 use crate::ports::free_address;
 
@@ -75,38 +76,17 @@ pub struct Mode {
     pub key: Option<&'static str>,
     /// Share of a leased limit that replicas may spend without asking.
     pub free_ratio: Option<&'static str>,
-    /// Commands of Redis that only scripts call in this mode.
-    pub inside: &'static [&'static str],
 }
 
-/// Every decision is a script.
-const EXACT: Mode = Mode {
-    name: "exact",
-    key: Some("exact"),
-    free_ratio: None,
-    inside: &[
-        "get",
-        "mget",
-        "set",
-        "incrby",
-        "expire",
-        "pexpire",
-        "zadd",
-        "zcard",
-        "zremrangebyscore",
-    ],
-};
+/// Every decision is counted in Redis.
+pub const EXACT: Mode = Mode { name: "exact", key: Some("exact"), free_ratio: None };
 
-/// Claims are `INCRBY` beside a script that counts replicas once a second.
-const LEASE: Mode = Mode {
-    name: "lease",
-    key: Some("lease"),
-    free_ratio: Some("0.05"),
-    inside: &["pexpire", "zadd", "zcard", "zremrangebyscore"],
-};
+/// Blocks are claimed; the service's default for limits from 1,000 on.
+pub const LEASE: Mode = Mode { name: "lease", key: Some("lease"), free_ratio: None };
 
-/// Both modes.
-pub const MODES: [Mode; 2] = [EXACT, LEASE];
+/// Blocks are claimed, and 5 % of each limit is spent without asking.
+pub const LEASE_FREE: Mode =
+    Mode { name: "lease-free", key: Some("lease"), free_ratio: Some("0.05") };
 
 /// Starts ratelimit-svc with one quota file. `replicas` share its limits in an outage.
 ///
@@ -252,30 +232,47 @@ pub async fn redis(dir: &Path, name: &str) -> Result<Redis> {
 }
 
 /// What a set of processes has used so far.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Usage {
     /// CPU of the servers.
     pub servers: Duration,
     /// CPU of Redis.
     pub redis: Duration,
-    /// Commands that Redis was sent.
-    pub commands: u64,
+    /// How often Redis was called.
+    pub calls: Calls,
 }
 
-/// Reads what servers, and the Redis behind them, have used so far.
-///
-/// # Errors
-/// When one of them is gone.
-pub fn usage(servers: &[&Server], redis: Option<(&Redis, Mode)>) -> Result<Usage> {
-    let mut usage = Usage::default();
-    for server in servers {
-        usage.servers += cpu::of_process(server.child.pid())?;
+impl Usage {
+    /// Reads what servers, and the Redis behind them, have used so far. The question to Redis is
+    /// not in the CPU between two readings of which this is the first.
+    ///
+    /// # Errors
+    /// When one of them is gone.
+    pub fn before(servers: &[&Server], redis: Option<&Redis>) -> Result<Self> {
+        let calls = redis.map(|redis| redis_info::calls(redis.address)).transpose()?;
+        Ok(Self { calls: calls.unwrap_or_default(), ..Self::of_cpu(servers, redis)? })
     }
-    if let Some((redis, mode)) = redis {
-        usage.redis = cpu::of_process(redis.child.pid())?;
-        usage.commands = redis_info::commands(redis.address, mode.inside)?;
+
+    /// The same for the second of two readings.
+    ///
+    /// # Errors
+    /// When one of them is gone.
+    pub fn after(servers: &[&Server], redis: Option<&Redis>) -> Result<Self> {
+        let cpu = Self::of_cpu(servers, redis)?;
+        let calls = redis.map(|redis| redis_info::calls(redis.address)).transpose()?;
+        Ok(Self { calls: calls.unwrap_or_default(), ..cpu })
     }
-    Ok(usage)
+
+    fn of_cpu(servers: &[&Server], redis: Option<&Redis>) -> Result<Self> {
+        let mut usage = Self::default();
+        for server in servers {
+            usage.servers += cpu::of_process(server.child.pid())?;
+        }
+        if let Some(redis) = redis {
+            usage.redis = cpu::of_process(redis.child.pid())?;
+        }
+        Ok(usage)
+    }
 }
 
 /// The directory for a stage, emptied.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use hdrhistogram::Histogram;
 
-use super::rig::{Mode, Server, usage};
+use super::rig::{Server, Usage};
 use crate::load::engine::Engine;
 use crate::load::schedule::{Amount, Pace};
 use crate::load::table;
@@ -20,8 +20,8 @@ pub struct Cell<'a> {
     pub name: String,
     /// The servers that the load goes to.
     pub servers: Vec<&'a Server>,
-    /// The Redis behind them, and how they use it.
-    pub redis: Option<(&'a Redis, Mode)>,
+    /// The Redis behind them.
+    pub redis: Option<&'a Redis>,
     /// The load.
     pub engine: Engine,
     /// One for each round.
@@ -54,7 +54,7 @@ impl<'a> Cell<'a> {
     pub fn new(
         name: impl Into<String>,
         servers: Vec<&'a Server>,
-        redis: Option<(&'a Redis, Mode)>,
+        redis: Option<&'a Redis>,
         engine: Engine,
     ) -> Self {
         Self { name: name.into(), servers, redis, engine, samples: Vec::new(), latency: None }
@@ -78,17 +78,17 @@ impl<'a> Cell<'a> {
     /// # Errors
     /// As the engine's, or when a server is gone.
     pub fn slice(&mut self, pace: Pace, slice: Duration) -> Result<Tally> {
-        let before = usage(&self.servers, self.redis)?;
+        let before = Usage::before(&self.servers, self.redis)?;
         let tally =
             self.engine.run(pace, Amount::Time(slice)).with_context(|| self.name.clone())?;
-        let after = usage(&self.servers, self.redis)?;
+        let after = Usage::after(&self.servers, self.redis)?;
         let total = tally.total();
         let decisions = total.sent as f64;
         let each = |used: Duration| used.as_secs_f64() * 1e6 / decisions;
         self.samples.push(Sample {
             server_us: each(after.servers.saturating_sub(before.servers)),
             redis_us: each(after.redis.saturating_sub(before.redis)),
-            commands: after.commands.saturating_sub(before.commands) as f64 / decisions,
+            commands: after.calls.since(&before.calls).sent() as f64 / decisions,
             per_second: tally.rate(),
             admitted: total.admitted as f64 / decisions,
             sure_most: tally.sure_most,
