@@ -74,7 +74,8 @@ impl Limiter {
     pub async fn claim(&self) {
         match (&self.counters, &self.leases) {
             (Counters::Redis(guard), Some(leases)) => {
-                leases.claim(guard, || self.clock.now()).await
+                let claim = leases.claim(guard, || self.clock.now());
+                tokio::join!(claim, leases.tell(guard));
             }
             _ => std::future::pending().await,
         }
@@ -176,6 +177,7 @@ impl Limiter {
                     "share_replicas": share.replicas,
                     "share_factor": share.factor,
                     "owed_counters": owed,
+                    "leases": self.leases.as_ref().map(Leases::describe),
                 })
             }
         }

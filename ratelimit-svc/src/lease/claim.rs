@@ -21,6 +21,10 @@ pub struct Claim {
     pub pool: u64,
     /// For the window after the one it was made in.
     pub is_ahead: bool,
+    /// How far the counter was known to be when the claim was made.
+    pub seen: u64,
+    /// How often the counter was found to have lost data.
+    pub epoch: u32,
 }
 
 impl Claim {

@@ -16,8 +16,9 @@
 //! of a replica and skew of its clock, the hits admitted by all replicas stay within the limit:
 //! an admitted hit spends a token, a token was granted by one answer of the counter and is valid
 //! in one window, and the counter grants no more than the limit. A claim whose answer is lost
-//! loses tokens and creates none, for a retry is a new claim. This needs a counter that keeps
-//! what it acknowledged. With free tokens, it also needs no more replicas than configured.
+//! loses tokens and creates none, for a retry is a new claim. A counter that lost what it had
+//! acknowledged is told of it, see [`loss`]; what is not known to anybody may be admitted again.
+//! With free tokens, it also needs no more replicas than configured.
 //!
 //! **What it costs.** Tokens that a replica holds and does not spend are refused to others: at
 //! most a block per class and replica, see [`block`].
@@ -36,10 +37,16 @@
 //! | with the store out of reach no request waits for it | R |
 //! | a request takes from all of its counters or from none | S U |
 //! | a refusal from memory is one that the counter would give as well | M S |
+//! | after a loss of data the limit is passed by no more than was granted to who ended with it | M S R |
+//! | what is told of claims may be told twice and in any order | U R |
+//! | a store that is back has at most twice the claims it has at other times | S |
+//! | the order of claims within a call does not matter | U |
+//! | classes come within a hundredth of a filling with full knowledge | U |
 //! | memory is bounded, and what is dropped only loses tokens | U |
 
 pub mod block;
 pub mod claim;
+pub mod loss;
 pub mod meter;
 pub mod slot;
 pub mod table;

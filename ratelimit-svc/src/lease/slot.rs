@@ -8,6 +8,7 @@
 //!                                                          └─────────► Idle; the answer is late
 //! ```
 
+mod loss;
 mod refill;
 
 use std::hash::{Hash, Hasher};
@@ -22,6 +23,9 @@ pub use refill::Due;
 
 /// The last stretch of a window in which the next one is claimed ahead: a tenth, at most this.
 const AHEAD_MICROS_MAX: u64 = 10_000_000;
+
+/// Whoever found too few tokens longer ago than this does not wait for them any more.
+const MISSED_MICROS: u64 = 100_000;
 
 /// A counter as this replica knows it.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +47,14 @@ pub struct Slot {
     random: u64,
     /// Tokens that were not spent in their window.
     stranded: u64,
+    /// Granted in the window, spent or not.
+    granted: u64,
+    /// How often the counter lost data; answers from before are void.
+    epoch: u32,
+    /// Whether a counter that lost data has yet to be told what it had counted.
+    telling: Refill,
+    /// What it is told that all replicas had claimed.
+    told_taken: u64,
 }
 
 /// One class's part.
@@ -55,6 +67,8 @@ struct ClassLease {
     spent: u64,
     /// Asked for in vain since the last claim.
     missed: u64,
+    /// Since when.
+    missed_micros: u64,
     /// Asked for since the last claim told the forecast of it; outlives the window, for the end of
     /// one is told of in the next.
     asked: u64,
@@ -127,6 +141,10 @@ impl Slot {
             next: None,
             random,
             stranded: 0,
+            granted: 0,
+            epoch: 0,
+            telling: Refill::Idle,
+            told_taken: 0,
         };
         slot.begin(false, terms);
         slot
@@ -135,6 +153,11 @@ impl Slot {
     /// The window of the tokens.
     pub fn window(&self) -> Window {
         self.hit.window
+    }
+
+    /// Free tokens are for windows that begin at that second or later.
+    pub fn free_from(&mut self, second: u64) {
+        self.free_from = second;
     }
 
     /// Takes tokens for a request, or says why not. A request that tries `again` has been
@@ -178,6 +201,9 @@ impl Slot {
         if now_micros < share.retry_micros {
             return Taken::Reserved { taken: self.taken };
         }
+        if now_micros.saturating_sub(share.missed_micros) > MISSED_MICROS {
+            (share.missed, share.missed_micros) = (0, now_micros);
+        }
         share.missed = share.missed.saturating_add(hit.amount - available.min(hit.amount));
         Taken::Short
     }
@@ -212,6 +238,10 @@ impl Slot {
     /// Hands over all unspent tokens, to be returned to their counters.
     pub fn surrender(&mut self) -> Vec<Hit> {
         let mut hits = Vec::new();
+        if self.is_telling() {
+            // The counter would give back what it does not know to be taken.
+            return hits;
+        }
         let next = self.next.take();
         for (class, lease) in self.shares.iter_mut().enumerate() {
             let amount = std::mem::take(&mut lease.tokens);
@@ -272,10 +302,13 @@ impl Slot {
         }
         self.stranded += self.held();
         self.hit = hit.clone();
+        let granted = if here == there { self.granted } else { 0 };
         self.begin(follows, terms);
+        self.granted = granted;
         match self.next.take() {
             Some(next) if follows => {
                 self.taken = next.taken;
+                self.granted = next.tokens.iter().sum();
                 for (share, tokens) in self.shares.iter_mut().zip(next.tokens) {
                     (share.tokens, share.block) = (tokens, tokens);
                     self.stranded -= tokens;
@@ -291,6 +324,7 @@ impl Slot {
         let start_micros = window.start.saturating_mul(1_000_000);
         let length_micros = window.seconds.saturating_mul(1_000_000);
         (self.taken, self.told_micros) = (0, None);
+        (self.granted, self.telling) = (0, Refill::Idle);
         self.free = if window.start >= self.free_from { terms.free(self.hit.limit) } else { 0 };
         // Not at the very end, which would leave no time for the answer.
         let lead = (length_micros / 10).min(AHEAD_MICROS_MAX);
@@ -354,6 +388,7 @@ impl Hash for Slot {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (self.hit.window, self.taken, self.told_micros, self.free, self.free_from).hash(state);
         (self.ahead_micros, &self.next).hash(state);
+        (self.granted, self.epoch, self.telling, self.told_taken).hash(state);
         for share in &self.shares {
             (share.tokens, share.spent, share.room, share.retry_micros).hash(state);
             (share.refill, share.ahead).hash(state);

@@ -5,7 +5,9 @@
 //! that was not used for longest, about (second chance); its tokens are lost to this window, and
 //! the shard gives no more free tokens in it, lest the dropped slot spent them.
 
+mod recovery;
 mod shard;
+pub mod view;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -17,8 +19,6 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::lease::claim::{Claim, Grant, Return};
 use crate::lease::slot::{Slot, Source, Taken};
 use crate::lease::{Terms, class_of};
-#[cfg(test)]
-use crate::limits::unit::Window;
 use crate::store::key::stem;
 use crate::store::{Count, Hit, Role};
 use shard::Shard;
@@ -29,6 +29,9 @@ pub const KEYS_MAX: usize = 65_536;
 /// The most claims that wait to be made; a request that makes another one due has to wait in vain.
 pub const DUE_MAX: usize = 131_072;
 
+/// The start of a table that does not know what time it is.
+pub const NOT_YET: Duration = Duration::MAX;
+
 const SHARDS: usize = 64;
 
 /// The leases of a replica.
@@ -37,6 +40,10 @@ pub struct Table {
     seed: u64,
     keys_max: usize,
     due: Mutex<VecDeque<Due>>,
+    /// Counters that lost data, to be told.
+    untold: Mutex<VecDeque<Arc<[u8]>>>,
+    /// Nothing is claimed before this instant, microseconds.
+    closed_until: AtomicU64,
     replicas: AtomicU32,
     free_ppm: u32,
     free_replicas: u32,
@@ -73,6 +80,8 @@ pub enum Outcome {
     Counts(Vec<Count>),
     /// A claim is needed first, and due or under way.
     Short(Ticket),
+    /// A claim is needed, and not to be made yet: the store lost its data just now.
+    Held,
 }
 
 /// What a request waits for.
@@ -92,14 +101,17 @@ impl Ticket {
 }
 
 impl Table {
-    /// An empty table of at most `keys_max` counters, made at `now`. The seed is a secret.
+    /// An empty table of at most `keys_max` counters, made at `now`. The seed is a secret. One made
+    /// at [`NOT_YET`] gives no free tokens before it [began](Table::began).
     pub fn new(terms: &Terms, keys_max: usize, seed: u64, now: Duration) -> Self {
-        let shard = || Shard::new(seed, now.as_secs() + 1);
+        let shard = || Shard::new(seed, now.as_secs().saturating_add(1));
         Self {
             shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect(),
             seed,
             keys_max: keys_max.max(SHARDS),
             due: Mutex::default(),
+            untold: Mutex::default(),
+            closed_until: AtomicU64::new(0),
             replicas: AtomicU32::new(terms.replicas),
             free_ppm: terms.free_ppm,
             free_replicas: terms.free_replicas,
@@ -114,7 +126,7 @@ impl Table {
         let (terms, now_micros) = (self.terms(), micros(now));
         let mut counts = Vec::with_capacity(hits.len());
         let mut taken: Vec<(usize, Source)> = Vec::with_capacity(hits.len());
-        let (mut short, mut failures) = (None, 0);
+        let (mut short, mut held, mut failures) = (None, false, 0);
         for (at, hit) in hits.iter().enumerate() {
             let (found, hash, failed) = self.take_one(hit, again, now_micros, &terms);
             failures += failed;
@@ -133,6 +145,10 @@ impl Table {
                     let open = Count { withheld: left, ..count(hit, left, now) };
                     counts.push(Count { over: true, moved: false, remembered: !again, ..open });
                 }
+                Found::Held => {
+                    held = true;
+                    counts.push(Count { moved: false, ..count(hit, 0, now) });
+                }
                 Found::Taken(Taken::Short) => {
                     short.get_or_insert(hash);
                     counts.push(Count { moved: false, ..count(hit, 0, now) });
@@ -140,7 +156,7 @@ impl Table {
             }
         }
         let refused = refuses(hits, &counts);
-        if short.is_none() && !refused {
+        if short.is_none() && !held && !refused {
             let spent = taken.iter().map(|(at, _)| hits[*at].amount).sum();
             self.tally.spent.fetch_add(spent, Ordering::Relaxed);
             return Outcome::Counts(counts);
@@ -151,6 +167,7 @@ impl Table {
             counts[at].value = counts[at].value.saturating_sub(hits[at].amount);
         }
         match short {
+            _ if held && !refused => Outcome::Held,
             Some(hash) if !refused => Outcome::Short(Ticket { hash, failures }),
             _ => Outcome::Counts(counts),
         }
@@ -160,6 +177,9 @@ impl Table {
     pub fn claims(&self, max: usize, now: Duration) -> Vec<Claim> {
         let terms = self.terms();
         let mut claims = Vec::new();
+        if micros(now) < self.closed_until.load(Ordering::Relaxed) {
+            return claims;
+        }
         while claims.len() < max {
             let Some(due) = lock(&self.due).pop_front() else { break };
             let mut shard = self.shard(self.hash(&due.stem));
@@ -167,6 +187,8 @@ impl Table {
             let claim = slot.claim(&due.stem, due.class, due.is_ahead, micros(now), &terms);
             claims.extend(claim);
         }
+        // Whoever fell due first: within a call the higher class is first.
+        claims.sort_by_key(|claim| claim.class);
         claims
     }
 
@@ -178,8 +200,10 @@ impl Table {
     /// Takes in the answer to a claim; the hash is that of the tickets it concerns.
     pub fn granted(&self, claim: &Claim, grant: Grant, now: Duration) -> u64 {
         let hash = self.hash(&claim.stem);
-        if let Some(slot) = self.shard(hash).slot(&claim.stem) {
-            slot.granted(claim, grant, micros(now));
+        if let Some(slot) = self.shard(hash).slot(&claim.stem)
+            && slot.granted(claim, grant, micros(now))
+        {
+            lock(&self.untold).push_back(claim.stem.clone());
         }
         self.tally.granted.fetch_add(grant.granted, Ordering::Relaxed);
         hash
@@ -228,31 +252,6 @@ impl Table {
         shard.slot(stem(&hit.key))?.last_taken(hit.window)
     }
 
-    /// Counters with a lease.
-    pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).len()).sum()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Tokens held and not spent, those of windows that have passed among them.
-    pub fn held(&self) -> u64 {
-        let of =
-            |shard: &Mutex<Shard>| -> u64 { lock(shard).slots().map(|slot| slot.held()).sum() };
-        self.shards.iter().map(of).sum()
-    }
-
-    /// Of the counter of `hit`: which window its tokens are for, and how many are held.
-    #[cfg(test)]
-    pub(super) fn lease_of(&self, hit: &Hit) -> Option<(Window, u64)> {
-        let mut shard = self.shard(self.hash(stem(&hit.key)));
-        let slot = shard.slot(stem(&hit.key))?;
-        Some((slot.window(), slot.held()))
-    }
-
     /// What happened so far.
     pub fn tally(&self) -> &Tally {
         &self.tally
@@ -276,6 +275,9 @@ impl Table {
         }
         let (stem, slot) = self.slot_or_new(&mut shard, name, hash, hit, terms);
         let taken = slot.take(hit, class, again, now_micros, terms);
+        if taken == Taken::Short && now_micros < self.opens_at(hash, hit.window) {
+            return (Found::Held, hash, 0);
+        }
         let due = slot.due(class, taken == Taken::Short, now_micros, terms);
         for (is_due, is_ahead) in [(due.refill, false), (due.ahead, true)] {
             if is_due && !self.note_due(Due { stem: stem.clone(), class, is_ahead }) {
@@ -345,6 +347,7 @@ impl Table {
 enum Found {
     Taken(Taken),
     Refunded,
+    Held,
 }
 
 /// Whether hits over their limit refuse the whole request.

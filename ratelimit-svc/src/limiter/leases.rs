@@ -15,17 +15,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use serde_json::json;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::config::leases::LeaseSettings;
 use crate::decide::plan::{Counted, Line, Plan};
 use crate::lease::claim::{BATCH_MAX, Claim};
-use crate::lease::table::{Outcome, Table};
+use crate::lease::loss::{TOLD_EVERY, TOLD_MAX};
+use crate::lease::table::view::Holding;
+use crate::lease::table::{NOT_YET, Outcome, Table};
 use crate::lease::{self, Terms};
 use crate::limits::rule::CountingMode;
 use crate::metrics::Metrics;
@@ -37,6 +40,8 @@ use crate::store::{Count, Hit};
 pub const CALLS_MAX: usize = 8;
 /// After a call failed so many claims go alone: one bad counter must not spoil those of others.
 pub const ALONE: u32 = 64;
+/// How often it is looked whether the store has lost its data, without a request.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 const STRIPES: usize = 256;
 
@@ -45,6 +50,8 @@ pub struct Leases {
     table: Table,
     terms: Terms,
     due: Notify,
+    /// Counters are to be told what they had counted.
+    fell: Notify,
     /// Those who wait, by the counter they wait for.
     waiting: Vec<Notify>,
     /// Whether claims wait for their turn, as they do after an outage.
@@ -54,6 +61,10 @@ pub struct Leases {
     /// Limits from here on are leased unless their rule says otherwise; 0 for none.
     limit_min: u32,
     budget: Duration,
+    /// Whether the store was ever in reach.
+    has_begun: AtomicBool,
+    /// Which data the store held, 0 before that is known.
+    epoch: AtomicU64,
     metrics: Arc<Metrics>,
 }
 
@@ -62,19 +73,20 @@ impl Leases {
     pub fn new(settings: &LeaseSettings, budget: Duration, metrics: Arc<Metrics>) -> Self {
         use std::hash::{BuildHasher, RandomState};
         let seed = RandomState::new().hash_one(0);
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let now = now.unwrap_or(Duration::ZERO);
         let LeaseSettings { limit_min, free_ppm, free_replicas, counters_max } = *settings;
         let terms = Terms { replicas: 1, free_ppm, free_replicas };
         Self {
-            table: Table::new(&terms, counters_max, seed, now),
+            table: Table::new(&terms, counters_max, seed, NOT_YET),
             terms,
             due: Notify::new(),
+            fell: Notify::new(),
             waiting: (0..STRIPES).map(|_| Notify::new()).collect(),
             held_back: AtomicBool::new(false),
             answers: AtomicU64::new(0),
             limit_min,
             budget,
+            has_begun: AtomicBool::new(false),
+            epoch: AtomicU64::new(0),
             metrics,
         }
     }
@@ -131,6 +143,7 @@ impl Leases {
                 self.send_due();
                 return Ok(counts);
             }
+            Outcome::Held => return Err(Unavailable { asked: false }),
             Outcome::Short(ticket) => ticket,
         };
         let mut ticket = first;
@@ -140,6 +153,7 @@ impl Leases {
             if guard.is_open() {
                 return Err(Unavailable { asked: false });
             }
+            self.look_for_loss(guard, now());
             if self.held_back.load(Ordering::Relaxed) || guard.returning().is_some() {
                 // The claim is made in its turn.
                 self.send_due();
@@ -158,6 +172,7 @@ impl Leases {
             answers = self.answers.load(Ordering::Acquire);
             match self.table.take(hits, true, now()) {
                 Outcome::Counts(counts) => return Ok(counts),
+                Outcome::Held => return Err(Unavailable { asked: false }),
                 Outcome::Short(again) if again.has_failed_since(first) => {
                     return Err(Unavailable { asked: false });
                 }
@@ -178,6 +193,7 @@ impl Leases {
         let mut alone = 0;
         let mut pace = Pace::new(Instant::now().into_std());
         loop {
+            self.look_for_loss(guard, now());
             let instant = Instant::now().into_std();
             pace.follow(guard.is_open(), guard.returning(), instant);
             while calls.len() < CALLS_MAX {
@@ -204,8 +220,59 @@ impl Leases {
                 () = self.due.notified(), if has_room => {}
                 () = tokio::time::sleep_until(pace.next_period().into()),
                     if has_room && pace.is_held() => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
             }
         }
+    }
+
+    /// Finds out whether the store that is in reach holds other data than before.
+    fn look_for_loss<B: Backend>(&self, guard: &Guard<B>, now: Duration) {
+        if guard.is_open() {
+            return;
+        }
+        if !self.has_begun.swap(true, Ordering::Relaxed) {
+            // Only the store knows what time it is.
+            self.table.began(now);
+        }
+        let epoch = guard.epoch();
+        if epoch != self.epoch.load(Ordering::Relaxed) {
+            let before = self.epoch.swap(epoch, Ordering::Relaxed);
+            if before != 0 && before != epoch {
+                self.table.lost(now);
+                self.metrics.leases.losses.inc();
+                tracing::warn!(
+                    leases = self.table.len(),
+                    "the store lost its data, telling it what was claimed"
+                );
+            }
+        }
+    }
+
+    /// Tells counters that lost data what they had counted, a few at a time. Never ends.
+    pub async fn tell<B: Backend>(&self, guard: &Guard<B>) {
+        loop {
+            let assertions = match guard.is_open() {
+                true => Vec::new(),
+                false => self.table.assertions(TOLD_MAX),
+            };
+            if assertions.is_empty() {
+                // A request may wait for a counter that fell; then it is told soon.
+                let _ = tokio::time::timeout(LOOK_EVERY, self.fell.notified()).await;
+                continue;
+            }
+            let told = guard.tell_claimed(&assertions).await;
+            for (at, assertion) in assertions.iter().enumerate() {
+                let count = told.as_ref().ok().and_then(|counts| counts.get(at).copied());
+                self.wake(self.table.asserted(assertion, count));
+            }
+            self.metrics.leases.told(assertions.len() as u64, told.is_ok());
+            tokio::time::sleep(TOLD_EVERY).await;
+        }
+    }
+
+    fn wake(&self, hash: u64) {
+        self.answers.fetch_add(1, Ordering::Release);
+        self.waiting[hash as usize % STRIPES].notify_waiters();
     }
 
     /// One call for claims; whether it was answered.
@@ -233,6 +300,9 @@ impl Leases {
             }
         };
         self.metrics.leases.calls.inc();
+        if self.table.untold() > 0 {
+            self.fell.notify_one();
+        }
         self.answers.fetch_add(1, Ordering::Release);
         for hash in waiting {
             self.waiting[hash as usize % STRIPES].notify_waiters();
@@ -242,6 +312,7 @@ impl Leases {
 
     /// Returns what is unspent, once, in calls that may fail: then it is lost to its window.
     pub async fn drain<B: Backend>(&self, guard: &Guard<B>, now: Duration) {
+        self.look_for_loss(guard, now);
         let returns = self.table.drain(now);
         for part in returns.chunks(BATCH_MAX) {
             let hits: Vec<Hit> = part.iter().map(|back| back.hit.clone()).collect();
@@ -249,6 +320,19 @@ impl Leases {
                 return;
             }
         }
+    }
+
+    /// What `/config` tells of the leases.
+    pub fn describe(&self) -> serde_json::Value {
+        let largest = self.table.largest().into_iter().map(|Holding { rule, counters, held }| {
+            json!({"rule": rule, "counters": counters, "held": held})
+        });
+        json!({
+            "counters": self.table.len(),
+            "held": self.table.held(),
+            "untold": self.table.untold(),
+            "largest": largest.collect::<Vec<_>>(),
+        })
     }
 
     /// What is held and what happened so far.

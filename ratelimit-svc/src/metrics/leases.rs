@@ -22,6 +22,9 @@ pub struct LeaseMetrics {
     counters: Gauge,
     held: Gauge,
     evictions: Counter,
+    /// Times the store was found to have lost its data.
+    pub losses: Counter,
+    told: Family<ResultLabels, Counter>,
 }
 
 impl LeaseMetrics {
@@ -38,6 +41,10 @@ impl LeaseMetrics {
         registry.register("lease_held", help, self.held.clone());
         let help = "Leases dropped for want of room";
         registry.register("lease_evictions", help, self.evictions.clone());
+        let help = "Times the store was found to have lost its data";
+        registry.register("lease_losses", help, self.losses.clone());
+        let help = "Counters that were told what they had counted before data were lost, by result";
+        registry.register("lease_told", help, self.told.clone());
     }
 
     /// A claim was answered.
@@ -54,6 +61,12 @@ impl LeaseMetrics {
     /// Claims were not answered.
     pub fn failed(&self, claims: u64) {
         self.claims.get_or_create(&ResultLabels { result: "failed" }).inc_by(claims);
+    }
+
+    /// Counters were told what they had counted, or could not be.
+    pub fn told(&self, counters: u64, is_answered: bool) {
+        let result = if is_answered { "told" } else { "failed" };
+        self.told.get_or_create(&ResultLabels { result }).inc_by(counters);
     }
 
     /// Takes over what the table has counted.

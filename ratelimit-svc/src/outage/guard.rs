@@ -18,6 +18,7 @@ use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::lease::loss::Assertion;
 use crate::metrics::Metrics;
 use crate::outage::breaker::{Change, Permit};
 use crate::outage::gate::Gate;
@@ -39,6 +40,21 @@ pub trait Backend: Store {
 
     /// Leaves this replica's sign of life; how many replicas left one of late.
     fn sign_of_life(&self) -> impl Future<Output = Result<u32, StoreError>> + Send;
+
+    /// Which data the store holds, as last read with a sign of life: another number is other data.
+    /// 0 where that is not known.
+    fn epoch(&self) -> u64 {
+        0
+    }
+
+    /// Tells counters that lost data what this replica had claimed of them; where each stands.
+    fn tell_claimed(
+        &self,
+        assertions: &[Assertion],
+    ) -> impl Future<Output = Result<Vec<u64>, StoreError>> + Send {
+        let stand = assertions.iter().map(|told| told.hit.amount.max(told.taken)).collect();
+        std::future::ready(Ok(stand))
+    }
 
     /// Takes the sign of life back: this replica ends.
     fn farewell(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
@@ -226,6 +242,30 @@ impl<B: Backend> Guard<B> {
 
     fn replicas(&self) -> MutexGuard<'_, Replicas> {
         self.replicas.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Which data the store holds; see [`Backend::epoch`].
+    pub fn epoch(&self) -> u64 {
+        self.backend.epoch()
+    }
+
+    /// Tells counters that lost data what this replica had claimed of them; where each stands.
+    ///
+    /// # Errors
+    /// When the store is out of reach.
+    pub async fn tell_claimed(&self, assertions: &[Assertion]) -> Result<Vec<u64>, Unavailable> {
+        let permit = self.gate().permit_paced(std_now()).ok_or(Unavailable { asked: false })?;
+        match self.backend.tell_claimed(assertions).await {
+            Ok(counts) => {
+                self.gate().succeeded(permit);
+                Ok(counts)
+            }
+            Err(error) => {
+                let asked = error.was_asked();
+                self.failed(permit, error);
+                Err(Unavailable { asked })
+            }
+        }
     }
 
     /// Whether the store is out of reach.

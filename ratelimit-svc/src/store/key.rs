@@ -130,6 +130,25 @@ pub fn stem(key: &[u8]) -> &[u8] {
     &key[..key.len() - digits]
 }
 
+/// The domain and the keys of the entries a counter is named by, with dots between them and without
+/// the values, which are the clients'. None for names of the reference's kind.
+pub fn keys_of(name: &[u8]) -> Option<String> {
+    let mut rest = name.strip_prefix(b"{")?;
+    let mut parts: Vec<&[u8]> = Vec::new();
+    while rest.first().is_some_and(|byte| *byte != b'|') {
+        let colon = rest.iter().position(|byte| *byte == b':')?;
+        let length: usize = std::str::from_utf8(&rest[..colon]).ok()?.parse().ok()?;
+        let end = (colon + 1).checked_add(length)?;
+        parts.push(rest.get(colon + 1..end)?);
+        rest = &rest[end..];
+        rest = rest.strip_prefix(b"}").unwrap_or(rest);
+    }
+    let domain = parts.first().copied();
+    let keys = parts.iter().skip(1).step_by(2).copied();
+    let named: Vec<_> = domain.into_iter().chain(keys).map(String::from_utf8_lossy).collect();
+    Some(named.join("."))
+}
+
 /// The name of a fixed window's counter in the window after `window`: names end with the
 /// window's number, or with its first second.
 pub fn following(key: &[u8], window: Window) -> Box<[u8]> {
@@ -342,6 +361,19 @@ mod tests {
         check(hit("1:d1:k3:a|b|bucket60", bucket, 180), "1:d1:k3:a|b|classes:bucket60");
         check(hit("d_k_a|b_120", fixed, 120), "d_k_a|b|classes:fixed60");
         check(hit("d_k_a|b_180", fixed, 180), "d_k_a|b|classes:fixed60");
+    }
+
+    #[test]
+    fn keys_are_told_without_values() {
+        let check = |name: &str, expected: Option<&str>| {
+            assert_eq!(keys_of(name.as_bytes()).as_deref(), expected, "{name}");
+        };
+        check("{4:edge6:tenant4:acme}4:path1:/|m27", Some("edge.tenant.path"));
+        check("{4:edge6:tenant8:a}|{1:b/}|s5", Some("edge.tenant"));
+        check("{4:edge", Some("edge"));
+        check("{400:edge|m5", None);
+        check("edge_tenant_acme_120", None);
+        check("{", Some(""));
     }
 
     proptest! {

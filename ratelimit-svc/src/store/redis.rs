@@ -13,6 +13,7 @@
 mod apart;
 mod asking;
 mod backend;
+mod claimed;
 pub mod cluster;
 pub mod expiry;
 pub mod give_back;
@@ -43,6 +44,7 @@ use crate::store::over_cache::OverCache;
 use crate::store::redis::heartbeat::SignOfLife;
 use crate::store::{Count, Hit, Mode, Role, Store, StoreError};
 use apart::Apart;
+use claimed::Epoch;
 use expiry::{Expiry, Unsure, jitter};
 use give_back::GiveBack;
 use link::{LinkSettings, PROBE_TIMEOUT, classify};
@@ -70,6 +72,7 @@ pub struct Redis {
     unsure: Arc<Unsure>,
     back: GiveBack,
     life: SignOfLife,
+    epoch: Epoch,
 }
 
 /// What is written to find out whether a server counts.
@@ -132,6 +135,7 @@ impl Redis {
             unsure: Arc::default(),
             back: GiveBack::default(),
             life: SignOfLife::new(),
+            epoch: Epoch::default(),
             settings,
         }
     }

@@ -1,9 +1,21 @@
 //! Replicas that lease from one real Redis: together they stay within the limit, ask it seldom,
 //! go on without it while they hold tokens, and hand back what they did not spend.
 
-use proto::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
-use crate::support::{RedisServer, Service, request, wait_for};
+use proto::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
+use ratelimit_svc::lease::loss::{Assertion, merged};
+use ratelimit_svc::limits::algorithm::Algorithm;
+use ratelimit_svc::limits::rule::Limit;
+use ratelimit_svc::limits::unit::Unit;
+use ratelimit_svc::outage::guard::Backend;
+use ratelimit_svc::store::redis::RedisSettings;
+use ratelimit_svc::store::redis::link::Topology;
+use ratelimit_svc::store::{Hit, Role};
+
+use crate::store::unconnected;
+use crate::support::{DEADLINE, RedisServer, Service, request, wait_for};
 
 const QUOTAS: &str = "
 domain: edge
@@ -201,6 +213,112 @@ async fn tokens_outlive_an_outage_for_the_classes_that_pass_in_one() {
         assert!(spent <= 1200, "no more than was claimed");
     }
     assert_eq!(ask("system-node-critical").await, (true, true), "always admitted");
+    for service in services {
+        service.stop().await;
+    }
+}
+
+/// What a Redis forgot that was killed and came back empty, its replicas tell it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_redis_forgot_is_not_admitted_again() {
+    let mut server = RedisServer::start().await;
+    let services = replicas(&server, 3, &[]).await;
+    let entries = [("hot", "a"), ("priority", "background")];
+    let before = ask_all(&services, 200, &[&entries[..]]).await;
+    assert!(before >= 500, "{before}");
+    server.kill();
+    for service in &services {
+        wait_for("the outage is known", async || {
+            service.metric("ratelimit_breaker_open").await == Some(1.0)
+        })
+        .await;
+    }
+    server.restart().await;
+    for service in &services {
+        let told = "ratelimit_lease_told_total{result=\"told\"}";
+        wait_for("redis is told", async || service.metric(told).await >= Some(1.0)).await;
+        assert_eq!(service.metric("ratelimit_lease_losses_total").await, Some(1.0));
+    }
+    assert!(counted(&server, "*hot*|y[0-9]*[0-9]").await >= Some(before as u64), "it is told");
+    // Until all have told nobody claims, and the policy of the class denies.
+    let (mut after, until) = (0, Instant::now() + DEADLINE);
+    while before + after < 1200 && Instant::now() < until {
+        for service in &services {
+            after += usize::from(!service.is_over("edge", &entries).await);
+        }
+    }
+    assert_eq!(before + after, 1200, "all of the limit");
+    assert_eq!(ask_all(&services, 80, &[&entries[..]]).await, 0, "and no more");
+    for service in services {
+        service.stop().await;
+    }
+}
+
+/// What replicas tell adds up on Redis as it does in memory, in any order and told twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_told_adds_up() {
+    let server = RedisServer::start().await;
+    let settings = RedisSettings {
+        call_budget: Duration::from_secs(5),
+        key_prefix: "p:".to_owned(),
+        expiration_jitter_max_seconds: 0,
+        local_cache_bytes: 0,
+    };
+    let store = || unconnected(Topology::Unix(server.socket()), settings.clone());
+    let stores = [store(), store(), store()];
+    for store in &stores {
+        store.probe().await.expect("connected");
+        store.sign_of_life().await.expect("signed");
+    }
+    let epochs: Vec<u64> = stores.iter().map(Backend::epoch).collect();
+    assert!(epochs[0] > 0 && epochs.iter().all(|epoch| *epoch == epochs[0]), "{epochs:?}");
+    let window = Limit::fixed(1000, Unit::Hour).period.window(3600 * 500_000);
+    let assertion = |name: &str, amount, taken| {
+        let hit = Hit {
+            key: format!("{{4:edge1:k1:{name}}}|h500000").into_bytes().into(),
+            amount,
+            is_refund: false,
+            limit: 1000,
+            window,
+            algorithm: Algorithm::FixedWindow,
+            role: Role::Enforced,
+            share: None,
+        };
+        Assertion { stem: hit.key.to_vec().into(), hit, taken }
+    };
+    let told = [(0, 30, 0), (1, 40, 90), (1, 20, 0), (2, 50, 0), (0, 30, 120), (0, 45, 10)];
+    let (mut granted, mut count) = (BTreeMap::new(), 0);
+    for (replica, amount, taken) in told {
+        let own: &mut u64 = granted.entry(replica).or_default();
+        *own = amount.max(*own);
+        count = merged(count, granted.values().copied(), taken);
+        let assertions = [assertion("a", amount, taken), assertion("b", 7, 0)];
+        let answer = stores[replica].tell_claimed(&assertions).await.expect("told");
+        assert_eq!(answer, [count, 7 * granted.len() as u64]);
+    }
+    let mut connection = server.connection().await;
+    let lives: i64 = redis::cmd("TTL")
+        .arg("p:{4:edge1:k1:a}|h500000|granted")
+        .query_async(&mut connection)
+        .await
+        .expect("told");
+    assert!((1..=3600).contains(&lives), "{lives}");
+}
+
+/// Who looks sees how much is leased, and of which rules, but no tenant.
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_are_shown_without_tenants() {
+    let server = RedisServer::start().await;
+    let services = replicas(&server, 1, &[]).await;
+    assert!(!services[0].is_over("edge", &[("hot", "a-tenant")]).await);
+    let (_, shown) = services[0].admin("/config").await;
+    assert!(!shown.contains("a-tenant"), "{shown}");
+    let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+    let leases = &shown["store"]["leases"];
+    assert_eq!((leases["counters"].as_u64(), leases["untold"].as_u64()), (Some(1), Some(0)));
+    assert_eq!(leases["largest"][0]["rule"], "edge.hot", "{leases}");
+    assert!(leases["held"].as_u64() > Some(0), "{leases}");
+    assert_eq!(leases["largest"][0]["held"], leases["held"]);
     for service in services {
         service.stop().await;
     }

@@ -44,10 +44,14 @@ impl Slot {
         let stale = self.told_micros.is_some_and(|told| now_micros >= told + LOOK_MICROS);
         let exhausted = self.taken >= pool;
         let in_last_part = now_micros >= self.ahead_micros && now_micros < end_micros;
-        let has_next = self.has_next(class);
+        let (has_next, telling) = (self.has_next(class), self.is_telling());
         let Some(share) = self.shares.get_mut(class) else { return due };
         let rate = share.meter.rate(now_micros);
-        if share.refill == Refill::Idle && !exhausted && now_micros >= share.retry_micros {
+        if share.refill == Refill::Idle
+            && !exhausted
+            && !telling
+            && now_micros >= share.retry_micros
+        {
             let left = end_micros.saturating_sub(now_micros).min(LEAD_MICROS);
             let mut low = expected(rate, left).min(share.block / 2);
             let mut stock = available;
@@ -61,7 +65,7 @@ impl Slot {
         }
         // A claim ahead would begin the forecast of the next window before this one ends.
         let forecasts = matches!(share.share, Some(Share { how: How::Forecast { .. }, .. }));
-        if share.ahead == Refill::Idle && in_last_part && !has_next && !forecasts {
+        if share.ahead == Refill::Idle && !telling && in_last_part && !has_next && !forecasts {
             let coming = expected(rate, window.seconds.saturating_mul(1_000_000));
             let free = terms.free(self.hit.limit);
             due.ahead = pool > 0 && coming >= free.saturating_add(AHEAD_HITS_MIN);
@@ -96,9 +100,14 @@ impl Slot {
         let pool = terms.pool(self.hit.limit);
         let taken = if is_ahead { 0 } else { self.taken };
         let mut hit = self.hit.clone();
+        let telling = self.is_telling();
         let share = self.shares.get_mut(class)?;
         let refill = if is_ahead { &mut share.ahead } else { &mut share.refill };
         if *refill != Refill::Queued {
+            return None;
+        }
+        if telling {
+            *refill = Refill::Idle;
             return None;
         }
         *refill = Refill::Flying;
@@ -135,20 +144,27 @@ impl Slot {
         if let Some(Share { how: How::Forecast { .. }, asked, .. }) = &mut hit.share {
             *asked = Some(std::mem::take(&mut share.asked));
         }
-        Some(Claim { stem: stem.clone(), hit, class, pool, is_ahead })
+        let (stem, epoch) = (stem.clone(), self.epoch);
+        Some(Claim { stem, hit, class, pool, is_ahead, seen: taken, epoch })
     }
 
     /// Takes in what a claim was granted. Tokens for a window that is over, or under a limit that
-    /// changed, are lost.
-    pub fn granted(&mut self, claim: &Claim, grant: Grant, now_micros: u64) {
+    /// changed, are lost. Whether the counter was found to have lost data, and is to be told.
+    pub fn granted(&mut self, claim: &Claim, grant: Grant, now_micros: u64) -> bool {
         let (window, wanted) = (claim.hit.window, claim.hit.amount);
-        if claim.hit.limit != self.hit.limit || window.seconds != self.hit.window.seconds {
-            return;
+        let is_other =
+            claim.hit.limit != self.hit.limit || window.seconds != self.hit.window.seconds;
+        if is_other || claim.epoch != self.epoch {
+            return false;
+        }
+        if window == self.hit.window && self.fell(claim, grant) {
+            return true;
         }
         if window == self.hit.window {
             self.taken = self.taken.max(grant.taken);
             self.told_micros = Some(now_micros);
-            let Some(share) = self.shares.get_mut(claim.class) else { return };
+            self.granted += grant.granted.min(wanted);
+            let Some(share) = self.shares.get_mut(claim.class) else { return false };
             share.refill = Refill::Idle;
             share.tokens += grant.granted.min(wanted);
             share.room = Some(grant.room);
@@ -166,6 +182,7 @@ impl Slot {
             next.tokens[claim.class] += grant.granted.min(wanted);
             next.taken = next.taken.max(grant.taken);
         }
+        false
     }
 
     /// Takes in that a claim was not answered. What it was granted, if it was, is lost.
@@ -173,6 +190,9 @@ impl Slot {
         let current = claim.hit.window == self.hit.window;
         let Some(share) = self.shares.get_mut(claim.class) else { return };
         share.failures += 1;
+        if claim.epoch != self.epoch {
+            return;
+        }
         let untold = claim.hit.share.as_ref().and_then(|share| share.asked);
         share.asked = share.asked.saturating_add(untold.unwrap_or(0));
         if current {

@@ -77,6 +77,11 @@ impl Shard {
         self.entries.iter_mut().map(|entry| &mut entry.slot)
     }
 
+    /// All slots with their names.
+    pub fn named_slots(&mut self) -> impl Iterator<Item = (&Arc<[u8]>, &mut Slot)> {
+        self.entries.iter_mut().map(|entry| (&entry.stem, &mut entry.slot))
+    }
+
     /// How many slots there are.
     pub fn len(&self) -> usize {
         self.entries.len()

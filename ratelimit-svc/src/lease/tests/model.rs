@@ -2,6 +2,7 @@
 //! messages that arrive in any order, late or never. Replicas crash, drain, lose their store, and
 //! have clocks of their own. What is asserted holds in each state that can be reached.
 
+use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use stateright::{Checker, Model, Property};
 use super::hit;
 use crate::lease::Terms;
 use crate::lease::claim::{Claim, Grant, grant};
+use crate::lease::loss::{Assertion, merged};
 use crate::lease::slot::{Slot, Taken};
 
 const WINDOWS: usize = 2;
@@ -30,6 +32,8 @@ struct World {
     /// Up to where each class is granted, highest first; one class is granted without a condition.
     caps: Vec<u64>,
     free_ppm: u32,
+    /// Times the counters lose what they counted.
+    losses: u8,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +41,15 @@ struct State {
     replicas: Vec<Replica>,
     messages: Vec<Message>,
     counts: [u64; WINDOWS],
+    /// What processes told counters that lost data.
+    told: [BTreeMap<(usize, u8), u64>; WINDOWS],
+    losses: u8,
+    /// Whether one of them was of all data.
+    forgot: bool,
+    /// Counted once, and gone with the data while whoever was granted it lives on.
+    lapsed: [u64; WINDOWS],
+    /// Granted to processes that are no more.
+    died: [u64; WINDOWS],
     admitted: [[u64; 2]; WINDOWS],
     returned: [bool; WINDOWS],
     requests: u8,
@@ -54,6 +67,8 @@ struct Replica {
     free_from: u64,
     half: u8,
     life: u8,
+    /// Whether it knows of the last loss of all data; before that it has no connection.
+    noticed: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -61,6 +76,8 @@ enum Message {
     Claim { replica: usize, life: u8, claim: Claim },
     Answer { replica: usize, life: u8, claim: Claim, grant: Grant },
     Return { window: usize, amount: u64 },
+    Assert { replica: usize, life: u8, assertion: Assertion },
+    Asserted { replica: usize, life: u8, assertion: Assertion, count: u64 },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -80,18 +97,26 @@ enum Action {
     Crash(usize),
     Drain(usize),
     Tick(usize),
+    /// The store comes back empty.
+    Forget,
+    /// The store goes on from an earlier state.
+    Lapse,
+    /// A replica is connected again.
+    Notice(usize),
 }
 
 impl Hash for State {
     fn hash<H: Hasher>(&self, state: &mut H) {
         for replica in &self.replicas {
-            (replica.half, replica.life, replica.free_from, &replica.slot).hash(state);
+            (replica.half, replica.life, replica.free_from, replica.noticed).hash(state);
+            replica.slot.hash(state);
         }
         for message in &self.messages {
             message.order().hash(state);
         }
         (self.counts, self.admitted, self.requests, self.claims, self.faults).hash(state);
         (self.returned, self.wrongly_refused, self.claimed_ahead).hash(state);
+        (&self.told, self.losses, self.forgot, self.lapsed, self.died).hash(state);
     }
 }
 
@@ -108,6 +133,14 @@ impl Message {
                 (1, *replica, *life, start, amount << 32 | grant.granted, grant.taken, claim.class)
             }
             Self::Return { window, amount } => (2, *window, 0, *amount, 0, 0, 0),
+            Self::Assert { replica, life, assertion } => {
+                let Assertion { hit, taken, .. } = assertion;
+                (3, *replica, *life, hit.window.start, hit.amount, *taken, 0)
+            }
+            Self::Asserted { replica, life, assertion, count } => {
+                let Assertion { hit, taken, .. } = assertion;
+                (4, *replica, *life, hit.window.start, hit.amount << 32 | *count, *taken, 0)
+            }
         }
     }
 }
@@ -152,6 +185,7 @@ impl World {
         let now = Self::now_micros(half);
         let asked = hit("a", 1, self.limit, 1, now / 1_000_000);
         let free_from = state.replicas[at].free_from;
+        let is_held = state.is_held();
         let slot = state.replicas[at]
             .slot
             .get_or_insert_with(|| Slot::new(&asked, free_from, at as u64, &terms));
@@ -181,7 +215,7 @@ impl World {
             state.claimed_ahead |= claim.is_ahead;
             let in_bounds =
                 window_of(claim.hit.window.start) < WINDOWS && state.claims < self.claims;
-            if is_cut_off || !in_bounds {
+            if is_cut_off || is_held || !in_bounds {
                 let slot = state.replicas[at].slot.as_mut().expect("just used");
                 slot.failed(&claim);
             } else {
@@ -192,8 +226,130 @@ impl World {
         comes_of_it
     }
 
+    /// A message arrives.
+    fn deliver(&self, state: &mut State, at: usize) {
+        match state.messages.remove(at) {
+            Message::Claim { replica, life, claim } => {
+                let count = &mut state.counts[window_of(claim.hit.window.start)];
+                let grant = self.answer(&claim, count);
+                state.messages.push(Message::Answer { replica, life, claim, grant });
+            }
+            Message::Answer { replica, life, claim, grant } => {
+                let now = Self::now_micros(state.replicas[replica].half);
+                let asker = &mut state.replicas[replica];
+                if asker.life == life
+                    && let Some(slot) = &mut asker.slot
+                    && slot.granted(&claim, grant, now)
+                {
+                    state.tell(replica);
+                }
+            }
+            Message::Assert { replica, life, assertion } => {
+                let window = window_of(assertion.hit.window.start);
+                state.told[window].insert((replica, life), assertion.hit.amount);
+                let told = state.told[window].values().copied();
+                let count = merged(state.counts[window], told, assertion.taken);
+                state.counts[window] = count;
+                state.messages.push(Message::Asserted { replica, life, assertion, count });
+            }
+            Message::Asserted { replica, life, assertion, count } => {
+                state.asserted(replica, life, &assertion, Some(count));
+            }
+            Message::Return { window, amount } => {
+                // As Redis: not below zero.
+                state.counts[window] = state.counts[window].saturating_sub(amount);
+                state.returned[window] = true;
+            }
+        }
+    }
+
     fn sort(&self, state: &mut State) {
         state.messages.sort_by_key(Message::order);
+    }
+}
+
+impl State {
+    /// Whether somebody has yet to tell the counters what was counted: until then nobody claims.
+    fn is_held(&self) -> bool {
+        self.forgot
+            && self.replicas.iter().any(|replica| {
+                !replica.noticed || replica.slot.as_ref().is_some_and(Slot::is_telling)
+            })
+    }
+
+    fn forget(&mut self) {
+        self.losses += 1;
+        self.forgot = true;
+        (self.counts, self.told) = ([0; WINDOWS], Default::default());
+        self.returned = [true; WINDOWS];
+        // The connections are gone, and all that had not arrived.
+        let messages = std::mem::take(&mut self.messages);
+        for message in messages {
+            match message {
+                Message::Claim { replica, life, claim } => {
+                    if self.replicas[replica].life == life
+                        && let Some(slot) = &mut self.replicas[replica].slot
+                    {
+                        slot.failed(&claim);
+                    }
+                }
+                Message::Assert { replica, life, assertion } => {
+                    self.asserted(replica, life, &assertion, None);
+                }
+                Message::Return { .. } => {}
+                arrived => self.messages.push(arrived),
+            }
+        }
+        for replica in &mut self.replicas {
+            replica.noticed = replica.slot.is_none();
+        }
+    }
+
+    fn lapse(&mut self) {
+        self.losses += 1;
+        self.returned = [true; WINDOWS];
+        for (count, lapsed) in self.counts.iter_mut().zip(&mut self.lapsed) {
+            let kept = *count / 2;
+            *lapsed += *count - kept;
+            *count = kept;
+        }
+    }
+
+    fn notice(&mut self, at: usize) {
+        self.replicas[at].noticed = true;
+        let now = World::now_micros(self.replicas[at].half);
+        if self.replicas[at].slot.as_mut().is_some_and(|slot| slot.lost(now)) {
+            self.tell(at);
+        }
+    }
+
+    fn tell(&mut self, replica: usize) {
+        let life = self.replicas[replica].life;
+        let stem: Arc<[u8]> = Arc::from(&b"a|1s"[..]);
+        let slot = self.replicas[replica].slot.as_mut();
+        if let Some(assertion) = slot.and_then(|slot| slot.assertion(&stem)) {
+            self.messages.push(Message::Assert { replica, life, assertion });
+        }
+    }
+
+    fn asserted(&mut self, replica: usize, life: u8, assertion: &Assertion, count: Option<u64>) {
+        if self.replicas[replica].life == life
+            && let Some(slot) = &mut self.replicas[replica].slot
+            && slot.asserted(assertion, count)
+        {
+            self.tell(replica);
+        }
+    }
+
+    /// A process ends, and with it what it knows.
+    fn bury(&mut self, replica: usize) {
+        if let Some(slot) = &self.replicas[replica].slot {
+            for (window, granted) in slot.granted_by_window() {
+                if let Some(died) = self.died.get_mut(window_of(window.start)) {
+                    *died += granted;
+                }
+            }
+        }
     }
 }
 
@@ -202,11 +358,17 @@ impl Model for World {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        let replica = Replica { slot: None, free_from: START_SECONDS, half: 0, life: 0 };
+        let replica =
+            Replica { slot: None, free_from: START_SECONDS, half: 0, life: 0, noticed: true };
         vec![State {
             replicas: vec![replica; self.replicas],
             messages: Vec::new(),
             counts: [0; WINDOWS],
+            told: Default::default(),
+            losses: 0,
+            forgot: false,
+            lapsed: [0; WINDOWS],
+            died: [0; WINDOWS],
             admitted: [[0; 2]; WINDOWS],
             returned: [false; WINDOWS],
             requests: 0,
@@ -235,10 +397,16 @@ impl Model for World {
             if half < self.halves - 1 && half < lowest + 2 {
                 actions.push(Action::Tick(replica));
             }
+            if !state.replicas[replica].noticed {
+                actions.push(Action::Notice(replica));
+            }
             if may_fail && state.replicas[replica].slot.is_some() {
                 actions.push(Action::Crash(replica));
                 actions.push(Action::Drain(replica));
             }
+        }
+        if state.losses < self.losses && state.counts != [0; WINDOWS] {
+            actions.extend([Action::Forget, Action::Lapse]);
         }
         for message in 0..state.messages.len() {
             actions.push(Action::Deliver(message));
@@ -264,10 +432,15 @@ impl Model for World {
                 }
             }
             Action::Tick(replica) => state.replicas[replica].half += 1,
+            Action::Forget => state.forget(),
+            Action::Lapse => state.lapse(),
+            Action::Notice(at) => state.notice(at),
             Action::Crash(replica) | Action::Drain(replica) => {
                 state.faults += 1;
+                state.bury(replica);
                 let replica = &mut state.replicas[replica];
                 let mut slot = replica.slot.take()?;
+                replica.noticed = true;
                 replica.life += 1;
                 replica.free_from = Self::now_micros(replica.half) / 1_000_000 + 1;
                 if matches!(action, Action::Drain(_)) {
@@ -281,33 +454,19 @@ impl Model for World {
                 state.faults += 1;
                 let message = state.messages.remove(at);
                 if let Message::Claim { replica, life, claim }
-                | Message::Answer { replica, life, claim, .. } = message
-                    && state.replicas[replica].life == life
-                    && let Some(slot) = &mut state.replicas[replica].slot
+                | Message::Answer { replica, life, claim, .. } = &message
+                    && state.replicas[*replica].life == *life
+                    && let Some(slot) = &mut state.replicas[*replica].slot
                 {
-                    slot.failed(&claim);
+                    slot.failed(claim);
+                }
+                if let Message::Assert { replica, life, assertion }
+                | Message::Asserted { replica, life, assertion, .. } = message
+                {
+                    state.asserted(replica, life, &assertion, None);
                 }
             }
-            Action::Deliver(at) => match state.messages.remove(at) {
-                Message::Claim { replica, life, claim } => {
-                    let count = &mut state.counts[window_of(claim.hit.window.start)];
-                    let grant = self.answer(&claim, count);
-                    state.messages.push(Message::Answer { replica, life, claim, grant });
-                }
-                Message::Answer { replica, life, claim, grant } => {
-                    let now = Self::now_micros(state.replicas[replica].half);
-                    let replica = &mut state.replicas[replica];
-                    if replica.life == life
-                        && let Some(slot) = &mut replica.slot
-                    {
-                        slot.granted(&claim, grant, now);
-                    }
-                }
-                Message::Return { window, amount } => {
-                    state.counts[window] -= amount;
-                    state.returned[window] = true;
-                }
-            },
+            Action::Deliver(at) => self.deliver(&mut state, at),
         }
         self.sort(&mut state);
         Some(state)
@@ -318,12 +477,18 @@ impl Model for World {
             Property::always(
                 "no window admits more than the limit",
                 |world: &World, state: &State| {
-                    state.admitted.iter().all(|by| by[0] + by[1] <= u64::from(world.limit))
+                    (0..WINDOWS).all(|at| {
+                        let unknown = if state.losses > 0 { state.died[at] } else { 0 };
+                        let most = u64::from(world.limit) + unknown + state.lapsed[at];
+                        state.admitted[at].iter().sum::<u64>() <= most
+                    })
                 },
             ),
             Property::always("no class passes its cap", |world: &World, state: &State| {
                 let cap = world.caps.last().copied().unwrap_or(0);
-                world.caps.len() == 1 || state.admitted.iter().all(|by| by[1] <= cap)
+                world.caps.len() == 1
+                    || state.losses > 0
+                    || state.admitted.iter().all(|by| by[1] <= cap)
             }),
             Property::always("a refusal is certain", |_, state: &State| !state.wrongly_refused),
             Property::sometimes("a limit is used up", |world: &World, state: &State| {
@@ -350,7 +515,7 @@ fn world(replicas: usize, limit: u32, requests: u8, claims: u8, faults: u8) -> W
     let depth = std::env::var("LEASE_MODEL_DEPTH").ok().and_then(|text| text.parse().ok());
     let (requests, claims) = (requests + depth.unwrap_or(0), claims + depth.unwrap_or(0));
     let caps = vec![limit.into()];
-    World { replicas, limit, requests, claims, faults, halves: 3, caps, free_ppm: 0 }
+    World { replicas, limit, requests, claims, faults, halves: 3, caps, free_ppm: 0, losses: 0 }
 }
 
 #[test]
@@ -375,4 +540,10 @@ fn free_tokens_stay_within_the_limit() {
     let world = World { free_ppm: 700_000, ..world(2, 3, 4, 3, 1) };
     assert_eq!((world.terms().free(3), world.terms().pool(3)), (1, 1));
     check("2 replicas, limit 3, a free token each, 1 fault", world);
+}
+
+#[test]
+fn counters_that_lost_data_are_told() {
+    let world = World { halves: 2, losses: 1, ..world(2, 2, 3, 2, 1) };
+    check("2 replicas, limit 2, data lost once, 1 fault", world);
 }

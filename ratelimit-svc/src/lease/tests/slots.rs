@@ -88,7 +88,9 @@ fn the_next_window_is_claimed_ahead_and_adopted() {
         let (_, claims) = ask(&mut slot, &at(at_step, 1000, 1), 0, at_step);
         for claim in claims {
             match claim.is_ahead {
-                false => slot.granted(&claim, answer(&claim, &mut count), at_step),
+                false => {
+                    assert!(!slot.granted(&claim, answer(&claim, &mut count), at_step));
+                }
                 true => ahead.push((at_step, claim)),
             }
         }

@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use super::{answer, hit};
 use crate::lease::Terms;
-use crate::lease::claim::BATCH_MAX;
-use crate::lease::table::{Outcome, Table};
-use crate::store::{Hit, Role};
+use crate::lease::claim::{BATCH_MAX, Claim};
+use crate::lease::loss::{HOLD, TOLD_MAX};
+use crate::lease::table::view::SHOWN_MAX;
+use crate::lease::table::{NOT_YET, Outcome, Table};
+use crate::limits::sharing::{How, Share};
+use crate::store::memory::Memory;
+use crate::store::{Hit, Mode, Role};
 
 const NOW: Duration = Duration::from_secs(100);
 
@@ -123,4 +127,85 @@ fn a_drained_table_hands_over_what_it_held() {
     assert_eq!(returns.iter().map(|back| back.hit.amount).sum::<u64>(), held);
     assert!(returns.iter().all(|back| back.hit.is_refund));
     assert!(table.is_drained() && table.is_empty() && table.drain(NOW).is_empty());
+}
+
+/// Classes that fall due together are granted from the highest down, in whatever order they came.
+#[test]
+fn the_order_within_a_batch_does_not_matter() {
+    let orders = [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1], [1, 3, 0, 2]];
+    let granted = orders.map(|order| {
+        let (table, counters) = (table(1000), Memory::default());
+        let of = |class: u8, amount| {
+            let how = How::Forecast { guarantees: None };
+            let share = Some(Share { place: class, classes: 4, how, asked: None });
+            Hit { share, ..named("pool", 100, amount) }
+        };
+        // More than there is, with what is kept for higher ones.
+        for class in order {
+            let outcome = table.take(&[of(class, 30)], false, NOW);
+            assert!(matches!(outcome, Outcome::Short(_)), "{outcome:?}");
+        }
+        let claims = table.claims(BATCH_MAX, NOW);
+        let hits: Vec<Hit> = claims.iter().map(Claim::counted_hit).collect();
+        let counts = counters.count_now(&hits, Mode::CountAll, NOW);
+        let mut granted = [0; 4];
+        for (claim, count) in claims.iter().zip(&counts) {
+            granted[claim.class] += claim.grant(count).granted;
+        }
+        granted
+    });
+    assert!(granted[0][0] > 0 && granted[0][3] == 0, "{granted:?}");
+    assert!(granted.iter().all(|other| *other == granted[0]), "{granted:?}");
+}
+
+/// A table that does not know the time gives no free tokens, and after that those of new windows.
+#[test]
+fn free_tokens_wait_for_the_time() {
+    let terms = Terms { replicas: 1, free_ppm: 500_000, free_replicas: 1 };
+    let table = Table::new(&terms, 1000, 1, NOT_YET);
+    let ask = |now: Duration| table.take(&[hit("a", 1, 100, 1, now.as_secs())], false, now);
+    assert!(matches!(ask(NOW), Outcome::Short(_)));
+    table.began(NOW);
+    assert!(matches!(ask(NOW), Outcome::Short(_)), "an earlier process may have spent them");
+    assert!(matches!(ask(NOW + Duration::from_secs(1)), Outcome::Counts(_)));
+}
+
+/// After a loss of data nothing is claimed for a while, and counters are told what was claimed.
+#[test]
+fn a_store_that_lost_its_data_is_told_first() {
+    let table = table(1000);
+    take(&table, &[named("a", 1000, 5), named("b", 1000, 1)]);
+    let held = table.held();
+    table.lost(NOW);
+    assert_eq!(take(&table, &[named("a", 1000, 1)]), [false], "what is held is spent");
+    assert_eq!(table.take(&[named("c", 1000, 1)], false, NOW), Outcome::Held);
+    let told = table.assertions(TOLD_MAX);
+    assert_eq!((told.len(), table.untold()), (2, 0));
+    assert_eq!(told.iter().map(|told| told.hit.amount).sum::<u64>(), held + 6);
+    assert!(told.iter().all(|told| told.taken == told.hit.amount));
+    table.asserted(&told[0], None);
+    assert_eq!(table.assertions(TOLD_MAX), [told[0].clone()], "told again");
+    table.asserted(&told[0], Some(900));
+    table.asserted(&told[1], Some(900));
+    assert!(table.claims(BATCH_MAX, NOW + HOLD / 2).is_empty());
+    let later = NOW + HOLD + Duration::from_secs(1);
+    let outcome = table.take(&[named("c", 1000, 1)], false, later);
+    assert!(matches!(outcome, Outcome::Short(_)), "{outcome:?}");
+    assert_eq!(table.claims(BATCH_MAX, later).len(), 1);
+}
+
+/// What is shown names rules and no tenants.
+#[test]
+fn the_rules_that_hold_most_are_shown() {
+    let table = table(100_000);
+    for rule in 0..SHOWN_MAX + 5 {
+        for tenant in ["acme", "globex"] {
+            let name = format!("{{4:edge4:k{rule:03}6:{tenant:6}}}");
+            take(&table, &[named(&name, 1000 * (rule as u32 + 1), 1)]);
+        }
+    }
+    let shown = table.largest();
+    assert_eq!(shown.len(), SHOWN_MAX);
+    assert_eq!((&*shown[0].rule, shown[0].counters), ("edge.k024", 2));
+    assert!(shown.is_sorted_by(|a, b| a.held >= b.held) && shown[0].held > 0);
 }

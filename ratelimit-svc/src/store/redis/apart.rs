@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
 use super::Redis;
@@ -79,6 +80,15 @@ impl Apart {
             tokio::join!(own, self.main.store.tend(), self.per_second.store.tend());
         }
         .boxed()
+    }
+
+    /// A connection to where a hit is counted.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn connection(&self, hit: &Hit) -> Result<MultiplexedConnection, StoreError> {
+        let part = if hit.window.seconds == 1 { &self.per_second } else { &self.main };
+        part.store.servers.connection(&part.store.key(hit))
     }
 
     /// The one for all else.

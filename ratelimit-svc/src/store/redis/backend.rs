@@ -1,10 +1,12 @@
-//! How Redis is lost and found: probes, checks, signs of life, and what no request waits for.
+//! Redis as a store that can be lost and found: probes, checks, signs of life, what is told after a
+//! loss of data, and what no request waits for. Counts nothing.
 
 use super::Redis;
 use super::expiry::UNSURE_BATCH;
 use super::heartbeat::SignOfLife;
 use super::link::{PROBE_TIMEOUT, classify, prove};
 use super::servers::Servers;
+use crate::lease::loss::Assertion;
 use crate::outage::guard::Backend;
 use crate::store::StoreError;
 
@@ -19,6 +21,8 @@ impl Backend for Redis {
                 let budget = self.settings.call_budget;
                 prove(&mut connected.connection, key, Some(&self.clock), false, budget).await?;
                 link.adopt(connected);
+                // Before anything is counted it is known whether these are the same data.
+                self.read_epoch().await?;
             }
             Servers::Cluster(cluster) => cluster.repair().await?,
             Servers::Apart(apart) => apart.look_after().await?,
@@ -45,7 +49,13 @@ impl Backend for Redis {
         let mut connection = self.servers.connection(SignOfLife::key(prefix).as_bytes())?;
         let sign = self.life.sign(prefix, &mut connection);
         let answer = tokio::time::timeout(self.settings.call_budget, sign).await;
-        answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)
+        let alive = answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)?;
+        // Who is alive is known without it.
+        if let Err(error) = self.read_epoch().await {
+            let cause = chassis::telemetry::error_chain(&error);
+            tracing::debug!(cause, "not known which data redis holds");
+        }
+        Ok(alive)
     }
 
     async fn farewell(&self) -> Result<(), StoreError> {
@@ -54,6 +64,14 @@ impl Backend for Redis {
         let farewell = self.life.take_back(prefix, &mut connection);
         let answer = tokio::time::timeout(PROBE_TIMEOUT, farewell).await;
         answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch.last()
+    }
+
+    async fn tell_claimed(&self, assertions: &[Assertion]) -> Result<Vec<u64>, StoreError> {
+        Redis::tell_claimed(self, assertions).await
     }
 
     async fn tend(&self) {

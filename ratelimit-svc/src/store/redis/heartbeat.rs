@@ -25,6 +25,11 @@ impl SignOfLife {
         Self { name, script: Script::new(include_str!("heartbeat.lua")) }
     }
 
+    /// What this replica is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Where signs are left.
     pub fn key(key_prefix: &str) -> String {
         format!("{key_prefix}replicas")

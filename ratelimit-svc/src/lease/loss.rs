@@ -1,0 +1,96 @@
+//! A store that lost what it had counted, and what replicas tell it then, so that hits admitted
+//! before are not admitted again. Not how a loss is found out.
+//!
+//! ```text
+//! counter   0 ─ 300 ─ 700    lost    0 ─ 400 ─────── 700
+//! A         granted 300 ─────────────► "300, and 400 in all"
+//! B         granted 400 ─────────────────────────► "400, and 700 in all"
+//! ```
+//!
+//! Each replica tells what itself was granted in the window, which is kept by replica, and how far
+//! it knows the counter was. The counter goes on from the most that follows. Told twice, or in
+//! another order, it comes to the same. What replicas were granted that died since, and of which
+//! nobody alive was told, is not known, and may be admitted again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::store::Hit;
+
+/// After a loss nothing is claimed for so long: every replica that lives has told by then what it
+/// was granted, for within that time a store that is back is found.
+pub const HOLD: Duration = Duration::from_secs(1);
+/// The most counters of one call.
+pub const TOLD_MAX: usize = 64;
+/// A pause after each such call, so that the store has room for others.
+pub const TOLD_EVERY: Duration = Duration::from_millis(10);
+
+/// What a replica tells a counter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Assertion {
+    /// Whose: the name of the counter without its window.
+    pub stem: Arc<[u8]>,
+    /// The counter and its window; the amount is what this replica was granted of it.
+    pub hit: Hit,
+    /// What all replicas had claimed, as far as this one knows.
+    pub taken: u64,
+}
+
+/// Where a counter goes on that stands at `count`.
+pub fn merged(count: u64, granted: impl IntoIterator<Item = u64>, taken: u64) -> u64 {
+    let granted = granted.into_iter().fold(0, u64::saturating_add);
+    count.max(granted).max(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A counter, and what replicas told.
+    #[derive(Default)]
+    struct Counter {
+        count: u64,
+        granted: BTreeMap<u8, u64>,
+    }
+
+    impl Counter {
+        fn told(&mut self, (replica, granted, taken): (u8, u64, u64)) {
+            let known = self.granted.entry(replica).or_default();
+            *known = granted.max(*known);
+            self.count = merged(self.count, self.granted.values().copied(), taken);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn order_and_repetition_do_not_matter(
+            told in proptest::collection::vec((0..4u8, 0..100u64, 0..300u64), 0..8),
+            seed in any::<prop::sample::Index>(),
+        ) {
+            let (mut once, mut again) = (Counter::default(), Counter::default());
+            told.iter().for_each(|told| once.told(*told));
+            let turn = if told.is_empty() { 0 } else { seed.index(told.len()) };
+            let (first, last) = told.split_at(turn);
+            last.iter().chain(first).rev().chain(first).for_each(|told| again.told(*told));
+            prop_assert_eq!(once.count, again.count);
+        }
+
+        #[test]
+        fn all_that_live_restore_what_was_counted(
+            claims in proptest::collection::vec((0..4u8, 1..50u64), 0..20), lost in 0..1000u64,
+        ) {
+            let (mut granted, mut total) = (BTreeMap::<u8, u64>::new(), 0);
+            for (replica, amount) in claims {
+                *granted.entry(replica).or_default() += amount;
+                total += amount;
+            }
+            let mut counter = Counter { count: total.saturating_sub(lost), ..Counter::default() };
+            granted.into_iter().for_each(|(replica, granted)| counter.told((replica, granted, 0)));
+            prop_assert_eq!(counter.count, total);
+        }
+    }
+}
