@@ -18,6 +18,8 @@ use tonic::{Status, body::Body as TonicBody};
 
 /// Bytes before a message.
 const PREFIX_BYTES: usize = 5;
+/// What most answers take; the buffer of a longer one grows.
+const ANSWER_BYTES: usize = 128;
 /// Names what a request is compressed with.
 const ENCODING: &str = "grpc-encoding";
 
@@ -82,7 +84,8 @@ fn expected(read: &[u8], bytes_max: usize) -> Result<Option<usize>, Status> {
 
 /// An answer of one message, which `write` appends.
 pub fn answer(write: impl FnOnce(&mut Vec<u8>)) -> Response<TonicBody> {
-    let mut framed = vec![0; PREFIX_BYTES];
+    let mut framed = Vec::with_capacity(ANSWER_BYTES);
+    framed.resize(PREFIX_BYTES, 0);
     write(&mut framed);
     let bytes = u32::try_from(framed.len() - PREFIX_BYTES).expect("answers are far below 4 GiB");
     framed[1..PREFIX_BYTES].copy_from_slice(&bytes.to_be_bytes());
