@@ -1,7 +1,8 @@
 //! What a decision costs without a wire: matching by the number of rules, the name of a counter,
 //! the whole decision in memory by algorithm, headers and metrics.
 //!
-//! `cargo bench -p ratelimit-svc`. Allocations are counted by `examples/decide.rs`.
+//! `cargo bench -p ratelimit-svc`. Allocations are counted by `tests/it/allocations.rs`, instructions
+//! with `examples/decide.rs`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -63,9 +63,18 @@ impl Clock {
 
     /// The time since the epoch.
     pub fn now(&self) -> Duration {
+        self.at(Instant::now())
+    }
+
+    /// The time since the epoch at an instant that was just read: whoever has one need not read
+    /// another clock.
+    pub fn at(&self, instant: Instant) -> Duration {
         match self.correction.load(Ordering::Relaxed) {
             UNKNOWN => (self.wall)(),
-            correction => offset::shifted(self.steady(), correction),
+            correction => {
+                let steady = self.began + instant.saturating_duration_since(self.started);
+                offset::shifted(steady, correction)
+            }
         }
     }
 

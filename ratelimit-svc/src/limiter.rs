@@ -58,7 +58,7 @@ impl Limiter {
     /// When the request has no answer; never for a fault of the store.
     pub async fn decide(&self, request: &Request<'_>) -> Result<Decision, RequestError> {
         let started = Instant::now();
-        let now = self.clock.now();
+        let now = self.clock.at(started);
         let quotas = self.quotas.load();
         let planned = match quotas.as_deref() {
             Some(quotas) => plan(request, quotas, &self.settings, now.as_secs()),
@@ -127,19 +127,31 @@ impl Limiter {
         plan: &Plan<'_>,
         now: Duration,
     ) -> Result<Vec<Count>, (&Guard<Redis>, Unavailable)> {
-        let hits = &plan.hits;
-        let guard = match &self.counters {
-            _ if hits.is_empty() => return Ok(Vec::new()),
-            Counters::Memory => return Ok(self.memory.count_now(hits, self.mode(), now)),
+        match &self.counters {
+            _ if plan.hits.is_empty() => Ok(Vec::new()),
+            Counters::Memory => Ok(self.memory.count_now(&plan.hits, self.mode(), now)),
             // Hits that were leased before the outage are for the classes that pass in it.
             Counters::Redis(guard)
                 if plan.class.outage == OutagePolicy::Deny && guard.is_open() =>
             {
-                return Err((&**guard, Unavailable { asked: false }));
+                Err((&**guard, Unavailable { asked: false }))
             }
-            Counters::Redis(guard) => guard,
-        };
-        let counts = match &self.leases {
+            // Boxed: a decision in memory is not moved about with the room that all this takes.
+            Counters::Redis(guard) => {
+                let counted = Box::pin(self.count_guarded(guard, plan, now)).await;
+                counted.map_err(|unavailable| (&**guard, unavailable))
+            }
+        }
+    }
+
+    async fn count_guarded(
+        &self,
+        guard: &Guard<Redis>,
+        plan: &Plan<'_>,
+        now: Duration,
+    ) -> Result<Vec<Count>, Unavailable> {
+        let hits = &plan.hits;
+        match &self.leases {
             Some(leases) if leases.serve(plan) => {
                 leases.take(guard, hits, || self.clock.now()).await
             }
@@ -149,8 +161,7 @@ impl Limiter {
                 guard.count(&hits, self.mode(), now).await
             }
             _ => guard.count(hits, self.mode(), now).await,
-        };
-        counts.map_err(|unavailable| (&**guard, unavailable))
+        }
     }
 
     /// What `/config` tells of the store.

@@ -9,7 +9,7 @@
 //! ```
 
 use prost::Message;
-use prost::encoding::{encode_varint, encoded_len_varint};
+use prost::encoding::encoded_len_varint;
 use proto::pb::envoy::config::core::v3::HeaderValue;
 use proto::pb::envoy::service::ratelimit::v3::RateLimitResponse;
 use proto::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
@@ -97,13 +97,22 @@ fn bytes_field(bytes: usize) -> usize {
 fn write_number(out: &mut Vec<u8>, field: u8, number: u64) {
     if number > 0 {
         out.push(field << 3);
-        encode_varint(number, out);
+        write_varint(out, number);
     }
 }
 
 fn write_length(out: &mut Vec<u8>, field: u8, bytes: usize) {
     out.push(field << 3 | 2);
-    encode_varint(bytes as u64, out);
+    write_varint(out, bytes as u64);
+}
+
+/// Seven bits in a byte, the lowest first.
+fn write_varint(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
 }
 
 fn code(over_limit: bool) -> u64 {

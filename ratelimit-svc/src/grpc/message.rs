@@ -26,15 +26,17 @@ use crate::limits::unit::Unit;
 /// When the bytes are no such message, or at the first bound that is passed.
 pub fn read(bytes: &[u8]) -> Result<Request<'_>, RequestError> {
     let mut request = Request::default();
-    let mut fields = Fields(bytes);
+    let mut fields = Fields::of(bytes);
     while let Some(field) = fields.next()? {
         match field {
-            (1, Value::Bytes(domain)) => request.domain = text(domain)?,
-            (2, Value::Bytes(bytes)) => {
+            (1, Value::Part(domain)) => request.domain = domain.text()?,
+            (2, Value::Part(part)) => {
                 if request.descriptors.len() == DESCRIPTORS_MAX {
                     return Err(RequestError::TooManyDescriptors);
                 }
-                request.descriptors.push(descriptor(bytes)?);
+                request.descriptors.push(Descriptor::default());
+                let last = request.descriptors.last_mut().expect("just pushed");
+                read_descriptor(part, last)?;
             }
             (3, Value::Number(hits)) => request.hits_addend = hits as u32,
             (1..=3, _) => return Err(RequestError::Malformed),
@@ -44,41 +46,39 @@ pub fn read(bytes: &[u8]) -> Result<Request<'_>, RequestError> {
     Ok(request)
 }
 
-fn descriptor(bytes: &[u8]) -> Result<Descriptor<'_>, RequestError> {
-    let mut descriptor = Descriptor::default();
-    let mut fields = Fields(bytes);
+fn read_descriptor<'a>(
+    mut fields: Fields<'a>,
+    descriptor: &mut Descriptor<'a>,
+) -> Result<(), RequestError> {
     while let Some(field) = fields.next()? {
         match field {
-            (1, Value::Bytes(bytes)) => {
+            (1, Value::Part(part)) => {
                 if descriptor.entries.len() == ENTRIES_MAX {
                     return Err(RequestError::TooManyEntries);
                 }
-                descriptor.entries.push(entry(bytes)?);
+                descriptor.entries.push(entry(part)?);
             }
-            (2, Value::Bytes(bytes)) => {
+            (2, Value::Part(part)) => {
                 let none = Override { requests_per_unit: 0, unit: None };
-                let limit = descriptor.limit_override.get_or_insert(none);
-                read_override(bytes, limit)?;
+                read_override(part, descriptor.limit_override.get_or_insert(none))?;
             }
-            (3, Value::Bytes(bytes)) => {
-                let hits = descriptor.hits_addend.get_or_insert(0);
-                read_wrapped(bytes, hits)?;
+            (3, Value::Part(part)) => {
+                read_wrapped(part, descriptor.hits_addend.get_or_insert(0))?;
             }
             (4, Value::Number(number)) => descriptor.is_negative_hits = number != 0,
             (1..=4, _) => return Err(RequestError::Malformed),
             _ => {}
         }
     }
-    Ok(descriptor)
+    Ok(())
 }
 
-fn entry(bytes: &[u8]) -> Result<(&str, &str), RequestError> {
+fn entry(mut fields: Fields<'_>) -> Result<(&str, &str), RequestError> {
     let (mut key, mut value) = ("", "");
-    let mut fields = Fields(bytes);
     while let Some(field) = fields.next()? {
         match field {
-            (1, Value::Bytes(bytes)) => key = text(bytes)?,
-            (2, Value::Bytes(bytes)) => value = text(bytes)?,
+            (1, Value::Part(part)) => key = part.text()?,
+            (2, Value::Part(part)) => value = part.text()?,
             (1 | 2, _) => return Err(RequestError::Malformed),
             _ => {}
         }
@@ -86,8 +86,7 @@ fn entry(bytes: &[u8]) -> Result<(&str, &str), RequestError> {
     Ok((key, value))
 }
 
-fn read_override(bytes: &[u8], limit: &mut Override) -> Result<(), RequestError> {
-    let mut fields = Fields(bytes);
+fn read_override(mut fields: Fields<'_>, limit: &mut Override) -> Result<(), RequestError> {
     while let Some(field) = fields.next()? {
         match field {
             (1, Value::Number(requests)) => limit.requests_per_unit = requests as u32,
@@ -100,8 +99,7 @@ fn read_override(bytes: &[u8], limit: &mut Override) -> Result<(), RequestError>
 }
 
 /// `google.protobuf.UInt64Value`
-fn read_wrapped(bytes: &[u8], value: &mut u64) -> Result<(), RequestError> {
-    let mut fields = Fields(bytes);
+fn read_wrapped(mut fields: Fields<'_>, value: &mut u64) -> Result<(), RequestError> {
     while let Some(field) = fields.next()? {
         match field {
             (1, Value::Number(number)) => *value = number,
@@ -125,45 +123,92 @@ pub(super) fn unit_of_override(number: i32) -> Option<Unit> {
     }
 }
 
-fn text(bytes: &[u8]) -> Result<&str, RequestError> {
-    std::str::from_utf8(bytes).map_err(|_| RequestError::Malformed)
-}
-
 /// What a field holds, as far as these messages have it.
 enum Value<'a> {
     Number(u64),
-    Bytes(&'a [u8]),
+    /// A text or a message.
+    Part(Fields<'a>),
     /// A number of fixed width or a group, passed over.
     Other,
 }
 
 /// The fields of a message that are still to be read.
-struct Fields<'a>(&'a [u8]);
+#[derive(Clone, Copy)]
+struct Fields<'a> {
+    rest: &'a [u8],
+    /// All bytes of the request, if they happen to be UTF-8, and where `rest` begins in them.
+    ///
+    /// Tags, and lengths below 128, are ASCII: then what most requests hold is UTF-8 from end to
+    /// end, and is checked once instead of text by text.
+    whole: Option<&'a str>,
+    at: usize,
+}
 
 impl<'a> Fields<'a> {
+    fn of(message: &'a [u8]) -> Self {
+        Self { rest: message, whole: std::str::from_utf8(message).ok(), at: 0 }
+    }
+
+    /// As text.
+    fn text(&self) -> Result<&'a str, RequestError> {
+        let checked = self.whole.and_then(|whole| whole.get(self.at..self.at + self.rest.len()));
+        match checked {
+            Some(text) => Ok(text),
+            None => std::str::from_utf8(self.rest).map_err(|_| RequestError::Malformed),
+        }
+    }
+
     /// The next field and its number.
     fn next(&mut self) -> Result<Option<(u32, Value<'a>)>, RequestError> {
-        let rest = &mut self.0;
-        if rest.is_empty() {
-            return Ok(None);
+        // Nearly all fields: a tag of one byte, a length of one byte.
+        if let [tag, bytes, rest @ ..] = self.rest
+            && (8..0x80).contains(tag)
+            && *tag & 7 == WireType::LengthDelimited as u8
+            && *bytes < 0x80
+        {
+            return self.part(u32::from(tag >> 3), rest, (*bytes).into()).map(Some);
         }
+        if self.rest.is_empty() { Ok(None) } else { self.next_of_any_size().map(Some) }
+    }
+
+    fn next_of_any_size(&mut self) -> Result<(u32, Value<'a>), RequestError> {
         let malformed = |_: DecodeError| RequestError::Malformed;
-        let (number, kind) = decode_key(rest).map_err(malformed)?;
+        let mut rest = self.rest;
+        let (number, kind) = decode_key(&mut rest).map_err(malformed)?;
         let value = match kind {
-            WireType::Varint => Value::Number(decode_varint(rest).map_err(malformed)?),
+            WireType::Varint => Value::Number(decode_varint(&mut rest).map_err(malformed)?),
             WireType::LengthDelimited => {
-                let bytes = decode_varint(rest).map_err(malformed)?;
+                let bytes = decode_varint(&mut rest).map_err(malformed)?;
                 let bytes = usize::try_from(bytes).map_err(|_| RequestError::Malformed)?;
-                let (value, after) = rest.split_at_checked(bytes).ok_or(RequestError::Malformed)?;
-                *rest = after;
-                Value::Bytes(value)
+                return self.part(number, rest, bytes);
             }
             kind => {
-                skip_field(kind, number, rest, DecodeContext::default()).map_err(malformed)?;
+                let context = DecodeContext::default();
+                skip_field(kind, number, &mut rest, context).map_err(malformed)?;
                 Value::Other
             }
         };
-        Ok(Some((number, value)))
+        self.advance(rest);
+        Ok((number, value))
+    }
+
+    /// A field that is the first so many bytes of `rest`.
+    fn part(
+        &mut self,
+        number: u32,
+        rest: &'a [u8],
+        bytes: usize,
+    ) -> Result<(u32, Value<'a>), RequestError> {
+        let (part, after) = rest.split_at_checked(bytes).ok_or(RequestError::Malformed)?;
+        self.advance(rest);
+        let part = Fields { rest: part, ..*self };
+        self.advance(after);
+        Ok((number, Value::Part(part)))
+    }
+
+    fn advance(&mut self, rest: &'a [u8]) {
+        self.at += self.rest.len() - rest.len();
+        self.rest = rest;
     }
 }
 

@@ -174,6 +174,9 @@ fn push(key: &mut Vec<u8>, part: &str) {
 
 /// Decimal digits, without the price of a format string: a name has several.
 fn push_number(key: &mut Vec<u8>, number: u64) {
+    if number < 10 {
+        return key.push(b'0' + number as u8);
+    }
     key.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 

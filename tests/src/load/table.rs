@@ -136,7 +136,9 @@ pub fn seconds(tally: &Tally, limit: u64) -> Value {
     let rows = (0..length).map(|second| {
         let (sent, admitted) =
             (each(&|counts| counts.sent, second), each(&|counts| counts.admitted, second));
-        json!({ "second": second, "sent": sent, "admitted": admitted })
+        let inversions = tally.inversions_between.get(second).copied().unwrap_or(0);
+        json!({ "second": second, "sent": sent, "admitted": admitted,
+            "inversions_between_replicas": inversions })
     });
     json!({
         "limit": limit,

@@ -10,7 +10,9 @@
 //!
 //! Where classes share a counter, most important first, an inversion is a request that was let
 //! through after a more important class had been refused in the same second: sent after that
-//! refusal was answered, so that no race can excuse it.
+//! refusal was answered, so that no race can excuse it. Near the edges of a second they are counted
+//! apart: a replica's clock is that of Redis give or take some milliseconds, and what is kept for a
+//! class melts with the window, so that at its end the first to ask takes what has melted.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -22,6 +24,8 @@ use super::wire::Verdict;
 pub const STEP: Duration = Duration::from_millis(100);
 /// The longest time line: what comes later is counted in the last step.
 const STEPS_MAX: usize = 36_000;
+/// How much of a second, at both ends, is its edge.
+const EDGE_NANOS: u32 = 50_000_000;
 /// Servers that inversions are told apart for; more are counted with the last.
 const SERVERS_MAX: usize = 64;
 /// Latencies are kept from 1 ns to this, with three digits.
@@ -74,8 +78,18 @@ pub struct Exchange {
     pub verdict: Verdict,
 }
 
-/// Of each class, the second of its last refusal and when the first one of that second was there.
-type Refusals = Vec<Option<(usize, Duration)>>;
+/// The refusals of one class by one server in one second.
+#[derive(Clone, Copy, Debug)]
+struct Refused {
+    second: usize,
+    /// When the first was there.
+    first: Duration,
+    /// The same without those at the edges.
+    inner: Option<Duration>,
+}
+
+/// By class, of the last second that had some.
+type Refusals = Vec<Option<Refused>>;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Window {
@@ -101,8 +115,11 @@ pub struct Tally {
     pub total_most: u64,
     /// Requests let through after a more important class was refused by the same server.
     pub inversions: u64,
-    /// The same with refusals by any server.
-    pub inversions_between: u64,
+    /// The same where one of the two was sent within 50 ms of a second's edge, which is not in the
+    /// others.
+    pub inversions_at_edges: u64,
+    /// As `inversions`, with refusals by any server, in each second of the wall clock.
+    pub inversions_between: Vec<u64>,
     counters: Vec<Window>,
     refusals: Vec<Refusals>,
     began: Duration,
@@ -128,7 +145,8 @@ impl Tally {
             sure_most: 0,
             total_most: 0,
             inversions: 0,
-            inversions_between: 0,
+            inversions_at_edges: 0,
+            inversions_between: Vec::new(),
             counters: vec![Window::default(); counters],
             refusals: Vec::new(),
             began: now.duration_since(UNIX_EPOCH).unwrap_or_default(),
@@ -166,21 +184,34 @@ impl Tally {
 
     /// Looks for an inversion, or remembers what makes a later one.
     fn rank(&mut self, exchange: &Exchange, second: usize) {
-        let classes = self.classes.len();
+        let into = (self.began + exchange.sent).subsec_nanos();
+        let inner = (EDGE_NANOS..1_000_000_000 - EDGE_NANOS).contains(&into);
         if exchange.verdict == Verdict::Refused {
+            let answered = exchange.answered;
             let refusals = at(&mut self.refusals, exchange.server, SERVERS_MAX);
-            refusals.resize(classes, None);
-            let first = refusals[exchange.class].filter(|(of, _)| *of == second);
-            refusals[exchange.class] = first.or(Some((second, exchange.answered)));
+            refusals.resize(self.classes.len(), None);
+            let known = refusals[exchange.class].filter(|refused| refused.second == second);
+            let mut refused = known.unwrap_or(Refused { second, first: answered, inner: None });
+            if inner {
+                refused.inner = refused.inner.or(Some(answered));
+            }
+            refusals[exchange.class] = Some(refused);
             return;
         }
-        let passed_over = |refusals: &Refusals| {
+        let passed_over = |refusals: &Refusals, when: fn(&Refused) -> Option<Duration>| {
             let higher = refusals.iter().take(exchange.class).flatten();
-            higher.into_iter().any(|(of, answered)| *of == second && *answered < exchange.sent)
+            let mut times = higher.filter(|refused| refused.second == second).filter_map(when);
+            times.any(|answered| answered < exchange.sent)
         };
+        let sure = |refusals: &Refusals| inner && passed_over(refusals, |refused| refused.inner);
         let here = self.refusals.get(exchange.server.min(SERVERS_MAX - 1));
-        self.inversions += u64::from(here.is_some_and(passed_over));
-        self.inversions_between += u64::from(self.refusals.iter().any(passed_over));
+        if here.is_some_and(sure) {
+            self.inversions += 1;
+        } else if here.is_some_and(|here| passed_over(here, |refused| Some(refused.first))) {
+            self.inversions_at_edges += 1;
+        }
+        let between = self.refusals.iter().any(sure);
+        *at(&mut self.inversions_between, second, STEPS_MAX) += u64::from(between);
     }
 
     fn admitted(&mut self, counter: usize, sent: usize, answered: usize) {
@@ -303,7 +334,8 @@ mod tests {
             // The wall clock's second ends 500 ms after the start.
             let mut tally = Tally::new(&names, 1, UNIX_EPOCH + MS(7_500));
             exchanges.iter().for_each(|one| tally.record(*one));
-            assert_eq!((tally.inversions, tally.inversions_between), (same, between));
+            let all_between = tally.inversions_between.iter().sum::<u64>();
+            assert_eq!((tally.inversions, all_between), (same, between));
         };
         let refused = of(0, 0, 100, Verdict::Refused);
         check(&[refused, of(1, 0, 120, Verdict::Admitted)], 1, 1);
@@ -314,6 +346,13 @@ mod tests {
         check(&[refused, of(1, 0, 120, Verdict::Refused)], 0, 0);
         check(&[refused, of(1, 0, 620, Verdict::Admitted)], 0, 0);
         check(&[of(1, 0, 100, Verdict::Refused), of(0, 0, 120, Verdict::Admitted)], 0, 0);
+        // Within 50 ms of an edge: the lower one, the higher one, and neither.
+        check(&[refused, of(1, 0, 455, Verdict::Admitted)], 0, 0);
+        let early = of(0, 0, 540, Verdict::Refused);
+        check(&[early, of(1, 0, 620, Verdict::Admitted)], 0, 0);
+        let later = of(0, 0, 560, Verdict::Refused);
+        check(&[early, later, of(1, 0, 620, Verdict::Admitted)], 1, 1);
+        check(&[refused, of(1, 0, 445, Verdict::Admitted)], 1, 1);
         // The first refusal of a second counts, not the last.
         let again = of(0, 0, 150, Verdict::Refused);
         check(&[refused, again, of(1, 0, 130, Verdict::Admitted)], 1, 1);

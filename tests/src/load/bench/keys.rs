@@ -27,6 +27,8 @@ const OFFERED_EXACT: f64 = 12_000.0;
 const OFFERED_LEASE: f64 = 20_000.0;
 /// CPU of Redis that a decision may take on W1 and W2 with leases, beyond what an idle Redis takes.
 const REDIS_US_MAX: f64 = 0.02;
+/// How long Redis is watched by itself.
+const IDLE: Duration = Duration::from_secs(1);
 /// Workloads by number of keys.
 const BY_KEYS: [(Scenario, usize); 3] =
     [(Scenario::W1, 1), (Scenario::W2Hundred, 100), (Scenario::W2, 10_000)];
@@ -63,13 +65,13 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
     let head = [
         "mode and replicas",
         "keys",
-        "offered",
+        "offered/s",
         "commands",
-        "Redis us",
-        "beyond idle",
-        "server us",
+        "Redis CPU us",
+        "beyond idle us",
+        "server CPU us",
         "admitted",
-        "most / limit",
+        "most to limit",
     ];
     cx.results.plots.push(Plot::Table {
         title: "Redis by number of keys: commands and CPU of one decision".to_owned(),
@@ -99,7 +101,7 @@ async fn group(
     let dir = rig::stage_dir(&cx.dir, &name)?;
     let redis = rig::redis(&dir, "redis").await?;
     cx.step(&format!("{name}: Redis by itself"));
-    let idle_us = idle(&redis, cx.slice()).await?;
+    let idle_us = idle(&redis).await?;
     cx.results.add(format!("{name}/redis idle"), idle_us, "us/s", Aim::None);
     let mut servers = Vec::new();
     for replica in 0..replicas {
@@ -118,7 +120,8 @@ async fn group(
         row.extend([sample.admitted, most].map(number));
         rows.push(row);
     }
-    if replicas > 1 && !cx.quick {
+    // Of leases, those that the targets are for.
+    if replicas > 1 && !cx.quick && mode.name != rig::LEASE.name {
         group.load(cx, Scenario::W1, Pace::Closed)?;
         group.load(cx, Scenario::W2Small, Pace::Open(rate))?;
         group.load(cx, Scenario::W2Minute, Pace::Open(rate))?;
@@ -127,9 +130,9 @@ async fn group(
 }
 
 /// What Redis takes by itself, us for each second.
-async fn idle(redis: &Redis, time: Duration) -> Result<f64> {
+async fn idle(redis: &Redis) -> Result<f64> {
     let (before, began) = (cpu::of_process(redis.child.pid())?, std::time::Instant::now());
-    tokio::time::sleep(time).await;
+    tokio::time::sleep(IDLE).await;
     let used = cpu::of_process(redis.child.pid())?.saturating_sub(before);
     Ok(used.as_secs_f64() * 1e6 / began.elapsed().as_secs_f64())
 }
@@ -149,9 +152,11 @@ impl Group<'_> {
         let connections = 2 * addresses.len();
         let mut engine = cost::engine(&addresses, connections, streams, scenario.traffic()?)?;
         // Popular keys are met, and leased, before anything is counted.
-        engine.run(pace, Amount::Time(Duration::from_millis(1_500)))?;
+        let warm_up = Duration::from_millis(if cx.quick { 1_000 } else { 1_500 });
+        engine.run(pace, Amount::Time(warm_up))?;
         let mut cell = Cell::new(name.clone(), self.servers.clone(), Some(self.redis), engine);
-        let tally = cell.slice(pace, Duration::from_secs(if cx.quick { 2 } else { 4 }))?;
+        let tally =
+            cell.slice(pace, Duration::from_millis(if cx.quick { 1_500 } else { 4_000 }))?;
         let sample = cell.samples[0];
 
         let results = &mut cx.results;

@@ -59,15 +59,9 @@ async fn group(cx: &mut Context, mode: Mode, seconds: usize) -> Result<()> {
     let span = Span { from: 1 + WARM_UP, until: 1 + seconds, limit: OVERLOAD_LIMIT };
     priority::tell(cx, &name, &tally, &span)?;
     let results = &mut cx.results;
-    results.add(
-        format!("{name}/inversions"),
-        tally.inversions as f64,
-        "requests",
-        Aim::AtMost(0.0),
-    );
     // Replicas that count one by one share their state; with leases each has its own.
     let aim = if mode.key == rig::EXACT.key { Aim::AtMost(0.0) } else { Aim::None };
-    let between = tally.inversions_between as f64;
+    let between = tally.inversions_between.iter().sum::<u64>() as f64;
     results.add(format!("{name}/inversions between replicas"), between, "requests", aim);
     for sample in &cell.samples {
         results.add(format!("{name}/server"), sample.server_us, "us", Aim::None);

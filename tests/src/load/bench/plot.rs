@@ -120,7 +120,7 @@ impl Plot {
         let all = |second| tally.classes.iter().map(|class| of(class, second)).sum();
         lines.push(line("all admitted", SUM, &all));
         let level = Some((limit as f64, "the limit".to_owned()));
-        Self::over_time(title, "admitted in a second", false, level, lines)
+        Self::over_time(title, "admitted, by the second of the answer", false, level, lines)
     }
 
     /// The longest wait of each step, by class.

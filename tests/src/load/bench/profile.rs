@@ -8,7 +8,7 @@ pub type Profile = BTreeMap<String, u64>;
 
 /// Parts of a service by how the names of their functions begin, or what is in them. The first
 /// that fits counts, so the narrow ones come first.
-const PARTS: [(&str, &[&str]); 19] = [
+const PARTS: [(&str, &[&str]); 17] = [
     ("match: rules of a domain", &["ratelimit_svc::limits"]),
     ("decide: classes, reserve, windows", &["ratelimit_svc::decide"]),
     ("store: counters, leases", &["ratelimit_svc::store", "ratelimit_svc::lease"]),
@@ -20,17 +20,22 @@ const PARTS: [(&str, &[&str]); 19] = [
     ),
     ("copying and comparing memory", &["memcpy", "memmove", "memset", "memcmp", "bcmp"]),
     ("protobuf: prost", &["prost::", "envoy_types::", "<envoy_types"]),
-    ("HTTP/2: h2", &["h2::"]),
+    ("HTTP/2: h2", &["h2::", "slab::", "indexmap::"]),
     ("HTTP: hyper", &["hyper"]),
     ("headers: http", &["http::", "http_body"]),
     ("gRPC: tonic, tower, axum", &["tonic", "tower", "axum", "matchit"]),
     ("runtime: tokio", &["tokio", "mio::"]),
-    ("runtime: futures", &["futures"]),
     ("buffers: bytes", &["bytes::"]),
-    ("tracing", &["tracing", "opentelemetry"]),
     ("hashing", &["hash"]),
     ("system calls: libc", &["writev", "readv", "recv", "send", "epoll", "syscall"]),
-    ("clock", &["clock_gettime", "Instant", "SystemTime"]),
+    ("clock", &["clock_gettime", "Instant", "SystemTime", "unix::time"]),
+];
+
+/// Parts of the standard library, for whoever uses them: looked for last, because its names occur
+/// in everybody's.
+const STANDARD: [(&str, &[&str]); 2] = [
+    ("standard library: text", &["core::fmt", "core::str", "std::io", "Display"]),
+    ("standard library: vectors, iterators", &["core::", "alloc::", "std::"]),
 ];
 
 /// Reads the self cost of every function of a callgrind file.
@@ -74,7 +79,8 @@ pub fn parts(short: &Profile, long: &Profile, requests: u64) -> Vec<(&'static st
         let more = cost.saturating_sub(short.get(function).copied().unwrap_or(0));
         *sums.entry(part(function)).or_default() += more as f64 / requests as f64;
     }
-    let mut parts: Vec<_> = sums.into_iter().collect();
+    // Less than one instruction is the start of the process, not a decision.
+    let mut parts: Vec<_> = sums.into_iter().filter(|(_, cost)| *cost >= 1.0).collect();
     parts.sort_by(|a, b| b.1.total_cmp(&a.1));
     parts
 }
@@ -86,7 +92,8 @@ fn part(function: &str) -> &'static str {
     let begins = |words: &&[&str]| words.iter().any(|word| name.starts_with(word));
     let holds = |words: &&[&str]| words.iter().any(|word| name.contains(word));
     let begun = PARTS.iter().find(|(_, words)| begins(words));
-    begun.or_else(|| PARTS.iter().find(|(_, words)| holds(words))).map_or("the rest", |part| part.0)
+    let held = || PARTS.iter().chain(&STANDARD).find(|(_, words)| holds(words));
+    begun.or_else(held).map_or("the rest", |part| part.0)
 }
 
 #[cfg(test)]
@@ -113,7 +120,9 @@ mod tests {
             ("<core::hash::sip::Hasher<S> as core::hash::Hasher>::write", "hashing"),
             ("__memcpy_avx_unaligned_erms", "copying and comparing memory"),
             ("_int_malloc", "allocator"),
-            ("core::fmt::write", "the rest"),
+            ("core::fmt::write", "standard library: text"),
+            ("alloc::raw_vec::RawVecInner<A>::finish_grow", "standard library: vectors, iterators"),
+            ("__popcountdi2", "the rest"),
         ];
         for (function, expected) in table {
             assert_eq!(part(function), expected, "{function}");

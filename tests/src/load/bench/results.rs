@@ -101,7 +101,11 @@ impl Results {
         }
         let missed = self.rows.iter().filter(|row| row.met == Some(false)).count();
         let aimed = self.rows.iter().filter(|row| row.met.is_some()).count();
-        text + &format!("{} of {aimed} targets met\n", aimed - missed)
+        let failed = match self.failures.len() {
+            0 => String::new(),
+            stages => format!("; stages that FAILED: {stages}"),
+        };
+        text + &format!("{} of {aimed} targets met{failed}\n", aimed - missed)
     }
 
     /// Writes `results.json`, `samples.json`, `seconds.json`, `histograms.json` and `notes.json`.
@@ -181,6 +185,8 @@ mod tests {
         let met: Vec<_> = results.rows.iter().map(|row| row.met).collect();
         assert_eq!(met, [Some(true), Some(false), Some(true), None]);
         assert!(results.table().ends_with("2 of 3 targets met\n"), "{}", results.table());
+        results.failures.push(("cost".to_owned(), "gone".to_owned()));
+        assert!(results.table().ends_with("2 of 3 targets met; stages that FAILED: 1\n"));
         let json = serde_json::to_value(&results.rows[1]).unwrap();
         let expected =
             json!({"name": "b", "value": 1.2, "unit": "", "target": "<= 1.10", "met": false});

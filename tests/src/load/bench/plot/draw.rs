@@ -113,8 +113,10 @@ impl Axes {
             let least = if least < f64::MAX { least } else { 1.0 };
             (least.log10().floor(), top.max(least * 10.0).log10().ceil())
         } else {
-            let step = nice(top.max(1e-9) / TICKS);
-            (0.0, (top / step - 1e-9).ceil().max(1.0) * step)
+            // A line at the very top would be lost in the edge.
+            let top = top.max(1e-9) * 1.02;
+            let step = nice(top / TICKS);
+            (0.0, (top / step).ceil() * step)
         };
         Self { x, y, log }
     }
@@ -265,7 +267,7 @@ mod tests {
             assert_eq!(axes.ticks().len(), ticks, "{top}");
         };
         check(4_100.0, 5_000.0, 6);
-        check(5_000.0, 5_000.0, 6);
+        check(5_000.0, 6_000.0, 7);
         check(6_300.0, 8_000.0, 5);
         check(0.9, 1.0, 6);
     }
