@@ -156,7 +156,7 @@ fn tell(cx: &mut Context, name: &str, tally: &Tally, outage: &Outage, ops: &[(Du
     results.add(format!("{name}/redis commands before"), steady, "/s", Aim::None);
     results.add(format!("{name}/redis peak on return"), peak, "/s", Aim::None);
     // Of leases, which send next to nothing, twice that is next to nothing too.
-    let aim = if outage.mode.name == "lease" { Aim::None } else { Aim::AtMost(2.0) };
+    let aim = if outage.mode.key == rig::LEASE.key { Aim::None } else { Aim::AtMost(2.0) };
     results.add(format!("{name}/redis peak on return to before"), peak / steady, "x", aim);
 }
 
