@@ -43,7 +43,7 @@ impl Calls {
     /// decision        EVALSHA  ( MGET GET INCRBY SET SETRANGE EXPIRE )    or  INCRBY EXPIRE GET
     /// ```
     pub fn sent(&self) -> u64 {
-        const OURS: [&str; 6] = ["info", "ping", "hello", "client", "auth", "flushall"];
+        const OURS: [&str; 5] = ["info", "ping", "hello", "client", "auth"];
         const OF_SIGNS: [&str; 4] = ["zadd", "zremrangebyscore", "pexpire", "zcard"];
         const OF_DECISIONS: [&str; 6] = ["mget", "get", "incrby", "set", "setrange", "expire"];
         let signs = self.of("zcard");
@@ -85,14 +85,6 @@ pub fn keys(address: SocketAddr) -> Result<u64> {
     let info = ask(address, "INFO keyspace")?;
     let keys = info.lines().find_map(|line| line.strip_prefix("db0:keys="));
     Ok(keys.and_then(|keys| keys.split(',').next()?.parse().ok()).unwrap_or(0))
-}
-
-/// Removes every key.
-///
-/// # Errors
-/// When Redis does not answer.
-pub fn flush(address: SocketAddr) -> Result<()> {
-    ask(address, "FLUSHALL SYNC").map(drop)
 }
 
 /// Sends one command and reads its whole answer, a bulk string or a line.

@@ -146,7 +146,6 @@ impl Group<'_> {
         };
         let name = format!("{}/{} {load}", self.name, scenario.name());
         cx.step(&name);
-        redis_info::flush(self.redis.address)?;
         let addresses: Vec<SocketAddr> = self.servers.iter().map(|server| server.address).collect();
         let streams = if pace == Pace::Closed { 16 } else { 100 };
         let connections = 2 * addresses.len();
