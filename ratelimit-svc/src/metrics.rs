@@ -333,6 +333,12 @@ impl Metrics {
         self.settled_hits.get_or_create(&ResultLabels { result }).inc_by(hits);
     }
 
+    /// Hits that passed without Redis and ended so, so far.
+    #[cfg(test)]
+    pub fn settled_so_far(&self, result: &'static str) -> u64 {
+        self.settled_hits.get_or_create(&ResultLabels { result }).get()
+    }
+
     /// The quotas in force were read again.
     pub fn config_unchanged(&self) {
         self.config_errors.set(0);

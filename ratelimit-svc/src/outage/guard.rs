@@ -203,11 +203,13 @@ impl<B: Backend> Guard<B> {
     /// Tells the store of hits that passed without it, each in a call of its own, so that each is
     /// told, not told or in doubt by itself.
     async fn repay(&self, permit: Permit, owed: Vec<Hit>, now: Duration) {
-        let telling = Telling::new(&self.telling, owed.len());
+        let mut telling = Telling::new(self, &owed);
         let calls = owed
             .iter()
             .map(|hit| self.backend.count(std::slice::from_ref(hit), Mode::CountAll, now));
-        for (hit, answer) in owed.iter().zip(join_all(calls).await) {
+        let answers = join_all(calls).await;
+        telling.in_doubt = 0;
+        for (hit, answer) in owed.iter().zip(answers) {
             match answer {
                 Ok(counts) => {
                     self.metrics.settled("told", hit.amount);
@@ -331,19 +333,31 @@ impl<B: Backend> Guard<B> {
     }
 }
 
-/// Counters that the store is being told of, until it has answered or nobody waits any more.
-struct Telling<'a>(&'a AtomicUsize, usize);
+/// Counters that the store is being told of, until it has answered or nobody waits any more: then
+/// it is in doubt whether it counted them.
+struct Telling<'a> {
+    telling: &'a AtomicUsize,
+    metrics: &'a Metrics,
+    counters: usize,
+    /// Hits whose answer is still to come.
+    in_doubt: u64,
+}
 
 impl<'a> Telling<'a> {
-    fn new(all: &'a AtomicUsize, counters: usize) -> Self {
-        all.fetch_add(counters, Ordering::Relaxed);
-        Self(all, counters)
+    fn new<B>(guard: &'a Guard<B>, owed: &[Hit]) -> Self {
+        let (telling, counters) = (&guard.telling, owed.len());
+        telling.fetch_add(counters, Ordering::Relaxed);
+        let in_doubt = owed.iter().map(|hit| hit.amount).sum();
+        Self { telling, metrics: &guard.metrics, counters, in_doubt }
     }
 }
 
 impl Drop for Telling<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(self.1, Ordering::Relaxed);
+        self.telling.fetch_sub(self.counters, Ordering::Relaxed);
+        if self.in_doubt > 0 {
+            self.metrics.settled("unsure", self.in_doubt);
+        }
     }
 }
 
