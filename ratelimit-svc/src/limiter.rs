@@ -104,17 +104,17 @@ impl Limiter {
             Ok(counts) => {
                 conclude(Evidence::Counts { hits: &plan.hits, counts: &counts, degraded: false })
             }
-            Err((guard, Unavailable { asked })) => match plan.class.outage {
+            Err((guard, lost)) => match plan.class.outage {
                 OutagePolicy::Bypass => {
                     let share = guard.share();
-                    guard.forget(guard.local.bypass(&plan.hits, share, now, asked));
+                    guard.forget(guard.local.bypass(&plan.hits, share, now, &lost));
                     conclude(Evidence::Bypass)
                 }
                 OutagePolicy::Deny => conclude(Evidence::Deny),
                 OutagePolicy::Local => {
                     let (share, mode) = (guard.share(), self.mode());
                     let (hits, counts, forgotten) =
-                        guard.local.count(&plan.hits, share, mode, now, asked);
+                        guard.local.count(&plan.hits, share, mode, now, &lost);
                     guard.forget(forgotten);
                     conclude(Evidence::Counts { hits: &hits, counts: &counts, degraded: true })
                 }
@@ -133,9 +133,9 @@ impl Limiter {
             Counters::Memory => Ok(self.memory.count_now(&plan.hits, self.mode(), now)),
             // Hits that were leased before the outage are for the classes that pass in it.
             Counters::Redis(guard)
-                if plan.class.outage == OutagePolicy::Deny && guard.is_open() =>
+                if plan.class.outage == OutagePolicy::Deny && guard.is_lost_to(&plan.hits) =>
             {
-                Err((&**guard, Unavailable { asked: false }))
+                Err((&**guard, Unavailable::NOT_ASKED))
             }
             // Boxed: a decision in memory is not moved about with the room that all this takes.
             Counters::Redis(guard) => {

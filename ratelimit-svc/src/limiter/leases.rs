@@ -143,7 +143,7 @@ impl Leases {
                 self.send_due();
                 return Ok(counts);
             }
-            Outcome::Held => return Err(Unavailable { asked: false }),
+            Outcome::Held => return Err(Unavailable::NOT_ASKED),
             Outcome::Short(ticket) => ticket,
         };
         let mut ticket = first;
@@ -151,13 +151,13 @@ impl Leases {
         self.metrics.leases.waits.inc();
         loop {
             if guard.is_open() {
-                return Err(Unavailable { asked: false });
+                return Err(Unavailable::NOT_ASKED);
             }
             self.look_for_loss(guard, now());
             if self.held_back.load(Ordering::Relaxed) || guard.returning().is_some() {
                 // The claim is made in its turn.
                 self.send_due();
-                return Err(Unavailable { asked: false });
+                return Err(Unavailable::NOT_ASKED);
             }
             let woken = self.waiting[ticket.hash as usize % STRIPES].notified();
             tokio::pin!(woken);
@@ -167,14 +167,14 @@ impl Leases {
             if self.answers.load(Ordering::Acquire) == answers
                 && tokio::time::timeout_at(until, woken).await.is_err()
             {
-                return Err(Unavailable { asked: false });
+                return Err(Unavailable::NOT_ASKED);
             }
             answers = self.answers.load(Ordering::Acquire);
             match self.table.take(hits, true, now()) {
                 Outcome::Counts(counts) => return Ok(counts),
-                Outcome::Held => return Err(Unavailable { asked: false }),
+                Outcome::Held => return Err(Unavailable::NOT_ASKED),
                 Outcome::Short(again) if again.has_failed_since(first) => {
-                    return Err(Unavailable { asked: false });
+                    return Err(Unavailable::NOT_ASKED);
                 }
                 Outcome::Short(again) => ticket = again,
             }
@@ -261,11 +261,10 @@ impl Leases {
                 continue;
             }
             let told = guard.tell_claimed(&assertions).await;
-            for (at, assertion) in assertions.iter().enumerate() {
-                let count = told.as_ref().ok().and_then(|counts| counts.get(at).copied());
-                self.wake(self.table.asserted(assertion, count));
+            for (assertion, count) in assertions.iter().zip(&told) {
+                self.wake(self.table.asserted(assertion, *count));
+                self.metrics.leases.told(1, count.is_some());
             }
-            self.metrics.leases.told(assertions.len() as u64, told.is_ok());
             tokio::time::sleep(TOLD_EVERY).await;
         }
     }
@@ -275,7 +274,7 @@ impl Leases {
         self.waiting[hash as usize % STRIPES].notify_waiters();
     }
 
-    /// One call for claims; whether it was answered.
+    /// One call for claims; whether any was answered.
     async fn call<B: Backend>(
         &self,
         guard: &Guard<B>,
@@ -284,21 +283,28 @@ impl Leases {
     ) -> bool {
         let hits: Vec<Hit> = claims.iter().map(Claim::counted_hit).collect();
         let counted = guard.count_paced(&hits, now()).await;
-        let waiting: Vec<u64> = match &counted {
-            Ok(counts) => {
-                let answered = claims.iter().zip(counts);
-                let take_in = |(claim, count): (&Claim, &Count)| {
-                    let grant = claim.grant(count);
+        // Of several servers some may have counted what others did not.
+        let count = |at| match &counted {
+            Ok(counts) => counts.get(at).copied(),
+            Err(lost) => lost.count(at),
+        };
+        let (mut waiting, mut failed) = (Vec::with_capacity(claims.len()), 0);
+        for (at, claim) in claims.iter().enumerate() {
+            waiting.push(match count(at) {
+                Some(count) => {
+                    let grant = claim.grant(&count);
                     self.metrics.leases.claimed(claim.hit.amount, grant.granted);
                     self.table.granted(claim, grant, now())
-                };
-                answered.map(take_in).collect()
-            }
-            Err(_) => {
-                self.metrics.leases.failed(claims.len() as u64);
-                claims.iter().map(|claim| self.table.failed(claim)).collect()
-            }
-        };
+                }
+                None => {
+                    failed += 1;
+                    self.table.failed(claim)
+                }
+            });
+        }
+        if failed > 0 {
+            self.metrics.leases.failed(failed);
+        }
         self.metrics.leases.calls.inc();
         if self.table.untold() > 0 {
             self.fell.notify_one();
@@ -307,7 +313,7 @@ impl Leases {
         for hash in waiting {
             self.waiting[hash as usize % STRIPES].notify_waiters();
         }
-        counted.is_ok()
+        failed < claims.len() as u64
     }
 
     /// Returns what is unspent, once, in calls that may fail: then it is lost to its window.
@@ -316,9 +322,8 @@ impl Leases {
         let returns = self.table.drain(now);
         for part in returns.chunks(BATCH_MAX) {
             let hits: Vec<Hit> = part.iter().map(|back| back.hit.clone()).collect();
-            if guard.count_paced(&hits, now).await.is_err() {
-                return;
-            }
+            // One server of several may be lost.
+            let _ = guard.count_paced(&hits, now).await;
         }
     }
 

@@ -26,7 +26,8 @@ use crate::outage::local::Local;
 use crate::outage::ramp::Ramp;
 use crate::outage::replicas::{Replicas, ReplicasSettings};
 use crate::outage::share::Share;
-use crate::store::{Count, Hit, Mode, Store, StoreError};
+pub use crate::outage::unavailable::Unavailable;
+use crate::store::{Count, Hit, Mode, Outcome, Store, StoreError};
 use journal::Journal;
 pub use supervisor::{CHECK_EVERY, PROBE_MAX, SETTLE_EVERY, SETTLE_MAX, SETTLE_MIN};
 
@@ -51,9 +52,14 @@ pub trait Backend: Store {
     fn tell_claimed(
         &self,
         assertions: &[Assertion],
-    ) -> impl Future<Output = Result<Vec<u64>, StoreError>> + Send {
-        let stand = assertions.iter().map(|told| told.hit.amount.max(told.taken)).collect();
-        std::future::ready(Ok(stand))
+    ) -> impl Future<Output = Vec<Result<u64, StoreError>>> + Send {
+        let stand = assertions.iter().map(|told| Ok(told.hit.amount.max(told.taken))).collect();
+        std::future::ready(stand)
+    }
+
+    /// Whether a part of the store is lost that has the counter of one of these hits.
+    fn is_lost_to(&self, _hits: &[Hit]) -> bool {
+        false
     }
 
     /// Takes the sign of life back: this replica ends.
@@ -98,13 +104,6 @@ pub struct Guard<B> {
     left: AtomicBool,
 }
 
-/// The store is out of reach: the policy of the class answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unavailable {
-    /// Whether the store was asked, and so may have counted.
-    pub asked: bool,
-}
-
 impl<B: Backend> Guard<B> {
     /// A guard that asks nothing of `backend` before its first probe succeeded.
     pub fn new(backend: B, share: ShareSettings, metrics: Arc<Metrics>) -> Self {
@@ -139,7 +138,7 @@ impl<B: Backend> Guard<B> {
         now: Duration,
     ) -> Result<Vec<Count>, Unavailable> {
         let permit = self.gate().permit(hits, std_now());
-        let permit = permit.ok_or(Unavailable { asked: false })?;
+        let permit = permit.ok_or(Unavailable::NOT_ASKED)?;
         self.ask(permit, hits, mode, now).await
     }
 
@@ -154,7 +153,7 @@ impl<B: Backend> Guard<B> {
         now: Duration,
     ) -> Result<Vec<Count>, Unavailable> {
         let permit = self.gate().permit_paced(std_now());
-        let permit = permit.ok_or(Unavailable { asked: false })?;
+        let permit = permit.ok_or(Unavailable::NOT_ASKED)?;
         self.ask(permit, hits, Mode::CountAll, now).await
     }
 
@@ -181,21 +180,23 @@ impl<B: Backend> Guard<B> {
                     gate.succeeded(permit);
                     gate.returning().is_some()
                 };
-                self.local.learn(hits, &counts, now, returning);
+                self.local.learn(hits.iter().zip(counts.iter().copied()), now, returning);
                 Ok(counts)
             }
-            Err(error @ StoreError::Counter(_)) => {
-                // One bad counter says nothing of the others.
-                self.gate().succeeded(permit);
-                self.metrics.store_error(error.kind());
-                let cause = chassis::telemetry::error_chain(&error);
-                tracing::debug!(cause, "answering by outage policy");
-                Err(Unavailable { asked: true })
-            }
             Err(error) => {
-                let asked = error.may_have_counted(hits.len());
-                self.failed(permit, error);
-                Err(Unavailable { asked })
+                let unavailable = Unavailable::of(error.outcomes(hits.len()));
+                let returning = self.gate().returning().is_some();
+                self.local.learn(unavailable.counted(hits), now, returning);
+                if error.is_of_a_counter() {
+                    // One bad counter says nothing of the others.
+                    self.gate().succeeded(permit);
+                    self.metrics.store_error(error.kind());
+                    let cause = chassis::telemetry::error_chain(&error);
+                    tracing::debug!(cause, "answering by outage policy");
+                } else {
+                    self.failed(permit, error);
+                }
+                Err(unavailable)
             }
         }
     }
@@ -212,20 +213,25 @@ impl<B: Backend> Guard<B> {
         for (hit, answer) in owed.iter().zip(answers) {
             match answer {
                 Ok(counts) => {
-                    self.metrics.settled("told", hit.amount);
                     // What refuses hits that do not fit was used meanwhile: it takes what fits.
                     let refused = counts.first().filter(|count| !count.moved);
                     let room =
                         |count: &Count| u64::from(hit.capacity()).saturating_sub(count.value);
-                    if let Some(room) = refused.map(room) {
-                        let rest = Hit { amount: room.min(hit.amount - 1), ..hit.clone() };
-                        self.forget(self.local.owe([&rest], self.share(), now));
+                    match refused.map(room) {
+                        None => self.metrics.settled("told", hit.amount),
+                        Some(room) => {
+                            let rest = Hit { amount: room.min(hit.amount - 1), ..hit.clone() };
+                            self.forget(hit.amount - rest.amount);
+                            self.forget(self.local.owe([&rest], self.share(), now));
+                        }
                     }
                 }
                 Err(error) => {
-                    match error.may_have_counted(1) {
-                        true => self.metrics.settled("unsure", hit.amount),
-                        false => self.forget(self.local.owe([hit], self.share(), now)),
+                    match error.outcomes(1)[..] {
+                        [Outcome::NotCounted] => {
+                            self.forget(self.local.owe([hit], self.share(), now));
+                        }
+                        _ => self.metrics.settled("unsure", hit.amount),
                     }
                     if error.was_asked() {
                         self.failed(permit, error);
@@ -251,23 +257,34 @@ impl<B: Backend> Guard<B> {
         self.backend.epoch()
     }
 
-    /// Tells counters that lost data what this replica had claimed of them; where each stands.
-    ///
-    /// # Errors
-    /// When the store is out of reach.
-    pub async fn tell_claimed(&self, assertions: &[Assertion]) -> Result<Vec<u64>, Unavailable> {
-        let permit = self.gate().permit_paced(std_now()).ok_or(Unavailable { asked: false })?;
-        match self.backend.tell_claimed(assertions).await {
-            Ok(counts) => {
-                self.gate().succeeded(permit);
-                Ok(counts)
-            }
-            Err(error) => {
-                let asked = error.was_asked();
-                self.failed(permit, error);
-                Err(Unavailable { asked })
-            }
+    /// Tells counters that lost data what this replica had claimed of them; where each stands, of
+    /// those that could be told.
+    pub async fn tell_claimed(&self, assertions: &[Assertion]) -> Vec<Option<u64>> {
+        let Some(permit) = self.gate().permit_paced(std_now()) else {
+            return vec![None; assertions.len()];
+        };
+        let answers = self.backend.tell_claimed(assertions).await;
+        if answers.iter().any(Result::is_ok) {
+            self.gate().succeeded(permit);
         }
+        let mut problem = None;
+        let told = answers.into_iter().map(|answer| answer.map_err(|error| problem = Some(error)));
+        let told: Vec<_> = told.map(Result::ok).collect();
+        match problem {
+            // However many counters, it was one call.
+            Some(error) if told.iter().all(Option::is_none) && !error.is_of_a_counter() => {
+                self.failed(permit, error);
+            }
+            Some(error) => self.metrics.store_error(error.kind()),
+            None => {}
+        }
+        told
+    }
+
+    /// Whether the store, or the part of it that has the counter of one of these hits, is out of
+    /// reach.
+    pub fn is_lost_to(&self, hits: &[Hit]) -> bool {
+        self.is_open() || self.backend.is_lost_to(hits)
     }
 
     /// Whether the store is out of reach.

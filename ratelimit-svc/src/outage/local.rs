@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crate::outage::owed::Owed;
 use crate::outage::share::{Share, state};
+use crate::outage::unavailable::Unavailable;
 use crate::store::memory::Memory;
-use crate::store::{Count, Hit, Mode};
+use crate::store::{Count, Hit, Mode, Outcome};
 
 /// How many counts of the store are remembered, about 40 MB of them. Of others nothing is taken
 /// to be used when an outage begins.
@@ -39,9 +40,14 @@ impl Default for Known {
 impl Local {
     /// The store counted these hits: what was counted here is out of date. While counters return
     /// it is kept, since a share that was used up must not begin anew.
-    pub fn learn(&self, hits: &[Hit], counts: &[Count], now: Duration, returning: bool) {
+    pub fn learn<'a>(
+        &self,
+        counted: impl IntoIterator<Item = (&'a Hit, Count)>,
+        now: Duration,
+        returning: bool,
+    ) {
         let used = !returning && self.used.load(Ordering::Relaxed);
-        for (hit, count) in hits.iter().zip(counts).filter(|(_, count)| !count.remembered) {
+        for (hit, count) in counted.into_iter().filter(|(_, count)| !count.remembered) {
             self.known.0.put(hit, state(hit, count.value, now), now);
             if used {
                 self.counters.remove(&hit.key);
@@ -49,42 +55,71 @@ impl Local {
         }
     }
 
-    /// Counts against this replica's share: the hits as they were counted, and what became of
-    /// them. What is admitted is owed to the store unless it was `asked`, for then it may have
-    /// counted. The second number is the counters for which there was no room.
+    /// Counts against this replica's share what the store did not count: the hits as they were
+    /// counted, here or there, and what became of them. What is admitted is owed to the store
+    /// unless that may have counted it. The second number is the counters for which there was no
+    /// room.
     pub fn count(
         &self,
         hits: &[Hit],
         share: Share,
         mode: Mode,
         now: Duration,
-        asked: bool,
+        lost: &Unavailable,
     ) -> (Vec<Hit>, Vec<Count>, u64) {
-        let parts: Vec<Hit> = hits.iter().map(|hit| share.hit(hit)).collect();
-        let whole_and_part = hits.iter().zip(&parts);
-        let seeds: Vec<_> = whole_and_part
-            .map(|(whole, part)| {
-                let known = self.known.0.peek(&whole.key, now);
-                known.map(|known| share.state(whole, part, known, now))
-            })
-            .collect();
-        let counts = self.counters.count_from(&parts, mode, now, &seeds);
-        // Once they are there, lest they are overlooked.
-        self.used.store(true, Ordering::Relaxed);
-        let admitted = hits.iter().zip(&counts);
-        let admitted = admitted.filter(|(_, count)| count.moved && !count.over);
-        let forgotten = match asked {
-            true => 0,
-            false => self.owe(admitted.map(|(hit, _)| hit), share, now),
-        };
-        (parts, counts, forgotten)
+        let (mut judged, mut counts) = (Vec::with_capacity(hits.len()), Vec::new());
+        let mut here = self.count_here(hits, share, mode, now, lost).into_iter();
+        let mut owed = Vec::new();
+        for (at, hit) in hits.iter().enumerate() {
+            let (hit, count) = match lost.count(at) {
+                Some(count) => (hit.clone(), count),
+                None => {
+                    let (part, count) = here.next().expect("one for each that was not counted");
+                    let admitted = count.moved && !count.over;
+                    if admitted && lost.outcome(at) == Outcome::NotCounted {
+                        owed.push(hit);
+                    }
+                    (part, count)
+                }
+            };
+            judged.push(hit);
+            counts.push(count);
+        }
+        (judged, counts, self.owe(owed, share, now))
     }
 
     /// Counts hits that pass whatever the count: for the other classes they are taken, and the
     /// store is owed them. The number is the counters for which there was no room.
-    pub fn bypass(&self, hits: &[Hit], share: Share, now: Duration, asked: bool) -> u64 {
-        self.count(hits, share, Mode::CountAll, now, true);
-        if asked { 0 } else { self.owe(hits, share, now) }
+    pub fn bypass(&self, hits: &[Hit], share: Share, now: Duration, lost: &Unavailable) -> u64 {
+        self.count_here(hits, share, Mode::CountAll, now, lost);
+        let owed = hits.iter().enumerate();
+        let owed = owed.filter(|(at, _)| lost.outcome(*at) == Outcome::NotCounted);
+        self.owe(owed.map(|(_, hit)| hit), share, now)
+    }
+
+    /// This replica's parts of the limits of those hits that the store did not count, and counts
+    /// against them.
+    fn count_here(
+        &self,
+        hits: &[Hit],
+        share: Share,
+        mode: Mode,
+        now: Duration,
+        lost: &Unavailable,
+    ) -> Vec<(Hit, Count)> {
+        let open = hits.iter().enumerate().filter(|(at, _)| lost.count(*at).is_none());
+        let (parts, seeds): (Vec<Hit>, Vec<_>) = open
+            .map(|(_, whole)| {
+                let part = share.hit(whole);
+                let known = self.known.0.peek(&whole.key, now);
+                let seed = known.map(|known| share.state(whole, &part, known, now));
+                (part, seed)
+            })
+            .unzip();
+        let counts = self.counters.count_from(&parts, mode, now, &seeds);
+        // Once they are there, lest they are overlooked.
+        self.used.store(true, Ordering::Relaxed);
+        parts.into_iter().zip(counts).collect()
     }
 
     /// The store is to be told of these hits. The number is the counters for which there was no
@@ -95,9 +130,13 @@ impl Local {
         share: Share,
         now: Duration,
     ) -> u64 {
+        let mut hits = hits.into_iter().peekable();
+        if hits.peek().is_none() {
+            return 0;
+        }
         let mut owed = self.owed();
         let mut add = |hit: &Hit| owed.add(hit, share.hit(hit).limit, now);
-        let forgotten = hits.into_iter().map(|hit| u64::from(!add(hit))).sum();
+        let forgotten = hits.map(|hit| u64::from(!add(hit))).sum();
         self.owes.store(!owed.is_empty(), Ordering::Relaxed);
         forgotten
     }

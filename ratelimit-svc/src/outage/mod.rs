@@ -9,3 +9,4 @@ pub mod owed;
 pub mod ramp;
 pub mod replicas;
 pub mod share;
+pub mod unavailable;

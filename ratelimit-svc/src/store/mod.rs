@@ -91,6 +91,27 @@ pub struct Count {
     pub remembered: bool,
 }
 
+/// What became of one hit of a call that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was counted all the same.
+    Counted(Count),
+    /// It surely was not.
+    NotCounted,
+    /// Its answer was lost: it was counted or not.
+    Unsure,
+}
+
+impl Outcome {
+    /// The count, of a hit that was counted.
+    pub fn count(self) -> Option<Count> {
+        match self {
+            Self::Counted(count) => Some(count),
+            Self::NotCounted | Self::Unsure => None,
+        }
+    }
+}
+
 /// Why a store could not count.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -115,9 +136,14 @@ pub enum StoreError {
     /// One server of several is out of reach; the others may well not be.
     #[error("one of several servers is out of reach")]
     Part(#[source] Box<StoreError>),
-    /// One server of several is out of reach, and others have counted their part of a request.
-    #[error("counted by some of several servers")]
-    Partly(#[source] Box<StoreError>),
+    /// What became of each hit of the call is known apart.
+    #[error("not all hits of a call were counted")]
+    Mixed {
+        /// What went wrong.
+        source: Box<StoreError>,
+        /// In the order of the hits.
+        outcomes: Vec<Outcome>,
+    },
     /// The server knows nothing of this connection's user, or of these counters: a person must
     /// act.
     #[error("refused by the server until its address, user or rights are changed")]
@@ -140,37 +166,64 @@ impl StoreError {
             Self::Refused(_) => "refused",
             Self::NoMaster => "no_master",
             Self::Tls(_) => "tls",
-            Self::Part(_) | Self::Partly(_) => "part",
+            Self::Part(_) => "part",
+            Self::Mixed { source, .. } => source.kind(),
             Self::Configuration(_) => "configuration",
             Self::Counter(_) => "counter",
             Self::Unexpected => "unexpected",
         }
     }
 
-    /// Whether the store may have counted: only where nothing was sent it surely has not.
+    /// Whether the store was sent anything.
     pub fn was_asked(&self) -> bool {
         match self {
             Self::NotConnected => false,
             Self::Part(error) => error.was_asked(),
+            Self::Mixed { source, .. } => source.was_asked(),
             _ => true,
         }
     }
 
-    /// Whether a call for so many hits may have been counted. What a server refused it has not
-    /// counted, but of several hits it may have refused some.
-    pub fn may_have_counted(&self, hits: usize) -> bool {
-        match self {
+    /// What became of each of the hits of the call. What a server refused it has not counted; of a
+    /// call that it refused in part that is told hit by hit.
+    pub fn outcomes(&self, hits: usize) -> Vec<Outcome> {
+        let all = match self {
+            Self::Mixed { outcomes, .. } => return outcomes.clone(),
+            Self::Part(error) => return error.outcomes(hits),
             Self::Refused(error) | Self::Configuration(error) => {
-                hits != 1 || !redis::refusal::is_unexecuted(error)
+                !redis::refusal::is_unexecuted(error)
             }
-            Self::Part(error) => error.may_have_counted(hits),
             other => other.was_asked(),
-        }
+        };
+        vec![if all { Outcome::Unsure } else { Outcome::NotCounted }; hits]
+    }
+
+    /// The same error, of a call of which this became.
+    #[must_use]
+    pub fn with_outcomes(self, outcomes: Vec<Outcome>) -> Self {
+        let source = match self {
+            Self::Mixed { source, .. } => source,
+            other => Box::new(other),
+        };
+        Self::Mixed { source, outcomes }
     }
 
     /// Whether calls for other counters may well succeed.
     pub fn is_partial(&self) -> bool {
-        matches!(self, Self::Part(_) | Self::Partly(_))
+        match self {
+            Self::Part(_) => true,
+            Self::Mixed { source, .. } => source.is_partial(),
+            _ => false,
+        }
+    }
+
+    /// Whether a counter holds what is no count, and nothing else is wrong.
+    pub fn is_of_a_counter(&self) -> bool {
+        match self {
+            Self::Counter(_) => true,
+            Self::Mixed { source, .. } => source.is_of_a_counter(),
+            _ => false,
+        }
     }
 
     /// Whether no call can succeed before a new connection is made: it broke, or the server on
@@ -182,20 +235,8 @@ impl StoreError {
             Self::Refused(error) => {
                 matches!(error.kind(), Server(ReadOnly | BusyLoading | MasterDown | ClusterDown))
             }
+            Self::Mixed { source, .. } => source.needs_reconnect(),
             _ => false,
-        }
-    }
-}
-
-impl split::Failure for StoreError {
-    fn was_asked(&self) -> bool {
-        self.was_asked()
-    }
-
-    fn partly(self) -> Self {
-        match self {
-            Self::Part(error) => Self::Partly(error),
-            other => other,
         }
     }
 }

@@ -21,6 +21,8 @@ pub mod heartbeat;
 pub mod link;
 mod number;
 mod packed;
+mod place;
+mod ranges;
 pub(super) mod refusal;
 mod scatter;
 pub mod sentinel;
@@ -42,10 +44,11 @@ use crate::limits::algorithm::Algorithm;
 use crate::store::key::usage_key;
 use crate::store::over_cache::OverCache;
 use crate::store::redis::heartbeat::SignOfLife;
+use crate::store::split::{all_of, beside};
 use crate::store::{Count, Hit, Mode, Role, Store, StoreError};
 use apart::Apart;
 use claimed::Epoch;
-use expiry::{Expiry, Unsure, jitter};
+use expiry::{Asked, Expiry, Unsure, jitter};
 use give_back::GiveBack;
 use link::{LinkSettings, PROBE_TIMEOUT, classify};
 use number::number;
@@ -165,25 +168,24 @@ impl Redis {
         now: Duration,
         deadline: Instant,
     ) -> Result<Vec<Count>, StoreError> {
+        let asked = Asked::new(self, if is_plain(hits, mode) { hits } else { &[] });
         let counts = match &self.servers {
-            Servers::One(link) => {
-                let mut connection = link.connection()?;
-                let step = self.step(&mut connection, hits, mode, now);
-                let answer = tokio::time::timeout_at(deadline, step).await;
-                answer.unwrap_or(Err(StoreError::TimedOut))
-            }
+            Servers::One(link) => match link.connection() {
+                Err(error) => Err(error),
+                Ok(mut connection) => {
+                    let step = self.step(&mut connection, hits, mode, now);
+                    let answer = tokio::time::timeout_at(deadline, step).await;
+                    answer.unwrap_or(Err(StoreError::TimedOut))
+                }
+            },
             Servers::Cluster(cluster) => self.count_in(cluster, hits, mode, now, deadline).await,
-            Servers::Apart(apart) => return apart.count(hits, mode, now, deadline).await,
+            // Each of them looks after its own.
+            Servers::Apart(apart) => apart.count(hits, mode, now, deadline).await,
         };
-        match &counts {
+        asked.answered(&counts);
+        if counts.is_ok() {
             // No more than there was to do anyway.
-            Ok(_) => self.settle_expiries(hits.len()),
-            Err(_) if is_plain(hits, mode) => {
-                let moved = hits.iter().filter(|hit| hit.amount > 0);
-                self.unsure.remember(moved.map(|hit| (self.key(hit), self.ttl(hit))));
-            }
-            // A script sets the expiry in the same step.
-            Err(_) => {}
+            self.settle_expiries(hits.len());
         }
         counts
     }
@@ -216,13 +218,19 @@ impl Redis {
                 amount => pipe.cmd("INCRBY").arg(self.key(hit)).arg(amount),
             };
         }
+        // What the server refuses of one says nothing of the others.
+        pipe.ignore_errors();
         let values: Vec<Value> = pipe.query_async(connection).await.map_err(classify)?;
         if values.len() != hits.len() {
             return Err(StoreError::Unexpected);
         }
         let mut new = Vec::new();
-        let mut counts = Vec::with_capacity(hits.len());
+        let mut answers = Vec::with_capacity(hits.len());
         for (hit, value) in hits.iter().zip(values) {
+            if let Value::ServerError(error) = value {
+                answers.push(Err(classify(error.into())));
+                continue;
+            }
             let value = number(&value)?;
             if hit.amount > 0 && value == hit.amount {
                 new.push((self.key(hit), self.ttl(hit)));
@@ -230,12 +238,12 @@ impl Redis {
             let over = value > u64::from(hit.limit);
             let state = State::Fixed(value);
             let settled = Settled { state, over, moved: true, withheld: 0, usage: None };
-            counts.push(settled.count(hit, now));
+            answers.push(Ok(settled.count(hit, now)));
         }
         if !new.is_empty() {
             self.expire(new);
         }
-        Ok(counts)
+        all_of(answers)
     }
 
     /// Sends `EXPIRE` without keeping the request waiting.
@@ -319,6 +327,15 @@ impl Redis {
         Ok(hits.iter().zip(answer.chunks_exact(3)).map(count).collect())
     }
 
+    /// The counters of these hits may exist without an expiry.
+    fn doubt<'a>(&self, hits: impl IntoIterator<Item = &'a Hit>) {
+        if matches!(self.servers, Servers::Apart(_)) {
+            return;
+        }
+        let moved = hits.into_iter().filter(|hit| hit.amount > 0);
+        self.unsure.remember(moved.map(|hit| (self.key(hit), self.ttl(hit))));
+    }
+
     /// Gives up to `max` counters of failed calls, which may exist, their expiry.
     fn settle_expiries(&self, max: usize) {
         let expiries = self.unsure.take(max);
@@ -357,8 +374,8 @@ impl Store for Redis {
         let counts = if known > 0 && mode == Mode::CountAll {
             let open = hits.iter().zip(&remembered).filter(|(_, count)| count.is_none());
             let open: Vec<Hit> = open.map(|(hit, _)| hit.clone()).collect();
-            let mut asked = self.ask(&open, mode, now, deadline).await?.into_iter();
-            remembered.into_iter().filter_map(|count| count.or_else(|| asked.next())).collect()
+            let asked = self.ask(&open, mode, now, deadline).await;
+            beside(remembered, asked)?
         } else {
             self.ask(hits, mode, now, deadline).await?
         };

@@ -15,55 +15,48 @@ use std::future::Future;
 
 use futures_util::future::join_all;
 
-use crate::store::{Count, Hit, Mode, Role};
-
-/// Why a place did not count.
-pub trait Failure {
-    /// Whether it may have counted all the same.
-    fn was_asked(&self) -> bool;
-
-    /// The same, of a request that other places may have counted.
-    fn partly(self) -> Self;
-}
+use crate::store::{Count, Hit, Mode, Outcome, Role, StoreError};
 
 /// Counts `hits` where `place` says, by `count`; the answers are in the order of the hits. What
 /// one place took for nothing is handed to `give_back` as refunds.
 ///
 /// # Errors
-/// When a place does not answer. What others took is given back then.
-pub async fn count_apart<P, E, F>(
+/// When a place does not answer: it says what became of each hit. What others took on trial is given
+/// back then, and is not counted.
+pub async fn count_apart<P, F>(
     hits: &[Hit],
     mode: Mode,
     place: impl Fn(&Hit) -> P,
     count: impl Fn(P, Vec<Hit>, Mode) -> F,
     give_back: impl AsyncFnOnce(Vec<Hit>),
-) -> Result<Vec<Count>, E>
+) -> Result<Vec<Count>, StoreError>
 where
     P: PartialEq + Clone,
-    E: Failure,
-    F: Future<Output = Result<Vec<Count>, E>>,
+    F: Future<Output = Result<Vec<Count>, StoreError>>,
 {
     let everything: Vec<usize> = (0..hits.len()).collect();
     let parts = parts(hits, &everything, place);
     if let [(place, _)] = &parts[..] {
         return count(place.clone(), hits.to_vec(), mode).await;
     }
+    let unanswered = vec![Outcome::NotCounted; hits.len()];
     if mode == Mode::CountAll {
-        let answers = ask(hits, &parts, mode, Hit::clone, &count).await;
-        let counted = answers.iter().any(|(_, answer)| answer.is_ok());
-        let answered = together(answers, hits.len());
-        return answered.map_err(|error| if counted { error.partly() } else { error });
+        return together(unanswered, ask(hits, &parts, mode, Hit::clone, &count).await);
     }
     let tried = ask(hits, &parts, mode, on_trial, &count).await;
     let taken = took(hits, &tried);
-    let answered = together(tried, hits.len());
     let refund = |at: &usize| Hit { is_refund: true, ..on_trial(&hits[*at]) };
     let refunds = || taken.iter().map(refund).collect();
-    let mut counts = match answered {
+    let mut counts = match together(unanswered, tried) {
         Ok(counts) => counts,
         Err(error) => {
             give_back(refunds()).await;
-            return Err(error);
+            let given_back = |outcome| match outcome {
+                Outcome::Counted(_) => Outcome::NotCounted,
+                other => other,
+            };
+            let outcomes = error.outcomes(hits.len()).into_iter().map(given_back).collect();
+            return Err(error.with_outcomes(outcomes));
         }
     };
     if is_refused(hits, &counts) {
@@ -73,18 +66,14 @@ where
     }
     let refunds: Vec<usize> = (0..hits.len()).filter(|at| hits[*at].is_refund).collect();
     let refunds = parts_of(&parts, &refunds);
-    for (part, answer) in ask(hits, &refunds, mode, Hit::clone, &count).await {
-        for (at, count) in part.into_iter().zip(answer.map_err(Failure::partly)?) {
-            counts[at] = count;
-        }
-    }
-    Ok(counts)
+    let admitted = counts.into_iter().map(Outcome::Counted).collect();
+    together(admitted, ask(hits, &refunds, mode, Hit::clone, &count).await)
 }
 
 /// Hits by place, in the order of their first.
 type Parts<P> = Vec<(P, Vec<usize>)>;
 /// What each part was answered.
-type Answers<E> = Vec<(Vec<usize>, Result<Vec<Count>, E>)>;
+type Answers = Vec<(Vec<usize>, Result<Vec<Count>, StoreError>)>;
 
 fn parts<P: PartialEq>(hits: &[Hit], of: &[usize], place: impl Fn(&Hit) -> P) -> Parts<P> {
     let mut parts: Parts<P> = Vec::new();
@@ -105,13 +94,13 @@ fn parts_of<P: Clone>(parts: &Parts<P>, of: &[usize]) -> Parts<P> {
     parts.filter(|(_, part): &(P, Vec<usize>)| !part.is_empty()).collect()
 }
 
-async fn ask<P: Clone, E, F: Future<Output = Result<Vec<Count>, E>>>(
+async fn ask<P: Clone, F: Future<Output = Result<Vec<Count>, StoreError>>>(
     hits: &[Hit],
     parts: &Parts<P>,
     mode: Mode,
     as_asked: impl Fn(&Hit) -> Hit,
     count: &impl Fn(P, Vec<Hit>, Mode) -> F,
-) -> Answers<E> {
+) -> Answers {
     let asked = parts.iter().map(|(place, part)| {
         count(place.clone(), part.iter().map(|at| as_asked(&hits[*at])).collect(), mode)
     });
@@ -125,28 +114,75 @@ fn on_trial(hit: &Hit) -> Hit {
     Hit { amount, is_refund: false, role: Role::Observer, ..hit.clone() }
 }
 
-/// All answers, or the error that says most: of a place that may have counted, if there is one.
-fn together<E: Failure>(answers: Answers<E>, len: usize) -> Result<Vec<Count>, E> {
-    let mut counts: Vec<Option<Count>> = vec![None; len];
-    let mut failure: Option<E> = None;
+/// All counts; or, where a place failed, what became of each hit, which is `outcomes` for those that
+/// nobody was asked about.
+fn together(mut outcomes: Vec<Outcome>, answers: Answers) -> Result<Vec<Count>, StoreError> {
+    let mut cause = None;
     for (part, answer) in answers {
-        match answer {
-            Ok(answer) => {
-                for (at, count) in part.into_iter().zip(answer) {
-                    counts[at] = Some(count);
-                }
+        let of_part = match answer {
+            Ok(counts) => counts.into_iter().map(Outcome::Counted).collect(),
+            Err(error) => {
+                let of_part = error.outcomes(part.len());
+                cause = Some(worse(cause, error));
+                of_part
             }
-            Err(error) if failure.as_ref().is_none_or(|known| !known.was_asked()) => {
-                failure = Some(error);
-            }
-            Err(_) => {}
+        };
+        for (at, outcome) in part.into_iter().zip(of_part) {
+            outcomes[at] = outcome;
         }
     }
-    failure.map_or_else(|| Ok(counts.into_iter().flatten().collect()), Err)
+    concluded(outcomes, cause)
+}
+
+/// The answers to single hits as one to all.
+///
+/// # Errors
+/// When one of them is: it says what became of each hit.
+pub fn all_of(answers: Vec<Result<Count, StoreError>>) -> Result<Vec<Count>, StoreError> {
+    let answers = answers.into_iter().enumerate();
+    let answers: Answers =
+        answers.map(|(at, answer)| (vec![at], answer.map(|count| vec![count]))).collect();
+    together(vec![Outcome::NotCounted; answers.len()], answers)
+}
+
+/// An answer to those hits that nothing was remembered of, with what was of the others.
+///
+/// # Errors
+/// The same error, of all hits.
+pub fn beside(
+    remembered: Vec<Option<Count>>,
+    answer: Result<Vec<Count>, StoreError>,
+) -> Result<Vec<Count>, StoreError> {
+    let asked = remembered.iter().enumerate().filter(|(_, count)| count.is_none());
+    let asked = asked.map(|(at, _)| at).collect();
+    let known = remembered.into_iter();
+    let known = known.map(|count| count.map_or(Outcome::NotCounted, Outcome::Counted)).collect();
+    together(known, vec![(asked, answer)])
+}
+
+fn concluded(outcomes: Vec<Outcome>, cause: Option<StoreError>) -> Result<Vec<Count>, StoreError> {
+    match cause {
+        None => Ok(outcomes.into_iter().filter_map(Outcome::count).collect()),
+        // Of one hit the error itself says all there is to say.
+        Some(error) if outcomes.len() == 1 => Err(error),
+        Some(error) => Err(error.with_outcomes(outcomes)),
+    }
+}
+
+fn worse(known: Option<StoreError>, error: StoreError) -> StoreError {
+    match known {
+        Some(known) if says(&known) >= says(&error) => known,
+        _ => error,
+    }
+}
+
+/// How much an error says: most of all that the whole store is lost.
+fn says(error: &StoreError) -> (bool, bool) {
+    (!error.is_partial() && !error.is_of_a_counter(), error.was_asked())
 }
 
 /// The hits that are counted now.
-fn took<E>(hits: &[Hit], answers: &Answers<E>) -> Vec<usize> {
+fn took(hits: &[Hit], answers: &Answers) -> Vec<usize> {
     let counted = answers.iter().filter_map(|(part, answer)| Some((part, answer.as_ref().ok()?)));
     let mut taken: Vec<usize> = counted
         .flat_map(|(part, counts)| part.iter().zip(counts))

@@ -192,6 +192,80 @@ async fn run(row: &Row, table: &mut String) {
     }
 }
 
+/// Requests that need a counter on each side: the living one is counted as ever, and the lost one is
+/// told what passed without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_counter_is_told_though_a_living_one_was_counted() {
+    let mut stage = Stage::start(&ROWS[0]).await;
+    for lost in [true, false] {
+        stage.wait_until_degraded(lost, false).await;
+    }
+    let (there, gone) = (stage.tenant("ingest", false), stage.tenant("ingest", true));
+    let both = async |replica: &Service| {
+        let asked = request("edge", &[&[("tenant", &there)], &[("tenant", &gone)]]);
+        let answer = replica.ask(asked).await.expect("never an error for a fault");
+        let left = answer.statuses.iter().map(|status| status.limit_remaining).collect::<Vec<_>>();
+        (answer.overall_code() == Code::Ok, left)
+    };
+    assert_eq!(both(&stage.replicas[0]).await, (true, vec![7, 7]));
+    stage.cluster.nodes[0].1.kill();
+    stage.wait_until_degraded(true, true).await;
+    // Half of the 7 that are left, rounded down, for this replica; the other counter knows better.
+    for left in [(6, 2), (5, 1), (4, 0)] {
+        assert_eq!(both(&stage.replicas[0]).await, (true, vec![left.0, left.1]));
+    }
+    assert!(!both(&stage.replicas[0]).await.0, "its share is used");
+    stage.cluster.nodes[0].1.restart().await;
+    stage.wait_until_degraded(true, false).await;
+    for replica in &stage.replicas {
+        wait_for("all is told", async || replica.is_in_reach().await).await;
+    }
+    // One before, three meanwhile; the refused fourth counts where it was counted.
+    assert_eq!(both(&stage.replicas[1]).await, (true, vec![2, 3]));
+    for replica in stage.replicas {
+        replica.stop().await;
+    }
+}
+
+impl Stage {
+    /// Asks for counters of the nodes that are there until those that are not are given up, and a
+    /// while longer: none of these requests is degraded.
+    async fn the_others_are_counted_as_ever(&self, meanwhile: &str) {
+        self.wait_until_degraded(true, true).await;
+        for _ in 0..300 {
+            assert!(!self.ask("unknown", false, 1).await.1, "{meanwhile}");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        for replica in &self.replicas {
+            assert_eq!(replica.metric("ratelimit_breaker_open").await, Some(0.0), "{meanwhile}");
+            let opened = replica.metric("ratelimit_breaker_opened_total").await;
+            assert_eq!(opened, Some(0.0), "{meanwhile}");
+        }
+    }
+}
+
+/// A node that answers, and refuses; and one that takes whatever it is sent and is silent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_refuses_or_is_silent_costs_its_own_counters_alone() {
+    let stage = Stage::start(&ROWS[0]).await;
+    for lost in [true, false] {
+        stage.wait_until_degraded(lost, false).await;
+    }
+    let node = &stage.cluster.nodes[0].1;
+    let policy = ["CONFIG", "SET", "maxmemory-policy", "noeviction"];
+    node.commands(&[&policy, &["CONFIG", "SET", "maxmemory", "1"]]).await;
+    stage.the_others_are_counted_as_ever("out of memory").await;
+    node.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    stage.wait_until_degraded(true, false).await;
+    node.signal("STOP");
+    stage.the_others_are_counted_as_ever("silent").await;
+    node.signal("CONT");
+    stage.wait_until_degraded(true, false).await;
+    for replica in stage.replicas {
+        replica.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_left_of_a_cluster_goes_on() {
     let mut table = String::from("| gone | counters that are | ");

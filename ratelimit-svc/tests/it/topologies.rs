@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use ratelimit_svc::lease::loss::Assertion;
+use ratelimit_svc::limits::algorithm::Algorithm;
 use ratelimit_svc::limits::unit::Unit;
 use ratelimit_svc::outage::guard::Backend;
 use ratelimit_svc::store::redis::link::{HostPort, LinkSettings, Login, Topology};
@@ -283,6 +285,7 @@ async fn a_cluster_keeps_the_contract_and_survives_a_primary() {
     what_is_refused_elsewhere_is_given_back(&store).await;
     scripts_are_loaded_again_on_every_node(&cluster, &store).await;
     a_slot_on_its_way_is_followed(&mut cluster, &store).await;
+    what_was_claimed_is_told_on_every_node(&store).await;
     drop(store);
 
     let environment = [
@@ -359,6 +362,62 @@ async fn scripts_are_loaded_again_on_every_node(cluster: &Cluster, store: &Arc<R
     for key in ["s1", "s2", "s3", "s4", "s5", "s6"] {
         assert_eq!(count(&**store, Mode::AllOrNothing, &[hit(key, 1, 9)]).await, [(1, false)]);
     }
+}
+
+/// Whatever a counter is called, and whether or not another one is any.
+async fn what_was_claimed_is_told_on_every_node(store: &Arc<Redis>) {
+    let names = ["edge_tenant_acme_60", "edge_tenant_}_60", "edge_tenant_{}_60", "{9:tag}|m7"];
+    let names = names.iter().flat_map(|name| (0..4).map(move |n| format!("{n}{name}")));
+    let told = |name: &str, amount| {
+        let hit = hit(name, amount, 1000);
+        Assertion { stem: hit.key.to_vec().into(), hit, taken: 0 }
+    };
+    let mut assertions: Vec<Assertion> = names.map(|name| told(&name, 7)).collect();
+    let bucket = Algorithm::TokenBucket { burst: 9 };
+    let none = Hit { algorithm: bucket, ..hit("no-count", 1, 9) };
+    count(&**store, Mode::CountAll, &[none]).await;
+    assertions.push(told("no-count", 7));
+    let mut stands = store.tell_claimed(&assertions).await;
+    let last = stands.pop();
+    assert!(matches!(last, Some(Err(StoreError::Counter(_)))), "{last:?}");
+    let stands: Vec<u64> = stands.into_iter().map(|stands| stands.expect("told")).collect();
+    assert_eq!(stands, vec![7; assertions.len() - 1]);
+    let look = [Hit { amount: 0, ..assertions[1].hit.clone() }];
+    assert_eq!(count(&**store, Mode::CountAll, &look).await, [(7, false)]);
+}
+
+/// Two of three sentinels take connections and say nothing: the master goes on all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_sentinels_cost_the_master_nothing() {
+    let watched = Watched::start("secret", "hush").await;
+    let silent = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    let at = |listener: &std::net::TcpListener| listener.local_addr().expect("bound");
+    let url = format!(
+        "mymaster,{},{},127.0.0.1:{}",
+        at(&silent[0]),
+        at(&silent[1]),
+        watched.sentinels[0]
+    );
+    let environment = [
+        ("BACKEND_TYPE", "redis".to_owned()),
+        ("REDIS_TYPE", "SENTINEL".to_owned()),
+        ("REDIS_URL", url),
+        ("REDIS_AUTH", "secret".to_owned()),
+        ("REDIS_SENTINEL_AUTH", "hush".to_owned()),
+        ("REDIS_CALL_BUDGET", "1s".to_owned()),
+    ];
+    let service = Service::start_with(&[("a.yaml", QUOTAS)], &environment).await;
+    wait_for("the master is in use", async || counts(&service, "tenant", "a").await).await;
+    // The silent ones are asked anew with each look.
+    let asked = silent.map(|listener| {
+        std::thread::spawn(move || (0..5).map(|_| listener.accept()).collect::<Vec<_>>())
+    });
+    wait_for("some looks", async || asked.iter().all(std::thread::JoinHandle::is_finished)).await;
+    assert!(counts(&service, "tenant", "a").await);
+    assert_eq!(service.metric("ratelimit_breaker_opened_total").await, Some(0.0));
+    let late = service.metric("ratelimit_store_errors_total{kind=\"timeout\"}").await;
+    assert_eq!(late.unwrap_or_default(), 0.0);
+    service.stop().await;
 }
 
 /// `ASK` while a slot moves, `MOVED` when it has.

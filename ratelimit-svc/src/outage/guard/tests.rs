@@ -120,8 +120,8 @@ async fn ask(guard: &Guard<Fake>, key: usize) -> (bool, Duration) {
     let began = Instant::now();
     let now = crate::clock::wall();
     let counted = guard.count(&[hit(key)], Mode::CountAll, now).await;
-    if let Err(Unavailable { asked }) = counted {
-        guard.local.count(&[hit(key)], guard.share(), Mode::CountAll, now, asked);
+    if let Err(lost) = &counted {
+        guard.local.count(&[hit(key)], guard.share(), Mode::CountAll, now, lost);
     }
     (counted.is_ok(), began.elapsed())
 }
@@ -364,7 +364,7 @@ async fn a_counter_that_returns_first_tells_what_it_owes() {
 #[tokio::test(start_paused = true)]
 async fn what_could_not_be_told_is_told_later_and_what_may_have_been_is_not() {
     let (guard, running) = started().await;
-    guard.local.bypass(&[hit(1)], guard.share(), crate::clock::wall(), false);
+    guard.local.bypass(&[hit(1)], guard.share(), crate::clock::wall(), &Unavailable::NOT_ASKED);
     guard.set(Does::Break);
     let _ = ask(&guard, 1).await;
     assert_eq!(guard.local.owed().len(), 1, "nothing was sent");
@@ -385,7 +385,7 @@ async fn a_bucket_is_told_what_fits() {
     let now = crate::clock::wall();
     guard.backend.memory.count_now(&[bucket(6)], Mode::CountAll, now);
     for _ in 0..5 {
-        guard.local.bypass(&[bucket(1)], guard.share(), now, false);
+        guard.local.bypass(&[bucket(1)], guard.share(), now, &Unavailable::NOT_ASKED);
     }
     tokio::time::sleep(CHECK_EVERY * 2).await;
     assert!(guard.local.owed().is_empty());

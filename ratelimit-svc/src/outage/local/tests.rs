@@ -26,10 +26,16 @@ fn share(replicas: u32) -> Share {
     Share { replicas, factor: 1.0 }
 }
 
+/// Of a request of one hit whose answer was lost.
+fn unsure() -> Unavailable {
+    Unavailable::of(vec![Outcome::Unsure])
+}
+
 /// Whether a hit passes at this replica in an outage.
 fn passes(local: &Local, hit: &Hit, replicas: u32) -> bool {
     let hits = std::slice::from_ref(hit);
-    let (parts, counts, _) = local.count(hits, share(replicas), Mode::CountAll, NOW, false);
+    let (parts, counts, _) =
+        local.count(hits, share(replicas), Mode::CountAll, NOW, &Unavailable::NOT_ASKED);
     assert_eq!(parts.len(), counts.len());
     !counts[0].over
 }
@@ -37,7 +43,7 @@ fn passes(local: &Local, hit: &Hit, replicas: u32) -> bool {
 fn learn(local: &Local, store: &Memory, hit: &Hit) -> bool {
     let hits = std::slice::from_ref(hit);
     let counts = store.count_now(hits, Mode::CountAll, NOW);
-    local.learn(hits, &counts, NOW, false);
+    local.learn(hits.iter().zip(counts.iter().copied()), NOW, false);
     !counts[0].over
 }
 
@@ -69,7 +75,7 @@ fn one_failed_call_leaves_nothing_behind() {
     let (local, store) = (Local::default(), Memory::default());
     let hit = hit("a", 1, 8);
     let (_, counts, _) =
-        local.count(std::slice::from_ref(&hit), share(1), Mode::CountAll, NOW, true);
+        local.count(std::slice::from_ref(&hit), share(1), Mode::CountAll, NOW, &unsure());
     assert!(!counts[0].over);
     assert!(local.owed().is_empty(), "the store may have counted it");
     for _ in 0..6 {
@@ -79,15 +85,48 @@ fn one_failed_call_leaves_nothing_behind() {
 }
 
 #[test]
+fn each_hit_is_judged_where_it_was_counted_and_owed_where_it_was_not() {
+    let local = Local::default();
+    let hits = [hit("there", 1, 8), hit("lost", 1, 8), hit("in doubt", 1, 8)];
+    let counted = |over| Count {
+        value: 3,
+        reset: Duration::ZERO,
+        over,
+        moved: true,
+        withheld: 0,
+        remembered: false,
+    };
+    let lost = |over| {
+        let outcomes = [Outcome::Counted(counted(over)), Outcome::NotCounted, Outcome::Unsure];
+        Unavailable::of(outcomes.into())
+    };
+    let owed = || {
+        let owed = local.take_owed(9, NOW);
+        owed.iter().map(|hit| (hit.key.to_vec(), hit.amount)).collect::<Vec<_>>()
+    };
+    for over in [false, true] {
+        let (judged, counts, _) = local.count(&hits, share(2), Mode::CountAll, NOW, &lost(over));
+        assert_eq!(judged.iter().map(|hit| hit.limit).collect::<Vec<_>>(), [8, 4, 4]);
+        assert_eq!(counts[0], counted(over), "as the store said");
+        assert!(!counts[1].over && !counts[2].over);
+        assert_eq!(owed(), [(b"lost".to_vec(), 1)]);
+        assert_eq!(local.bypass(&hits, share(2), NOW, &lost(over)), 0);
+        assert_eq!(owed(), [(b"lost".to_vec(), 1)], "what bypassed");
+    }
+    assert!(!passes(&local, &hits[1], 2) && !passes(&local, &hits[2], 2), "their shares are used");
+    assert!(passes(&local, &hits[0], 2), "nothing of this share");
+}
+
+#[test]
 fn what_bypasses_is_taken_from_the_others_and_owed() {
     let local = Local::default();
     for _ in 0..3 {
-        assert_eq!(local.bypass(&[hit("a", 1, 8)], share(2), NOW, false), 0);
+        assert_eq!(local.bypass(&[hit("a", 1, 8)], share(2), NOW, &Unavailable::NOT_ASKED), 0);
     }
     assert!(passes(&local, &hit("a", 1, 8), 2));
     assert!(!passes(&local, &hit("a", 1, 8), 2));
     assert_eq!(local.owed().take(9, NOW)[0].amount, 4);
-    local.bypass(&[hit("a", 1, 8)], share(2), NOW, true);
+    local.bypass(&[hit("a", 1, 8)], share(2), NOW, &unsure());
     assert!(local.owed().is_empty());
 }
 
@@ -98,11 +137,11 @@ fn a_used_share_does_not_begin_anew_while_counters_return() {
     assert_eq!((0..9).filter(|_| passes(&local, &hit, 2)).count(), 4);
     let hits = std::slice::from_ref(&hit);
     let counts = store.count_now(hits, Mode::CountAll, NOW);
-    local.learn(hits, &counts, NOW, true);
+    local.learn(hits.iter().zip(counts.iter().copied()), NOW, true);
     assert!(!passes(&local, &hit, 2), "beside another counter that has not returned");
     local.tidy(NOW);
     assert!(!passes(&local, &hit, 2), "nor when the store is found and the counter is not asked");
-    local.learn(hits, &counts, NOW, false);
+    local.learn(hits.iter().zip(counts.iter().copied()), NOW, false);
     assert_eq!((0..9).filter(|_| passes(&local, &hit, 2)).count(), 3, "half of 8 - 1");
 }
 
@@ -122,7 +161,7 @@ fn a_bucket_is_owed_at_the_pace_of_a_share() {
     let bucket = Hit { algorithm: Algorithm::TokenBucket { burst: 6 }, ..hit("a", 1, 12) };
     // 12 in 60 s for two replicas: one every 10 s here.
     for _ in 0..5 {
-        local.bypass(std::slice::from_ref(&bucket), share(2), NOW, false);
+        local.bypass(std::slice::from_ref(&bucket), share(2), NOW, &Unavailable::NOT_ASKED);
     }
     let owed = local.take_owed_of(&[bucket], NOW + Duration::from_secs(20));
     assert_eq!(owed.iter().map(|hit| (hit.limit, hit.amount)).collect::<Vec<_>>(), [(12, 3)]);

@@ -1,53 +1,55 @@
-//! Two Redis: one for windows of a second, one for all else. Each has a breaker of its own, so
-//! that one out of reach costs the other nothing.
+//! Two Redis: one for windows of a second, one for all else. Each is lost and found alone, so that
+//! one out of reach costs the other nothing.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-use redis::aio::MultiplexedConnection;
+use futures_util::future::{BoxFuture, join_all};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Redis;
 use super::cluster::REPAIR_PAUSE;
 use super::give_back::GiveBack;
-use crate::outage::breaker::{Breaker, Change};
+use super::place::{NEWS_EVERY, News, Place};
+use crate::outage::breaker::Permit;
 use crate::outage::guard::Backend;
 use crate::store::split::count_apart;
 use crate::store::{Count, Hit, Mode, StoreError};
 
+/// The longest look for one of them, so that the other need not wait for it.
+const MEND_TIMEOUT: Duration = Duration::from_millis(300);
+
 /// The two.
 pub struct Apart {
-    main: Arc<Part>,
-    per_second: Arc<Part>,
+    main: Part,
+    per_second: Part,
     back: GiveBack,
+    /// One is lost.
+    amiss: Notify,
 }
 
 /// One of them.
 struct Part {
     name: &'static str,
-    store: Redis,
-    breaker: Mutex<Breaker>,
-    reviving: AtomicBool,
+    /// Boxed: a store that holds stores.
+    store: Box<Redis>,
+    place: Place,
 }
 
 impl Apart {
     /// Windows of a second go to `per_second`.
     pub fn new(main: Redis, per_second: Redis) -> Self {
-        let part = |name, store| {
-            let breaker = Mutex::new(Breaker::new(std_now()));
-            Arc::new(Part { name, store, breaker, reviving: AtomicBool::new(false) })
-        };
+        let part = |name, store| Part { name, store: Box::new(store), place: Place::new() };
         let (main, per_second) = (part("main", main), part("per_second", per_second));
-        Self { main, per_second, back: GiveBack::default() }
+        Self { main, per_second, back: GiveBack::default(), amiss: Notify::new() }
     }
 
     /// Counts each hit where it belongs, in both at once.
     ///
     /// # Errors
     /// When one that is needed is out of reach.
+    // Boxed: a store that holds stores.
     pub fn count<'a>(
         &'a self,
         hits: &'a [Hit],
@@ -58,37 +60,81 @@ impl Apart {
         let is_second = |hit: &Hit| hit.window.seconds == 1;
         let count = move |is_second, hits: Vec<Hit>, mode| async move {
             let part = if is_second { &self.per_second } else { &self.main };
-            part.count(&hits, mode, now, deadline).await
+            let ask = |store: &'a Redis| {
+                let hits = &hits;
+                async move { store.ask(hits, mode, now, deadline).await }
+            };
+            self.at(part, &hits, ask).await
         };
         let give_back = async move |hits| self.back.by(deadline, hits, now).await;
         count_apart(hits, mode, is_second, count, give_back).boxed()
     }
 
-    /// Gives back, in both and in what they consist of. Never ends.
+    /// A call to where a counter is, that needs no leave of the counter's own.
+    ///
+    /// # Errors
+    /// As the call, and while it is out of reach.
+    pub async fn at_home_of<'a, T, F: Future<Output = Result<T, StoreError>>>(
+        &'a self,
+        hit: &Hit,
+        call: impl FnOnce(&'a Redis) -> F,
+    ) -> Result<T, StoreError> {
+        self.at(self.part(hit), &[], call).await
+    }
+
+    /// A call to one of the two: its failure is that one's alone.
+    async fn at<'a, T, F: Future<Output = Result<T, StoreError>>>(
+        &'a self,
+        part: &'a Part,
+        hits: &[Hit],
+        call: impl FnOnce(&'a Redis) -> F,
+    ) -> Result<T, StoreError> {
+        let Some(permit) = part.place.permit(hits) else {
+            self.amiss.notify_one();
+            return Err(StoreError::Part(Box::new(StoreError::NotConnected)));
+        };
+        let answer = call(&part.store).await;
+        let Some(lost) = part.judge(permit, answer.as_ref().err()) else { return answer };
+        if lost {
+            self.amiss.notify_one();
+        }
+        answer.map_err(|error| StoreError::Part(Box::new(error)))
+    }
+
+    fn part(&self, hit: &Hit) -> &Part {
+        if hit.window.seconds == 1 { &self.per_second } else { &self.main }
+    }
+
+    /// Whether the counter of a hit is in one that is lost.
+    pub fn is_lost(&self, hit: &Hit) -> bool {
+        let part = self.part(hit);
+        part.place.is_lost() || part.store.is_lost_to(std::slice::from_ref(hit))
+    }
+
+    /// Gives back, and looks for one that is lost. Never ends.
     pub fn tend(&self, budget: Duration) -> BoxFuture<'_, ()> {
-        let own = async move {
+        let give_back = move |hit, now| async move {
+            let deadline = Instant::now() + budget;
+            self.count(&[hit], Mode::CountAll, now, deadline).await
+        };
+        let repairs = async move {
             loop {
-                for back in self.back.next().await {
-                    let deadline = Instant::now() + budget;
-                    // What is not given back is lost until its window ends.
-                    let _ = self.count(&back.hits, Mode::CountAll, back.now, deadline).await;
-                    back.done();
-                }
+                self.amiss.notified().await;
+                join_all(self.parts().map(Part::mend)).await;
+                tokio::time::sleep(REPAIR_PAUSE).await;
+            }
+        };
+        let news = async move {
+            loop {
+                tokio::time::sleep(NEWS_EVERY).await;
+                self.parts().into_iter().for_each(Part::tell);
             }
         };
         async move {
-            tokio::join!(own, self.main.store.tend(), self.per_second.store.tend());
+            let both = async { tokio::join!(self.main.store.tend(), self.per_second.store.tend()) };
+            tokio::join!(self.back.run(give_back), repairs, news, both);
         }
         .boxed()
-    }
-
-    /// A connection to where a hit is counted.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn connection(&self, hit: &Hit) -> Result<MultiplexedConnection, StoreError> {
-        let part = if hit.window.seconds == 1 { &self.per_second } else { &self.main };
-        part.store.servers.connection(&part.store.key(hit))
     }
 
     /// The one for all else.
@@ -96,98 +142,84 @@ impl Apart {
         &self.main.store
     }
 
-    /// Connects to those that are out of reach, checks on those that are not.
+    /// Looks for those that are lost.
     ///
     /// # Errors
     /// When both are out of reach.
-    // Boxed: a store that holds stores.
-    pub fn look_after(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+    pub fn repair(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         async {
-            let (main, per_second) =
-                tokio::join!(self.main.look_after(), self.per_second.look_after());
+            let (main, per_second) = tokio::join!(self.main.mend(), self.per_second.mend());
             main.or(per_second)
         }
         .boxed()
     }
+
+    /// Checks on those that are in use; one that is lost is left to a task of its own.
+    ///
+    /// # Errors
+    /// When both are out of reach.
+    pub fn look(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        async {
+            let (main, per_second) = tokio::join!(self.main.check(), self.per_second.check());
+            if self.parts().iter().any(|part| part.place.is_lost()) {
+                self.amiss.notify_one();
+            }
+            main.or(per_second)
+        }
+        .boxed()
+    }
+
+    fn parts(&self) -> [&Part; 2] {
+        [&self.main, &self.per_second]
+    }
 }
 
 impl Part {
-    async fn count(
-        self: &Arc<Self>,
-        hits: &[Hit],
-        mode: Mode,
-        now: Duration,
-        deadline: Instant,
-    ) -> Result<Vec<Count>, StoreError> {
-        let Some(permit) = self.breaker().permit(std_now()) else {
-            self.revive_soon();
-            return Err(StoreError::Part(Box::new(StoreError::NotConnected)));
-        };
-        let counts = self.store.ask(hits, mode, now, deadline).await;
-        match counts {
-            Ok(_) => {
-                self.breaker().succeeded(permit);
-            }
-            Err(ref error) if error.is_partial() => {}
-            Err(error) => {
-                let fatal = error.needs_reconnect();
-                let change = self.breaker().failed(permit, fatal, std_now(), 0.5);
-                self.changed(change, Some(&error));
-                return Err(StoreError::Part(Box::new(error)));
+    /// Takes in how a permitted call ended; whether it failed, and if so, whether that is why the
+    /// part is given up. What is known of single counters or nodes says nothing of the whole.
+    fn judge(&self, permit: Permit, error: Option<&StoreError>) -> Option<bool> {
+        match error {
+            Some(error) if error.is_partial() => None,
+            Some(error) if !error.is_of_a_counter() => Some(self.place.failed(permit, error)),
+            _ => {
+                self.place.answered(permit);
+                None
             }
         }
-        counts
     }
 
-    async fn look_after(&self) -> Result<(), StoreError> {
-        let permit = self.breaker().permit(std_now());
-        match permit {
-            Some(permit) => {
-                let checked = self.store.check().await;
-                if let Err(error) = &checked {
-                    let fatal = error.needs_reconnect();
-                    let change = self.breaker().failed(permit, fatal, std_now(), 0.5);
-                    self.changed(change, Some(error));
-                }
-                checked.map(|_| ())
-            }
-            None => {
-                self.store.probe().await?;
-                let change = self.breaker().probe_succeeded(std_now());
-                self.changed(change, None);
+    /// Finds out whether it is still there, unless it is lost.
+    async fn check(&self) -> Result<(), StoreError> {
+        let permit = self.place.permit(&[]).ok_or(StoreError::NotConnected)?;
+        let checked = self.store.check().await;
+        self.judge(permit, checked.as_ref().err());
+        checked
+    }
+
+    /// Finds it, if it is lost.
+    async fn mend(&self) -> Result<(), StoreError> {
+        if !self.place.is_lost() {
+            return Ok(());
+        }
+        let found = tokio::time::timeout(MEND_TIMEOUT, self.store.probe()).await;
+        match found.unwrap_or(Err(StoreError::TimedOut)) {
+            Ok(()) => {
+                self.place.found();
                 Ok(())
             }
+            Err(error) => {
+                self.place.missed(&error);
+                Err(error)
+            }
         }
     }
 
-    /// Tries to connect; at once, unless that was just done.
-    fn revive_soon(self: &Arc<Self>) {
-        if self.reviving.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let part = self.clone();
-        tokio::spawn(async move {
-            // Told when it was lost.
-            let _ = part.look_after().await;
-            tokio::time::sleep(REPAIR_PAUSE).await;
-            part.reviving.store(false, Ordering::Release);
-        });
-    }
-
-    fn changed(&self, change: Option<Change>, error: Option<&StoreError>) {
-        let (name, cause) = (self.name, error.map(|error| chassis::telemetry::error_chain(error)));
-        match change {
-            Some(Change::Opened) => tracing::error!(redis = name, cause, "redis out of reach"),
-            Some(Change::Closed) => tracing::info!(redis = name, "redis in reach"),
+    fn tell(&self) {
+        let redis = self.name;
+        match self.place.news() {
+            Some(News::Lost(cause)) => tracing::error!(redis, cause, "redis out of reach"),
+            Some(News::Found) => tracing::info!(redis, "redis in reach"),
             None => {}
         }
     }
-
-    fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn std_now() -> std::time::Instant {
-    Instant::now().into_std()
 }

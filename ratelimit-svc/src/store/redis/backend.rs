@@ -6,9 +6,10 @@ use super::expiry::UNSURE_BATCH;
 use super::heartbeat::SignOfLife;
 use super::link::{PROBE_TIMEOUT, classify, prove};
 use super::servers::Servers;
+use super::slots::slot_of;
 use crate::lease::loss::Assertion;
 use crate::outage::guard::Backend;
-use crate::store::StoreError;
+use crate::store::{Hit, StoreError};
 
 impl Backend for Redis {
     /// Connects anew and writes: a replica that lost its primary, a server that is loading or
@@ -25,7 +26,7 @@ impl Backend for Redis {
                 self.read_epoch().await?;
             }
             Servers::Cluster(cluster) => cluster.repair().await?,
-            Servers::Apart(apart) => apart.look_after().await?,
+            Servers::Apart(apart) => apart.repair().await?,
         }
         self.settle_expiries(UNSURE_BATCH);
         Ok(())
@@ -39,8 +40,8 @@ impl Backend for Redis {
                 let budget = self.settings.call_budget;
                 prove(&mut link.connection()?, key, Some(&self.clock), true, budget).await
             }
-            Servers::Cluster(cluster) => cluster.repair().await,
-            Servers::Apart(apart) => apart.look_after().await,
+            Servers::Cluster(cluster) => cluster.look().await,
+            Servers::Apart(apart) => apart.look().await,
         }
     }
 
@@ -70,14 +71,26 @@ impl Backend for Redis {
         self.epoch.last()
     }
 
-    async fn tell_claimed(&self, assertions: &[Assertion]) -> Result<Vec<u64>, StoreError> {
+    fn is_lost_to(&self, hits: &[Hit]) -> bool {
+        match &self.servers {
+            Servers::One(_) => false,
+            Servers::Cluster(cluster) => {
+                hits.iter().any(|hit| cluster.is_lost(slot_of(&self.key(hit))))
+            }
+            Servers::Apart(apart) => hits.iter().any(|hit| apart.is_lost(hit)),
+        }
+    }
+
+    async fn tell_claimed(&self, assertions: &[Assertion]) -> Vec<Result<u64, StoreError>> {
         Redis::tell_claimed(self, assertions).await
     }
 
     async fn tend(&self) {
         match &self.servers {
             Servers::One(_) => std::future::pending().await,
-            Servers::Cluster(cluster) => self.give_back_in(cluster).await,
+            Servers::Cluster(cluster) => {
+                tokio::join!(self.give_back_in(cluster), cluster.tend());
+            }
             Servers::Apart(apart) => apart.tend(self.settings.call_budget).await,
         }
     }

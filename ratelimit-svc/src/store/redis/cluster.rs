@@ -3,8 +3,9 @@
 //!
 //! ```text
 //! request ─► slot ─► node ─► its connection           a lost node costs its own keys, no others
-//!                     └ MOVED, lost, no such node ─► repair, one at a time
+//!                     └ MOVED, lost, no such node ─► repair, by a task of its own
 //! repair: ask any node for the slots ─► connect what is not connected ─► prove it by writing
+//! look:   ask any node for the slots, once a second; waits for no node that is lost
 //! ```
 //!
 //! Not the cluster client of the redis crate: that one sends a call again when its answer was
@@ -12,29 +13,32 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
-use redis::Value;
+use futures_util::{FutureExt, StreamExt};
 use redis::aio::MultiplexedConnection;
+use tokio::sync::{Mutex, Notify};
 
-use super::link::{Connector, HostPort, Login, PROBE_TIMEOUT, classify, prove};
+use super::link::{Connector, HostPort, Login, prove};
+use super::place::{NEWS_EVERY, News, Place};
+use super::ranges::ask_slots;
 use super::slots::{SlotMap, slot_of};
 use crate::clock::Clock;
-use crate::outage::breaker::{Breaker, Change, Permit};
-use crate::store::StoreError;
+use crate::outage::breaker::Permit;
+use crate::store::{Hit, StoreError};
 
 /// The shortest time between two repairs that requests ask for.
 pub const REPAIR_PAUSE: Duration = Duration::from_millis(100);
+/// The longest attempt to connect to one node, so that a repair ends within a probe of the whole.
+const MEND_TIMEOUT: Duration = Duration::from_millis(200);
 /// The most nodes in use that are asked for the slots at once.
 const ASKED_MAX: usize = 3;
-/// The most nodes of one cluster.
-pub const NODES_MAX: usize = 1000;
+/// How long they are waited for before the listed ones are asked, too.
+const SEEDS_AFTER: Duration = Duration::from_millis(100);
 
 /// A cluster.
 pub struct Cluster {
@@ -45,8 +49,10 @@ pub struct Cluster {
     clock: Arc<Clock>,
     budget: Duration,
     map: ArcSwap<Map>,
-    repairing: AtomicBool,
-    turn: tokio::sync::Mutex<()>,
+    /// Something is amiss.
+    amiss: Notify,
+    /// One asks for the slots at a time.
+    asking: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -59,21 +65,22 @@ struct Map {
 pub struct Node {
     at: HostPort,
     connection: ArcSwapOption<MultiplexedConnection>,
-    breaker: Mutex<Breaker>,
+    place: Place,
+    /// One connects at a time.
+    mending: Mutex<()>,
 }
 
 impl Node {
-    fn new(at: HostPort) -> Self {
-        let breaker = Mutex::new(Breaker::new(Instant::now()));
-        Self { at, connection: ArcSwapOption::empty(), breaker }
+    fn new(at: HostPort, place: Place) -> Self {
+        Self { at, connection: ArcSwapOption::empty(), place, mending: Mutex::default() }
     }
 
-    /// Its connection, and leave to use it.
+    /// Its connection, and leave to count these hits over it; of no hits, to ask all else.
     ///
     /// # Errors
-    /// While it is out of reach.
-    pub fn connection(&self) -> Result<(MultiplexedConnection, Permit), StoreError> {
-        let permit = self.breaker().permit(Instant::now()).ok_or_else(out_of_reach)?;
+    /// While it is out of reach, and until these counters are back.
+    pub fn connection(&self, hits: &[Hit]) -> Result<(MultiplexedConnection, Permit), StoreError> {
+        let permit = self.place.permit(hits).ok_or_else(out_of_reach)?;
         let connection = self.connection.load();
         let connection = connection.as_ref().ok_or_else(out_of_reach)?;
         Ok((MultiplexedConnection::clone(connection), permit))
@@ -81,23 +88,11 @@ impl Node {
 
     /// A permitted call succeeded, or was refused by a living server.
     pub fn answered(&self, permit: Permit) {
-        self.breaker().succeeded(permit);
+        self.place.answered(permit);
     }
 
-    /// A permitted call was not answered. Whether the node is given up.
-    pub fn failed(&self, permit: Permit, error: &StoreError) -> bool {
-        let fatal = error.needs_reconnect();
-        let change = self.breaker().failed(permit, fatal, Instant::now(), 0.5);
-        let lost = change == Some(Change::Opened);
-        if lost {
-            let cause = chassis::telemetry::error_chain(error);
-            tracing::error!(host = self.at.0, port = self.at.1, cause, "node out of reach");
-        }
-        lost
-    }
-
-    fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    fn is_lost(&self) -> bool {
+        self.place.is_lost()
     }
 }
 
@@ -115,9 +110,8 @@ impl Cluster {
         clock: Arc<Clock>,
         budget: Duration,
     ) -> Self {
-        let (map, repairing, turn) =
-            (ArcSwap::default(), AtomicBool::new(false), tokio::sync::Mutex::default());
-        Self { connector, login, seeds, probe_key, clock, budget, map, repairing, turn }
+        let (map, amiss, asking) = (ArcSwap::default(), Notify::new(), Mutex::default());
+        Self { connector, login, seeds, probe_key, clock, budget, map, amiss, asking }
     }
 
     /// The node that has a slot.
@@ -139,20 +133,42 @@ impl Cluster {
         map.nodes.iter().find(|node| node.at == *at).cloned().ok_or_else(out_of_reach)
     }
 
-    /// Has the cluster looked at soon; at once, unless that was just done.
-    pub fn repair_soon(self: &Arc<Self>) {
-        if self.repairing.swap(true, Ordering::AcqRel) {
-            return;
+    /// Whether the node that has a slot is lost.
+    pub fn is_lost(&self, slot: u16) -> bool {
+        self.node(slot).is_ok_and(|node| node.is_lost())
+    }
+
+    /// A permitted call to a node was not answered.
+    pub fn failed(&self, node: &Node, permit: Permit, error: &StoreError) {
+        if node.place.failed(permit, error) {
+            self.repair_soon();
         }
-        let cluster = self.clone();
-        tokio::spawn(async move {
-            if let Err(error) = cluster.repair().await {
-                let cause = chassis::telemetry::error_chain(&error);
-                tracing::debug!(cause, "cluster not repaired");
+    }
+
+    /// Has the cluster repaired soon; at once, unless that was just done.
+    pub fn repair_soon(&self) {
+        self.amiss.notify_one();
+    }
+
+    /// Repairs the cluster when something is amiss, and tells the log. Never ends.
+    pub async fn tend(&self) {
+        let repairs = async {
+            loop {
+                self.amiss.notified().await;
+                if let Err(error) = self.repair().await {
+                    let cause = chassis::telemetry::error_chain(&error);
+                    tracing::debug!(cause, "cluster not repaired");
+                }
+                tokio::time::sleep(REPAIR_PAUSE).await;
             }
-            tokio::time::sleep(REPAIR_PAUSE).await;
-            cluster.repairing.store(false, Ordering::Release);
-        });
+        };
+        let news = async {
+            loop {
+                tokio::time::sleep(NEWS_EVERY).await;
+                self.map.load_full().nodes.iter().for_each(|node| tell(node));
+            }
+        };
+        tokio::join!(repairs, news);
     }
 
     /// Learns who has which slot, and connects to those that are not connected.
@@ -160,46 +176,81 @@ impl Cluster {
     /// # Errors
     /// When nobody tells, or not one node counts.
     pub async fn repair(&self) -> Result<(), StoreError> {
-        let _turn = self.turn.lock().await;
-        let ranges = self.slots().await?;
-        let map = self.learn(ranges);
-        // In force before it is connected: what is connected serves already.
-        self.map.store(map.clone());
-        let mut lost = None;
+        let map = self.learn().await?;
+        let mut problem = None;
         let mend = async |node| {
             // Those that answer must not wait for one that hangs.
-            let mended = tokio::time::timeout(PROBE_TIMEOUT, self.mend(&map, node)).await;
-            mended.unwrap_or(Err(StoreError::TimedOut))
+            let mended = tokio::time::timeout(MEND_TIMEOUT, self.mend(&map, node)).await;
+            mended
+                .unwrap_or(Err(StoreError::TimedOut))
+                .inspect_err(|error| node.place.missed(error))
         };
-        for answer in join_all(map.nodes.iter().map(mend)).await {
-            lost = answer.err().or(lost);
+        let lost = map.nodes.iter().filter(|node| node.connection(&[]).is_err());
+        for answer in join_all(lost.map(mend)).await {
+            problem = answer.err().or(problem);
         }
-        let serves = map.nodes.iter().any(|node| node.connection().is_ok());
-        if serves { Ok(()) } else { Err(lost.unwrap_or(StoreError::NotConnected)) }
+        serves(&map, problem)
     }
 
-    /// Asks who has which slot: some of the nodes in use, and where none of those answers the
+    /// Learns who has which slot, and what time it is. Nodes that are lost are left to a repair.
+    ///
+    /// # Errors
+    /// As [`Cluster::repair`].
+    pub async fn look(&self) -> Result<(), StoreError> {
+        let map = self.learn().await?;
+        if let Some(node) = self.owner(&map, &self.probe_key)
+            && let Ok((mut connection, permit)) = node.connection(&[])
+        {
+            let (key, clock) = (Some(&*self.probe_key), Some(&*self.clock));
+            if let Err(error) = prove(&mut connection, key, clock, true, self.budget).await {
+                self.failed(node, permit, &error);
+            }
+        }
+        if map.nodes.iter().any(|node| node.is_lost()) {
+            self.repair_soon();
+        }
+        serves(&map, None)
+    }
+
+    /// Asks for the slots; or waits for the answer where somebody does.
+    async fn learn(&self) -> Result<Arc<Map>, StoreError> {
+        let Ok(_asking) = self.asking.try_lock() else {
+            let _asked = self.asking.lock().await;
+            return Ok(self.map.load_full());
+        };
+        let map = self.drawn(self.slots().await?);
+        // In force before it is connected: what is connected serves already.
+        self.map.store(map.clone());
+        Ok(map)
+    }
+
+    /// Asks who has which slot: some of the nodes in use, and where none of those answers soon the
     /// listed ones, all at once. The first answer counts, so nobody waits for a node that hangs.
     async fn slots(&self) -> Result<Vec<(u16, u16, HostPort)>, StoreError> {
         let map = self.map.load_full();
-        let in_use = map.nodes.iter().filter_map(|node| Some((node, node.connection().ok()?)));
-        let asked = in_use.take(ASKED_MAX).map(|(node, (connection, permit))| async move {
-            let answer = ask_slots(connection, &node.at).await;
-            answer.inspect_err(|error| {
-                node.failed(permit, error);
-            })
+        let in_use = map.nodes.iter().filter_map(|node| Some((node, node.connection(&[]).ok()?)));
+        let in_use: Vec<_> = in_use.take(ASKED_MAX).collect();
+        let pause = if in_use.is_empty() { Duration::ZERO } else { SEEDS_AFTER };
+        let asked = in_use.into_iter().map(|(node, (connection, permit))| {
+            let asked = async move {
+                let answer = ask_slots(connection, &node.at).await;
+                answer.inspect_err(|error| self.failed(node, permit, error))
+            };
+            asked.boxed()
         });
-        if let Ok(ranges) = first(asked).await {
-            return Ok(ranges);
-        }
-        let listed = self.seeds.iter().map(|seed| async move {
-            let connection = self.connector.tcp(seed, &self.login).await?;
-            ask_slots(connection, seed).await
+        let listed = self.seeds.iter().map(|seed| {
+            let asked = async move {
+                tokio::time::sleep(pause).await;
+                let connection = self.connector.tcp(seed, &self.login).await?;
+                ask_slots(connection, seed).await
+            };
+            asked.boxed()
         });
-        first(listed).await
+        first(asked.chain(listed)).await
     }
 
-    fn learn(&self, ranges: Vec<(u16, u16, HostPort)>) -> Arc<Map> {
+    /// A node that is new to a slot whose node is lost has taken over from that.
+    fn drawn(&self, ranges: Vec<(u16, u16, HostPort)>) -> Arc<Map> {
         let old = self.map.load();
         let mut known: HashMap<&HostPort, &Arc<Node>> = HashMap::new();
         known.extend(old.nodes.iter().map(|node| (&node.at, node)));
@@ -208,7 +259,11 @@ impl Cluster {
             let number = map.nodes.iter().position(|node| node.at == at);
             let number = number.unwrap_or_else(|| {
                 let node = known.get(&at).map(|node| Arc::clone(node));
-                map.nodes.push(node.unwrap_or_else(|| Arc::new(Node::new(at))));
+                map.nodes.push(node.unwrap_or_else(|| {
+                    let before = old.slots.node(first).map(|node| &old.nodes[usize::from(node)]);
+                    let place = before.map_or_else(Place::new, |node| node.place.successor());
+                    Arc::new(Node::new(at, place))
+                }));
                 map.nodes.len() - 1
             });
             map.slots.assign(first, last, u16::try_from(number).expect("at most NODES_MAX"));
@@ -219,34 +274,41 @@ impl Cluster {
     /// Connects to a node that is out of reach and finds out whether it counts. The node that has
     /// the probe's own slot tells the time, so that all replicas ask the same one.
     async fn mend(&self, map: &Map, node: &Arc<Node>) -> Result<(), StoreError> {
-        let owns = |key: &str| {
-            let owner = map.slots.node(slot_of(key.as_bytes()));
-            owner.is_some_and(|owner| Arc::ptr_eq(&map.nodes[usize::from(owner)], node))
-        };
+        let _mending = node.mending.lock().await;
+        if node.connection(&[]).is_ok() {
+            return Ok(());
+        }
+        let owns = |key: &str| self.owner(map, key).is_some_and(|owner| Arc::ptr_eq(owner, node));
         let clock = owns(&self.probe_key).then_some(&*self.clock);
-        let usable = node.connection();
-        let same_server = usable.is_ok();
-        let mut connection = match usable {
-            Ok((connection, _)) if clock.is_some() => connection,
-            Ok(_) => return Ok(()),
-            Err(_) => self.connector.tcp(&node.at, &self.login).await?,
-        };
+        let mut connection = self.connector.tcp(&node.at, &self.login).await?;
         // One in three finds it in a cluster of three; a prefix with braces of its own never may.
         let tries = (0..1000).map(|n| format!("{}{{{n}}}", self.probe_key));
         let key = [self.probe_key.clone()].into_iter().chain(tries).find(|key| owns(key));
-        let proved = prove(&mut connection, key.as_deref(), clock, same_server, self.budget).await;
-        if same_server {
-            if let (Err(error), Ok((_, permit))) = (&proved, node.connection()) {
-                node.failed(permit, error);
-            }
-            return proved;
-        }
-        proved?;
+        prove(&mut connection, key.as_deref(), clock, false, self.budget).await?;
         node.connection.store(Some(Arc::new(connection)));
-        if node.breaker().probe_succeeded(Instant::now()).is_some() {
-            tracing::info!(host = node.at.0, port = node.at.1, "node in reach");
-        }
+        node.place.found();
         Ok(())
+    }
+
+    fn owner<'m>(&self, map: &'m Map, key: &str) -> Option<&'m Arc<Node>> {
+        map.slots.node(slot_of(key.as_bytes())).map(|owner| &map.nodes[usize::from(owner)])
+    }
+}
+
+/// Whether a node is in reach.
+fn serves(map: &Map, problem: Option<StoreError>) -> Result<(), StoreError> {
+    match map.nodes.iter().any(|node| node.connection(&[]).is_ok()) {
+        true => Ok(()),
+        false => Err(problem.unwrap_or(StoreError::NotConnected)),
+    }
+}
+
+fn tell(node: &Node) {
+    let (host, port) = &node.at;
+    match node.place.news() {
+        Some(News::Lost(cause)) => tracing::error!(host, port, cause, "node out of reach"),
+        Some(News::Found) => tracing::info!(host, port, "node in reach"),
+        None => {}
     }
 }
 
@@ -265,55 +327,9 @@ async fn first<T>(
     Err(problem)
 }
 
-async fn ask_slots(
-    mut connection: MultiplexedConnection,
-    asked: &HostPort,
-) -> Result<Vec<(u16, u16, HostPort)>, StoreError> {
-    let mut question = redis::cmd("CLUSTER");
-    question.arg("SLOTS");
-    let answer = question.query_async::<Value>(&mut connection);
-    let answer = tokio::time::timeout(PROBE_TIMEOUT, answer).await;
-    let answer = answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)?;
-    ranges(&answer, asked).ok_or(StoreError::Unexpected)
-}
-
-/// First slot, last slot and primary of each range; none when the answer is not of that form.
-fn ranges(answer: &Value, asked: &HostPort) -> Option<Vec<(u16, u16, HostPort)>> {
-    let Value::Array(ranges) = answer else { return None };
-    let range = |range: &Value| {
-        let Value::Array(range) = range else { return None };
-        let [Value::Int(first), Value::Int(last), Value::Array(primary), ..] = &range[..] else {
-            return None;
-        };
-        let [host, Value::Int(port), ..] = &primary[..] else { return None };
-        let host = match host {
-            Value::BulkString(host) => std::str::from_utf8(host).ok()?.to_owned(),
-            Value::SimpleString(host) => host.clone(),
-            Value::Nil => String::new(),
-            _ => return None,
-        };
-        // A node that does not know its own name says nothing: it is where it was asked.
-        let host = if host.is_empty() { asked.0.clone() } else { host };
-        let number = |number: &i64| u16::try_from(*number).ok();
-        Some((number(first)?, number(last)?, (host, number(port)?)))
-    };
-    let ranges: Option<Vec<_>> = ranges.iter().map(range).collect();
-    let mut primaries: Vec<&HostPort> = ranges.iter().flatten().map(|(_, _, at)| at).collect();
-    primaries.sort_unstable();
-    primaries.dedup();
-    let fits = (1..=NODES_MAX).contains(&primaries.len());
-    ranges.filter(|_| fits)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn range(first: i64, last: i64, host: Value, port: i64) -> Value {
-        let replica = Value::Array(vec![Value::BulkString("r".into()), Value::Int(9)]);
-        let primary = Value::Array(vec![host, Value::Int(port), Value::BulkString("id".into())]);
-        Value::Array(vec![Value::Int(first), Value::Int(last), primary, replica])
-    }
 
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_for_a_node_that_hangs() {
@@ -330,25 +346,5 @@ mod tests {
         assert_eq!(began.elapsed(), Duration::from_millis(2));
         let failed = first([answer(Some(1), false)].into_iter()).await;
         assert!(matches!(failed, Err(StoreError::TimedOut)));
-    }
-
-    #[test]
-    fn the_answer_of_a_node_is_read() {
-        let asked = ("seed".to_owned(), 1);
-        let host = Value::BulkString("a".into());
-        let answer = vec![range(0, 99, host.clone(), 7), range(100, 16383, Value::Nil, 8)];
-        let expected = [(0, 99, ("a".to_owned(), 7)), (100, 16383, ("seed".to_owned(), 8))];
-        assert_eq!(ranges(&Value::Array(answer), &asked).as_deref(), Some(&expected[..]));
-        for absurd in [
-            Value::Nil,
-            Value::Array(vec![]),
-            Value::Array(vec![Value::Nil]),
-            Value::Array(vec![range(-1, 5, host.clone(), 7)]),
-            Value::Array(vec![range(0, 5, host.clone(), 70_000)]),
-            Value::Array(vec![range(0, 5, Value::Int(1), 7)]),
-            Value::Array((0..1001).map(|n| range(n, n, host.clone(), n + 1)).collect()),
-        ] {
-            assert_eq!(ranges(&absurd, &asked), None, "{absurd:?}");
-        }
     }
 }

@@ -3,6 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::Redis;
+use crate::store::{Count, Hit, Outcome, StoreError};
+
 /// The most counters whose expiry is unsure after a failure.
 pub const UNSURE_MAX: usize = 4096;
 
@@ -11,6 +14,37 @@ pub const UNSURE_BATCH: usize = 64;
 
 /// A counter and the seconds it lives.
 pub type Expiry = (Vec<u8>, u64);
+
+/// The counters of a call under way: in doubt if nobody waits for its answer any more.
+pub(super) struct Asked<'a> {
+    store: &'a Redis,
+    hits: &'a [Hit],
+}
+
+impl<'a> Asked<'a> {
+    /// `hits` are counted by plain increments, which set no expiry.
+    pub(super) fn new(store: &'a Redis, hits: &'a [Hit]) -> Self {
+        Self { store, hits }
+    }
+
+    /// The call ended so.
+    pub(super) fn answered(mut self, answer: &Result<Vec<Count>, StoreError>) {
+        let hits = std::mem::take(&mut self.hits);
+        if let Err(error) = answer {
+            let outcomes = error.outcomes(hits.len()).into_iter();
+            let unsure = hits.iter().zip(outcomes).filter(|(_, of)| *of == Outcome::Unsure);
+            self.store.doubt(unsure.map(|(hit, _)| hit));
+        }
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if !self.hits.is_empty() {
+            self.store.doubt(self.hits);
+        }
+    }
+}
 
 /// The counters in doubt.
 #[derive(Default)]

@@ -1,49 +1,67 @@
 //! Hits that were taken in one place for a request that another place refused: given back by a
 //! task, so that no request waits beyond its budget for it.
+//!
+//! ```text
+//! a −1 ┐
+//! a −1 ┼─► a −2, b −1 ─► up to AT_ONCE_MAX calls at a time
+//! b −1 ┘   what waits adds up by counter, so a flood of one tenant is one call after the other
+//! ```
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use crate::store::Hit;
+use crate::store::{Hit, StoreError};
 
-/// The most hits that wait to be given back; more are lost until their window ends.
+/// The most hits of requests that wait to be given back; more are lost until their window ends.
 pub const BACK_MAX: usize = 4096;
+/// The most calls under way at a time.
+pub const AT_ONCE_MAX: usize = 64;
 
 /// What is to be given back.
 #[derive(Default)]
 pub struct GiveBack {
-    waiting: Mutex<Vec<Back>>,
+    waiting: Mutex<Waiting>,
     news: Notify,
 }
 
-/// The hits of one request.
-pub struct Back {
-    /// As refunds.
-    pub hits: Vec<Hit>,
-    /// When they were taken.
-    pub now: Duration,
-    done: oneshot::Sender<()>,
+#[derive(Default)]
+struct Waiting {
+    backs: HashMap<Counter, Back>,
+    /// The same counters, those that wait longest first.
+    order: VecDeque<Counter>,
+    /// Hits of requests, those under way among them.
+    hits: usize,
 }
 
-impl Back {
-    /// They were given back, as far as that succeeded.
-    pub fn done(self) {
-        // Nobody may be waiting any more.
-        let _ = self.done.send(());
-    }
+/// A counter, and the class that took of it.
+type Counter = (Box<[u8]>, Option<u8>);
+
+/// What requests took of one counter.
+struct Back {
+    /// As a refund.
+    hit: Hit,
+    /// When it was taken, at the latest.
+    now: Duration,
+    /// How many hits of requests it is.
+    hits: usize,
+    /// Those whose last one is dropped have all of their hits back, or will not.
+    waiting: Vec<Arc<oneshot::Sender<()>>>,
 }
 
 impl GiveBack {
-    /// Has the hits given back; the receiver is told once they are, or that they are not.
+    /// Has refunds given back; the receiver resolves once they are, or when they are not.
     pub fn add(&self, hits: Vec<Hit>, now: Duration) -> oneshot::Receiver<()> {
         let (done, receiver) = oneshot::channel();
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let known: usize = waiting.iter().map(|back| back.hits.len()).sum();
-        if !hits.is_empty() && known + hits.len() <= BACK_MAX {
-            waiting.push(Back { hits, now, done });
+        let done = Arc::new(done);
+        let mut waiting = self.waiting();
+        if waiting.hits + hits.len() <= BACK_MAX {
+            hits.into_iter().for_each(|hit| waiting.add(hit, now, done.clone()));
             self.news.notify_one();
         }
         receiver
@@ -54,31 +72,85 @@ impl GiveBack {
         let _ = tokio::time::timeout_at(deadline, self.add(hits, now)).await;
     }
 
-    /// All that waits, as soon as something does.
-    pub async fn next(&self) -> Vec<Back> {
+    /// Gives back by `call`, a counter in each. Never ends.
+    pub async fn run<T, F>(&self, call: impl Fn(Hit, Duration) -> F)
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let give = |Back { hit, now, hits, waiting }: Back| {
+            let given = call(hit, now);
+            async move {
+                // What is not given back is lost until its window ends.
+                let _ = given.await;
+                drop(waiting);
+                hits
+            }
+        };
+        let mut under_way = FuturesUnordered::new();
         loop {
-            let waiting =
-                std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-            if !waiting.is_empty() {
-                return waiting;
+            let has_room = under_way.len() < AT_ONCE_MAX;
+            tokio::select! {
+                Some(hits) = under_way.next(), if !under_way.is_empty() => {
+                    self.waiting().hits -= hits;
+                }
+                back = self.next(), if has_room => under_way.push(give(back)),
+            }
+        }
+    }
+
+    /// What waits longest, as soon as something does.
+    async fn next(&self) -> Back {
+        loop {
+            if let Some(back) = self.waiting().take() {
+                return back;
             }
             self.news.notified().await;
         }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    fn add(&mut self, hit: Hit, now: Duration, done: Arc<oneshot::Sender<()>>) {
+        self.hits += 1;
+        let counter = (hit.key.clone(), hit.share.as_ref().map(|share| share.place));
+        match self.backs.get_mut(&counter) {
+            Some(back) => {
+                let amount = back.hit.amount.saturating_add(hit.amount);
+                (back.hit, back.now) = (Hit { amount, ..hit }, back.now.max(now));
+                back.hits += 1;
+                back.waiting.push(done);
+            }
+            None => {
+                self.order.push_back(counter.clone());
+                self.backs.insert(counter, Back { hit, now, hits: 1, waiting: vec![done] });
+            }
+        }
+    }
+
+    fn take(&mut self) -> Option<Back> {
+        self.backs.remove(&self.order.pop_front()?)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::{Cell, RefCell};
+
     use futures_util::FutureExt;
+    use tokio::sync::Semaphore;
 
     use super::*;
     use crate::limits::algorithm::Algorithm;
     use crate::limits::unit::Window;
     use crate::store::Role;
 
-    fn hits(number: usize) -> Vec<Hit> {
-        let hit = Hit {
-            key: Box::default(),
+    fn hit(key: usize) -> Hit {
+        Hit {
+            key: key.to_string().into_bytes().into(),
             amount: 1,
             is_refund: true,
             limit: 1,
@@ -86,23 +158,68 @@ mod tests {
             algorithm: Algorithm::FixedWindow,
             role: Role::Observer,
             share: None,
-        };
-        vec![hit; number]
+        }
+    }
+
+    /// What is given back by the time nothing moves any more, while `back` is added to.
+    async fn given(back: &GiveBack, while_it_runs: impl Future<Output = ()>) -> Vec<u64> {
+        let given: RefCell<Vec<u64>> = RefCell::default();
+        let run = back.run(|hit: Hit, _| {
+            given.borrow_mut().push(hit.amount);
+            std::future::ready(Ok(()))
+        });
+        tokio::select! {
+            () = run => {}
+            () = while_it_runs => {}
+        }
+        given.into_inner()
     }
 
     #[tokio::test]
     async fn it_is_bounded_and_tells_when_it_is_done() {
         let back = GiveBack::default();
-        let add = |number| back.add(hits(number), Duration::ZERO);
-        let (first, second) = (add(BACK_MAX - 1), add(2));
-        assert!(second.await.is_err(), "no room");
-        let waiting = back.next().await;
-        assert_eq!(waiting.iter().map(|back| back.hits.len()).sum::<usize>(), BACK_MAX - 1);
-        waiting.into_iter().for_each(Back::done);
-        assert!(first.await.is_ok());
-        assert!(back.next().now_or_never().is_none());
-        assert!(add(0).await.is_err(), "nothing to do");
-        let _third = add(2);
-        assert_eq!(back.next().await.len(), 1);
+        let add = |number| back.add((0..number).map(hit).collect(), Duration::ZERO);
+        let (mut first, mut second) = (add(BACK_MAX - 1), add(2));
+        assert!((&mut second).now_or_never().is_some_and(|done| done.is_err()), "no room");
+        assert!((&mut first).now_or_never().is_none(), "it waits");
+        let amounts = given(&back, async { drop(first.await) }).await;
+        assert_eq!(amounts, [1; BACK_MAX - 1]);
+        assert!(add(0).now_or_never().is_some(), "nothing to do");
+        let third = add(2);
+        assert_eq!(given(&back, async { drop(third.await) }).await, [1, 1], "room again");
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_one_counter_is_one_call() {
+        let back = GiveBack::default();
+        let done: Vec<_> = (0..100).map(|n| back.add(vec![hit(n % 2)], Duration::ZERO)).collect();
+        let all = async { drop(futures_util::future::join_all(done).await) };
+        assert_eq!(given(&back, all).await, [50, 50]);
+    }
+
+    #[tokio::test]
+    async fn calls_do_not_wait_for_each_other_and_are_bounded() {
+        let (back, answers) = (GiveBack::default(), Semaphore::new(0));
+        let (under_way, most) = (Cell::new(0), Cell::new(0));
+        let done = back.add((0..3 * AT_ONCE_MAX).map(hit).collect(), Duration::ZERO);
+        let run = back.run(|_, _| async {
+            under_way.set(under_way.get() + 1);
+            most.set(most.get().max(under_way.get()));
+            answers.acquire().await.expect("open").forget();
+            under_way.set(under_way.get() - 1);
+            Ok(())
+        });
+        let all = async {
+            while under_way.get() < AT_ONCE_MAX {
+                tokio::task::yield_now().await;
+            }
+            answers.add_permits(3 * AT_ONCE_MAX);
+            let _ = done.await;
+        };
+        tokio::select! {
+            () = run => {}
+            () = all => {}
+        }
+        assert_eq!(most.get(), AT_ONCE_MAX);
     }
 }

@@ -8,7 +8,7 @@ use redis::ServerError;
 use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
-use super::asking::Asking;
+use super::asking::Way;
 use super::cluster::{Cluster, Node};
 use super::expiry::Expiry;
 use super::link::HostPort;
@@ -23,7 +23,7 @@ impl Redis {
     /// may have some of them and send on for others while a slot moves.
     pub(super) async fn count_in(
         &self,
-        cluster: &Arc<Cluster>,
+        cluster: &Cluster,
         hits: &[Hit],
         mode: Mode,
         now: Duration,
@@ -35,49 +35,27 @@ impl Redis {
             (slot_of(&self.key(hit)), alone)
         };
         let count = |(slot, _), hits: Vec<Hit>, mode| async move {
-            let node = cluster.node(slot).inspect_err(|_| cluster.repair_soon())?;
-            let step = |mut connection: MultiplexedConnection, hits: Arc<[Hit]>| async move {
-                self.step(&mut connection, &hits, mode, now).await
-            };
-            let hits: Arc<[Hit]> = hits.into();
-            let answer = at_node(cluster, &node, deadline, |to| step(to, hits.clone())).await;
-            let Some((redirect, at)) = answer.as_ref().err().and_then(redirected) else {
-                return answer;
-            };
-            // It was not counted there, so it can be counted where it belongs.
-            let node = cluster.node_at(&at).inspect_err(|_| cluster.repair_soon())?;
-            match redirect {
-                Redirect::Moved => {
-                    cluster.repair_soon();
-                    at_node(cluster, &node, deadline, |to| step(to, hits.clone())).await
-                }
-                Redirect::Ask => {
-                    let asking = |to| async { self.step(&mut Asking(to), &hits, mode, now).await };
-                    at_node(cluster, &node, deadline, asking).await
-                }
-            }
+            let hits = &hits;
+            let step = |mut way: Way| async move { self.step(&mut way, hits, mode, now).await };
+            at_owner(cluster, slot, hits, deadline, step).await
         };
         let give_back = async |hits| self.back.by(deadline, hits, now).await;
         count_apart(hits, mode, place, count, give_back).await
     }
 
-    /// Gives back in a cluster, each request's hits with a budget of their own. Never ends.
-    pub(super) async fn give_back_in(&self, cluster: &Arc<Cluster>) {
-        loop {
-            for back in self.back.next().await {
-                let deadline = Instant::now() + self.settings.call_budget;
-                // What is not given back is lost until its window ends.
-                let (hits, mode) = (&back.hits, Mode::CountAll);
-                let _ = self.count_in(cluster, hits, mode, back.now, deadline).await;
-                back.done();
-            }
-        }
+    /// Gives back in a cluster, each counter's hits with a budget of their own. Never ends.
+    pub(super) async fn give_back_in(&self, cluster: &Cluster) {
+        let give_back = |hit, now| async move {
+            let deadline = Instant::now() + self.settings.call_budget;
+            self.count_in(cluster, &[hit], Mode::CountAll, now, deadline).await
+        };
+        self.back.run(give_back).await;
     }
 
     /// Expiries by the connection they go over; those that no connection takes stay behind.
     pub(super) fn spread(
         &self,
-        cluster: &Arc<Cluster>,
+        cluster: &Cluster,
         expiries: Vec<Expiry>,
     ) -> Vec<(MultiplexedConnection, Vec<Expiry>)> {
         let mut spread: Vec<(Arc<Node>, Vec<Expiry>)> = Vec::new();
@@ -91,7 +69,7 @@ impl Redis {
                 None => spread.push((node, vec![expiry])),
             }
         }
-        let connected = |(node, expiries): (Arc<Node>, Vec<Expiry>)| match node.connection() {
+        let connected = |(node, expiries): (Arc<Node>, Vec<Expiry>)| match node.connection(&[]) {
             Ok((connection, _)) => Some((connection, expiries)),
             Err(_) => {
                 self.unsure.remember(expiries);
@@ -102,29 +80,57 @@ impl Redis {
     }
 }
 
-/// A call to one node: its failure is that node's alone.
-async fn at_node<F: Future<Output = Result<Vec<Count>, StoreError>>>(
-    cluster: &Arc<Cluster>,
-    node: &Arc<Node>,
+/// A call to the node that has a slot, for these hits, if it is for any; and to the one that it sends
+/// on to.
+pub(super) async fn at_owner<T, F: Future<Output = Result<T, StoreError>>>(
+    cluster: &Cluster,
+    slot: u16,
+    hits: &[Hit],
+    deadline: Instant,
+    call: impl Fn(Way) -> F,
+) -> Result<T, StoreError> {
+    let node = cluster.node(slot).inspect_err(|_| cluster.repair_soon())?;
+    let over = |is_asking| {
+        let call = &call;
+        move |connection| call(Way { connection, is_asking })
+    };
+    let answer = at_node(cluster, &node, hits, deadline, over(false)).await;
+    let Some((redirect, at)) = answer.as_ref().err().and_then(redirected) else {
+        return answer;
+    };
+    if redirect == Redirect::Moved {
+        cluster.repair_soon();
+    }
+    // It was not counted there, so it can be counted where it belongs.
+    let node = cluster.node_at(&at).inspect_err(|_| cluster.repair_soon())?;
+    at_node(cluster, &node, hits, deadline, over(redirect == Redirect::Ask)).await
+}
+
+/// A call to one node: its failure is that node's alone, and so is its refusal, whatever it refuses.
+async fn at_node<T, F: Future<Output = Result<T, StoreError>>>(
+    cluster: &Cluster,
+    node: &Node,
+    hits: &[Hit],
     deadline: Instant,
     call: impl FnOnce(MultiplexedConnection) -> F,
-) -> Result<Vec<Count>, StoreError> {
-    let (connection, permit) = node.connection().inspect_err(|_| cluster.repair_soon())?;
+) -> Result<T, StoreError> {
+    let (connection, permit) = node.connection(hits).inspect_err(|_| cluster.repair_soon())?;
     let answer = tokio::time::timeout_at(deadline, call(connection)).await;
     match answer.unwrap_or(Err(StoreError::TimedOut)) {
-        Err(error) if is_answer(&error) => {
+        Ok(counts) => {
+            node.answered(permit);
+            Ok(counts)
+        }
+        Err(error) if error.is_of_a_counter() => {
             node.answered(permit);
             Err(error)
         }
         Err(error) => {
-            if node.failed(permit, &error) {
-                cluster.repair_soon();
+            match is_of_a_slot(&error) {
+                true => node.answered(permit),
+                false => cluster.failed(node, permit, &error),
             }
             Err(StoreError::Part(Box::new(error)))
-        }
-        Ok(counts) => {
-            node.answered(permit);
-            Ok(counts)
         }
     }
 }
@@ -135,19 +141,25 @@ enum Redirect {
     Ask,
 }
 
-/// Whether a living node said so, of these counters alone.
-fn is_answer(error: &StoreError) -> bool {
-    use StoreError::{Counter, Refused, Unexpected};
-    matches!(error, Refused(_) | Counter(_) | Unexpected) || redirected(error).is_some()
+/// Whether a node that is well said so, of a slot that moves or has moved.
+fn is_of_a_slot(error: &StoreError) -> bool {
+    redirected(error).is_some()
+        || server_error(error).is_some_and(|error| error.code() == "TRYAGAIN")
+}
+
+fn server_error(error: &StoreError) -> Option<ServerError> {
+    match error {
+        StoreError::Refused(error) | StoreError::Configuration(error) => {
+            Some(error.clone().into_server_errors()?.first()?.1.clone())
+        }
+        StoreError::Part(error) => server_error(error),
+        _ => None,
+    }
 }
 
 /// Where a node sends a call that it did not execute.
 fn redirected(error: &StoreError) -> Option<(Redirect, HostPort)> {
-    let (StoreError::Refused(error) | StoreError::Configuration(error)) = error else {
-        return None;
-    };
-    let errors = error.clone().into_server_errors()?;
-    redirect(&errors.first()?.1)
+    redirect(&server_error(error)?)
 }
 
 fn redirect(error: &ServerError) -> Option<(Redirect, HostPort)> {

@@ -2,14 +2,20 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
+use tokio::time::Instant;
 
 use super::link::{Connector, HostPort, Login, PROBE_TIMEOUT, classify};
 use crate::store::StoreError;
+
+/// The longest wait for the sentinels: those that are silent must cost the master nothing, which is
+/// looked at together with them.
+pub const SENTINELS_TIMEOUT: Duration = Duration::from_millis(150);
 
 /// The sentinels of one master.
 pub struct Sentinels {
@@ -51,13 +57,15 @@ impl Sentinels {
         self.ask(connector).await.0.elected().cloned()
     }
 
-    /// Asks all sentinels at once, until enough agree; also the last that went wrong.
+    /// Asks all sentinels at once, until enough agree or it takes too long; also the last that went
+    /// wrong.
     async fn ask(&self, connector: &Connector) -> (Ballot, Option<StoreError>) {
         let mut ballot = Ballot::new(self.addresses.len());
         let mut problem = None;
         let mut asked: FuturesUnordered<_> =
             self.addresses.iter().map(|at| self.ask_one(connector, at)).collect();
-        while let Some(answer) = asked.next().await {
+        let until = Instant::now() + SENTINELS_TIMEOUT;
+        while let Ok(Some(answer)) = tokio::time::timeout_at(until, asked.next()).await {
             match answer {
                 Ok(Some(at)) => ballot.add(at),
                 Ok(None) => problem = Some(StoreError::NoMaster),

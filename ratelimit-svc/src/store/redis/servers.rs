@@ -59,7 +59,7 @@ impl Servers {
     pub fn connection(&self, key: &[u8]) -> Result<MultiplexedConnection, StoreError> {
         match self {
             Self::One(link) => link.connection(),
-            Self::Cluster(cluster) => Ok(cluster.node(slot_of(key))?.connection()?.0),
+            Self::Cluster(cluster) => Ok(cluster.node(slot_of(key))?.connection(&[])?.0),
             Self::Apart(apart) => apart.main().servers.connection(key),
         }
     }

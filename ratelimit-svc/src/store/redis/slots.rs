@@ -1,6 +1,8 @@
 //! Where a Redis cluster keeps a key: its hash slot, and the node that has the slot. Connects to
 //! nobody.
 
+use std::sync::OnceLock;
+
 /// How many slots there are.
 pub const SLOTS: usize = 16384;
 
@@ -14,6 +16,26 @@ pub fn slot_of(key: &[u8]) -> u16 {
         Some(&rest[..close]).filter(|tag| !tag.is_empty())
     });
     crc16(tag.unwrap_or(key)) % SLOTS as u16
+}
+
+/// The smallest number whose decimal digits have this slot.
+pub fn number_at(slot: u16) -> u32 {
+    static NUMBERS: OnceLock<Box<[u32]>> = OnceLock::new();
+    let numbers = NUMBERS.get_or_init(|| {
+        let (mut numbers, mut missing) = (vec![u32::MAX; SLOTS], SLOTS);
+        for number in 0..u32::MAX {
+            let known = &mut numbers[usize::from(slot_of(number.to_string().as_bytes()))];
+            if *known == u32::MAX {
+                *known = number;
+                missing -= 1;
+            }
+            if missing == 0 {
+                break;
+            }
+        }
+        numbers.into()
+    });
+    numbers[usize::from(slot) % SLOTS]
 }
 
 fn crc16(bytes: &[u8]) -> u16 {
@@ -71,6 +93,14 @@ mod tests {
             assert_eq!(slot_of(key), slot, "{}", String::from_utf8_lossy(key));
         }
         assert_eq!(slot_of(b"foo{{bar}}zap"), slot_of(b"{bar"));
+    }
+
+    #[test]
+    fn every_slot_has_a_number() {
+        for slot in 0..SLOTS as u16 {
+            assert_eq!(slot_of(number_at(slot).to_string().as_bytes()), slot);
+        }
+        assert_eq!(number_at(slot_of(b"0")), 0);
     }
 
     #[test]

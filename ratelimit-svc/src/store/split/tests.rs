@@ -24,41 +24,31 @@ struct Two {
     memories: [Memory; 2],
     lost: Option<usize>,
     asked: bool,
+    /// Looks are answered even where a place is lost.
+    spares_looks: bool,
     calls: RefCell<Vec<(usize, usize)>>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Lost {
-    asked: bool,
-    partly: bool,
-}
-
-impl Failure for Lost {
-    fn was_asked(&self) -> bool {
-        self.asked
-    }
-
-    fn partly(self) -> Self {
-        Self { partly: true, ..self }
-    }
 }
 
 impl Two {
     fn new() -> Self {
         let memories = [Memory::default(), Memory::default()];
-        Self { memories, lost: None, asked: false, calls: RefCell::default() }
+        Self { memories, lost: None, asked: false, spares_looks: false, calls: RefCell::default() }
     }
 
-    fn count(&self, hits: &[Hit], mode: Mode) -> Result<Vec<(u64, bool, bool)>, Lost> {
+    fn count(&self, hits: &[Hit], mode: Mode) -> Result<Vec<(u64, bool, bool)>, StoreError> {
         let counted = count_apart(
             hits,
             mode,
             |hit| usize::from(hit.key[0] % 2),
             |place, hits, mode| {
                 self.calls.borrow_mut().push((place, hits.len()));
-                let lost = self.lost == Some(place);
+                let looks = hits.iter().all(|hit| hit.amount == 0);
+                let lost = self.lost == Some(place) && !(looks && self.spares_looks);
                 let answer = if lost {
-                    Err(Lost { asked: self.asked, partly: false })
+                    Err(StoreError::Part(Box::new(match self.asked {
+                        true => StoreError::TimedOut,
+                        false => StoreError::NotConnected,
+                    })))
                 } else {
                     Ok(self.memories[place].count_now(&hits, mode, NOW))
                 };
@@ -86,11 +76,13 @@ fn what_fits_nowhere_else_is_given_back() {
     let two = Two::new();
     let both = [hit(0, 1, 1), hit(1, 1, 9)];
     let mode = Mode::AllOrNothing;
-    assert_eq!(two.count(&both, mode), Ok(vec![(1, false, true), (1, false, true)]));
-    assert_eq!(two.count(&both, mode), Ok(vec![(1, true, false), (1, false, false)]));
+    assert_eq!(two.count(&both, mode).expect("counted"), [(1, false, true); 2]);
+    let refused = two.count(&both, mode).expect("counted");
+    assert_eq!(refused, [(1, true, false), (1, false, false)]);
     assert_eq!((two.value(0), two.value(1)), (1, 1));
     // Counting all, each is on its own.
-    assert_eq!(two.count(&both, Mode::CountAll), Ok(vec![(2, true, true), (2, false, true)]));
+    let all = two.count(&both, Mode::CountAll).expect("counted");
+    assert_eq!(all, [(2, true, true), (2, false, true)]);
 }
 
 #[test]
@@ -100,26 +92,68 @@ fn one_place_is_asked_once_and_as_is() {
     assert_eq!(*two.calls.borrow(), [(0, 2)]);
 }
 
-#[test]
-fn what_was_taken_beside_a_lost_place_is_given_back() {
-    let two = Two { lost: Some(1), ..Two::new() };
-    let both = [hit(0, 1, 9), hit(1, 1, 9)];
-    let lost = Lost { asked: false, partly: false };
-    assert_eq!(two.count(&both, Mode::AllOrNothing), Err(lost), "counted nowhere");
-    assert_eq!(two.value(0), 0);
-    // Each on its own, what is counted is counted.
-    assert_eq!(two.count(&both, Mode::CountAll), Err(Lost { partly: true, ..lost }));
-    assert_eq!(two.value(0), 1);
-    assert_eq!(two.count(&both[1..], Mode::CountAll), Err(lost));
+/// What became of the hits of a request that fails: `c` counted, `n` not, `u` unsure.
+fn fails(two: &Two, hits: &[Hit], mode: Mode) -> String {
+    let error = two.count(hits, mode).expect_err("a place is lost");
+    assert!(error.is_partial(), "{error:?}");
+    let letter = |outcome: &Outcome| match outcome {
+        Outcome::Counted(_) => 'c',
+        Outcome::NotCounted => 'n',
+        Outcome::Unsure => 'u',
+    };
+    error.outcomes(hits.len()).iter().map(letter).collect()
 }
 
 #[test]
-fn of_two_failures_the_one_in_doubt_is_told() {
-    let told = |asked: [bool; 2]| {
-        let answers = asked.map(|asked| (vec![0], Err(Lost { asked, partly: false })));
-        together(answers.into(), 2).expect_err("failed").asked
+fn what_became_of_each_hit_beside_a_lost_place_is_told() {
+    for (asked, lost) in [(false, "n"), (true, "u")] {
+        let two = Two { lost: Some(1), asked, ..Two::new() };
+        let three = [hit(0, 1, 9), hit(1, 1, 9), hit(2, 1, 9)];
+        let tried = fails(&two, &three, Mode::AllOrNothing);
+        assert_eq!(tried, format!("n{lost}n"), "what was taken is given back");
+        assert_eq!((two.value(0), two.value(2)), (0, 0));
+        // Each on its own, what is counted is counted.
+        assert_eq!(fails(&two, &three, Mode::CountAll), format!("c{lost}c"));
+        assert_eq!((two.value(0), two.value(2)), (1, 1));
+        assert_eq!(fails(&two, &three[1..2], Mode::CountAll), lost);
+    }
+}
+
+#[test]
+fn refunds_that_fail_leave_the_request_counted() {
+    let mut two = Two::new();
+    two.count(&[hit(1, 5, 9)], Mode::CountAll).expect("counted");
+    two.lost = Some(1);
+    two.spares_looks = true;
+    let request = [hit(0, 1, 9), Hit { is_refund: true, ..hit(1, 2, 9) }];
+    assert_eq!(fails(&two, &request, Mode::AllOrNothing), "cn");
+    assert_eq!(two.value(0), 1);
+}
+
+#[test]
+fn of_several_failures_the_one_of_the_whole_store_is_told() {
+    let part = |error| StoreError::Part(Box::new(error));
+    let told = |errors: [StoreError; 2]| {
+        let answers = errors.into_iter().map(|error| (vec![0], Err(error))).collect();
+        together(vec![Outcome::NotCounted], answers).expect_err("failed").kind()
     };
-    assert!(told([true, false]) && told([false, true]) && !told([false, false]));
+    let (whole, asked) = (|| StoreError::NoMaster, || part(StoreError::TimedOut));
+    assert_eq!((told([whole(), asked()]), told([asked(), whole()])), ("no_master", "no_master"));
+}
+
+#[test]
+fn what_is_remembered_stays_beside_what_is_asked() {
+    let two = Two::new();
+    let count = |value| Count {
+        value,
+        ..two.memories[0].count_now(&[hit(0, 0, 9)], Mode::CountAll, NOW)[0]
+    };
+    let remembered = || vec![None, Some(count(7)), None];
+    let asked = beside(remembered(), Ok(vec![count(1), count(2)])).expect("counted");
+    assert_eq!(asked.iter().map(|count| count.value).collect::<Vec<_>>(), [1, 7, 2]);
+    let error = StoreError::TimedOut.with_outcomes(vec![Outcome::Unsure, Outcome::NotCounted]);
+    let failed = beside(remembered(), Err(error)).expect_err("failed").outcomes(3);
+    assert_eq!(failed, [Outcome::Unsure, Outcome::Counted(count(7)), Outcome::NotCounted]);
 }
 
 #[test]
@@ -129,12 +163,11 @@ fn a_refused_request_refunds_nothing() {
     two.count(&[hit(0, 5, 5)], mode).expect("counted");
     let back = Hit { is_refund: true, ..hit(0, 2, 5) };
     let refused = [back.clone(), hit(1, 2, 1)];
-    assert_eq!(two.count(&refused, mode), Ok(vec![(5, false, false), (0, true, false)]));
+    let counts = two.count(&refused, mode).expect("counted");
+    assert_eq!(counts, [(5, false, false), (0, true, false)]);
     assert_eq!((two.value(0), two.value(1)), (5, 0));
-    assert_eq!(
-        two.count(&[back, hit(1, 1, 1)], mode),
-        Ok(vec![(3, false, true), (1, false, true)])
-    );
+    let counts = two.count(&[back, hit(1, 1, 1)], mode).expect("counted");
+    assert_eq!(counts, [(3, false, true), (1, false, true)]);
 }
 
 fn hits() -> impl Strategy<Value = Vec<Hit>> {
@@ -156,7 +189,7 @@ proptest! {
             let expected = one.count_now(&hits, mode, NOW);
             let expected: Vec<_> =
                 expected.iter().map(|count| (count.value, count.over, count.moved)).collect();
-            prop_assert_eq!(two.count(&hits, mode), Ok(expected));
+            prop_assert_eq!(two.count(&hits, mode).expect("counted"), expected);
         }
     }
 }

@@ -1,0 +1,193 @@
+//! One part of a store that has several: a node of a cluster, one of two Redis. Its gate, so that it
+//! is lost and found alone, and what the log is to say of that. Connects to nobody.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::outage::breaker::{Change, Permit};
+use crate::outage::gate::Gate;
+use crate::store::{Hit, StoreError};
+
+/// How often the log is told of parts that were lost or found: once, however often they come and go
+/// between, and not by requests.
+pub const NEWS_EVERY: Duration = Duration::from_secs(1);
+
+/// A part's gate.
+pub struct Place {
+    gate: Mutex<Gate>,
+    log: Mutex<Log>,
+}
+
+#[derive(Default)]
+struct Log {
+    /// Why it was lost, until that is told.
+    cause: Option<String>,
+    told_lost: Option<bool>,
+}
+
+/// What the log is to say.
+#[derive(Debug, PartialEq, Eq)]
+pub enum News {
+    /// It is out of reach, and why.
+    Lost(String),
+    /// It is in reach.
+    Found,
+}
+
+impl Place {
+    /// Of a part that is asked nothing before it is found.
+    pub fn new() -> Self {
+        Self { gate: Mutex::new(Gate::new(std_now())), log: Mutex::default() }
+    }
+
+    /// Of a part that takes over from this one. Where this one is lost its counters return from the
+    /// same outage.
+    pub fn successor(&self) -> Self {
+        match self.is_lost() {
+            true => Self { gate: Mutex::new(self.gate().clone()), log: Mutex::default() },
+            false => Self::new(),
+        }
+    }
+
+    /// Leave to count these hits, whose counters must be back; of no hits, leave to ask all else.
+    pub fn permit(&self, hits: &[Hit]) -> Option<Permit> {
+        self.gate().permit(hits, std_now())
+    }
+
+    /// Whether nobody asks it.
+    pub fn is_lost(&self) -> bool {
+        self.gate().is_open()
+    }
+
+    /// A permitted call succeeded, or was refused by a living server.
+    pub fn answered(&self, permit: Permit) {
+        self.gate().succeeded(permit);
+    }
+
+    /// A permitted call was not answered. Whether the part is given up by that.
+    pub fn failed(&self, permit: Permit, error: &StoreError) -> bool {
+        let change = self.gate().failed(permit, error.needs_reconnect(), std_now(), 0.5);
+        let lost = change == Some(Change::Opened);
+        if lost {
+            self.note(error);
+        }
+        lost
+    }
+
+    /// It was looked for and not found.
+    pub fn missed(&self, error: &StoreError) {
+        self.gate().probe_failed(std_now(), 0.5);
+        self.note(error);
+    }
+
+    /// It was found: its counters return, see [`Gate::found`].
+    pub fn found(&self) {
+        self.gate().found(std_now(), RandomState::new().hash_one(0));
+    }
+
+    /// What the log was not told yet.
+    pub fn news(&self) -> Option<News> {
+        let lost = {
+            let mut gate = self.gate();
+            gate.returned(std_now());
+            gate.is_open()
+        };
+        let mut log = self.log();
+        let cause = log.cause.take();
+        if log.told_lost == Some(lost) || lost && cause.is_none() {
+            return None;
+        }
+        log.told_lost = Some(lost);
+        Some(cause.filter(|_| lost).map_or(News::Found, News::Lost))
+    }
+
+    fn note(&self, error: &StoreError) {
+        self.log().cause = Some(chassis::telemetry::error_chain(error).to_string());
+    }
+
+    fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The clock of the runtime, which tests can stop.
+fn std_now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::algorithm::Algorithm;
+    use crate::limits::unit::Window;
+    use crate::outage::ramp::RETURN_MAX;
+    use crate::store::Role;
+
+    fn hit(key: usize) -> Hit {
+        Hit {
+            key: format!("{key}|m1").into_bytes().into(),
+            amount: 1,
+            is_refund: false,
+            limit: 9,
+            window: Window { start: 0, seconds: 60 },
+            algorithm: Algorithm::FixedWindow,
+            role: Role::Enforced,
+            share: None,
+        }
+    }
+
+    fn back(place: &Place) -> usize {
+        (0..1000).filter(|key| place.permit(&[hit(*key)]).is_some()).count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn counters_of_a_part_or_of_its_successor_return_little_by_little() {
+        let place = Place::new();
+        place.found();
+        assert_eq!(back(&place), 1000, "nothing was lost");
+        let permit = place.permit(&[]).expect("found");
+        assert!(place.failed(permit, &StoreError::NotConnected));
+        assert!(place.is_lost() && place.permit(&[]).is_none());
+        let successor = place.successor();
+        tokio::time::sleep(RETURN_MAX).await;
+        for place in [place, successor] {
+            place.found();
+            assert!((50..250).contains(&back(&place)), "{}", back(&place));
+            assert!(place.permit(&[]).is_some(), "for whoever has no counter");
+            tokio::time::sleep(RETURN_MAX).await;
+            assert_eq!(back(&place), 1000);
+            let successor = place.successor();
+            successor.found();
+            assert_eq!(back(&successor), 1000, "no outage");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_log_is_told_once_of_each() {
+        let place = Place::new();
+        assert_eq!(place.news(), None, "not looked for yet");
+        place.found();
+        assert_eq!((place.news(), place.news()), (Some(News::Found), None));
+        let lose = || {
+            let permit = place.permit(&[]).expect("found");
+            place.failed(permit, &StoreError::NotConnected);
+        };
+        lose();
+        let told = place.news();
+        assert!(matches!(&told, Some(News::Lost(cause)) if cause == "not connected"), "{told:?}");
+        for _ in 0..9 {
+            place.missed(&StoreError::TimedOut);
+            assert_eq!(place.news(), None, "still lost");
+        }
+        place.found();
+        lose();
+        assert_eq!(place.news(), None, "it came and went");
+        place.found();
+        assert_eq!(place.news(), Some(News::Found));
+    }
+}
