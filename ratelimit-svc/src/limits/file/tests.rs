@@ -214,7 +214,7 @@ fn thirty_thousand_rules_are_read_as_they_are_spelled() {
     for n in 0..30_000 {
         text += &format!("- {{key: ü, value: 0{n}, rate_limit: {{unit: day}}}}\n");
     }
-    assert!(30_000 * 9 > chassis::config::NODES_MAX);
+    const { assert!(30_000 * 9 > chassis::config::NODES_MAX) };
     let file = read(&text).expect("valid");
     let last = file.tops.last().expect("there are some");
     assert_eq!((file.tops.len(), &*last.value), (30_000, "029999"));
