@@ -55,8 +55,7 @@ use number::number;
 use servers::Servers;
 use tls::TlsError;
 
-/// How much longer than they are of use counters without a window live: by as much the clocks of
-/// replicas may differ.
+/// How much longer than they are of use counters live: by as much the clocks of replicas may differ.
 pub const EXPIRY_MARGIN_SECONDS: u64 = 5;
 
 const SETTLE: &str = include_str!("redis/settle.lua");
@@ -147,13 +146,15 @@ impl Redis {
         [self.settings.key_prefix.as_bytes(), &hit.key].concat()
     }
 
-    /// Seconds a new counter lives: the window and some jitter. Counters without a window are
-    /// given their time anew with each hit, so theirs needs no jitter; a bucket's script adds the
-    /// time until it is full.
-    fn ttl(&self, hit: &Hit) -> u64 {
+    /// Seconds a new counter lives: to the end of its window, which may not have begun where it is
+    /// claimed ahead, and some jitter. Counters without a window are given their time anew with each
+    /// hit, so theirs needs no jitter; a bucket's script adds the time until it is full.
+    fn ttl(&self, hit: &Hit, now: Duration) -> u64 {
         match hit.algorithm {
             Algorithm::FixedWindow => {
-                hit.window.seconds + jitter(self.settings.expiration_jitter_max_seconds)
+                let left = hit.window.remaining(now.as_secs()) + EXPIRY_MARGIN_SECONDS;
+                let jitter = jitter(self.settings.expiration_jitter_max_seconds);
+                left.max(hit.window.seconds).saturating_add(jitter)
             }
             Algorithm::SlidingWindow => 2 * hit.window.seconds + EXPIRY_MARGIN_SECONDS,
             Algorithm::TokenBucket { .. } => EXPIRY_MARGIN_SECONDS,
@@ -168,7 +169,7 @@ impl Redis {
         now: Duration,
         deadline: Instant,
     ) -> Result<Vec<Count>, StoreError> {
-        let asked = Asked::new(self, if is_plain(hits, mode) { hits } else { &[] });
+        let asked = Asked::new(self, if is_plain(hits, mode) { hits } else { &[] }, now);
         let counts = match &self.servers {
             Servers::One(link) => match link.connection() {
                 Err(error) => Err(error),
@@ -233,7 +234,7 @@ impl Redis {
             }
             let value = number(&value)?;
             if hit.amount > 0 && value == hit.amount {
-                new.push((self.key(hit), self.ttl(hit)));
+                new.push((self.key(hit), self.ttl(hit, now)));
             }
             let over = value > u64::from(hit.limit);
             let state = State::Fixed(value);
@@ -286,7 +287,7 @@ impl Redis {
         let mut call = self.script.prepare_invoke();
         call.arg(u8::from(mode == Mode::AllOrNothing));
         for hit in hits {
-            call.key(self.key(hit)).arg(packed::hit(hit, now, self.ttl(hit)));
+            call.key(self.key(hit)).arg(packed::hit(hit, now, self.ttl(hit, now)));
             if hit.forecasts() {
                 call.key([self.settings.key_prefix.as_bytes(), &usage_key(hit)].concat());
             }
@@ -314,7 +315,7 @@ impl Redis {
             };
             call.key(self.key(hit));
             call.arg(hit.amount).arg(u8::from(hit.is_refund)).arg(hit.limit).arg(role);
-            call.arg(self.ttl(hit));
+            call.arg(self.ttl(hit, now));
         }
         let answer: Vec<u64> = call.invoke_async(connection).await.map_err(classify)?;
         if answer.len() != hits.len() * 3 {
@@ -328,12 +329,12 @@ impl Redis {
     }
 
     /// The counters of these hits may exist without an expiry.
-    fn doubt<'a>(&self, hits: impl IntoIterator<Item = &'a Hit>) {
+    fn doubt<'a>(&self, hits: impl IntoIterator<Item = &'a Hit>, now: Duration) {
         if matches!(self.servers, Servers::Apart(_)) {
             return;
         }
         let moved = hits.into_iter().filter(|hit| hit.amount > 0);
-        self.unsure.remember(moved.map(|hit| (self.key(hit), self.ttl(hit))));
+        self.unsure.remember(moved.map(|hit| (self.key(hit), self.ttl(hit, now))));
     }
 
     /// Gives up to `max` counters of failed calls, which may exist, their expiry.

@@ -102,7 +102,7 @@ impl Redis {
         let counter = self.key(hit);
         let mut call = self.epoch.script.prepare_invoke();
         call.key(&counter).key(granted_key(&counter));
-        call.arg(self.life.name()).arg(hit.amount).arg(*taken).arg(self.ttl(hit));
+        call.arg(self.life.name()).arg(hit.amount).arg(*taken).arg(self.ttl(hit, self.clock.now()));
         call.invoke_async(&mut connection).await.map_err(classify)
     }
 }

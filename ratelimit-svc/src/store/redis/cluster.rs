@@ -197,19 +197,24 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::repair`].
     pub async fn look(&self) -> Result<(), StoreError> {
-        let map = self.learn().await?;
-        if let Some(node) = self.owner(&map, &self.probe_key)
-            && let Ok((mut connection, permit)) = node.connection(&[])
-        {
-            let (key, clock) = (Some(&*self.probe_key), Some(&*self.clock));
-            if let Err(error) = prove(&mut connection, key, clock, true, self.budget).await {
-                self.failed(node, permit, &error);
-            }
-        }
+        let (map, ()) = tokio::join!(self.learn(), self.set_clock());
+        let map = map?;
         if map.nodes.iter().any(|node| node.is_lost()) {
             self.repair_soon();
         }
         serves(&map, None)
+    }
+
+    /// Asks the node that tells the time. Where it is silent the look does not wait for it.
+    async fn set_clock(&self) {
+        let map = self.map.load_full();
+        let Some(node) = self.owner(&map, &self.probe_key) else { return };
+        let Ok((mut connection, permit)) = node.connection(&[]) else { return };
+        let (key, clock) = (Some(&*self.probe_key), Some(&*self.clock));
+        let proved = prove(&mut connection, key, clock, true, self.budget);
+        if let Ok(Err(error)) = tokio::time::timeout(MEND_TIMEOUT, proved).await {
+            self.failed(node, permit, &error);
+        }
     }
 
     /// Asks for the slots; or waits for the answer where somebody does.

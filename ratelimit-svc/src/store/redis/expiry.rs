@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use super::Redis;
 use crate::store::{Count, Hit, Outcome, StoreError};
@@ -19,12 +20,13 @@ pub type Expiry = (Vec<u8>, u64);
 pub(super) struct Asked<'a> {
     store: &'a Redis,
     hits: &'a [Hit],
+    now: Duration,
 }
 
 impl<'a> Asked<'a> {
     /// `hits` are counted by plain increments, which set no expiry.
-    pub(super) fn new(store: &'a Redis, hits: &'a [Hit]) -> Self {
-        Self { store, hits }
+    pub(super) fn new(store: &'a Redis, hits: &'a [Hit], now: Duration) -> Self {
+        Self { store, hits, now }
     }
 
     /// The call ended so.
@@ -33,7 +35,7 @@ impl<'a> Asked<'a> {
         if let Err(error) = answer {
             let outcomes = error.outcomes(hits.len()).into_iter();
             let unsure = hits.iter().zip(outcomes).filter(|(_, of)| *of == Outcome::Unsure);
-            self.store.doubt(unsure.map(|(hit, _)| hit));
+            self.store.doubt(unsure.map(|(hit, _)| hit), self.now);
         }
     }
 }
@@ -41,7 +43,7 @@ impl<'a> Asked<'a> {
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
         if !self.hits.is_empty() {
-            self.store.doubt(self.hits);
+            self.store.doubt(self.hits, self.now);
         }
     }
 }

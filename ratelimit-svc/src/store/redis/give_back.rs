@@ -39,8 +39,27 @@ struct Waiting {
     hits: usize,
 }
 
-/// A counter, and the class that took of it.
-type Counter = (Box<[u8]>, Option<u8>);
+/// A counter and what is taken of it: the same hits but for their number.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Counter {
+    key: Box<[u8]>,
+    window_start: u64,
+    limit: u32,
+    capacity: u32,
+    class: Option<u8>,
+}
+
+impl Counter {
+    fn of(hit: &Hit) -> Self {
+        Self {
+            key: hit.key.clone(),
+            window_start: hit.window.start,
+            limit: hit.limit,
+            capacity: hit.capacity(),
+            class: hit.share.as_ref().map(|share| share.place),
+        }
+    }
+}
 
 /// What requests took of one counter.
 struct Back {
@@ -116,7 +135,7 @@ impl GiveBack {
 impl Waiting {
     fn add(&mut self, hit: Hit, now: Duration, done: Arc<oneshot::Sender<()>>) {
         self.hits += 1;
-        let counter = (hit.key.clone(), hit.share.as_ref().map(|share| share.place));
+        let counter = Counter::of(&hit);
         match self.backs.get_mut(&counter) {
             Some(back) => {
                 let amount = back.hit.amount.saturating_add(hit.amount);
@@ -195,6 +214,14 @@ mod tests {
         let done: Vec<_> = (0..100).map(|n| back.add(vec![hit(n % 2)], Duration::ZERO)).collect();
         let all = async { drop(futures_util::future::join_all(done).await) };
         assert_eq!(given(&back, all).await, [50, 50]);
+    }
+
+    #[tokio::test]
+    async fn what_one_hit_is_depends_on_its_limit() {
+        let back = GiveBack::default();
+        let hits = vec![hit(0), Hit { limit: 2, ..hit(0) }, Hit { limit: 2, ..hit(0) }];
+        let done = back.add(hits, Duration::ZERO);
+        assert_eq!(given(&back, async { drop(done.await) }).await, [1, 2]);
     }
 
     #[tokio::test]

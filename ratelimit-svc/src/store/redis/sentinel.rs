@@ -52,20 +52,26 @@ impl Sentinels {
         Err(problem.unwrap_or(StoreError::NoMaster))
     }
 
-    /// The server that more than half of the sentinels name.
+    /// The server that more than half of the sentinels name, if they say so soon.
     pub async fn agreed(&self, connector: &Connector) -> Option<HostPort> {
-        self.ask(connector).await.0.elected().cloned()
+        let asked = tokio::time::timeout(SENTINELS_TIMEOUT, self.ask(connector)).await;
+        asked.ok()?.0.elected().cloned()
     }
 
-    /// Asks all sentinels at once, until enough agree or it takes too long; also the last that went
-    /// wrong.
+    /// Asks all sentinels at once, until enough agree or the others are silent for too long; also the
+    /// last that went wrong.
     async fn ask(&self, connector: &Connector) -> (Ballot, Option<StoreError>) {
         let mut ballot = Ballot::new(self.addresses.len());
         let mut problem = None;
         let mut asked: FuturesUnordered<_> =
             self.addresses.iter().map(|at| self.ask_one(connector, at)).collect();
         let until = Instant::now() + SENTINELS_TIMEOUT;
-        while let Ok(Some(answer)) = tokio::time::timeout_at(until, asked.next()).await {
+        loop {
+            let answer = match ballot.votes.is_empty() {
+                true => asked.next().await,
+                false => tokio::time::timeout_at(until, asked.next()).await.ok().flatten(),
+            };
+            let Some(answer) = answer else { break };
             match answer {
                 Ok(Some(at)) => ballot.add(at),
                 Ok(None) => problem = Some(StoreError::NoMaster),
