@@ -23,7 +23,8 @@ use futures_util::stream::FuturesUnordered;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 
-use super::link::{Connector, HostPort, Login, PROBE_TIMEOUT, classify, prove};
+use super::connections::Connections;
+use super::link::{Address, Connector, Endpoint, HostPort, Login, PROBE_TIMEOUT, classify, prove};
 use super::slots::{SlotMap, slot_of};
 use crate::clock::Clock;
 use crate::outage::breaker::{Breaker, Change, Permit};
@@ -44,6 +45,7 @@ pub struct Cluster {
     probe_key: String,
     clock: Arc<Clock>,
     budget: Duration,
+    threads: usize,
     map: ArcSwap<Map>,
     repairing: AtomicBool,
     turn: tokio::sync::Mutex<()>,
@@ -58,25 +60,24 @@ struct Map {
 /// A primary.
 pub struct Node {
     at: HostPort,
-    connection: ArcSwapOption<MultiplexedConnection>,
+    connections: ArcSwapOption<Connections>,
     breaker: Mutex<Breaker>,
 }
 
 impl Node {
     fn new(at: HostPort) -> Self {
         let breaker = Mutex::new(Breaker::new(Instant::now()));
-        Self { at, connection: ArcSwapOption::empty(), breaker }
+        Self { at, connections: ArcSwapOption::empty(), breaker }
     }
 
-    /// Its connection, and leave to use it.
+    /// Its connection on this thread, and leave to use it.
     ///
     /// # Errors
     /// While it is out of reach.
     pub fn connection(&self) -> Result<(MultiplexedConnection, Permit), StoreError> {
         let permit = self.breaker().permit(Instant::now()).ok_or_else(out_of_reach)?;
-        let connection = self.connection.load();
-        let connection = connection.as_ref().ok_or_else(out_of_reach)?;
-        Ok((MultiplexedConnection::clone(connection), permit))
+        let connections = self.connections.load();
+        Ok((connections.as_ref().ok_or_else(out_of_reach)?.here(), permit))
     }
 
     /// A permitted call succeeded, or was refused by a living server.
@@ -114,10 +115,11 @@ impl Cluster {
         probe_key: String,
         clock: Arc<Clock>,
         budget: Duration,
+        threads: usize,
     ) -> Self {
         let (map, repairing, turn) =
             (ArcSwap::default(), AtomicBool::new(false), tokio::sync::Mutex::default());
-        Self { connector, login, seeds, probe_key, clock, budget, map, repairing, turn }
+        Self { connector, login, seeds, probe_key, clock, budget, threads, map, repairing, turn }
     }
 
     /// The node that has a slot.
@@ -226,10 +228,14 @@ impl Cluster {
         let clock = owns(&self.probe_key).then_some(&*self.clock);
         let usable = node.connection();
         let same_server = usable.is_ok();
+        let endpoint = || {
+            let (connector, login) = (self.connector.clone(), self.login.clone());
+            Endpoint { connector, login, at: Address::Tcp(node.at.clone()) }
+        };
         let mut connection = match usable {
             Ok((connection, _)) if clock.is_some() => connection,
             Ok(_) => return Ok(()),
-            Err(_) => self.connector.tcp(&node.at, &self.login).await?,
+            Err(_) => endpoint().connect().await?,
         };
         // One in three finds it in a cluster of three; a prefix with braces of its own never may.
         let tries = (0..1000).map(|n| format!("{}{{{n}}}", self.probe_key));
@@ -242,7 +248,9 @@ impl Cluster {
             return proved;
         }
         proved?;
-        node.connection.store(Some(Arc::new(connection)));
+        // A node that does not have a key says so: no need for a witness.
+        let connections = Connections::new(endpoint(), connection, self.threads, None);
+        node.connections.store(Some(connections));
         if node.breaker().probe_succeeded(Instant::now()).is_some() {
             tracing::info!(host = node.at.0, port = node.at.1, "node in reach");
         }
