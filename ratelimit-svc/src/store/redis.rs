@@ -16,6 +16,7 @@ mod backend;
 mod claimed;
 pub mod cluster;
 pub mod connections;
+mod deadlines;
 pub mod expiry;
 pub mod give_back;
 pub mod heartbeat;
@@ -102,6 +103,9 @@ impl Redis {
     ///
     /// # Errors
     /// When the TLS files are not what they should be.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
     pub fn new(
         link: LinkSettings,
         settings: RedisSettings,
@@ -117,6 +121,9 @@ impl Redis {
     ///
     /// # Errors
     /// As [`Redis::new`].
+    ///
+    /// # Panics
+    /// Outside of a runtime.
     pub fn apart(
         main: LinkSettings,
         per_second: LinkSettings,
@@ -174,8 +181,7 @@ impl Redis {
             Servers::One(link) => {
                 let mut connection = link.connection()?;
                 let step = self.step(&mut connection, hits, mode, now);
-                let answer = tokio::time::timeout_at(deadline, step).await;
-                answer.unwrap_or(Err(StoreError::TimedOut))
+                deadlines::by(deadline, step).await.unwrap_or(Err(StoreError::TimedOut))
             }
             Servers::Cluster(cluster) => self.count_in(cluster, hits, mode, now, deadline).await,
             Servers::Apart(apart) => return apart.count(hits, mode, now, deadline).await,

@@ -8,8 +8,10 @@ use proto::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use proto::pb::envoy::service::ratelimit::v3::rate_limit_service_client::RateLimitServiceClient;
 use ratelimit_svc::store::redis::connections::Connections;
 use ratelimit_svc::store::redis::link::{Address, Connector, Endpoint, Login};
+use ratelimit_svc::store::redis::tls::TlsSettings;
 use redis::aio::MultiplexedConnection;
 
+use crate::redis_parts::{Certificates, Cluster, free_port};
 use crate::support::{RedisServer, Service, request, url, wait_for};
 
 const QUOTAS: &str = "
@@ -50,7 +52,6 @@ fn received(server: &RedisServer) -> u64 {
 async fn each_thread_gets_one_connection_and_nobody_waits_for_it() {
     const THREADS: usize = 3;
     let server = RedisServer::start().await;
-    let before = received(&server);
     let connections = connections(&server, THREADS).await;
     let shared = id(connections.here()).await.expect("connected");
     // At once, whatever becomes of the thread's own.
@@ -63,8 +64,7 @@ async fn each_thread_gets_one_connection_and_nobody_waits_for_it() {
     .await;
     assert_eq!(id(connections.on(THREADS)).await, Some(shared), "a thread that is not known");
     assert_eq!(id(connections.here()).await, Some(shared), "no worker");
-    // The two that asked included.
-    assert_eq!(received(&server) - before, 1 + THREADS as u64 + 1);
+    assert_eq!(connected(&server), 1 + THREADS, "one each");
     drop(connections);
     wait_for("all are closed", async || connected(&server) == 0).await;
 }
@@ -106,21 +106,51 @@ async fn another_server_is_not_taken_for_the_same() {
     assert_eq!(here.ok(), Some("yes".to_owned()));
 }
 
-/// Calls over enough connections for every worker to have some.
+#[tokio::test]
+async fn threads_encrypt_and_log_in_as_well() {
+    let (certificates, port) = (Certificates::new("127.0.0.1"), free_port());
+    let mut arguments = certificates.arguments(port, true);
+    arguments.extend(["--requirepass", "secret"].map(str::to_owned));
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let _server = RedisServer::start_with(&arguments).await;
+    let client = Some((certificates.path("client.pem"), certificates.path("client.key")));
+    let ca = Some(certificates.path("ca.pem"));
+    let connector = Connector::new(Some(TlsSettings { ca, client, ..TlsSettings::default() }));
+    let connector = connector.expect("files to read");
+    let login = Login { user: None, password: Some("secret".to_owned()) };
+    let endpoint = Endpoint { connector, login, at: Address::Tcp(("127.0.0.1".to_owned(), port)) };
+    let shared = endpoint.connect().await.expect("connected");
+    let connections = Connections::new(endpoint, shared, 1, Some(WITNESS.to_owned()));
+    let shared = id(connections.here()).await.expect("let in");
+    wait_for("a connection of its own", async || {
+        id(connections.on(0)).await.is_some_and(|id| id != shared)
+    })
+    .await;
+}
+
+/// Calls for several tenants, over enough connections for every worker to have some.
 async fn ask(service: &Service, calls: usize) -> usize {
+    const TENANTS: usize = 32;
     let endpoint = tonic::transport::Endpoint::from_shared(url(&service.addresses.grpc));
     let endpoint = endpoint.expect("an address");
     let clients = join_all((0..4).map(|_| endpoint.connect())).await;
     let asked = (0..calls).map(|call| {
         let channel = clients[call % clients.len()].as_ref().expect("connected").clone();
         async move {
-            let asked = request("edge", &[&[("tenant", "a")]]);
+            let asked = request("edge", &[&[("tenant", &(call / 4 % TENANTS).to_string())]]);
             RateLimitServiceClient::new(channel).should_rate_limit(asked).await
         }
     });
     let answers = join_all(asked).await;
     let ok = |code| code == Code::Ok;
     answers.into_iter().flatten().filter(|answer| ok(answer.get_ref().overall_code())).count()
+}
+
+/// All that a server has counted.
+fn counted(server: &RedisServer) -> usize {
+    let keys = server.asked(&["--raw", "KEYS", "*tenant*"]);
+    let count = |key: &str| server.asked(&["--raw", "GET", key]).trim().parse::<usize>().ok();
+    keys.lines().filter_map(count).sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,34 +163,48 @@ async fn threads_count_over_their_own_and_a_loss_is_made_good_without_a_rush() {
     let service = Service::start_with(&[("a.yaml", QUOTAS)], &more).await;
     wait_for("Redis within reach", async || service.is_in_reach().await).await;
     let mut asked = 0;
-    let all = async |asked: &mut usize| {
-        *asked += ask(&service, CALLS).await;
+    wait_for("a connection for each thread", async || {
+        asked += ask(&service, CALLS).await;
         connected(&server) == 1 + THREADS
-    };
-    wait_for("a connection for each thread", async || all(&mut asked).await).await;
+    })
+    .await;
     asked += ask(&service, CALLS).await;
-    let counted = || {
-        let keys = server.asked(&["--raw", "KEYS", "*tenant*"]);
-        server.asked(&["--raw", "GET", keys.trim()]).trim().parse::<usize>().ok()
-    };
-    assert_eq!(counted(), Some(asked), "each once, whichever way it went");
+    assert_eq!(counted(&server), asked, "each once, whichever way it went");
 
-    let before = received(&server);
     server.asked(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
-    wait_for("found again", async || {
-        ask(&service, 1).await;
-        service.is_in_reach().await
-    })
-    .await;
-    let mut ignored = 0;
-    let mut questions = 0;
     wait_for("a connection for each thread again", async || {
-        questions += 1;
-        all(&mut ignored).await
+        ask(&service, CALLS).await;
+        let connected = connected(&server);
+        // One more for each at most, where it is replaced.
+        assert!(connected <= 2 * (1 + THREADS), "{connected} connections");
+        connected == 1 + THREADS && service.is_in_reach().await
     })
     .await;
-    // Killing, and what this test asked; one more where a probe came upon the killing.
-    let made = received(&server) - before - 2 - questions;
-    assert!(made <= 2 * (1 + THREADS as u64), "{made} connections");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_thread_is_connected_to_each_primary() {
+    const CALLS: usize = 256;
+    const THREADS: usize = 2;
+    let cluster = Cluster::of(3, 0, &[], None).await;
+    let more = [
+        ("BACKEND_TYPE", "redis".to_owned()),
+        ("REDIS_TYPE", "CLUSTER".to_owned()),
+        ("REDIS_URL", cluster.url()),
+        ("REDIS_CALL_BUDGET", "1s".to_owned()),
+        ("GRPC_WORKER_THREADS", THREADS.to_string()),
+    ];
+    let service = Service::start_with(&[("a.yaml", QUOTAS)], &more).await;
+    let nodes: Vec<&RedisServer> = cluster.nodes.iter().map(|(_, node)| node).collect();
+    wait_for("a connection for each thread and node", async || {
+        ask(&service, CALLS).await;
+        service.is_in_reach().await && nodes.iter().all(|node| connected(node) == 1 + THREADS)
+    })
+    .await;
+    let total = || nodes.iter().map(|node| counted(node)).sum::<usize>();
+    let before = total();
+    let asked = ask(&service, CALLS).await;
+    assert_eq!((asked, total() - before), (CALLS, CALLS), "each once");
     service.stop().await;
 }

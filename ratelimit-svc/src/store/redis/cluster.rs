@@ -22,6 +22,7 @@ use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
+use tokio::runtime::Handle;
 
 use super::connections::Connections;
 use super::link::{Address, Connector, Endpoint, HostPort, Login, PROBE_TIMEOUT, classify, prove};
@@ -46,6 +47,8 @@ pub struct Cluster {
     clock: Arc<Clock>,
     budget: Duration,
     threads: usize,
+    /// Where repairs run, whoever asks for them: what they connect outlives the thread of a request.
+    home: Handle,
     map: ArcSwap<Map>,
     repairing: AtomicBool,
     turn: tokio::sync::Mutex<()>,
@@ -107,7 +110,8 @@ fn out_of_reach() -> StoreError {
 }
 
 impl Cluster {
-    /// A cluster of which `seeds` are some nodes; [`Cluster::repair`] finds the others.
+    /// A cluster of which `seeds` are some nodes; [`Cluster::repair`] finds the others. It is looked
+    /// after on the runtime that this is called on.
     pub fn new(
         connector: Connector,
         login: Login,
@@ -117,9 +121,19 @@ impl Cluster {
         budget: Duration,
         threads: usize,
     ) -> Self {
-        let (map, repairing, turn) =
-            (ArcSwap::default(), AtomicBool::new(false), tokio::sync::Mutex::default());
-        Self { connector, login, seeds, probe_key, clock, budget, threads, map, repairing, turn }
+        Self {
+            connector,
+            login,
+            seeds,
+            probe_key,
+            clock,
+            budget,
+            threads,
+            home: Handle::current(),
+            map: ArcSwap::default(),
+            repairing: AtomicBool::new(false),
+            turn: tokio::sync::Mutex::default(),
+        }
     }
 
     /// The node that has a slot.
@@ -147,7 +161,7 @@ impl Cluster {
             return;
         }
         let cluster = self.clone();
-        tokio::spawn(async move {
+        self.home.spawn(async move {
             if let Err(error) = cluster.repair().await {
                 let cause = chassis::telemetry::error_chain(&error);
                 tracing::debug!(cause, "cluster not repaired");

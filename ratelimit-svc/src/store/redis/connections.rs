@@ -42,6 +42,8 @@ pub struct Connections {
     /// What is read over a new connection and over the shared one: who reads something else is
     /// connected to another server.
     witness: Option<String>,
+    /// The log was told of a thread that could not connect.
+    told: AtomicBool,
 }
 
 /// What one thread has.
@@ -61,7 +63,8 @@ impl Connections {
         witness: Option<String>,
     ) -> Arc<Self> {
         let threads = (0..threads).map(|_| OfThread::default()).collect();
-        Arc::new(Self { endpoint, shared, threads, turn: Arc::default(), witness })
+        let (turn, told) = (Arc::default(), AtomicBool::new(false));
+        Arc::new(Self { endpoint, shared, threads, turn, witness, told })
     }
 
     /// The connection for whoever runs on this thread.
@@ -115,8 +118,12 @@ async fn keep(connections: Weak<Connections>, turn: Arc<Mutex<()>>, number: usiz
     match connected {
         Ok(()) => look_after(&connections, number).await,
         Err(error) => {
-            let cause = chassis::telemetry::error_chain(&error);
-            tracing::warn!(cause, "a thread shares a connection to redis");
+            if let Some(connections) = connections.upgrade()
+                && !connections.told.swap(true, Ordering::Relaxed)
+            {
+                let cause = chassis::telemetry::error_chain(&error);
+                tracing::warn!(cause, "a thread shares a connection to redis");
+            }
             tokio::time::sleep(RETRY_PAUSE).await;
         }
     }
