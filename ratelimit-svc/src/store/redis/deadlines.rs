@@ -1,4 +1,4 @@
-//! The deadlines of one thread's calls, kept by one timer. Knows no call.
+//! The deadlines of one thread's calls, kept by one timer. Who is due when is `queue`.
 //!
 //! ```text
 //! calls     ├a┤ ├─b─┤ ├c┤   ├──── d …       all of a budget: deadlines come in order
@@ -8,12 +8,14 @@
 //! A timer of its own for each call costs more than it seems: one that ends before all others wakes
 //! the thread that sets it, by a system call and a turn in vain.
 
+mod queue;
+
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::{Poll, Waker};
 
+use queue::Queue;
 use tokio::time::Instant;
 
 /// The deadline passed.
@@ -21,7 +23,7 @@ use tokio::time::Instant;
 pub struct Elapsed;
 
 thread_local! {
-    static DEADLINES: RefCell<Deadlines> = RefCell::default();
+    static QUEUE: RefCell<Queue> = RefCell::default();
 }
 
 /// What `call` comes to, if it does by `deadline`.
@@ -64,10 +66,8 @@ struct Place(usize);
 
 impl Place {
     fn take(deadline: Instant, waker: &Waker) -> Option<Self> {
-        let (place, is_first) = DEADLINES.with_borrow_mut(|deadlines| {
-            let place = deadlines.add(deadline, waker)?;
-            Some((place, !std::mem::replace(&mut deadlines.is_kept, true)))
-        })?;
+        let (place, is_first) =
+            QUEUE.with_borrow_mut(|queue| queue.add(deadline.into_std(), waker))?;
         if is_first {
             tokio::spawn(keep());
         }
@@ -75,113 +75,27 @@ impl Place {
     }
 
     fn is_due(&self, waker: &Waker) -> bool {
-        DEADLINES.with_borrow_mut(|deadlines| deadlines.is_due(self.0, waker))
+        QUEUE.with_borrow_mut(|queue| queue.is_due(self.0, waker))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         // A thread that ends has forgotten all of them.
-        let _ = DEADLINES.try_with(|deadlines| deadlines.borrow_mut().remove(self.0));
+        drop(QUEUE.try_with(|queue| queue.borrow_mut().remove(self.0)));
     }
 }
 
 /// Tells calls of their deadlines, as long as there are any.
 async fn keep() {
     loop {
-        let (due, next) = DEADLINES.with_borrow_mut(|deadlines| deadlines.pass(Instant::now()));
+        let now = Instant::now().into_std();
+        let (due, next) = QUEUE.with_borrow_mut(|queue| queue.pass(now));
         due.into_iter().for_each(Waker::wake);
         match next {
-            Some(next) => tokio::time::sleep_until(next).await,
+            Some(next) => tokio::time::sleep_until(next.into()).await,
             None => return,
         }
-    }
-}
-
-/// The deadlines, in order. As many as calls of one budget.
-#[derive(Default)]
-struct Deadlines {
-    /// When, and for the call in which place; also of calls that ended meanwhile.
-    queue: VecDeque<(Instant, usize)>,
-    places: Vec<Waiting>,
-    free: Vec<usize>,
-    /// A task waits for the first.
-    is_kept: bool,
-}
-
-/// A place. It is free once its call ended and its deadline left the queue.
-enum Waiting {
-    Call(Waker),
-    Due,
-    Ended,
-    Free,
-}
-
-impl Deadlines {
-    /// A place for a call; none when the deadline of one before it is later.
-    fn add(&mut self, deadline: Instant, waker: &Waker) -> Option<usize> {
-        if self.queue.back().is_some_and(|(last, _)| *last > deadline) {
-            return None;
-        }
-        let waiting = Waiting::Call(waker.clone());
-        let place = match self.free.pop() {
-            Some(place) => {
-                self.places[place] = waiting;
-                place
-            }
-            None => {
-                self.places.push(waiting);
-                self.places.len() - 1
-            }
-        };
-        self.queue.push_back((deadline, place));
-        Some(place)
-    }
-
-    /// Whether the deadline of a call passed; if not, `waker` is woken when it does.
-    fn is_due(&mut self, place: usize, waker: &Waker) -> bool {
-        match &mut self.places[place] {
-            Waiting::Call(known) => {
-                known.clone_from(waker);
-                false
-            }
-            _ => true,
-        }
-    }
-
-    /// The call ended.
-    fn remove(&mut self, place: usize) {
-        match self.places[place] {
-            Waiting::Call(_) => self.places[place] = Waiting::Ended,
-            _ => self.release(place),
-        }
-        // Those at the front have waited for nothing else.
-        while let Some(&(_, first)) = self.queue.front()
-            && matches!(self.places[first], Waiting::Ended)
-        {
-            self.queue.pop_front();
-            self.release(first);
-        }
-    }
-
-    /// Who is to be woken at `now`, and when the next is. With none, nobody keeps them any more.
-    fn pass(&mut self, now: Instant) -> (Vec<Waker>, Option<Instant>) {
-        let mut due = Vec::new();
-        while let Some(&(_, place)) = self.queue.front().filter(|(deadline, _)| *deadline <= now) {
-            self.queue.pop_front();
-            match std::mem::replace(&mut self.places[place], Waiting::Due) {
-                Waiting::Call(waker) => due.push(waker),
-                _ => self.release(place),
-            }
-        }
-        let next = self.queue.front().map(|(deadline, _)| *deadline);
-        self.is_kept = next.is_some();
-        (due, next)
-    }
-
-    fn release(&mut self, place: usize) {
-        self.places[place] = Waiting::Free;
-        self.free.push(place);
     }
 }
 
@@ -190,8 +104,6 @@ mod tests {
     use std::time::Duration;
 
     use futures_util::future::join_all;
-    use futures_util::task::noop_waker;
-    use proptest::prelude::*;
 
     use super::*;
 
@@ -223,75 +135,6 @@ mod tests {
         assert_eq!(by_of_thread(began + ms(5), after(ms(50))).await, Err(Elapsed));
         assert_eq!(began.elapsed(), ms(5));
         after(ms(10)).await;
-        DEADLINES.with_borrow(|deadlines| {
-            assert!(deadlines.queue.is_empty() && !deadlines.is_kept);
-            assert_eq!(deadlines.free.len(), deadlines.places.len());
-        });
-    }
-
-    #[test]
-    fn a_call_that_is_dropped_leaves_its_place() {
-        let (now, waker) = (Instant::now(), noop_waker());
-        let mut deadlines = Deadlines::default();
-        let places: Vec<_> = (0..3).filter_map(|n| deadlines.add(now + ms(n), &waker)).collect();
-        deadlines.remove(places[1]);
-        assert_eq!(deadlines.queue.len(), 3, "behind one that waits");
-        deadlines.remove(places[0]);
-        assert_eq!(deadlines.queue.len(), 1, "and with it");
-        let (due, next) = deadlines.pass(now + ms(9));
-        assert_eq!((due.len(), next), (1, None));
-        assert!(deadlines.is_due(places[2], &waker));
-        deadlines.remove(places[2]);
-        assert_eq!(deadlines.free.len(), 3);
-    }
-
-    proptest! {
-        /// Against a list of who waits until when.
-        #[test]
-        fn whoever_waits_is_told_in_time(
-            steps in proptest::collection::vec((0..3u8, 0..40u64), 1..200),
-        ) {
-            let (began, waker) = (Instant::now(), noop_waker());
-            let (mut deadlines, mut waiting) = (Deadlines::default(), Vec::new());
-            let mut now = began;
-            for (step, number) in steps {
-                match step {
-                    0 => {
-                        let deadline = now + ms(number);
-                        let last = deadlines.queue.back().map(|(last, _)| *last);
-                        let place = deadlines.add(deadline, &waker);
-                        prop_assert_eq!(place.is_none(), last.is_some_and(|last| last > deadline));
-                        waiting.extend(place.map(|place| (place, deadline)));
-                    }
-                    1 if !waiting.is_empty() => {
-                        let (place, _) = waiting.remove(number as usize % waiting.len());
-                        deadlines.remove(place);
-                    }
-                    _ => {
-                        now += ms(number);
-                        let (due, next) = deadlines.pass(now);
-                        let told = waiting.iter().filter(|(_, at)| *at <= now).count();
-                        prop_assert!(due.len() <= told);
-                        prop_assert!(next.is_none_or(|next| next > now));
-                        let first = waiting.iter().map(|(_, at)| *at).filter(|at| *at > now).min();
-                        prop_assert!(first.is_none() || next <= first && next.is_some());
-                    }
-                }
-                for (place, _) in &waiting {
-                    let due = matches!(deadlines.places[*place], Waiting::Due);
-                    let (_, at) = waiting.iter().find(|(known, _)| known == place).expect("waits");
-                    prop_assert!(!due || *at <= now, "not before");
-                }
-                let places: std::collections::HashSet<_> = waiting.iter().map(|(p, _)| p).collect();
-                prop_assert_eq!(places.len(), waiting.len(), "one each");
-            }
-            let (_, next) = deadlines.pass(now + ms(100));
-            prop_assert_eq!(next, None);
-            for (place, _) in waiting {
-                prop_assert!(deadlines.is_due(place, &waker));
-                deadlines.remove(place);
-            }
-            prop_assert_eq!(deadlines.free.len(), deadlines.places.len());
-        }
+        QUEUE.with_borrow(|queue| assert!(queue.is_idle()));
     }
 }

@@ -58,7 +58,7 @@ impl Redis {
         }
         call.arg(u8::from(mode == Mode::AllOrNothing));
         for hit in hits {
-            call.arg(packed::hit(hit, now, self.ttl(hit)));
+            call.arg(packed::hit(hit, now, self.ttl(hit, now)));
         }
         let answer = run(&self.scripts.any, &call, connection).await.map_err(classify)?;
         let Value::BulkString(answer) = answer else { return Err(StoreError::Unexpected) };
@@ -85,7 +85,7 @@ impl Redis {
                 Role::Observer => 2,
             };
             call.arg(hit.amount).arg(u8::from(hit.is_refund)).arg(hit.limit).arg(role);
-            call.arg(self.ttl(hit));
+            call.arg(self.ttl(hit, now));
         }
         let answer = run(&self.scripts.fixed, &call, connection).await.map_err(classify)?;
         let Value::Array(answer) = answer else { return Err(StoreError::Unexpected) };
