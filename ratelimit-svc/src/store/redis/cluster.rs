@@ -249,7 +249,8 @@ impl Cluster {
         let mut connection = match usable {
             Ok((connection, _)) if clock.is_some() => connection,
             Ok(_) => return Ok(()),
-            Err(_) => endpoint().connect().await?,
+            // Certificates are read for each node: not for one after the other.
+            Err(_) => endpoint().connect_aside().await?,
         };
         // One in three finds it in a cluster of three; a prefix with braces of its own never may.
         let tries = (0..1000).map(|n| format!("{}{{{n}}}", self.probe_key));
