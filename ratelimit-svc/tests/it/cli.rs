@@ -144,7 +144,7 @@ fn explain_decides_as_the_service_with_this_environment_would() {
     let (_, ours, _) = explain(&[]);
     assert!(ours.contains("  counter {4:edge6:tenant4:demo}|m"), "{ours}");
     assert!(
-        ours.contains("the class may take what the 2 classes above it will not need"),
+        ours.contains("the class may take what the 3 classes above it will not need"),
         "{ours}"
     );
     assert!(!ours.contains("quota mode") && !ours.contains("SHADOW_MODE"), "{ours}");

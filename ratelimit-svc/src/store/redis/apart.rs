@@ -38,7 +38,7 @@ struct Part {
 }
 
 impl Apart {
-    /// Windows of a second go to `per_second`.
+    /// Windows of a second go to `per_second`. [`Apart::tend`] looks after both.
     pub fn new(main: Redis, per_second: Redis) -> Self {
         let part = |name, store| Part { name, store: Box::new(store), place: Place::new() };
         let (main, per_second) = (part("main", main), part("per_second", per_second));

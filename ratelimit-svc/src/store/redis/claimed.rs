@@ -18,7 +18,7 @@ use super::number::number;
 use super::scatter::at_owner;
 use super::servers::Servers;
 use super::slots::{number_at, slot_of};
-use super::{Redis, StoreError};
+use super::{Redis, StoreError, epoch_key};
 use crate::lease::loss::Assertion;
 
 /// Numbers that Lua, a double and a count can hold.
@@ -45,13 +45,9 @@ impl Epoch {
 }
 
 impl Redis {
-    fn epoch_key(&self) -> String {
-        format!("{}epoch", self.settings.key_prefix)
-    }
-
     /// Reads which data this is, and marks it where nobody has.
     pub(super) async fn read_epoch(&self) -> Result<(), StoreError> {
-        let key = self.epoch_key();
+        let key = epoch_key(&self.settings);
         let mut connection = self.servers.connection(key.as_bytes())?;
         let random = RandomState::new().hash_one(0) >> (64 - EPOCH_BITS) | 1;
         let mut pipe = redis::pipe();

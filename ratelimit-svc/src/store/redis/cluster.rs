@@ -23,7 +23,8 @@ use futures_util::{FutureExt, StreamExt};
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{Mutex, Notify};
 
-use super::link::{Connector, HostPort, Login, prove};
+use super::connections::Connections;
+use super::link::{Address, Connector, Endpoint, HostPort, Login, PROBE_TIMEOUT, prove};
 use super::place::{NEWS_EVERY, News, Place};
 use super::ranges::ask_slots;
 use super::slots::{SlotMap, slot_of};
@@ -33,8 +34,6 @@ use crate::store::{Hit, StoreError};
 
 /// The shortest time between two repairs that requests ask for.
 pub const REPAIR_PAUSE: Duration = Duration::from_millis(100);
-/// The longest attempt to connect to one node, so that a repair ends within a probe of the whole.
-const MEND_TIMEOUT: Duration = Duration::from_millis(200);
 /// The most nodes in use that are asked for the slots at once.
 const ASKED_MAX: usize = 3;
 /// How long they are waited for before the listed ones are asked, too.
@@ -48,6 +47,7 @@ pub struct Cluster {
     probe_key: String,
     clock: Arc<Clock>,
     budget: Duration,
+    threads: usize,
     map: ArcSwap<Map>,
     /// Something is amiss.
     amiss: Notify,
@@ -64,7 +64,7 @@ struct Map {
 /// A primary.
 pub struct Node {
     at: HostPort,
-    connection: ArcSwapOption<MultiplexedConnection>,
+    connections: ArcSwapOption<Connections>,
     place: Place,
     /// One connects at a time.
     mending: Mutex<()>,
@@ -72,18 +72,17 @@ pub struct Node {
 
 impl Node {
     fn new(at: HostPort, place: Place) -> Self {
-        Self { at, connection: ArcSwapOption::empty(), place, mending: Mutex::default() }
+        Self { at, connections: ArcSwapOption::empty(), place, mending: Mutex::default() }
     }
 
-    /// Its connection, and leave to count these hits over it; of no hits, to ask all else.
+    /// Its connection on this thread, and leave to count these hits over it; of no hits, to ask all else.
     ///
     /// # Errors
     /// While it is out of reach, and until these counters are back.
     pub fn connection(&self, hits: &[Hit]) -> Result<(MultiplexedConnection, Permit), StoreError> {
         let permit = self.place.permit(hits).ok_or_else(out_of_reach)?;
-        let connection = self.connection.load();
-        let connection = connection.as_ref().ok_or_else(out_of_reach)?;
-        Ok((MultiplexedConnection::clone(connection), permit))
+        let connections = self.connections.load();
+        Ok((connections.as_ref().ok_or_else(out_of_reach)?.here(), permit))
     }
 
     /// A permitted call succeeded, or was refused by a living server.
@@ -101,7 +100,9 @@ fn out_of_reach() -> StoreError {
 }
 
 impl Cluster {
-    /// A cluster of which `seeds` are some nodes; [`Cluster::repair`] finds the others.
+    /// A cluster of which `seeds` are some nodes; [`Cluster::repair`] finds the others, and
+    /// [`Cluster::tend`] looks after it: on one runtime, whoever asks for it, since what is connected
+    /// outlives the thread of a request.
     pub fn new(
         connector: Connector,
         login: Login,
@@ -109,9 +110,20 @@ impl Cluster {
         probe_key: String,
         clock: Arc<Clock>,
         budget: Duration,
+        threads: usize,
     ) -> Self {
-        let (map, amiss, asking) = (ArcSwap::default(), Notify::new(), Mutex::default());
-        Self { connector, login, seeds, probe_key, clock, budget, map, amiss, asking }
+        Self {
+            connector,
+            login,
+            seeds,
+            probe_key,
+            clock,
+            budget,
+            threads,
+            map: ArcSwap::default(),
+            amiss: Notify::new(),
+            asking: Mutex::default(),
+        }
     }
 
     /// The node that has a slot.
@@ -180,7 +192,7 @@ impl Cluster {
         let mut problem = None;
         let mend = async |node| {
             // Those that answer must not wait for one that hangs.
-            let mended = tokio::time::timeout(MEND_TIMEOUT, self.mend(&map, node)).await;
+            let mended = tokio::time::timeout(PROBE_TIMEOUT, self.mend(&map, node)).await;
             mended
                 .unwrap_or(Err(StoreError::TimedOut))
                 .inspect_err(|error| node.place.missed(error))
@@ -212,7 +224,7 @@ impl Cluster {
         let Ok((mut connection, permit)) = node.connection(&[]) else { return };
         let (key, clock) = (Some(&*self.probe_key), Some(&*self.clock));
         let proved = prove(&mut connection, key, clock, true, self.budget);
-        if let Ok(Err(error)) = tokio::time::timeout(MEND_TIMEOUT, proved).await {
+        if let Ok(Err(error)) = tokio::time::timeout(PROBE_TIMEOUT, proved).await {
             self.failed(node, permit, &error);
         }
     }
@@ -285,12 +297,17 @@ impl Cluster {
         }
         let owns = |key: &str| self.owner(map, key).is_some_and(|owner| Arc::ptr_eq(owner, node));
         let clock = owns(&self.probe_key).then_some(&*self.clock);
-        let mut connection = self.connector.tcp(&node.at, &self.login).await?;
+        let (connector, login) = (self.connector.clone(), self.login.clone());
+        let endpoint = Endpoint { connector, login, at: Address::Tcp(node.at.clone()) };
+        // Certificates are read for each node: not for one after the other.
+        let mut connection = endpoint.connect_aside().await?;
         // One in three finds it in a cluster of three; a prefix with braces of its own never may.
         let tries = (0..1000).map(|n| format!("{}{{{n}}}", self.probe_key));
         let key = [self.probe_key.clone()].into_iter().chain(tries).find(|key| owns(key));
         prove(&mut connection, key.as_deref(), clock, false, self.budget).await?;
-        node.connection.store(Some(Arc::new(connection)));
+        // A node that does not have a key says so: no need for a witness.
+        let connections = Connections::new(endpoint, connection, self.threads, None);
+        node.connections.store(Some(connections));
         node.place.found();
         Ok(())
     }
