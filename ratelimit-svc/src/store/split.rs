@@ -12,6 +12,7 @@
 //! find less room than there is. What cannot be given back is lost until its window ends.
 
 use std::future::Future;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::join_all;
 
@@ -23,16 +24,21 @@ use crate::store::{Count, Hit, Mode, Outcome, Role, StoreError};
 /// # Errors
 /// When a place does not answer: it says what became of each hit. What others took on trial is given
 /// back then, and is not counted.
-pub async fn count_apart<P, F>(
+///
+/// `give_back` takes refunds at once, and is waited for. What was taken on trial is handed to it as
+/// well if nobody waits for the answer any more; of places that had not answered by then nothing is
+/// known, and a hit that was not taken must not be given back.
+pub async fn count_apart<P, F, G>(
     hits: &[Hit],
     mode: Mode,
     place: impl Fn(&Hit) -> P,
     count: impl Fn(P, Vec<Hit>, Mode) -> F,
-    give_back: impl AsyncFnOnce(Vec<Hit>),
+    give_back: impl Fn(Vec<Hit>) -> G,
 ) -> Result<Vec<Count>, StoreError>
 where
     P: PartialEq + Clone,
     F: Future<Output = Result<Vec<Count>, StoreError>>,
+    G: Future<Output = ()>,
 {
     let everything: Vec<usize> = (0..hits.len()).collect();
     let parts = parts(hits, &everything, place);
@@ -41,12 +47,13 @@ where
     }
     let unanswered = vec![Outcome::NotCounted; hits.len()];
     if mode == Mode::CountAll {
-        return together(unanswered, ask(hits, &parts, mode, Hit::clone, &count).await);
+        return together(unanswered, ask(hits, &parts, mode, Hit::clone, &count, &|_, _| {}).await);
     }
-    let tried = ask(hits, &parts, mode, on_trial, &count).await;
-    let taken = took(hits, &tried);
-    let refund = |at: &usize| Hit { is_refund: true, ..on_trial(&hits[*at]) };
-    let refunds = || taken.iter().map(refund).collect();
+    let trial = Trial { hits, taken: Mutex::default(), give_back: &give_back };
+    let took = |part: &[usize], answer: &Answer| trial.took(part, answer);
+    let tried = ask(hits, &parts, mode, on_trial, &count, &took).await;
+    let taken = trial.over();
+    let refunds = || refunds(hits, &taken);
     let mut counts = match together(unanswered, tried) {
         Ok(counts) => counts,
         Err(error) => {
@@ -64,16 +71,60 @@ where
         undo(hits, &taken, &mut counts);
         return Ok(counts);
     }
-    let refunds: Vec<usize> = (0..hits.len()).filter(|at| hits[*at].is_refund).collect();
-    let refunds = parts_of(&parts, &refunds);
+    let asked: Vec<usize> = (0..hits.len()).filter(|at| hits[*at].is_refund).collect();
+    let asked = parts_of(&parts, &asked);
     let admitted = counts.into_iter().map(Outcome::Counted).collect();
-    together(admitted, ask(hits, &refunds, mode, Hit::clone, &count).await)
+    together(admitted, ask(hits, &asked, mode, Hit::clone, &count, &|_, _| {}).await)
 }
 
 /// Hits by place, in the order of their first.
 type Parts<P> = Vec<(P, Vec<usize>)>;
 /// What each part was answered.
-type Answers = Vec<(Vec<usize>, Result<Vec<Count>, StoreError>)>;
+type Answers = Vec<(Vec<usize>, Answer)>;
+type Answer = Result<Vec<Count>, StoreError>;
+
+/// Hits on trial, of which those that were taken are given back unless the trial ends before.
+struct Trial<'a, B: Fn(Vec<Hit>) -> G, G> {
+    hits: &'a [Hit],
+    taken: Mutex<Vec<usize>>,
+    give_back: &'a B,
+}
+
+impl<B: Fn(Vec<Hit>) -> G, G> Trial<'_, B, G> {
+    /// A place answered.
+    fn took(&self, part: &[usize], answer: &Answer) {
+        let taken = part.iter().zip(answer.iter().flatten());
+        let taken = taken.filter(|(at, count)| {
+            count.moved && !self.hits[**at].is_refund && self.hits[**at].amount > 0
+        });
+        self.taken().extend(taken.map(|(at, _)| *at));
+    }
+
+    /// Everybody answered: what was taken, in the order of the hits.
+    fn over(&self) -> Vec<usize> {
+        let mut taken = std::mem::take(&mut *self.taken());
+        taken.sort_unstable();
+        taken
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Vec<usize>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B: Fn(Vec<Hit>) -> G, G> Drop for Trial<'_, B, G> {
+    fn drop(&mut self) {
+        let taken = self.over();
+        if !taken.is_empty() {
+            // Nobody waits for it.
+            drop((self.give_back)(refunds(self.hits, &taken)));
+        }
+    }
+}
+
+fn refunds(hits: &[Hit], taken: &[usize]) -> Vec<Hit> {
+    taken.iter().map(|at| Hit { is_refund: true, ..on_trial(&hits[*at]) }).collect()
+}
 
 fn parts<P: PartialEq>(hits: &[Hit], of: &[usize], place: impl Fn(&Hit) -> P) -> Parts<P> {
     let mut parts: Parts<P> = Vec::new();
@@ -100,9 +151,15 @@ async fn ask<P: Clone, F: Future<Output = Result<Vec<Count>, StoreError>>>(
     mode: Mode,
     as_asked: impl Fn(&Hit) -> Hit,
     count: &impl Fn(P, Vec<Hit>, Mode) -> F,
+    answered: &impl Fn(&[usize], &Answer),
 ) -> Answers {
     let asked = parts.iter().map(|(place, part)| {
-        count(place.clone(), part.iter().map(|at| as_asked(&hits[*at])).collect(), mode)
+        let call = count(place.clone(), part.iter().map(|at| as_asked(&hits[*at])).collect(), mode);
+        async move {
+            let answer = call.await;
+            answered(part, &answer);
+            answer
+        }
     });
     let answers = join_all(asked).await;
     parts.iter().map(|(_, part)| part.clone()).zip(answers).collect()
@@ -179,18 +236,6 @@ fn worse(known: Option<StoreError>, error: StoreError) -> StoreError {
 /// How much an error says: most of all that the whole store is lost.
 fn says(error: &StoreError) -> (bool, bool) {
     (!error.is_partial() && !error.is_of_a_counter(), error.was_asked())
-}
-
-/// The hits that are counted now.
-fn took(hits: &[Hit], answers: &Answers) -> Vec<usize> {
-    let counted = answers.iter().filter_map(|(part, answer)| Some((part, answer.as_ref().ok()?)));
-    let mut taken: Vec<usize> = counted
-        .flat_map(|(part, counts)| part.iter().zip(counts))
-        .filter(|(at, count)| count.moved && !hits[**at].is_refund && hits[**at].amount > 0)
-        .map(|(at, _)| *at)
-        .collect();
-    taken.sort_unstable();
-    taken
 }
 
 /// The same judgement as in `decide::settle`.

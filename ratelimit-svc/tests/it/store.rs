@@ -19,7 +19,7 @@ use ratelimit_svc::store::key::{KeyFormat, counter_key, usage_key};
 use ratelimit_svc::store::memory::Memory;
 use ratelimit_svc::store::redis::link::{LinkSettings, Login, Topology};
 use ratelimit_svc::store::redis::{EXPIRY_MARGIN_SECONDS, Redis, RedisSettings};
-use ratelimit_svc::store::{Count, Hit, Mode, Role, Store, StoreError};
+use ratelimit_svc::store::{Count, Hit, Mode, Outcome, Role, Store, StoreError};
 
 use crate::support::{RedisServer, wait_for};
 
@@ -632,6 +632,41 @@ async fn a_counter_whose_answer_was_lost_still_expires() {
     })
     .await;
     server.kill();
+}
+
+#[tokio::test]
+async fn a_counter_whose_request_was_cancelled_still_expires() {
+    let server = RedisServer::start().await;
+    let patient = RedisSettings { call_budget: Duration::from_secs(1), ..settings() };
+    let store = connected(&server, patient).await;
+    server.signal("STOP");
+    let hits = [hit("cancelled", 1, 9)];
+    let call = store.count(&hits, Mode::CountAll, NOW);
+    tokio::time::timeout(Duration::from_millis(50), call).await.expect_err("no answer yet");
+    server.signal("CONT");
+    wait_for("the store recovers", async || store.probe().await.is_ok()).await;
+    wait_for("the key expires", async || {
+        server.asked(&["ttl", "t:cancelled"]).trim().parse::<i64>().is_ok_and(|ttl| ttl > 0)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_counter_that_is_none_spoils_no_other() {
+    let server = RedisServer::start().await;
+    let store = connected(&server, settings()).await;
+    server.command(&["SET", "t:bad", "text"]).await;
+    let hits = [hit("bad", 1, 9), hit("good", 1, 9)];
+    let error = store.count(&hits, Mode::CountAll, NOW).await.expect_err("one is no count");
+    assert!(error.is_of_a_counter(), "{error:?}");
+    let [Outcome::Unsure, Outcome::Counted(good)] = error.outcomes(2)[..] else {
+        panic!("{error:?}");
+    };
+    assert_eq!((good.value, good.over), (1, false));
+    wait_for("it expires", async || {
+        server.asked(&["ttl", "t:good"]).trim().parse::<i64>().is_ok_and(|ttl| ttl > 0)
+    })
+    .await;
 }
 
 #[tokio::test]

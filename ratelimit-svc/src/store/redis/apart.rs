@@ -18,7 +18,7 @@ use crate::store::split::count_apart;
 use crate::store::{Count, Hit, Mode, StoreError};
 
 /// The longest look for one of them, so that the other need not wait for it.
-const MEND_TIMEOUT: Duration = Duration::from_millis(300);
+const LOOK_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// The two.
 pub struct Apart {
@@ -66,7 +66,7 @@ impl Apart {
             };
             self.at(part, &hits, ask).await
         };
-        let give_back = async move |hits| self.back.by(deadline, hits, now).await;
+        let give_back = move |hits| self.back.by(deadline, hits, now);
         count_apart(hits, mode, is_second, count, give_back).boxed()
     }
 
@@ -191,7 +191,8 @@ impl Part {
     /// Finds out whether it is still there, unless it is lost.
     async fn check(&self) -> Result<(), StoreError> {
         let permit = self.place.permit(&[]).ok_or(StoreError::NotConnected)?;
-        let checked = self.store.check().await;
+        let checked = tokio::time::timeout(LOOK_TIMEOUT, self.store.check()).await;
+        let checked = checked.unwrap_or(Err(StoreError::TimedOut));
         self.judge(permit, checked.as_ref().err());
         checked
     }
@@ -201,7 +202,7 @@ impl Part {
         if !self.place.is_lost() {
             return Ok(());
         }
-        let found = tokio::time::timeout(MEND_TIMEOUT, self.store.probe()).await;
+        let found = tokio::time::timeout(LOOK_TIMEOUT, self.store.probe()).await;
         match found.unwrap_or(Err(StoreError::TimedOut)) {
             Ok(()) => {
                 self.place.found();

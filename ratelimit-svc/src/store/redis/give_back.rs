@@ -86,9 +86,17 @@ impl GiveBack {
         receiver
     }
 
-    /// Has the hits given back, and waits for it until `deadline` at most.
-    pub async fn by(&self, deadline: Instant, hits: Vec<Hit>, now: Duration) {
-        let _ = tokio::time::timeout_at(deadline, self.add(hits, now)).await;
+    /// Has the hits given back; the future waits for it until `deadline` at most.
+    pub fn by(
+        &self,
+        deadline: Instant,
+        hits: Vec<Hit>,
+        now: Duration,
+    ) -> impl Future<Output = ()> + use<> {
+        let done = self.add(hits, now);
+        async move {
+            let _ = tokio::time::timeout_at(deadline, done).await;
+        }
     }
 
     /// Gives back by `call`, a counter in each. Never ends.

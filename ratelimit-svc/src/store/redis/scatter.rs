@@ -39,7 +39,7 @@ impl Redis {
             let step = |mut way: Way| async move { self.step(&mut way, hits, mode, now).await };
             at_owner(cluster, slot, hits, deadline, step).await
         };
-        let give_back = async |hits| self.back.by(deadline, hits, now).await;
+        let give_back = |hits| self.back.by(deadline, hits, now);
         count_apart(hits, mode, place, count, give_back).await
     }
 

@@ -54,11 +54,12 @@ impl Two {
                 };
                 std::future::ready(answer)
             },
-            async |back| {
+            |back| {
                 for hit in back {
                     let place = usize::from(hit.key[0] % 2);
                     self.memories[place].count_now(&[hit], Mode::CountAll, NOW);
                 }
+                std::future::ready(())
             },
         );
         let counts = counted.now_or_never().expect("nothing waits")?;
@@ -117,6 +118,35 @@ fn what_became_of_each_hit_beside_a_lost_place_is_told() {
         assert_eq!((two.value(0), two.value(2)), (1, 1));
         assert_eq!(fails(&two, &three[1..2], Mode::CountAll), lost);
     }
+}
+
+#[test]
+fn what_a_cancelled_request_took_is_given_back() {
+    let memory = Memory::default();
+    let given = RefCell::new(Vec::new());
+    let hits = [hit(0, 3, 9), hit(1, 1, 9), hit(2, 1, 0)];
+    let call = count_apart(
+        &hits,
+        Mode::AllOrNothing,
+        |hit| hit.key[0],
+        |place, hits, mode| {
+            let answer = memory.count_now(&hits, mode, NOW);
+            async move {
+                if place == 1 {
+                    std::future::pending::<()>().await;
+                }
+                Ok(answer)
+            }
+        },
+        |back| {
+            given
+                .borrow_mut()
+                .extend(back.iter().map(|hit| (hit.key[0], hit.amount, hit.is_refund)));
+            std::future::ready(())
+        },
+    );
+    assert!(call.now_or_never().is_none(), "a place is silent");
+    assert_eq!(*given.borrow(), [(0, 3, true)], "what is known to be taken");
 }
 
 #[test]
