@@ -69,9 +69,17 @@ struct ClassLease {
     missed: u64,
     /// Since when.
     missed_micros: u64,
-    /// Asked for since the last claim told the forecast of it; outlives the window, for the end of
-    /// one is told of in the next.
+    /// Asked for since the last claim told the forecast of it.
     asked: u64,
+    /// The same of windows before, and how much of that was told: the end of a window is told of in
+    /// the course of the next, as if it were asked for evenly.
+    late: u64,
+    late_told: u64,
+    /// Asked for in the window, and in the one before.
+    demand: u64,
+    demand_before: u64,
+    /// Whether what was asked in vain, of a counter that is used up, was told as the window ended.
+    has_told_end: bool,
     block: u64,
     room: Option<u64>,
     retry_micros: u64,
@@ -150,6 +158,11 @@ impl Slot {
         slot
     }
 
+    /// The last hit: limit, window and name of the counter.
+    pub fn hit(&self) -> &Hit {
+        &self.hit
+    }
+
     /// The window of the tokens.
     pub fn window(&self) -> Window {
         self.hit.window
@@ -181,6 +194,7 @@ impl Slot {
         if !again {
             lease.meter.add(hit.amount, now_micros);
             lease.asked = lease.asked.saturating_add(hit.amount);
+            lease.demand = lease.demand.saturating_add(hit.amount);
         }
         let pool = terms.pool(self.hit.limit);
         let (available, room) = (self.available(class), self.room(class, pool));
@@ -218,6 +232,7 @@ impl Slot {
         share.spent -= amount;
         // What another limit refuses is no demand on this one.
         share.asked = share.asked.saturating_sub(amount);
+        share.demand = share.demand.saturating_sub(amount);
         match source.free {
             true => self.free += amount,
             false => self.shares[source.class].tokens += amount,
@@ -336,7 +351,11 @@ impl Slot {
         self.ahead_micros = start_micros.saturating_add(length_micros - early);
         for share in &mut self.shares {
             (share.tokens, share.spent, share.missed, share.block) = (0, 0, 0, 0);
-            (share.room, share.retry_micros) = (None, 0);
+            (share.room, share.retry_micros, share.has_told_end) = (None, 0, false);
+            share.late += std::mem::take(&mut share.asked);
+            share.late -= std::mem::take(&mut share.late_told);
+            let demand = std::mem::take(&mut share.demand);
+            share.demand_before = if follows { demand } else { 0 };
             if share.refill == Refill::Flying {
                 share.refill = Refill::Idle;
             }
@@ -391,7 +410,7 @@ impl Hash for Slot {
         (self.granted, self.epoch, self.telling, self.told_taken).hash(state);
         for share in &self.shares {
             (share.tokens, share.spent, share.room, share.retry_micros).hash(state);
-            (share.refill, share.ahead).hash(state);
+            (share.refill, share.ahead, share.has_told_end).hash(state);
         }
     }
 }

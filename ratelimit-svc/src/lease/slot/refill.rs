@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Next, Refill, Slot};
+use super::{ClassLease, Next, Refill, Slot};
 use crate::lease::claim::{Claim, Grant};
 use crate::lease::meter::{HORIZON_MICROS, expected};
 use crate::lease::{Terms, block};
@@ -16,6 +16,11 @@ const LEAD_MICROS: u64 = 50_000;
 const AHEAD_HITS_MIN: u64 = 4;
 /// A block of a shared limit lasts for this part of what is left of the window.
 const SHARED_PARTS: u64 = 4;
+/// Of demand that no forecast knows of yet a block lasts for this part of what is gone of the
+/// window: with each block the forecast is told, so it knows nearly all that was asked.
+const NEWS_PARTS: u64 = 8;
+/// The least part of a window that tells of a rise.
+const RISE_PARTS: u64 = 128;
 /// A class that reached its cap below the limit asks again after a part of what is left of the
 /// window: its cap rises as the reserve of the classes above it melts.
 const RETRY_PARTS: u64 = 8;
@@ -65,6 +70,18 @@ impl Slot {
         }
         // A claim ahead would begin the forecast of the next window before this one ends.
         let forecasts = matches!(share.share, Some(Share { how: How::Forecast { .. }, .. }));
+        // Who finds nothing left claims no more, and would be forecast as if it had asked for
+        // nothing since.
+        if forecasts
+            && exhausted
+            && in_last_part
+            && !telling
+            && !share.has_told_end
+            && share.refill == Refill::Idle
+            && share.asked > 0
+        {
+            (due.refill, share.has_told_end) = (true, true);
+        }
         if share.ahead == Refill::Idle && !telling && in_last_part && !has_next && !forecasts {
             let coming = expected(rate, window.seconds.saturating_mul(1_000_000));
             let free = terms.free(self.hit.limit);
@@ -117,11 +134,16 @@ impl Slot {
         let left = if is_ahead { u64::MAX } else { end_micros.saturating_sub(now_micros) };
         // Of a shared limit only so much that it is spent well before the window ends: what a class
         // holds is lost to those below it.
-        let (horizon, least) = match share.share {
-            Some(_) => (left / SHARED_PARTS, shared_least(length, left)),
-            None => (left, block::ALONE),
+        let (lasting, horizon, least) = match share.share {
+            Some(_) => {
+                let lasting = share.meter.cautious_rate(now_micros);
+                let gone = length.saturating_sub(left);
+                let most = if share.has_risen(gone, length) { gone / NEWS_PARTS } else { left };
+                (lasting, most.min(left / SHARED_PARTS), shared_least(length, left))
+            }
+            None => (rate, left, block::ALONE),
         };
-        let coming = expected(rate, horizon.min(HORIZON_MICROS));
+        let coming = expected(lasting, horizon.min(HORIZON_MICROS));
         let size = block::size(coming, least, pool, taken, terms.replicas);
         if is_ahead {
             let start = hit.window.end();
@@ -142,7 +164,7 @@ impl Slot {
         hit.is_refund = false;
         hit.share.clone_from(&share.share);
         if let Some(Share { how: How::Forecast { .. }, asked, .. }) = &mut hit.share {
-            *asked = Some(std::mem::take(&mut share.asked));
+            *asked = Some(share.to_tell(length.saturating_sub(left), length));
         }
         let (stem, epoch) = (stem.clone(), self.epoch);
         Some(Claim { stem, hit, class, pool, is_ahead, seen: taken, epoch })
@@ -207,6 +229,27 @@ impl Slot {
     }
 }
 
+impl ClassLease {
+    /// What the forecast is to be told of now.
+    fn to_tell(&mut self, gone_micros: u64, length_micros: u64) -> u64 {
+        let due = u128::from(self.late) * u128::from(gone_micros.min(length_micros))
+            / u128::from(length_micros.max(1));
+        let due = u64::try_from(due).unwrap_or(self.late).max(self.late_told);
+        let late = due - self.late_told;
+        self.late_told = due;
+        std::mem::take(&mut self.asked).saturating_add(late)
+    }
+
+    /// Whether the class asks for half as much again as in the window before, of which alone the
+    /// forecast knows; as `decide::reserve` takes it to be certain.
+    fn has_risen(&self, gone_micros: u64, length_micros: u64) -> bool {
+        let certain = u128::from(self.demand - self.demand.isqrt());
+        let gone = u128::from(gone_micros.max(length_micros / RISE_PARTS).max(1));
+        let before = u128::from(self.demand_before);
+        certain * u128::from(length_micros) > gone * (before + before / 2)
+    }
+}
+
 /// One in how many hits of a shared limit is claimed at least: the fewer the nearer the end, for
 /// what is held then is lost.
 fn shared_least(length_micros: u64, left_micros: u64) -> u64 {
@@ -215,5 +258,7 @@ fn shared_least(length_micros: u64, left_micros: u64) -> u64 {
 
 fn retry_after(window: Window, now_micros: u64) -> u64 {
     let left = window.end().saturating_mul(1_000_000).saturating_sub(now_micros);
-    (left / RETRY_PARTS).clamp(RETRY_MICROS_MIN, RETRY_MICROS_MAX)
+    // What a forecast says of a window that has just begun, it may soon take back.
+    let gone = now_micros.saturating_sub(window.start.saturating_mul(1_000_000));
+    (left / RETRY_PARTS).min(gone).clamp(RETRY_MICROS_MIN, RETRY_MICROS_MAX)
 }
