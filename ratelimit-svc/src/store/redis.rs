@@ -44,7 +44,7 @@ use crate::store::over_cache::OverCache;
 use crate::store::redis::heartbeat::SignOfLife;
 use crate::store::{Count, Hit, Mode, Role, Store, StoreError};
 use apart::Apart;
-use claimed::Epoch;
+use claimed::{Epochs, Marks};
 use expiry::{Expiry, Unsure, jitter};
 use give_back::GiveBack;
 use link::{LinkSettings, PROBE_TIMEOUT, classify};
@@ -72,7 +72,7 @@ pub struct Redis {
     unsure: Arc<Unsure>,
     back: GiveBack,
     life: SignOfLife,
-    epoch: Epoch,
+    epochs: Arc<Epochs>,
 }
 
 /// What is written to find out whether a server counts.
@@ -103,8 +103,11 @@ impl Redis {
         settings: RedisSettings,
         clock: Arc<Clock>,
     ) -> Result<Self, TlsError> {
-        let servers = Servers::new(link, &probe_key(&settings), &clock, settings.call_budget)?;
-        Ok(Self::over(servers, settings, clock))
+        let epochs = Arc::new(Epochs::default());
+        let marks = Marks { epochs: epochs.clone(), key_prefix: settings.key_prefix.clone() };
+        let probe_key = probe_key(&settings);
+        let servers = Servers::new(link, &probe_key, &clock, settings.call_budget, marks)?;
+        Ok(Self::over(servers, settings, clock, epochs))
     }
 
     /// A store that counts windows of a second in a Redis of their own.
@@ -121,10 +124,16 @@ impl Redis {
         let part = RedisSettings { local_cache_bytes: 0, ..settings.clone() };
         let per_second = Self::new(per_second, part.clone(), Arc::default())?;
         let main = Self::new(main, part, clock.clone())?;
-        Ok(Self::over(Servers::Apart(Apart::new(main, per_second)), settings, clock))
+        let servers = Servers::Apart(Apart::new(main, per_second));
+        Ok(Self::over(servers, settings, clock, Arc::default()))
     }
 
-    fn over(servers: Servers, settings: RedisSettings, clock: Arc<Clock>) -> Self {
+    fn over(
+        servers: Servers,
+        settings: RedisSettings,
+        clock: Arc<Clock>,
+        epochs: Arc<Epochs>,
+    ) -> Self {
         Self {
             servers,
             probe_key: probe_key(&settings),
@@ -135,7 +144,7 @@ impl Redis {
             unsure: Arc::default(),
             back: GiveBack::default(),
             life: SignOfLife::new(),
-            epoch: Epoch::default(),
+            epochs,
             settings,
         }
     }

@@ -96,6 +96,11 @@ impl Apart {
         &self.main.store
     }
 
+    /// The one for windows of a second.
+    pub fn per_second(&self) -> &Redis {
+        &self.per_second.store
+    }
+
     /// Connects to those that are out of reach, checks on those that are not.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use super::expiry::UNSURE_BATCH;
 use super::heartbeat::SignOfLife;
 use super::link::{PROBE_TIMEOUT, classify, prove};
 use super::servers::Servers;
-use crate::lease::loss::Assertion;
+use crate::lease::loss::{Assertion, Finding};
 use crate::outage::guard::Backend;
 use crate::store::StoreError;
 
@@ -22,7 +22,7 @@ impl Backend for Redis {
                 prove(&mut connected.connection, key, Some(&self.clock), false, budget).await?;
                 link.adopt(connected);
                 // Before anything is counted it is known whether these are the same data.
-                self.read_epoch().await?;
+                self.read_epochs().await?;
             }
             Servers::Cluster(cluster) => cluster.repair().await?,
             Servers::Apart(apart) => apart.look_after().await?,
@@ -51,7 +51,7 @@ impl Backend for Redis {
         let answer = tokio::time::timeout(self.settings.call_budget, sign).await;
         let alive = answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)?;
         // Who is alive is known without it.
-        if let Err(error) = self.read_epoch().await {
+        if let Err(error) = self.read_epochs().await {
             let cause = chassis::telemetry::error_chain(&error);
             tracing::debug!(cause, "not known which data redis holds");
         }
@@ -66,8 +66,8 @@ impl Backend for Redis {
         answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)
     }
 
-    fn epoch(&self) -> u64 {
-        self.epoch.last()
+    fn findings(&self, take_in: &mut dyn FnMut(Finding)) {
+        self.take_findings(take_in);
     }
 
     async fn tell_claimed(&self, assertions: &[Assertion]) -> Result<Vec<u64>, StoreError> {

@@ -1,63 +1,172 @@
 //! A Redis that lost its data: how that is found out, and how it is told what replicas had claimed.
 //! What that means is `lease::loss`.
 //!
-//! One key holds a random number that the first replica to find none has set. It dies with the data
-//! and is read once a second, and before a Redis that was out of reach is used again.
+//! One key of each server holds a random number that the first replica to find none has set. It dies
+//! with the data and is read once a second, and before a server that was out of reach is used again.
+//! In a cluster it is a key of one of the server's slots: it goes with its slot to another server,
+//! and a replica that becomes the primary has it.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
+use redis::Script;
 use redis::aio::ConnectionLike;
-use redis::{Script, Value};
 
 use super::link::{PROBE_TIMEOUT, classify};
-use super::number::number;
 use super::servers::Servers;
+use super::slots::slot_of;
 use super::{Redis, StoreError};
-use crate::lease::loss::Assertion;
+use crate::lease::loss::{Assertion, Finding, HOLD, News, Whose};
 
 /// Numbers that Lua, a double and a count can hold.
 const EPOCH_BITS: u32 = 52;
+/// The first number in a server that runs for less than this is no sign that there was none before.
+pub const SERVER_YOUNG: Duration = Duration::from_secs(60);
+/// The most findings that wait to be taken in; one more, and all data count as lost.
+pub const FINDINGS_MAX: usize = 256;
+/// How many names are tried for a key in one of a server's slots.
+const NAMES_MAX: u32 = 20_000;
 
-/// Which data Redis holds.
-pub struct Epoch {
-    last: AtomicU64,
+/// Which data the servers hold.
+pub struct Epochs {
+    /// By key, the number last read.
+    known: Mutex<HashMap<String, u64>>,
+    findings: Mutex<Vec<Finding>>,
+    has_findings: AtomicBool,
     script: Script,
+    told: Script,
 }
 
-impl Default for Epoch {
+/// Where it is found out which data the servers of a cluster hold.
+pub struct Marks {
+    /// What is known.
+    pub epochs: Arc<Epochs>,
+    /// In front of every key.
+    pub key_prefix: String,
+}
+
+impl Default for Epochs {
     fn default() -> Self {
-        let script = Script::new(include_str!("claimed.lua"));
-        Self { last: AtomicU64::new(0), script }
+        let script = Script::new(include_str!("epoch.lua"));
+        let told = Script::new(include_str!("claimed.lua"));
+        let (known, findings) = (Mutex::default(), Mutex::default());
+        Self { known, findings, has_findings: AtomicBool::new(false), script, told }
     }
 }
 
-impl Epoch {
-    /// Another number means other data; 0 as long as none was read.
-    pub fn last(&self) -> u64 {
-        self.last.load(Ordering::Acquire)
+impl Epochs {
+    /// The key of the server that has the slots `owns` says; the same for all replicas that see the
+    /// same slots. None for a server that has hardly any.
+    pub fn key(key_prefix: &str, owns: impl Fn(u16) -> bool) -> Option<String> {
+        let names = (0..NAMES_MAX).map(|n| format!("{key_prefix}epoch{{{n}}}"));
+        names.into_iter().find(|name| owns(slot_of(name.as_bytes())))
     }
+
+    /// Reads which data a server holds, and marks them where nobody has.
+    ///
+    /// # Errors
+    /// As the server answers, or does not.
+    pub async fn read(
+        &self,
+        connection: &mut (impl ConnectionLike + Send),
+        key: String,
+        whose: Whose,
+    ) -> Result<(), StoreError> {
+        let random = RandomState::new().hash_one(0) >> (64 - EPOCH_BITS) | 1;
+        let before = lock(&self.known).get(&key).copied();
+        let mut call = self.script.key(&*key);
+        call.arg(random).arg(before.unwrap_or(0));
+        call.arg(HOLD.as_millis() as u64).arg(SERVER_YOUNG.as_secs());
+        let asked = call.invoke_async::<(u64, u64)>(connection);
+        let answer = tokio::time::timeout(PROBE_TIMEOUT, asked).await;
+        let (number, doubt) = answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)?;
+        // Another task may have read it meanwhile: who puts a number first tells of it.
+        let mut known = lock(&self.known);
+        let news = match known.insert(key, number) {
+            Some(last) if last == number => None,
+            Some(_) => Some(News::Lost),
+            None if doubt > 0 => Some(News::Young(Duration::from_millis(doubt))),
+            None => None,
+        };
+        if let Some(news) = news {
+            self.found(Finding { whose, news });
+        }
+        Ok(())
+    }
+
+    /// Forgets the numbers of keys that no server has.
+    pub fn retain(&self, is_used: impl Fn(&str) -> bool) {
+        lock(&self.known).retain(|key, _| is_used(key));
+    }
+
+    fn found(&self, finding: Finding) {
+        let mut findings = lock(&self.findings);
+        if findings.len() >= FINDINGS_MAX {
+            findings.clear();
+            findings.push(Finding { whose: Whose::all(), news: News::Lost });
+        } else {
+            findings.push(finding);
+        }
+        self.has_findings.store(true, Ordering::Release);
+    }
+
+    /// Hands over what was found. Whoever asks meanwhile waits until it is taken in.
+    pub fn take(&self, take_in: &mut dyn FnMut(Finding)) {
+        if !self.has_findings.load(Ordering::Acquire) {
+            return;
+        }
+        let mut findings = lock(&self.findings);
+        findings.drain(..).for_each(take_in);
+        self.has_findings.store(false, Ordering::Release);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Redis {
-    fn epoch_key(&self) -> String {
-        format!("{}epoch", self.settings.key_prefix)
+    /// Reads which data each server holds that is in reach.
+    // Boxed: a store that holds stores.
+    pub(super) fn read_epochs(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        async {
+            match &self.servers {
+                Servers::One(link) => {
+                    let key = Epochs::key(&self.settings.key_prefix, |_| true);
+                    let key = key.ok_or(StoreError::Unexpected)?;
+                    self.epochs.read(&mut link.connection()?, key, Whose::all()).await
+                }
+                Servers::Cluster(cluster) => cluster.read_epochs().await,
+                Servers::Apart(apart) => {
+                    let (main, per_second) =
+                        tokio::join!(apart.main().read_epochs(), apart.per_second().read_epochs());
+                    main.and(per_second)
+                }
+            }
+        }
+        .boxed()
     }
 
-    /// Reads which data this is, and marks it where nobody has.
-    pub(super) async fn read_epoch(&self) -> Result<(), StoreError> {
-        let key = self.epoch_key();
-        let mut connection = self.servers.connection(key.as_bytes())?;
-        let random = RandomState::new().hash_one(0) >> (64 - EPOCH_BITS) | 1;
-        let mut pipe = redis::pipe();
-        pipe.cmd("SET").arg(&key).arg(random).arg("NX").ignore().cmd("GET").arg(&key);
-        let asked = pipe.query_async::<Vec<Value>>(&mut connection);
-        let answer = tokio::time::timeout(PROBE_TIMEOUT, asked).await;
-        let values = answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)?;
-        let value = values.last().ok_or(StoreError::Unexpected)?;
-        self.epoch.last.store(number(value)?, Ordering::Release);
-        Ok(())
+    /// What was found out of the data of the servers.
+    pub(super) fn take_findings(&self, take_in: &mut dyn FnMut(Finding)) {
+        match &self.servers {
+            Servers::Apart(apart) => {
+                for (store, is_of_seconds) in [(apart.main(), false), (apart.per_second(), true)] {
+                    store.take_findings(&mut |Finding { whose, news }| {
+                        let whose = Whose::new(move |hit| {
+                            (hit.window.seconds == 1) == is_of_seconds && whose.has(hit)
+                        });
+                        take_in(Finding { whose, news });
+                    });
+                }
+            }
+            Servers::One(_) | Servers::Cluster(_) => self.epochs.take(take_in),
+        }
     }
 
     /// Tells counters what this replica had claimed of them; where each stands.
@@ -85,7 +194,7 @@ impl Redis {
         mut connection: impl ConnectionLike + Send,
         assertions: &[Assertion],
     ) -> Result<Vec<u64>, StoreError> {
-        let mut call = self.epoch.script.prepare_invoke();
+        let mut call = self.epochs.told.prepare_invoke();
         call.arg(self.life.name());
         for Assertion { hit, taken, .. } in assertions {
             let counter = self.key(hit);
@@ -98,5 +207,37 @@ impl Redis {
             true => Ok(counts),
             false => Err(StoreError::Unexpected),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_in_a_slot_of_its_server() {
+        for server in 0..100u16 {
+            let owns = |slot: u16| slot / 164 == server;
+            let key = Epochs::key("p:", owns).expect("it has slots");
+            assert!(owns(slot_of(key.as_bytes())), "{key}");
+        }
+        assert_eq!(Epochs::key("", |_| true).as_deref(), Some("epoch{0}"));
+        assert_eq!(Epochs::key("", |_| false), None);
+        // Braces in front keep all there is in one slot.
+        assert!(Epochs::key("{a}:", |slot| slot == slot_of(b"{a}")).is_some());
+    }
+
+    #[test]
+    fn findings_are_bounded() {
+        let epochs = Epochs::default();
+        for _ in 0..=FINDINGS_MAX {
+            let news = News::Young(HOLD);
+            epochs.found(Finding { whose: Whose::new(|_| false), news });
+        }
+        let mut found = Vec::new();
+        epochs.take(&mut |finding| found.push(finding.news));
+        assert_eq!(found, [News::Lost]);
+        epochs.take(&mut |finding| found.push(finding.news));
+        assert_eq!(found.len(), 1, "told once");
     }
 }

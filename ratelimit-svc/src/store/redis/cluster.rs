@@ -10,7 +10,7 @@
 //! Not the cluster client of the redis crate: that one sends a call again when its answer was
 //! lost, which counts it twice, and lets calls to all nodes wait while it looks for one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,9 +23,11 @@ use futures_util::stream::FuturesUnordered;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 
+use super::claimed::{Epochs, Marks};
 use super::link::{Connector, HostPort, Login, PROBE_TIMEOUT, classify, prove};
 use super::slots::{SlotMap, slot_of};
 use crate::clock::Clock;
+use crate::lease::loss::Whose;
 use crate::outage::breaker::{Breaker, Change, Permit};
 use crate::store::StoreError;
 
@@ -44,6 +46,7 @@ pub struct Cluster {
     probe_key: String,
     clock: Arc<Clock>,
     budget: Duration,
+    marks: Marks,
     map: ArcSwap<Map>,
     repairing: AtomicBool,
     turn: tokio::sync::Mutex<()>,
@@ -53,6 +56,14 @@ pub struct Cluster {
 struct Map {
     slots: SlotMap,
     nodes: Vec<Arc<Node>>,
+}
+
+impl Map {
+    /// Whether the slot is the node's.
+    fn has(&self, node: &Arc<Node>, slot: u16) -> bool {
+        let owner = self.slots.node(slot);
+        owner.is_some_and(|owner| Arc::ptr_eq(&self.nodes[usize::from(owner)], node))
+    }
 }
 
 /// A primary.
@@ -66,6 +77,11 @@ impl Node {
     fn new(at: HostPort) -> Self {
         let breaker = Mutex::new(Breaker::new(Instant::now()));
         Self { at, connection: ArcSwapOption::empty(), breaker }
+    }
+
+    /// The key that tells its data apart.
+    fn mark(self: &Arc<Self>, map: &Map, key_prefix: &str) -> Option<String> {
+        Epochs::key(key_prefix, |slot| map.has(self, slot))
     }
 
     /// Its connection, and leave to use it.
@@ -114,10 +130,11 @@ impl Cluster {
         probe_key: String,
         clock: Arc<Clock>,
         budget: Duration,
+        marks: Marks,
     ) -> Self {
         let (map, repairing, turn) =
             (ArcSwap::default(), AtomicBool::new(false), tokio::sync::Mutex::default());
-        Self { connector, login, seeds, probe_key, clock, budget, map, repairing, turn }
+        Self { connector, login, seeds, probe_key, clock, budget, marks, map, repairing, turn }
     }
 
     /// The node that has a slot.
@@ -216,13 +233,41 @@ impl Cluster {
         Arc::new(map)
     }
 
+    /// Reads which data each node holds that is in reach.
+    ///
+    /// # Errors
+    /// When one of those did not say.
+    pub async fn read_epochs(&self) -> Result<(), StoreError> {
+        let map = self.map.load_full();
+        let reads = map.nodes.iter().map(async |node| match node.connection() {
+            Ok((mut connection, _)) => self.read_epoch(&mut connection, &map, node).await,
+            Err(_) => Ok(()),
+        });
+        let read = join_all(reads).await;
+        let keys: HashSet<String> =
+            map.nodes.iter().filter_map(|node| node.mark(&map, &self.marks.key_prefix)).collect();
+        self.marks.epochs.retain(|key| keys.contains(key));
+        read.into_iter().collect()
+    }
+
+    async fn read_epoch(
+        &self,
+        connection: &mut MultiplexedConnection,
+        map: &Arc<Map>,
+        node: &Arc<Node>,
+    ) -> Result<(), StoreError> {
+        let prefix = self.marks.key_prefix.clone();
+        let Some(key) = node.mark(map, &prefix) else { return Ok(()) };
+        let (map, node) = (map.clone(), node.clone());
+        let whose =
+            Whose::new(move |hit| map.has(&node, slot_of(&[prefix.as_bytes(), &hit.key].concat())));
+        self.marks.epochs.read(connection, key, whose).await
+    }
+
     /// Connects to a node that is out of reach and finds out whether it counts. The node that has
     /// the probe's own slot tells the time, so that all replicas ask the same one.
-    async fn mend(&self, map: &Map, node: &Arc<Node>) -> Result<(), StoreError> {
-        let owns = |key: &str| {
-            let owner = map.slots.node(slot_of(key.as_bytes()));
-            owner.is_some_and(|owner| Arc::ptr_eq(&map.nodes[usize::from(owner)], node))
-        };
+    async fn mend(&self, map: &Arc<Map>, node: &Arc<Node>) -> Result<(), StoreError> {
+        let owns = |key: &str| map.has(node, slot_of(key.as_bytes()));
         let clock = owns(&self.probe_key).then_some(&*self.clock);
         let usable = node.connection();
         let same_server = usable.is_ok();
@@ -242,6 +287,8 @@ impl Cluster {
             return proved;
         }
         proved?;
+        // Before anything is counted it is known whether these are the same data.
+        self.read_epoch(&mut connection, map, node).await?;
         node.connection.store(Some(Arc::new(connection)));
         if node.breaker().probe_succeeded(Instant::now()).is_some() {
             tracing::info!(host = node.at.0, port = node.at.1, "node in reach");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 
 use super::apart::Apart;
+use super::claimed::Marks;
 use super::cluster::Cluster;
 use super::link::{Connector, Link, LinkSettings, Topology};
 use super::sentinel::Sentinels;
@@ -26,7 +27,8 @@ pub enum Servers {
 }
 
 impl Servers {
-    /// What `settings` say, with nothing connected yet. A probe takes no longer than `budget`.
+    /// What `settings` say, with nothing connected yet. A probe takes no longer than `budget`; `marks`
+    /// tell the data of the servers apart.
     ///
     /// # Errors
     /// When the TLS files are not what they should be.
@@ -35,6 +37,7 @@ impl Servers {
         probe_key: &str,
         clock: &Arc<Clock>,
         budget: Duration,
+        marks: Marks,
     ) -> Result<Self, TlsError> {
         let LinkSettings { topology, login, sentinel_login, tls } = settings;
         let connector = Connector::new(tls)?;
@@ -47,7 +50,8 @@ impl Servers {
             }
             Topology::Cluster(seeds) => {
                 let (key, clock) = (probe_key.to_owned(), clock.clone());
-                Self::Cluster(Arc::new(Cluster::new(connector, login, seeds, key, clock, budget)))
+                let cluster = Cluster::new(connector, login, seeds, key, clock, budget, marks);
+                Self::Cluster(Arc::new(cluster))
             }
         })
     }
