@@ -86,9 +86,12 @@ def check_rules(checks, helm, scratch):
         ("quotas restarts nothing", ["ratelimit.quotas.a\\.yaml=domain: a"], set()),
         ("ext-authz.yaml restarts ext-authz alone", ["extAuthz.config.log_level=debug"], {"ext-authz"}),
         ("the journal restarts gateway and writer", ["ingest.journal.kafka.topic=t"], {"gateway", "writer"}),
+        ("classes restarts those that are told of them", [refusals.quotas("gold: {outage: bypass}")], {"envoy", "ext-authz"}),
         ("the bootstrap restarts Envoy alone", ["envoy.perAddress.burst=5"], {"envoy"}),
     ]:
         checks.run(f"a change of {what}", rendered.restarts, helm, sets, expected)
+    for what, sets, expected in rendered.CLASSES:
+        checks.run(f"Envoy and ext-authz know {what}", rendered.classes_reach_envoy, helm, sets, expected)
     checks.run("a digest wins over a tag, the global registry over all", rendered.digest_wins, helm)
     checks.run("large numbers are written out", rendered.large_numbers, helm)
     checks.run("a placeholder without a value stops the render", bootstrap.unknown_placeholder, helm, scratch)

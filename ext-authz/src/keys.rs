@@ -177,7 +177,7 @@ fn load(source: &Source, keys: &KeySource) -> (u64, Result<Snapshot, ConfigError
     let rules = Rules { peppers: &keys.peppers, priority_classes: &keys.priority_classes };
     let parsed = contents
         .map_err(|error| ConfigError::file(&path, error))
-        .and_then(|bytes| KeyFile::parse(&path, &bytes, rules));
+        .and_then(|bytes| KeyFile::records(&path, &bytes, rules));
     let peppers = Arc::clone(&keys.peppers);
-    (hash, parsed.map(|file| Snapshot::new(file.into_records(), peppers)))
+    (hash, parsed.map(|records| Snapshot::new(records, peppers)))
 }

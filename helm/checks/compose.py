@@ -1,6 +1,7 @@
 """Checks of compose.yaml, which no Docker takes part in."""
 
 import json
+import os
 import re
 import subprocess
 
@@ -37,9 +38,14 @@ def consistent():
     return file
 
 
+def shell(script, variables):
+    return subprocess.run(["sh", "-c", script], env=os.environ | variables, capture_output=True, text=True)
+
+
 def renders_envoy(file, envoy, scratch):
     """The init job's own script, run here, makes a bootstrap that Envoy accepts, or fails."""
     [script] = file["services"]["init"]["command"]
+    variables = file["services"]["init"]["environment"]
     for volume in ("keys", "config", "envoy"):
         (scratch / volume).mkdir()
     # What Compose does with $$, and what the container's mounts do with paths.
@@ -47,15 +53,18 @@ def renders_envoy(file, envoy, scratch):
     for inside, outside in (("/template/", f"{HELM.parent}/envoy-config/"), ("/data/", f"{scratch}/")):
         script = script.replace(inside, outside)
     for _ in range(2):  # A second `up` finds what the first one made.
-        done = subprocess.run(["sh", "-c", script], capture_output=True, text=True)
+        done = shell(script, variables)
         need(done.returncode == 0, one_line(done.stderr))
     need(len((scratch / "keys/pepper").read_bytes()) >= 32, "a short pepper")
     for name in ("ext-authz", "ingest-filter"):
         text = (scratch / f"config/{name}.yaml").read_text(encoding="utf-8")
         need(isinstance(yaml.load(text, Loader=LOADER), dict), f"{name}.yaml is no mapping")
     envoy_accepts(envoy, scratch / "envoy/envoy.yaml")
+    for class_ in (".*", "a,b", "A", "a$"):
+        done = shell(script, variables | {"DENY_CLASSES": class_})
+        need(done.returncode == 1 and "priority class" in done.stderr, f"the class {class_} is let through")
     template = scratch / "template.yaml"
     template.write_text("a: ${BRAND_NEW}\n", encoding="utf-8")
     script = script.replace(f"{HELM.parent}/envoy-config/envoy.yaml", str(template))
-    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True)
+    done = shell(script, variables)
     need(done.returncode != 0, "a placeholder without a value is let through")

@@ -1,5 +1,12 @@
 """Values that must be refused, and the words that the message must hold."""
 
+
+def quotas(classes, name="a"):
+    """An assignment of a quota file with these priority classes."""
+    text = f"domain: {name}\npriority_classes: {{{classes}}}\n"
+    return f"ratelimit.quotas.{name}\\.yaml=" + text.replace("\\", "\\\\").replace(",", "\\,")
+
+
 # Values that the schema must refuse, and what the message must name.
 BY_SCHEMA = [
     ("an unknown key", ["envoy.replica=3"], "replica"),
@@ -25,6 +32,8 @@ BY_SCHEMA = [
     ("a sink without its url", ["writer.sink.influxdb_v1.url=null"], "url"),
     ("a database over https", ["writer.sink.influxdb_v1.url=https://influxdb:8086"], "url"),
     ("a mount by subPath", ["gateway.extraVolumeMounts[0].name=a,gateway.extraVolumeMounts[0].mountPath=/a,gateway.extraVolumeMounts[0].subPath=b"], "extraVolumeMounts"),
+    ("an outage policy that is none", ["ratelimit.outageByClass.gold=open"], "gold"),
+    ("a class that is no name", ["ratelimit.outageByClass.a|b=bypass"], "a|b"),
     ("a public load balancer", ["envoy.service.type=LoadBalancer"], "type"),
     ("a pepper version that is no number", ["extAuthz.pepperSecret.versions.new=pepper"], "new"),
 ]
@@ -38,5 +47,15 @@ BY_RULE = [
     ("a disk journal of three gateways", ["ingest.journal.kind=disk"], "a disk journal needs exactly one gateway"),
     ("a file written by three pods", ["writer.sink.kind=file"], "a file sink needs exactly one writer"),
     ("autoscaling by nothing", ["gateway.autoscaling.enabled=true,gateway.autoscaling.cpuPercent=0,gateway.autoscaling.memoryPercent=0"], "cpuPercent and memoryPercent are both 0"),
+    ("a class that would break out of a regular expression", [quotas("'gold|.*': {rank: 1}")], 'priority class "gold|.*" must be 1 to 63 lower-case letters'),
+    ("a class with a line break", [quotas('"gold\\n": {rank: 1}')], "must be 1 to 63 lower-case letters"),
+    ("a class that is no map", [quotas("gold: bypass")], "priority class 'gold' must be a map"),
+    ("an unknown outage policy", [quotas("gold: {outage: open}")], "outage of priority class 'gold' must be bypass, local or deny"),
+    ("classes that are no map", ["ratelimit.quotas.a\\.yaml=priority_classes: 7"], "priority_classes must be a map"),
+    ("quotas that are not YAML", ["ratelimit.quotas.a\\.yaml=domain: ["], "ratelimit.quotas.a.yaml is not YAML"),
+    ("two files with other classes", [quotas("gold: {rank: 1}"), quotas("iron: {rank: 1}", "b")], "ratelimit.quotas.b.yaml: priority_classes differ from those in a.yaml"),
+    ("an outage policy that the quotas contradict", [quotas("gold: {outage: bypass}"), "ratelimit.outageByClass.gold=deny"], 'ratelimit.outageByClass says {"gold":"deny"}, but ratelimit.quotas say {"gold":"bypass"}'),
+    ("an outage policy that the shipped classes contradict", ["ratelimit.outageByClass.gold=deny"], "but ratelimit.quotas say"),
+    ("a class of keys that is none of quotas", ["extAuthz.config.priority_classes={ingest,gold}"], "extAuthz.config.priority_classes has 'gold'"),
     ("more pods at least than at most", ["gateway.autoscaling.enabled=true,gateway.autoscaling.minReplicas=20"], "minReplicas is above maxReplicas"),
 ]

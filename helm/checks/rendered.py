@@ -7,6 +7,25 @@ import yaml
 
 from . import LOADER, Failure, named, need, objects, of_kind, one_line
 from .bootstrap import bootstrap_of
+from .refusals import quotas
+
+SHIPPED = ("system-node-critical", "background", ["background", "ingest", "platform-core", "system-node-critical"])
+
+# Values, and what Envoy and ext-authz must be told of priority classes.
+CLASSES = [
+    ("the classes that ship", [], SHIPPED),
+    ("classes of a quota file", [quotas("gold: {outage: bypass}, iron: {rank: 1}, bulk: {outage: deny}, a: {outage: bypass}")],
+     ("a|gold", "bulk", ["a", "bulk", "gold", "iron"])),
+    ("classes that are all local", [quotas("iron: {rank: 1, outage: local}")], ("-", "-", ["iron"])),
+    ("classes that two files agree on", [quotas("iron: {outage: deny}"), quotas("iron: {outage: deny}", "b")], ("-", "iron", ["iron"])),
+    ("classes that a value repeats", [quotas("iron: {outage: deny}"), "ratelimit.outageByClass.iron=deny"], ("-", "iron", ["iron"])),
+    ("the classes that ship, of an existing ConfigMap", ["ratelimit.existingQuotasConfigMap=q", quotas("iron: {outage: deny}")], SHIPPED),
+    ("the classes of an existing ConfigMap",
+     ["ratelimit.existingQuotasConfigMap=q", "ratelimit.outageByClass.gold=bypass", "ratelimit.outageByClass.1=local"],
+     ("gold", "-", ["1", "gold"])),
+    ("the classes of a control plane", ["ratelimit.quotas.edge\\.yaml=null", "ratelimit.outageByClass.gold=bypass"], ("gold", "-", ["gold"])),
+    ("classes that only some keys may have", ["extAuthz.config.priority_classes={ingest}"], (SHIPPED[0], SHIPPED[1], ["ingest"])),
+]
 
 # Kinds of operators, for which core Kubernetes has no schema.
 CUSTOM = {"PodMonitor"}
@@ -150,6 +169,32 @@ def restarts(helm, sets, expected):
     before, after = pod_templates(helm.template()), pod_templates(helm.template(sets=sets))
     changed = {name.removeprefix("edge-tidegate-") for name in before if before[name] != after[name]}
     need(changed == expected, f"new pods for {sorted(changed)} instead of {sorted(expected)}")
+
+
+def policies(text):
+    """The expressions that Envoy goes by, and the classes that ext-authz knows."""
+    rendered = objects(text)
+    listener = yaml.load(bootstrap_of(rendered), Loader=LOADER)["static_resources"]["listeners"][0]
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    filters = {item["name"]: item["typed_config"] for item in manager["http_filters"]}
+
+    def expression(name):
+        """A filter is skipped for everyone whom its one expression does not match."""
+        [matcher] = filters[name]["xds_matcher"]["matcher_list"]["matchers"]
+        matched = matcher["predicate"]["not_matcher"]["single_predicate"]["custom_match"]
+        return matched["typed_config"]["value"]["string_match"]["safe_regex"]["regex"]
+
+    bypass, deny = expression("tidegate.ratelimit_bypass"), expression("tidegate.ratelimit_deny")
+    route = manager["route_config"]["virtual_hosts"][0]["routes"][0]
+    [pool] = route["match"]["dynamic_metadata"]
+    need(route["route"]["priority"] == "HIGH" and pool["value"]["string_match"]["safe_regex"]["regex"] == bypass, "the HIGH pool is for others")
+    [config] = [item["data"]["ext-authz.yaml"] for item in of_kind(rendered, "ConfigMap") if "ext-authz.yaml" in (item["data"] or {})]
+    return bypass, deny, yaml.load(config, Loader=LOADER)["priority_classes"]
+
+
+def classes_reach_envoy(helm, sets, expected):
+    found = policies(helm.template(sets=sets))
+    need(found == expected, f"{found} instead of {expected}")
 
 
 def digest_wins(helm):

@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::outage::guard::{Guard, Unavailable};
 use crate::store::memory::Memory;
 use crate::store::redis::Redis;
-use crate::store::{Count, Mode};
+use crate::store::{Count, Hit, Mode};
 
 /// The longest time spent on handing back unspent leases at the end.
 const LEASES_DRAIN_MAX: Duration = Duration::from_millis(500);
@@ -31,6 +31,19 @@ pub enum Counters {
     Memory,
     /// In Redis.
     Redis(Box<Guard<Redis>>),
+}
+
+/// What became of the hits of a request.
+struct Counted {
+    /// As they were counted, where not as they were planned.
+    hits: Option<Vec<Hit>>,
+    counts: Vec<Count>,
+}
+
+impl From<Vec<Count>> for Counted {
+    fn from(counts: Vec<Count>) -> Self {
+        Self { hits: None, counts }
+    }
 }
 
 /// Decides requests.
@@ -101,24 +114,29 @@ impl Limiter {
     ) -> Decision {
         let conclude = |found| conclude(request, plan, found, &self.settings, now.as_secs());
         match self.count(plan, now).await {
-            Ok(counts) => {
-                conclude(Evidence::Counts { hits: &plan.hits, counts: &counts, degraded: false })
+            Ok(Counted { hits, counts }) => {
+                let hits = hits.as_deref().unwrap_or(&plan.hits);
+                conclude(Evidence::Counts { hits, counts: &counts, degraded: false })
             }
-            Err((guard, Unavailable { asked })) => match plan.class.outage {
-                OutagePolicy::Bypass => {
-                    let share = guard.share();
-                    guard.forget(guard.local.bypass(&plan.hits, share, now, asked));
-                    conclude(Evidence::Bypass)
+            Err((guard, Unavailable { asked })) => {
+                let kept_free = self.hits_but_free(plan);
+                let hits = kept_free.as_deref().unwrap_or(&plan.hits);
+                match plan.class.outage {
+                    OutagePolicy::Bypass => {
+                        let share = guard.share();
+                        guard.forget(guard.local.bypass(hits, share, now, asked));
+                        conclude(Evidence::Bypass)
+                    }
+                    OutagePolicy::Deny => conclude(Evidence::Deny),
+                    OutagePolicy::Local => {
+                        let (share, mode) = (guard.share(), self.mode());
+                        let (hits, counts, forgotten) =
+                            guard.local.count(hits, share, mode, now, asked);
+                        guard.forget(forgotten);
+                        conclude(Evidence::Counts { hits: &hits, counts: &counts, degraded: true })
+                    }
                 }
-                OutagePolicy::Deny => conclude(Evidence::Deny),
-                OutagePolicy::Local => {
-                    let (share, mode) = (guard.share(), self.mode());
-                    let (hits, counts, forgotten) =
-                        guard.local.count(&plan.hits, share, mode, now, asked);
-                    guard.forget(forgotten);
-                    conclude(Evidence::Counts { hits: &hits, counts: &counts, degraded: true })
-                }
-            },
+            }
         }
     }
 
@@ -127,10 +145,10 @@ impl Limiter {
         &self,
         plan: &Plan<'_>,
         now: Duration,
-    ) -> Result<Vec<Count>, (&Guard<Redis>, Unavailable)> {
+    ) -> Result<Counted, (&Guard<Redis>, Unavailable)> {
         match &self.counters {
-            _ if plan.hits.is_empty() => Ok(Vec::new()),
-            Counters::Memory => Ok(self.memory.count_now(&plan.hits, self.mode(), now)),
+            _ if plan.hits.is_empty() => Ok(Vec::new().into()),
+            Counters::Memory => Ok(self.memory.count_now(&plan.hits, self.mode(), now).into()),
             // Hits that were leased before the outage are for the classes that pass in it.
             Counters::Redis(guard)
                 if plan.class.outage == OutagePolicy::Deny && guard.is_open() =>
@@ -150,19 +168,26 @@ impl Limiter {
         guard: &Guard<Redis>,
         plan: &Plan<'_>,
         now: Duration,
-    ) -> Result<Vec<Count>, Unavailable> {
-        let hits = &plan.hits;
+    ) -> Result<Counted, Unavailable> {
         match &self.leases {
             Some(leases) if leases.serve(plan) => {
-                leases.take(guard, hits, || self.clock.now()).await
+                Ok(leases.take(guard, &plan.hits, || self.clock.now()).await?.into())
             }
-            Some(leases) if leases.has_free() => {
-                let mut hits = hits.clone();
-                leases.keep_free(plan, &mut hits);
-                guard.count(&hits, self.mode(), now).await
+            _ => {
+                let hits = self.hits_but_free(plan);
+                let counted = hits.as_deref().unwrap_or(&plan.hits);
+                let counts = guard.count(counted, self.mode(), now).await?;
+                Ok(Counted { hits, counts })
             }
-            _ => guard.count(hits, self.mode(), now).await,
         }
+    }
+
+    /// The hits with what is spent without a claim taken off their limits, where there is such.
+    fn hits_but_free(&self, plan: &Plan<'_>) -> Option<Vec<Hit>> {
+        let leases = self.leases.as_ref().filter(|leases| leases.has_free())?;
+        let mut hits = plan.hits.to_vec();
+        leases.keep_free(plan, &mut hits);
+        Some(hits)
     }
 
     /// What `/config` tells of the store.

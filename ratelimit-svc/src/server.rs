@@ -214,6 +214,7 @@ impl Server {
             tasks.spawn(async move { tls.follow(period).await });
         }
         tasks.spawn(follow_readiness);
+        tasks.spawn(tell_gauges(limiter.clone()));
         tasks.spawn(supervise(limiter));
         // The admin pages answer to the very end.
         tasks.spawn(async move {
@@ -318,29 +319,32 @@ async fn listen_grpc(config: &Config) -> anyhow::Result<(grpc::Listener, GrpcAdd
     Ok((grpc::Listener::Unix(socket), GrpcAddress::Unix(path.clone())))
 }
 
-/// Looks after the store and after gauges that nobody sets in passing. Never ends.
+/// Looks after the store. Never ends.
 async fn supervise(limiter: Arc<Limiter>) {
-    let gauges = async {
-        loop {
-            let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-            let (counters, evictions) = match &limiter.counters {
-                Counters::Memory => (limiter.memory.len(), limiter.memory.evictions()),
-                Counters::Redis(guard) => guard.local.counters(),
-            };
-            limiter.metrics.memory_counters.set(number(counters as u64));
-            limiter.metrics.memory_evictions.set(number(evictions));
-            if let (Some(leases), Counters::Redis(guard)) = (&limiter.leases, &limiter.counters) {
-                leases.table().set_replicas(guard.share().replicas);
-                limiter.metrics.leases.tell(leases.table());
-            }
-            tokio::time::sleep(GAUGES_EVERY).await;
-        }
-    };
     match &limiter.counters {
-        Counters::Memory => gauges.await,
+        Counters::Memory => std::future::pending().await,
         Counters::Redis(guard) => {
-            tokio::join!(gauges, guard.supervise(|| limiter.clock.now()), limiter.claim());
+            tokio::join!(guard.supervise(|| limiter.clock.now()), limiter.claim());
         }
+    }
+}
+
+/// Looks after gauges that nobody sets in passing. Never ends. By itself, as it walks large tables:
+/// nobody who waits for the store waits for that too.
+async fn tell_gauges(limiter: Arc<Limiter>) {
+    loop {
+        let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let (counters, evictions) = match &limiter.counters {
+            Counters::Memory => (limiter.memory.len(), limiter.memory.evictions()),
+            Counters::Redis(guard) => guard.local.counters(),
+        };
+        limiter.metrics.memory_counters.set(number(counters as u64));
+        limiter.metrics.memory_evictions.set(number(evictions));
+        if let (Some(leases), Counters::Redis(guard)) = (&limiter.leases, &limiter.counters) {
+            leases.table().set_replicas(guard.share().replicas);
+            limiter.metrics.leases.tell(leases.table());
+        }
+        tokio::time::sleep(GAUGES_EVERY).await;
     }
 }
 

@@ -11,6 +11,7 @@ pub mod backoff;
 pub mod resource;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +41,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often the control plane is pinged, so that one that is gone is noticed.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// A stream that was asked for and not refused for so long is a good one. A control plane that has
+/// nothing new to say sends nothing, not even headers.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// ACKs and NACKs that wait to be sent. There is one for each response, which come one by one.
 const REQUESTS_MAX: usize = 4;
@@ -125,7 +130,15 @@ impl Session {
         }
         let mut client = AggregatedDiscoveryServiceClient::new(channel)
             .max_decoding_message_size(self.settings.message_bytes_max);
-        let mut responses = match client.stream_aggregated_resources(request).await {
+        let mut stream = pin!(client.stream_aggregated_resources(request));
+        let opened = match tokio::time::timeout(QUIET, &mut stream).await {
+            Ok(opened) => opened,
+            Err(_) => {
+                self.reloader.source_found();
+                stream.await
+            }
+        };
+        let mut responses = match opened {
             Ok(responses) => responses.into_inner(),
             Err(status) => return refusal(&status),
         };

@@ -4,6 +4,7 @@
 mod authentication;
 mod bad_input;
 mod break_glass;
+mod classes;
 mod drain;
 mod end_to_end;
 mod health;

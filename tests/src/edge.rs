@@ -290,6 +290,7 @@ impl Edge {
             trace_sampling_percent: 0,
             authz_timeout: self.options.patience.authz,
             ratelimit_timeout: self.options.patience.ratelimit,
+            classes: self.outage_classes()?,
             limits: proxy.limits,
             break_glass,
             pressure_file,

@@ -14,6 +14,7 @@ pub mod cli;
 pub mod cpu;
 pub mod echo;
 pub mod engine;
+pub mod hiccup;
 pub mod message;
 pub mod redis_info;
 pub mod scenario;

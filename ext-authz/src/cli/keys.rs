@@ -17,7 +17,9 @@ use crate::check::record::{KeyRecord, Validity};
 use crate::check::snapshot::{Found, Snapshot};
 use crate::config::Config;
 use crate::key_file::edit::{self, EditError};
-use crate::key_file::{COMMENT_BYTES_MAX, Entry, KeyFile, PLAN_DEFAULT, Rules, SCOPES_MAX, save};
+use crate::key_file::{
+    COMMENT_BYTES_MAX, Entry, KeyFile, PLAN_DEFAULT, Rules, SCOPES_MAX, json as json_file, save,
+};
 use crate::names::{
     ENVIRONMENT_BYTES_MAX, is_environment, name_problem, scope_problem, tenant_problem,
 };
@@ -31,6 +33,12 @@ pub enum Command {
     /// List the keys of the keys file.
     List {
         /// Where, and how to print.
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// Print the keys file in JSON, which the service reads some ten times as fast.
+    Export {
+        /// Where.
         #[command(flatten)]
         shared: Shared,
     },
@@ -114,6 +122,7 @@ impl Command {
         match self {
             Command::Issue(issue) => issue.run(),
             Command::List { shared } => list(&shared),
+            Command::Export { shared } => export(&shared),
             Command::Revoke { id, shared } => revoke(&id, &shared),
             Command::Verify { shared } => verify(&shared),
         }
@@ -199,9 +208,13 @@ impl Issue {
         }
         let told = match self.append {
             true => format!("added to {}:", config.keys.path.display()),
-            false => format!("add this under 'keys:' in {}:", config.keys.path.display()),
+            false => format!("add this under 'keys' in {}:", config.keys.path.display()),
         };
-        tell(&format!("{told}\n  - {}\n", lines.join("\n    ")));
+        let shown = match edit::is_json(&config.keys.path) {
+            true => json_file::render(record, self.comment.as_deref()),
+            false => format!("  - {}", lines.join("\n    ")),
+        };
+        tell(&format!("{told}\n{shown}\n"));
         print(&format!("{}\n", key.expose()))
     }
 }
@@ -240,6 +253,12 @@ fn list(shared: &Shared) -> anyhow::Result<()> {
         ]);
     }
     print(&text)
+}
+
+fn export(shared: &Shared) -> anyhow::Result<()> {
+    let file = read(&Config::load(&shared.config)?)?;
+    let records = file.entries.iter().map(|entry| (&entry.record, entry.comment.as_deref()));
+    print(&json_file::file(records))
 }
 
 fn revoke(id: &str, shared: &Shared) -> anyhow::Result<()> {

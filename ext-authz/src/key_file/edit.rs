@@ -9,7 +9,7 @@ use std::path::Path;
 
 use chassis::config::ConfigError;
 
-use super::{KeyFile, Position, Rules};
+use super::{KeyFile, Position, Rules, json};
 use crate::check::key::KeyId;
 use crate::check::record::KeyRecord;
 
@@ -37,10 +37,7 @@ pub enum EditError {
 /// no record may lack, is last: a file cut off in the middle of a record is never valid, so it can
 /// not lose a `revoked` or an `expires_at`.
 pub fn render(record: &KeyRecord, comment: Option<&str>) -> Vec<String> {
-    let mut hex = String::with_capacity(64);
-    for byte in record.digest.hmac_sha256 {
-        write!(hex, "{byte:02x}").expect("writing to a string does not fail");
-    }
+    let hex = hex_text(&record.digest.hmac_sha256);
     let mut lines = vec![
         format!("id: \"{}\"", record.id),
         format!("tenant: \"{}\"", record.tenant),
@@ -66,6 +63,19 @@ pub fn render(record: &KeyRecord, comment: Option<&str>) -> Vec<String> {
     lines
 }
 
+pub(super) fn hex_text(bytes: &[u8]) -> String {
+    let mut hex = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        write!(hex, "{byte:02x}").expect("writing to a string does not fail");
+    }
+    hex
+}
+
+/// Whether a file of this name is begun in JSON.
+pub fn is_json(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "json")
+}
+
 /// The file with one more key at its end; without a file, a new one.
 ///
 /// # Errors
@@ -80,9 +90,13 @@ pub fn append(
     let mut expected: Vec<(KeyRecord, Option<String>)> = Vec::new();
     let mut proposals = Vec::new();
     match text {
+        None if is_json(path) => proposals.push(json::file([(record, comment)].into_iter())),
         None => proposals.push(format!("keys:\n{}", item("  ", record, comment))),
         Some(text) => {
             let file = parse(path, text, rules)?;
+            if json::read(text.as_bytes()).is_some() {
+                proposals.extend(json::appended(text, record, comment));
+            }
             proposals.extend(appended(text, &file, record, comment));
             expected = contents(file);
         }
@@ -189,7 +203,9 @@ fn revoked(text: &str, id_at: Position, revoked_at: Option<Position>, id: KeyId)
     let Some(found) = text[at..].find(id.as_str()) else { return proposals };
     let mut end = at + found + id.as_str().len();
     end += usize::from(text[end..].starts_with(['"', '\'']));
-    proposals.push(format!("{}, revoked: true{}", &text[..end], &text[end..]));
+    // In JSON a key has quotes too, and what is JSON stays JSON.
+    let word = if json::read(text.as_bytes()).is_some() { "\"revoked\"" } else { "revoked" };
+    proposals.push(format!("{}, {word}: true{}", &text[..end], &text[end..]));
     // On lines of its own: a line below the id, in the column of the word `id`.
     let start = line_start(text, at);
     let indent: String = match text[start..at].rfind("id") {

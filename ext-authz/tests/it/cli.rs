@@ -38,6 +38,33 @@ fn stderr(output: &Output) -> String {
 }
 
 #[tokio::test]
+async fn keys_in_json_are_issued_served_and_revoked() {
+    let files = Files::new();
+    let first = stdout(&keys(&files, &["issue", "--tenant", "acme", "--append"]));
+    let exported = stdout(&keys(&files, &["export"]));
+    assert!(exported.starts_with("{\"keys\": [\n{\"id\":\""), "{exported}");
+    fs::write(files.path("keys.json"), exported).expect("written");
+    let config = fs::read_to_string(files.path("ext-authz.yaml")).expect("read");
+    fs::write(files.path("ext-authz.yaml"), config.replace("keys.yaml", "keys.json"))
+        .expect("written");
+
+    let second = stdout(&keys(&files, &["issue", "--tenant", "umbrella", "--append"]));
+    let running = Running::start_ready(&files).await;
+    assert_eq!(running.check(bearer(first.trim())).await.tenant(), Some("acme"));
+    assert_eq!(running.check(bearer(second.trim())).await.tenant(), Some("umbrella"));
+    stdout(&keys(&files, &["revoke", &second[9..21]]));
+    wait_for("the revocation", async || {
+        running.check(bearer(second.trim())).await.reason() == Some("revoked")
+    })
+    .await;
+    let text = fs::read_to_string(files.path("keys.json")).expect("read");
+    let json: serde_json::Value = serde_json::from_str(&text).expect("JSON still");
+    assert_eq!(json["keys"][1]["revoked"], true, "{text}");
+    let shown = stderr(&keys(&files, &["issue", "--tenant", "initech"]));
+    assert!(shown.contains("\n{\"id\":\""), "as it is to be added: {shown}");
+}
+
+#[tokio::test]
 async fn an_issued_key_is_accepted_until_it_is_revoked() {
     let files = Files::new();
     let kept = "# Keys of the test.\nkeys: []  # none yet\n";

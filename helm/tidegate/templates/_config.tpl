@@ -27,6 +27,8 @@
   "PER_ADDRESS_PER_SECOND" $envoy.perAddress.perSecond
   "GATEWAY_REQUESTS_MAX" $envoy.gatewayRequestsMax
   "RATELIMIT_DENY_PERCENT" $envoy.ratelimitOutage.denyPercent
+  "BYPASS_CLASSES" (include "tidegate.classesWith" (dict "root" . "outage" "bypass"))
+  "DENY_CLASSES" (include "tidegate.classesWith" (dict "root" . "outage" "deny"))
   "LOCAL_LIMIT_BURST" $envoy.ratelimitOutage.burst
   "LOCAL_LIMIT_PER_SECOND" $envoy.ratelimitOutage.perSecond
   "BREAK_GLASS_ADDRESS" .Values.bindAddress
@@ -58,12 +60,73 @@
 {{- $text -}}
 {{- end -}}
 
+{{/* The outage policy of every priority class, by name, as YAML: what the quota files say, what
+     outageByClass says where they are elsewhere, or the classes that ship. */}}
+{{- define "tidegate.outageByClass" -}}
+{{- $given := .Values.ratelimit.outageByClass -}}
+{{- $shipped := dict "system-node-critical" "bypass" "platform-core" "local" "ingest" "local" "background" "deny" -}}
+{{- $read := dict -}}
+{{- $owner := "" -}}
+{{- $files := ternary dict .Values.ratelimit.quotas (ne .Values.ratelimit.existingQuotasConfigMap "") -}}
+{{- range $file, $text := $files -}}
+{{- $quotas := fromYaml $text -}}
+{{- with $quotas.Error -}}{{- fail (printf "ratelimit.quotas.%s is not YAML: %s" $file .) -}}{{- end -}}
+{{- if hasKey $quotas "priority_classes" -}}
+{{- $classes := dict -}}
+{{- if not (kindIs "map" $quotas.priority_classes) -}}
+{{- fail (printf "ratelimit.quotas.%s: priority_classes must be a map of classes" $file) -}}
+{{- end -}}
+{{- range $name, $class := $quotas.priority_classes -}}
+{{- /* What Envoy gets is a regular expression: no name may match more than itself. */ -}}
+{{- if not (regexMatch "\\A[a-z0-9]([-_a-z0-9]{0,61}[a-z0-9])?\\z" $name) -}}
+{{- fail (printf "ratelimit.quotas.%s: priority class %q must be 1 to 63 lower-case letters, digits, '-' or '_', beginning and ending with a letter or digit: keys and Envoy know no others" $file $name) -}}
+{{- end -}}
+{{- if not (kindIs "map" $class) -}}
+{{- fail (printf "ratelimit.quotas.%s: priority class '%s' must be a map" $file $name) -}}
+{{- end -}}
+{{- $outage := ternary $class.outage "local" (hasKey $class "outage") -}}
+{{- if not (has $outage (list "bypass" "local" "deny")) -}}
+{{- fail (printf "ratelimit.quotas.%s: outage of priority class '%s' must be bypass, local or deny" $file $name) -}}
+{{- end -}}
+{{- $_ := set $classes $name $outage -}}
+{{- end -}}
+{{- if and $owner (ne (toJson $classes) (toJson $read)) -}}
+{{- fail (printf "ratelimit.quotas.%s: priority_classes differ from those in %s" $file $owner) -}}
+{{- end -}}
+{{- $read = $classes -}}
+{{- $owner = $file -}}
+{{- end -}}
+{{- end -}}
+{{- if and $given $files -}}
+{{- $inForce := ternary $read $shipped (ne $owner "") -}}
+{{- if ne (toJson $given) (toJson $inForce) -}}
+{{- fail (printf "ratelimit.outageByClass says %s, but ratelimit.quotas say %s: leave it empty, as the chart reads those" (toJson $given) (toJson $inForce)) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml (coalesce $given $read $shipped) -}}
+{{- end -}}
+
+{{/* The classes of one outage policy, as a regular expression for Envoy. `-` is the name of none. */}}
+{{- define "tidegate.classesWith" -}}
+{{- $names := list -}}
+{{- range $name, $outage := include "tidegate.outageByClass" .root | fromYaml -}}
+{{- if eq $outage $.outage -}}{{- $names = append $names $name -}}{{- end -}}
+{{- end -}}
+{{- $names | join "|" | default "-" -}}
+{{- end -}}
+
 {{- define "tidegate.extAuthz.config" -}}
 {{- $ports := (include "tidegate.ports" . | fromYaml).extAuthz -}}
 {{- $authz := .Values.extAuthz -}}
 {{- $peppers := dict -}}
 {{- range $version, $key := $authz.pepperSecret.versions -}}
 {{- $_ := set $peppers $version (printf "/etc/tidegate/pepper/%s" $key) -}}
+{{- end -}}
+{{- $classes := include "tidegate.outageByClass" . | fromYaml -}}
+{{- range $class := $authz.config.priority_classes -}}
+{{- if not (hasKey $classes (toString $class)) -}}
+{{- fail (printf "extAuthz.config.priority_classes has '%s', which is no class of ratelimit.quotas or ratelimit.outageByClass" (toString $class)) -}}
+{{- end -}}
 {{- end -}}
 {{- $config := dict
   "grpc_listen" (include "tidegate.listen" (dict "root" . "port" $ports.grpc))
@@ -72,6 +135,7 @@
   "drain_delay" (printf "%ds" (int64 $authz.drain.delaySeconds))
   "drain_timeout" (printf "%ds" (int64 $authz.drain.timeoutSeconds))
   "log_level" $authz.logLevel
+  "priority_classes" (keys $classes | sortAlpha)
 -}}
 {{- with include "tidegate.otlpEndpoint" . -}}{{- $_ := set $config "otlp_endpoint" . -}}{{- end -}}
 {{- toYaml (mergeOverwrite $config (deepCopy $authz.config)) }}

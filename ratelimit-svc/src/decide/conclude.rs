@@ -299,8 +299,8 @@ fn stats(hit: &Hit, capacity: u32, count: &Count, near_limit_ratio: f32) -> HitS
         stats.over_limit = amount;
         stats.shadow_mode = amount;
     } else {
-        stats.over_limit = after - limit;
-        stats.shadow_mode = after - limit;
+        stats.over_limit = after.saturating_sub(limit);
+        stats.shadow_mode = stats.over_limit;
         stats.near_limit = limit.saturating_sub(near.max(before));
     }
     stats

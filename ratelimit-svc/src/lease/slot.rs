@@ -250,6 +250,13 @@ impl Slot {
         amount
     }
 
+    /// Hits that are left to a class, as far as known.
+    pub fn left(&self, class: usize, terms: &Terms) -> u64 {
+        let pool = terms.pool(self.hit.limit);
+        let left = pool.saturating_sub(self.taken);
+        self.available(class) + self.shares.get(class).map_or(left, |_| self.room(class, pool))
+    }
+
     /// Hands over all unspent tokens, to be returned to their counters.
     pub fn surrender(&mut self) -> Vec<Hit> {
         let mut hits = Vec::new();
@@ -289,11 +296,6 @@ impl Slot {
     pub fn held(&self) -> u64 {
         let next = self.next.iter().flat_map(|next| &next.tokens).sum::<u64>();
         self.shares.iter().map(|share| share.tokens).sum::<u64>() + next
-    }
-
-    /// What all replicas have claimed in the window, if anything is known of it.
-    pub fn last_taken(&self, window: Window) -> Option<u64> {
-        (window == self.hit.window && self.is_told()).then_some(self.taken)
     }
 
     /// Moves on to the window of `hit`. What is left of another window is lost. A clock that went
@@ -365,10 +367,6 @@ impl Slot {
             }
             share.ahead = Refill::Idle;
         }
-    }
-
-    fn is_told(&self) -> bool {
-        self.taken > 0 || self.told_micros.is_some()
     }
 
     /// Tokens a class may spend: its own, and those of classes below it.

@@ -123,18 +123,22 @@ impl Table {
         }
     }
 
-    /// Takes the hits of one request at `now`: all of them, or none where the request is refused
-    /// or has to wait. A request that comes `again` after waiting was counted as demand before.
+    /// Takes the hits of one request at `now`, and gives back its refunds: all of them, or none where
+    /// the request is refused or has to wait. A request that comes `again` after waiting was counted as demand before.
     pub fn take(&self, hits: &[Hit], again: bool, now: Duration) -> Outcome {
         let (terms, now_micros) = (self.terms(), micros(now));
         let mut counts = Vec::with_capacity(hits.len());
         let mut taken: Vec<(usize, Source)> = Vec::with_capacity(hits.len());
         let (mut short, mut held, mut failures) = (None, false, 0);
         for (at, hit) in hits.iter().enumerate() {
+            if hit.is_refund {
+                // Once it is known that the request passes.
+                counts.push(Count { moved: false, ..count(hit, u64::from(hit.limit), now) });
+                continue;
+            }
             let (found, hash, failed) = self.take_one(hit, again, now_micros, &terms);
             failures += failed;
             match found {
-                Found::Refunded => counts.push(count(hit, u64::from(hit.limit), now)),
                 Found::Taken(Taken::Spent { remaining, source }) => {
                     taken.push((at, source));
                     counts.push(count(hit, remaining, now));
@@ -162,6 +166,9 @@ impl Table {
         if short.is_none() && !held && !refused {
             let spent = taken.iter().map(|(at, _)| hits[*at].amount).sum();
             self.tally.spent.fetch_add(spent, Ordering::Relaxed);
+            for (hit, counted) in hits.iter().zip(&mut counts).filter(|(hit, _)| hit.is_refund) {
+                *counted = count(hit, self.refund(hit, now_micros, &terms), now);
+            }
             return Outcome::Counts(counts);
         }
         for (at, source) in taken {
@@ -250,12 +257,6 @@ impl Table {
         self.replicas.store(replicas.max(1), Ordering::Relaxed);
     }
 
-    /// What all replicas have claimed of a counter in the window of `hit`, as last told.
-    pub fn last_taken(&self, hit: &Hit) -> Option<u64> {
-        let mut shard = self.shard(self.hash(stem(&hit.key)));
-        shard.slot(stem(&hit.key))?.last_taken(hit.window)
-    }
-
     /// What happened so far.
     pub fn tally(&self) -> &Tally {
         &self.tally
@@ -271,12 +272,6 @@ impl Table {
         let (name, class) = (stem(&hit.key), class_of(hit));
         let hash = self.hash(name);
         let mut shard = self.shard(hash);
-        if hit.is_refund {
-            if let Some(slot) = shard.slot(name) {
-                slot.refund(hit, class, now_micros, terms);
-            }
-            return (Found::Refunded, hash, 0);
-        }
         let (stem, slot) = self.slot_or_new(&mut shard, name, hash, hit, terms);
         let taken = slot.take(hit, class, again, now_micros, terms);
         if taken == Taken::Short && self.is_held(hash, hit, now_micros) {
@@ -293,6 +288,15 @@ impl Table {
             self.tally.stranded.fetch_add(stranded, Ordering::Relaxed);
         }
         (Found::Taken(taken), hash, failures)
+    }
+
+    /// Gives a hit back; what is left to its class then. Of a counter not known that is all.
+    fn refund(&self, hit: &Hit, now_micros: u64, terms: &Terms) -> u64 {
+        let (name, class) = (stem(&hit.key), class_of(hit));
+        let mut shard = self.shard(self.hash(name));
+        let Some(slot) = shard.slot(name) else { return hit.limit.into() };
+        slot.refund(hit, class, now_micros, terms);
+        slot.left(class, terms)
     }
 
     fn slot_or_new<'s>(
@@ -350,7 +354,6 @@ impl Table {
 
 enum Found {
     Taken(Taken),
-    Refunded,
     Held,
 }
 

@@ -110,8 +110,8 @@ impl Leases {
             && limit.mode.map_or(by_size, |mode| mode == CountingMode::Lease)
     }
 
-    /// Takes what is spent without a claim off the limits of hits that are counted exactly although
-    /// others of their counter are leased.
+    /// Takes what is spent without a claim off the limits of hits that are counted otherwise: exactly,
+    /// beside limits that are not leased, or against this replica's share.
     pub fn keep_free(&self, plan: &Plan, hits: &mut [Hit]) {
         for line in &plan.lines {
             if let Line::Counted(counted) = line

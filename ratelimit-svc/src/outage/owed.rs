@@ -2,7 +2,8 @@
 //!
 //! Each is told once or not at all: an answer that is lost may have been to a count that was not,
 //! so it is not told again. Windows that have ended need not be told. A bucket refills all the
-//! time, so what is owed of one melts at this replica's share of its rate:
+//! time, so what is owed of one melts at this replica's share of its rate; what is owed of a
+//! sliding window leaves it as time goes on:
 //!
 //! ```text
 //! owed   ▁▃▆█▇▆▅▄▃▂▁ ▁▂▁          hits that are not refilled yet, never more than `burst`
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use crate::decide::algorithm::{State, apply, read, rolled};
 use crate::limits::algorithm::Algorithm;
+use crate::limits::unit::Window;
 use crate::store::Hit;
 
 /// The most counters that are owed hits; those of more are not told.
@@ -21,6 +23,8 @@ pub const OWED_MAX: usize = 1 << 16;
 /// The most counters looked at for those that are still to be told, so that nobody waits for long
 /// while they are.
 pub const LOOKS_MAX: usize = 1024;
+/// The most looked at to make room for one more.
+const ROOM_LOOKS_MAX: usize = 16;
 
 /// Hits by counter, the counters that are owed for longest first.
 #[derive(Debug, Default)]
@@ -35,30 +39,31 @@ pub struct Owed {
 struct Debt {
     /// With all that is owed.
     hit: Hit,
-    /// Of a bucket: one that refills at this replica's share of the rate, and its state.
-    bucket: Option<(Hit, State)>,
+    /// Of a counter that has no windows of its own: how what is owed fades, and how much it is.
+    fading: Option<(Hit, State)>,
 }
 
 impl Debt {
     /// Of nothing yet. `share_limit` is this replica's part of the limit.
     fn new(hit: &Hit, share_limit: u32) -> Self {
-        let bucket = match hit.algorithm {
-            Algorithm::TokenBucket { .. } => {
-                let refills = Hit { limit: share_limit, share: None, ..hit.clone() };
-                let full = rolled(&refills, None, Duration::ZERO);
-                Some((refills, full))
+        let fading = match hit.algorithm {
+            Algorithm::FixedWindow => None,
+            // A bucket refills at this replica's share of the rate.
+            Algorithm::SlidingWindow | Algorithm::TokenBucket { .. } => {
+                let fades = Hit { limit: share_limit, share: None, ..hit.clone() };
+                let nothing = rolled(&fades, None, Duration::ZERO);
+                Some((fades, nothing))
             }
-            _ => None,
         };
         // They passed: no class may keep them from being counted.
-        Self { hit: Hit { amount: 0, is_refund: false, share: None, ..hit.clone() }, bucket }
+        Self { hit: Hit { amount: 0, is_refund: false, share: None, ..hit.clone() }, fading }
     }
 
     fn add(&mut self, hit: &Hit, now: Duration) {
-        if let Some((refills, state)) = &mut self.bucket {
-            let one = Hit { amount: hit.amount, is_refund: hit.is_refund, ..refills.clone() };
+        if let Some((fades, state)) = &mut self.fading {
+            let one = Hit { amount: hit.amount, is_refund: hit.is_refund, ..fades.clone() };
             // What is more than a bucket holds is not owed.
-            *state = rolled(refills, Some(apply(&one, Some(*state), now).0), now);
+            *state = rolled(fades, Some(apply(&one, Some(*state), now).0), now);
             return;
         }
         self.hit.amount = match hit.is_refund {
@@ -67,21 +72,27 @@ impl Debt {
         };
     }
 
+    /// How much is owed at `now`.
+    fn amount(&self, now: Duration) -> u64 {
+        match &self.fading {
+            Some((fades, state)) => read(fades, *state, false, 0, now).value,
+            None if self.hit.window.end() > now.as_secs() => self.hit.amount,
+            None => 0,
+        }
+    }
+
     /// What is owed at `now`; from then on nothing is.
     fn take(&mut self, now: Duration) -> Option<Hit> {
-        let owed = match &mut self.bucket {
-            Some((refills, state)) => {
-                let amount = read(refills, *state, false, 0, now).value;
-                *state = rolled(refills, None, now);
-                Hit { amount, ..self.hit.clone() }
-            }
-            None => {
-                let amount = std::mem::take(&mut self.hit.amount);
-                let runs = self.hit.window.end() > now.as_secs();
-                Hit { amount: if runs { amount } else { 0 }, ..self.hit.clone() }
-            }
-        };
-        (owed.amount > 0).then_some(owed)
+        let amount = self.amount(now);
+        let mut window = self.hit.window;
+        if let Some((fades, state)) = &mut self.fading {
+            *state = rolled(fades, None, now);
+            // Told now, it counts from now: what is left of an earlier window may stay too long.
+            let (seconds, now) = (window.seconds.max(1), now.as_secs());
+            window = Window { start: now - now % seconds, ..window };
+        }
+        self.hit.amount = 0;
+        (amount > 0).then(|| Hit { amount, window, ..self.hit.clone() })
     }
 }
 
@@ -100,7 +111,7 @@ impl Owed {
         if hit.is_refund {
             return true;
         }
-        if self.debts.len() >= OWED_MAX {
+        if self.debts.len() >= OWED_MAX && !self.make_room(now) {
             return false;
         }
         let mut debt = Debt::new(hit, share_limit);
@@ -108,6 +119,19 @@ impl Owed {
         self.debts.insert(hit.key.clone(), debt);
         self.order.push_back(hit.key.clone());
         true
+    }
+
+    /// Drops a counter that is owed nothing any more, if one is soon found.
+    fn make_room(&mut self, now: Duration) -> bool {
+        for _ in 0..ROOM_LOOKS_MAX {
+            let Some(key) = self.order.pop_front() else { return false };
+            if self.debts.get(&key).is_none_or(|debt| debt.amount(now) == 0) {
+                self.debts.remove(&key);
+                return true;
+            }
+            self.order.push_back(key);
+        }
+        false
     }
 
     /// Takes what is owed at `now` to up to `max` counters.
@@ -219,8 +243,57 @@ mod tests {
         owed.add(&bucket(3), share, NOW);
         owed.add(&bucket(2), share, after(20));
         owed.add(&Hit { is_refund: true, ..bucket(1) }, share, after(20));
-        assert_eq!(owed.take_of(&[bucket(1)], after(20)), [bucket(3)]);
+        let window = Window { start: 120, seconds: 60 };
+        assert_eq!(owed.take_of(&[bucket(1)], after(20)), [Hit { window, ..bucket(3) }]);
         assert_eq!(owed.take(9, after(20)), [], "told");
+    }
+
+    #[test]
+    fn a_sliding_window_is_owed_what_it_still_covers() {
+        let sliding = |amount| Hit { algorithm: Algorithm::SlidingWindow, ..hit(1, amount) };
+        let at = |second| Duration::from_secs(second);
+        // 8 hits in the window from 60, 2 in the one from 120.
+        for (second, expected, start) in
+            [(90, 8, 60), (120, 8, 120), (150, 4, 120), (181, 0, 180), (240, 0, 240)]
+        {
+            let mut owed = Owed::default();
+            owed.add(&sliding(8), 10, at(90));
+            let told = owed.take(9, at(second));
+            let window = Window { start, seconds: 60 };
+            let all = Hit { window, ..sliding(expected) };
+            assert_eq!(told, if expected > 0 { vec![all] } else { vec![] }, "at {second}");
+        }
+        let mut owed = Owed::default();
+        owed.add(&sliding(8), 10, at(90));
+        owed.add(&sliding(2), 10, at(150));
+        let window = Window { start: 120, seconds: 60 };
+        assert_eq!(owed.take_of(&[sliding(1)], at(150)), [Hit { window, ..sliding(6) }]);
+        // What is owed again has the window of its own time.
+        owed.add(&sliding(3), 10, at(190));
+        let window = Window { start: 180, seconds: 60 };
+        assert_eq!(owed.take(9, at(190)), [Hit { window, ..sliding(3) }]);
+    }
+
+    #[test]
+    fn ended_windows_make_room() {
+        let mut owed = Owed::default();
+        let long =
+            |key, amount| Hit { window: Window { start: 0, seconds: 3600 }, ..hit(key, amount) };
+        for key in 0..OWED_MAX {
+            let one = if key % 8 == 0 { long(key, 1) } else { hit(key, 1) };
+            assert!(owe(&mut owed, &one));
+        }
+        assert!(!owe(&mut owed, &hit(OWED_MAX, 1)), "all of them last");
+        let later = NOW + Duration::from_secs(1);
+        for key in 0..1000 {
+            assert!(owed.add(&long(OWED_MAX + key, 1), 10, later), "{key}");
+        }
+        assert_eq!((owed.len(), owed.order.len()), (OWED_MAX, OWED_MAX));
+        let mut told = 0;
+        while !owed.is_empty() {
+            told += owed.take(usize::MAX, later).len();
+        }
+        assert_eq!(told, OWED_MAX / 8 + 1000, "none that lasts was dropped");
     }
 
     #[test]

@@ -101,6 +101,10 @@ fn write_key(
             key.push(b'}');
         }
     }
+    if entries.is_empty() {
+        // What belongs to the counter has its slot, whatever it is called.
+        key.push(b'}');
+    }
     let (seconds, number) = (window.seconds, window.start / window.seconds);
     key.push(b'|');
     match (limit.algorithm, unit) {

@@ -8,7 +8,9 @@
 //!
 //! Where classes share the limit, what is known is still only what is certain: over the whole
 //! limit is over for every class, over a threshold for the classes up to it. A forecast may give
-//! way at any instant, so a hit that is refused by one is not remembered.
+//! way at any instant, so a hit that is refused by one is not remembered. Of classes that share by
+//! forecast only the lowest is answered from here: what the others ask for in vain, the store has to
+//! know, for it keeps room for them in the next window.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -69,7 +71,7 @@ impl OverCache {
 
     /// The remembered answer, if `hit` is over its limit for certain.
     pub fn is_over(&self, hit: &Hit, now: Duration) -> Option<Count> {
-        if self.bytes_max == 0 || hit.amount == 0 || hit.is_refund {
+        if self.bytes_max == 0 || hit.amount == 0 || hit.is_refund || is_demand(hit) {
             return None;
         }
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -123,6 +125,12 @@ impl OverCache {
             state.bytes -= hit.key.len() + ENTRY_BYTES;
         }
     }
+}
+
+/// Whether the store keeps room by what the class of a hit asks for.
+fn is_demand(hit: &Hit) -> bool {
+    let share = hit.share.as_ref().filter(|share| matches!(share.how, How::Forecast { .. }));
+    share.is_some_and(|share| u32::from(share.place) + 1 < u32::from(share.classes))
 }
 
 /// The most that the class of a hit may ever take: a forecast leaves at best everything.
@@ -227,6 +235,10 @@ mod tests {
         assert_eq!(knows(&forecast), None, "seven of ten");
         cache.remember(&forecast, &count(10, 3), NOW);
         assert_eq!(knows(&forecast), Some(0));
+        let how = How::Forecast { guarantees: None };
+        let higher = Share { place: 0, classes: 2, how, asked: None };
+        let higher = Hit { share: Some(higher), ..forecast };
+        assert_eq!(knows(&higher), None, "it asks in vain, and the store learns of it");
     }
 
     #[test]

@@ -52,8 +52,7 @@ use number::number;
 use servers::Servers;
 use tls::TlsError;
 
-/// How much longer than they are of use counters without a window live: by as much the clocks of
-/// replicas may differ.
+/// How much longer than they are of use counters live: by as much the clocks of replicas may differ.
 pub const EXPIRY_MARGIN_SECONDS: u64 = 5;
 
 const SETTLE: &str = include_str!("redis/settle.lua");
@@ -153,13 +152,15 @@ impl Redis {
         [self.settings.key_prefix.as_bytes(), &hit.key].concat()
     }
 
-    /// Seconds a new counter lives: the window and some jitter. Counters without a window are
-    /// given their time anew with each hit, so theirs needs no jitter; a bucket's script adds the
-    /// time until it is full.
-    fn ttl(&self, hit: &Hit) -> u64 {
+    /// Seconds a new counter lives: to the end of its window, which may not have begun where it is
+    /// claimed ahead, and some jitter. Counters without a window are given their time anew with each
+    /// hit, so theirs needs no jitter; a bucket's script adds the time until it is full.
+    fn ttl(&self, hit: &Hit, now: Duration) -> u64 {
         match hit.algorithm {
             Algorithm::FixedWindow => {
-                hit.window.seconds + jitter(self.settings.expiration_jitter_max_seconds)
+                let left = hit.window.remaining(now.as_secs()) + EXPIRY_MARGIN_SECONDS;
+                let jitter = jitter(self.settings.expiration_jitter_max_seconds);
+                left.max(hit.window.seconds).saturating_add(jitter)
             }
             Algorithm::SlidingWindow => 2 * hit.window.seconds + EXPIRY_MARGIN_SECONDS,
             Algorithm::TokenBucket { .. } => EXPIRY_MARGIN_SECONDS,
@@ -189,7 +190,7 @@ impl Redis {
             Ok(_) => self.settle_expiries(hits.len()),
             Err(_) if is_plain(hits, mode) => {
                 let moved = hits.iter().filter(|hit| hit.amount > 0);
-                self.unsure.remember(moved.map(|hit| (self.key(hit), self.ttl(hit))));
+                self.unsure.remember(moved.map(|hit| (self.key(hit), self.ttl(hit, now))));
             }
             // A script sets the expiry in the same step.
             Err(_) => {}
@@ -234,7 +235,7 @@ impl Redis {
         for (hit, value) in hits.iter().zip(values) {
             let value = number(&value)?;
             if hit.amount > 0 && value == hit.amount {
-                new.push((self.key(hit), self.ttl(hit)));
+                new.push((self.key(hit), self.ttl(hit, now)));
             }
             let over = value > u64::from(hit.limit);
             let state = State::Fixed(value);
@@ -287,7 +288,7 @@ impl Redis {
         let mut call = self.script.prepare_invoke();
         call.arg(u8::from(mode == Mode::AllOrNothing));
         for hit in hits {
-            call.key(self.key(hit)).arg(packed::hit(hit, now, self.ttl(hit)));
+            call.key(self.key(hit)).arg(packed::hit(hit, now, self.ttl(hit, now)));
             if hit.forecasts() {
                 call.key([self.settings.key_prefix.as_bytes(), &usage_key(hit)].concat());
             }
@@ -315,7 +316,7 @@ impl Redis {
             };
             call.key(self.key(hit));
             call.arg(hit.amount).arg(u8::from(hit.is_refund)).arg(hit.limit).arg(role);
-            call.arg(self.ttl(hit));
+            call.arg(self.ttl(hit, now));
         }
         let answer: Vec<u64> = call.invoke_async(connection).await.map_err(classify)?;
         if answer.len() != hits.len() * 3 {

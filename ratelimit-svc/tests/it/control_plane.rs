@@ -42,6 +42,7 @@ pub struct ControlPlane {
 
 #[derive(Clone, Default)]
 struct World {
+    is_silent: bool,
     version: String,
     resources: Vec<Any>,
     /// Streams of an earlier epoch are ended.
@@ -106,6 +107,11 @@ impl ControlPlane {
         });
     }
 
+    /// Sends nothing on a new stream, not even headers, before the world changes.
+    pub fn be_silent(&self) {
+        self.world.send_modify(|world| world.is_silent = true);
+    }
+
     /// Ends all streams.
     pub fn cut(&self) {
         self.world.send_modify(|world| world.epoch += 1);
@@ -145,6 +151,10 @@ impl AggregatedDiscoveryService for Service {
         });
         let mut world = self.world.subscribe();
         let epoch = world.borrow().epoch;
+        if world.borrow().is_silent {
+            // Headers go out with the first message.
+            let _ = world.changed().await;
+        }
         world.mark_changed();
         let answers = stream::unfold(world, move |mut world| async move {
             loop {

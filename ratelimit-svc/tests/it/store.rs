@@ -365,8 +365,10 @@ async fn compare(
             }
         }
         // A machine too busy to answer in time says nothing; one that never does fails the test.
-        let counted = store.count(&hits, mode, now).await;
-        let counted = counted.map_err(|error| TestCaseError::reject(error.to_string()))?;
+        let counted = store.count(&hits, mode, now).await.map_err(|error| match error {
+            StoreError::TimedOut => TestCaseError::reject("timed out"),
+            error => TestCaseError::fail(chassis::telemetry::error_chain(&error)),
+        })?;
         same(counted, expected)?;
     }
     Ok(())
@@ -518,6 +520,21 @@ async fn every_key_expires_with_its_window() {
             let mut ttl = redis::cmd("TTL");
             let seconds: i64 = ttl.arg(key).query_async(&mut connection).await.expect("answered");
             (3600 - 60..=3610).contains(&seconds)
+        })
+        .await;
+    }
+    // Claimed before its window begins, a counter lasts to the end of it.
+    let later = NOW + Duration::from_secs(3600);
+    let ahead = |key| hit_at(key, limit(Algorithm::FixedWindow, 9, 3600), 1, later);
+    count(&*store, Mode::CountAll, &[ahead("t1")]).await;
+    count(&*store, Mode::AllOrNothing, &[ahead("t2")]).await;
+    for key in [ahead("t1").key, ahead("t2").key] {
+        let key = [b"t:", &*key].concat();
+        let left = ahead("t1").window.end() - NOW.as_secs();
+        wait_for("the key outlives its window", async || {
+            let mut ttl = redis::cmd("TTL");
+            let seconds: i64 = ttl.arg(&key).query_async(&mut connection).await.expect("answered");
+            seconds >= left as i64
         })
         .await;
     }

@@ -110,12 +110,19 @@ async fn certificates_are_read_at_the_start_and_for_each_connection() {
     store.probe().await.expect("the authority was replaced");
 }
 
+const REFERENCE: &str = include_str!("../../REFERENCE.md");
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_acl_user_keeps_the_contract() {
     let port = free_port();
     let server = server_at(port, &[]).await;
-    let rights = "on >secret ~t:* +incrby +get +mget +set +expire +evalsha +script +time";
-    let user = ["acl", "setuser", "limiter"].into_iter().chain(rights.split(' '));
+    let named = REFERENCE.split("A user needs the commands ").nth(1).expect("a list");
+    let named = named.split(" on the keys").next().expect("its end").split('`');
+    let rights: Vec<String> =
+        named.skip(1).step_by(2).map(|command| format!("+{}", command.to_lowercase())).collect();
+    assert!(rights.contains(&"+evalsha".to_owned()), "{rights:?}");
+    let user = ["acl", "setuser", "limiter", "on", ">secret", "~t:*"];
+    let user = user.into_iter().chain(rights.iter().map(String::as_str));
     assert_eq!(server.asked(&user.collect::<Vec<_>>()).trim(), "OK");
     let topology = || Topology::Tcp(local(port));
     let nobody = store(topology(), login(Some("limiter"), "wrong"), None);

@@ -153,6 +153,15 @@ async fn a_lost_stream_is_opened_again() {
     assert_eq!(service.metric("ratelimit_config_source_lost").await, Some(1.0));
     assert!(service.readiness.is_ready(), "what is in force stays");
     assert_eq!(limit(&service, "a").await, Some(4));
+
+    // One that is back and has nothing new to say is no loss.
+    let plane = ControlPlane::start_at(address).await;
+    plane.be_silent();
+    assert_eq!(plane.asked().await.1.version_info, "2");
+    wait_for("the control plane is back", async || {
+        service.metric("ratelimit_config_source_lost").await == Some(0.0)
+    })
+    .await;
     service.stop().await;
 }
 

@@ -1,8 +1,11 @@
 //! The files that an edge's services read: quotas, keys, and one configuration each.
 
 use anyhow::Result;
+use ratelimit_svc::cli::check;
+use ratelimit_svc::limits::class::Classes;
 
 use super::{DATABASE, Edge};
+use crate::parts::envoy::OutageClasses;
 
 impl Edge {
     /// Writes all of them; keys and pepper only once.
@@ -21,16 +24,35 @@ impl Edge {
             None => String::new(),
         };
         let common = format!("{otlp}drain_delay: {}\n", self.options.patience.drain_delay);
-        std::fs::write(self.authz_config(), self.authz_yaml() + &common)?;
+        std::fs::write(self.authz_config(), self.authz_yaml()? + &common)?;
         std::fs::write(dir.join("ingest-filter.yaml"), self.ingest_yaml() + &common)?;
         Ok(())
     }
 
-    fn authz_yaml(&self) -> String {
-        format!(
-            "grpc_listen: {}\nadmin_listen: {}\nkeys_file: keys.yaml\npepper_files:\n  1: pepper\n",
-            self.at.authz_grpc, self.at.authz_admin
-        )
+    /// What Envoy is told of the classes: what the quota files say of them now.
+    pub(super) fn outage_classes(&self) -> Result<OutageClasses> {
+        OutageClasses::try_new(&self.classes())
+    }
+
+    /// The classes of the quota files. What is wrong with those is ratelimit-svc's to say.
+    fn classes(&self) -> Classes {
+        check::load(&[self.quota_dir()], false).quotas.classes().clone()
+    }
+
+    fn authz_yaml(&self) -> Result<String> {
+        // Refused here too, before anything is started.
+        self.outage_classes()?;
+        // In quotes, as `no` and `1` are names as well.
+        let classes = self.classes();
+        let names: Vec<String> =
+            classes.ladder().iter().map(|class| format!("{:?}", class.name)).collect();
+        Ok(format!(
+            "grpc_listen: {}\nadmin_listen: {}\nkeys_file: keys.yaml\npepper_files:\n  1: pepper\n\
+             priority_classes: [{}]\n",
+            self.at.authz_grpc,
+            self.at.authz_admin,
+            names.join(", ")
+        ))
     }
 
     fn ingest_yaml(&self) -> String {

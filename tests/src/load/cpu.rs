@@ -31,6 +31,35 @@ pub fn this_thread() -> Result<Duration> {
     schedstat(Path::new("/proc/thread-self/schedstat"))
 }
 
+/// What the processors of the machine did so far, in ticks.
+#[derive(Clone, Copy, Debug)]
+pub struct Ticks {
+    all: u64,
+    idle: u64,
+}
+
+impl Ticks {
+    /// Now, of all processors together.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn now() -> Result<Self> {
+        let text = std::fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+        let line = text.lines().next().context("/proc/stat is empty")?;
+        // user nice system idle iowait irq softirq steal; guests are in user.
+        let ticks: Vec<u64> =
+            line.split_whitespace().skip(1).take(8).filter_map(|tick| tick.parse().ok()).collect();
+        let idle = ticks.get(3..5).context("no idle time in /proc/stat")?.iter().sum();
+        Ok(Self { all: ticks.iter().sum(), idle })
+    }
+
+    /// Which part of the time since `before` the processors were busy.
+    pub fn busy_since(self, before: Self) -> f64 {
+        let all = self.all.saturating_sub(before.all).max(1) as f64;
+        1.0 - self.idle.saturating_sub(before.idle) as f64 / all
+    }
+}
+
 fn schedstat(path: &Path) -> Result<Duration> {
     let context = || format!("cannot read {}", path.display());
     let text = std::fs::read_to_string(path).with_context(context)?;
@@ -64,5 +93,14 @@ mod tests {
         assert!(of_process(std::process::id()).unwrap() >= this_thread().unwrap() - before);
         assert!(resident_bytes(std::process::id()).unwrap() > 1 << 20);
         assert!(of_process(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn a_machine_is_busy_or_idle() {
+        let before = Ticks { all: 1000, idle: 600 };
+        let after = Ticks { all: 1400, idle: 900 };
+        assert!((after.busy_since(before) - 0.25).abs() < 1e-9);
+        let now = Ticks::now().unwrap();
+        assert!(now.all >= now.idle && now.busy_since(now) <= 1.0);
     }
 }

@@ -28,6 +28,10 @@ const STEPS_MAX: usize = 36_000;
 const EDGE_NANOS: u32 = 50_000_000;
 /// Servers that inversions are told apart for; more are counted with the last.
 const SERVERS_MAX: usize = 64;
+/// A wait from here on is kept as it was.
+pub const SLOW: Duration = Duration::from_millis(5);
+/// The most slow waits kept.
+const SLOW_MAX: usize = 1_000_000;
 /// Latencies are kept from 1 ns to this, with three digits.
 const LATENCY_NANOS_MAX: u64 = 60_000_000_000;
 
@@ -107,6 +111,8 @@ pub struct Tally {
     pub late: u64,
     /// From the first request to the last answer.
     pub elapsed: Duration,
+    /// From when to when each request waited that took [`SLOW`] or longer.
+    pub slow: Vec<(Duration, Duration)>,
     /// CPU of the generator.
     pub own_cpu: Duration,
     /// The most that one counter surely admitted in one second of the wall clock.
@@ -141,6 +147,7 @@ impl Tally {
             classes: classes.iter().map(class).collect(),
             late: 0,
             elapsed: Duration::ZERO,
+            slow: Vec::new(),
             own_cpu: Duration::ZERO,
             sure_most: 0,
             total_most: 0,
@@ -160,6 +167,9 @@ impl Tally {
         let step = (exchange.answered.as_millis() / STEP.as_millis()) as usize;
         let latency = exchange.answered.saturating_sub(exchange.intended);
         let class = &mut self.classes[exchange.class];
+        if latency >= SLOW && self.slow.len() < SLOW_MAX {
+            self.slow.push((exchange.intended, exchange.answered));
+        }
         class.latency.saturating_record(latency.as_nanos().max(1) as u64);
         let step = at(&mut class.steps, step, STEPS_MAX);
         count(step, exchange.verdict);
@@ -304,6 +314,8 @@ mod tests {
         let p50 = tally.latency().value_at_quantile(0.5);
         assert!(p50.abs_diff(21_000_000) < 21_000, "{p50}");
         assert_eq!(tally.classes[0].longest[0], MS(21));
+        tally.record(exchange(40, 40, 44, Verdict::Admitted));
+        assert_eq!(tally.slow, [(MS(10), MS(31))]);
     }
 
     #[test]

@@ -12,6 +12,9 @@ use crate::http::Http;
 use crate::wait::{DEADLINE, wait_for};
 
 pub mod bootstrap;
+pub mod classes;
+
+pub use classes::OutageClasses;
 
 /// What the bootstrap needs to know of one deployment.
 #[derive(Clone, Debug)]
@@ -34,6 +37,8 @@ pub struct Settings {
     pub authz_timeout: &'static str,
     /// How long ratelimit-svc may take, as `0.05s`.
     pub ratelimit_timeout: &'static str,
+    /// Which classes pass, and which are refused, while ratelimit-svc is away.
+    pub classes: OutageClasses,
     /// Bounds that tests make small.
     pub limits: Limits,
     /// The break-glass listener, which is off when absent.
@@ -45,7 +50,7 @@ pub struct Settings {
 /// Bounds of the proxy.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Requests at the gateway at a time: of the critical class, and of all the others.
+    /// Requests at the gateway at a time: of the classes that bypass, and of all the others.
     pub gateway_requests_max: u32,
     /// Requests per second and tenant while ratelimit-svc is away and does not refuse.
     pub local_limit: u32,

@@ -62,6 +62,30 @@ fn a_request_takes_from_all_of_its_counters_or_from_none() {
     assert_eq!(table.held(), before - 1);
 }
 
+/// However often a request tries again, and only if it passes.
+#[test]
+fn what_a_request_gives_back_is_given_back_once() {
+    let table = table(1000);
+    let (spent, narrow) = (named("spent", 1000, 200), named("narrow", 10, 8));
+    take(&table, std::slice::from_ref(&spent));
+    let back = Hit { is_refund: true, ..named("spent", 1000, 10) };
+    let both = [back, narrow];
+    let left = |table: &Table| match table.take(&[named("spent", 1000, 0)], false, NOW) {
+        Outcome::Counts(counts) => 1000 - counts[0].value,
+        _ => panic!("known"),
+    };
+    assert_eq!(left(&table), 800);
+    for _ in 0..3 {
+        assert!(matches!(table.take(&both, true, NOW), Outcome::Short(_)));
+    }
+    assert_eq!(left(&table), 800, "it waits");
+    serve(&table);
+    let Outcome::Counts(counts) = table.take(&both, true, NOW) else { panic!("served") };
+    assert_eq!((counts[0].moved, counts[0].value, left(&table)), (true, 190, 810));
+    assert_eq!(take(&table, &both), [false, true], "two are left of the narrow one");
+    assert_eq!(left(&table), 810, "refused");
+}
+
 #[test]
 fn quota_limits_refuse_together() {
     let table = table(1000);

@@ -12,13 +12,14 @@ const EVICTION_SAMPLE: usize = 8;
 pub(super) struct Table<V> {
     entries: HashMap<Box<[u8]>, (V, u64), KeyedState>,
     entries_max: usize,
-    next_sweep: u64,
+    /// The last second in which ended values were dropped: until the next, no others have ended.
+    swept_at: Option<u64>,
 }
 
 impl<V> Table<V> {
     /// A table of at most `entries_max` values.
     pub(super) fn new(entries_max: usize) -> Self {
-        Self { entries: HashMap::default(), entries_max, next_sweep: 0 }
+        Self { entries: HashMap::default(), entries_max, swept_at: None }
     }
 
     /// How many values there are, ended ones included.
@@ -49,9 +50,10 @@ impl<V> Table<V> {
             return 0;
         }
         let is_full = self.entries.len() >= self.entries_max;
-        if is_full || now_seconds >= self.next_sweep {
+        let pause = if is_full { 1 } else { SWEEP_SECONDS };
+        if self.swept_at.is_none_or(|swept_at| now_seconds.abs_diff(swept_at) >= pause) {
             self.drop_ended(now_seconds);
-            self.next_sweep = now_seconds + SWEEP_SECONDS;
+            self.swept_at = Some(now_seconds);
         }
         let evicts = self.entries.len() >= self.entries_max;
         if evicts {

@@ -200,7 +200,7 @@ impl Redis {
             let counter = self.key(hit);
             let granted = [&*counter, b"|granted"].concat();
             call.key(counter).key(granted);
-            call.arg(hit.amount).arg(*taken).arg(self.ttl(hit));
+            call.arg(hit.amount).arg(*taken).arg(self.ttl(hit, self.clock.now()));
         }
         let counts: Vec<u64> = call.invoke_async(&mut connection).await.map_err(classify)?;
         match counts.len() == assertions.len() {

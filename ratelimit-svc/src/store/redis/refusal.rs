@@ -9,6 +9,8 @@ use crate::store::StoreError;
 const CONFIGURATION: [&str; 4] = ["NOAUTH", "WRONGPASS", "NOPERM", "MOVED"];
 /// What `INCRBY` and a script say of a counter that is none.
 const NO_COUNT: [&str; 3] = ["not an integer", "would overflow", "user_script"];
+/// What a script says whose user may not call one of its commands.
+const NO_RIGHT: &str = "user executing the script can't";
 
 /// A command that is answered so was not executed.
 const UNEXECUTED: [&str; 14] = [
@@ -43,7 +45,11 @@ pub fn refusal(error: RedisError) -> StoreError {
         error.code() == "WRONGTYPE"
             || error.code() == "ERR" && NO_COUNT.iter().any(|text| detail.contains(text))
     };
-    if errors.iter().any(|(_, error)| CONFIGURATION.contains(&error.code())) {
+    let is_configuration = |error: &ServerError| {
+        let detail = error.details().unwrap_or_default();
+        CONFIGURATION.contains(&error.code()) || detail.contains(NO_RIGHT)
+    };
+    if errors.iter().any(|(_, error)| is_configuration(error)) {
         StoreError::Configuration(error)
     } else if !errors.is_empty() && errors.iter().all(|(_, error)| is_of_a_counter(error)) {
         StoreError::Counter(error)
@@ -60,6 +66,19 @@ mod tests {
     fn told(line: &str) -> RedisError {
         let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).expect("an error");
         value.extract_error().expect_err("an error")
+    }
+
+    #[test]
+    fn a_right_that_is_missing_is_for_a_person_to_grant() {
+        for line in [
+            "NOPERM this user has no permissions to run the 'set' command",
+            "ERR The user executing the script can't run this command or subcommand script: f, \
+             on @user_script:9.",
+        ] {
+            assert!(matches!(refusal(told(line)), StoreError::Configuration(_)), "{line}");
+        }
+        let counter = told("ERR user_script:7: value is not an integer or out of range");
+        assert!(matches!(refusal(counter), StoreError::Counter(_)));
     }
 
     #[test]

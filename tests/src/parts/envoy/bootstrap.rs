@@ -41,6 +41,8 @@ fn values(settings: &Settings) -> BTreeMap<&'static str, String> {
         ("AUTHZ_TIMEOUT", settings.authz_timeout.to_owned()),
         ("RATELIMIT_TIMEOUT", settings.ratelimit_timeout.to_owned()),
         ("RATELIMIT_DENY_PERCENT", "100".to_owned()),
+        ("BYPASS_CLASSES", settings.classes.bypass.clone()),
+        ("DENY_CLASSES", settings.classes.deny.clone()),
         ("LOCAL_LIMIT_BURST", limits.local_limit.to_string()),
         ("LOCAL_LIMIT_PER_SECOND", limits.local_limit.to_string()),
         ("GATEWAY_REQUESTS_MAX", limits.gateway_requests_max.to_string()),
