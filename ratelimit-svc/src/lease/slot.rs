@@ -8,6 +8,7 @@
 //!                                                          └─────────► Idle; the answer is late
 //! ```
 
+mod class;
 mod loss;
 mod refill;
 
@@ -15,10 +16,10 @@ use std::hash::{Hash, Hasher};
 
 use crate::lease::Terms;
 use crate::lease::meter::Meter;
-use crate::limits::sharing::Share;
 use crate::limits::unit::Window;
 use crate::store::Hit;
 use crate::store::key::following;
+use class::ClassLease;
 pub use refill::Due;
 
 /// The last stretch of a window in which the next one is claimed ahead: a tenth, at most this.
@@ -55,38 +56,6 @@ pub struct Slot {
     telling: Refill,
     /// What it is told that all replicas had claimed.
     told_taken: u64,
-}
-
-/// One class's part.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct ClassLease {
-    /// How the limit is shared with the class.
-    share: Option<Share>,
-    tokens: u64,
-    /// By requests of this class.
-    spent: u64,
-    /// Asked for in vain since the last claim.
-    missed: u64,
-    /// Since when.
-    missed_micros: u64,
-    /// Asked for since the last claim told the forecast of it.
-    asked: u64,
-    /// The same of windows before, and how much of that was told: the end of a window is told of in
-    /// the course of the next, as if it were asked for evenly.
-    late: u64,
-    late_told: u64,
-    /// Asked for in the window, and in the one before.
-    demand: u64,
-    demand_before: u64,
-    /// Whether what was asked in vain, of a counter that is used up, was told as the window ended.
-    has_told_end: bool,
-    block: u64,
-    room: Option<u64>,
-    retry_micros: u64,
-    refill: Refill,
-    ahead: Refill,
-    failures: u64,
-    meter: Meter,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

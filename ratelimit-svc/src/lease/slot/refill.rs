@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ClassLease, Next, Refill, Slot};
+use super::{Next, Refill, Slot};
 use crate::lease::claim::{Claim, Grant};
 use crate::lease::meter::{HORIZON_MICROS, expected};
 use crate::lease::{Terms, block};
@@ -19,8 +19,6 @@ const SHARED_PARTS: u64 = 4;
 /// Of demand that no forecast knows of yet a block lasts for this part of what is gone of the
 /// window: with each block the forecast is told, so it knows nearly all that was asked.
 const NEWS_PARTS: u64 = 8;
-/// The least part of a window that tells of a rise.
-const RISE_PARTS: u64 = 128;
 /// A class that reached its cap below the limit asks again after a part of what is left of the
 /// window: its cap rises as the reserve of the classes above it melts.
 const RETRY_PARTS: u64 = 8;
@@ -164,7 +162,7 @@ impl Slot {
         hit.is_refund = false;
         hit.share.clone_from(&share.share);
         if let Some(Share { how: How::Forecast { .. }, asked, .. }) = &mut hit.share {
-            *asked = Some(share.to_tell(length.saturating_sub(left), length));
+            *asked = Some(share.tell(length.saturating_sub(left), length));
         }
         let (stem, epoch) = (stem.clone(), self.epoch);
         Some(Claim { stem, hit, class, pool, is_ahead, seen: taken, epoch })
@@ -226,27 +224,6 @@ impl Slot {
 
     fn has_next(&self, class: usize) -> bool {
         self.next.as_ref().and_then(|next| next.tokens.get(class)).is_some_and(|&held| held > 0)
-    }
-}
-
-impl ClassLease {
-    /// What the forecast is to be told of now.
-    fn to_tell(&mut self, gone_micros: u64, length_micros: u64) -> u64 {
-        let due = u128::from(self.late) * u128::from(gone_micros.min(length_micros))
-            / u128::from(length_micros.max(1));
-        let due = u64::try_from(due).unwrap_or(self.late).max(self.late_told);
-        let late = due - self.late_told;
-        self.late_told = due;
-        std::mem::take(&mut self.asked).saturating_add(late)
-    }
-
-    /// Whether the class asks for half as much again as in the window before, of which alone the
-    /// forecast knows; as `decide::reserve` takes it to be certain.
-    fn has_risen(&self, gone_micros: u64, length_micros: u64) -> bool {
-        let certain = u128::from(self.demand - self.demand.isqrt());
-        let gone = u128::from(gone_micros.max(length_micros / RISE_PARTS).max(1));
-        let before = u128::from(self.demand_before);
-        certain * u128::from(length_micros) > gone * (before + before / 2)
     }
 }
 

@@ -23,6 +23,7 @@ use super::slots::slot_of;
 use super::{Redis, StoreError};
 use crate::lease::loss::{Assertion, Finding, HOLD, News, Whose};
 
+const EPOCH: &str = include_str!("epoch.lua");
 /// Numbers that Lua, a double and a count can hold.
 const EPOCH_BITS: u32 = 52;
 /// The first number in a server that runs for less than this is no sign that there was none before.
@@ -52,7 +53,7 @@ pub struct Marks {
 
 impl Default for Epochs {
     fn default() -> Self {
-        let script = Script::new(include_str!("epoch.lua"));
+        let script = Script::new(EPOCH);
         let told = Script::new(include_str!("claimed.lua"));
         let (known, findings) = (Mutex::default(), Mutex::default());
         Self { known, findings, has_findings: AtomicBool::new(false), script, told }
@@ -79,12 +80,15 @@ impl Epochs {
     ) -> Result<(), StoreError> {
         let random = RandomState::new().hash_one(0) >> (64 - EPOCH_BITS) | 1;
         let before = lock(&self.known).get(&key).copied();
-        let mut call = self.script.key(&*key);
-        call.arg(random).arg(before.unwrap_or(0));
-        call.arg(HOLD.as_millis() as u64).arg(SERVER_YOUNG.as_secs());
-        let asked = call.invoke_async::<(u64, u64)>(connection);
+        // A server just found knows no script; to find that out takes two round trips more.
+        let mut pipe = redis::pipe();
+        pipe.cmd("SCRIPT").arg("LOAD").arg(EPOCH).ignore();
+        pipe.cmd("EVALSHA").arg(self.script.get_hash()).arg(1).arg(&key);
+        pipe.arg(random).arg(before.unwrap_or(0));
+        pipe.arg(HOLD.as_millis() as u64).arg(SERVER_YOUNG.as_secs());
+        let asked = pipe.query_async::<((u64, u64),)>(connection);
         let answer = tokio::time::timeout(PROBE_TIMEOUT, asked).await;
-        let (number, doubt) = answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)?;
+        let ((number, doubt),) = answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)?;
         // Another task may have read it meanwhile: who puts a number first tells of it.
         let mut known = lock(&self.known);
         let news = match known.insert(key, number) {

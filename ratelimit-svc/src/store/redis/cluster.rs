@@ -10,7 +10,9 @@
 //! Not the cluster client of the redis crate: that one sends a call again when its answer was
 //! lost, which counts it twice, and lets calls to all nodes wait while it looks for one.
 
-use std::collections::{HashMap, HashSet};
+mod epochs;
+
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,11 +25,10 @@ use futures_util::stream::FuturesUnordered;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 
-use super::claimed::{Epochs, Marks};
+use super::claimed::Marks;
 use super::link::{Connector, HostPort, Login, PROBE_TIMEOUT, classify, prove};
 use super::slots::{SlotMap, slot_of};
 use crate::clock::Clock;
-use crate::lease::loss::Whose;
 use crate::outage::breaker::{Breaker, Change, Permit};
 use crate::store::StoreError;
 
@@ -77,11 +78,6 @@ impl Node {
     fn new(at: HostPort) -> Self {
         let breaker = Mutex::new(Breaker::new(Instant::now()));
         Self { at, connection: ArcSwapOption::empty(), breaker }
-    }
-
-    /// The key that tells its data apart.
-    fn mark(self: &Arc<Self>, map: &Map, key_prefix: &str) -> Option<String> {
-        Epochs::key(key_prefix, |slot| map.has(self, slot))
     }
 
     /// Its connection, and leave to use it.
@@ -231,37 +227,6 @@ impl Cluster {
             map.slots.assign(first, last, u16::try_from(number).expect("at most NODES_MAX"));
         }
         Arc::new(map)
-    }
-
-    /// Reads which data each node holds that is in reach.
-    ///
-    /// # Errors
-    /// When one of those did not say.
-    pub async fn read_epochs(&self) -> Result<(), StoreError> {
-        let map = self.map.load_full();
-        let reads = map.nodes.iter().map(async |node| match node.connection() {
-            Ok((mut connection, _)) => self.read_epoch(&mut connection, &map, node).await,
-            Err(_) => Ok(()),
-        });
-        let read = join_all(reads).await;
-        let keys: HashSet<String> =
-            map.nodes.iter().filter_map(|node| node.mark(&map, &self.marks.key_prefix)).collect();
-        self.marks.epochs.retain(|key| keys.contains(key));
-        read.into_iter().collect()
-    }
-
-    async fn read_epoch(
-        &self,
-        connection: &mut MultiplexedConnection,
-        map: &Arc<Map>,
-        node: &Arc<Node>,
-    ) -> Result<(), StoreError> {
-        let prefix = self.marks.key_prefix.clone();
-        let Some(key) = node.mark(map, &prefix) else { return Ok(()) };
-        let (map, node) = (map.clone(), node.clone());
-        let whose =
-            Whose::new(move |hit| map.has(&node, slot_of(&[prefix.as_bytes(), &hit.key].concat())));
-        self.marks.epochs.read(connection, key, whose).await
     }
 
     /// Connects to a node that is out of reach and finds out whether it counts. The node that has
