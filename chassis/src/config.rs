@@ -46,6 +46,9 @@ impl ConfigError {
     }
 }
 
+/// The most keys, values, maps and lists in a file, unless its reader says otherwise.
+pub const NODES_MAX: usize = 250_000;
+
 /// Reads and parses a YAML file.
 ///
 /// # Errors
@@ -61,9 +64,29 @@ pub fn load_yaml<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
 /// # Errors
 /// When the bytes are not YAML or do not have `T`'s shape.
 pub fn parse_yaml<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, ConfigError> {
+    parse_yaml_within(path, bytes, NODES_MAX)
+}
+
+/// Parses YAML as [`parse_yaml`] does, with a bound of the caller's on keys, values, maps and
+/// lists together. What an alias stands for counts each time.
+///
+/// # Errors
+/// The same, and when there are more than `nodes_max`.
+pub fn parse_yaml_within<T: DeserializeOwned>(
+    path: &Path,
+    bytes: &[u8],
+    nodes_max: usize,
+) -> Result<T, ConfigError> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| ConfigError::file(path, format!("is not UTF-8: {error}")))?;
-    let options = serde_saphyr::options! { with_snippet: false };
+    let options = serde_saphyr::options! {
+        with_snippet: false,
+        // A map or a list is one node and two events, an alias an event of its own.
+        budget: serde_saphyr::budget! {
+            max_nodes: nodes_max,
+            max_events: nodes_max.saturating_mul(4),
+        },
+    };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let at = error.location().map(|at| (at.line(), at.column())).filter(|at| at.0 > 0);
         let mut message = error.to_string();
@@ -192,5 +215,20 @@ mod tests {
         let error = parse("wait: [\n").expect_err("not yaml");
         assert!(error.starts_with("a.yaml:"), "{error}");
         assert!(!error.contains('\n'), "{error}");
+    }
+
+    #[test]
+    fn a_document_has_as_many_nodes_as_its_reader_says() {
+        let parse = |text: &str| {
+            let parsed: Result<Vec<Vec<u8>>, _> =
+                parse_yaml_within(Path::new("a"), text.as_bytes(), 10);
+            parsed.map(|lists| lists.len()).map_err(|error| error.to_string())
+        };
+        assert_eq!(parse("[[1, 2, 3], [1, 2], [1]]"), Ok(3));
+        let error = parse("[[1, 2, 3], [1, 2], [1, 2]]").expect_err("eleven");
+        assert!(error.starts_with("a:1:") && error.contains("11"), "{error}");
+        // An alias brings all that it stands for.
+        assert_eq!(parse("[&a [1, 2], *a, [1, 2]]"), Ok(3));
+        assert!(parse("[&a [1, 2], *a, *a, *a]").is_err());
     }
 }

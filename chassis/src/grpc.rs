@@ -32,6 +32,7 @@ use crate::tls;
 pub use connection::{ConnectionAge, Handler, STREAMS_MAX};
 pub use route::{Direct, GrpcService};
 pub use unix_socket::UnixSocket;
+pub use workers::worker;
 use workers::{Socket, Workers};
 
 /// Pause after a connection that could not be accepted, as when file descriptors run out.

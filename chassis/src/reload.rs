@@ -96,13 +96,18 @@ fn directory_files(directory: &Path, ignore_dotfiles: bool) -> Vec<PathBuf> {
     paths
 }
 
-/// Calls `apply` with the state of the files now, and then with every new one. Never ends.
-pub async fn follow(source: Source, period: Duration, mut apply: impl FnMut(Snapshot)) {
+/// Calls `apply` with the state of the files now, and then with every new one, and waits for it
+/// each time. Never ends.
+pub async fn follow<F: Future<Output = ()>>(
+    source: Source,
+    period: Duration,
+    mut apply: impl FnMut(Snapshot) -> F,
+) {
     let mut applied = source.fingerprint();
     let snapshot = source.read();
     let mut contents = hash(&snapshot);
     let mut seen = applied.clone();
-    apply(snapshot);
+    apply(snapshot).await;
     loop {
         tokio::time::sleep(period).await;
         let now = source.fingerprint();
@@ -110,14 +115,24 @@ pub async fn follow(source: Source, period: Duration, mut apply: impl FnMut(Snap
         seen = now;
         if still && seen != applied {
             applied = seen.clone();
-            let snapshot = source.read();
-            let hash = hash(&snapshot);
+            let (snapshot, hash) = read(&source).await;
             if hash != contents {
                 contents = hash;
-                apply(snapshot);
+                apply(snapshot).await;
             }
         }
     }
+}
+
+/// Reads where nobody waits: large files take a moment.
+async fn read(source: &Source) -> (Snapshot, u64) {
+    let source = source.clone();
+    let read = move || {
+        let snapshot = source.read();
+        let hash = hash(&snapshot);
+        (snapshot, hash)
+    };
+    tokio::task::spawn_blocking(read).await.expect("reading files does not panic")
 }
 
 /// A short hash of what is in force, for `/config`, metrics and comparing replicas.
@@ -166,6 +181,7 @@ fn seconds_since_epoch() -> u64 {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::future::ready;
     use std::os::unix::fs::symlink;
 
     use tokio::sync::mpsc;
@@ -182,6 +198,7 @@ mod tests {
                 Err(_) => "<gone>".to_owned(),
             };
             let _ = sender.send(snapshot.into_values().map(text).collect());
+            ready(())
         }));
         receiver
     }

@@ -104,6 +104,7 @@ impl Keys {
         let changes = reload::follow(source.clone(), reload::PERIOD, move |_| {
             // The loader lives as long as this future: both end together.
             let _ = sender.send(());
+            std::future::ready(())
         });
         // The follower looks first, so that no change falls between it and the first load.
         tokio::select! {

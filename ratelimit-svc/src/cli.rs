@@ -41,7 +41,7 @@ enum Command {
 pub fn run(args: Args, environment: impl Iterator<Item = (String, String)>) -> ExitCode {
     match args.command {
         Some(Command::Check(args)) => check::run(&args),
-        Some(Command::Explain(args)) => explain::run(&args),
+        Some(Command::Explain(args)) => explain::run(&args, &environment.collect()),
         Some(Command::Diff(args)) => diff::run(&args),
         Some(Command::Call(args)) => call::run(&args),
         None => process::exit(PROGRAM, serve(environment)),

@@ -152,6 +152,14 @@ impl Config {
     }
 }
 
+/// The switches for every request alone, for who decides without serving.
+///
+/// # Errors
+/// A sentence that names the first variable that cannot work.
+pub fn settings(environment: &Environment) -> Result<Settings, UsageError> {
+    Vars { environment }.settings()
+}
+
 struct Vars<'a> {
     environment: &'a Environment,
 }

@@ -1,6 +1,7 @@
 //! Quotas while the service runs: each new state is checked, and what is good is in force at
 //! once. Counters are not touched. Files stand on their own; a control plane speaks for all of its
-//! resources at once, so there it is all or nothing.
+//! resources at once, so there it is all or nothing. Quotas are read on threads of their own: a large
+//! file takes a moment, and whoever claims hits or looks after Redis must not wait for it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -54,13 +55,19 @@ impl Reloader {
     }
 
     /// Reads the files as they are now.
-    pub fn load(&self, source: &Source) {
-        self.apply(source, &source.read());
+    pub async fn load(self: &Arc<Self>, source: Source) {
+        // What goes wrong is told where it goes wrong.
+        let _ = self.aside(move |this| this.apply(&source, &source.read())).await;
     }
 
     /// Follows the files. Never ends.
-    pub async fn follow(&self, source: Source, period: Duration) {
-        let apply = |snapshot| self.apply(&source, &snapshot);
+    pub async fn follow(self: Arc<Self>, source: Source, period: Duration) {
+        let apply = |snapshot| {
+            let (this, source) = (self.clone(), source.clone());
+            async move {
+                let _ = this.aside(move |this| this.apply(&source, &snapshot)).await;
+            }
+        };
         reload::follow(source.clone(), period, apply).await;
     }
 
@@ -68,7 +75,11 @@ impl Reloader {
     ///
     /// # Errors
     /// What is wrong with them, without positions: nobody has the text they are from.
-    pub fn apply_whole(&self, contents: &Contents) -> Result<(), String> {
+    pub async fn apply_whole(self: &Arc<Self>, contents: Contents) -> Result<(), String> {
+        self.aside(move |this| this.replace(&contents)).await.flatten()
+    }
+
+    fn replace(&self, contents: &Contents) -> Result<(), String> {
         if contents.is_empty() {
             let reason = "no rate limit configuration in the response";
             self.refuse_whole(reason);
@@ -146,17 +157,36 @@ impl Reloader {
         })
     }
 
+    /// Does what takes a moment beside the threads of the runtime. A fault in it is told, and what
+    /// is in force stays.
+    async fn aside<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let this = self.clone();
+        tokio::task::spawn_blocking(move || work(&this)).await.map_err(|fault| {
+            let reason = fault.to_string();
+            self.refuse_whole(&reason);
+            reason
+        })
+    }
+
     fn apply(&self, source: &Source, snapshot: &Snapshot) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let hash = reload::hash(snapshot);
-        if state.seen.replace(hash) == Some(hash) {
-            return;
-        }
-        if snapshot.is_empty() {
-            self.refuse_empty(source, &mut state);
-            return;
-        }
-        let update = state.library.update(snapshot);
+        let library = {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            if state.seen.replace(hash) == Some(hash) {
+                return;
+            }
+            if snapshot.is_empty() {
+                self.refuse_empty(source, &mut state);
+                return;
+            }
+            state.library.clone()
+        };
+        // Without the lock: `/config` answers meanwhile, and nobody else applies.
+        let update = library.update(snapshot);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.errors = update.errors.iter().map(ToString::to_string).collect();
         for warning in &update.warnings {
             tracing::warn!(warning = %warning, "quota setting without effect");

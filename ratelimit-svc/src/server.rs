@@ -140,7 +140,7 @@ impl Server {
             metrics.clone(),
         ));
         if let QuotaSource::Files(source) = &config.quotas {
-            reloader.load(source);
+            reloader.load(source.clone()).await;
         }
         let leases = match &config.backend {
             Backend::Memory => None,

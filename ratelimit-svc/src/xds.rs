@@ -150,7 +150,7 @@ impl Session {
                 Err(status) => return refusal(&status),
             };
             backoff.reset();
-            let refused = self.take(&response).err();
+            let refused = self.take(&response).await.err();
             if requests.send(self.request(&response.nonce, refused)).await.is_err() {
                 return "the stream ended".to_owned();
             }
@@ -158,14 +158,14 @@ impl Session {
     }
 
     /// Puts a response in force, or says why not.
-    fn take(&mut self, response: &DiscoveryResponse) -> Result<(), String> {
+    async fn take(&mut self, response: &DiscoveryResponse) -> Result<(), String> {
         let version = &response.version_info;
         let contents = match response.type_url.as_str() {
             TYPE_URL => resource::contents(&response.resources),
             other => Err(format!("unexpected type URL '{other}'")),
         };
         let outcome = match contents {
-            Ok(contents) => self.reloader.apply_whole(&contents),
+            Ok(contents) => self.reloader.apply_whole(contents).await,
             Err(reason) => {
                 self.reloader.refuse_whole(&reason);
                 Err(reason)

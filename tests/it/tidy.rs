@@ -25,6 +25,7 @@ const PURE: &[&str] = &[
     "ratelimit-svc/src/outage/ramp",
     "ratelimit-svc/src/clock/offset",
     "ratelimit-svc/src/store/key",
+    "ratelimit-svc/src/store/redis/deadlines/queue",
     "ratelimit-svc/src/store/redis/slots",
     "ratelimit-svc/src/store/split",
     "ratelimit-svc/src/outage/local",

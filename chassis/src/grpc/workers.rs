@@ -4,6 +4,7 @@
 //! (`SO_REUSEPORT`) picks by a hash of the addresses: fine for thousands of connections, but
 //! Envoy opens one for each of its threads, and of four connections all can meet on one core.
 
+use std::cell::Cell;
 use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
@@ -23,6 +24,16 @@ use crate::drain::Shutdown;
 
 /// Accepted connections that wait for a worker to take them up.
 const QUEUE_MAX: usize = 64;
+
+thread_local! {
+    static NUMBER: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// Which of its server's workers this thread is, from 0; none on every other thread. What runs on
+/// a worker stays there, so it may keep to what belongs to this thread alone.
+pub fn worker() -> Option<usize> {
+    NUMBER.get()
+}
 
 /// A connection, not yet at home on any runtime.
 pub(super) enum Socket {
@@ -90,6 +101,7 @@ impl Workers {
             let stop = stop.clone();
             let thread = std::thread::Builder::new().name(format!("grpc-{number}"));
             thread.spawn(move || {
+                NUMBER.set(Some(number));
                 let finished = runtime.block_on(stop.run_until_cancelled(work));
                 // What was cut off is cleared away before anyone learns of the end.
                 drop(runtime);
@@ -208,7 +220,10 @@ mod tests {
         }
 
         fn call(&mut self, _: Request<Incoming>) -> Self::Future {
-            let thread = std::thread::current().name().unwrap_or_default().to_owned();
+            let name = std::thread::current().name().unwrap_or_default().to_owned();
+            let number = worker().expect("called on a worker");
+            assert_eq!(name, format!("grpc-{number}"));
+            let thread = name;
             let response = Response::builder().header("thread", thread).body(Body::empty());
             ready(Ok(response.expect("a header")))
         }
@@ -216,6 +231,7 @@ mod tests {
 
     #[tokio::test]
     async fn connections_are_spread_evenly_and_finish() {
+        assert_eq!(worker(), None, "of the test's own thread");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("bound");
         let workers = NonZeroUsize::new(3).expect("not 0");

@@ -103,7 +103,11 @@ impl Acceptor {
 
     /// Follows the files. Never ends.
     pub async fn follow(&self, period: Duration) {
-        reload::follow(self.source(), period, |snapshot| self.apply(&snapshot)).await;
+        let apply = |snapshot| {
+            self.apply(&snapshot);
+            std::future::ready(())
+        };
+        reload::follow(self.source(), period, apply).await;
     }
 
     /// What is in force, and what was last wrong.

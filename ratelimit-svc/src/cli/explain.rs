@@ -1,4 +1,5 @@
-//! `explain`: which rule a request would meet, and why. Uses the very code that decides.
+//! `explain`: which rule a request would meet, and why. Uses the very code that decides, with the
+//! switches of the environment that a service would have.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use chassis::process::EXIT_USAGE;
 
 use crate::cli::check;
-use crate::decide::Settings;
+use crate::config::{self, Environment};
 use crate::decide::plan::{ClassSource, Line, Plan, plan};
 use crate::decide::request::{Descriptor, Request};
 use crate::limits::algorithm::Algorithm;
@@ -36,7 +37,7 @@ pub struct Args {
 
 /// Prints the explanation.
 #[allow(clippy::print_stdout, clippy::print_stderr)]
-pub fn run(args: &Args) -> ExitCode {
+pub fn run(args: &Args, environment: &Environment) -> ExitCode {
     let update = check::load(&args.files, args.merge_domains);
     for error in &update.errors {
         eprintln!("error: {error}");
@@ -45,7 +46,7 @@ pub fn run(args: &Args) -> ExitCode {
         return ExitCode::from(EXIT_USAGE);
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    match explain(args, &update.quotas, now) {
+    match explain(args, &update.quotas, environment, now) {
         Ok(text) => {
             print!("{text}");
             ExitCode::SUCCESS
@@ -60,14 +61,24 @@ pub fn run(args: &Args) -> ExitCode {
 /// The explanation as text.
 ///
 /// # Errors
-/// When the request cannot be one.
-pub fn explain(args: &Args, quotas: &Quotas, now_seconds: u64) -> Result<String, String> {
+/// When the request cannot be one, or a variable cannot work.
+pub fn explain(
+    args: &Args,
+    quotas: &Quotas,
+    environment: &Environment,
+    now_seconds: u64,
+) -> Result<String, String> {
+    let settings = config::settings(environment).map_err(|error| error.to_string())?;
+    let key_prefix = environment.get("CACHE_KEY_PREFIX").map_or("", String::as_str);
     let descriptors: Vec<Descriptor<'_>> =
         args.descriptors.iter().map(|text| descriptor(text)).collect::<Result<_, _>>()?;
     let request = Request { domain: &args.domain, descriptors, hits_addend: 1 };
-    let planned = plan(&request, quotas, &Settings::default(), now_seconds);
+    let planned = plan(&request, quotas, &settings, now_seconds);
     let planned = planned.map_err(|error| error.to_string())?;
     let mut text = class(&planned);
+    if settings.shadow_mode {
+        text += "SHADOW_MODE: nothing is refused\n";
+    }
     if !planned.domain_known {
         text += &format!("domain {}: no file has it, so everything passes\n", args.domain);
         return Ok(text);
@@ -86,7 +97,7 @@ pub fn explain(args: &Args, quotas: &Quotas, now_seconds: u64) -> Result<String,
         }
         if let Line::Counted(counted) = line {
             let hit = &planned.hits[counted.hit];
-            text += &format!("  counter {}\n", String::from_utf8_lossy(&hit.key));
+            text += &format!("  counter {key_prefix}{}\n", String::from_utf8_lossy(&hit.key));
             if let Some(share) = &hit.share {
                 text += &format!("  {}\n", shared(share, hit.capacity()));
             }

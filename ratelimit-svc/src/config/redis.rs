@@ -65,6 +65,7 @@ impl Vars<'_> {
                 key_prefix: self.text("CACHE_KEY_PREFIX"),
                 expiration_jitter_max_seconds: self.parse("EXPIRATION_JITTER_MAX_SECONDS")?,
                 local_cache_bytes: self.parse("LOCAL_CACHE_SIZE_IN_BYTES")?,
+                threads: self.grpc_workers()?.get(),
             },
         })
     }

@@ -46,7 +46,7 @@ const MAPPER: &str =
     "the default mapping is built in, use statsd with a statsd_exporter for others";
 const MEMCACHE: &str = "memcache is not supported, use redis";
 const TRACING: &str = "spans go to OTEL_EXPORTER_OTLP_ENDPOINT where the caller samples";
-const POOL: &str = "there is one multiplexed connection and no pool";
+const POOL: &str = "each thread has one multiplexed connection and there is no pool";
 const PIPELINE: &str = "concurrent calls share a pipeline without a window";
 const STARTUP: &str = "the service serves while it connects";
 const CONNECT: &str = "a connection attempt takes 500ms at most, a call REDIS_CALL_BUDGET";

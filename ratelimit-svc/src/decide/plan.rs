@@ -197,7 +197,9 @@ impl<'a> Plan<'a> {
         if (own_counter || *overdraft) && *sharing == Sharing::Unsaid {
             return None;
         }
-        let named = self.class_source == ClassSource::Named;
+        // Only who is silent is counted plainly, as by the reference: a class that does not exist
+        // would else outrank the default class.
+        let named = self.class_source != ClassSource::Absent;
         sharing.share(classes, self.class_place, named)
     }
 

@@ -11,7 +11,8 @@ mod sharing;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use chassis::config::ConfigError;
+use chassis::config::{ConfigError, parse_yaml_within};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::limits::class::Classes;
 use crate::limits::document::{Node as Yaml, Value};
@@ -22,6 +23,10 @@ use crate::metrics::rules::CountsOfRule;
 
 /// The largest quota file.
 pub const FILE_BYTES_MAX: usize = 16 << 20;
+
+/// The most keys, values, maps and lists in a file: at four bytes each a file of the largest size
+/// holds no more, and reading it takes some 500 MB.
+pub const FILE_NODES_MAX: usize = FILE_BYTES_MAX / 4;
 
 /// The largest `metadata` of one descriptor, as JSON.
 pub const METADATA_BYTES_MAX: usize = 4096;
@@ -106,6 +111,8 @@ pub struct Top {
 pub struct File {
     /// Where it was read.
     pub path: PathBuf,
+    /// What its bytes hash to, by which a file that has not changed is known.
+    pub hash: u64,
     /// The domain its rules are for.
     pub domain: Box<str>,
     /// Its rules, in order.
@@ -142,6 +149,11 @@ impl File {
     }
 }
 
+/// What the bytes of a file hash to, in this process.
+pub fn hash(bytes: &[u8]) -> u64 {
+    xxh3_64(bytes)
+}
+
 /// Reads a quota file.
 ///
 /// # Errors
@@ -150,7 +162,7 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<File, ConfigError> {
     if bytes.len() > FILE_BYTES_MAX {
         return Err(ConfigError::file(path, format!("is larger than {FILE_BYTES_MAX} bytes")));
     }
-    let root: Yaml = chassis::config::parse_yaml(path, bytes).map_err(|mut error| {
+    let root: Yaml = parse_yaml_within(path, bytes, FILE_NODES_MAX).map_err(|mut error| {
         error.message = format!("error loading config file: {}", error.message);
         error
     })?;
@@ -243,7 +255,8 @@ impl Reader<'_> {
         }
         let domain = self.domain.into_boxed_str();
         let (path, warnings) = (self.path.to_owned(), self.warnings);
-        let file = File { path, domain, tops, classes, wildcards, warnings };
+        let hash = hash(self.text.as_bytes());
+        let file = File { path, hash, domain, tops, classes, wildcards, warnings };
         if let Some(classes) = &file.classes {
             file.check_classes(classes)?;
         }
@@ -426,11 +439,10 @@ impl Reader<'_> {
 
     /// The plain scalar as it stands in the file.
     fn written(&self, node: &Yaml) -> String {
-        let (line, column) = (node.defined.line() as usize, node.defined.column() as usize);
-        let source = self.text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
-        let text = source.chars().skip(column.saturating_sub(1));
+        let offset = node.defined.span().byte_offset().and_then(|at| usize::try_from(at).ok());
+        let text = offset.and_then(|at| self.text.get(at..)).unwrap_or_default();
         // A colon ends a key; numbers and truth values hold none.
-        text.take_while(|c| !c.is_whitespace() && !",]}#:".contains(*c)).collect()
+        text.chars().take_while(|c| !c.is_whitespace() && !",]}#:".contains(*c)).collect()
     }
 
     fn warn_misplaced(&mut self, node: &Yaml, allowed: &[&str], place: &str) {

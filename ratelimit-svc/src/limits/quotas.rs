@@ -2,7 +2,14 @@
 //!
 //! Files stand on their own: one that is bad keeps its last good version, or stays out, and the
 //! others are in force as they are. A domain belongs to one file unless merging is on; of two
-//! files that claim one, the file that was in force first keeps it.
+//! files that claim one, the file that was in force first keeps it. An edit that cannot stand
+//! beside the other files is taken for a bad one, so no edit puts another file out of force:
+//!
+//! ```text
+//! kept      unchanged files, and last good versions     fit together: they were in force
+//! changed   edited files         ─ cannot be added ──►  back to kept, and all over again
+//! new       other files          ─ cannot be added ──►  stay out; those with classes go first
+//! ```
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -87,64 +94,105 @@ impl Library {
         self.files.is_empty()
     }
 
-    /// Takes a new state of all files. A file that is gone is gone with its rules.
+    /// Takes a new state of all files. A file that is gone is gone with its rules; any other that
+    /// was in force stays so, as it is now or in its last good version.
     pub fn update(&self, contents: &Contents) -> Update {
-        // Files in force go first, so that a newcomer cannot push them out.
-        let (known, new): (Vec<_>, Vec<_>) =
-            contents.iter().partition(|(path, _)| self.files.contains_key(*path));
-        let read = |(path, bytes): (&PathBuf, &Result<Vec<u8>, String>)| {
-            let parsed = match bytes {
-                Ok(bytes) => file::parse(path, bytes).map(Arc::new),
-                Err(error) => Err(ConfigError::file(path, error.clone())),
-            };
-            (path.clone(), parsed)
-        };
-        let mut files: Vec<Parsed> = known.into_iter().chain(new).map(read).collect();
-        let (mut builder, mut errors) = self.build(&files);
-        // Only now the classes are known. A file keeps its last good version rather than speak
-        // of a class that is gone; what that says of the class then means nothing.
-        let classes = builder.classes.as_ref().map(|(_, classes)| classes.clone());
-        let classes = classes.unwrap_or_default();
-        let mut misfits = false;
-        for (path, parsed) in &mut files {
-            if let Ok(file) = &*parsed
-                && builder.files.get(path).is_some_and(|added| Arc::ptr_eq(added, file))
-                && let Err(error) = file.check_classes(&classes)
-            {
-                *parsed = Err(error);
-                misfits = true;
-            }
-        }
-        if misfits {
-            (builder, errors) = self.build(&files);
-        }
+        let mut change = Change::of(self, contents);
+        let builder = change.settle();
         let warnings = builder.files.values().flat_map(|file| file.warnings.clone()).collect();
-        let library = Library { files: builder.files, merge_domains: self.merge_domains };
-        let classes = builder.classes.map(|(_, classes)| classes).unwrap_or_default();
+        let classes = builder.classes();
         let quotas = Quotas { domains: builder.domains, classes };
-        Update { library, quotas, errors, warnings }
-    }
-
-    /// Puts files together, with the last good version in the place of each that is bad.
-    fn build(&self, files: &[Parsed]) -> (Builder, Vec<ConfigError>) {
-        let mut builder = Builder { merge_domains: self.merge_domains, ..Builder::default() };
-        let mut errors = Vec::new();
-        for (path, parsed) in files {
-            let added = parsed.clone().and_then(|file| builder.add(file));
-            let Err(error) = added else { continue };
-            errors.push(error);
-            if let Some(last_good) = self.files.get(path)
-                && let Err(error) = builder.add(last_good.clone())
-            {
-                errors.push(error);
-            }
-        }
-        (builder, errors)
+        let library = Self { files: builder.files, merge_domains: self.merge_domains };
+        Update { library, quotas, errors: change.errors.into_values().collect(), warnings }
     }
 }
 
-/// A file, or what is wrong with it.
-type Parsed = (PathBuf, Result<Arc<File>, ConfigError>);
+/// What is wrong, one error for each file.
+type Errors = BTreeMap<PathBuf, ConfigError>;
+
+/// Files on their way into force.
+struct Change<'a> {
+    library: &'a Library,
+    /// Files as they were in force, which fit together.
+    kept: Vec<Arc<File>>,
+    /// Edited files, each with a last good version to go back to.
+    changed: Vec<Arc<File>>,
+    /// Files that were not in force.
+    new: Vec<Arc<File>>,
+    errors: Errors,
+}
+
+impl<'a> Change<'a> {
+    fn of(library: &'a Library, contents: &Contents) -> Self {
+        let (kept, changed, new) = Default::default();
+        let mut change = Self { library, kept, changed, new, errors: Errors::new() };
+        for (path, bytes) in contents {
+            let last_good = library.files.get(path);
+            let parsed = match (bytes, last_good) {
+                (Ok(bytes), Some(good)) if good.hash == file::hash(bytes) => {
+                    change.kept.push(good.clone());
+                    continue;
+                }
+                (Ok(bytes), _) => file::parse(path, bytes).map(Arc::new),
+                (Err(error), _) => Err(ConfigError::file(path, error.clone())),
+            };
+            match (parsed, last_good) {
+                (Ok(file), Some(_)) => change.changed.push(file),
+                (Ok(file), None) => change.new.push(file),
+                (Err(error), last_good) => {
+                    change.kept.extend(last_good.cloned());
+                    change.errors.insert(path.clone(), error);
+                }
+            }
+        }
+        change
+    }
+
+    /// Puts together what can stand together. Each round but the last gives up one edit at least.
+    fn settle(&mut self) -> Builder {
+        // Before rules can be held against the classes, these must be known.
+        let (define_classes, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.new).into_iter().partition(|file| file.classes.is_some());
+        loop {
+            let mut builder =
+                Builder { merge_domains: self.library.merge_domains, ..Builder::default() };
+            let mut wrong = builder.add_all(self.kept.iter().chain(&self.changed));
+            if self.give_up(&wrong) {
+                continue;
+            }
+            wrong.extend(builder.add_all(&define_classes));
+            let classes = builder.classes();
+            let misfit =
+                |file: &Arc<File>| Some((file.path.clone(), file.check_classes(&classes).err()?));
+            // A file keeps its last good version rather than speak of a class that is gone; what
+            // that says of the class then means nothing.
+            wrong.extend(builder.files.values().filter_map(misfit));
+            if self.give_up(&wrong) {
+                continue;
+            }
+            let misfits: Errors = others.iter().filter_map(misfit).collect();
+            let fit = others.iter().filter(|file| !misfits.contains_key(&file.path));
+            wrong.extend(builder.add_all(fit));
+            wrong.extend(misfits);
+            for (path, error) in wrong {
+                // What is wrong with the newest version is told, not what with the one kept.
+                self.errors.entry(path).or_insert(error);
+            }
+            return builder;
+        }
+    }
+
+    /// Goes back to the last good version of each edited file in which something is wrong, and
+    /// tells it; whether there was any.
+    fn give_up(&mut self, wrong: &Errors) -> bool {
+        let edits = self.changed.len();
+        for file in self.changed.extract_if(.., |file| wrong.contains_key(&file.path)) {
+            self.errors.insert(file.path.clone(), wrong[&file.path].clone());
+            self.kept.extend(self.library.files.get(&file.path).cloned());
+        }
+        self.changed.len() < edits
+    }
+}
 
 #[derive(Default)]
 struct Builder {
@@ -155,6 +203,17 @@ struct Builder {
 }
 
 impl Builder {
+    /// The classes that a file defines, or those that ship.
+    fn classes(&self) -> Classes {
+        self.classes.as_ref().map(|(_, classes)| classes.clone()).unwrap_or_default()
+    }
+
+    /// Adds the files that fit, in order; what is wrong with the others.
+    fn add_all<'f>(&mut self, files: impl IntoIterator<Item = &'f Arc<File>>) -> Errors {
+        let add = |file: &Arc<File>| Some((file.path.clone(), self.add(file.clone()).err()?));
+        files.into_iter().filter_map(add).collect()
+    }
+
     /// Adds all of a file or nothing.
     fn add(&mut self, file: Arc<File>) -> Result<(), ConfigError> {
         let old = self.domains.get(&file.domain);

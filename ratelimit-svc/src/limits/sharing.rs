@@ -79,7 +79,7 @@ impl fmt::Display for Portions {
 /// What a rule says about the sharing of its limit.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Sharing {
-    /// Nothing: requests that name their class share by forecast, the others are counted plainly.
+    /// Nothing: requests that name a class share by forecast, the others are counted plainly.
     #[default]
     Unsaid,
     /// `reserve: none`: classes do not matter, as in the reference.
@@ -138,7 +138,7 @@ impl Sharing {
     }
 
     /// How the limit is shared with a request of the class at `place`; `named` when the request
-    /// itself named the class. Classes that do not exist are passed over: a rule must not be lost
+    /// itself named one, even one that does not exist. Classes that do not exist are passed over: a rule must not be lost
     /// because of them.
     pub fn share(&self, classes: &Classes, place: usize, named: bool) -> Option<Share> {
         let how = match self {

@@ -15,6 +15,8 @@ mod asking;
 mod backend;
 mod claimed;
 pub mod cluster;
+pub mod connections;
+mod deadlines;
 pub mod expiry;
 pub mod give_back;
 pub mod heartbeat;
@@ -23,6 +25,7 @@ mod number;
 mod packed;
 pub(super) mod refusal;
 mod scatter;
+mod scripts;
 pub mod sentinel;
 mod servers;
 pub mod slots;
@@ -31,33 +34,29 @@ pub mod tls;
 use std::sync::Arc;
 use std::time::Duration;
 
+use redis::Value;
 use redis::aio::ConnectionLike;
-use redis::{Script, Value};
 use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::decide::algorithm::State;
 use crate::decide::settle::Settled;
 use crate::limits::algorithm::Algorithm;
-use crate::store::key::usage_key;
 use crate::store::over_cache::OverCache;
 use crate::store::redis::heartbeat::SignOfLife;
-use crate::store::{Count, Hit, Mode, Role, Store, StoreError};
+use crate::store::{Count, Hit, Mode, Store, StoreError};
 use apart::Apart;
 use claimed::{Epochs, Marks};
 use expiry::{Expiry, Unsure, jitter};
 use give_back::GiveBack;
-use link::{LinkSettings, PROBE_TIMEOUT, classify};
+use link::{LinkSettings, PROBE_TIMEOUT, Threads, classify};
 use number::number;
+use scripts::Scripts;
 use servers::Servers;
 use tls::TlsError;
 
 /// How much longer than they are of use counters live: by as much the clocks of replicas may differ.
 pub const EXPIRY_MARGIN_SECONDS: u64 = 5;
-
-const SETTLE: &str = include_str!("redis/settle.lua");
-/// The same for requests of fixed windows alone: a third cheaper, and most are.
-const SETTLE_FIXED: &str = include_str!("redis/settle_fixed.lua");
 
 /// Counters in Redis.
 pub struct Redis {
@@ -65,8 +64,7 @@ pub struct Redis {
     probe_key: String,
     clock: Arc<Clock>,
     settings: RedisSettings,
-    script: Script,
-    script_fixed: Script,
+    scripts: Scripts,
     over: OverCache,
     unsure: Arc<Unsure>,
     back: GiveBack,
@@ -77,6 +75,11 @@ pub struct Redis {
 /// What is written to find out whether a server counts.
 fn probe_key(settings: &RedisSettings) -> String {
     format!("{}probe", settings.key_prefix)
+}
+
+/// What tells one Redis' data from another's.
+fn epoch_key(settings: &RedisSettings) -> String {
+    Epochs::key(&settings.key_prefix, |_| true).expect("the first name does")
 }
 
 /// How counters are kept.
@@ -90,6 +93,8 @@ pub struct RedisSettings {
     pub expiration_jitter_max_seconds: u64,
     /// Memory for counters that are over, 0 for none.
     pub local_cache_bytes: usize,
+    /// How many threads serve requests, each over connections of its own.
+    pub threads: usize,
 }
 
 impl Redis {
@@ -97,6 +102,9 @@ impl Redis {
     ///
     /// # Errors
     /// When the TLS files are not what they should be.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
     pub fn new(
         link: LinkSettings,
         settings: RedisSettings,
@@ -104,8 +112,9 @@ impl Redis {
     ) -> Result<Self, TlsError> {
         let epochs = Arc::new(Epochs::default());
         let marks = Marks { epochs: epochs.clone(), key_prefix: settings.key_prefix.clone() };
-        let probe_key = probe_key(&settings);
-        let servers = Servers::new(link, &probe_key, &clock, settings.call_budget, marks)?;
+        let threads = Threads { number: settings.threads, witness: Some(epoch_key(&settings)) };
+        let (key, budget) = (probe_key(&settings), settings.call_budget);
+        let servers = Servers::new(link, &key, &clock, budget, threads)?.marked(marks);
         Ok(Self::over(servers, settings, clock, epochs))
     }
 
@@ -113,6 +122,9 @@ impl Redis {
     ///
     /// # Errors
     /// As [`Redis::new`].
+    ///
+    /// # Panics
+    /// Outside of a runtime.
     pub fn apart(
         main: LinkSettings,
         per_second: LinkSettings,
@@ -137,8 +149,7 @@ impl Redis {
             servers,
             probe_key: probe_key(&settings),
             clock,
-            script: Script::new(SETTLE),
-            script_fixed: Script::new(SETTLE_FIXED),
+            scripts: Scripts::default(),
             over: OverCache::new(settings.local_cache_bytes),
             unsure: Arc::default(),
             back: GiveBack::default(),
@@ -179,8 +190,7 @@ impl Redis {
             Servers::One(link) => {
                 let mut connection = link.connection()?;
                 let step = self.step(&mut connection, hits, mode, now);
-                let answer = tokio::time::timeout_at(deadline, step).await;
-                answer.unwrap_or(Err(StoreError::TimedOut))
+                deadlines::by(deadline, step).await.unwrap_or(Err(StoreError::TimedOut))
             }
             Servers::Cluster(cluster) => self.count_in(cluster, hits, mode, now, deadline).await,
             Servers::Apart(apart) => return apart.count(hits, mode, now, deadline).await,
@@ -272,61 +282,6 @@ impl Redis {
                 }
             });
         }
-    }
-
-    async fn settle(
-        &self,
-        connection: &mut (impl ConnectionLike + Send),
-        hits: &[Hit],
-        mode: Mode,
-        now: Duration,
-    ) -> Result<Vec<Count>, StoreError> {
-        let fixed = |hit: &Hit| hit.algorithm == Algorithm::FixedWindow && hit.share.is_none();
-        if hits.iter().all(fixed) {
-            return self.settle_fixed(connection, hits, mode, now).await;
-        }
-        let mut call = self.script.prepare_invoke();
-        call.arg(u8::from(mode == Mode::AllOrNothing));
-        for hit in hits {
-            call.key(self.key(hit)).arg(packed::hit(hit, now, self.ttl(hit, now)));
-            if hit.forecasts() {
-                call.key([self.settings.key_prefix.as_bytes(), &usage_key(hit)].concat());
-            }
-        }
-        let answer: Value = call.invoke_async(connection).await.map_err(classify)?;
-        let Value::BulkString(answer) = answer else { return Err(StoreError::Unexpected) };
-        let settled = packed::answer(&answer, hits).ok_or(StoreError::Unexpected)?;
-        Ok(hits.iter().zip(settled).map(|(hit, settled)| settled.count(hit, now)).collect())
-    }
-
-    async fn settle_fixed(
-        &self,
-        connection: &mut (impl ConnectionLike + Send),
-        hits: &[Hit],
-        mode: Mode,
-        now: Duration,
-    ) -> Result<Vec<Count>, StoreError> {
-        let mut call = self.script_fixed.prepare_invoke();
-        call.arg(u8::from(mode == Mode::AllOrNothing));
-        for hit in hits {
-            let role = match hit.role {
-                Role::Enforced => 0,
-                Role::Quota => 1,
-                Role::Observer => 2,
-            };
-            call.key(self.key(hit));
-            call.arg(hit.amount).arg(u8::from(hit.is_refund)).arg(hit.limit).arg(role);
-            call.arg(self.ttl(hit, now));
-        }
-        let answer: Vec<u64> = call.invoke_async(connection).await.map_err(classify)?;
-        if answer.len() != hits.len() * 3 {
-            return Err(StoreError::Unexpected);
-        }
-        let count = |(hit, part): (&Hit, &[u64])| {
-            let (state, over, moved) = (State::Fixed(part[0]), part[1] == 1, part[2] == 1);
-            Settled { state, over, moved, withheld: 0, usage: None }.count(hit, now)
-        };
-        Ok(hits.iter().zip(answer.chunks_exact(3)).map(count).collect())
     }
 
     /// Gives up to `max` counters of failed calls, which may exist, their expiry.

@@ -134,6 +134,36 @@ fn explain_says_which_rule_and_why() {
 }
 
 #[test]
+fn explain_decides_as_the_service_with_this_environment_would() {
+    let explain = |environment: &[(&str, &str)]| {
+        let demo = "tenant=demo,priority=background";
+        let file = "examples/edge.yaml";
+        let arguments = ["explain", file, "--domain", "edge", "--descriptor", demo];
+        run(&arguments, environment)
+    };
+    let (_, ours, _) = explain(&[]);
+    assert!(ours.contains("  counter {4:edge6:tenant4:demo}|m"), "{ours}");
+    assert!(
+        ours.contains("the class may take what the 3 classes above it will not need"),
+        "{ours}"
+    );
+    assert!(!ours.contains("quota mode") && !ours.contains("SHADOW_MODE"), "{ours}");
+
+    let reference = [("REDIS_KEY_FORMAT", "reference"), ("CACHE_KEY_PREFIX", "pre:")];
+    let (_, theirs, _) = explain(&reference);
+    assert!(theirs.contains("  counter pre:edge_tenant_demo_"), "{theirs}");
+    assert!(!theirs.contains("the class may take"), "{theirs}");
+
+    let (_, modes, _) = explain(&[("QUOTA_MODE", "true"), ("SHADOW_MODE", "true")]);
+    assert!(modes.contains(", quota mode: refuses only when all quota limits are over"), "{modes}");
+    assert!(modes.contains("SHADOW_MODE: nothing is refused\n"), "{modes}");
+
+    let (code, out, err) = explain(&[("REDIS_KEY_FORMAT", "mine")]);
+    let expected = "error: REDIS_KEY_FORMAT='mine': must be tidegate or reference\n";
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(64), "", expected));
+}
+
+#[test]
 fn bad_settings_exit_64_with_one_line() {
     let (code, out, err) = run(&[], &[("BACKEND_TYPE", "memcache")]);
     assert_eq!((code, out.as_str()), (Some(64), ""));

@@ -305,6 +305,7 @@ async fn what_is_told_adds_up() {
         key_prefix: "p:".to_owned(),
         expiration_jitter_max_seconds: 0,
         local_cache_bytes: 0,
+        threads: 0,
     };
     let store = || unconnected(Topology::Unix(server.socket()), settings.clone());
     let stores = [store(), store(), store()];

@@ -24,6 +24,7 @@ mod reflection;
 mod reload;
 mod store;
 mod support;
+mod thread_connections;
 mod tls;
 mod topologies;
 mod trace;

@@ -249,6 +249,7 @@ async fn a_call_ends_with_its_budget() {
         key_prefix: String::new(),
         expiration_jitter_max_seconds: 0,
         local_cache_bytes: 0,
+        threads: 0,
     };
     let at = ("127.0.0.1".to_owned(), proxy.port());
     let redis = unconnected(Topology::Tcp(at), settings);

@@ -153,6 +153,13 @@ async fn run(row: &Row, table: &mut String) {
     }
     stage.wait_until_degraded(true, true).await;
     if row.all_is_down {
+        // Each finds out for itself, not all in the same moment.
+        for (_, node) in &stage.cluster.nodes[row.killed..] {
+            wait_for("a node that does not serve alone", async || {
+                node.asked(&["cluster", "info"]).contains("cluster_state:fail")
+            })
+            .await;
+        }
         stage.wait_until_degraded(false, true).await;
     }
     let mut during = [[0; 4]; 2];

@@ -80,6 +80,7 @@ async fn on_both_stores(contract: impl AsyncFn(Arc<Memory>), redis: impl AsyncFn
         key_prefix: String::new(),
         expiration_jitter_max_seconds: 10,
         local_cache_bytes: 0,
+        threads: 0,
     };
     let store = unconnected(Topology::Unix(server.socket()), settings);
     store.probe().await.expect("connected");

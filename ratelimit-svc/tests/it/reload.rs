@@ -68,6 +68,30 @@ async fn good_bad_and_deleted_files() {
 }
 
 #[tokio::test]
+async fn an_edit_takes_no_other_file_out_of_force() {
+    let with = |class: &str, domain: &str, limit| {
+        let classes = format!("priority_classes: {{{class}: {{rank: 1, default: true}}}}\n");
+        classes + &quotas(domain, limit)
+    };
+    let (a, b) = (with("one", "a", 3), with("one", "b", 3));
+    let service = Service::start(&[("a.yaml", &a), ("b.yaml", &b)]).await;
+    fs::write(service.quota_file("a.yaml"), with("two", "a", 6)).expect("written");
+    wait_for("the error", async || {
+        let errors = config(&service).await["errors"].to_string();
+        errors.contains("a.yaml: priority_classes differ from those in")
+    })
+    .await;
+    assert_eq!((limit(&service, "a").await, limit(&service, "b").await), (Some(3), Some(3)));
+    fs::write(service.quota_file("b.yaml"), with("two", "b", 6)).expect("written");
+    wait_for("both", async || limit(&service, "b").await == Some(6)).await;
+    assert_eq!(limit(&service, "a").await, Some(6));
+    let config = config(&service).await;
+    assert_eq!(config["errors"], serde_json::json!([]));
+    assert!(config["priority_classes"].to_string().contains("two"), "{config}");
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn a_bad_file_at_the_start_holds_readiness_back() {
     let good = quotas("a", 3);
     let service = Service::start(&[("a.yaml", &good), ("b.yaml", "domain: [")]).await;

@@ -479,6 +479,7 @@ pub fn settings() -> RedisSettings {
         key_prefix: "t:".to_owned(),
         expiration_jitter_max_seconds: 10,
         local_cache_bytes: 0,
+        threads: 0,
     }
 }
 

@@ -161,8 +161,9 @@ descriptors:
     ] {
         assert_eq!(place(key, Some("background")), named, "{key}");
         assert_eq!(place(key, None), unnamed, "{key}: as the default class, or plainly");
-        assert_eq!(place(key, Some("unknown")), unnamed, "{key}: as the default class, or plainly");
+        assert_eq!(place(key, Some("unknown")), place(key, Some("ingest")), "{key}: the default");
     }
+    assert_eq!(place("unsaid", Some("unknown")), Some(2));
     // A counter that is one class's own is not shared.
     let text = "domain: d\ndescriptors: [{key: priority, rate_limit: {unit: day}}]\n";
     assert_eq!(planned(text, &[&[("priority", "ingest")]]).hits[0].share, None);

@@ -206,15 +206,39 @@ fn sizes_are_bounded() {
     assert!(root.is_err());
 }
 
+/// More of everything than the parser reads unasked, and each value a number whose spelling is
+/// looked up in the text.
 #[test]
-fn ten_thousand_rules_are_read() {
+fn thirty_thousand_rules_are_read_as_they_are_spelled() {
     let mut text = "domain: d\ndescriptors:\n".to_owned();
-    for n in 0..10_000 {
-        text += &format!(
-            "- {{key: t, value: v{n}, rate_limit: {{unit: day, requests_per_unit: {n}}}}}\n"
-        );
+    for n in 0..30_000 {
+        text += &format!("- {{key: ü, value: 0{n}, rate_limit: {{unit: day}}}}\n");
     }
-    assert_eq!(read(&text).expect("valid").tops.len(), 10_000);
+    const { assert!(30_000 * 9 > chassis::config::NODES_MAX) };
+    let file = read(&text).expect("valid");
+    let last = file.tops.last().expect("there are some");
+    assert_eq!((file.tops.len(), &*last.value), (30_000, "029999"));
+}
+
+#[test]
+fn a_file_holds_as_many_nodes_as_it_has_room_for() {
+    // The densest limit there is takes more than four bytes for each of its nodes.
+    let (rule, nodes) = ("- {key: a,value: b,rate_limit: {unit: day}}\n", 9);
+    let read =
+        |nodes_max| parse_yaml_within::<Yaml>(Path::new("q"), rule.as_bytes(), nodes_max).is_ok();
+    assert!(read(nodes + 1) && !read(nodes), "with the list");
+    assert!((FILE_BYTES_MAX / rule.len() + 1) * nodes < FILE_NODES_MAX);
+}
+
+#[test]
+fn aliases_and_marks_keep_their_spelling() {
+    let text =
+        "domain: d\ndescriptors:\n- {key: a, value: &seven 007}\n- {key: b, value: *seven}\n";
+    for mark in ["", "\u{feff}"] {
+        let file = read(&format!("{mark}{text}")).expect("valid");
+        let values: Vec<&str> = file.tops.iter().map(|top| &*top.value).collect();
+        assert_eq!(values, ["007", "007"], "{mark:?}");
+    }
 }
 
 #[test]

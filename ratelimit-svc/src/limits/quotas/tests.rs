@@ -115,6 +115,181 @@ fn rules_speak_of_classes_that_another_file_defines() {
     assert_eq!(third.quotas.classes(), &Classes::default());
 }
 
+fn with_classes(domain: &str, class: &str) -> String {
+    format!(
+        "priority_classes: {{{class}: {{rank: 1, default: true}}}}\n{}",
+        limited(domain, "x", 1)
+    )
+}
+
+/// Files one after the other, each given as path and text; what is in force and told in the end.
+fn in_turn(merge_domains: bool, states: &[&[(&str, &str)]]) -> Update {
+    let mut update = Library::new(merge_domains).update(&contents(states[0]));
+    assert_eq!(errors(&update), Vec::<String>::new());
+    for state in &states[1..] {
+        update = update.library.update(&contents(state));
+    }
+    update
+}
+
+fn default_class(update: &Update) -> &str {
+    &update.quotas.classes().default_class().name
+}
+
+#[test]
+fn classes_change_in_all_files_or_not_at_all() {
+    let (a1, b1) = (with_classes("a", "one"), with_classes("b", "one"));
+    let (a2, b2) = (with_classes("a", "two"), with_classes("b", "two"));
+    let before: &[_] = &[("a", &*a1), ("b", &*b1)];
+    let after: &[_] = &[("a", &*a2), ("b", &*b2)];
+
+    let at_once = in_turn(false, &[before, after]);
+    assert_eq!(errors(&at_once), Vec::<String>::new());
+    assert_eq!(default_class(&at_once), "two");
+
+    // One after the other, in either order: the first edit waits for the second.
+    for (half, told) in [
+        ([("a", &*a2), ("b", &*b1)], "a: priority_classes differ from those in b"),
+        ([("a", &*a1), ("b", &*b2)], "b: priority_classes differ from those in a"),
+    ] {
+        let first = in_turn(false, &[before, &half]);
+        assert_eq!(errors(&first), [told]);
+        assert_eq!(default_class(&first), "one");
+        for domain in ["a", "b"] {
+            assert!(rule_id(&first.quotas, domain, &[("x", "")]).is_some(), "{domain} {told}");
+        }
+        let second = first.library.update(&contents(after));
+        assert_eq!(errors(&second), Vec::<String>::new());
+        assert_eq!(default_class(&second), "two");
+        assert_eq!(second.quotas.domains().len(), 2);
+    }
+
+    // Two edits that contradict each other.
+    let c2 = with_classes("b", "three");
+    let both = in_turn(false, &[before, &[("a", &a2), ("b", &c2)]]);
+    assert_eq!(both.errors.len(), 2, "{:?}", both.errors);
+    assert_eq!((default_class(&both), both.quotas.domains().len()), ("one", 2));
+}
+
+#[test]
+fn an_edit_takes_no_domain_from_another_file() {
+    let (a, b) = (limited("a", "x", 1), limited("b", "x", 1));
+    let taken = in_turn(false, &[&[("a", &a), ("b", &b)], &[("a", &b), ("b", &b)]]);
+    assert_eq!(errors(&taken), ["a: duplicate domain 'b' in config file"]);
+    assert_eq!(taken.quotas.domains().len(), 2);
+    assert_eq!(taken.library.files.len(), 2);
+
+    // Domains may change places, and what else was edited well is in force.
+    let swapped = in_turn(false, &[&[("a", &a), ("b", &b)], &[("a", &b), ("b", &a)]]);
+    assert_eq!((swapped.errors.len(), swapped.quotas.domains().len()), (0, 2));
+    let (c, more) = (limited("c", "x", 1), limited("c", "y", 1));
+    let before: &[_] = &[("a", &*a), ("b", &*b), ("c", &*c)];
+    let mixed = in_turn(false, &[before, &[("a", &b), ("b", &b), ("c", &more)]]);
+    assert_eq!(errors(&mixed), ["a: duplicate domain 'b' in config file"]);
+    assert!(rule_id(&mixed.quotas, "a", &[("x", "")]).is_some());
+    assert!(rule_id(&mixed.quotas, "c", &[("y", "")]).is_some());
+
+    // A change that is refused may not push out who counts on it either.
+    let chain = in_turn(false, &[before, &[("a", &c), ("b", &a), ("c", &c)]]);
+    let expected =
+        ["a: duplicate domain 'c' in config file", "b: duplicate domain 'a' in config file"];
+    assert_eq!(errors(&chain), expected);
+    assert_eq!(chain.quotas.domains().len(), 3);
+
+    // A new file has what is left.
+    let new = in_turn(false, &[before, &[("a", &c), ("b", &b), ("c", &c), ("d", &a)]]);
+    let expected =
+        ["a: duplicate domain 'c' in config file", "d: duplicate domain 'a' in config file"];
+    assert_eq!(errors(&new), expected);
+    let d = limited("d", "x", 1);
+    let moved = in_turn(false, &[before, &[("a", &d), ("b", &b), ("c", &c), ("d", &a)]]);
+    assert_eq!((moved.errors.len(), moved.quotas.domains().len()), (0, 4));
+}
+
+#[test]
+fn an_edit_takes_no_key_of_a_merged_domain_from_another_file() {
+    let (a, b) = (limited("d", "x", 1), limited("d", "y", 1));
+    let both = format!("{a}- {{key: y, rate_limit: {{unit: day, requests_per_unit: 7}}}}\n");
+    let keys = in_turn(true, &[&[("a", &a), ("b", &b)], &[("a", &both), ("b", &b)]]);
+    assert_eq!(errors(&keys), ["a:5:3: duplicate descriptor composite key 'd.y'"]);
+    for key in ["x", "y"] {
+        let found = keys.quotas.domain("d").and_then(|d| d.root.find(&[(key, "")]));
+        assert_eq!(found.map(|rule| &*rule.origin), Some(if key == "x" { "a:3" } else { "b:3" }));
+    }
+    let other = format!("wildcards: most_specific\n{a}");
+    let order = in_turn(true, &[&[("a", &a), ("b", &b)], &[("a", &other), ("b", &b)]]);
+    assert_eq!(errors(&order), ["a: wildcards differ in the files of domain 'd'"]);
+    assert_eq!(order.quotas.domains()[0].root.rules().len(), 2);
+}
+
+#[test]
+fn a_rule_that_misfits_takes_its_classes_back() {
+    let gold = "priority_classes: {gold: {rank: 1, default: true}}\n";
+    let tin = "priority_classes: {tin: {rank: 1, default: true}}\n";
+    let a1 = format!("{gold}{}", with_floor("a", "gold"));
+    // The classes move to another file, and the rule speaks of one that is gone.
+    let (a2, b1) = (with_floor("a", "gold"), limited("b", "x", 1));
+    let b2 = format!("{tin}{b1}");
+    let update = in_turn(false, &[&[("a", &a1), ("b", &b1)], &[("a", &a2), ("b", &b2)]]);
+    let expected = [
+        "a:4:35: priority class 'gold' is not configured",
+        "b: priority_classes differ from those in a",
+    ];
+    assert_eq!(errors(&update), expected);
+    assert_eq!((default_class(&update), update.quotas.domains().len()), ("gold", 2));
+}
+
+proptest! {
+    #[test]
+    fn no_edit_puts_a_known_file_out_of_force(
+        merge_domains: bool,
+        states in proptest::collection::vec(
+            proptest::collection::vec(("[pq]", "[xyz]", 0..4_usize), 4),
+            1..5,
+        ),
+    ) {
+        let text = |(domain, key, kind): &(String, String, usize)| {
+            let rule = limited(domain, key, 1);
+            match kind {
+                0 => rule,
+                1 => with_classes(domain, key),
+                2 => with_floor(domain, key),
+                _ => format!("wildcards: most_specific\n{rule}"),
+            }
+        };
+        let mut library = Library::new(merge_domains);
+        for state in &states {
+            let texts: Vec<String> = state.iter().map(text).collect();
+            let paths = ["a", "b", "c", "d"];
+            let files: Vec<_> = paths.iter().zip(&texts).map(|(p, t)| (*p, t.as_str())).collect();
+            let update = library.update(&contents(&files));
+            for (path, good) in &library.files {
+                let now = update.library.files.get(path);
+                prop_assert!(now.is_some(), "{path:?} {:?}", update.errors);
+                // In force as it is now, or told why not.
+                let now = now.expect("checked");
+                let at = paths.iter().position(|known| path.ends_with(known)).expect("known");
+                let told = update.errors.iter().any(|error| error.path == *path);
+                prop_assert!(told || now.hash == file::hash(texts[at].as_bytes()));
+                prop_assert!(now.hash == file::hash(texts[at].as_bytes()) || now.hash == good.hash);
+                prop_assert!(update.quotas.domain(&now.domain).is_some());
+            }
+            // What is told is told once for a file, and nothing is told where all is in force.
+            let mut told: Vec<_> = update.errors.iter().map(|error| &error.path).collect();
+            told.dedup();
+            prop_assert_eq!(told.len(), update.errors.len());
+            if update.errors.is_empty() {
+                prop_assert_eq!(update.library.files.len(), paths.len());
+            }
+            // The same files again take nothing back.
+            let again = update.library.update(&contents(&files));
+            prop_assert!(again.errors.len() <= update.errors.len());
+            prop_assert!(again.library.files.len() >= update.library.files.len());
+            library = again.library;
+        }
+    }
+}
+
 #[test]
 fn which_rule_matches() {
     let text = "

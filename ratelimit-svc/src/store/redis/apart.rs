@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::Redis;
@@ -31,14 +32,18 @@ struct Part {
     store: Redis,
     breaker: Mutex<Breaker>,
     reviving: AtomicBool,
+    /// Where it is revived, whoever asks for it: what that connects outlives the thread of a request.
+    home: Handle,
 }
 
 impl Apart {
-    /// Windows of a second go to `per_second`.
+    /// Windows of a second go to `per_second`. Both are looked after on the runtime that this is
+    /// called on.
     pub fn new(main: Redis, per_second: Redis) -> Self {
         let part = |name, store| {
             let breaker = Mutex::new(Breaker::new(std_now()));
-            Arc::new(Part { name, store, breaker, reviving: AtomicBool::new(false) })
+            let (reviving, home) = (AtomicBool::new(false), Handle::current());
+            Arc::new(Part { name, store, breaker, reviving, home })
         };
         let (main, per_second) = (part("main", main), part("per_second", per_second));
         Self { main, per_second, back: GiveBack::default() }
@@ -171,7 +176,7 @@ impl Part {
             return;
         }
         let part = self.clone();
-        tokio::spawn(async move {
+        self.home.spawn(async move {
             // Told when it was lost.
             let _ = part.look_after().await;
             tokio::time::sleep(REPAIR_PAUSE).await;

@@ -20,7 +20,7 @@ use redis::aio::ConnectionLike;
 use super::link::{PROBE_TIMEOUT, classify};
 use super::servers::Servers;
 use super::slots::slot_of;
-use super::{Redis, StoreError};
+use super::{Redis, StoreError, epoch_key};
 use crate::lease::loss::{Assertion, Finding, HOLD, News, Whose};
 
 const EPOCH: &str = include_str!("epoch.lua");
@@ -44,6 +44,7 @@ pub struct Epochs {
 }
 
 /// Where it is found out which data the servers of a cluster hold.
+#[derive(Default)]
 pub struct Marks {
     /// What is known.
     pub epochs: Arc<Epochs>,
@@ -141,8 +142,7 @@ impl Redis {
         async {
             match &self.servers {
                 Servers::One(link) => {
-                    let key = Epochs::key(&self.settings.key_prefix, |_| true);
-                    let key = key.ok_or(StoreError::Unexpected)?;
+                    let key = epoch_key(&self.settings);
                     self.epochs.read(&mut link.connection()?, key, Whose::all()).await
                 }
                 Servers::Cluster(cluster) => cluster.read_epochs().await,

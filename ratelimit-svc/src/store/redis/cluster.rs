@@ -24,9 +24,11 @@ use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
+use tokio::runtime::Handle;
 
 use super::claimed::Marks;
-use super::link::{Connector, HostPort, Login, PROBE_TIMEOUT, classify, prove};
+use super::connections::Connections;
+use super::link::{Address, Connector, Endpoint, HostPort, Login, PROBE_TIMEOUT, classify, prove};
 use super::slots::{SlotMap, slot_of};
 use crate::clock::Clock;
 use crate::outage::breaker::{Breaker, Change, Permit};
@@ -48,6 +50,9 @@ pub struct Cluster {
     clock: Arc<Clock>,
     budget: Duration,
     marks: Marks,
+    threads: usize,
+    /// Where repairs run, whoever asks for them: what they connect outlives the thread of a request.
+    home: Handle,
     map: ArcSwap<Map>,
     repairing: AtomicBool,
     turn: tokio::sync::Mutex<()>,
@@ -70,25 +75,24 @@ impl Map {
 /// A primary.
 pub struct Node {
     at: HostPort,
-    connection: ArcSwapOption<MultiplexedConnection>,
+    connections: ArcSwapOption<Connections>,
     breaker: Mutex<Breaker>,
 }
 
 impl Node {
     fn new(at: HostPort) -> Self {
         let breaker = Mutex::new(Breaker::new(Instant::now()));
-        Self { at, connection: ArcSwapOption::empty(), breaker }
+        Self { at, connections: ArcSwapOption::empty(), breaker }
     }
 
-    /// Its connection, and leave to use it.
+    /// Its connection on this thread, and leave to use it.
     ///
     /// # Errors
     /// While it is out of reach.
     pub fn connection(&self) -> Result<(MultiplexedConnection, Permit), StoreError> {
         let permit = self.breaker().permit(Instant::now()).ok_or_else(out_of_reach)?;
-        let connection = self.connection.load();
-        let connection = connection.as_ref().ok_or_else(out_of_reach)?;
-        Ok((MultiplexedConnection::clone(connection), permit))
+        let connections = self.connections.load();
+        Ok((connections.as_ref().ok_or_else(out_of_reach)?.here(), permit))
     }
 
     /// A permitted call succeeded, or was refused by a living server.
@@ -118,7 +122,8 @@ fn out_of_reach() -> StoreError {
 }
 
 impl Cluster {
-    /// A cluster of which `seeds` are some nodes; [`Cluster::repair`] finds the others.
+    /// A cluster of which `seeds` are some nodes; [`Cluster::repair`] finds the others. It is looked
+    /// after on the runtime that this is called on.
     pub fn new(
         connector: Connector,
         login: Login,
@@ -126,11 +131,27 @@ impl Cluster {
         probe_key: String,
         clock: Arc<Clock>,
         budget: Duration,
-        marks: Marks,
+        threads: usize,
     ) -> Self {
-        let (map, repairing, turn) =
-            (ArcSwap::default(), AtomicBool::new(false), tokio::sync::Mutex::default());
-        Self { connector, login, seeds, probe_key, clock, budget, marks, map, repairing, turn }
+        Self {
+            connector,
+            login,
+            seeds,
+            probe_key,
+            clock,
+            budget,
+            threads,
+            marks: Marks::default(),
+            home: Handle::current(),
+            map: ArcSwap::default(),
+            repairing: AtomicBool::new(false),
+            turn: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The same, with `marks` to tell the data of its nodes apart.
+    pub fn marked(self, marks: Marks) -> Self {
+        Self { marks, ..self }
     }
 
     /// The node that has a slot.
@@ -158,7 +179,7 @@ impl Cluster {
             return;
         }
         let cluster = self.clone();
-        tokio::spawn(async move {
+        self.home.spawn(async move {
             if let Err(error) = cluster.repair().await {
                 let cause = chassis::telemetry::error_chain(&error);
                 tracing::debug!(cause, "cluster not repaired");
@@ -236,10 +257,15 @@ impl Cluster {
         let clock = owns(&self.probe_key).then_some(&*self.clock);
         let usable = node.connection();
         let same_server = usable.is_ok();
+        let endpoint = || {
+            let (connector, login) = (self.connector.clone(), self.login.clone());
+            Endpoint { connector, login, at: Address::Tcp(node.at.clone()) }
+        };
         let mut connection = match usable {
             Ok((connection, _)) if clock.is_some() => connection,
             Ok(_) => return Ok(()),
-            Err(_) => self.connector.tcp(&node.at, &self.login).await?,
+            // Certificates are read for each node: not for one after the other.
+            Err(_) => endpoint().connect_aside().await?,
         };
         // One in three finds it in a cluster of three; a prefix with braces of its own never may.
         let tries = (0..1000).map(|n| format!("{}{{{n}}}", self.probe_key));
@@ -254,7 +280,9 @@ impl Cluster {
         proved?;
         // Before anything is counted it is known whether these are the same data.
         self.read_epoch(&mut connection, map, node).await?;
-        node.connection.store(Some(Arc::new(connection)));
+        // A node that does not have a key says so: no need for a witness.
+        let connections = Connections::new(endpoint(), connection, self.threads, None);
+        node.connections.store(Some(connections));
         if node.breaker().probe_succeeded(Instant::now()).is_some() {
             tracing::info!(host = node.at.0, port = node.at.1, "node in reach");
         }

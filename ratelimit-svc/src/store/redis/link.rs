@@ -9,7 +9,6 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -17,7 +16,10 @@ use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisError,
 };
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
+use super::connections::Connections;
 use super::refusal::refusal;
 use super::sentinel::Sentinels;
 use super::tls::{TlsError, TlsSettings};
@@ -113,15 +115,81 @@ impl Connector {
         at: &HostPort,
         login: &Login,
     ) -> Result<MultiplexedConnection, StoreError> {
-        let address = match &self.tls {
-            None => ConnectionAddr::Tcp(at.0.clone(), at.1),
-            Some(tls) => tls.address(at).map_err(StoreError::Tls)?,
-        };
-        open(address, login).await
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, open(self.address(at)?, login)).await;
+        connected.map_err(|_| StoreError::TimedOut)?
+    }
+
+    fn address(&self, at: &HostPort) -> Result<ConnectionAddr, StoreError> {
+        match &self.tls {
+            None => Ok(ConnectionAddr::Tcp(at.0.clone(), at.1)),
+            Some(tls) => tls.address(at).map_err(StoreError::Tls),
+        }
     }
 }
 
-/// Connects and logs in.
+/// One server, and how to get in.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Makes the connections.
+    pub connector: Connector,
+    /// For the server.
+    pub login: Login,
+    /// Where it is.
+    pub at: Address,
+}
+
+/// Where a server is.
+#[derive(Clone, Debug)]
+pub enum Address {
+    /// At a port.
+    Tcp(HostPort),
+    /// At a socket.
+    Unix(PathBuf),
+}
+
+impl Endpoint {
+    /// Connects and logs in.
+    ///
+    /// # Errors
+    /// When that fails or takes too long.
+    pub async fn connect(&self) -> Result<MultiplexedConnection, StoreError> {
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.open()).await;
+        connected.map_err(|_| StoreError::TimedOut)?
+    }
+
+    /// The same, without keeping this thread from its requests: certificates and a handshake may
+    /// take it longer than a request waits. The connection belongs to this thread's runtime.
+    ///
+    /// # Errors
+    /// As [`Endpoint::connect`].
+    pub async fn connect_aside(&self) -> Result<MultiplexedConnection, StoreError> {
+        let (endpoint, runtime) = (self.clone(), Handle::current());
+        // Without timers: they would not outlive the runtime, as the thread may for a moment.
+        let (wanted, unwanted) = oneshot::channel::<()>();
+        let opening = move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    opened = endpoint.open() => opened,
+                    _ = unwanted => Err(StoreError::NotConnected),
+                }
+            })
+        };
+        let opened = tokio::task::spawn_blocking(opening);
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT, opened).await;
+        drop(wanted);
+        opened.map_err(|_| StoreError::TimedOut)?.unwrap_or(Err(StoreError::NotConnected))
+    }
+
+    async fn open(&self) -> Result<MultiplexedConnection, StoreError> {
+        let address = match &self.at {
+            Address::Tcp(at) => self.connector.address(at)?,
+            Address::Unix(path) => ConnectionAddr::Unix(path.clone()),
+        };
+        open(address, &self.login).await
+    }
+}
+
+/// Connects and logs in, for as long as its caller waits.
 async fn open(address: ConnectionAddr, login: &Login) -> Result<MultiplexedConnection, StoreError> {
     let mut info = address.into_connection_info().map_err(classify)?;
     let mut settings = info.redis_settings().clone();
@@ -134,13 +202,11 @@ async fn open(address: ConnectionAddr, login: &Login) -> Result<MultiplexedConne
     info = info.set_redis_settings(settings);
     let client = Client::open(info).map_err(classify)?;
     let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_connection_timeout(None)
         // Whoever asks says how long to wait.
         .set_response_timeout(None)
         .set_pipeline_buffer_size(CALLS_QUEUED_MAX);
-    let connected = client.get_multiplexed_async_connection_with_config(&config);
-    let connected = tokio::time::timeout(CONNECT_TIMEOUT, connected).await;
-    connected.map_err(|_| StoreError::TimedOut)?.map_err(classify)
+    client.get_multiplexed_async_connection_with_config(&config).await.map_err(classify)
 }
 
 /// What an error of the client means for its connection.
@@ -182,56 +248,63 @@ pub async fn prove(
     Ok(())
 }
 
-/// The connection to the one server that holds all counters.
+/// The connections to the one server that holds all counters.
 pub struct Link {
     connector: Connector,
     login: Login,
     target: Target,
-    current: ArcSwapOption<Connected>,
+    threads: Threads,
+    current: ArcSwapOption<Connections>,
+}
+
+/// Which threads have connections of their own.
+#[derive(Clone, Debug, Default)]
+pub struct Threads {
+    /// How many.
+    pub number: usize,
+    /// See [`Connections::new`].
+    pub witness: Option<String>,
 }
 
 enum Target {
-    Tcp(HostPort),
-    Unix(PathBuf),
+    At(Address),
     Sentinel(Sentinels),
 }
 
-/// A connection and whom it is to.
+/// A connection that is not yet in use.
 pub struct Connected {
-    /// For any number of calls at once; they share its writes.
+    /// To prove that it is of use.
     pub connection: MultiplexedConnection,
-    /// Where the server is, where that may change.
-    at: Option<HostPort>,
+    endpoint: Endpoint,
 }
 
 impl Link {
-    /// A link to a server at a port.
-    pub fn tcp(connector: Connector, login: Login, at: HostPort) -> Self {
-        Self::new(connector, login, Target::Tcp(at))
-    }
-
-    /// A link to a server at a socket.
-    pub fn unix(connector: Connector, login: Login, at: PathBuf) -> Self {
-        Self::new(connector, login, Target::Unix(at))
+    /// A link to a server.
+    pub fn at(connector: Connector, login: Login, at: Address, threads: Threads) -> Self {
+        Self::new(connector, login, Target::At(at), threads)
     }
 
     /// A link to the server that sentinels name.
-    pub fn sentinel(connector: Connector, login: Login, sentinels: Sentinels) -> Self {
-        Self::new(connector, login, Target::Sentinel(sentinels))
+    pub fn sentinel(
+        connector: Connector,
+        login: Login,
+        sentinels: Sentinels,
+        threads: Threads,
+    ) -> Self {
+        Self::new(connector, login, Target::Sentinel(sentinels), threads)
     }
 
-    fn new(connector: Connector, login: Login, target: Target) -> Self {
-        Self { connector, login, target, current: ArcSwapOption::empty() }
+    fn new(connector: Connector, login: Login, target: Target, threads: Threads) -> Self {
+        Self { connector, login, target, threads, current: ArcSwapOption::empty() }
     }
 
-    /// The connection in use.
+    /// The connection in use on this thread.
     ///
     /// # Errors
     /// When there is none.
     pub fn connection(&self) -> Result<MultiplexedConnection, StoreError> {
         let current = self.current.load();
-        let connected = current.as_ref().ok_or(StoreError::NotConnected)?;
-        Ok(connected.connection.clone())
+        Ok(current.as_ref().ok_or(StoreError::NotConnected)?.here())
     }
 
     /// Makes a new connection, not yet in use.
@@ -239,31 +312,37 @@ impl Link {
     /// # Errors
     /// When there is no server to connect to.
     pub async fn connect(&self) -> Result<Connected, StoreError> {
-        let (connection, at) = match &self.target {
-            Target::Tcp(at) => (self.connector.tcp(at, &self.login).await?, None),
-            Target::Unix(path) => {
-                (open(ConnectionAddr::Unix(path.clone()), &self.login).await?, None)
+        let endpoint = |at| {
+            let (connector, login) = (self.connector.clone(), self.login.clone());
+            Endpoint { connector, login, at }
+        };
+        let (connection, endpoint) = match &self.target {
+            Target::At(at) => {
+                let endpoint = endpoint(at.clone());
+                (endpoint.connect().await?, endpoint)
             }
             Target::Sentinel(sentinels) => {
                 let (connection, at) = sentinels.connect(&self.connector, &self.login).await?;
-                (connection, Some(at))
+                (connection, endpoint(Address::Tcp(at)))
             }
         };
-        Ok(Connected { connection, at })
+        Ok(Connected { connection, endpoint })
     }
 
-    /// Takes a connection into use.
+    /// Takes a connection into use, and those that threads make to the same server from now on.
     pub fn adopt(&self, connected: Connected) {
-        self.current.store(Some(Arc::new(connected)));
+        let Connected { connection, endpoint } = connected;
+        let Threads { number, witness } = self.threads.clone();
+        self.current.store(Some(Connections::new(endpoint, connection, number, witness)));
     }
 
     /// Whether the sentinels, as far as they answer, name another server than the one in use.
     pub async fn has_moved(&self) -> bool {
         let Target::Sentinel(sentinels) = &self.target else { return false };
-        let in_use = self.current.load().as_ref().and_then(|connected| connected.at.clone());
-        match sentinels.agreed(&self.connector).await {
-            Some(at) => in_use.is_some_and(|in_use| in_use != at),
-            None => false,
+        let in_use = self.current.load_full();
+        match (in_use, sentinels.agreed(&self.connector).await) {
+            (Some(in_use), Some(at)) => !in_use.is_to(&at),
+            _ => false,
         }
     }
 }

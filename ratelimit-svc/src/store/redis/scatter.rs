@@ -13,7 +13,7 @@ use super::cluster::{Cluster, Node};
 use super::expiry::Expiry;
 use super::link::HostPort;
 use super::slots::slot_of;
-use super::{Redis, is_plain};
+use super::{Redis, deadlines, is_plain};
 use crate::store::split::count_apart;
 use crate::store::{Count, Hit, Mode, StoreError};
 
@@ -110,7 +110,7 @@ async fn at_node<F: Future<Output = Result<Vec<Count>, StoreError>>>(
     call: impl FnOnce(MultiplexedConnection) -> F,
 ) -> Result<Vec<Count>, StoreError> {
     let (connection, permit) = node.connection().inspect_err(|_| cluster.repair_soon())?;
-    let answer = tokio::time::timeout_at(deadline, call(connection)).await;
+    let answer = deadlines::by(deadline, call(connection)).await;
     match answer.unwrap_or(Err(StoreError::TimedOut)) {
         Err(error) if is_answer(&error) => {
             node.answered(permit);

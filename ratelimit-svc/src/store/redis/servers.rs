@@ -8,7 +8,7 @@ use redis::aio::MultiplexedConnection;
 use super::apart::Apart;
 use super::claimed::Marks;
 use super::cluster::Cluster;
-use super::link::{Connector, Link, LinkSettings, Topology};
+use super::link::{Address, Connector, Link, LinkSettings, Threads, Topology};
 use super::sentinel::Sentinels;
 use super::slots::slot_of;
 use super::tls::TlsError;
@@ -27,8 +27,8 @@ pub enum Servers {
 }
 
 impl Servers {
-    /// What `settings` say, with nothing connected yet. A probe takes no longer than `budget`; `marks`
-    /// tell the data of the servers apart.
+    /// What `settings` say, with nothing connected yet. A probe takes no longer than `budget`;
+    /// `threads` have connections of their own.
     ///
     /// # Errors
     /// When the TLS files are not what they should be.
@@ -37,26 +37,40 @@ impl Servers {
         probe_key: &str,
         clock: &Arc<Clock>,
         budget: Duration,
-        marks: Marks,
+        threads: Threads,
     ) -> Result<Self, TlsError> {
         let LinkSettings { topology, login, sentinel_login, tls } = settings;
         let connector = Connector::new(tls)?;
         Ok(match topology {
-            Topology::Tcp(at) => Self::One(Link::tcp(connector, login, at)),
-            Topology::Unix(path) => Self::One(Link::unix(connector, login, path)),
+            Topology::Tcp(at) => Self::One(Link::at(connector, login, Address::Tcp(at), threads)),
+            Topology::Unix(path) => {
+                Self::One(Link::at(connector, login, Address::Unix(path), threads))
+            }
             Topology::Sentinel { master, sentinels } => {
                 let sentinels = Sentinels::new(master, sentinels, sentinel_login);
-                Self::One(Link::sentinel(connector, login, sentinels))
+                Self::One(Link::sentinel(connector, login, sentinels, threads))
             }
             Topology::Cluster(seeds) => {
                 let (key, clock) = (probe_key.to_owned(), clock.clone());
-                let cluster = Cluster::new(connector, login, seeds, key, clock, budget, marks);
+                let threads = threads.number;
+                let cluster = Cluster::new(connector, login, seeds, key, clock, budget, threads);
                 Self::Cluster(Arc::new(cluster))
             }
         })
     }
 
-    /// The connection to the server that has `key`.
+    /// The same, with `marks` to tell the data of several servers apart.
+    pub fn marked(self, marks: Marks) -> Self {
+        match self {
+            Self::Cluster(cluster) => {
+                let cluster = Arc::into_inner(cluster).expect("nobody else has it yet");
+                Self::Cluster(Arc::new(cluster.marked(marks)))
+            }
+            other => other,
+        }
+    }
+
+    /// The connection, on this thread, to the server that has `key`.
     ///
     /// # Errors
     /// While it is out of reach.

@@ -43,7 +43,7 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
     let mut servers = Vec::new();
     for count in counts {
         cx.step(&format!("authz: {count} keys"));
-        let file = dir.join(format!("keys-{count}.yaml"));
+        let file = dir.join(format!("keys-{count}.json"));
         let keys = write_keys(&file, *count)?;
         let server = rig::authz(&dir, &format!("authz-{count}"), &file, &pepper).await?;
         let messages: Result<Vec<_>> = keys.iter().map(|key| message::check(key)).collect();
@@ -76,7 +76,12 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
     for (count, server, _) in &servers {
         cost::process(cx, &format!("ext-authz {count} keys"), server)?;
     }
-    Ok(())
+    drop(servers);
+    let count = if cx.quick { 10_000 } else { 100_000 };
+    let file = dir.join("keys.yaml");
+    write_keys(&file, count)?;
+    let server = rig::authz(&dir, "authz-yaml", &file, &pepper).await?;
+    cost::process(cx, &format!("ext-authz {count} keys in YAML"), &server)
 }
 
 fn engine(server: &Server, traffic: Traffic) -> Result<Engine> {
@@ -84,13 +89,16 @@ fn engine(server: &Server, traffic: Traffic) -> Result<Engine> {
     Engine::connect(&target, traffic, grpc(CHECK_PATH, Meaning::Check))
 }
 
-/// Writes a keys file of so many keys, and returns up to [`ASKED`] of them, spread over the file.
+/// Writes a keys file of so many keys, as JSON or YAML by its name, and returns up to [`ASKED`] of
+/// them, spread over the file.
 fn write_keys(path: &Path, count: usize) -> Result<Vec<String>> {
     let peppers = Peppers::new(BTreeMap::from([(1, PEPPER.as_bytes().to_vec())]));
     let peppers = peppers.context("the pepper is long enough")?;
     let file = std::fs::File::create(path)?;
     let mut file = std::io::BufWriter::new(file);
-    file.write_all(b"keys:\n")?;
+    let is_json = path.extension().is_some_and(|extension| extension == "json");
+    let (begin, end) = if is_json { ("{\"keys\": [\n", "]}\n") } else { ("keys:\n", "") };
+    file.write_all(begin.as_bytes())?;
     let mut random = Random(0x243f_6a88_85a3_08d3);
     let every = count.div_ceil(ASKED);
     let mut asked = Vec::new();
@@ -103,16 +111,24 @@ fn write_keys(path: &Path, count: usize) -> Result<Vec<String>> {
             // Writing into a String cannot fail.
             let _ = write!(hex, "{byte:02x}");
         }
-        writeln!(
-            file,
-            "  - {{id: \"{}\", tenant: \"tenant-{number:07}\", priority: \"ingest\", \
-             digest: {{pepper: 1, hmac_sha256: \"{hex}\"}}}}",
-            key.id()
-        )?;
+        let (id, tenant) = (key.id(), format!("tenant-{number:07}"));
+        let line = match (is_json, number + 1 < count) {
+            (true, more) => format!(
+                "{{\"id\": \"{id}\", \"tenant\": \"{tenant}\", \"priority\": \"ingest\", \"digest\": \
+                 {{\"pepper\": 1, \"hmac_sha256\": \"{hex}\"}}}}{}",
+                if more { "," } else { "" }
+            ),
+            (false, _) => format!(
+                "  - {{id: \"{id}\", tenant: \"{tenant}\", priority: \"ingest\", digest: {{pepper: 1, \
+                 hmac_sha256: \"{hex}\"}}}}"
+            ),
+        };
+        writeln!(file, "{line}")?;
         if number % every == 0 {
             asked.push(key.expose().to_owned());
         }
     }
+    file.write_all(end.as_bytes())?;
     file.flush()?;
     Ok(asked)
 }
