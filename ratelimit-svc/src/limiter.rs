@@ -196,13 +196,15 @@ impl Limiter {
             Counters::Memory => json!({"kind": "memory"}),
             Counters::Redis(guard) => {
                 let (share, owed) = (guard.share(), guard.local.owed().len());
+                let now = self.clock.now();
+                let leases = self.leases.as_ref().map(|leases| leases.describe(guard, now));
                 json!({
                     "kind": "redis",
                     "in_reach": guard.is_in_reach(),
                     "share_replicas": share.replicas,
                     "share_factor": share.factor,
                     "owed_counters": owed,
-                    "leases": self.leases.as_ref().map(Leases::describe),
+                    "leases": leases,
                 })
             }
         }

@@ -30,6 +30,9 @@ pub const IDLE_WINDOWS_MAX: f64 = 4.0;
 pub const WINDOWS_KEPT: u64 = 6;
 /// How far each window moves the average demand.
 pub const SMOOTHING: f64 = 0.25;
+/// Demand further above the average than so many of its standard deviations is no chance: the
+/// average begins anew there, lest an overload is believed in only after some windows.
+pub const RISE_DEVIATIONS: f64 = 3.0;
 /// The margin of a class, in standard deviations of a Poisson arrival.
 pub const MARGIN_DEVIATIONS: f64 = 3.0;
 /// The margins of all classes together are at most this part of the capacity.
@@ -37,6 +40,9 @@ pub const MARGIN_MAX: f64 = 0.1;
 /// Before so much of a window has passed, its rate is that of a window so old: the first hit of a
 /// window is no flood.
 pub const ELAPSED_MIN: f64 = 0.125;
+/// Yet a rate that so young a window shows beyond doubt counts at once: an overload begins with a
+/// flood. Beyond doubt is what is asked for less its standard deviation.
+pub const EARLY_MIN: f64 = 1.0 / 128.0;
 /// A sliding window is never over, so that what is kept in it is lost: its margins cover the
 /// arrivals of only so much of one.
 pub const SLIDING_MARGIN_WINDOWS: f64 = 1.0 / 256.0;
@@ -94,7 +100,8 @@ impl Usage {
         }
         usage.number = terms.number;
         for class in &mut usage.classes {
-            if class.average == 0.0 {
+            let rose = class.average + RISE_DEVIATIONS * class.average.sqrt();
+            if class.average == 0.0 || class.demand > rose {
                 class.average = class.demand;
             } else {
                 class.average += (class.demand - class.average) * SMOOTHING;
@@ -124,6 +131,8 @@ pub struct Terms {
     pub number: f64,
     /// The part of it that is over, at least [`ELAPSED_MIN`].
     pub elapsed: f64,
+    /// The same, at least [`EARLY_MIN`].
+    pub early: f64,
     /// For how many windows the demand of higher classes is kept.
     pub horizon: f64,
     /// The arrivals of how many windows the margins cover.
@@ -180,6 +189,7 @@ impl Terms {
             classes,
             number: number as f64,
             elapsed: (1.0 - left).max(ELAPSED_MIN),
+            early: (1.0 - left).max(EARLY_MIN),
             horizon,
             margin_horizon,
             margin_max: capacity * MARGIN_MAX / f64::from(below),
@@ -199,8 +209,7 @@ impl Terms {
             let (floor, minimum) = self.guarantees.as_ref().map_or((0.0, 0.0), |list| list[at]);
             let unmet = if active { (floor - class.used).max(0.0) } else { 0.0 };
             if at < self.place {
-                let rate =
-                    if active { class.average.max(class.demand / self.elapsed) } else { 0.0 };
+                let rate = if active { self.rate(class) } else { 0.0 };
                 let guarantee = minimum.max(unmet);
                 expected += (rate * self.horizon).max(guarantee);
                 promised += guarantee;
@@ -215,6 +224,12 @@ impl Terms {
         let need = (expected - inflow).max(promised);
         let cap = (self.capacity - need - margin - floors).floor().max(0.0);
         self.within_floor(usage, value).map_or(cap, |floor| floor.max(cap))
+    }
+
+    /// What a class is expected to ask for in a window.
+    fn rate(&self, class: &Figures) -> f64 {
+        let certain = (class.demand - class.demand.sqrt()) / self.early;
+        class.average.max(class.demand / self.elapsed).max(certain)
     }
 
     /// How far the class may take the counter on the strength of its own floor.

@@ -10,8 +10,10 @@
 //! Each replica tells what itself was granted in the window, which is kept by replica, and how far
 //! it knows the counter was. The counter goes on from the most that follows. Told twice, or in
 //! another order, it comes to the same. What replicas were granted that died since, and of which
-//! nobody alive was told, is not known, and may be admitted again.
+//! nobody alive was told, is not known, and may be admitted again. A replica that starts meanwhile
+//! knows nothing of what was claimed; it finds data that are young, and waits as long as the others.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +26,52 @@ pub const HOLD: Duration = Duration::from_secs(1);
 pub const TOLD_MAX: usize = 64;
 /// A pause after each such call, so that the store has room for others.
 pub const TOLD_EVERY: Duration = Duration::from_millis(10);
+
+/// Counters that were lost together: those of one server, or all.
+#[derive(Clone)]
+pub struct Whose(Arc<dyn Fn(&Hit) -> bool + Send + Sync>);
+
+impl Whose {
+    /// Those of which `has` says so, by any hit on them.
+    pub fn new(has: impl Fn(&Hit) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(has))
+    }
+
+    /// Every counter.
+    pub fn all() -> Self {
+        Self::new(|_| true)
+    }
+
+    /// Whether the counter of the hit is one of them.
+    pub fn has(&self, hit: &Hit) -> bool {
+        (self.0)(hit)
+    }
+}
+
+impl fmt::Debug for Whose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Whose(..)")
+    }
+}
+
+/// What was found out of a server.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// The counters it has.
+    pub whose: Whose,
+    /// What became of them.
+    pub news: News,
+}
+
+/// What became of counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// They were lost: their server held other data before.
+    Lost,
+    /// They may have been lost before this process knew of them, and those who did know have told
+    /// of them after so long.
+    Young(Duration),
+}
 
 /// What a replica tells a counter.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,6 +4,9 @@
 /// The stretch over which a rate is taken, and the demand a block covers, in microseconds.
 pub const HORIZON_MICROS: u64 = 250_000;
 
+/// Of news, one part in so many is taken for lasting.
+const NEWS_PARTS: u64 = 4;
+
 /// Hits per second, in thousandths.
 pub type MilliRate = u64;
 
@@ -31,6 +34,13 @@ impl Meter {
     pub fn rate(&mut self, now_micros: u64) -> MilliRate {
         self.settle(now_micros);
         self.settled.max(per_second(self.hits, HORIZON_MICROS))
+    }
+
+    /// The same, but of what is new in the running stretch only one part in [`NEWS_PARTS`]: what is
+    /// claimed for a rate that rises is then little, soon claimed again, and told of each time.
+    pub fn cautious_rate(&mut self, now_micros: u64) -> MilliRate {
+        let news = self.rate(now_micros).saturating_sub(self.settled);
+        self.settled + news / NEWS_PARTS
     }
 
     fn settle(&mut self, now_micros: u64) {

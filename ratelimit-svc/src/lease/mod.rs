@@ -38,6 +38,9 @@
 //! | a request takes from all of its counters or from none | S U |
 //! | a refusal from memory is one that the counter would give as well | M S |
 //! | after a loss of data the limit is passed by no more than was granted to who ended with it | M S R |
+//! | a replica that starts after a loss claims nothing before the others have told | M S R |
+//! | a loss of one server holds back the counters of no other | U R |
+//! | an overload that begins is shared rightly from its second second on | S |
 //! | what is told of claims may be told twice and in any order | U R |
 //! | a store that is back has at most twice the claims it has at other times | S |
 //! | the order of claims within a call does not matter | U |

@@ -8,6 +8,7 @@
 //!                                                          └─────────► Idle; the answer is late
 //! ```
 
+mod class;
 mod loss;
 mod refill;
 
@@ -15,10 +16,10 @@ use std::hash::{Hash, Hasher};
 
 use crate::lease::Terms;
 use crate::lease::meter::Meter;
-use crate::limits::sharing::Share;
 use crate::limits::unit::Window;
 use crate::store::Hit;
 use crate::store::key::following;
+use class::ClassLease;
 pub use refill::Due;
 
 /// The last stretch of a window in which the next one is claimed ahead: a tenth, at most this.
@@ -55,30 +56,6 @@ pub struct Slot {
     telling: Refill,
     /// What it is told that all replicas had claimed.
     told_taken: u64,
-}
-
-/// One class's part.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct ClassLease {
-    /// How the limit is shared with the class.
-    share: Option<Share>,
-    tokens: u64,
-    /// By requests of this class.
-    spent: u64,
-    /// Asked for in vain since the last claim.
-    missed: u64,
-    /// Since when.
-    missed_micros: u64,
-    /// Asked for since the last claim told the forecast of it; outlives the window, for the end of
-    /// one is told of in the next.
-    asked: u64,
-    block: u64,
-    room: Option<u64>,
-    retry_micros: u64,
-    refill: Refill,
-    ahead: Refill,
-    failures: u64,
-    meter: Meter,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -150,6 +127,11 @@ impl Slot {
         slot
     }
 
+    /// The last hit: limit, window and name of the counter.
+    pub fn hit(&self) -> &Hit {
+        &self.hit
+    }
+
     /// The window of the tokens.
     pub fn window(&self) -> Window {
         self.hit.window
@@ -181,6 +163,7 @@ impl Slot {
         if !again {
             lease.meter.add(hit.amount, now_micros);
             lease.asked = lease.asked.saturating_add(hit.amount);
+            lease.demand = lease.demand.saturating_add(hit.amount);
         }
         let pool = terms.pool(self.hit.limit);
         let (available, room) = (self.available(class), self.room(class, pool));
@@ -218,6 +201,7 @@ impl Slot {
         share.spent -= amount;
         // What another limit refuses is no demand on this one.
         share.asked = share.asked.saturating_sub(amount);
+        share.demand = share.demand.saturating_sub(amount);
         match source.free {
             true => self.free += amount,
             false => self.shares[source.class].tokens += amount,
@@ -338,7 +322,11 @@ impl Slot {
         self.ahead_micros = start_micros.saturating_add(length_micros - early);
         for share in &mut self.shares {
             (share.tokens, share.spent, share.missed, share.block) = (0, 0, 0, 0);
-            (share.room, share.retry_micros) = (None, 0);
+            (share.room, share.retry_micros, share.has_told_end) = (None, 0, false);
+            share.late += std::mem::take(&mut share.asked);
+            share.late -= std::mem::take(&mut share.late_told);
+            let demand = std::mem::take(&mut share.demand);
+            share.demand_before = if follows { demand } else { 0 };
             if share.refill == Refill::Flying {
                 share.refill = Refill::Idle;
             }
@@ -389,7 +377,7 @@ impl Hash for Slot {
         (self.granted, self.epoch, self.telling, self.told_taken).hash(state);
         for share in &self.shares {
             (share.tokens, share.spent, share.room, share.retry_micros).hash(state);
-            (share.refill, share.ahead).hash(state);
+            (share.refill, share.ahead, share.has_told_end).hash(state);
         }
     }
 }

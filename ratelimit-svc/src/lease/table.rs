@@ -5,7 +5,7 @@
 //! that was not used for longest, about (second chance); its tokens are lost to this window, and
 //! the shard gives no more free tokens in it, lest the dropped slot spent them.
 
-mod recovery;
+pub mod recovery;
 mod shard;
 pub mod view;
 
@@ -21,6 +21,7 @@ use crate::lease::slot::{Slot, Source, Taken};
 use crate::lease::{Terms, class_of};
 use crate::store::key::stem;
 use crate::store::{Count, Hit, Role};
+use recovery::Hold;
 use shard::Shard;
 
 /// The most counters with a lease, unless configured.
@@ -42,8 +43,9 @@ pub struct Table {
     due: Mutex<VecDeque<Due>>,
     /// Counters that lost data, to be told.
     untold: Mutex<VecDeque<Arc<[u8]>>>,
-    /// Nothing is claimed before this instant, microseconds.
+    /// When the last hold ends, microseconds.
     closed_until: AtomicU64,
+    holds: Mutex<Vec<Hold>>,
     replicas: AtomicU32,
     free_ppm: u32,
     free_replicas: u32,
@@ -112,6 +114,7 @@ impl Table {
             due: Mutex::default(),
             untold: Mutex::default(),
             closed_until: AtomicU64::new(0),
+            holds: Mutex::default(),
             replicas: AtomicU32::new(terms.replicas),
             free_ppm: terms.free_ppm,
             free_replicas: terms.free_replicas,
@@ -184,15 +187,16 @@ impl Table {
     pub fn claims(&self, max: usize, now: Duration) -> Vec<Claim> {
         let terms = self.terms();
         let mut claims = Vec::new();
-        if micros(now) < self.closed_until.load(Ordering::Relaxed) {
-            return claims;
-        }
         while claims.len() < max {
             let Some(due) = lock(&self.due).pop_front() else { break };
-            let mut shard = self.shard(self.hash(&due.stem));
+            let hash = self.hash(&due.stem);
+            let mut shard = self.shard(hash);
             let Some(slot) = shard.slot(&due.stem) else { continue };
             let claim = slot.claim(&due.stem, due.class, due.is_ahead, micros(now), &terms);
-            claims.extend(claim);
+            match claim {
+                Some(claim) if self.is_held(hash, &claim.hit, micros(now)) => slot.failed(&claim),
+                claim => claims.extend(claim),
+            }
         }
         // Whoever fell due first: within a call the higher class is first.
         claims.sort_by_key(|claim| claim.class);
@@ -270,7 +274,7 @@ impl Table {
         let mut shard = self.shard(hash);
         let (stem, slot) = self.slot_or_new(&mut shard, name, hash, hit, terms);
         let taken = slot.take(hit, class, again, now_micros, terms);
-        if taken == Taken::Short && now_micros < self.opens_at(hash, hit.window) {
+        if taken == Taken::Short && self.is_held(hash, hit, now_micros) {
             return (Found::Held, hash, 0);
         }
         let due = slot.due(class, taken == Taken::Short, now_micros, terms);

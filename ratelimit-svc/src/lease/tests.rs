@@ -3,20 +3,27 @@
 
 mod classes;
 mod model;
+mod openings;
 mod simulation;
 mod slots;
 mod tables;
 
 use crate::lease::claim::{Claim, Grant, grant};
 use crate::limits::algorithm::Algorithm;
-use crate::limits::unit::Period;
+use crate::limits::unit::{Period, Window};
 use crate::store::{Hit, Role};
 
 /// A hit on the counter called `name` at a second.
 fn hit(name: &str, seconds: u64, limit: u32, amount: u64, now_seconds: u64) -> Hit {
     let window = Period::try_new(seconds).expect("in bounds").window(now_seconds);
+    let key = format!("{name}|{seconds}s{}", window.start / seconds);
+    hit_in(key.into_bytes().into(), window, limit, amount)
+}
+
+/// A hit on the counter `key` of a window.
+fn hit_in(key: Box<[u8]>, window: Window, limit: u32, amount: u64) -> Hit {
     Hit {
-        key: format!("{name}|{seconds}s{}", window.start / seconds).into_bytes().into(),
+        key,
         amount,
         is_refund: false,
         limit,

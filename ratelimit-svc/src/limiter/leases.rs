@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use crate::config::leases::LeaseSettings;
 use crate::decide::plan::{Counted, Line, Plan};
 use crate::lease::claim::{BATCH_MAX, Claim};
-use crate::lease::loss::{TOLD_EVERY, TOLD_MAX};
+use crate::lease::loss::{Finding, News, TOLD_EVERY, TOLD_MAX};
 use crate::lease::table::view::Holding;
 use crate::lease::table::{NOT_YET, Outcome, Table};
 use crate::lease::{self, Terms};
@@ -63,8 +63,6 @@ pub struct Leases {
     budget: Duration,
     /// Whether the store was ever in reach.
     has_begun: AtomicBool,
-    /// Which data the store held, 0 before that is known.
-    epoch: AtomicU64,
     metrics: Arc<Metrics>,
 }
 
@@ -86,7 +84,6 @@ impl Leases {
             limit_min,
             budget,
             has_begun: AtomicBool::new(false),
-            epoch: AtomicU64::new(0),
             metrics,
         }
     }
@@ -225,7 +222,7 @@ impl Leases {
         }
     }
 
-    /// Finds out whether the store that is in reach holds other data than before.
+    /// Takes in whether a server that is in reach holds other data than before.
     fn look_for_loss<B: Backend>(&self, guard: &Guard<B>, now: Duration) {
         if guard.is_open() {
             return;
@@ -234,18 +231,23 @@ impl Leases {
             // Only the store knows what time it is.
             self.table.began(now);
         }
-        let epoch = guard.epoch();
-        if epoch != self.epoch.load(Ordering::Relaxed) {
-            let before = self.epoch.swap(epoch, Ordering::Relaxed);
-            if before != 0 && before != epoch {
-                self.table.lost(now);
+        guard.findings(&mut |Finding { whose, news }| match news {
+            News::Lost => {
+                self.table.lost(now, &whose);
                 self.metrics.leases.losses.inc();
                 tracing::warn!(
                     leases = self.table.len(),
                     "the store lost its data, telling it what was claimed"
                 );
             }
-        }
+            News::Young(wait) => {
+                self.table.hold(now, wait, &whose);
+                tracing::info!(
+                    wait_seconds = wait.as_secs_f64(),
+                    "the data of the store are young, claiming nothing until others told of theirs"
+                );
+            }
+        });
     }
 
     /// Tells counters that lost data what they had counted, a few at a time. Never ends.
@@ -328,7 +330,8 @@ impl Leases {
     }
 
     /// What `/config` tells of the leases.
-    pub fn describe(&self) -> serde_json::Value {
+    pub fn describe<B: Backend>(&self, guard: &Guard<B>, now: Duration) -> serde_json::Value {
+        self.look_for_loss(guard, now);
         let largest = self.table.largest().into_iter().map(|Holding { rule, counters, held }| {
             json!({"rule": rule, "counters": counters, "held": held})
         });
@@ -336,6 +339,7 @@ impl Leases {
             "counters": self.table.len(),
             "held": self.table.held(),
             "untold": self.table.untold(),
+            "holding": self.table.is_holding(now),
             "largest": largest.collect::<Vec<_>>(),
         })
     }

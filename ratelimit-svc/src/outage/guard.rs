@@ -18,7 +18,7 @@ use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::lease::loss::Assertion;
+use crate::lease::loss::{Assertion, Finding};
 use crate::metrics::Metrics;
 use crate::outage::breaker::{Change, Permit};
 use crate::outage::gate::Gate;
@@ -42,11 +42,9 @@ pub trait Backend: Store {
     /// Leaves this replica's sign of life; how many replicas left one of late.
     fn sign_of_life(&self) -> impl Future<Output = Result<u32, StoreError>> + Send;
 
-    /// Which data the store holds, as last read with a sign of life: another number is other data.
-    /// 0 where that is not known.
-    fn epoch(&self) -> u64 {
-        0
-    }
+    /// Hands over what was found out of the data of the servers since the last time. Whoever asks
+    /// meanwhile waits until that is taken in.
+    fn findings(&self, _take_in: &mut dyn FnMut(Finding)) {}
 
     /// Tells counters that lost data what this replica had claimed of them; where each stands.
     fn tell_claimed(
@@ -252,9 +250,9 @@ impl<B: Backend> Guard<B> {
         self.replicas.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Which data the store holds; see [`Backend::epoch`].
-    pub fn epoch(&self) -> u64 {
-        self.backend.epoch()
+    /// What was found out of the data of the servers; see [`Backend::findings`].
+    pub fn findings(&self, take_in: &mut dyn FnMut(Finding)) {
+        self.backend.findings(take_in);
     }
 
     /// Tells counters that lost data what this replica had claimed of them; where each stands, of

@@ -31,6 +31,7 @@ mod scripts;
 pub mod sentinel;
 mod servers;
 pub mod slots;
+mod telling;
 pub mod tls;
 
 use std::sync::Arc;
@@ -49,7 +50,7 @@ use crate::store::redis::heartbeat::SignOfLife;
 use crate::store::split::{all_of, beside};
 use crate::store::{Count, Hit, Mode, Store, StoreError};
 use apart::Apart;
-use claimed::Epoch;
+use claimed::{Epochs, Marks};
 use expiry::{Asked, Expiry, Unsure, jitter};
 use give_back::GiveBack;
 use link::{LinkSettings, PROBE_TIMEOUT, Threads, classify};
@@ -72,7 +73,7 @@ pub struct Redis {
     unsure: Arc<Unsure>,
     back: GiveBack,
     life: SignOfLife,
-    epoch: Epoch,
+    epochs: Arc<Epochs>,
 }
 
 /// What is written to find out whether a server counts.
@@ -82,7 +83,7 @@ fn probe_key(settings: &RedisSettings) -> String {
 
 /// What tells one Redis' data from another's.
 fn epoch_key(settings: &RedisSettings) -> String {
-    format!("{}epoch", settings.key_prefix)
+    Epochs::key(&settings.key_prefix, |_| true).expect("the first name does")
 }
 
 /// How counters are kept.
@@ -110,10 +111,12 @@ impl Redis {
         settings: RedisSettings,
         clock: Arc<Clock>,
     ) -> Result<Self, TlsError> {
+        let epochs = Arc::new(Epochs::default());
+        let marks = Marks { epochs: epochs.clone(), key_prefix: settings.key_prefix.clone() };
         let threads = Threads { number: settings.threads, witness: Some(epoch_key(&settings)) };
         let (key, budget) = (probe_key(&settings), settings.call_budget);
-        let servers = Servers::new(link, &key, &clock, budget, threads)?;
-        Ok(Self::over(servers, settings, clock))
+        let servers = Servers::new(link, &key, &clock, budget, threads)?.marked(marks);
+        Ok(Self::over(servers, settings, clock, epochs))
     }
 
     /// A store that counts windows of a second in a Redis of their own.
@@ -130,10 +133,16 @@ impl Redis {
         let part = RedisSettings { local_cache_bytes: 0, ..settings.clone() };
         let per_second = Self::new(per_second, part.clone(), Arc::default())?;
         let main = Self::new(main, part, clock.clone())?;
-        Ok(Self::over(Servers::Apart(Apart::new(main, per_second)), settings, clock))
+        let servers = Servers::Apart(Apart::new(main, per_second));
+        Ok(Self::over(servers, settings, clock, Arc::default()))
     }
 
-    fn over(servers: Servers, settings: RedisSettings, clock: Arc<Clock>) -> Self {
+    fn over(
+        servers: Servers,
+        settings: RedisSettings,
+        clock: Arc<Clock>,
+        epochs: Arc<Epochs>,
+    ) -> Self {
         Self {
             servers,
             probe_key: probe_key(&settings),
@@ -143,7 +152,7 @@ impl Redis {
             unsure: Arc::default(),
             back: GiveBack::default(),
             life: SignOfLife::new(),
-            epoch: Epoch::default(),
+            epochs,
             settings,
         }
     }

@@ -11,6 +11,7 @@ mod differences;
 mod documentation;
 mod environment;
 mod leases;
+mod leases_cluster;
 mod metrics;
 mod outage;
 mod outage_cluster;

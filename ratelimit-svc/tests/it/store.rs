@@ -571,6 +571,8 @@ async fn plain_fixed_windows_need_no_script() {
     let server = RedisServer::start().await;
     let store = connected(&server, settings()).await;
     let mut connection = server.connection().await;
+    // Which data it holds was asked by a script.
+    server.command(&["CONFIG", "RESETSTAT"]).await;
     let both = [hit("p1", 1, 9), hit_at("p2", limit(Algorithm::FixedWindow, 9, 30), 1, NOW)];
     count(&*store, Mode::CountAll, &both).await;
     let calls = async |connection: &mut redis::aio::MultiplexedConnection| {

@@ -16,6 +16,9 @@ const LEAD_MICROS: u64 = 50_000;
 const AHEAD_HITS_MIN: u64 = 4;
 /// A block of a shared limit lasts for this part of what is left of the window.
 const SHARED_PARTS: u64 = 4;
+/// Of demand that no forecast knows of yet a block lasts for this part of what is gone of the
+/// window: with each block the forecast is told, so it knows nearly all that was asked.
+const NEWS_PARTS: u64 = 8;
 /// A class that reached its cap below the limit asks again after a part of what is left of the
 /// window: its cap rises as the reserve of the classes above it melts.
 const RETRY_PARTS: u64 = 8;
@@ -65,6 +68,18 @@ impl Slot {
         }
         // A claim ahead would begin the forecast of the next window before this one ends.
         let forecasts = matches!(share.share, Some(Share { how: How::Forecast { .. }, .. }));
+        // Who finds nothing left claims no more, and would be forecast as if it had asked for
+        // nothing since.
+        if forecasts
+            && exhausted
+            && in_last_part
+            && !telling
+            && !share.has_told_end
+            && share.refill == Refill::Idle
+            && share.asked > 0
+        {
+            (due.refill, share.has_told_end) = (true, true);
+        }
         if share.ahead == Refill::Idle && !telling && in_last_part && !has_next && !forecasts {
             let coming = expected(rate, window.seconds.saturating_mul(1_000_000));
             let free = terms.free(self.hit.limit);
@@ -117,11 +132,16 @@ impl Slot {
         let left = if is_ahead { u64::MAX } else { end_micros.saturating_sub(now_micros) };
         // Of a shared limit only so much that it is spent well before the window ends: what a class
         // holds is lost to those below it.
-        let (horizon, least) = match share.share {
-            Some(_) => (left / SHARED_PARTS, shared_least(length, left)),
-            None => (left, block::ALONE),
+        let (lasting, horizon, least) = match share.share {
+            Some(_) => {
+                let lasting = share.meter.cautious_rate(now_micros);
+                let gone = length.saturating_sub(left);
+                let most = if share.has_risen(gone, length) { gone / NEWS_PARTS } else { left };
+                (lasting, most.min(left / SHARED_PARTS), shared_least(length, left))
+            }
+            None => (rate, left, block::ALONE),
         };
-        let coming = expected(rate, horizon.min(HORIZON_MICROS));
+        let coming = expected(lasting, horizon.min(HORIZON_MICROS));
         let size = block::size(coming, least, pool, taken, terms.replicas);
         if is_ahead {
             let start = hit.window.end();
@@ -142,7 +162,7 @@ impl Slot {
         hit.is_refund = false;
         hit.share.clone_from(&share.share);
         if let Some(Share { how: How::Forecast { .. }, asked, .. }) = &mut hit.share {
-            *asked = Some(std::mem::take(&mut share.asked));
+            *asked = Some(share.tell(length.saturating_sub(left), length));
         }
         let (stem, epoch) = (stem.clone(), self.epoch);
         Some(Claim { stem, hit, class, pool, is_ahead, seen: taken, epoch })
@@ -215,5 +235,7 @@ fn shared_least(length_micros: u64, left_micros: u64) -> u64 {
 
 fn retry_after(window: Window, now_micros: u64) -> u64 {
     let left = window.end().saturating_mul(1_000_000).saturating_sub(now_micros);
-    (left / RETRY_PARTS).clamp(RETRY_MICROS_MIN, RETRY_MICROS_MAX)
+    // What a forecast says of a window that has just begun, it may soon take back.
+    let gone = now_micros.saturating_sub(window.start.saturating_mul(1_000_000));
+    (left / RETRY_PARTS).min(gone).clamp(RETRY_MICROS_MIN, RETRY_MICROS_MAX)
 }

@@ -8,15 +8,14 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::{Duration, Instant};
 
-use super::{answer, hit};
+use super::{answer, hit, hit_in};
 use crate::lease::Terms;
 use crate::lease::claim::{BATCH_MAX, Claim, Grant, Return};
-use crate::lease::loss::{Assertion, TOLD_MAX, merged};
+use crate::lease::loss::{Assertion, HOLD, TOLD_MAX, Whose, merged};
 use crate::lease::table::{Outcome, Table, Ticket};
-use crate::limits::algorithm::Algorithm;
 use crate::limits::unit::Period;
 use crate::outage::ramp::{Pace, RETURN_MAX, Ramp};
-use crate::store::{Hit, Role};
+use crate::store::Hit;
 
 /// Longer than a request waits for a claim.
 const BUDGET_MICROS: u64 = 5_000;
@@ -337,7 +336,7 @@ impl World {
             Event::Noticed { replica, life } => {
                 if self.replicas[replica].life == life {
                     let now = self.clock(replica);
-                    self.replicas[replica].table.lost(now);
+                    self.replicas[replica].table.lost(now, &Whose::all());
                     self.flush(replica);
                 }
             }
@@ -451,16 +450,7 @@ impl World {
             let made = hit(&format!("1:d6:tenant4:{key}"), window_seconds, limit, 1, now_seconds);
             (*start, *name) = (window.start, made.key);
         }
-        Hit {
-            key: name.clone(),
-            amount,
-            is_refund: false,
-            limit,
-            window,
-            algorithm: Algorithm::FixedWindow,
-            role: Role::Enforced,
-            share: None,
-        }
+        hit_in(name.clone(), window, limit, amount)
     }
 
     /// Books what was decided, and holds a refusal against perfect knowledge.
@@ -698,16 +688,17 @@ impl World {
         let now = self.clock(replica);
         let before = &mut self.replicas[replica];
         self.report.unavailable += before.waiting.len() as u64;
-        // A process takes longer to start than the others to find a store that is back.
-        let unreachable_until = match self.epoch {
-            0 => 0,
-            _ => self.lost_at + NOTICE_MICROS_MAX + 10_000,
-        };
+        let table = Table::new(&terms(&self.scenario), self.scenario.keys_max, seed, now);
+        // A process that starts finds data that are young, and lets the others tell first.
+        let young = Duration::from_micros(self.now.saturating_sub(self.lost_at));
+        if self.epoch > 0 && young < HOLD {
+            table.hold(now, HOLD - young, &Whose::all());
+        }
         *before = Replica {
-            table: Table::new(&terms(&self.scenario), self.scenario.keys_max, seed, now),
+            table,
             life: before.life + 1,
             skew_micros: before.skew_micros,
-            unreachable_until,
+            unreachable_until: 0,
             pace: None,
             was_unreachable: false,
             waiting: Vec::new(),

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::{answer, hit};
 use crate::lease::Terms;
 use crate::lease::claim::{BATCH_MAX, Claim};
-use crate::lease::loss::{HOLD, TOLD_MAX};
+use crate::lease::loss::{HOLD, TOLD_MAX, Whose};
+use crate::lease::table::recovery::{HOLDS_MAX, SPREAD_MICROS_MAX};
 use crate::lease::table::view::SHOWN_MAX;
 use crate::lease::table::{NOT_YET, Outcome, Table};
 use crate::limits::sharing::{How, Share};
@@ -200,7 +201,7 @@ fn a_store_that_lost_its_data_is_told_first() {
     let table = table(1000);
     take(&table, &[named("a", 1000, 5), named("b", 1000, 1)]);
     let held = table.held();
-    table.lost(NOW);
+    table.lost(NOW, &Whose::all());
     assert_eq!(take(&table, &[named("a", 1000, 1)]), [false], "what is held is spent");
     assert_eq!(table.take(&[named("c", 1000, 1)], false, NOW), Outcome::Held);
     let told = table.assertions(TOLD_MAX);
@@ -216,6 +217,32 @@ fn a_store_that_lost_its_data_is_told_first() {
     let outcome = table.take(&[named("c", 1000, 1)], false, later);
     assert!(matches!(outcome, Outcome::Short(_)), "{outcome:?}");
     assert_eq!(table.claims(BATCH_MAX, later).len(), 1);
+}
+
+/// A loss of some counters holds back those alone, and a process that finds young data claims
+/// nothing of them for as long as it is told to.
+#[test]
+fn only_what_was_lost_is_held_back() {
+    let table = table(1000);
+    take(&table, &[named("a", 1000, 5), named("b", 1000, 1)]);
+    let of = |first: u8| Whose::new(move |hit: &Hit| hit.key[0] == first);
+    table.lost(NOW, &of(b'a'));
+    assert_eq!(table.untold(), 1);
+    assert!(table.is_holding(NOW));
+    let is_held = |name, now| table.take(&[named(name, 500, 450)], false, now) == Outcome::Held;
+    assert!(is_held("a2", NOW) && !is_held("b2", NOW));
+    // What had fallen due before is not claimed either.
+    assert!(table.claims(BATCH_MAX, NOW).iter().all(|claim| claim.stem[0] != b'a'));
+    let young = HOLD / 4;
+    table.hold(NOW, young, &of(b'c'));
+    assert!(is_held("c", NOW) && is_held("a3", NOW) && !is_held("b3", NOW));
+    let later = NOW + young + Duration::from_micros(SPREAD_MICROS_MAX);
+    assert!(is_held("a4", later) && !is_held("c2", later));
+    // More holds than can be told apart hold everything.
+    (0..HOLDS_MAX).for_each(|_| table.hold(NOW, HOLD, &of(b'c')));
+    assert!(is_held("b4", NOW));
+    let end = NOW + HOLD + Duration::from_micros(SPREAD_MICROS_MAX);
+    assert!(!is_held("a5", end) && !is_held("b5", end) && !table.is_holding(end));
 }
 
 /// What is shown names rules and no tenants.

@@ -142,6 +142,11 @@ impl Apart {
         &self.main.store
     }
 
+    /// The one for windows of a second.
+    pub fn per_second(&self) -> &Redis {
+        &self.per_second.store
+    }
+
     /// Looks for those that are lost.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use super::heartbeat::SignOfLife;
 use super::link::{PROBE_TIMEOUT, classify, prove};
 use super::servers::Servers;
 use super::slots::slot_of;
-use crate::lease::loss::Assertion;
+use crate::lease::loss::{Assertion, Finding};
 use crate::outage::guard::Backend;
 use crate::store::{Hit, StoreError};
 
@@ -23,7 +23,7 @@ impl Backend for Redis {
                 prove(&mut connected.connection, key, Some(&self.clock), false, budget).await?;
                 link.adopt(connected);
                 // Before anything is counted it is known whether these are the same data.
-                self.read_epoch().await?;
+                self.read_epochs().await?;
             }
             Servers::Cluster(cluster) => cluster.repair().await?,
             Servers::Apart(apart) => apart.repair().await?,
@@ -52,7 +52,7 @@ impl Backend for Redis {
         let answer = tokio::time::timeout(self.settings.call_budget, sign).await;
         let alive = answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)?;
         // Who is alive is known without it.
-        if let Err(error) = self.read_epoch().await {
+        if let Err(error) = self.read_epochs().await {
             let cause = chassis::telemetry::error_chain(&error);
             tracing::debug!(cause, "not known which data redis holds");
         }
@@ -67,8 +67,8 @@ impl Backend for Redis {
         answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)
     }
 
-    fn epoch(&self) -> u64 {
-        self.epoch.last()
+    fn findings(&self, take_in: &mut dyn FnMut(Finding)) {
+        self.take_findings(take_in);
     }
 
     fn is_lost_to(&self, hits: &[Hit]) -> bool {

@@ -1,122 +1,177 @@
-//! A Redis that lost its data: how that is found out, and how it is told what replicas had claimed.
-//! What that means is `lease::loss`.
+//! A Redis that lost its data: how that is found out. What that means is `lease::loss`, how it is told
+//! then what replicas had claimed `telling`.
 //!
-//! One key holds a random number that the first replica to find none has set. It dies with the data
-//! and is read once a second, and before a Redis that was out of reach is used again.
+//! One key of each server holds a random number that the first replica to find none has set. It dies
+//! with the data and is read once a second, and before a server that was out of reach is used again.
+//! In a cluster it is a key of one of the server's slots: it goes with its slot to another server,
+//! and a replica that becomes the primary has it.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::BoxFuture;
+use redis::Script;
 use redis::aio::ConnectionLike;
-use redis::{Script, Value};
-use tokio::time::Instant;
 
 use super::link::{PROBE_TIMEOUT, classify};
-use super::number::number;
-use super::scatter::at_owner;
 use super::servers::Servers;
-use super::slots::{number_at, slot_of};
+use super::slots::slot_of;
 use super::{Redis, StoreError, epoch_key};
-use crate::lease::loss::Assertion;
+use crate::lease::loss::{Finding, HOLD, News, Whose};
 
+const EPOCH: &str = include_str!("epoch.lua");
 /// Numbers that Lua, a double and a count can hold.
 const EPOCH_BITS: u32 = 52;
+/// The first number in a server that runs for less than this is no sign that there was none before.
+pub const SERVER_YOUNG: Duration = Duration::from_secs(60);
+/// The most findings that wait to be taken in; one more, and all data count as lost.
+pub const FINDINGS_MAX: usize = 256;
+/// How many names are tried for a key in one of a server's slots.
+const NAMES_MAX: u32 = 20_000;
 
-/// Which data Redis holds.
-pub struct Epoch {
-    last: AtomicU64,
+/// Which data the servers hold.
+pub struct Epochs {
+    /// By key, the number last read.
+    known: Mutex<HashMap<String, u64>>,
+    findings: Mutex<Vec<Finding>>,
+    has_findings: AtomicBool,
     script: Script,
+    pub(super) told: Script,
 }
 
-impl Default for Epoch {
+/// Where it is found out which data the servers of a cluster hold.
+#[derive(Default)]
+pub struct Marks {
+    /// What is known.
+    pub epochs: Arc<Epochs>,
+    /// In front of every key.
+    pub key_prefix: String,
+}
+
+impl Default for Epochs {
     fn default() -> Self {
-        let script = Script::new(include_str!("claimed.lua"));
-        Self { last: AtomicU64::new(0), script }
+        let script = Script::new(EPOCH);
+        let told = Script::new(include_str!("claimed.lua"));
+        let (known, findings) = (Mutex::default(), Mutex::default());
+        Self { known, findings, has_findings: AtomicBool::new(false), script, told }
     }
 }
 
-impl Epoch {
-    /// Another number means other data; 0 as long as none was read.
-    pub fn last(&self) -> u64 {
-        self.last.load(Ordering::Acquire)
+impl Epochs {
+    /// The key of the server that has the slots `owns` says; the same for all replicas that see the
+    /// same slots. None for a server that has hardly any.
+    pub fn key(key_prefix: &str, owns: impl Fn(u16) -> bool) -> Option<String> {
+        let names = (0..NAMES_MAX).map(|n| format!("{key_prefix}epoch{{{n}}}"));
+        names.into_iter().find(|name| owns(slot_of(name.as_bytes())))
     }
-}
 
-impl Redis {
-    /// Reads which data this is, and marks it where nobody has.
-    pub(super) async fn read_epoch(&self) -> Result<(), StoreError> {
-        let key = epoch_key(&self.settings);
-        let mut connection = self.servers.connection(key.as_bytes())?;
+    /// Reads which data a server holds, and marks them where nobody has.
+    ///
+    /// # Errors
+    /// As the server answers, or does not.
+    pub async fn read(
+        &self,
+        connection: &mut (impl ConnectionLike + Send),
+        key: String,
+        whose: Whose,
+    ) -> Result<(), StoreError> {
         let random = RandomState::new().hash_one(0) >> (64 - EPOCH_BITS) | 1;
+        let before = lock(&self.known).get(&key).copied();
+        // A server just found knows no script; to find that out takes two round trips more.
         let mut pipe = redis::pipe();
-        pipe.cmd("SET").arg(&key).arg(random).arg("NX").ignore().cmd("GET").arg(&key);
-        let asked = pipe.query_async::<Vec<Value>>(&mut connection);
+        pipe.cmd("SCRIPT").arg("LOAD").arg(EPOCH).ignore();
+        pipe.cmd("EVALSHA").arg(self.script.get_hash()).arg(1).arg(&key);
+        pipe.arg(random).arg(before.unwrap_or(0));
+        pipe.arg(HOLD.as_millis() as u64).arg(SERVER_YOUNG.as_secs());
+        let asked = pipe.query_async::<((u64, u64),)>(connection);
         let answer = tokio::time::timeout(PROBE_TIMEOUT, asked).await;
-        let values = answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)?;
-        let value = values.last().ok_or(StoreError::Unexpected)?;
-        self.epoch.last.store(number(value)?, Ordering::Release);
+        let ((number, doubt),) = answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)?;
+        // Another task may have read it meanwhile: who puts a number first tells of it.
+        let mut known = lock(&self.known);
+        let news = match known.insert(key, number) {
+            Some(last) if last == number => None,
+            Some(_) => Some(News::Lost),
+            None if doubt > 0 => Some(News::Young(Duration::from_millis(doubt))),
+            None => None,
+        };
+        if let Some(news) = news {
+            self.found(Finding { whose, news });
+        }
         Ok(())
     }
 
-    /// Tells each counter what this replica had claimed of it; where each stands.
-    pub(super) async fn tell_claimed(
-        &self,
-        assertions: &[Assertion],
-    ) -> Vec<Result<u64, StoreError>> {
-        join_all(assertions.iter().map(|assertion| self.tell_one(assertion))).await
+    /// Forgets the numbers of keys that no server has.
+    pub fn retain(&self, is_used: impl Fn(&str) -> bool) {
+        lock(&self.known).retain(|key, _| is_used(key));
     }
 
+    fn found(&self, finding: Finding) {
+        let mut findings = lock(&self.findings);
+        if findings.len() >= FINDINGS_MAX {
+            findings.clear();
+            findings.push(Finding { whose: Whose::all(), news: News::Lost });
+        } else {
+            findings.push(finding);
+        }
+        self.has_findings.store(true, Ordering::Release);
+    }
+
+    /// Hands over what was found. Whoever asks meanwhile waits until it is taken in.
+    pub fn take(&self, take_in: &mut dyn FnMut(Finding)) {
+        if !self.has_findings.load(Ordering::Acquire) {
+            return;
+        }
+        let mut findings = lock(&self.findings);
+        findings.drain(..).for_each(take_in);
+        self.has_findings.store(false, Ordering::Release);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Redis {
+    /// Reads which data each server holds that is in reach.
     // Boxed: a store that holds stores.
-    fn tell_one<'a>(&'a self, told: &'a Assertion) -> BoxFuture<'a, Result<u64, StoreError>> {
-        let deadline = Instant::now() + self.settings.call_budget;
-        async move {
+    pub(super) fn read_epochs(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        async {
             match &self.servers {
                 Servers::One(link) => {
-                    let told = self.tell_over(link.connection()?, told);
-                    let answer = tokio::time::timeout_at(deadline, told).await;
-                    answer.unwrap_or(Err(StoreError::TimedOut))
+                    let key = epoch_key(&self.settings);
+                    self.epochs.read(&mut link.connection()?, key, Whose::all()).await
                 }
-                Servers::Cluster(cluster) => {
-                    let slot = slot_of(&self.key(&told.hit));
-                    at_owner(cluster, slot, &[], deadline, |way| self.tell_over(way, told)).await
-                }
+                Servers::Cluster(cluster) => cluster.read_epochs().await,
                 Servers::Apart(apart) => {
-                    apart.at_home_of(&told.hit, |part| part.tell_one(told)).await
+                    let (main, per_second) =
+                        tokio::join!(apart.main().read_epochs(), apart.per_second().read_epochs());
+                    main.and(per_second)
                 }
             }
         }
         .boxed()
     }
 
-    async fn tell_over(
-        &self,
-        mut connection: impl ConnectionLike + Send,
-        Assertion { hit, taken, .. }: &Assertion,
-    ) -> Result<u64, StoreError> {
-        let counter = self.key(hit);
-        let mut call = self.epoch.script.prepare_invoke();
-        call.key(&counter).key(granted_key(&counter));
-        call.arg(self.life.name()).arg(hit.amount).arg(*taken).arg(self.ttl(hit, self.clock.now()));
-        call.invoke_async(&mut connection).await.map_err(classify)
+    /// What was found out of the data of the servers.
+    pub(super) fn take_findings(&self, take_in: &mut dyn FnMut(Finding)) {
+        match &self.servers {
+            Servers::Apart(apart) => {
+                for (store, is_of_seconds) in [(apart.main(), false), (apart.per_second(), true)] {
+                    store.take_findings(&mut |Finding { whose, news }| {
+                        let whose = Whose::new(move |hit| {
+                            (hit.window.seconds == 1) == is_of_seconds && whose.has(hit)
+                        });
+                        take_in(Finding { whose, news });
+                    });
+                }
+            }
+            Servers::One(_) | Servers::Cluster(_) => self.epochs.take(take_in),
+        }
     }
-}
-
-/// The name of the hash of what replicas were granted of a counter. In a cluster it has its home
-/// where the counter has, as scripts want it.
-fn granted_key(counter: &[u8]) -> Vec<u8> {
-    let home = slot_of(counter);
-    let by_its_tag = [counter, b"|granted"].concat();
-    if slot_of(&by_its_tag) == home {
-        return by_its_tag;
-    }
-    let as_a_tag = [b"{", counter, b"}|granted"].concat();
-    if slot_of(&as_a_tag) == home {
-        return as_a_tag;
-    }
-    // What stands in the braces must end with the first closing one, and this name has one.
-    [b"{", number_at(home).to_string().as_bytes(), b"}", counter, b"|granted"].concat()
 }
 
 #[cfg(test)]
@@ -124,20 +179,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_granted_is_kept_beside_the_counter() {
-        for (counter, expected) in [
-            ("{4:edge6:tenant4:acme}|m9", Some("{4:edge6:tenant4:acme}|m9|granted")),
-            ("edge_tenant_acme_60", Some("{edge_tenant_acme_60}|granted")),
-            ("edge_tenant_{_60", Some("{edge_tenant_{_60}|granted")),
-            ("edge_tenant_}_60", None),
-            ("edge_tenant_{}_60", None),
-            ("", None),
-        ] {
-            let granted = granted_key(counter.as_bytes());
-            assert_eq!(slot_of(&granted), slot_of(counter.as_bytes()), "{counter}");
-            let text = String::from_utf8(granted).expect("text");
-            assert!(text.contains(counter), "{text}");
-            assert!(expected.is_none_or(|expected| text == expected), "{text}");
+    fn a_key_is_in_a_slot_of_its_server() {
+        for server in 0..100u16 {
+            let owns = |slot: u16| slot / 164 == server;
+            let key = Epochs::key("p:", owns).expect("it has slots");
+            assert!(owns(slot_of(key.as_bytes())), "{key}");
         }
+        assert_eq!(Epochs::key("", |_| true).as_deref(), Some("epoch{0}"));
+        assert_eq!(Epochs::key("", |_| false), None);
+        // Braces in front keep all there is in one slot.
+        assert!(Epochs::key("{a}:", |slot| slot == slot_of(b"{a}")).is_some());
+    }
+
+    #[test]
+    fn findings_are_bounded() {
+        let epochs = Epochs::default();
+        for _ in 0..=FINDINGS_MAX {
+            let news = News::Young(HOLD);
+            epochs.found(Finding { whose: Whose::new(|_| false), news });
+        }
+        let mut found = Vec::new();
+        epochs.take(&mut |finding| found.push(finding.news));
+        assert_eq!(found, [News::Lost]);
+        epochs.take(&mut |finding| found.push(finding.news));
+        assert_eq!(found.len(), 1, "told once");
     }
 }

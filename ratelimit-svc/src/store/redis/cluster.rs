@@ -11,6 +11,8 @@
 //! Not the cluster client of the redis crate: that one sends a call again when its answer was
 //! lost, which counts it twice, and lets calls to all nodes wait while it looks for one.
 
+mod epochs;
+
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use futures_util::{FutureExt, StreamExt};
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{Mutex, Notify};
 
+use super::claimed::Marks;
 use super::connections::Connections;
 use super::link::{Address, Connector, Endpoint, HostPort, Login, PROBE_TIMEOUT, prove};
 use super::place::{NEWS_EVERY, News, Place};
@@ -47,6 +50,7 @@ pub struct Cluster {
     probe_key: String,
     clock: Arc<Clock>,
     budget: Duration,
+    marks: Marks,
     threads: usize,
     map: ArcSwap<Map>,
     /// Something is amiss.
@@ -59,6 +63,14 @@ pub struct Cluster {
 struct Map {
     slots: SlotMap,
     nodes: Vec<Arc<Node>>,
+}
+
+impl Map {
+    /// Whether the slot is the node's.
+    fn has(&self, node: &Arc<Node>, slot: u16) -> bool {
+        let owner = self.slots.node(slot);
+        owner.is_some_and(|owner| Arc::ptr_eq(&self.nodes[usize::from(owner)], node))
+    }
 }
 
 /// A primary.
@@ -120,10 +132,16 @@ impl Cluster {
             clock,
             budget,
             threads,
+            marks: Marks::default(),
             map: ArcSwap::default(),
             amiss: Notify::new(),
             asking: Mutex::default(),
         }
+    }
+
+    /// The same, with `marks` to tell the data of its nodes apart.
+    pub fn marked(self, marks: Marks) -> Self {
+        Self { marks, ..self }
     }
 
     /// The node that has a slot.
@@ -290,12 +308,12 @@ impl Cluster {
 
     /// Connects to a node that is out of reach and finds out whether it counts. The node that has
     /// the probe's own slot tells the time, so that all replicas ask the same one.
-    async fn mend(&self, map: &Map, node: &Arc<Node>) -> Result<(), StoreError> {
+    async fn mend(&self, map: &Arc<Map>, node: &Arc<Node>) -> Result<(), StoreError> {
         let _mending = node.mending.lock().await;
         if node.connection(&[]).is_ok() {
             return Ok(());
         }
-        let owns = |key: &str| self.owner(map, key).is_some_and(|owner| Arc::ptr_eq(owner, node));
+        let owns = |key: &str| map.has(node, slot_of(key.as_bytes()));
         let clock = owns(&self.probe_key).then_some(&*self.clock);
         let (connector, login) = (self.connector.clone(), self.login.clone());
         let endpoint = Endpoint { connector, login, at: Address::Tcp(node.at.clone()) };
@@ -305,6 +323,8 @@ impl Cluster {
         let tries = (0..1000).map(|n| format!("{}{{{n}}}", self.probe_key));
         let key = [self.probe_key.clone()].into_iter().chain(tries).find(|key| owns(key));
         prove(&mut connection, key.as_deref(), clock, false, self.budget).await?;
+        // Before anything is counted it is known whether these are the same data.
+        self.read_epoch(&mut connection, map, node).await?;
         // A node that does not have a key says so: no need for a witness.
         let connections = Connections::new(endpoint, connection, self.threads, None);
         node.connections.store(Some(connections));

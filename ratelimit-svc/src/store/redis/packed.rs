@@ -94,7 +94,8 @@ fn algorithm(hit: &Hit, now: Duration) -> (f64, [f64; 6]) {
 
 fn forecast(packed: &mut Vec<u8>, hit: &Hit, terms: &Terms) {
     let lives = (WINDOWS_KEPT + 1).saturating_mul(hit.window.seconds);
-    push(packed, [terms.place as f64, terms.classes as f64, terms.number, terms.elapsed]);
+    push(packed, [terms.place as f64, terms.classes as f64, terms.number]);
+    push(packed, [terms.elapsed, terms.early]);
     push(packed, [terms.horizon, terms.margin_horizon, terms.margin_max]);
     push(packed, [terms.inflow, terms.inflow_of_previous, lives as f64]);
     let asked = hit.share.as_ref().and_then(|share| share.asked);

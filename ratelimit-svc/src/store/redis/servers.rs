@@ -6,6 +6,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 
 use super::apart::Apart;
+use super::claimed::Marks;
 use super::cluster::Cluster;
 use super::link::{Address, Connector, Link, LinkSettings, Threads, Topology};
 use super::sentinel::Sentinels;
@@ -56,6 +57,17 @@ impl Servers {
                 Self::Cluster(Arc::new(cluster))
             }
         })
+    }
+
+    /// The same, with `marks` to tell the data of several servers apart.
+    pub fn marked(self, marks: Marks) -> Self {
+        match self {
+            Self::Cluster(cluster) => {
+                let cluster = Arc::into_inner(cluster).expect("nobody else has it yet");
+                Self::Cluster(Arc::new(cluster.marked(marks)))
+            }
+            other => other,
+        }
     }
 
     /// The connection, on this thread, to the server that has `key`.

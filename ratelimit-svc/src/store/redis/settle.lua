@@ -10,7 +10,7 @@
 --   sliding: window number, weight of the last window, 0, 0, 0, 0
 --   bucket:  now in us, cost in us and 1/limit us, burst tolerance likewise, period in us
 --   what the class may take: -1 all, -2 what a forecast leaves, or that much
---   of a forecast: place  classes  window number  elapsed  horizon  margin horizon  margin max
+--   of a forecast: place  classes  window number  elapsed  early  horizon  margin horizon  margin max
 --     inflow  inflow of previous  seconds to live
 --     what was asked for where that is not the amount: -1 it is, or of a claim that much
 --     whether there are guarantees (1), and then floor and minimum of each class
@@ -18,7 +18,7 @@
 -- and in the one before, a bucket its instant, the part of 1/limit us, and 0. Figures are the
 -- number of their window, then per class used, demand, average and last.
 -- Answer: packed, per hit three doubles of state, over (1), moved (1), withheld.
-local HIT, FORECAST = '<dddddddddddddd', '<dddddddddddd'
+local HIT, FORECAST = '<dddddddddddddd', '<ddddddddddddd'
 -- Of the four classes that ship; others are put together when they are met.
 local FIGURES = '<ddddddddddddddddd'
 local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
@@ -112,7 +112,7 @@ for i = 1, n do
   -- What the class may take.
   local figures, name, own, figures_live, width, asked
   if cap == -2 then
-    local place, classes, number, elapsed, horizon, margin_horizon, margin_max, inflow,
+    local place, classes, number, elapsed, early, horizon, margin_horizon, margin_max, inflow,
       inflow_of_previous, live, claim, guarantees, list = unpacked(FORECAST, ARGV[i + 1], more)
     at = at + 1
     name, own, figures_live, width = KEYS[at], 2 + 4 * place, live, 1 + 4 * classes
@@ -140,7 +140,11 @@ for i = 1, n do
       figures[0], figures[1] = true, number
       for q = 2, 4 * classes, 4 do
         local demand, average = figures[q + 1], figures[q + 2]
-        average = average == 0 and demand or average + (demand - average) * 0.25
+        if average == 0 or demand > average + 3 * math.sqrt(average) then
+          average = demand
+        else
+          average = average + (demand - average) * 0.25
+        end
         local again = windows - 1
         while again > 0 and again <= 4 do
           average = average - average * 0.25
@@ -167,8 +171,13 @@ for i = 1, n do
       if class < place then
         local keeps = guarantee
         if active then
-          local rate, now = figures[q + 2], figures[q + 1] / elapsed
+          local rate, asks = figures[q + 2], figures[q + 1]
+          local now = asks / elapsed
           if now > rate then rate = now end
+          if early < elapsed then
+            now = (asks - math.sqrt(asks)) / early
+            if now > rate then rate = now end
+          end
           local demand, deviations = rate * horizon, 3 * math.sqrt(rate * margin_horizon)
           if demand > keeps then keeps = demand end
           margin = margin + (deviations < margin_max and deviations or margin_max)

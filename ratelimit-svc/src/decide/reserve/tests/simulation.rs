@@ -58,17 +58,37 @@ fn arrival(algorithm: Algorithm, limit: u32, place: usize, amount: u64, now: Dur
     Hit { key, amount, is_refund: false, limit, window, algorithm, role, share }
 }
 
-/// Runs a mix: demand of each class in parts of `limit` per second, arriving as Poisson.
+/// Runs a mix and looks at its steady windows.
 fn run(algorithm: Algorithm, limit: u32, mix: [f64; 4], seed: u64) -> Outcome {
+    let course = course(algorithm, limit, |_| mix, WARM + STEADY, seed);
+    outcome(limit, &course.demand[WARM..], &course.admitted[WARM..], course.inversions)
+}
+
+/// What was asked and admitted in each second, by class.
+struct Course {
+    demand: Vec<[u32; 4]>,
+    admitted: Vec<[u32; 4]>,
+    inversions: usize,
+}
+
+/// Demand of each class in parts of `limit`, told for each second, arrives as Poisson.
+fn course(
+    algorithm: Algorithm,
+    limit: u32,
+    mix: impl Fn(usize) -> [f64; 4],
+    windows: usize,
+    seed: u64,
+) -> Course {
     let (memory, mut random) = (Memory::new(1 << 12), Random(seed));
-    let rate = mix.iter().sum::<f64>() * f64::from(limit);
-    let mut demand = vec![[0u32; 4]; WARM + STEADY];
+    let mut demand = vec![[0u32; 4]; windows];
     let mut admitted = demand.clone();
     let (mut inversions, mut refused, mut seconds) = (0, 0u64, 0.0);
     loop {
+        let mix = mix(seconds as usize);
+        let rate = mix.iter().sum::<f64>() * f64::from(limit);
         seconds += -(1.0 - random.unit()).ln() / rate;
         let second = seconds as usize;
-        if second >= WARM + STEADY {
+        if second >= windows {
             break;
         }
         let class = random.class(mix);
@@ -90,7 +110,7 @@ fn run(algorithm: Algorithm, limit: u32, mix: [f64; 4], seed: u64) -> Outcome {
             admitted[second][class] += 1;
         }
     }
-    outcome(limit, &demand[WARM..], &admitted[WARM..], inversions)
+    Course { demand, admitted, inversions }
 }
 
 fn outcome(limit: u32, demand: &[[u32; 4]], admitted: &[[u32; 4]], inversions: usize) -> Outcome {
@@ -150,4 +170,32 @@ fn a_sliding_window_is_filled_from_the_top() {
 #[test]
 fn a_bucket_is_filled_from_the_top() {
     check(Algorithm::TokenBucket { burst: 10_000 }, 10_000, 0.01, 0.99);
+}
+
+/// An overload begins on a counter that nobody knew, or after calm: the first window learns what is
+/// asked while it is young, those after it know.
+#[test]
+fn an_overload_that_begins() {
+    const CALM: usize = 6;
+    for limit in [1000, 3000] {
+        for before in [0, CALM] {
+            for mix in MIXES.into_iter().chain([[0.0, 1.0, 1.0, 1.0]]) {
+                let demand = |second| match second < before {
+                    true => mix.map(|part| part * 0.2 / mix.iter().sum::<f64>()),
+                    false => mix,
+                };
+                let course = course(Algorithm::FixedWindow, limit, demand, before + 5, 1);
+                let errors: Vec<f64> = (before..before + 5)
+                    .map(|at| {
+                        let (asked, admitted) = ([course.demand[at]], [course.admitted[at]]);
+                        outcome(limit, &asked, &admitted, 0).error
+                    })
+                    .collect();
+                println!("{limit} after {before} s of calm, {mix:?}: {errors:.4?}");
+                assert_eq!(course.inversions, 0);
+                assert!(errors[0] <= 0.08, "{errors:.4?}");
+                assert!(errors[1..].iter().all(|error| *error <= 0.02), "{errors:.4?}");
+            }
+        }
+    }
 }

@@ -1,0 +1,98 @@
+//! Telling counters that lost data what this replica had claimed of them: each by itself, whatever it
+//! is called and wherever it is. What that means is `lease::loss`, how a loss is found out `claimed`.
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
+use redis::aio::ConnectionLike;
+use tokio::time::Instant;
+
+use super::link::classify;
+use super::scatter::at_owner;
+use super::servers::Servers;
+use super::slots::{number_at, slot_of};
+use super::{Redis, StoreError};
+use crate::lease::loss::Assertion;
+
+impl Redis {
+    /// Tells each counter what this replica had claimed of it; where each stands.
+    pub(super) async fn tell_claimed(
+        &self,
+        assertions: &[Assertion],
+    ) -> Vec<Result<u64, StoreError>> {
+        join_all(assertions.iter().map(|assertion| self.tell_one(assertion))).await
+    }
+
+    // Boxed: a store that holds stores.
+    fn tell_one<'a>(&'a self, told: &'a Assertion) -> BoxFuture<'a, Result<u64, StoreError>> {
+        let deadline = Instant::now() + self.settings.call_budget;
+        async move {
+            match &self.servers {
+                Servers::One(link) => {
+                    let told = self.tell_over(link.connection()?, told);
+                    let answer = tokio::time::timeout_at(deadline, told).await;
+                    answer.unwrap_or(Err(StoreError::TimedOut))
+                }
+                Servers::Cluster(cluster) => {
+                    let slot = slot_of(&self.key(&told.hit));
+                    at_owner(cluster, slot, &[], deadline, |way| self.tell_over(way, told)).await
+                }
+                Servers::Apart(apart) => {
+                    apart.at_home_of(&told.hit, |part| part.tell_one(told)).await
+                }
+            }
+        }
+        .boxed()
+    }
+
+    async fn tell_over(
+        &self,
+        mut connection: impl ConnectionLike + Send,
+        Assertion { hit, taken, .. }: &Assertion,
+    ) -> Result<u64, StoreError> {
+        let counter = self.key(hit);
+        let mut call = self.epochs.told.prepare_invoke();
+        call.key(&counter).key(granted_key(&counter));
+        call.arg(self.life.name()).arg(hit.amount).arg(*taken);
+        call.arg(self.ttl(hit, self.clock.now()));
+        call.invoke_async(&mut connection).await.map_err(classify)
+    }
+}
+
+/// The name of the hash of what replicas were granted of a counter. In a cluster it has its home
+/// where the counter has, as scripts want it.
+fn granted_key(counter: &[u8]) -> Vec<u8> {
+    let home = slot_of(counter);
+    let by_its_tag = [counter, b"|granted"].concat();
+    if slot_of(&by_its_tag) == home {
+        return by_its_tag;
+    }
+    let as_a_tag = [b"{", counter, b"}|granted"].concat();
+    if slot_of(&as_a_tag) == home {
+        return as_a_tag;
+    }
+    // What stands in the braces must end with the first closing one, and this name has one.
+    [b"{", number_at(home).to_string().as_bytes(), b"}", counter, b"|granted"].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_granted_is_kept_beside_the_counter() {
+        for (counter, expected) in [
+            ("{4:edge6:tenant4:acme}|m9", Some("{4:edge6:tenant4:acme}|m9|granted")),
+            ("edge_tenant_acme_60", Some("{edge_tenant_acme_60}|granted")),
+            ("edge_tenant_{_60", Some("{edge_tenant_{_60}|granted")),
+            ("edge_tenant_}_60", None),
+            ("edge_tenant_{}_60", None),
+            ("", None),
+        ] {
+            let granted = granted_key(counter.as_bytes());
+            assert_eq!(slot_of(&granted), slot_of(counter.as_bytes()), "{counter}");
+            let text = String::from_utf8(granted).expect("text");
+            assert!(text.contains(counter), "{text}");
+            assert!(expected.is_none_or(|expected| text == expected), "{text}");
+        }
+    }
+}
