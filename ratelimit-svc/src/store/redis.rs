@@ -47,7 +47,7 @@ use crate::decide::settle::Settled;
 use crate::limits::algorithm::Algorithm;
 use crate::store::over_cache::OverCache;
 use crate::store::redis::heartbeat::SignOfLife;
-use crate::store::split::{all_of, beside};
+use crate::store::split::{beside, but_refused};
 use crate::store::{Count, Hit, Mode, Store, StoreError};
 use apart::Apart;
 use claimed::{Epochs, Marks};
@@ -241,10 +241,10 @@ impl Redis {
             return Err(StoreError::Unexpected);
         }
         let mut new = Vec::new();
-        let mut answers = Vec::with_capacity(hits.len());
-        for (hit, value) in hits.iter().zip(values) {
+        let (mut counts, mut refused) = (Vec::with_capacity(hits.len()), Vec::new());
+        for (at, (hit, value)) in hits.iter().zip(values).enumerate() {
             if let Value::ServerError(error) = value {
-                answers.push(Err(classify(error.into())));
+                refused.push((at, classify(error.into())));
                 continue;
             }
             let value = number(&value)?;
@@ -254,12 +254,12 @@ impl Redis {
             let over = value > u64::from(hit.limit);
             let state = State::Fixed(value);
             let settled = Settled { state, over, moved: true, withheld: 0, usage: None };
-            answers.push(Ok(settled.count(hit, now)));
+            counts.push(settled.count(hit, now));
         }
         if !new.is_empty() {
             self.expire(new);
         }
-        all_of(answers)
+        but_refused(counts, refused)
     }
 
     /// Sends `EXPIRE` without keeping the request waiting.

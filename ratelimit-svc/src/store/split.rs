@@ -191,15 +191,23 @@ fn together(mut outcomes: Vec<Outcome>, answers: Answers) -> Result<Vec<Count>, 
     concluded(outcomes, cause)
 }
 
-/// The answers to single hits as one to all.
+/// The counts of the hits of one call, of which those at some places were refused by themselves.
 ///
 /// # Errors
-/// When one of them is: it says what became of each hit.
-pub fn all_of(answers: Vec<Result<Count, StoreError>>) -> Result<Vec<Count>, StoreError> {
-    let answers = answers.into_iter().enumerate();
-    let answers: Answers =
-        answers.map(|(at, answer)| (vec![at], answer.map(|count| vec![count]))).collect();
-    together(vec![Outcome::NotCounted; answers.len()], answers)
+/// When one was: it says what became of each hit.
+pub fn but_refused(
+    counts: Vec<Count>,
+    refused: Vec<(usize, StoreError)>,
+) -> Result<Vec<Count>, StoreError> {
+    if refused.is_empty() {
+        return Ok(counts);
+    }
+    let len = counts.len() + refused.len();
+    let mut counted = counts.into_iter().map(Outcome::Counted);
+    let is_refused = |at: usize| refused.iter().any(|(known, _)| *known == at);
+    let outcome = |at| if is_refused(at) { None } else { counted.next() };
+    let outcomes = (0..len).map(outcome).map(|one| one.unwrap_or(Outcome::NotCounted)).collect();
+    together(outcomes, refused.into_iter().map(|(at, error)| (vec![at], Err(error))).collect())
 }
 
 /// An answer to those hits that nothing was remembered of, with what was of the others.

@@ -172,6 +172,27 @@ fn of_several_failures_the_one_of_the_whole_store_is_told() {
 }
 
 #[test]
+fn what_one_counter_refuses_is_told_beside_what_others_counted() {
+    let count = |value| Count {
+        value,
+        ..Memory::default().count_now(&[hit(0, 0, 9)], Mode::CountAll, NOW)[0]
+    };
+    let counts = || vec![count(1), count(2)];
+    assert_eq!(but_refused(counts(), vec![]).expect("none"), counts());
+    let refused = vec![(1, StoreError::NotConnected), (3, StoreError::TimedOut)];
+    let error = but_refused(counts(), refused).expect_err("two");
+    let expected = [
+        Outcome::Counted(count(1)),
+        Outcome::NotCounted,
+        Outcome::Counted(count(2)),
+        Outcome::Unsure,
+    ];
+    assert_eq!((error.kind(), error.outcomes(4)), ("timeout", expected.to_vec()));
+    let alone = but_refused(vec![], vec![(0, StoreError::TimedOut)]).expect_err("the only one");
+    assert!(matches!(alone, StoreError::TimedOut));
+}
+
+#[test]
 fn what_is_remembered_stays_beside_what_is_asked() {
     let two = Two::new();
     let count = |value| Count {
