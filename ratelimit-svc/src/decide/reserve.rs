@@ -43,6 +43,9 @@ pub const ELAPSED_MIN: f64 = 0.125;
 /// Yet a rate that so young a window shows beyond doubt counts at once: an overload begins with a
 /// flood. Beyond doubt is what is asked for less its standard deviation.
 pub const EARLY_MIN: f64 = 1.0 / 128.0;
+/// Demand counts up to so many times what a window gives: more cannot be kept for it, and would keep
+/// the classes below out long after the flood is over.
+pub const DEMAND_MAX: f64 = 2.0;
 /// A sliding window is never over, so that what is kept in it is lost: its margins cover the
 /// arrivals of only so much of one.
 pub const SLIDING_MARGIN_WINDOWS: f64 = 1.0 / 256.0;
@@ -141,6 +144,8 @@ pub struct Terms {
     pub margin_max: f64,
     /// What there is at all.
     pub capacity: f64,
+    /// The most demand of one class that counts in a window.
+    pub demand_max: f64,
     /// Room that comes back within the horizon.
     pub inflow: f64,
     /// The same, as a part of what the last window held.
@@ -194,6 +199,7 @@ impl Terms {
             margin_horizon,
             margin_max: capacity * MARGIN_MAX / f64::from(below),
             capacity,
+            demand_max: capacity.max(f64::from(hit.limit)) * DEMAND_MAX,
             inflow,
             inflow_of_previous,
             guarantees,
@@ -251,7 +257,7 @@ impl Terms {
     /// Notes that the class asked for hits.
     pub fn ask(&self, usage: &mut Usage, amount: f64) {
         let class = &mut usage.classes[self.place];
-        class.demand += amount;
+        class.demand = (class.demand + amount).min(self.demand_max);
         class.last = class.last.max(usage.number);
     }
 

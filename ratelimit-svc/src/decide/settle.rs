@@ -155,8 +155,8 @@ impl Refusals {
 }
 
 /// Notes in the figures of the classes what they asked for and were given. What is refused for
-/// another limit's sake is no demand on this one; but claims, which only travel together, tell of
-/// demand that was.
+/// another limit's sake is no demand on this one, and neither is what could never pass; but claims,
+/// which only travel together, tell of demand that was.
 fn note(
     hits: &[Hit],
     settled: &mut [Settled],
@@ -170,7 +170,8 @@ fn note(
         let moved = settled[at].moved;
         let claim = hit.share.as_ref().and_then(|share| share.asked);
         let alone = !refusals.others(hit, &settled[at]);
-        let asks = !hit.is_refund && (moved || alone || claim.is_some());
+        let is_possible = hit.amount <= u64::from(hit.capacity());
+        let asks = !hit.is_refund && (moved || alone && is_possible || claim.is_some());
         let demand = claim.unwrap_or(hit.amount);
         if hit.amount == 0 && demand == 0 || !(asks || moved) {
             continue;

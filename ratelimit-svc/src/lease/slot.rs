@@ -162,8 +162,9 @@ impl Slot {
         }
         if !again {
             lease.meter.add(hit.amount, now_micros);
-            lease.asked = lease.asked.saturating_add(hit.amount);
             lease.demand = lease.demand.saturating_add(hit.amount);
+            // Nobody takes this in where nothing is forecast.
+            lease.asked = if hit.forecasts() { lease.asked.saturating_add(hit.amount) } else { 0 };
         }
         let pool = terms.pool(self.hit.limit);
         let (available, room) = (self.available(class), self.room(class, pool));
@@ -191,17 +192,20 @@ impl Slot {
         Taken::Short
     }
 
-    /// Gives back what a request took and did not use after all.
-    pub fn give_back(&mut self, class: usize, amount: u64, source: Source) {
+    /// Gives back what a request took and did not use after all: because another limit `refused`
+    /// it, or because it waits.
+    pub fn give_back(&mut self, class: usize, amount: u64, source: Source, refused: bool) {
         if source.window != self.hit.window {
             return;
         }
         let Some(share) = self.shares.get_mut(class) else { return };
         let amount = amount.min(share.spent);
         share.spent -= amount;
-        // What another limit refuses is no demand on this one.
-        share.asked = share.asked.saturating_sub(amount);
-        share.demand = share.demand.saturating_sub(amount);
+        if refused {
+            // What another limit refuses is no demand on this one.
+            share.asked = share.asked.saturating_sub(amount);
+            share.demand = share.demand.saturating_sub(amount);
+        }
         match source.free {
             true => self.free += amount,
             false => self.shares[source.class].tokens += amount,

@@ -172,7 +172,7 @@ impl Table {
             return Outcome::Counts(counts);
         }
         for (at, source) in taken {
-            self.give_back(&hits[at], source);
+            self.give_back(&hits[at], source, refused);
             counts[at].moved = false;
             counts[at].value = counts[at].value.saturating_sub(hits[at].amount);
         }
@@ -327,10 +327,10 @@ impl Table {
         has_room
     }
 
-    fn give_back(&self, hit: &Hit, source: Source) {
+    fn give_back(&self, hit: &Hit, source: Source, refused: bool) {
         let name = stem(&hit.key);
         if let Some(slot) = self.shard(self.hash(name)).slot(name) {
-            slot.give_back(class_of(hit), hit.amount, source);
+            slot.give_back(class_of(hit), hit.amount, source, refused);
         }
     }
 

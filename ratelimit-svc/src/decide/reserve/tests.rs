@@ -3,9 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::decide::settle::settle;
 use crate::limits::sharing::Fraction;
 use crate::limits::unit::Window;
-use crate::store::Role;
+use crate::store::{Mode, Role};
 
 mod simulation;
 
@@ -51,6 +52,41 @@ fn a_class_alone_has_everything() {
             let terms = terms(&hit(algorithm, 1000, place, None));
             let usage = asked(place.into(), 5000.0, 0.0);
             assert_eq!(terms.cap(&usage, 0.0, 0.0), 1000.0, "{algorithm}");
+        }
+    }
+}
+
+#[test]
+fn a_flood_that_is_over_keeps_nobody_out_for_long() {
+    for algorithm in algorithms() {
+        let terms = |place| terms(&hit(algorithm, 1000, place, None));
+        let mut usage = Usage::new(NOW.as_secs() as f64, 4);
+        for _ in 0..1000 {
+            terms(0).ask(&mut usage, 86_000.0);
+        }
+        assert_eq!(usage.classes[0].demand, 2000.0, "{algorithm}");
+        let mut low = 0.0;
+        for window in 1..=8 {
+            let later = Terms { number: usage.number + 1.0, ..terms(1) };
+            usage = Usage::rolled(Some(&usage), &later);
+            Terms { place: 0, ..later.clone() }.ask(&mut usage, 1.0);
+            low = later.cap(&usage, 0.0, 0.0);
+            assert!(window < 8 || low > 500.0, "{algorithm}, window {window}: {low}");
+        }
+        assert!(low <= 1000.0);
+    }
+}
+
+#[test]
+fn what_can_never_pass_is_no_demand() {
+    for algorithm in algorithms() {
+        for (amount, demand) in [(1000, 1000.0), (1001, 0.0), (1_000_000_000, 0.0)] {
+            let hits = [Hit { amount, ..hit(algorithm, 1000, 0, None) }];
+            for mode in [Mode::CountAll, Mode::AllOrNothing] {
+                let settled = settle(&hits, mode, NOW, |_| (None, None));
+                let asked = settled[0].usage.as_ref().map_or(0.0, |usage| usage.classes[0].demand);
+                assert_eq!(asked, demand, "{algorithm}: {amount}");
+            }
         }
     }
 }

@@ -192,7 +192,7 @@ impl World {
         let taken = slot.take(&asked, class, false, now, &terms);
         let label = window_of(slot.window().start);
         match taken {
-            Taken::Spent { source, .. } if undo => slot.give_back(class, 1, source),
+            Taken::Spent { source, .. } if undo => slot.give_back(class, 1, source, true),
             Taken::Spent { .. } => state.admitted[label][class] += 1,
             Taken::Over => {
                 let room = self.caps[0].min(terms.pool(self.limit)) > state.counts[label];

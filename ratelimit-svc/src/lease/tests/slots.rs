@@ -6,6 +6,7 @@ use super::{answer, hit};
 use crate::lease::Terms;
 use crate::lease::claim::{Claim, Grant};
 use crate::lease::slot::{Slot, Taken};
+use crate::limits::sharing::{Fraction, How, Share};
 use crate::store::Hit;
 
 const SECOND: u64 = 1_000_000;
@@ -51,6 +52,50 @@ fn a_block_is_claimed_then_spent_then_claimed_early() {
     }
     assert!(slot.held() > 0);
     assert_eq!(refills[0].hit.key, one.key);
+}
+
+/// Only a forecast takes in what was asked for, so only for one it is noted.
+#[test]
+fn a_forecast_begins_with_what_is_asked_from_then_on() {
+    let now = 100 * SECOND;
+    let shared = |how| {
+        let share = Share { place: 1, classes: 2, how, asked: None };
+        Hit { share: Some(share), ..at(now, 1000, 1) }
+    };
+    let steps = shared(How::UpTo(Fraction::try_new(0.5).expect("in bounds")));
+    let forecast = shared(How::Forecast { guarantees: None });
+    let mut slot = Slot::new(&steps, 0, 1, &TERMS);
+    for _ in 0..100_000 {
+        slot.take(&steps, 1, false, now, &TERMS);
+    }
+    let (taken, claims) = ask(&mut slot, &forecast, 1, now);
+    assert_eq!((taken, claims.len()), (Taken::Short, 1));
+    let told = claims[0].hit.share.as_ref().and_then(|share| share.asked);
+    assert_eq!(told, Some(1));
+}
+
+/// A request that waits has asked; one that another limit refuses has not.
+#[test]
+fn who_waits_has_asked() {
+    let now = 100 * SECOND;
+    let share =
+        Share { place: 0, classes: 2, how: How::Forecast { guarantees: None }, asked: None };
+    let one = Hit { share: Some(share), ..at(now, 1000, 5) };
+    for (refused, before) in [(false, 5), (true, 0)] {
+        let (mut slot, mut count) = (Slot::new(&one, 0, 1, &TERMS), 0);
+        let (_, claims) = ask(&mut slot, &one, 0, now);
+        slot.granted(&claims[0], answer(&claims[0], &mut count), now);
+        let Taken::Spent { source, .. } = slot.take(&one, 0, false, now, &TERMS) else {
+            panic!("granted")
+        };
+        slot.give_back(0, 5, source, refused);
+        let (mut asked, mut claims) = (before, Vec::new());
+        while claims.is_empty() {
+            asked += 5;
+            claims = ask(&mut slot, &one, 0, now).1;
+        }
+        assert_eq!(claims[0].hit.share.as_ref().and_then(|share| share.asked), Some(asked));
+    }
 }
 
 #[test]

@@ -28,7 +28,7 @@ local found = redis.call('MGET', unpack(KEYS))
 -- Per hit: 1-3 state, 4-6 the same as found, 7 over, 8 moved, 9 withheld, 10 counter, 11 what it
 -- held, 12 kind, 13 amount, 14 refund, 15 role, 16 seconds to live, 17 instant, 18 figures,
 -- 19 their name, 20 where the class's begin, 21 seconds they live, 22 used before, 23 how many,
--- 24 what a claim asks for.
+-- 24 what a claim asks for, 25 whether it could pass at all, 26 the most demand that counts.
 local hits = {}
 local by_counter, by_figures = n > 1 and {}, n > 1 and {}
 local vetoes, quota, quota_over, at = 0, 0, 0, 0
@@ -208,7 +208,8 @@ for i = 1, n do
   end
   hits[i] = {
     s1, s2, s3, f1, f2, f3, over, moved, withheld, key, raw, kind, amount, refund, role, lives, a1,
-    figures or false, name, own, figures_live, used, width, asked,
+    figures or false, name, own, figures_live, used, width, asked, amount <= capacity,
+    2 * max(capacity, limit),
   }
   if role == 1 then
     quota = quota + 1
@@ -227,8 +228,8 @@ if atomic and (vetoes > 0 or quota_refuses) then
   end
 end
 
--- What is refused for another limit's sake is no demand on this one; but claims, which only travel
--- together, tell of demand that was.
+-- What is refused for another limit's sake is no demand on this one, and neither is what could never
+-- pass; but claims, which only travel together, tell of demand that was.
 local answers, counters, changed = n > 1 and {}, n > 1 and {}, n > 1 and {}
 local answer
 for i = 1, n do
@@ -240,10 +241,10 @@ for i = 1, n do
     local others = vetoes
     if over and not refund and hit[15] == 0 then others = others - 1 end
     if quota_refuses and hit[15] ~= 1 then others = others + 1 end
-    local asked = not refund and (moved or others == 0 or claim)
+    local asked = not refund and (moved or others == 0 and hit[25] or claim)
     if asked then
       local own = hit[20]
-      figures[own + 1] = figures[own + 1] + demand
+      figures[own + 1] = min(figures[own + 1] + demand, hit[26])
       figures[own + 3] = max(figures[own + 3], figures[1])
     end
     if asked or moved then

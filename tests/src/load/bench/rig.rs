@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use ratelimit_svc::lease::table::recovery::SPREAD_MICROS_MAX;
+
 use crate::child::Child;
 use crate::edge::service;
 use crate::http::Http;
@@ -18,6 +20,9 @@ use crate::ports::free_address;
 
 /// How long the largest configuration may take to load.
 const READY_DEADLINE: Duration = Duration::from_secs(180);
+
+/// After that time claims begin one counter after the other, within so much.
+const CLAIMS_SPREAD: Duration = Duration::from_micros(SPREAD_MICROS_MAX);
 
 /// A running server under test.
 pub struct Server {
@@ -117,7 +122,26 @@ pub async fn rls(
     if let Store::Patient(..) = store {
         command.env("REDIS_CALL_BUDGET", "1s");
     }
-    start(dir, name, command, grpc, Some(admin)).await
+    let server = start(dir, name, command, grpc, Some(admin)).await?;
+    if let Store::Redis(..) | Store::Patient(..) = store {
+        claims_begin(admin).await.with_context(|| format!("{name} claims nothing"))?;
+    }
+    Ok(server)
+}
+
+/// Waits for the end of the time in which a service claims nothing of a Redis that has just begun.
+async fn claims_begin(admin: SocketAddr) -> Result<()> {
+    let (began, http) = (Instant::now(), Http::new());
+    while began.elapsed() < READY_DEADLINE {
+        let reply = http.get(&format!("http://{admin}/config")).await?;
+        let shown: serde_json::Value = serde_json::from_str(&reply.text())?;
+        if shown["store"]["leases"]["holding"] == false {
+            tokio::time::sleep(CLAIMS_SPREAD).await;
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    bail!("leases are held back for more than {} s", READY_DEADLINE.as_secs())
 }
 
 /// The environment of a ratelimit-svc that counts in memory and reads `root`/config.
