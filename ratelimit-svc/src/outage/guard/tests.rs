@@ -436,6 +436,9 @@ async fn an_outage_of_many_calls_is_one_line_and_its_end_another() {
         .with_max_level(tracing::Level::WARN)
         .with_writer(move || writer.clone())
         .finish();
+    // With one subscriber alone, the first thread to pass a place in the code decides for all whether
+    // it is of interest, and tests beside this one have no subscriber. With two, each is asked.
+    let _beside = tracing::Dispatch::new(tracing_subscriber::registry());
     let _log = tracing::subscriber::set_default(log);
     let (guard, running) = started().await;
     lines.take();
