@@ -19,7 +19,7 @@ use crate::parts::envoy::{BreakGlass, Envoy, Settings};
 use crate::parts::influxdb::InfluxDb;
 use crate::parts::kafka::Kafka;
 use crate::parts::redis::Redis;
-use crate::ports::{free_address, is_free};
+use crate::ports::free_address;
 use crate::wait::{DEADLINE, wait_for};
 
 mod configuration;
@@ -63,11 +63,8 @@ impl Edge {
     /// # Errors
     /// When a part is missing, a port is taken, or something does not come up.
     pub async fn start(options: Options, mut progress: impl FnMut(&str)) -> Result<Self> {
-        let edge = match options.port {
-            Some(port) if !is_free(port) => {
-                bail!("port {port} is in use: choose another with EDGE_PORT=… or stop its owner")
-            }
-            Some(port) => ([127, 0, 0, 1], port).into(),
+        let edge = match &options.port {
+            Some(held) => held.address,
             None => free_address()?,
         };
         empty(&options.dir)?;

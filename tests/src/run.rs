@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use crate::edge::{DATABASE, Edge, Options, Parts, Patience, Proxy};
-use crate::ports::is_free;
+use crate::ports::{Held, hold};
 
 const TENANT: &str = "demo";
 const DEFAULT_PORT: u16 = 8080;
@@ -22,7 +23,12 @@ pub async fn run(dir: PathBuf, parts: Parts, port: Option<u16>) -> Result<()> {
     let dir = std::path::absolute(dir)?;
     let lock = lock(&dir.with_extension("lock"))?;
     let signalled = chassis::drain::signalled();
-    let port = port.or_else(|| is_free(DEFAULT_PORT).then_some(DEFAULT_PORT));
+    let port = match (port, hold(port.unwrap_or(DEFAULT_PORT))) {
+        (Some(port), None) => {
+            bail!("port {port} is in use: choose another with EDGE_PORT=… or stop its owner")
+        }
+        (_, held) => held.map(Arc::new),
+    };
     if port.is_none() {
         say(&format!(
             "  port {DEFAULT_PORT} is in use, so a free one is taken; EDGE_PORT=… chooses one"
@@ -62,7 +68,7 @@ fn lock(path: &Path) -> Result<File> {
     Ok(lock)
 }
 
-async fn start(dir: PathBuf, parts: Parts, port: Option<u16>) -> Result<(Edge, String)> {
+async fn start(dir: PathBuf, parts: Parts, port: Option<Arc<Held>>) -> Result<(Edge, String)> {
     let options = Options {
         dir,
         parts,

@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Result;
 
 use crate::parts::envoy::{Limits, TlsFiles};
-use crate::ports::free_address;
+use crate::ports::{Held, free_address};
 
 /// Which parts the edge stands on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub struct Options {
     /// What it stands on.
     pub parts: Parts,
     /// The port for clients; any free one when absent.
-    pub port: Option<u16>,
+    pub port: Option<Arc<Held>>,
     /// The quota file of ratelimit-svc.
     pub quotas: String,
     /// OTLP collector for spans; nothing listens there when absent.

@@ -135,7 +135,8 @@ async fn claims_begin(admin: SocketAddr) -> Result<()> {
     while began.elapsed() < READY_DEADLINE {
         let reply = http.get(&format!("http://{admin}/config")).await?;
         let shown: serde_json::Value = serde_json::from_str(&reply.text())?;
-        if shown["store"]["leases"]["holding"] == false {
+        let store = &shown["store"];
+        if store["in_reach"] == true && store["leases"]["holding"] == false {
             tokio::time::sleep(CLAIMS_SPREAD).await;
             return Ok(());
         }
