@@ -159,13 +159,14 @@ impl Pace {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::limits::algorithm::Algorithm;
     use crate::limits::unit::Window;
     use crate::store::Role;
 
-    fn hit(key: usize) -> Hit {
+    /// One hit of a counter of its own.
+    pub(crate) fn hit(key: usize) -> Hit {
         Hit {
             key: format!("{key}|m1").into_bytes().into(),
             amount: 1,

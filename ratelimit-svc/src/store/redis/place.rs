@@ -123,23 +123,8 @@ fn std_now() -> Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::algorithm::Algorithm;
-    use crate::limits::unit::Window;
     use crate::outage::ramp::RETURN_MAX;
-    use crate::store::Role;
-
-    fn hit(key: usize) -> Hit {
-        Hit {
-            key: format!("{key}|m1").into_bytes().into(),
-            amount: 1,
-            is_refund: false,
-            limit: 9,
-            window: Window { start: 0, seconds: 60 },
-            algorithm: Algorithm::FixedWindow,
-            role: Role::Enforced,
-            share: None,
-        }
-    }
+    use crate::outage::ramp::tests::hit;
 
     fn back(place: &Place) -> usize {
         (0..1000).filter(|key| place.permit(&[hit(*key)]).is_some()).count()
