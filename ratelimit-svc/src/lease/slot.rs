@@ -164,7 +164,9 @@ impl Slot {
             lease.meter.add(hit.amount, now_micros);
             lease.demand = lease.demand.saturating_add(hit.amount);
             // Nobody takes this in where nothing is forecast.
-            lease.asked = if hit.forecasts() { lease.asked.saturating_add(hit.amount) } else { 0 };
+            if hit.forecasts() {
+                lease.asked = lease.asked.saturating_add(hit.amount);
+            }
         }
         let pool = terms.pool(self.hit.limit);
         let (available, room) = (self.available(class), self.room(class, pool));

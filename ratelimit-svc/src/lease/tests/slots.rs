@@ -70,8 +70,14 @@ fn a_forecast_begins_with_what_is_asked_from_then_on() {
     }
     let (taken, claims) = ask(&mut slot, &forecast, 1, now);
     assert_eq!((taken, claims.len()), (Taken::Short, 1));
-    let told = claims[0].hit.share.as_ref().and_then(|share| share.asked);
-    assert_eq!(told, Some(1));
+    let told = |claims: &[Claim]| claims[0].hit.share.as_ref().and_then(|share| share.asked);
+    assert_eq!(told(&claims), Some(1));
+    // Requests without a class, between those of one, take nothing from what that asked for.
+    let mut slot = Slot::new(&forecast, 0, 1, &TERMS);
+    slot.take(&forecast, 1, false, now, &TERMS);
+    slot.take(&at(now, 1000, 1), 1, false, now, &TERMS);
+    let (_, claims) = ask(&mut slot, &forecast, 1, now);
+    assert_eq!(told(&claims), Some(2));
 }
 
 /// A request that waits has asked; one that another limit refuses has not.
