@@ -73,7 +73,7 @@ async fn start(dir: PathBuf, parts: Parts, port: Option<Arc<Held>>) -> Result<(E
         dir,
         parts,
         port,
-        quotas: include_str!("../../ratelimit-svc/examples/edge.yaml").to_owned(),
+        quotas: include_str!("../../ratelimit-svc/examples/quotas/edge.yaml").to_owned(),
         otlp: std::env::var("OTLP").ok().map(|otlp| otlp.parse()).transpose().context("OTLP")?,
         patience: Patience::DESK,
         proxy: Proxy::default(),
@@ -127,7 +127,7 @@ fn assignments(edge: &Edge, key: &str) -> String {
 }
 
 fn what_to_try(edge: &Edge, key: &str) -> String {
-    let url = edge.url("/write");
+    let url = edge.url("/api/v2/write?bucket=demo");
     let read = match &edge.influxdb {
         Some(influxdb) => format!(
             "curl -sG http://{}/query --data-urlencode db={DATABASE} \\\n       \
@@ -138,13 +138,13 @@ fn what_to_try(edge: &Edge, key: &str) -> String {
     };
     format!(
         "A write, answered 204 once the journal has it:\n\n  \
-         curl -i {url} -H 'Authorization: Token {key}' \\\n       \
+         curl -i '{url}' -H 'Authorization: Token {key}' \\\n       \
          --data-binary 'weather,city=Oslo temperature=4.5'\n\n\
          The quota is 3 a minute, so the fourth is refused with 429, Retry-After and x-ratelimit-*:\n\n  \
-         for i in 1 2 3 4; do curl -si {url} -H 'Authorization: Token {key}' \\\n       \
+         for i in 1 2 3 4; do curl -si '{url}' -H 'Authorization: Token {key}' \\\n       \
          --data-binary \"weather,city=Rome temperature=1$i\" | grep -iE '^(HTTP|retry-after|x-ratelimit)'; done\n\n\
          A bad key, refused with 401:\n\n  \
-         curl -i {url} -H 'Authorization: Token wrong' --data-binary 'weather temperature=1'\n\n\
+         curl -i '{url}' -H 'Authorization: Token wrong' --data-binary 'weather temperature=1'\n\n\
          What has arrived:\n\n  \
          {read}\n\n\
          Shell variables for scripts: {dir}/env. Logs and configuration: {dir}.\n\
