@@ -80,6 +80,7 @@ impl Stage {
         let mut options = Options {
             dir: dir.path().join("edge"),
             parts,
+            replicas: 1,
             port: None,
             quotas: QUOTAS.to_owned(),
             otlp,
@@ -91,10 +92,10 @@ impl Stage {
         Ok(Self { edge, http: Http::new(), _dir: dir, _permit: permit })
     }
 
-    /// Writes line protocol with a key, as Telegraf's `influxdb_v2` output does.
+    /// Writes line protocol with a key, as Telegraf's `influxdb_v2` output does: a full quota is 429.
     pub async fn write(&self, key: &str, lines: impl Into<Bytes>) -> Result<Reply> {
         let authorization = format!("Token {key}");
-        self.post("/write", &[("authorization", &authorization)], lines).await
+        self.post("/api/v2/write", &[("authorization", &authorization)], lines).await
     }
 
     /// POSTs to the edge.
@@ -118,7 +119,7 @@ impl Stage {
 
     /// How many hits ratelimit-svc has counted for a rule of the domain `edge`.
     pub async fn hits(&self, rule: &str) -> Result<u64> {
-        let metrics = self.admin(self.edge.at.ratelimit_admin, "/metrics").await?.text();
+        let metrics = self.admin(self.edge.ratelimit[0].admin, "/metrics").await?.text();
         let start = "ratelimit_hits_total{";
         let labels = [format!("rule=\"{rule}\""), "kind=\"total\"".to_owned()];
         let line = metrics.lines().find(|line| {

@@ -37,12 +37,9 @@
   "BREAK_GLASS_CERT" "/etc/tidegate/break-glass/tls.crt"
   "BREAK_GLASS_KEY" "/etc/tidegate/break-glass/tls.key"
   "BREAK_GLASS_CA" "/etc/tidegate/break-glass/ca.crt"
-  "AUTHZ_HOST" (include "tidegate.component.host" (dict "root" . "component" "ext-authz"))
-  "AUTHZ_PORT" $ports.extAuthz.grpc
-  "RATELIMIT_HOST" (include "tidegate.component.host" (dict "root" . "component" "ratelimit-svc"))
-  "RATELIMIT_PORT" $ports.ratelimit.grpc
-  "GATEWAY_HOST" (include "tidegate.component.host" (dict "root" . "component" "gateway"))
-  "GATEWAY_PORT" $ports.gateway.http
+  "AUTHZ_ENDPOINTS" (include "tidegate.envoy.endpoints" (dict "root" . "component" "ext-authz" "port" $ports.extAuthz.grpc))
+  "RATELIMIT_ENDPOINTS" (include "tidegate.envoy.endpoints" (dict "root" . "component" "ratelimit-svc" "port" $ports.ratelimit.grpc))
+  "GATEWAY_ENDPOINTS" (include "tidegate.envoy.endpoints" (dict "root" . "component" "gateway" "port" $ports.gateway.http))
   "OTLP_HOST" ($otel | default "127.0.0.1")
   "OTLP_PORT" (ternary .Values.otel.port 9 (ne $otel ""))
 -}}
@@ -58,6 +55,11 @@
 {{- fail (printf "files/envoy.yaml has the placeholder %s, for which this chart has no value" .) -}}
 {{- end -}}
 {{- $text -}}
+{{- end -}}
+
+{{/* The endpoints of a cluster of Envoy: the headless Service, whose name is resolved to every pod. */}}
+{{- define "tidegate.envoy.endpoints" -}}
+[{endpoint: {address: {socket_address: {address: {{ include "tidegate.component.host" . | quote }}, port_value: {{ .port }}}}}}]
 {{- end -}}
 
 {{/* The outage policy of every priority class, by name, as YAML: what the quota files say, what

@@ -25,6 +25,8 @@ pub struct Options {
     pub dir: PathBuf,
     /// What it stands on.
     pub parts: Parts,
+    /// How many processes of each service.
+    pub replicas: usize,
     /// The port for clients; any free one when absent.
     pub port: Option<Arc<Held>>,
     /// The quota file of ratelimit-svc.
@@ -69,7 +71,7 @@ impl Patience {
     pub const SLOW_DRAIN: Self = Self { drain_delay: "30s", ..Self::BUSY_MACHINE };
 }
 
-/// Every address of an edge.
+/// Where Envoy listens.
 #[derive(Clone, Debug)]
 pub struct Addresses {
     /// Where clients connect.
@@ -78,38 +80,10 @@ pub struct Addresses {
     pub envoy_admin: SocketAddr,
     /// Envoy's break-glass listener, where it is on.
     pub break_glass: SocketAddr,
-    /// ext-authz, gRPC.
-    pub authz_grpc: SocketAddr,
-    /// ext-authz, admin.
-    pub authz_admin: SocketAddr,
-    /// ratelimit-svc, gRPC.
-    pub ratelimit_grpc: SocketAddr,
-    /// ratelimit-svc, HTTP.
-    pub ratelimit_http: SocketAddr,
-    /// ratelimit-svc, admin.
-    pub ratelimit_admin: SocketAddr,
-    /// The gateway, HTTP and gRPC.
-    pub gateway: SocketAddr,
-    /// The gateway, admin.
-    pub gateway_admin: SocketAddr,
-    /// The writer, admin.
-    pub writer_admin: SocketAddr,
 }
 
 impl Addresses {
     pub(super) fn free(edge: SocketAddr) -> Result<Self> {
-        Ok(Self {
-            edge,
-            envoy_admin: free_address()?,
-            break_glass: free_address()?,
-            authz_grpc: free_address()?,
-            authz_admin: free_address()?,
-            ratelimit_grpc: free_address()?,
-            ratelimit_http: free_address()?,
-            ratelimit_admin: free_address()?,
-            gateway: free_address()?,
-            gateway_admin: free_address()?,
-            writer_admin: free_address()?,
-        })
+        Ok(Self { edge, envoy_admin: free_address()?, break_glass: free_address()? })
     }
 }

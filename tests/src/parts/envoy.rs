@@ -23,12 +23,12 @@ pub struct Settings {
     pub edge: SocketAddr,
     /// Envoy's admin interface.
     pub admin: SocketAddr,
-    /// gRPC of ext-authz.
-    pub authz: SocketAddr,
-    /// gRPC of ratelimit-svc.
-    pub ratelimit: SocketAddr,
-    /// HTTP of the gateway.
-    pub gateway: SocketAddr,
+    /// gRPC of ext-authz, one for each replica.
+    pub authz: Vec<SocketAddr>,
+    /// gRPC of ratelimit-svc, one for each replica.
+    pub ratelimit: Vec<SocketAddr>,
+    /// HTTP of the gateway, one for each replica.
+    pub gateway: Vec<SocketAddr>,
     /// OTLP collector for spans.
     pub otlp: SocketAddr,
     /// Share of requests without a trace context of their own that are traced, whole percent.
@@ -96,15 +96,8 @@ impl Envoy {
     /// # Errors
     /// When Envoy is missing or refuses the bootstrap.
     pub async fn start(dir: &Path, settings: Settings) -> Result<Self> {
-        let file = dir.join("envoy.yaml");
-        std::fs::write(&file, bootstrap::render(&settings)?)?;
-        let mut command = Command::new(program()?);
-        command.arg("-c").arg(&file);
-        // Two Envoys of one base id would share memory.
-        command.args(["--base-id", &settings.admin.port().to_string()]);
-        command.args(["--file-flush-interval-msec", "100", "--concurrency", "2"]);
-        command.args(["--disable-hot-restart", "--log-level", "warning"]);
-        let mut child = Child::start("envoy", dir, command)?;
+        std::fs::write(dir.join(BOOTSTRAP), bootstrap::render(&settings)?)?;
+        let mut child = spawn(dir, &settings)?;
         let url = format!("http://{}/ready", settings.admin);
         let http = Http::new();
         let live = wait_for("Envoy to be live", DEADLINE, async || {
@@ -113,6 +106,28 @@ impl Envoy {
         live.await.or_else(|error| child.check_alive().and(Err(error)))?;
         Ok(Self { child, settings })
     }
+
+    /// Starts it again on its old bootstrap, and does not wait for it.
+    ///
+    /// # Errors
+    /// When Envoy is missing.
+    pub fn spawn_again(&mut self, dir: &Path) -> Result<()> {
+        self.child = spawn(dir, &self.settings)?;
+        Ok(())
+    }
+}
+
+/// The rendered bootstrap.
+const BOOTSTRAP: &str = "envoy.yaml";
+
+fn spawn(dir: &Path, settings: &Settings) -> Result<Child> {
+    let mut command = Command::new(program()?);
+    command.arg("-c").arg(dir.join(BOOTSTRAP));
+    // Two Envoys of one base id would share memory.
+    command.args(["--base-id", &settings.admin.port().to_string()]);
+    command.args(["--file-flush-interval-msec", "100", "--concurrency", "2"]);
+    command.args(["--disable-hot-restart", "--log-level", "warning"]);
+    Child::start("envoy", dir, command)
 }
 
 /// The Envoy program: `ENVOY_BIN`, or the one that `make parts` installed.

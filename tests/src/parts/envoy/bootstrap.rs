@@ -46,6 +46,9 @@ fn values(settings: &Settings) -> BTreeMap<&'static str, String> {
         ("LOCAL_LIMIT_BURST", limits.local_limit.to_string()),
         ("LOCAL_LIMIT_PER_SECOND", limits.local_limit.to_string()),
         ("GATEWAY_REQUESTS_MAX", limits.gateway_requests_max.to_string()),
+        ("AUTHZ_ENDPOINTS", endpoints(&settings.authz)),
+        ("RATELIMIT_ENDPOINTS", endpoints(&settings.ratelimit)),
+        ("GATEWAY_ENDPOINTS", endpoints(&settings.gateway)),
     ]);
     let mut address = |host: &'static str, port: &'static str, address: SocketAddr| {
         values.insert(host, address.ip().to_string());
@@ -53,9 +56,6 @@ fn values(settings: &Settings) -> BTreeMap<&'static str, String> {
     };
     address("EDGE_ADDRESS", "EDGE_PORT", settings.edge);
     address("ADMIN_ADDRESS", "ADMIN_PORT", settings.admin);
-    address("AUTHZ_HOST", "AUTHZ_PORT", settings.authz);
-    address("RATELIMIT_HOST", "RATELIMIT_PORT", settings.ratelimit);
-    address("GATEWAY_HOST", "GATEWAY_PORT", settings.gateway);
     address("OTLP_HOST", "OTLP_PORT", settings.otlp);
     if let Some(break_glass) = &settings.break_glass {
         address("BREAK_GLASS_ADDRESS", "BREAK_GLASS_PORT", break_glass.address);
@@ -69,6 +69,19 @@ fn values(settings: &Settings) -> BTreeMap<&'static str, String> {
         values.insert("PRESSURE_FILE", file.display().to_string());
     }
     values
+}
+
+/// The endpoints of a cluster, a YAML flow sequence.
+fn endpoints(addresses: &[SocketAddr]) -> String {
+    let endpoints: Vec<String> = addresses.iter().map(endpoint).collect();
+    format!("[{}]", endpoints.join(", "))
+}
+
+fn endpoint(at: &SocketAddr) -> String {
+    let (host, port) = (at.ip(), at.port());
+    format!(
+        "{{endpoint: {{address: {{socket_address: {{address: \"{host}\", port_value: {port}}}}}}}}}"
+    )
 }
 
 /// Leaves out the sections that are not wanted: from `# begin NAME` to `# end NAME`.
