@@ -16,6 +16,7 @@ mod points;
 mod pools;
 mod quota;
 mod reload;
+mod replicas;
 mod spoofing;
 mod stage;
 mod stand_in;

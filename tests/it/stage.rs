@@ -27,7 +27,8 @@ descriptors:
 ";
 
 /// An edge has six processes and more, and the machine may have two cores.
-static EDGES: Semaphore = Semaphore::const_new(2);
+const EDGES_MAX: u32 = 2;
+static EDGES: Semaphore = Semaphore::const_new(EDGES_MAX as usize);
 
 /// A running edge and a client for it.
 pub struct Stage {
@@ -75,7 +76,6 @@ impl Stage {
         patience: Patience,
         change: impl FnOnce(&mut Options),
     ) -> Result<Self> {
-        let permit = EDGES.acquire().await?;
         let dir = tempfile::tempdir()?;
         let mut options = Options {
             dir: dir.path().join("edge"),
@@ -88,6 +88,9 @@ impl Stage {
             proxy: Proxy::default(),
         };
         change(&mut options);
+        // One with replicas counts as all of them.
+        let permits = if options.replicas > 1 { EDGES_MAX } else { 1 };
+        let permit = EDGES.acquire_many(permits).await?;
         let edge = Edge::start(options, |_| ()).await?;
         Ok(Self { edge, http: Http::new(), _dir: dir, _permit: permit })
     }

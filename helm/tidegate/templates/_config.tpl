@@ -51,10 +51,17 @@
 {{- $text = replace "${TRACE_SAMPLING_PERCENT}" (ternary (toString .Values.otel.samplingPercent) "0" (ne $otel "")) $text -}}
 {{- $text = replace "${AUTHZ_TIMEOUT}" $envoy.timeouts.extAuthz $text -}}
 {{- $text = replace "${RATELIMIT_TIMEOUT}" $envoy.timeouts.ratelimit $text -}}
+{{- $text = replace "${AUTHZ_TRY_TIMEOUT}" (include "tidegate.ofOneTry" $envoy.timeouts.extAuthz) $text -}}
+{{- $text = replace "${RATELIMIT_TRY_TIMEOUT}" (include "tidegate.ofOneTry" $envoy.timeouts.ratelimit) $text -}}
 {{- with regexFind "\\$\\{[^}\\n]*\\}?" $text -}}
 {{- fail (printf "files/envoy.yaml has the placeholder %s, for which this chart has no value" .) -}}
 {{- end -}}
 {{- $text -}}
+{{- end -}}
+
+{{/* What one of two tries may take of a timeout such as `0.25s`, with room for what lies between them. */}}
+{{- define "tidegate.ofOneTry" -}}
+{{- printf "%.3fs" (mulf (trimSuffix "s" . | float64) 0.4) -}}
 {{- end -}}
 
 {{/* The endpoints of a cluster of Envoy: the headless Service, whose name is resolved to every pod. */}}

@@ -16,7 +16,7 @@ pub fn render(settings: &Settings) -> Result<String> {
     let path = workspace().join("envoy-config/envoy.yaml");
     let template = std::fs::read_to_string(&path)
         .with_context(|| format!("cannot read {}", path.display()))?;
-    let (sections, values) = (sections(settings), values(settings));
+    let (sections, values) = (sections(settings), values(settings)?);
     fill(&cut(&template, &sections)?, &values)
 }
 
@@ -29,7 +29,7 @@ fn sections(settings: &Settings) -> Vec<&'static str> {
     wanted.into_iter().filter_map(|(name, wanted)| wanted.then_some(name)).collect()
 }
 
-fn values(settings: &Settings) -> BTreeMap<&'static str, String> {
+fn values(settings: &Settings) -> Result<BTreeMap<&'static str, String>> {
     let limits = &settings.limits;
     let mut values = BTreeMap::from([
         ("CONNECTIONS_MAX", "50000".to_owned()),
@@ -39,7 +39,9 @@ fn values(settings: &Settings) -> BTreeMap<&'static str, String> {
         ("PER_ADDRESS_PER_SECOND", "10000".to_owned()),
         ("TRACE_SAMPLING_PERCENT", settings.trace_sampling_percent.to_string()),
         ("AUTHZ_TIMEOUT", settings.authz_timeout.to_owned()),
+        ("AUTHZ_TRY_TIMEOUT", of_one_try(settings.authz_timeout)?),
         ("RATELIMIT_TIMEOUT", settings.ratelimit_timeout.to_owned()),
+        ("RATELIMIT_TRY_TIMEOUT", of_one_try(settings.ratelimit_timeout)?),
         ("RATELIMIT_DENY_PERCENT", "100".to_owned()),
         ("BYPASS_CLASSES", settings.classes.bypass.clone()),
         ("DENY_CLASSES", settings.classes.deny.clone()),
@@ -68,7 +70,14 @@ fn values(settings: &Settings) -> BTreeMap<&'static str, String> {
     if let Some(file) = &settings.pressure_file {
         values.insert("PRESSURE_FILE", file.display().to_string());
     }
-    values
+    Ok(values)
+}
+
+/// What one of two tries may take of a timeout such as `0.25s`, with room for what lies between them.
+fn of_one_try(timeout: &str) -> Result<String> {
+    let seconds = timeout.strip_suffix('s').and_then(|number| number.parse::<f64>().ok());
+    let seconds = seconds.with_context(|| format!("{timeout} is no time in seconds"))?;
+    Ok(format!("{:.3}s", seconds * 0.4))
 }
 
 /// The endpoints of a cluster, a YAML flow sequence.
@@ -146,6 +155,13 @@ mod tests {
         {
             assert!(cut(broken, &[]).is_err(), "{broken}");
         }
+    }
+
+    #[test]
+    fn two_tries_fit_into_a_timeout() {
+        assert_eq!(of_one_try("0.25s").ok().as_deref(), Some("0.100s"));
+        assert_eq!(of_one_try("2s").ok().as_deref(), Some("0.800s"));
+        assert!(of_one_try("50ms").is_err() && of_one_try("").is_err());
     }
 
     #[test]
