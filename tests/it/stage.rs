@@ -87,6 +87,7 @@ impl Stage {
             patience,
             proxy: Proxy::default(),
         };
+        options.proxy.limits.access_log_success_percent = 100;
         change(&mut options);
         // One with replicas counts as all of them.
         let permits = if options.replicas > 1 { EDGES_MAX } else { 1 };

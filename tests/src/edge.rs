@@ -295,15 +295,16 @@ impl Edge {
         let settings = Settings {
             edge: self.at.edge,
             admin: self.at.envoy_admin,
+            status: self.at.envoy_status,
             authz: self.listeners(Service::Authz),
             ratelimit: self.listeners(Service::Ratelimit),
             gateway: self.listeners(Service::Gateway),
-            // Port 9 is the discard service: refused at once where nobody collects spans.
-            otlp: self.options.otlp.unwrap_or(([127, 0, 0, 1], 9).into()),
+            otlp: self.options.otlp,
             trace_sampling_percent: 0,
             authz_timeout: self.options.patience.authz,
             ratelimit_timeout: self.options.patience.ratelimit,
             classes: self.outage_classes()?,
+            charged: self.charged(),
             limits: proxy.limits,
             break_glass,
             pressure_file,

@@ -144,6 +144,7 @@ fn assignments(edge: &Edge, keys: &Keys) -> String {
         format!("AUTHZ_GRPC={}", authz.listen),
         format!("GATEWAY_HTTP=http://{}", gateway.listen),
         format!("ENVOY_ADMIN=http://{}", edge.at.envoy_admin),
+        format!("ENVOY_STATUS=http://{}", edge.at.envoy_status),
         format!("RLS_ADMIN=http://{}", ratelimit.admin),
         format!("AUTHZ_ADMIN=http://{}", authz.admin),
         format!("GATEWAY_ADMIN=http://{}", gateway.admin),

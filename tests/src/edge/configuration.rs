@@ -8,7 +8,7 @@ use ratelimit_svc::limits::class::Classes;
 
 use super::replica::numbered;
 use super::{DATABASE, Edge, Replica, Service};
-use crate::parts::envoy::OutageClasses;
+use crate::parts::envoy::{Charged, OutageClasses};
 
 /// Partitions of the topic, unless there are more writers.
 const PARTITIONS_MIN: usize = 4;
@@ -53,6 +53,11 @@ impl Edge {
     /// What Envoy is told of the classes: what the quota files say of them now.
     pub(super) fn outage_classes(&self) -> Result<OutageClasses> {
         OutageClasses::try_new(&self.classes())
+    }
+
+    /// What Envoy reports beside requests: what the quota files limit now.
+    pub(super) fn charged(&self) -> Charged {
+        Charged::new(&check::load(&[self.quota_dir()], false).quotas)
     }
 
     /// The classes of the quota files. What is wrong with those is ratelimit-svc's to say.

@@ -80,12 +80,19 @@ pub struct Addresses {
     pub edge: SocketAddr,
     /// Envoy's admin interface.
     pub envoy_admin: SocketAddr,
+    /// Envoy's listener for probes and metrics.
+    pub envoy_status: SocketAddr,
     /// Envoy's break-glass listener, where it is on.
     pub break_glass: SocketAddr,
 }
 
 impl Addresses {
     pub(super) fn free(edge: SocketAddr) -> Result<Self> {
-        Ok(Self { edge, envoy_admin: free_address()?, break_glass: free_address()? })
+        Ok(Self {
+            edge,
+            envoy_admin: free_address()?,
+            envoy_status: free_address()?,
+            break_glass: free_address()?,
+        })
     }
 }

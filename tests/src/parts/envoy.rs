@@ -12,8 +12,10 @@ use crate::http::Http;
 use crate::wait::{DEADLINE, wait_for};
 
 pub mod bootstrap;
+pub mod charged;
 pub mod classes;
 
+pub use charged::Charged;
 pub use classes::OutageClasses;
 
 /// What the bootstrap needs to know of one deployment.
@@ -21,16 +23,18 @@ pub use classes::OutageClasses;
 pub struct Settings {
     /// Where clients connect.
     pub edge: SocketAddr,
-    /// Envoy's admin interface.
+    /// Envoy's admin interface, on loopback.
     pub admin: SocketAddr,
+    /// The listener for probes and metrics.
+    pub status: SocketAddr,
     /// gRPC of ext-authz, one for each replica.
     pub authz: Vec<SocketAddr>,
     /// gRPC of ratelimit-svc, one for each replica.
     pub ratelimit: Vec<SocketAddr>,
     /// HTTP of the gateway, one for each replica.
     pub gateway: Vec<SocketAddr>,
-    /// OTLP collector for spans.
-    pub otlp: SocketAddr,
+    /// OTLP collector for spans; no tracing without one.
+    pub otlp: Option<SocketAddr>,
     /// Share of requests without a trace context of their own that are traced, whole percent.
     pub trace_sampling_percent: u8,
     /// How long ext-authz may take, as `0.25s`.
@@ -39,6 +43,8 @@ pub struct Settings {
     pub ratelimit_timeout: &'static str,
     /// Which classes pass, and which are refused, while ratelimit-svc is away.
     pub classes: OutageClasses,
+    /// Which quotas there are beside those in requests.
+    pub charged: Charged,
     /// Bounds that tests make small.
     pub limits: Limits,
     /// The break-glass listener, which is off when absent.
@@ -54,11 +60,13 @@ pub struct Limits {
     pub gateway_requests_max: u32,
     /// Requests per second and tenant while ratelimit-svc is away and does not refuse.
     pub local_limit: u32,
+    /// Of every hundred requests that went well, how many have a line in the access log.
+    pub access_log_success_percent: u8,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { gateway_requests_max: 10_000, local_limit: 100 }
+        Self { gateway_requests_max: 10_000, local_limit: 100, access_log_success_percent: 10 }
     }
 }
 

@@ -24,6 +24,9 @@ pub fn render(settings: &Settings) -> Result<String> {
 fn sections(settings: &Settings) -> Vec<&'static str> {
     let wanted = [
         ("break-glass", settings.break_glass.is_some()),
+        ("bytes", settings.charged.bytes),
+        ("points", settings.charged.points),
+        ("trace", settings.otlp.is_some()),
         ("injected-pressure", settings.pressure_file.is_some()),
     ];
     wanted.into_iter().filter_map(|(name, wanted)| wanted.then_some(name)).collect()
@@ -48,6 +51,9 @@ fn values(settings: &Settings) -> Result<BTreeMap<&'static str, String>> {
         ("LOCAL_LIMIT_BURST", limits.local_limit.to_string()),
         ("LOCAL_LIMIT_PER_SECOND", limits.local_limit.to_string()),
         ("GATEWAY_REQUESTS_MAX", limits.gateway_requests_max.to_string()),
+        ("ADMIN_PORT", settings.admin.port().to_string()),
+        ("VERSION", env!("CARGO_PKG_VERSION").to_owned()),
+        ("ACCESS_LOG_SUCCESS_PERCENT", limits.access_log_success_percent.to_string()),
         ("AUTHZ_ENDPOINTS", endpoints(&settings.authz)),
         ("RATELIMIT_ENDPOINTS", endpoints(&settings.ratelimit)),
         ("GATEWAY_ENDPOINTS", endpoints(&settings.gateway)),
@@ -57,8 +63,10 @@ fn values(settings: &Settings) -> Result<BTreeMap<&'static str, String>> {
         values.insert(port, address.port().to_string());
     };
     address("EDGE_ADDRESS", "EDGE_PORT", settings.edge);
-    address("ADMIN_ADDRESS", "ADMIN_PORT", settings.admin);
-    address("OTLP_HOST", "OTLP_PORT", settings.otlp);
+    address("STATUS_ADDRESS", "STATUS_PORT", settings.status);
+    if let Some(otlp) = settings.otlp {
+        address("OTLP_HOST", "OTLP_PORT", otlp);
+    }
     if let Some(break_glass) = &settings.break_glass {
         address("BREAK_GLASS_ADDRESS", "BREAK_GLASS_PORT", break_glass.address);
         values.insert("BREAK_GLASS_CONNECTIONS_MAX", "1000".to_owned());
@@ -93,30 +101,31 @@ fn endpoint(at: &SocketAddr) -> String {
     )
 }
 
-/// Leaves out the sections that are not wanted: from `# begin NAME` to `# end NAME`.
+/// Leaves out the sections that are not wanted: from `# begin NAME` to `# end NAME`. One may stand
+/// within another.
 fn cut(template: &str, wanted: &[&str]) -> Result<String> {
     let mut text = String::with_capacity(template.len());
-    let mut section = None;
+    let mut open: Vec<&str> = Vec::new();
     for line in template.lines() {
         let comment = line.trim_start().strip_prefix("# ");
-        let begins = comment.and_then(|comment| comment.strip_prefix("begin "));
-        let ends = comment.and_then(|comment| comment.strip_prefix("end "));
-        match (begins, ends, section) {
-            (Some(name), _, None) => section = Some(name),
-            (_, Some(name), Some(open)) if name == open => section = None,
-            (None, None, _) => {
-                if section.is_none_or(|open| wanted.contains(&open)) {
-                    text.push_str(line);
-                    text.push('\n');
-                }
+        if let Some(name) = comment.and_then(|comment| comment.strip_prefix("begin ")) {
+            if open.contains(&name) {
+                bail!("the section {name} of the bootstrap begins within itself");
             }
-            _ => bail!("a section of the bootstrap begins or ends where it cannot: {line}"),
+            open.push(name);
+        } else if let Some(name) = comment.and_then(|comment| comment.strip_prefix("end ")) {
+            if open.pop() != Some(name) {
+                bail!("the section {name} of the bootstrap ends where it cannot");
+            }
+        } else if open.iter().all(|name| wanted.contains(name)) {
+            text.push_str(line);
+            text.push('\n');
         }
     }
-    if let Some(open) = section {
-        bail!("the section {open} of the bootstrap does not end");
+    match open.last() {
+        Some(name) => bail!("the section {name} of the bootstrap does not end"),
+        None => Ok(text),
     }
-    Ok(text)
 }
 
 fn fill(template: &str, values: &BTreeMap<&str, String>) -> Result<String> {
@@ -151,8 +160,21 @@ mod tests {
         ] {
             assert_eq!(cut(template, wanted).ok().as_deref(), expected, "{wanted:?}");
         }
-        for broken in ["# begin x\n", "# end x\n", "# begin x\n# end y\n", "# begin x\n# begin y\n"]
-        {
+        let nested = "# begin x\na\n# begin y\nb\n# end y\nc\n# end x\nd\n";
+        for (wanted, expected) in [
+            (&[][..], "d\n"),
+            (&["y"], "d\n"),
+            (&["x"], "a\nc\nd\n"),
+            (&["x", "y"], "a\nb\nc\nd\n"),
+        ] {
+            assert_eq!(cut(nested, wanted).ok().as_deref(), Some(expected), "{wanted:?}");
+        }
+        for broken in [
+            "# begin x\n",
+            "# end x\n",
+            "# begin x\n# end y\n",
+            "# begin x\n# begin x\n# end x\n# end x\n",
+        ] {
             assert!(cut(broken, &[]).is_err(), "{broken}");
         }
     }
