@@ -1,6 +1,7 @@
 //! End-to-end tests: the real Envoy with our services as processes, on embedded parts or on the
 //! real Redis, Kafka and InfluxDB. One binary, so that it links once.
 
+mod agents;
 mod authentication;
 mod bad_input;
 mod break_glass;
@@ -21,5 +22,6 @@ mod spoofing;
 mod stage;
 mod stand_in;
 mod startup;
+mod surface;
 mod tidy;
 mod trace;
