@@ -9,6 +9,10 @@
 {{- $text := .Files.Get "files/envoy.yaml" -}}
 {{- if not $text -}}{{- fail "files/envoy.yaml is missing from the chart" -}}{{- end -}}
 {{- $cut := list "injected-pressure" -}}
+{{- if not .Values.otel.host -}}{{- $cut = append $cut "trace" -}}{{- end -}}
+{{- range $section := list "bytes" "points" -}}
+{{- if not (include "tidegate.charges" (dict "root" $ "key" (printf "tenant_%s" $section))) -}}{{- $cut = append $cut $section -}}{{- end -}}
+{{- end -}}
 {{- if not $envoy.breakGlass.enabled -}}{{- $cut = append $cut "break-glass" -}}{{- end -}}
 {{- range $section := $cut -}}
 {{- $text = regexReplaceAll (printf "(?ms)^ *# begin %s$.*?^ *# end %s\n" $section $section) $text "" -}}
@@ -16,8 +20,11 @@
 {{- $text = regexReplaceAll "(?m)^[ \\t]*#.*\\n" $text "" -}}
 {{- $otel := .Values.otel.host -}}
 {{- $values := dict
-  "ADMIN_ADDRESS" .Values.bindAddress
-  "ADMIN_PORT" $ports.envoy.admin
+  "ADMIN_PORT" $ports.envoy.loopbackAdmin
+  "STATUS_ADDRESS" .Values.bindAddress
+  "STATUS_PORT" $ports.envoy.status
+  "VERSION" .Chart.AppVersion
+  "ACCESS_LOG_SUCCESS_PERCENT" $envoy.accessLogSuccessPercent
   "EDGE_ADDRESS" .Values.bindAddress
   "EDGE_PORT" $ports.envoy.edge
   "CONNECTIONS_MAX" $envoy.connectionsMax
@@ -40,8 +47,8 @@
   "AUTHZ_ENDPOINTS" (include "tidegate.envoy.endpoints" (dict "root" . "component" "ext-authz" "port" $ports.extAuthz.grpc))
   "RATELIMIT_ENDPOINTS" (include "tidegate.envoy.endpoints" (dict "root" . "component" "ratelimit-svc" "port" $ports.ratelimit.grpc))
   "GATEWAY_ENDPOINTS" (include "tidegate.envoy.endpoints" (dict "root" . "component" "gateway" "port" $ports.gateway.http))
-  "OTLP_HOST" ($otel | default "127.0.0.1")
-  "OTLP_PORT" (ternary .Values.otel.port 9 (ne $otel ""))
+  "OTLP_HOST" $otel
+  "OTLP_PORT" .Values.otel.port
 -}}
 {{- range $name, $value := $values -}}
 {{- /* Numbers of values are floats: without %d a large one would come out as 8e+08. */ -}}
@@ -57,6 +64,16 @@
 {{- fail (printf "files/envoy.yaml has the placeholder %s, for which this chart has no value" .) -}}
 {{- end -}}
 {{- $text -}}
+{{- end -}}
+
+{{/* "true" where a quota file may limit a key of the edge's descriptors: it names the key, or a pattern, or
+     the files are not the chart's own and so not known here. */}}
+{{- define "tidegate.charges" -}}
+{{- $found := ne .root.Values.ratelimit.existingQuotasConfigMap "" -}}
+{{- range $file, $text := .root.Values.ratelimit.quotas -}}
+{{- if and $text (or (contains $.key $text) (regexMatch "key:[^\n]*\\*" $text)) -}}{{- $found = true -}}{{- end -}}
+{{- end -}}
+{{- if $found -}}true{{- end -}}
 {{- end -}}
 
 {{/* What one of two tries may take of a timeout such as `0.25s`, with room for what lies between them. */}}
