@@ -142,7 +142,9 @@ async fn without_ext_authz_a_certificate_lets_the_critical_class_in() -> Result<
     assert_eq!(reply.status, 204, "{}", reply.text());
     // The tenant is the certificate's, whatever the headers claim.
     let lines = open.stage.lines(|lines| !lines.is_empty()).await?;
-    assert!(lines[0].starts_with("broken,tenant=node f=1"), "{lines:?}");
+    assert!(lines[0].starts_with("broken f=1"), "{lines:?}");
+    let file = std::fs::read_to_string(open.stage.edge.points_file())?;
+    assert!(file.contains("# CONTEXT-DATABASE: node__default\nbroken f=1"), "{file}");
     Ok(())
 }
 

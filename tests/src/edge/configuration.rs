@@ -7,7 +7,7 @@ use ratelimit_svc::cli::check;
 use ratelimit_svc::limits::class::Classes;
 
 use super::replica::numbered;
-use super::{DATABASE, Edge, Replica, Service};
+use super::{Edge, Replica, Service};
 use crate::parts::envoy::{Charged, OutageClasses};
 
 /// Partitions of the topic, unless there are more writers.
@@ -96,8 +96,7 @@ impl Edge {
         };
         let sink = match &self.influxdb {
             Some(influxdb) => format!(
-                "  influxdb_v1:\n    url: http://{}\n    database: {DATABASE}\n\
-                 \x20   create_database: true\n",
+                "  influxdb_v1:\n    url: http://{}\n    create_database: true\n",
                 influxdb.address
             ),
             None => format!("  file:\n    path: {dir}/points.lp\n"),
