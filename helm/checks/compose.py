@@ -28,6 +28,9 @@ def consistent():
             need(other in services, f"{name} depends on {other}, which is not there")
             if how["condition"] == "service_healthy":
                 need("healthcheck" in services[other], f"{name} waits for the health of {other}, which has no check")
+        ours = service.get("image", "").startswith("tidegate/") or name in ("envoy", "redis")
+        hardened = service.get("read_only") and service.get("cap_drop") == ["ALL"] and "mem_limit" in service
+        need(hardened or not ours, f"{name}: writable, with capabilities or without a limit of memory")
         for port in service.get("ports", []):
             need(port.startswith("127.0.0.1:"), f"{name}: {port} is not bound to loopback")
         need(not (service.get("read_only") and service.get("configs")), f"{name}: configs in a read-only container")
