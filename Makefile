@@ -7,7 +7,7 @@ help:
 	@echo 'make run       the edge on embedded parts (memory, disk, file); REPLICAS=3 for three of each service'
 	@echo 'make run-full  the edge on Redis, Apache Kafka and InfluxDB'
 	@echo 'make test      all tests, on the real parts, which it installs where missing'
-	@echo 'make bench     what it costs, in target/bench: 15 minutes, 3 with QUICK=1; ONLY=keys,overload'
+	@echo 'make bench     what it costs, in target/bench: 20 minutes, 6 with QUICK=1; ONLY=keys,overload'
 	@echo 'make bench-readme  puts the newest figures into README.md'
 	@echo 'make bench-gate  instructions per decision against a baseline; ACCEPT=1 renews it'
 	@echo 'make lint      format, clippy and cargo deny'

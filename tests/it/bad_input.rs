@@ -18,7 +18,8 @@ async fn a_bad_line_is_named_and_its_neighbours_are_stored() -> Result<()> {
     assert!(text.contains("line 2") && text.contains("line 4"), "{text}");
     assert!(!text.contains("line 1:") && !text.contains("line 3:"), "{text}");
     let lines = stage.lines(|lines| lines.len() >= 2).await?;
-    let mut names: Vec<&str> = lines.iter().filter_map(|line| line.split(',').next()).collect();
+    let mut names: Vec<&str> =
+        lines.iter().filter_map(|line| line.split([',', ' ']).next()).collect();
     names.sort_unstable();
     assert_eq!(names, ["fine", "good"]);
     Ok(())

@@ -144,7 +144,7 @@ async fn without_ext_authz_a_certificate_lets_the_critical_class_in() -> Result<
     let lines = open.stage.lines(|lines| !lines.is_empty()).await?;
     assert!(lines[0].starts_with("broken f=1"), "{lines:?}");
     let file = std::fs::read_to_string(open.stage.edge.points_file())?;
-    assert!(file.contains("# CONTEXT-DATABASE: node__default\nbroken f=1"), "{file}");
+    assert!(file.contains("# CONTEXT-DATABASE: node__d\nbroken f=1"), "{file}");
     Ok(())
 }
 

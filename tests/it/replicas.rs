@@ -1,16 +1,10 @@
 //! Replicas that are stopped, killed or frozen while requests go on: what the clients notice.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
-
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use tests::edge::{Edge, Part, Parts, Patience, Service, Supervisor};
-use tests::http::Http;
+use tests::steady::{CLASSES, Noticed, Traffic};
 use tests::wait::{DEADLINE, wait_for};
-use tokio::task::JoinHandle;
 
 use crate::stage::Stage;
 
@@ -18,97 +12,6 @@ const REPLICAS: usize = 3;
 /// Little, as unoptimised services and whatever else runs share two processors. `make bench` sends
 /// 500 a second at optimised ones.
 const PER_SECOND: u64 = 100;
-const CLASSES: [&str; 4] = ["system-node-critical", "platform-core", "ingest", "background"];
-
-/// Requests of all classes by turns at a steady rate, whatever becomes of the ones before.
-struct Traffic {
-    stop: Arc<AtomicBool>,
-    sent: Arc<AtomicUsize>,
-    task: JoinHandle<Result<Noticed>>,
-}
-
-/// What the clients noticed.
-#[derive(Debug, Default)]
-struct Noticed {
-    sent: usize,
-    /// Requests that were not answered 204, by class and answer.
-    failed: BTreeMap<(&'static str, String), usize>,
-    longest_wait: Duration,
-}
-
-impl Noticed {
-    fn failures(&self) -> usize {
-        self.failed.values().sum()
-    }
-
-    fn failures_of(&self, class: &str) -> usize {
-        self.failed.iter().filter(|((of, _), _)| *of == class).map(|(_, count)| count).sum()
-    }
-}
-
-impl Traffic {
-    async fn start(edge: &Edge) -> Result<Self> {
-        let mut keys = Vec::new();
-        for class in CLASSES {
-            keys.push((class, format!("Token {}", edge.issue_live_key("acme", class).await?)));
-        }
-        let url = edge.url("/api/v2/write");
-        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let task = tokio::spawn(send(url, keys, Arc::clone(&stop), Arc::clone(&sent)));
-        Ok(Self { stop, sent, task })
-    }
-
-    /// Waits until this many more requests were sent.
-    async fn go_on(&self, more: usize) -> Result<()> {
-        let goal = self.sent.load(Ordering::Relaxed) + more;
-        wait_for("requests to be sent", DEADLINE, async || {
-            (self.sent.load(Ordering::Relaxed) >= goal).then_some(())
-        })
-        .await
-    }
-
-    async fn finish(self) -> Result<Noticed> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.task.await?
-    }
-}
-
-async fn send(
-    url: String,
-    keys: Vec<(&'static str, String)>,
-    stop: Arc<AtomicBool>,
-    sent: Arc<AtomicUsize>,
-) -> Result<Noticed> {
-    let http = Arc::new(Http::new());
-    let mut ticks = tokio::time::interval(Duration::from_nanos(1_000_000_000 / PER_SECOND));
-    let mut requests = Vec::new();
-    for (class, token) in keys.into_iter().cycle() {
-        if stop.load(Ordering::Relaxed) {
-            break;
-        }
-        ticks.tick().await;
-        let (http, url) = (Arc::clone(&http), url.clone());
-        sent.fetch_add(1, Ordering::Relaxed);
-        requests.push(tokio::spawn(async move {
-            let began = Instant::now();
-            let reply = http.post(&url, &[("authorization", &token)], "replicas f=1").await;
-            let answer = match reply {
-                Ok(reply) => format!("{} {}", reply.status.as_u16(), reply.text()),
-                Err(error) => format!("{error:#}"),
-            };
-            (class, answer, began.elapsed())
-        }));
-    }
-    let mut noticed = Noticed { sent: requests.len(), ..Noticed::default() };
-    for request in requests {
-        let (class, answer, waited) = request.await?;
-        noticed.longest_wait = noticed.longest_wait.max(waited);
-        if !answer.starts_with("204") {
-            *noticed.failed.entry((class, answer)).or_default() += 1;
-        }
-    }
-    Ok(noticed)
-}
 
 async fn three_of_each() -> Result<Stage> {
     Stage::with(Parts::Real, |options| {
@@ -158,7 +61,7 @@ async fn a_rolling_restart_of_every_service_fails_no_request() -> Result<()> {
         if service != Service::Writer {
             healthy(&stage, service, REPLICAS).await?;
         }
-        let traffic = Traffic::start(&stage.edge).await?;
+        let traffic = Traffic::start(&stage.edge, "acme", PER_SECOND).await?;
         traffic.go_on(50).await?;
         for number in 0..REPLICAS {
             restart_orderly(&mut stage, service, number).await?;
@@ -179,7 +82,7 @@ async fn a_killed_or_frozen_replica_costs_at_most_what_it_held() -> Result<()> {
     let mut stage = three_of_each().await?;
     for service in [Service::Authz, Service::Ratelimit, Service::Gateway] {
         healthy(&stage, service, REPLICAS).await?;
-        let traffic = Traffic::start(&stage.edge).await?;
+        let traffic = Traffic::start(&stage.edge, "acme", PER_SECOND).await?;
         traffic.go_on(50).await?;
         let child = stage.edge.replicas_mut(service)[1].child.as_mut().context("it runs")?;
         child.signal(Signal::KILL)?;
@@ -195,7 +98,7 @@ async fn a_killed_or_frozen_replica_costs_at_most_what_it_held() -> Result<()> {
     }
     for service in [Service::Authz, Service::Ratelimit, Service::Gateway] {
         healthy(&stage, service, REPLICAS).await?;
-        let traffic = Traffic::start(&stage.edge).await?;
+        let traffic = Traffic::start(&stage.edge, "acme", PER_SECOND).await?;
         traffic.go_on(50).await?;
         let frozen = stage.edge.child(Part::Replica(service, 2)).context("it runs")?;
         frozen.signal(Signal::STOP)?;
