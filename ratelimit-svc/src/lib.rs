@@ -8,7 +8,7 @@
 //! control plane ──┘ asked by `xds`
 //! ```
 //!
-//! `limits`, `decide`, `diff`, `outage::breaker`, `clock::offset`, `store::split`, `store::key` and
+//! `limits`, `decide`, `diff`, `lint`, `outage::breaker`, `clock::offset`, `store::split`, `store::key` and
 //! `store::redis::slots` are pure: they do no I/O and are given the time.
 
 pub mod cli;
@@ -22,6 +22,7 @@ pub mod keyed_hash;
 pub mod lease;
 pub mod limiter;
 pub mod limits;
+pub mod lint;
 pub mod metrics;
 pub mod outage;
 mod reflection;

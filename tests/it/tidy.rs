@@ -12,6 +12,7 @@ const PURE: &[&str] = &[
     "ratelimit-svc/src/limits",
     "ratelimit-svc/src/decide",
     "ratelimit-svc/src/diff",
+    "ratelimit-svc/src/lint",
     "ratelimit-svc/src/keyed_hash",
     "ratelimit-svc/src/lease",
     "ratelimit-svc/src/xds/backoff",
