@@ -25,7 +25,7 @@ mod tree;
 
 use std::fmt;
 
-use crate::limits::document::Node;
+use crate::document::Node;
 use bootstrap::Bootstrap;
 
 /// How bad a trap is.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use ratelimit_svc::limits::document::Node;
+use ratelimit_svc::document::Node;
 use ratelimit_svc::lint::{Load, Severity, lint};
 
 use crate::stage::Stage;

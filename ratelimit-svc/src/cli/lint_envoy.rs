@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use clap::builder::PossibleValuesParser;
 use serde_json::{Value, json};
 
-use crate::limits::document::Node;
+use crate::document::Node;
 use crate::lint::{Finding, Lint, Load, Severity, lint, rules};
 
 /// The exit code when a file has an error.

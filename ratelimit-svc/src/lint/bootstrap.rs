@@ -4,7 +4,7 @@
 //! `/config_dump` shows of a running Envoy read the same.
 
 use super::tree::{field, find, items, message, messages, text, walk};
-use crate::limits::document::Node;
+use crate::document::Node;
 
 const MANAGER: &str =
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";

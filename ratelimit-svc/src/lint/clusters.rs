@@ -4,7 +4,7 @@
 use super::bootstrap::{Bootstrap, Chain, EXT_AUTHZ, QUOTA, RATE_LIMIT};
 use super::tree::{field, find, items, number, seconds, text, walk};
 use super::{Findings, Load, Rule, Severity};
-use crate::limits::document::{Node, Value};
+use crate::document::{Node, Value};
 
 static BREAKERS: Rule = Rule {
     name: "breakers-below-load",

@@ -3,7 +3,7 @@
 use super::bootstrap::{Chain, EXT_AUTHZ};
 use super::tree::{field, find, is_true, text};
 use super::{Findings, Rule, Severity};
-use crate::limits::document::Node;
+use crate::document::Node;
 
 static NORMALIZE: Rule = Rule {
     name: "path-not-normalized",

@@ -5,7 +5,7 @@ use super::bootstrap::{Chain, EXT_AUTHZ, LOCAL_RATE_LIMIT, RATE_LIMIT, RATE_LIMI
 use super::stripped::Stripped;
 use super::tree::{field, is_true, items, messages, text};
 use super::{Findings, Rule, Severity};
-use crate::limits::document::Node;
+use crate::document::Node;
 
 static CLIENT_CHOSEN: Rule = Rule {
     name: "client-chosen-descriptor",

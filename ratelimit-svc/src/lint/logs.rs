@@ -4,7 +4,7 @@ use super::bootstrap::Bootstrap;
 use super::hits::commands;
 use super::tree::{field, find, items, message, walk};
 use super::{Findings, Rule, Severity};
-use crate::limits::document::{Node, Value};
+use crate::document::{Node, Value};
 
 static QUERY: Rule = Rule {
     name: "query-in-access-log",

@@ -3,7 +3,7 @@
 use super::bootstrap::{Bootstrap, Chain};
 use super::tree::{field, find, items, text};
 use super::{Findings, Rule, Severity};
-use crate::limits::document::Node;
+use crate::document::Node;
 
 static ADMIN: Rule = Rule {
     name: "admin-not-on-loopback",

@@ -4,7 +4,7 @@
 use super::bootstrap::{Chain, QUOTA};
 use super::tree::{field, find, message, seconds, walk};
 use super::{Findings, Rule, Severity};
-use crate::limits::document::{Node, Value};
+use crate::document::{Node, Value};
 
 static FALLBACK_BUCKET: Rule = Rule {
     name: "rlqs-fallback-bucket",

@@ -5,7 +5,7 @@ use super::bootstrap::{Chain, EXT_AUTHZ, QUOTA, RATE_LIMIT};
 use super::stripped::Stripped;
 use super::tree::{field, find, is_true, items, messages, text};
 use super::{Findings, Rule, Severity};
-use crate::limits::document::{Node, Value};
+use crate::document::{Node, Value};
 
 static NO_CATCH_ALL: Rule = Rule {
     name: "no-catch-all-route",

@@ -5,7 +5,7 @@ use regex::Regex;
 
 use super::bootstrap::{Chain, HEADER_MUTATION};
 use super::tree::{field, is_true, items, text};
-use crate::limits::document::Node;
+use crate::document::Node;
 
 /// The header mutations in front of a filter.
 pub struct Stripped<'a>(Vec<&'a Node>);

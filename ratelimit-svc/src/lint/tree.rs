@@ -1,7 +1,7 @@
 //! Reading the tree of a file as protobuf's JSON: fields in either spelling, durations, numbers, and
 //! messages that say their type. Knows nothing of Envoy's own fields.
 
-use crate::limits::document::{Node, Value};
+use crate::document::{Node, Value};
 
 const TYPED_STRUCTS: [&str; 2] = ["xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct"];
 
