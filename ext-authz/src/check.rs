@@ -12,5 +12,6 @@ pub mod decide;
 pub mod digest;
 pub mod extract;
 pub mod key;
+pub mod profile;
 pub mod record;
 pub mod snapshot;

@@ -15,7 +15,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::check::decide::Decision;
-use crate::check::extract::Profile;
+use crate::check::profile::{Profile, UnknownProfile};
 use crate::keys::Keys;
 
 /// Upper bounds of the duration histogram, in seconds.
@@ -67,13 +67,22 @@ impl Metrics {
     }
 
     /// A check was answered.
-    pub fn checked(&self, decision: &Decision<'_>, profile: Option<Profile>, took: Duration) {
+    pub fn checked(
+        &self,
+        decision: &Decision<'_>,
+        profile: Option<Result<Profile, UnknownProfile>>,
+        took: Duration,
+    ) {
         let (decision, reason) = match decision {
             Decision::Allow { .. } => ("allow", "none"),
             Decision::Deny { reason, .. } => ("deny", reason.as_str()),
-            Decision::Unavailable => ("unavailable", "no_keys"),
+            Decision::Unavailable(trouble) => ("unavailable", trouble.as_str()),
         };
-        let profile = profile.map_or("none", Profile::as_str);
+        let profile = match profile {
+            Some(Ok(profile)) => profile.as_str(),
+            Some(Err(UnknownProfile)) => "unknown",
+            None => "none",
+        };
         self.checks.get_or_create(&CheckLabels { decision, reason, profile }).inc();
         self.duration.observe(took.as_secs_f64());
     }

@@ -15,14 +15,16 @@ use tonic::{Request, Response, Status};
 use tracing::field::{Empty, display};
 
 use self::log_budget::LogBudget;
-use crate::check::answer::Dialect;
-use crate::check::decide::{Decision, Reason, decide};
+use crate::check::decide::{Decision, Reason, Trouble, decide};
 use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::timestamp::Timestamp;
 
 /// The gRPC service's full name, for health.
 pub const SERVICE_NAME: &str = "envoy.service.auth.v3.Authorization";
+
+/// The most characters of an unknown profile's name in the log.
+const PROFILE_NAME_LOGGED_MAX: usize = 64;
 
 /// Answers checks with the keys in force.
 pub struct AuthorizationService {
@@ -45,22 +47,17 @@ impl AuthorizationService {
     fn answer(&self, request: &CheckRequest) -> CheckResponse {
         let began = Instant::now();
         let keys = self.keys.in_force();
-        let request = request::view(request);
+        let check = request;
+        let request = request::view(check);
         let decision = decide(Timestamp::now(), keys.as_deref(), request.as_ref());
-        let dialect = request.as_ref().map_or(Dialect::Problem, Dialect::of);
-        let profile = request.as_ref().map(|request| request.profile);
-        let response = match profile {
-            Some(profile) => {
-                response::respond(&decision, profile, dialect, self.retry_after_seconds)
-            }
-            None => response::respond_to_nothing(&decision, self.retry_after_seconds),
-        };
-        self.log(&decision);
+        let response = response::respond(&decision, request.as_ref(), self.retry_after_seconds);
+        self.log(&decision, check);
+        let profile = request.map(|request| request.profile);
         self.metrics.checked(&decision, profile, began.elapsed());
         response
     }
 
-    fn log(&self, decision: &Decision<'_>) {
+    fn log(&self, decision: &Decision<'_>, check: &CheckRequest) {
         let span = tracing::Span::current();
         match decision {
             Decision::Allow { key, .. } => {
@@ -76,9 +73,27 @@ impl AuthorizationService {
                 }
                 self.log_denial(*reason, key_id.as_ref().map(|id| id.as_str()));
             }
-            Decision::Unavailable => {
+            Decision::Unavailable(trouble) => {
                 span.record("decision", "unavailable");
+                span.record("reason", trouble.as_str());
+                if *trouble == Trouble::UnknownProfile {
+                    self.log_unknown_profile(check);
+                }
             }
+        }
+    }
+
+    /// Only a change of Envoy's configuration, or of this program, helps.
+    fn log_unknown_profile(&self, check: &CheckRequest) {
+        if self.log_budget.take(self.started.elapsed().as_secs()) {
+            let profile = request::profile_name(check).unwrap_or_default();
+            let profile: String = profile.chars().take(PROFILE_NAME_LOGGED_MAX).collect();
+            tracing::error!(
+                profile,
+                "a route names a profile that there is not, and is answered 503"
+            );
+        } else {
+            self.metrics.unlogged();
         }
     }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, LazyLock};
 
-use ext_authz::check::answer::Dialect;
 use ext_authz::check::decide::{Decision, decide};
 use ext_authz::check::digest::Peppers;
 use ext_authz::check::extract::Request;
@@ -12,7 +11,7 @@ use ext_authz::check::key::{ApiKey, KeyId, NewKey};
 use ext_authz::check::record::KeyRecord;
 use ext_authz::check::snapshot::Snapshot;
 use ext_authz::service::request::view;
-use ext_authz::service::response::{respond, respond_to_nothing};
+use ext_authz::service::response::respond;
 use ext_authz::timestamp::Timestamp;
 use prost::Message;
 use proto::pb::envoy::service::auth::v3::CheckRequest;
@@ -60,10 +59,7 @@ pub fn check_request(data: &[u8]) {
     if let Decision::Allow { key, .. } = &decision {
         assert_eq!(key.id, KNOWN.id());
     }
-    let answer = match &request {
-        Some(request) => respond(&decision, request.profile, Dialect::of(request), 1),
-        None => respond_to_nothing(&decision, 1),
-    };
+    let answer = respond(&decision, request.as_ref(), 1);
     let allowed = matches!(decision, Decision::Allow { .. });
     assert_eq!(answer.status.as_ref().is_some_and(|status| status.code == 0), allowed);
 }

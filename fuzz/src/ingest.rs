@@ -17,7 +17,7 @@ const CANONICAL: Dialect =
     Dialect { precision: Precision::Nanoseconds, unsigned: true, line_bytes_max: 4 << 20 };
 
 fn chunker() -> Chunker<'static> {
-    Chunker::new("acme", ADMITTED_AT_NS, CHUNK_BYTES_MAX)
+    Chunker::new(0, ADMITTED_AT_NS, CHUNK_BYTES_MAX)
 }
 
 /// What is stored is canonical line protocol with as many points as were taken.
@@ -126,6 +126,7 @@ pub fn journal_envelope(data: &[u8]) {
     // Any body arrives as it was.
     same(&Record {
         tenant: "acme".to_owned(),
+        database: String::new(),
         shard: 1,
         points: 2,
         admitted_at_ns: ADMITTED_AT_NS,

@@ -50,7 +50,7 @@ fn parse(body: &[u8]) -> usize {
 }
 
 fn rewrite(body: &[u8]) -> usize {
-    let mut chunker = Chunker::new("acme", 1, 512 << 10);
+    let mut chunker = Chunker::new(0, 1, 512 << 10);
     let (mut lines, mut point) = (Lines::new(body, DIALECT), Point::default());
     while let Some(Ok(_)) = lines.next(&mut point) {
         chunker.push(&mut point).expect("the points are good");

@@ -5,6 +5,7 @@ use chassis::drain::DrainTimes;
 use chassis::telemetry::TelemetryConfig;
 use serde::Deserialize;
 
+use crate::destination::config::RawDestinations;
 use crate::gateway::config::RawGateway;
 use crate::journal::config::RawJournal;
 use crate::writer::config::RawWriter;
@@ -24,6 +25,8 @@ pub struct RawConfig {
     pub drain_timeout: Option<DurationText>,
     /// Where records are kept between gateway and writer.
     pub journal: RawJournal,
+    /// Which database each tenant's points go to.
+    pub destinations: Option<RawDestinations>,
     /// Settings of `ingest-filter gateway`.
     pub gateway: Option<RawGateway>,
     /// Settings of `ingest-filter writer`.

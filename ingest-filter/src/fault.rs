@@ -59,7 +59,7 @@ pub enum Fault {
     #[error("tag key appears twice")]
     TagDuplicate,
     /// More tags than [`crate::point::TAGS_MAX`].
-    #[error("more than 98 tags")]
+    #[error("more than 98 tags, or than 97 where tenants share a database")]
     TagsTooMany,
     /// More fields than [`crate::point::FIELDS_MAX`].
     #[error("more than 1024 fields")]
@@ -73,6 +73,9 @@ pub enum Fault {
     /// A tag or field key that the database uses itself.
     #[error("key is reserved: time, _field and _measurement may not be used")]
     NameReserved,
+    /// A tag that says where a point belongs in a shared database.
+    #[error("tag is reserved: tidegate_tenant, tidegate_db and tidegate_variant may not be used")]
+    TagReserved,
     /// A backslash where line protocol cannot express it.
     #[error("backslash at the end of a name or before a comma, an equals sign or a space")]
     BackslashAmbiguous,
@@ -120,6 +123,7 @@ impl Fault {
             Fault::NameTooLong => "name_too_long",
             Fault::TextTooLong => "text_too_long",
             Fault::NameReserved => "name_reserved",
+            Fault::TagReserved => "tag_reserved",
             Fault::BackslashAmbiguous => "backslash_ambiguous",
             Fault::PointTooLarge => "point_too_large",
             Fault::ValueMissing => "value_missing",

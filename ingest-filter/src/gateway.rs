@@ -21,6 +21,7 @@ use chassis::readiness::Readiness;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 
+use crate::destination::Destinations;
 use crate::journal::Journal;
 use budget::Budget;
 use config::GatewayConfig;
@@ -67,7 +68,8 @@ impl Gateway {
             (listen(config.listen).await?, listen(config.admin_listen).await?);
         let budget = Budget::new(config.memory_bytes_max);
         let metrics = GatewayMetrics::register(&mut registry, &budget);
-        let edge = Arc::new(Edge { config, journal, budget, metrics });
+        let destinations = Destinations::new(&config.destinations);
+        let edge = Arc::new(Edge { config, destinations, journal, budget, metrics });
         Ok(Self { edge, listener, admin_listener, readiness, registry })
     }
 

@@ -10,6 +10,7 @@
 //! The two roles run apart and meet only in the journal. [`record`] is what passes between them.
 
 pub mod config;
+pub mod destination;
 pub mod fault;
 pub mod gateway;
 pub mod journal;
@@ -18,4 +19,5 @@ pub mod otlp;
 pub mod point;
 pub mod record;
 pub mod remote_write;
+pub mod target;
 pub mod writer;

@@ -10,6 +10,7 @@ use chassis::readiness::Readiness;
 use chassis::{process, telemetry};
 use clap::{Args, Parser, Subcommand};
 use ingest_filter::config::RawConfig;
+use ingest_filter::destination::config::{DestinationsConfig, RawDestinations};
 use ingest_filter::gateway::Gateway;
 use ingest_filter::gateway::config::GatewayConfig;
 use ingest_filter::journal;
@@ -79,7 +80,8 @@ fn run(role: &Role) -> anyhow::Result<()> {
 
 async fn gateway(path: &Path, raw: &RawConfig, journal: &JournalConfig) -> anyhow::Result<()> {
     let section = raw.gateway.as_ref().ok_or_else(|| missing(path, "gateway"))?;
-    let config = GatewayConfig::from_raw(path, section)?;
+    let mut config = GatewayConfig::from_raw(path, section)?;
+    config.destinations = destinations(path, raw)?;
     let (readiness, shutdown, mut registry) =
         (Readiness::new(), Shutdown::new(), Registry::default());
     let journal = journal::open_appender(journal, &readiness, &mut registry)
@@ -93,13 +95,19 @@ async fn gateway(path: &Path, raw: &RawConfig, journal: &JournalConfig) -> anyho
 
 async fn writer(path: &Path, raw: &RawConfig, journal: &JournalConfig) -> anyhow::Result<()> {
     let section = raw.writer.as_ref().ok_or_else(|| missing(path, "writer"))?;
-    let config = WriterConfig::from_raw(path, section)?;
+    let mut config = WriterConfig::from_raw(path, section)?;
+    config.destinations = destinations(path, raw)?;
     let (readiness, shutdown) = (Readiness::new(), Shutdown::new());
     let writer = Writer::bind(journal, config, readiness.clone()).await?;
     let admin = writer.admin_addr()?;
     tracing::info!(%admin, version = env!("CARGO_PKG_VERSION"), "writer is running");
     let writing = writer.run(shutdown.clone());
     process::run_until_drained(writing, readiness, shutdown, raw.drain_times()).await
+}
+
+fn destinations(path: &Path, raw: &RawConfig) -> Result<DestinationsConfig, ConfigError> {
+    let default = RawDestinations::default();
+    DestinationsConfig::from_raw(path, raw.destinations.as_ref().unwrap_or(&default))
 }
 
 fn missing(path: &Path, section: &str) -> ConfigError {

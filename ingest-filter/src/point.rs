@@ -9,10 +9,11 @@ mod chunk;
 mod encode;
 
 pub use chunk::{Chunk, Chunker};
-pub use encode::{TENANT_TAG, encode};
+pub use encode::encode;
 
-/// How many tags a client may send. With the tenant's there are at most 99: InfluxDB 1.x fails
-/// on points with exactly 100.
+/// How many tags a point may have in the database: InfluxDB 1.x fails on exactly 100.
+pub const TAGS_STORED_MAX: usize = 99;
+/// How many tags a client may send; 97 where a shared database takes two of ours.
 pub const TAGS_MAX: usize = 98;
 /// How many fields a point may have.
 pub const FIELDS_MAX: usize = 1024;

@@ -11,6 +11,8 @@ pub const SHARDS: u32 = 64;
 pub struct Record {
     /// The tenant that Envoy vouched for.
     pub tenant: String,
+    /// The database or bucket that the client named; empty where it named none.
+    pub database: String,
     /// The virtual shard, below [`SHARDS`], of every series in the chunk.
     pub shard: u32,
     /// How many points the body holds.
@@ -21,8 +23,8 @@ pub struct Record {
     pub request_id: Option<String>,
     /// W3C trace context of the request that brought the points.
     pub traceparent: Option<String>,
-    /// Canonical line protocol: one point a line, each line ended by `\n`, every point with the
-    /// tenant tag and a timestamp in nanoseconds. A string field may hold a `\n` too, which ends
-    /// no line.
+    /// Canonical line protocol: one point a line, each line ended by `\n`, every point with a
+    /// timestamp in nanoseconds. A string field may hold a `\n` too, which ends no line. Points
+    /// of the first format have a tag `tenant`, which is data like any other.
     pub body: Bytes,
 }

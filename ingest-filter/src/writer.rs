@@ -17,9 +17,13 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use crate::destination::Destinations;
 use crate::journal::config::JournalConfig;
 use crate::journal::dead_letter::DeadLetters;
 use crate::journal::{self, Reader};
+use crate::target::Target;
+use crate::target::file::FileTarget;
+use crate::target::influxdb::Influxdb;
 
 pub mod batch;
 pub mod config;
@@ -27,16 +31,12 @@ pub mod health;
 mod lane;
 pub mod lines;
 pub mod metrics;
-pub mod sink;
 pub mod unwritten;
 pub mod work;
 
-use config::{Target, WriterConfig};
+use config::{TargetConfig, WriterConfig};
 use health::Health;
 use metrics::WriterMetrics;
-use sink::Sink;
-use sink::file::FileSink;
-use sink::influxdb::Influxdb;
 use unwritten::Unwritten;
 
 /// How often the target is tried at start until it answers.
@@ -67,13 +67,14 @@ impl Writer {
         let metrics = WriterMetrics::register(&mut registry);
         let admin_listener = listen(config.admin_listen).await?;
         let opened = journal::open_reader(journal, &readiness, &mut registry)?;
-        let sink = open_sink(&config.target)?;
+        let target = open_target(&config.target)?;
         let described = describe(journal, &config);
         let admin = Admin::new(readiness.clone(), Arc::new(registry), move || described.clone());
         let dead_letters: Arc<dyn DeadLetters> = opened.dead_letters;
         let shared = lane::Shared {
+            destinations: Arc::new(Destinations::new(&config.destinations)),
             config: Arc::new(config),
-            sink,
+            target,
             dead_letters,
             metrics,
             health: Arc::new(Health::new(&readiness)),
@@ -138,25 +139,24 @@ impl Writer {
     }
 }
 
-fn open_sink(target: &Target) -> anyhow::Result<Arc<dyn Sink>> {
+fn open_target(target: &TargetConfig) -> anyhow::Result<Arc<dyn Target>> {
     let secret = "the file with the password or token cannot be used";
     Ok(match target {
-        Target::File(path) => Arc::new(
-            FileSink::open(path.clone())
+        TargetConfig::File(path) => Arc::new(
+            FileTarget::open(path.clone())
                 .with_context(|| format!("{} cannot be opened", path.display()))?,
         ),
-        Target::InfluxdbV1(config) => Arc::new(Influxdb::v1(config).context(secret)?),
-        Target::InfluxdbV2(config) => Arc::new(Influxdb::v2(config).context(secret)?),
-        Target::InfluxdbV3(config) => Arc::new(Influxdb::v3(config).context(secret)?),
+        TargetConfig::InfluxdbV1(config) => Arc::new(Influxdb::v1(config).context(secret)?),
+        TargetConfig::InfluxdbV2(config) => Arc::new(Influxdb::v2(config).context(secret)?),
+        TargetConfig::InfluxdbV3(config) => Arc::new(Influxdb::v3(config).context(secret)?),
     })
 }
 
-/// Creates the database and says that the target is there, as soon as it is.
+/// Says that the target is there, as soon as it is.
 async fn reach(shared: lane::Shared) {
-    while !shared.sink.ping().await {
+    while !shared.target.ping().await {
         tokio::time::sleep(REACH_PERIOD).await;
     }
-    shared.sink.create_database().await;
     shared.health.reached();
 }
 
@@ -179,20 +179,21 @@ fn describe(journal: &JournalConfig, config: &WriterConfig) -> serde_json::Value
         }),
     };
     let target = match &config.target {
-        Target::File(path) => serde_json::json!({ "file": path }),
-        Target::InfluxdbV1(target) => serde_json::json!({
-            "influxdb_v1": { "url": target.url, "database": target.database }
+        TargetConfig::File(path) => serde_json::json!({ "file": path }),
+        TargetConfig::InfluxdbV1(target) => serde_json::json!({
+            "influxdb_v1": { "url": target.url }
         }),
-        Target::InfluxdbV2(target) => serde_json::json!({
-            "influxdb_v2": { "url": target.url, "org": target.org, "bucket": target.bucket }
+        TargetConfig::InfluxdbV2(target) => serde_json::json!({
+            "influxdb_v2": { "url": target.url, "org": target.org }
         }),
-        Target::InfluxdbV3(target) => serde_json::json!({
-            "influxdb_v3": { "url": target.url, "database": target.database }
+        TargetConfig::InfluxdbV3(target) => serde_json::json!({
+            "influxdb_v3": { "url": target.url }
         }),
     };
     serde_json::json!({
         "version": chassis::build_info::VERSION,
         "journal": journal,
+        "destinations": config.destinations,
         "target": target,
     })
 }

@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::stage::Stage;
+use crate::stand_in::StandIn;
 
 /// A certificate authority for the test.
 struct Authority {
@@ -112,7 +113,8 @@ impl Open {
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let connection = tokio::spawn(connection);
-        let mut request = Request::post("/write").header("host", "localhost");
+        let path = "/write?db=d&u=me&p=wrong&api_key=wrong&precision=ns";
+        let mut request = Request::post(path).header("host", "localhost");
         for (name, value) in headers {
             request = request.header(name, value);
         }
@@ -140,7 +142,9 @@ async fn without_ext_authz_a_certificate_lets_the_critical_class_in() -> Result<
     assert_eq!(reply.status, 204, "{}", reply.text());
     // The tenant is the certificate's, whatever the headers claim.
     let lines = open.stage.lines(|lines| !lines.is_empty()).await?;
-    assert!(lines[0].starts_with("broken,tenant=node f=1"), "{lines:?}");
+    assert!(lines[0].starts_with("broken f=1"), "{lines:?}");
+    let file = std::fs::read_to_string(open.stage.edge.points_file())?;
+    assert!(file.contains("# CONTEXT-DATABASE: node__default\nbroken f=1"), "{file}");
     Ok(())
 }
 
@@ -158,6 +162,25 @@ async fn nobody_else_gets_in_by_the_break_glass_listener() -> Result<()> {
     assert!(open.write(Some(&nameless), "m f=1").await.is_err(), "no name");
     let two = open.issue(&["node", "victim"])?;
     assert_eq!(open.write(Some(&two), "m f=1").await?.status, 401, "two tenants");
+    let cut = open.issue(&["node-"])?;
+    assert!(open.write(Some(&cut), "m f=1").await.is_err(), "no name of a tenant");
+    for reserved in ["unknown", "other"] {
+        let reserved = open.issue(&[reserved])?;
+        assert_eq!(open.write(Some(&reserved), "m f=1").await?.status, 403, "nobody's name");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_credential_passes_the_break_glass_listener() -> Result<()> {
+    let mut open = Open::start(Parts::Embedded, |_| ()).await?;
+    let gateway = StandIn::take_over(&mut open.stage).await?;
+    let node = open.issue(&["node"])?;
+    assert_eq!(open.write(Some(&node), "m f=1").await?.status, 204);
+    let seen = gateway.seen();
+    let path = &seen[0][":path"][0];
+    assert!(path.ends_with("/write?db=d&precision=ns"), "{path}");
+    assert!(!format!("{seen:?}").contains("wrong"), "{seen:?}");
     Ok(())
 }
 

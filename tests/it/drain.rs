@@ -107,8 +107,7 @@ async fn sigterm_of_each_service_loses_no_acknowledged_point_on_real_parts() -> 
     let load = Load::start(&stage.edge.url("/write"), &key);
     restart_each(&mut stage.edge, &load).await?;
     let acked = load.finish().await?;
-    let query = "SELECT n FROM load WHERE tenant = 'acme'";
-    let rows = stage.rows(query, acked.len()).await?;
+    let rows = stage.rows("acme__default", "SELECT n FROM load", acked.len()).await?;
     let stored: BTreeSet<i64> = rows.iter().filter_map(|row| row[1].as_i64()).collect();
     let lost: Vec<_> = acked.difference(&stored).collect();
     assert!(lost.is_empty(), "of {} acknowledged points {lost:?} are lost", acked.len());

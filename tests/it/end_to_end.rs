@@ -25,7 +25,7 @@ use tonic::transport::Endpoint;
 use crate::stage::{Stage, now_ns};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn line_protocol_is_read_back_with_the_tenant() -> Result<()> {
+async fn line_protocol_is_read_back_from_the_databases_of_the_tenant() -> Result<()> {
     let stage = Stage::real().await?;
     let key = stage.edge.issue_live_key("acme", "ingest").await?;
     let seconds = now_ns() / 1_000_000_000;
@@ -36,8 +36,9 @@ async fn line_protocol_is_read_back_with_the_tenant() -> Result<()> {
     let reply = stage.post(&path, &[], line).await?;
     assert_eq!(reply.status, 204, "{}", reply.text());
 
-    let rows = stage.rows("SELECT temperature, city, tenant FROM weather", 1).await?;
-    assert_eq!(columns(&rows[0]), [json!(4.5), json!("Oslo"), json!("acme")]);
+    let query = "SELECT temperature, city, tenant FROM weather";
+    let rows = stage.rows("acme__mine", query, 1).await?;
+    assert_eq!(columns(&rows[0]), [json!(4.5), json!("Oslo"), json!("victim")]);
 
     // InfluxDB 2.x clients: a token and gzip.
     let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
@@ -48,9 +49,8 @@ async fn line_protocol_is_read_back_with_the_tenant() -> Result<()> {
     let reply = stage.post(path, &headers, gzip.finish()?).await?;
     assert_eq!(reply.status, 204, "{}", reply.text());
     assert_eq!(reply.header("x-tidegate-points"), Some("1"));
-    let rome = "SELECT temperature, tenant FROM weather WHERE city = 'Rome'";
-    let rows = stage.rows(rome, 1).await?;
-    assert_eq!(columns(&rows[0]), [json!(21), json!("acme")]);
+    let rows = stage.rows("acme__b", "SELECT temperature, city FROM weather", 1).await?;
+    assert_eq!(columns(&rows[0]), [json!(21), json!("Rome")]);
 
     // InfluxDB refuses an integer in a column of floats. That point becomes a dead letter; the
     // points around it are stored.
@@ -62,7 +62,7 @@ async fn line_protocol_is_read_back_with_the_tenant() -> Result<()> {
         at + 2
     );
     assert_eq!(stage.write(&key, batch).await?.status, 204);
-    let rows = stage.rows("SELECT temperature FROM weather WHERE city = 'Bern'", 2).await?;
+    let rows = stage.rows("acme__default", "SELECT temperature FROM weather", 2).await?;
     let values: Vec<_> = rows.iter().map(|row| columns(row)[0].clone()).collect();
     assert_eq!(values, [json!(1), json!(3)]);
     wait_for("the dead letter to be counted", DEADLINE, async || {
@@ -90,12 +90,12 @@ async fn a_real_prometheus_scrapes_every_service_and_writes_through_the_edge() -
     let _prometheus = prometheus::start(&stage.edge.options.dir, &targets, &url, &key)?;
     for (job, _) in targets {
         // `up` is 1 only when Prometheus could read the page.
-        let query = format!("SELECT value, tenant FROM up WHERE job = '{job}' AND value = 1");
-        let rows = stage.rows(&query, 1).await?;
-        assert_eq!(columns(&rows[0]), [json!(1), json!("acme")]);
+        let query = format!("SELECT value FROM up WHERE job = '{job}' AND value = 1");
+        let rows = stage.rows("acme__default", &query, 1).await?;
+        assert_eq!(columns(&rows[0]), [json!(1)]);
     }
     let query = "SELECT value FROM ingest_gateway_points_stored_total WHERE job = 'gateway'";
-    stage.rows(query, 1).await?;
+    stage.rows("acme__default", query, 1).await?;
     Ok(())
 }
 
@@ -126,11 +126,11 @@ async fn otlp_metrics_are_read_back_over_http_and_grpc() -> Result<()> {
     let answer = client.export(request).await?.into_inner();
     assert_eq!(answer.partial_success, None);
 
-    let query = "SELECT gauge, tenant FROM \"http.queue\" WHERE \"host.name\" = 'web-1'";
-    let rows = stage.rows(query, 1).await?;
-    assert_eq!(columns(&rows[0]), [json!(7.5), json!("acme")]);
-    let rows = stage.rows(&query.replace("web-1", "web-2"), 1).await?;
-    assert_eq!(columns(&rows[0]), [json!(8.5), json!("acme")]);
+    let query = "SELECT gauge FROM \"http.queue\" WHERE \"host.name\" = 'web-1'";
+    let rows = stage.rows("acme__default", query, 1).await?;
+    assert_eq!(columns(&rows[0]), [json!(7.5)]);
+    let rows = stage.rows("acme__default", &query.replace("web-1", "web-2"), 1).await?;
+    assert_eq!(columns(&rows[0]), [json!(8.5)]);
 
     // A bad key over gRPC is UNAUTHENTICATED, not an outage.
     let mut request = Request::new(gauge("http.queue", "web-3", 1.0));

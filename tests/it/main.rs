@@ -1,6 +1,7 @@
 //! End-to-end tests: the real Envoy with our services as processes, on embedded parts or on the
 //! real Redis, Kafka and InfluxDB. One binary, so that it links once.
 
+mod agents;
 mod authentication;
 mod bad_input;
 mod break_glass;

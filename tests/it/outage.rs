@@ -176,7 +176,7 @@ async fn influxdb_down_loses_nothing_and_kafka_down_is_503() -> Result<()> {
     }
     let dir = stage.edge.options.dir.join("influxdb");
     stage.edge.influxdb = Some(tests::parts::influxdb::InfluxDb::start(&dir, address).await?);
-    let rows = stage.rows("SELECT n FROM away WHERE tenant = 'acme'", 20).await?;
+    let rows = stage.rows("acme__default", "SELECT n FROM away", 20).await?;
     assert_eq!(rows.len(), 20);
 
     let kafka = stage.edge.kafka.as_mut().context("Kafka runs")?;
@@ -190,6 +190,6 @@ async fn influxdb_down_loses_nothing_and_kafka_down_is_503() -> Result<()> {
         (reply.status == 204).then_some(())
     })
     .await?;
-    stage.rows("SELECT f FROM outage WHERE tenant = 'acme'", 1).await?;
+    stage.rows("acme__default", "SELECT f FROM outage", 1).await?;
     Ok(())
 }

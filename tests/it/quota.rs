@@ -26,8 +26,8 @@ async fn over_quota_is_429_and_the_point_is_not_stored() -> Result<()> {
     }
     // A neighbour is untouched, and what it writes last is stored after all of the above.
     assert_eq!(stage.write(&acme, point(100)).await?.status, 204);
-    stage.rows("SELECT n FROM quota WHERE tenant = 'acme'", 1).await?;
-    let rows = stage.rows("SELECT n FROM quota WHERE tenant = 'small'", 3).await?;
+    stage.rows("acme__default", "SELECT n FROM quota", 1).await?;
+    let rows = stage.rows("small__default", "SELECT n FROM quota", 3).await?;
     let stored: Vec<i64> = rows.iter().filter_map(|row| row[1].as_i64()).collect();
     assert_eq!(stored, [0, 1, 2]);
     Ok(())

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use tempfile::TempDir;
-use tests::edge::{DATABASE, Edge, Options, Parts, Patience, Proxy};
+use tests::edge::{Edge, Options, Parts, Patience, Proxy};
 use tests::http::{Http, Reply};
 use tests::wait::{DEADLINE, wait_for};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -147,22 +147,28 @@ impl Stage {
         .await
     }
 
-    /// The rows of an InfluxQL query, once there are at least `count`.
-    pub async fn rows(&self, query: &str, count: usize) -> Result<Vec<serde_json::Value>> {
+    /// The rows of an InfluxQL query in a database of InfluxDB, once there are at least `count`.
+    pub async fn rows(
+        &self,
+        database: &str,
+        query: &str,
+        count: usize,
+    ) -> Result<Vec<serde_json::Value>> {
         let influxdb = self.edge.influxdb.as_ref().context("this edge has no InfluxDB")?;
         wait_for(&format!("{count} rows of {query}"), DEADLINE, async || {
-            let rows = influxdb.rows(DATABASE, query).await.ok()?;
+            let rows = influxdb.rows(database, query).await.ok()?;
             (rows.len() >= count).then_some(rows)
         })
         .await
     }
 
-    /// The lines that have arrived in the points file, once `done` is content with them.
+    /// The points that have arrived in the points file, once `done` is content with them.
     pub async fn lines(&self, done: impl Fn(&[String]) -> bool) -> Result<Vec<String>> {
         let file = self.edge.points_file();
         wait_for("points in the file", DEADLINE, async || {
             let text = std::fs::read_to_string(&file).unwrap_or_default();
-            let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            let points = text.lines().filter(|line| !line.starts_with('#'));
+            let lines: Vec<String> = points.map(str::to_owned).collect();
             done(&lines).then_some(lines)
         })
         .await

@@ -17,9 +17,11 @@ const PURE: &[&str] = &[
     "ratelimit-svc/src/lease",
     "ratelimit-svc/src/xds/backoff",
     "ext-authz/src/check",
+    "ingest-filter/src/destination",
     "ingest-filter/src/line_protocol",
     "ingest-filter/src/point",
     "ingest-filter/src/remote_write",
+    "ingest-filter/src/target/answer",
     "ingest-filter/src/writer/work",
     "ratelimit-svc/src/outage/breaker",
     "ratelimit-svc/src/outage/gate",
@@ -84,7 +86,8 @@ fn collect(root: &Path, dir: &Path, files: &mut Vec<File>) {
             continue;
         }
         if path.is_dir() {
-            if name != "target" {
+            // What cargo builds, not a module of that name.
+            if name != "target" || path.parent().is_some_and(|parent| parent.ends_with("src")) {
                 collect(root, &path, files);
             }
         } else if let Ok(text) = std::fs::read_to_string(&path) {

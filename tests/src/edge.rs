@@ -27,8 +27,8 @@ mod options;
 
 pub use options::{Addresses, Options, Parts, Patience, Proxy};
 
-/// The database that the writer fills.
-pub const DATABASE: &str = "tidegate";
+/// Where the points of tenant `demo` arrive that it writes to its database or bucket `demo`.
+pub const DATABASE: &str = "demo__demo";
 
 /// How long a service may take to end before it is killed.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);

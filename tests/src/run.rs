@@ -127,7 +127,7 @@ fn assignments(edge: &Edge, key: &str) -> String {
 }
 
 fn what_to_try(edge: &Edge, key: &str) -> String {
-    let url = edge.url("/write");
+    let url = format!("'{}'", edge.url("/write?db=demo"));
     let read = match &edge.influxdb {
         Some(influxdb) => format!(
             "curl -sG http://{}/query --data-urlencode db={DATABASE} \\\n       \

@@ -5,7 +5,8 @@
 //! which every agent takes as "come again".
 
 use super::decide::Refusal;
-use super::extract::{Profile, Request};
+use super::extract::Request;
+use super::profile::Profile;
 
 /// The longest body of a refusal, in bytes.
 pub const BODY_BYTES_MAX: usize = 1024;
@@ -25,6 +26,10 @@ pub enum Dialect {
     Text,
     /// Datadog's JSON.
     Datadog,
+    /// The JSON of Splunk's event collector, with its codes.
+    Splunk,
+    /// Elasticsearch's JSON.
+    Elastic,
     /// One line of text without a content type, which Envoy makes the `grpc-message`.
     Grpc,
 }
@@ -50,25 +55,27 @@ impl Dialect {
         if starts("application/grpc") {
             return Dialect::Grpc;
         }
-        match request.profile {
-            Profile::Default => Dialect::Problem,
-            Profile::Influx => Dialect::Influx,
-            Profile::Otlp if starts("application/json") => Dialect::OtlpJson,
-            Profile::Otlp => Dialect::OtlpProtobuf,
-            Profile::Prometheus => Dialect::Text,
-            Profile::Datadog => Dialect::Datadog,
+        match request.profile.map(|profile| profile.row().dialect) {
+            Ok(Dialect::OtlpProtobuf) if starts("application/json") => Dialect::OtlpJson,
+            Ok(dialect) => dialect,
+            Err(_) => Dialect::Problem,
         }
     }
 
     /// Whether the client may be waiting to be asked for Basic credentials.
     fn knows_basic(self) -> bool {
-        matches!(self, Dialect::Influx | Dialect::Text | Dialect::Problem)
+        matches!(self, Dialect::Influx | Dialect::Text | Dialect::Problem | Dialect::Elastic)
     }
 }
 
-/// Words a refusal. `retry_after_seconds` is used where waiting helps.
-pub fn answer(refusal: Refusal, dialect: Dialect, retry_after_seconds: u64) -> Answer {
-    let status = status(refusal, dialect);
+/// Words a refusal for clients of a profile. `retry_after_seconds` is used where waiting helps.
+pub fn answer(
+    refusal: Refusal,
+    profile: Profile,
+    dialect: Dialect,
+    retry_after_seconds: u64,
+) -> Answer {
+    let status = status(refusal, profile, dialect);
     let mut headers = vec![("cache-control", "no-store".to_owned())];
     if let Some(content_type) = content_type(dialect) {
         headers.push(("content-type", content_type.to_owned()));
@@ -93,10 +100,15 @@ pub fn answer(refusal: Refusal, dialect: Dialect, retry_after_seconds: u64) -> A
     Answer { status, headers, body: body(refusal, dialect, status) }
 }
 
-fn status(refusal: Refusal, dialect: Dialect) -> u16 {
+/// Envoy makes gRPC codes of HTTP statuses, and those agree in all profiles.
+fn status(refusal: Refusal, profile: Profile, dialect: Dialect) -> u16 {
+    let row = match dialect {
+        Dialect::Grpc => Profile::Default.row(),
+        _ => profile.row(),
+    };
     match refusal {
-        Refusal::NoCredential | Refusal::BadCredential if dialect == Dialect::Datadog => 403,
-        Refusal::NoCredential | Refusal::BadCredential => 401,
+        Refusal::NoCredential => row.missing_status,
+        Refusal::BadCredential => row.bad_key_status,
         Refusal::InvalidRequest => 400,
         Refusal::Forbidden => 403,
         Refusal::Unavailable => 503,
@@ -116,7 +128,11 @@ pub fn grpc_code(status: u16) -> i32 {
 fn content_type(dialect: Dialect) -> Option<&'static str> {
     match dialect {
         Dialect::Problem => Some("application/problem+json"),
-        Dialect::Influx | Dialect::OtlpJson | Dialect::Datadog => Some("application/json"),
+        Dialect::Influx
+        | Dialect::OtlpJson
+        | Dialect::Datadog
+        | Dialect::Splunk
+        | Dialect::Elastic => Some("application/json"),
         Dialect::OtlpProtobuf => Some("application/x-protobuf"),
         Dialect::Text => Some("text/plain; charset=utf-8"),
         Dialect::Grpc => None,
@@ -164,8 +180,30 @@ fn body(refusal: Refusal, dialect: Dialect, status: u16) -> String {
             let error = if status == 403 { "Forbidden" } else { message };
             format!(r#"{{"errors":["{error}"]}}"#)
         }
+        Dialect::Splunk => splunk(refusal),
+        Dialect::Elastic => {
+            let kind = match refusal {
+                Refusal::InvalidRequest => "illegal_argument_exception",
+                Refusal::Unavailable => "unavailable_exception",
+                _ => "security_exception",
+            };
+            let cause = format!(r#""type":"{kind}","reason":"{message}""#);
+            format!(r#"{{"error":{{"root_cause":[{{{cause}}}],{cause}}},"status":{status}}}"#)
+        }
         Dialect::Grpc => message.to_owned(),
     }
+}
+
+/// The texts and codes that Splunk documents for its event collector.
+fn splunk(refusal: Refusal) -> String {
+    let (text, code) = match refusal {
+        Refusal::NoCredential => ("Token is required", 2),
+        Refusal::BadCredential => ("Invalid token", 4),
+        Refusal::InvalidRequest => ("Invalid authorization", 3),
+        Refusal::Forbidden => ("Token disabled", 1),
+        Refusal::Unavailable => ("Server is busy", 9),
+    };
+    format!(r#"{{"text":"{text}","code":{code}}}"#)
 }
 
 /// `google.rpc.Status{code = 1, message = 2}` on the wire. Envoy takes a body as text, and with a

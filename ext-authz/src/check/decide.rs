@@ -29,7 +29,16 @@ pub enum Decision<'s> {
         key_id: Option<KeyId>,
     },
     /// Nothing can be said, for reasons of our own: the caller should come again.
-    Unavailable,
+    Unavailable(Trouble),
+}
+
+/// Why nothing can be said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Trouble {
+    /// No keys were ever in force.
+    NoKeys,
+    /// Envoy's route names a profile that there is not, so nobody knows which answer is safe.
+    UnknownProfile,
 }
 
 /// Why a request was denied.
@@ -43,6 +52,8 @@ pub enum Reason {
     Ambiguous,
     /// A credential longer than any key.
     Oversize,
+    /// A credential with white space, controls or bytes beyond ASCII.
+    Characters,
     /// An `authorization` scheme that carries no key.
     Scheme,
     /// Not a key by its form, or Basic credentials that cannot be read.
@@ -70,7 +81,7 @@ pub enum Refusal {
     NoCredential,
     /// The credential is not good.
     BadCredential,
-    /// The request carries more than one credential.
+    /// The request carries more than one credential, or one that cannot be a single one.
     InvalidRequest,
     /// The key is good, but not for this.
     Forbidden,
@@ -78,13 +89,24 @@ pub enum Refusal {
     Unavailable,
 }
 
+impl Trouble {
+    /// Its name in metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Trouble::NoKeys => "no_keys",
+            Trouble::UnknownProfile => "unknown_profile",
+        }
+    }
+}
+
 impl Reason {
     /// Every reason.
-    pub const ALL: [Reason; 13] = [
+    pub const ALL: [Reason; 14] = [
         Reason::NoRequest,
         Reason::Missing,
         Reason::Ambiguous,
         Reason::Oversize,
+        Reason::Characters,
         Reason::Scheme,
         Reason::Malformed,
         Reason::Checksum,
@@ -103,6 +125,7 @@ impl Reason {
             Reason::Missing => "missing",
             Reason::Ambiguous => "ambiguous",
             Reason::Oversize => "oversize",
+            Reason::Characters => "characters",
             Reason::Scheme => "scheme",
             Reason::Malformed => "malformed",
             Reason::Checksum => "checksum",
@@ -119,7 +142,7 @@ impl Reason {
     pub fn refusal(self) -> Refusal {
         match self {
             Reason::Missing => Refusal::NoCredential,
-            Reason::Ambiguous => Refusal::InvalidRequest,
+            Reason::Ambiguous | Reason::Characters => Refusal::InvalidRequest,
             Reason::NoRequest | Reason::Scope => Refusal::Forbidden,
             Reason::Oversize
             | Reason::Scheme
@@ -140,6 +163,7 @@ impl From<ExtractError> for Reason {
             ExtractError::Missing => Reason::Missing,
             ExtractError::Ambiguous => Reason::Ambiguous,
             ExtractError::Oversize => Reason::Oversize,
+            ExtractError::Characters => Reason::Characters,
             ExtractError::Scheme => Reason::Scheme,
             ExtractError::Basic => Reason::Malformed,
         }
@@ -162,10 +186,13 @@ pub fn decide<'s>(
     keys: Option<&'s Snapshot>,
     request: Option<&Request<'_>>,
 ) -> Decision<'s> {
-    let Some(keys) = keys else { return Decision::Unavailable };
+    let Some(keys) = keys else { return Decision::Unavailable(Trouble::NoKeys) };
     let deny = |reason, key_id| Decision::Deny { reason, key_id };
     let Some(request) = request else { return deny(Reason::NoRequest, None) };
-    let credential = match extract(request) {
+    let Ok(profile) = request.profile else {
+        return Decision::Unavailable(Trouble::UnknownProfile);
+    };
+    let credential = match extract(request, profile) {
         Ok(credential) => credential,
         Err(error) => return deny(error.into(), None),
     };

@@ -3,7 +3,8 @@
 //! Every telemetry agent has its own convention; all of them are read, and exactly one may be
 //! used. Two credentials are refused even when they are equal: a proxy, a cache and a database
 //! behind us could each believe another one. A comma in a value is refused for the same reason:
-//! it is how a proxy joins two headers of one name.
+//! it is how a proxy joins two headers of one name. So is what no key can hold and a proxy may
+//! rewrite: white space, controls and bytes beyond ASCII.
 //!
 //! Query names are compared literally and values are never percent-decoded: a key has no character
 //! that needs it.
@@ -13,43 +14,15 @@ use std::borrow::Cow;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::profile::{AUTHORIZATION, CREDENTIAL_HEADERS, Profile, UnknownProfile};
+
 /// The longest value that is looked at, in bytes.
 pub const CREDENTIAL_BYTES_MAX: usize = 512;
 
-/// Headers that hold a credential, in every profile.
-pub const CREDENTIAL_HEADERS: [&str; 7] = [
-    "authorization",
-    "x-api-key",
-    "api-key",
-    "apikey",
-    "dd-api-key",
-    "x-honeycomb-team",
-    "x-license-key",
-];
-
-/// Headers that are taken off as well, because they claim an identity or hold someone's secret.
-pub const STRIPPED_HEADERS: [&str; 2] = ["x-scope-orgid", "dd-application-key"];
-
-/// How the clients of a route speak: where else their credential may be, and which answers they
-/// understand. Envoy's route says it, never the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Profile {
-    /// Nothing in particular; also what an unknown name means.
-    Default,
-    /// InfluxDB clients of all versions.
-    Influx,
-    /// OpenTelemetry exporters.
-    Otlp,
-    /// Prometheus remote write.
-    Prometheus,
-    /// The Datadog Agent and what imitates it.
-    Datadog,
-}
-
 /// The parts of a request that the decision looks at. Has no `Debug`: it holds credentials.
 pub struct Request<'a> {
-    /// How the clients of the route speak.
-    pub profile: Profile,
+    /// How the clients of the route speak, as the route says.
+    pub profile: Result<Profile, UnknownProfile>,
     /// The scope that the route demands.
     pub required_scope: Option<&'a str>,
     /// All headers, in their order, with raw values.
@@ -69,6 +42,8 @@ pub enum ExtractError {
     Ambiguous,
     /// It is longer than [`CREDENTIAL_BYTES_MAX`].
     Oversize,
+    /// It holds white space, controls or bytes beyond ASCII.
+    Characters,
     /// `authorization` has a scheme that carries no key.
     Scheme,
     /// Basic credentials that are not base64 of `user:password`.
@@ -81,47 +56,6 @@ pub struct Credential<'a>(Cow<'a, [u8]>);
 enum Field<'a> {
     Authorization(&'a [u8]),
     Plain(&'a [u8]),
-}
-
-impl Profile {
-    /// Every profile.
-    pub const ALL: [Profile; 5] =
-        [Self::Default, Self::Influx, Self::Otlp, Self::Prometheus, Self::Datadog];
-
-    /// The profile of this name, or the default one.
-    pub fn of(name: Option<&str>) -> Self {
-        let known = |profile: &Self| name == Some(profile.as_str());
-        Self::ALL.into_iter().find(known).unwrap_or(Self::Default)
-    }
-
-    /// Its name in Envoy's `context_extensions` and in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Profile::Default => "default",
-            Profile::Influx => "influx",
-            Profile::Otlp => "otlp",
-            Profile::Prometheus => "prometheus",
-            Profile::Datadog => "datadog",
-        }
-    }
-
-    /// Query parameters that hold the key.
-    pub fn key_parameters(self) -> &'static [&'static str] {
-        match self {
-            Profile::Influx => &["p"],
-            Profile::Datadog => &["api_key", "dd-api-key"],
-            Profile::Default | Profile::Otlp | Profile::Prometheus => &[],
-        }
-    }
-
-    /// Query parameters that are taken off before the request goes on.
-    pub fn stripped_parameters(self) -> &'static [&'static str] {
-        match self {
-            Profile::Influx => &["u", "p"],
-            Profile::Datadog => &["api_key", "dd-api-key", "application_key"],
-            Profile::Default | Profile::Otlp | Profile::Prometheus => &[],
-        }
-    }
 }
 
 impl Request<'_> {
@@ -139,12 +73,15 @@ impl Credential<'_> {
     }
 }
 
-/// Finds the credential.
+/// Finds the credential of a request to a route of this profile.
 ///
 /// # Errors
 /// When there is not exactly one, or it cannot be read.
-pub fn extract<'a>(request: &Request<'a>) -> Result<Credential<'a>, ExtractError> {
-    let mut fields = header_fields(request).chain(query_fields(request));
+pub fn extract<'a>(
+    request: &Request<'a>,
+    profile: Profile,
+) -> Result<Credential<'a>, ExtractError> {
+    let mut fields = header_fields(request).chain(query_fields(request.path, profile));
     let field = fields.next().ok_or(ExtractError::Missing)?;
     if fields.next().is_some() {
         return Err(ExtractError::Ambiguous);
@@ -156,9 +93,17 @@ pub fn extract<'a>(request: &Request<'a>) -> Result<Credential<'a>, ExtractError
     if value.contains(&b',') {
         return Err(ExtractError::Ambiguous);
     }
-    match field {
-        Field::Plain(value) => Ok(Credential(Cow::Borrowed(value))),
-        Field::Authorization(value) => authorization(value),
+    if !value.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+        return Err(ExtractError::Characters);
+    }
+    let credential = match field {
+        Field::Plain(value) => Credential(Cow::Borrowed(value)),
+        Field::Authorization(value) => authorization(value)?,
+    };
+    match credential.expose() {
+        decoded if decoded.contains(&b',') => Err(ExtractError::Ambiguous),
+        decoded if !decoded.iter().all(u8::is_ascii_graphic) => Err(ExtractError::Characters),
+        _ => Ok(credential),
     }
 }
 
@@ -166,14 +111,15 @@ fn header_fields<'r, 'a>(
     request: &'r Request<'a>,
 ) -> impl Iterator<Item = Field<'a>> + use<'r, 'a> {
     request.headers.iter().filter_map(|&(name, value)| {
-        let at = CREDENTIAL_HEADERS.iter().position(|known| name.eq_ignore_ascii_case(known))?;
-        Some(if at == 0 { Field::Authorization(value) } else { Field::Plain(value) })
+        let known = CREDENTIAL_HEADERS.iter().find(|known| name.eq_ignore_ascii_case(known))?;
+        let with_scheme = *known == AUTHORIZATION;
+        Some(if with_scheme { Field::Authorization(value) } else { Field::Plain(value) })
     })
 }
 
-fn query_fields<'a>(request: &Request<'a>) -> impl Iterator<Item = Field<'a>> + use<'a> {
-    let names = request.profile.key_parameters();
-    let query = request.path.split_once('?').map_or("", |(_, query)| query);
+fn query_fields<'a>(path: &'a str, profile: Profile) -> impl Iterator<Item = Field<'a>> + use<'a> {
+    let names = profile.row().key_parameters;
+    let query = path.split_once('?').map_or("", |(_, query)| query);
     let query = if names.is_empty() { "" } else { query };
     query.split('&').filter_map(move |parameter| {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
@@ -188,8 +134,13 @@ fn authorization(value: &[u8]) -> Result<Credential<'_>, ExtractError> {
     let spaces = rest.iter().take_while(|byte| **byte == b' ').count();
     let rest = &rest[spaces..];
     let is = |name: &str| scheme.eq_ignore_ascii_case(name.as_bytes());
-    if ["bearer", "token", "splunk", "apikey"].into_iter().any(is) {
+    if is("bearer") || is("splunk") {
         Ok(Credential(Cow::Borrowed(rest)))
+    } else if is("token") {
+        // What InfluxDB 1.8 takes from clients of InfluxDB 2: the user, a colon, the password.
+        Ok(Credential(Cow::Borrowed(after_colon(rest).unwrap_or(rest))))
+    } else if is("apikey") {
+        Ok(api_key(rest))
     } else if is("basic") {
         basic(rest)
     } else {
@@ -199,10 +150,26 @@ fn authorization(value: &[u8]) -> Result<Credential<'_>, ExtractError> {
 
 /// The password is the key; the user name is free, since every agent puts something else there.
 fn basic(encoded: &[u8]) -> Result<Credential<'_>, ExtractError> {
-    let mut decoded = STANDARD.decode(encoded).map_err(|_| ExtractError::Basic)?;
-    let colon = decoded.iter().position(|byte| *byte == b':').ok_or(ExtractError::Basic)?;
-    decoded.drain(..=colon);
-    Ok(Credential(Cow::Owned(decoded)))
+    let decoded = STANDARD.decode(encoded).map_err(|_| ExtractError::Basic)?;
+    let password = after_colon(&decoded).ok_or(ExtractError::Basic)?;
+    Ok(Credential(Cow::Owned(password.to_vec())))
+}
+
+/// Elasticsearch's form, base64 of `id:key`, or the key as it is. A key of ours is never read as
+/// base64: it holds `_`, which base64 has not.
+fn api_key(value: &[u8]) -> Credential<'_> {
+    let decoded = STANDARD.decode(value).ok();
+    let text = decoded.filter(|decoded| decoded.iter().all(u8::is_ascii_graphic));
+    match text.as_deref().and_then(after_colon) {
+        Some(key) => Credential(Cow::Owned(key.to_vec())),
+        None => Credential(Cow::Borrowed(value)),
+    }
+}
+
+/// What follows the first colon: a user name holds none.
+fn after_colon(text: &[u8]) -> Option<&[u8]> {
+    let colon = text.iter().position(|byte| *byte == b':')?;
+    Some(&text[colon + 1..])
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::check::key::{ApiKey, KEY_BYTES_MAX, KeyId, NewKey};
+use crate::check::profile::WRITE_SCOPES;
 use crate::check::record::{KeyRecord, Validity};
 use crate::check::snapshot::{Found, Snapshot};
 use crate::config::Config;
@@ -23,6 +24,7 @@ use crate::key_file::{
 use crate::names::{
     ENVIRONMENT_BYTES_MAX, is_environment, name_problem, scope_problem, tenant_problem,
 };
+use crate::service::response::NO_SCOPES;
 use crate::timestamp::Timestamp;
 
 /// What to do with keys.
@@ -93,8 +95,8 @@ pub struct Issue {
     /// The environment written in the key.
     #[arg(long, default_value = "live")]
     env: String,
-    /// What it may do.
-    #[arg(long, value_delimiter = ',', value_name = "SCOPE,…")]
+    /// What it may do; `-` for nothing that a route demands a scope for.
+    #[arg(long, value_delimiter = ',', value_name = "SCOPE,…", default_values = WRITE_SCOPES)]
     scopes: Vec<String>,
     /// The first moment it is valid, as 2030-01-31T00:00:00Z.
     #[arg(long, value_name = "TIME")]
@@ -130,8 +132,11 @@ impl Command {
 }
 
 impl Issue {
-    fn run(self) -> anyhow::Result<()> {
+    fn run(mut self) -> anyhow::Result<()> {
         let config = Config::load(&self.shared.config)?;
+        if self.scopes == [NO_SCOPES] {
+            self.scopes.clear();
+        }
         self.check(&config)?;
         let key = NewKey::generate(&self.env, getrandom::fill)
             .map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?
@@ -163,6 +168,7 @@ impl Issue {
                 format!("priority {:?} is none of the classes {known}", self.priority)
             }),
             scopes,
+            repeated(&self.scopes).map(|scope| format!("scope '{scope}' comes twice")),
             (self.scopes.len() > SCOPES_MAX).then(|| format!("more than {SCOPES_MAX} scopes")),
             self.comment
                 .as_ref()
@@ -217,6 +223,12 @@ impl Issue {
         tell(&format!("{told}\n{shown}\n"));
         print(&format!("{}\n", key.expose()))
     }
+}
+
+/// The first value that was there before.
+fn repeated(values: &[String]) -> Option<&String> {
+    let (_, value) = values.iter().enumerate().find(|(at, value)| values[..*at].contains(value))?;
+    Some(value)
 }
 
 fn list(shared: &Shared) -> anyhow::Result<()> {

@@ -3,7 +3,8 @@
 use proto::pb::envoy::service::auth::v3::CheckRequest;
 use proto::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
 
-use crate::check::extract::{Profile, Request};
+use crate::check::extract::Request;
+use crate::check::profile::Profile;
 
 /// The route's setting that names the profile.
 pub const PROFILE_EXTENSION: &str = "profile";
@@ -21,13 +22,19 @@ pub fn view(request: &CheckRequest) -> Option<Request<'_>> {
         .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
         .and_then(|(_, value)| std::str::from_utf8(value).ok()?.parse().ok());
     Some(Request {
-        profile: Profile::of(extension(PROFILE_EXTENSION)),
+        profile: Profile::named(extension(PROFILE_EXTENSION)),
         required_scope: extension(SCOPE_EXTENSION),
         headers,
         path: &http.path,
         // Not the size of the body but what Envoy has seen of it so far, which is mostly nothing.
         body_bytes: announced.or_else(|| u64::try_from(http.size).ok().filter(|size| *size > 0)),
     })
+}
+
+/// The profile that the route names, for an alarm where there is none of that name.
+pub fn profile_name(request: &CheckRequest) -> Option<&str> {
+    let attributes = request.attributes.as_ref()?;
+    attributes.context_extensions.get(PROFILE_EXTENSION).map(String::as_str)
 }
 
 /// The trace context the client's request came with.
@@ -91,7 +98,7 @@ mod tests {
         let view = view(&request).expect("a request");
         assert_eq!(view.headers[..2], [("x-api-key", &b"a\xff"[..]), ("x-api-key", b"text")]);
         assert_eq!((view.headers.len(), view.path, view.body_bytes), (3, "/p?q", None));
-        assert_eq!((view.profile, view.required_scope), (Profile::Default, None));
+        assert_eq!((view.profile, view.required_scope), (Ok(Profile::Default), None));
         assert_eq!(traceparent(&request), Some("00-1-2-01"));
     }
 
@@ -105,7 +112,7 @@ mod tests {
         attributes.context_extensions.insert("scope".into(), "write".into());
         let view = view(&request).expect("a request");
         assert_eq!(view.headers, [("x-api-key", &b"k"[..])]);
-        assert_eq!((view.profile, view.required_scope), (Profile::Datadog, Some("write")));
+        assert_eq!((view.profile, view.required_scope), (Ok(Profile::Datadog), Some("write")));
         assert_eq!(view.body_bytes, Some(7));
         assert_eq!(traceparent(&request), None);
     }

@@ -9,47 +9,34 @@ use proto::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use proto::pb::envoy::service::auth::v3::{CheckResponse, DeniedHttpResponse, OkHttpResponse};
 use proto::pb::envoy::r#type::v3::HttpStatus;
 use proto::pb::google::protobuf::value::Kind;
-use proto::pb::google::protobuf::{Struct, Value};
+use proto::pb::google::protobuf::{BoolValue, Struct, Value};
 use proto::pb::google::rpc::Status;
 
 use crate::check::answer::{Answer, Dialect, answer, grpc_code};
 use crate::check::decide::{Decision, Reason, Refusal};
-use crate::check::extract::{CREDENTIAL_HEADERS, Profile, STRIPPED_HEADERS};
+use crate::check::extract::Request;
 use crate::check::key::KeyId;
+use crate::check::profile::{CREDENTIAL_HEADERS, Profile, STRIPPED_HEADERS};
 use crate::check::record::KeyRecord;
 
 /// Stands for an empty list of scopes: Envoy may drop a header without a value, and then the
 /// client's own would pass.
 pub const NO_SCOPES: &str = "-";
 
-/// The answer to a check of an HTTP request.
+/// The answer to a check. Where Envoy sent no HTTP request there is no client whose dialect could
+/// be spoken, and the decision never is to let it pass.
 pub fn respond(
     decision: &Decision<'_>,
-    profile: Profile,
-    dialect: Dialect,
+    request: Option<&Request<'_>>,
     retry_after_seconds: u64,
 ) -> CheckResponse {
+    let profile = request.and_then(|request| request.profile.ok()).unwrap_or(Profile::Default);
+    let dialect = request.map_or(Dialect::Problem, Dialect::of);
+    let worded = |refusal| answer(refusal, profile, dialect, retry_after_seconds);
     match decision {
         Decision::Allow { key, cost, is_announced } => allow(key, *cost, *is_announced, profile),
-        Decision::Deny { reason, key_id } => {
-            deny(*reason, *key_id, &answer(reason.refusal(), dialect, retry_after_seconds))
-        }
-        Decision::Unavailable => {
-            unavailable(answer(Refusal::Unavailable, dialect, retry_after_seconds))
-        }
-    }
-}
-
-/// The answer where Envoy sent no HTTP request: never to let it pass.
-pub fn respond_to_nothing(decision: &Decision<'_>, retry_after_seconds: u64) -> CheckResponse {
-    match decision {
-        Decision::Unavailable => {
-            unavailable(answer(Refusal::Unavailable, Dialect::Problem, retry_after_seconds))
-        }
-        Decision::Allow { .. } | Decision::Deny { .. } => {
-            let refused = answer(Refusal::Forbidden, Dialect::Problem, retry_after_seconds);
-            deny(Reason::NoRequest, None, &refused)
-        }
+        Decision::Deny { reason, key_id } => deny(*reason, *key_id, &worded(reason.refusal())),
+        Decision::Unavailable(_) => unavailable(worded(Refusal::Unavailable)),
     }
 }
 
@@ -81,7 +68,7 @@ fn allow(key: &KeyRecord, cost: u64, is_announced: bool, profile: Profile) -> Ch
         http_response: Some(HttpResponse::OkResponse(OkHttpResponse {
             headers,
             headers_to_remove: owned(CREDENTIAL_HEADERS.iter().chain(&STRIPPED_HEADERS)),
-            query_parameters_to_remove: owned(profile.stripped_parameters()),
+            query_parameters_to_remove: owned(profile.row().stripped_parameters),
             ..OkHttpResponse::default()
         })),
     }
@@ -136,11 +123,15 @@ fn overwrite(name: &str, value: &str) -> HeaderValueOption {
     header(name, value, HeaderAppendAction::OverwriteIfExistsOrAdd)
 }
 
+#[expect(deprecated, reason = "it is still what some versions of Envoy go by")]
 fn header(name: &str, value: &str, action: HeaderAppendAction) -> HeaderValueOption {
     let header = HeaderValue { key: name.to_owned(), value: value.to_owned(), raw_value: vec![] };
+    // Some versions of Envoy read the older of the two fields alone, where it is absent as "append".
+    let append = Some(BoolValue { value: action == HeaderAppendAction::AppendIfExistsOrAdd });
     HeaderValueOption {
         header: Some(header),
         append_action: action.into(),
+        append,
         ..HeaderValueOption::default()
     }
 }

@@ -110,6 +110,10 @@ fn a_key_can_be_issued_before_there_is_a_file() {
     let issued = keys(&files, &["issue", "--tenant", "acme"]);
     assert!(!files.path("keys.yaml").exists());
     assert!(stderr(&issued).contains("hmac_sha256: "));
+    let scopes = "scopes: [\"metrics:write\", \"logs:write\", \"traces:write\"]";
+    assert!(stderr(&issued).contains(scopes), "what the shipped routes demand");
+    let none = keys(&files, &["issue", "--tenant", "acme", "--scopes", "-"]);
+    assert!(stderr(&none).contains("scopes: []"), "{}", stderr(&none));
     let json = keys(&files, &["issue", "--tenant", "acme", "--append", "--output", "json"]);
     let json: serde_json::Value = serde_json::from_str(&stdout(&json)).expect("JSON");
     let key = json["key"].as_str().expect("a key");
@@ -129,6 +133,7 @@ fn what_the_caller_can_put_right_exits_64() {
         (&["issue", "--tenant", "acme", "--plan", ""], "plan \"\" must be"),
         (&["issue", "--tenant", "acme", "--env", "pro_d"], "env \"pro_d\" must be"),
         (&["issue", "--tenant", "acme", "--scopes", "a,B"], "scope \"B\" must be"),
+        (&["issue", "--tenant", "acme", "--scopes", "a,b,a"], "scope 'a' comes twice"),
         (&["issue", "--tenant", "acme", "--expires-at", "tomorrow"], "must be a UTC time"),
         (
             &[

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use ext_authz::check::decide::Reason;
-use ext_authz::check::extract::{CREDENTIAL_HEADERS, Profile, STRIPPED_HEADERS};
+use ext_authz::check::decide::{Reason, Trouble};
+use ext_authz::check::profile::{CREDENTIAL_HEADERS, Profile, STRIPPED_HEADERS, WRITE_SCOPES};
 use ext_authz::config::Config;
 use ext_authz::key_file::{KeyFile, Rules};
 
@@ -52,14 +52,44 @@ fn the_reference_names_every_key_reason_profile_and_header() {
     let mut names = raw_fields("src/config.rs");
     names.extend(raw_fields("src/key_file.rs"));
     names.extend(Reason::ALL.map(|reason| reason.as_str().to_owned()));
+    names.extend([Trouble::NoKeys, Trouble::UnknownProfile].map(|t| t.as_str().to_owned()));
+    names.extend(WRITE_SCOPES.map(str::to_owned));
     names.extend(Profile::ALL.map(|profile| profile.as_str().to_owned()));
     names.extend(CREDENTIAL_HEADERS.iter().chain(&STRIPPED_HEADERS).map(|name| (*name).to_owned()));
     for profile in Profile::ALL {
-        names.extend(profile.stripped_parameters().iter().map(|name| (*name).to_owned()));
+        names.extend(profile.row().stripped_parameters.iter().map(|name| (*name).to_owned()));
     }
     let missing: Vec<_> =
         names.iter().filter(|name| !reference.contains(&format!("`{name}`"))).collect();
     assert!(missing.is_empty(), "REFERENCE.md does not name {missing:?}");
+}
+
+#[test]
+fn the_reference_has_the_table_of_profiles() {
+    let reference = reference();
+    let list = |names: &[&str]| match names {
+        [] => "–".to_owned(),
+        names => names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
+    };
+    for row in Profile::ALL.map(Profile::row) {
+        let start = format!(
+            "| `{}` | {} | {} |",
+            row.name,
+            list(row.key_parameters),
+            list(row.stripped_parameters)
+        );
+        let statuses = format!(
+            "| {} | {} | {} |",
+            row.missing_status, row.bad_key_status, row.throttled_status
+        );
+        let line = reference.lines().find(|line| line.starts_with(&start)).expect(&start);
+        assert!(line.contains(&statuses), "{line}: {statuses}");
+        // The services over gRPC are named together.
+        for route in row.routes.iter().filter(|route| !route.path.starts_with("/opentelemetry")) {
+            let scope = route.scope.map(|scope| format!(" `{scope}`")).unwrap_or_default();
+            assert!(line.contains(&format!("`{}`{scope}", route.path)), "{line}: {route:?}");
+        }
+    }
 }
 
 #[tokio::test]

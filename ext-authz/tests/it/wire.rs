@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use ext_authz::check::answer::Dialect;
 use ext_authz::check::decide::decide;
 use ext_authz::check::digest::Peppers;
 use ext_authz::check::snapshot::Snapshot;
 use ext_authz::server::CHECK_REQUEST_BYTES_MAX;
 use ext_authz::service::request::view;
-use ext_authz::service::response::{respond, respond_to_nothing};
+use ext_authz::service::response::respond;
 use ext_authz::timestamp::Timestamp;
 use proptest::prelude::*;
 use prost::Message;
@@ -304,15 +303,18 @@ async fn strangers_add_no_series() {
         metrics.lines().filter(|line| line.starts_with("authz_")).count()
     };
     running.check(bearer(&files.issue("acme").0)).await;
+    running.check(request("/", &[], &[("profile", "no such")])).await;
     let before = series().await;
     for n in 0..200 {
         let (key, _) = files.issue("acme");
         let headers = [("authorization", format!("Bearer {key}"))];
         let headers = [(headers[0].0, headers[0].1.as_str())];
-        let profile = format!("profile-{n}");
-        let outcome =
-            running.check(request(&format!("/{key}"), &headers, &[("profile", &profile)])).await;
+        let outcome = running.check(request(&format!("/{key}"), &headers, &[])).await;
         assert_eq!(outcome.reason(), Some("unknown_key"));
+        let profile = [("profile", &*format!("profile-{n}"))];
+        let outcome = running.check(request("/", &headers, &profile)).await;
+        let Outcome::Failed { status: 503, headers, .. } = outcome else { panic!("{outcome:?}") };
+        assert!(headers.contains(&("retry-after".into(), "3".into())), "{headers:?}");
     }
     assert_eq!(series().await, before);
     let metrics = running.get("/metrics").await.1;
@@ -339,12 +341,9 @@ proptest! {
             let Ok(check) = CheckRequest::decode(bytes.as_slice()) else { continue };
             let view = view(&check);
             let decision = decide(Timestamp::now(), Some(&keys), view.as_ref());
-            let response = match &view {
-                Some(view) => respond(&decision, view.profile, Dialect::of(view), 1),
-                None => respond_to_nothing(&decision, 1),
-            };
+            let response = respond(&decision, view.as_ref(), 1);
             let outcome = Outcome::of(response);
-            prop_assert!(matches!(outcome, Outcome::Denied { .. }), "{outcome:?}");
+            prop_assert!(!matches!(outcome, Outcome::Allowed { .. }), "{outcome:?}");
         }
     }
 }

@@ -162,6 +162,7 @@ pepper_files:
 -}}
 {{- $config := dict
   "journal" (dict $journal.kind (index $journal $journal.kind))
+  "destinations" .Values.ingest.destinations
   "gateway" (mergeOverwrite $gateway (deepCopy .Values.gateway.config))
   "writer" (mergeOverwrite $writer (deepCopy .Values.writer.config))
   "log_level" .Values.ingest.logLevel

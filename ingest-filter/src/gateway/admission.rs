@@ -26,6 +26,8 @@ pub const REQUEST_ID_BYTES_MAX: usize = 128;
 pub struct Admission {
     /// Whose points these are.
     pub tenant: String,
+    /// The database or bucket that the client named; empty where it named none.
+    pub database: String,
     /// When the request was admitted, nanoseconds since 1970.
     pub admitted_at_ns: i64,
     /// Envoy's request id.
@@ -48,6 +50,7 @@ impl Admission {
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Self {
             tenant: tenant.ok_or(Refusal::TenantMissing)?.to_owned(),
+            database: String::new(),
             admitted_at_ns: i64::try_from(since.as_nanos()).unwrap_or(i64::MAX - 1),
             request_id: text(headers, &REQUEST_ID, is_request_id),
             traceparent: traceparent(headers),
@@ -127,6 +130,7 @@ mod tests {
             found,
             Ok(Admission {
                 tenant: "acme".to_owned(),
+                database: String::new(),
                 admitted_at_ns: 7,
                 request_id: Some("1-2".to_owned()),
                 traceparent: Some(trace.to_owned()),

@@ -7,6 +7,8 @@ use std::time::Duration;
 use chassis::config::{ByteSize, ConfigError, DurationText, Spanned};
 use serde::{Deserialize, Serialize};
 
+use crate::destination::config::DestinationsConfig;
+
 /// Where clients are served.
 pub const LISTEN: SocketAddr = loopback(8086);
 /// Where `/livez`, `/readyz`, `/metrics` and `/config` are served.
@@ -85,6 +87,8 @@ pub struct GatewayConfig {
     pub streams_max: u32,
     /// Whether line protocol may hold unsigned integers.
     pub accept_unsigned: bool,
+    /// Which database each tenant's points go to: a section of its own, as the writer has it too.
+    pub destinations: DestinationsConfig,
 }
 
 impl Default for GatewayConfig {
@@ -148,6 +152,7 @@ impl GatewayConfig {
             )? as u32,
             streams_max: count("streams_max", &raw.streams_max, STREAMS_MAX, 1 << 16)? as u32,
             accept_unsigned: raw.accept_unsigned.unwrap_or(false),
+            destinations: DestinationsConfig::default(),
         })
     }
 }

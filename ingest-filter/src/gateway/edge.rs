@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tracing::Span;
 
+use crate::destination::Destinations;
 use crate::gateway::admission::Admission;
 use crate::gateway::budget::{Budget, Reservation};
 use crate::gateway::config::GatewayConfig;
@@ -14,7 +15,7 @@ use crate::gateway::metrics::GatewayMetrics;
 use crate::gateway::refusal::Refusal;
 use crate::gateway::verdict::Verdict;
 use crate::journal::{AppendError, Journal};
-use crate::point::Chunk;
+use crate::point::{Chunk, Chunker};
 use crate::record::Record;
 
 /// When to come back after the journal did not answer within the deadline.
@@ -24,6 +25,8 @@ const DEADLINE_RETRY_AFTER: Duration = Duration::from_secs(2);
 pub struct Edge {
     /// The settings in force.
     pub config: GatewayConfig,
+    /// Which database a tenant's points go to.
+    pub destinations: Destinations,
     /// Where points go.
     pub journal: Arc<dyn Journal>,
     /// The memory of all requests.
@@ -47,6 +50,12 @@ impl Edge {
         }
     }
 
+    /// What cuts the points of a request into records.
+    pub fn chunker(&self, admission: &Admission) -> Chunker {
+        let chunk_bytes_max = self.config.chunk_bytes_max;
+        Chunker::new(self.destinations.tags_added(), admission.admitted_at_ns, chunk_bytes_max)
+    }
+
     /// Stores what a request was turned into, and returns what became of its points when the
     /// journal has all of them.
     ///
@@ -67,6 +76,7 @@ impl Edge {
         let bytes: usize = chunks.iter().map(|chunk| chunk.body.len()).sum();
         let records = chunks.into_iter().map(|chunk| Record {
             tenant: admission.tenant.clone(),
+            database: admission.database.clone(),
             shard: chunk.shard,
             points: chunk.points,
             admitted_at_ns: admission.admitted_at_ns,

@@ -1,8 +1,8 @@
 //! The three write paths of InfluxDB: parameters, line protocol into the journal, and an answer
 //! in the dialect of the path.
 //!
-//! `db`, `rp`, `bucket` and `org` are accepted and ignored: where points go is decided by the
-//! tenant, not by the client.
+//! The tenant decides where points go; within it, `db` and `rp` or `bucket` name the database.
+//! They never choose the tenant, and an organisation has no meaning beside it.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -57,15 +57,14 @@ async fn write(edge: Arc<Edge>, protocol: Protocol, request: Request) -> Respons
 async fn store(edge: &Edge, protocol: Protocol, request: Request) -> Result<Verdict, Refusal> {
     let deadline = edge.deadline();
     let (parts, body): (_, Body) = request.into_parts();
-    let admission = Admission::of(&parts.headers, SystemTime::now())?;
+    let mut admission = Admission::of(&parts.headers, SystemTime::now())?;
     content_type(&parts.headers)?;
     let parameters = Parameters::of(&parts.uri, protocol)?;
+    admission.database = parameters.database;
     let received = body::receive(&parts.headers, body, edge.caps(), &edge.budget, deadline).await?;
     edge.metrics.received(protocol, received.wire_bytes, received.bytes.len());
     let conversion = Conversion {
-        tenant: admission.tenant.clone(),
-        admitted_at_ns: admission.admitted_at_ns,
-        chunk_bytes_max: edge.config.chunk_bytes_max,
+        chunker: edge.chunker(&admission),
         accept_partial: parameters.accept_partial,
         dialect: Dialect {
             precision: parameters.precision,
@@ -80,7 +79,12 @@ async fn store(edge: &Edge, protocol: Protocol, request: Request) -> Result<Verd
     edge.append(&admission, converted, deadline).await
 }
 
+/// The longest name of a client's database, bytes.
+const DATABASE_BYTES_MAX: usize = 128;
+
 struct Parameters {
+    /// The client's database; `db/rp` where it named a retention policy.
+    database: String,
     precision: Precision,
     accept_partial: bool,
 }
@@ -91,7 +95,8 @@ impl Parameters {
             Protocol::InfluxV3 => Precision::Auto,
             _ => Precision::Nanoseconds,
         };
-        let mut parameters = Self { precision, accept_partial: true };
+        let mut parameters = Self { database: String::new(), precision, accept_partial: true };
+        let mut policy = String::new();
         for (name, value) in form_urlencoded::parse(uri.query().unwrap_or("").as_bytes()) {
             match (&*name, &*value) {
                 ("precision", "") => {}
@@ -104,8 +109,26 @@ impl Parameters {
                     let invalid = Refusal::ParameterInvalid("accept_partial is not true or false");
                     parameters.accept_partial = value.parse().map_err(|_| invalid)?;
                 }
+                ("bucket", name) if protocol == Protocol::InfluxV2 => {
+                    parameters.database = name.to_owned();
+                }
+                ("db", name) if protocol != Protocol::InfluxV2 => {
+                    parameters.database = name.to_owned();
+                }
+                ("rp", name) if protocol == Protocol::InfluxV1 => policy = name.to_owned(),
                 _ => {}
             }
+        }
+        // As InfluxDB 2 names the bucket of a 1.x database and policy; `autogen` is the default.
+        if !matches!(&*policy, "" | "autogen") {
+            parameters.database = format!("{}/{policy}", parameters.database);
+        }
+        let sign = |c: char| !c.is_control() && c != '\\';
+        if parameters.database.len() > DATABASE_BYTES_MAX || !parameters.database.chars().all(sign)
+        {
+            let invalid = "the database is longer than 128 bytes, or its name holds a control \
+                           character or a backslash";
+            return Err(Refusal::ParameterInvalid(invalid));
         }
         Ok(parameters)
     }
@@ -126,9 +149,7 @@ fn content_type(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 struct Conversion {
-    tenant: String,
-    admitted_at_ns: i64,
-    chunk_bytes_max: usize,
+    chunker: Chunker,
     accept_partial: bool,
     dialect: Dialect,
 }
@@ -136,7 +157,7 @@ struct Conversion {
 impl Conversion {
     /// Turns line protocol into chunks. Memory for them is reserved before it is used.
     fn run(self, body: &[u8], mut reservation: Reservation) -> Result<Converted, Refusal> {
-        let mut chunker = Chunker::new(&self.tenant, self.admitted_at_ns, self.chunk_bytes_max);
+        let mut chunker = self.chunker;
         let mut verdict = Verdict::default();
         let mut lines = Lines::new(body, self.dialect);
         let mut point = Point::default();

@@ -65,12 +65,8 @@ async fn store(edge: &Edge, protocol: Protocol, request: Request) -> Result<Verd
     let admission = Admission::of(&parts.headers, SystemTime::now())?;
     let received = receive(edge, protocol, &parts.headers, body, deadline).await?;
     edge.metrics.received(protocol, received.wire_bytes, received.bytes.len());
-    let (tenant, admitted_at_ns) = (admission.tenant.clone(), admission.admitted_at_ns);
-    let chunk_bytes_max = edge.config.chunk_bytes_max;
-    let converted = convert(received.bytes.len(), move || {
-        points(received, Chunker::new(&tenant, admitted_at_ns, chunk_bytes_max))
-    })
-    .await?;
+    let chunker = edge.chunker(&admission);
+    let converted = convert(received.bytes.len(), move || points(received, chunker)).await?;
     edge.append(&admission, converted, deadline).await
 }
 
@@ -91,7 +87,7 @@ async fn receive(
 }
 
 /// Decodes a request into chunks. Memory is reserved before it is used.
-fn points(received: Received, mut chunker: Chunker<'_>) -> Result<Converted, Refusal> {
+fn points(received: Received, mut chunker: Chunker) -> Result<Converted, Refusal> {
     const MALFORMED: Refusal =
         Refusal::BodyInvalid("the body is not a protobuf message of OTLP metrics");
     let Received { bytes, mut reservation, .. } = received;

@@ -57,12 +57,8 @@ async fn store(edge: &Edge, request: Request) -> Result<Verdict, Refusal> {
         receive_as(Encoding::Identity, &parts.headers, body, caps, &edge.budget, deadline).await?;
     let received = unsnap(received, caps)?;
     edge.metrics.received(Protocol::RemoteWrite, received.wire_bytes, received.bytes.len());
-    let (tenant, admitted_at_ns) = (admission.tenant.clone(), admission.admitted_at_ns);
-    let chunk_bytes_max = edge.config.chunk_bytes_max;
-    let converted = convert(received.bytes.len(), move || {
-        points(received, Chunker::new(&tenant, admitted_at_ns, chunk_bytes_max))
-    })
-    .await?;
+    let chunker = edge.chunker(&admission);
+    let converted = convert(received.bytes.len(), move || points(received, chunker)).await?;
     edge.append(&admission, converted, deadline).await
 }
 
@@ -99,7 +95,7 @@ fn unsnap(received: Received, caps: BodyCaps) -> Result<Received, Refusal> {
 }
 
 /// Decodes a request into chunks, a series at a time. Memory is reserved before it is used.
-fn points(received: Received, mut chunker: Chunker<'_>) -> Result<Converted, Refusal> {
+fn points(received: Received, mut chunker: Chunker) -> Result<Converted, Refusal> {
     let Received { bytes, mut reservation, .. } = received;
     // One series is decoded at a time.
     let mut largest = 0;

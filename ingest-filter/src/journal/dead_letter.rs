@@ -63,6 +63,8 @@ pub struct DeadLetter {
     pub attempts: u32,
     /// Whose points; empty where the record does not tell.
     pub tenant: String,
+    /// The database that the client named.
+    pub database: String,
     /// The record's virtual shard.
     pub shard: u32,
     /// How many points the body holds.

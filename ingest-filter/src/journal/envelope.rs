@@ -9,14 +9,17 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::journal::{Malformed, MalformedCause};
 use crate::record::Record;
 
-/// The format that is written, and the only one that is read.
-pub const VERSION: &str = "1";
+/// The format that is written.
+pub const VERSION: &str = "2";
+/// The format before it, without the client's database, which is read too.
+const VERSION_WITHOUT_DATABASE: &str = "1";
 
 /// One header of a message.
 pub type Header = (&'static str, String);
 
 const VERSION_KEY: &str = "tg-version";
 const TENANT_KEY: &str = "tg-tenant";
+const DATABASE_KEY: &str = "tg-database";
 const SHARD_KEY: &str = "tg-shard";
 const POINTS_KEY: &str = "tg-points";
 const ADMITTED_KEY: &str = "tg-admitted-at-ns";
@@ -29,6 +32,7 @@ pub fn headers(record: &Record) -> Vec<Header> {
     let mut headers = vec![
         (VERSION_KEY, VERSION.to_owned()),
         (TENANT_KEY, record.tenant.clone()),
+        (DATABASE_KEY, record.database.clone()),
         (SHARD_KEY, record.shard.to_string()),
         (POINTS_KEY, record.points.to_string()),
         (ADMITTED_KEY, record.admitted_at_ns.to_string()),
@@ -65,6 +69,7 @@ pub fn record<'a>(
 struct Found {
     version: Option<String>,
     tenant: Option<String>,
+    database: Option<String>,
     shard: Option<u32>,
     points: Option<u32>,
     admitted_at_ns: Option<i64>,
@@ -82,6 +87,7 @@ impl Found {
         match key {
             VERSION_KEY => self.version = Some(text()?.to_owned()),
             TENANT_KEY => self.tenant = Some(text()?.to_owned()),
+            DATABASE_KEY => self.database = Some(text()?.to_owned()),
             SHARD_KEY => self.shard = number(text()?)?,
             POINTS_KEY => self.points = number(text()?)?,
             ADMITTED_KEY => self.admitted_at_ns = number(text()?)?,
@@ -98,7 +104,8 @@ impl Found {
 
     fn finish(self, body: &[u8]) -> Result<Record, MalformedCause> {
         match self.version.as_deref() {
-            Some(VERSION) => {}
+            Some(VERSION) if self.database.is_none() => return Err(MalformedCause::MissingField),
+            Some(VERSION | VERSION_WITHOUT_DATABASE) => {}
             Some(_) => return Err(MalformedCause::UnknownVersion),
             None => return Err(MalformedCause::MissingField),
         }
@@ -108,6 +115,7 @@ impl Found {
         }
         Ok(Record {
             tenant: self.tenant.ok_or(missing)?,
+            database: self.database.unwrap_or_default(),
             shard: self.shard.ok_or(missing)?,
             points: self.points.ok_or(missing)?,
             admitted_at_ns: self.admitted_at_ns.ok_or(missing)?,
@@ -135,14 +143,15 @@ mod tests {
     proptest! {
         #[test]
         fn a_record_comes_back_as_it_was(
-            tenant in "\\PC{0,40}", shard in 0u32..64, points: u32, admitted_at_ns: i64,
+            tenant in "\\PC{0,40}", database in "\\PC{0,40}", shard in 0u32..64, points: u32, admitted_at_ns: i64,
             request_id in proptest::option::of("\\PC{0,40}"),
             traceparent in proptest::option::of("[0-9a-f-]{55}"),
             body in proptest::collection::vec(any::<u8>(), 0..200),
         ) {
             let body = Bytes::from(body);
             let record = Record {
-                tenant, shard, points, admitted_at_ns, request_id, traceparent, body: body.clone(),
+                tenant, database, shard, points, admitted_at_ns, request_id, traceparent,
+                body: body.clone(),
             };
             prop_assert_eq!(read(&headers(&record), &body), Ok(record));
         }
@@ -153,6 +162,7 @@ mod tests {
         let body = Bytes::from_static(b"m v=1 1\n");
         let sound = Record {
             tenant: "acme".to_owned(),
+            database: "app".to_owned(),
             shard: 3,
             points: 1,
             admitted_at_ns: 9,
@@ -171,10 +181,15 @@ mod tests {
             headers.remove(left_out);
             assert_eq!(read(&headers, &body), Err(MalformedCause::MissingField), "{left_out}");
         }
-        assert_eq!(with(VERSION_KEY, "2"), Err(MalformedCause::UnknownVersion));
+        assert_eq!(with(VERSION_KEY, "3"), Err(MalformedCause::UnknownVersion));
         assert_eq!(with(SHARD_KEY, "-1"), Err(MalformedCause::BadField));
         assert_eq!(with(HASH_KEY, "0"), Err(MalformedCause::BadHash));
         assert_eq!(with("other", "x").map(|record| record.points), Ok(1));
+        let mut first_format = sound.clone();
+        first_format.retain(|(key, _)| *key != DATABASE_KEY);
+        first_format[0].1 = VERSION_WITHOUT_DATABASE.to_owned();
+        let expected = Ok(String::new());
+        assert_eq!(read(&first_format, &body).map(|record| record.database), expected);
         let bad = [(TENANT_KEY, Some(&b"\xff"[..]))];
         let cause = record(bad.into_iter(), body).map_err(|malformed| malformed.cause);
         assert_eq!(cause, Err(MalformedCause::BadField));

@@ -7,8 +7,8 @@ use super::number::{boolean, integer, number};
 use crate::fault::Fault;
 use crate::point::{FIELDS_MAX, FieldValue, Point, TAGS_MAX};
 
-/// Tags that are read before some are refused; one may be the tenant's, which is dropped.
-const TAGS_READ_MAX: usize = TAGS_MAX + 1;
+/// Tags that are read before some are refused.
+const TAGS_READ_MAX: usize = TAGS_MAX;
 
 const COMMA: u8 = 1;
 const SPACE: u8 = 2;

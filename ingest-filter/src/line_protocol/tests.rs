@@ -30,7 +30,7 @@ fn canonical(body: &str) -> Vec<String> {
     let text = |verdict: Result<(u64, Point<'_>), LineError>| match verdict {
         Ok((line, mut point)) => {
             let mut out = Vec::new();
-            match encode(&mut point, "acme", NOW_NS, &mut out) {
+            match encode(&mut point, NOW_NS, &mut out) {
                 Ok(_) => String::from_utf8(out).expect("UTF-8"),
                 Err(fault) => format!("{line}: {fault}"),
             }
@@ -47,27 +47,21 @@ fn check(body: &str, expected: &[&str]) {
 
 #[test]
 fn the_canonical_form() {
-    check("m f=1 5", &["m,tenant=acme f=1.0 5\n"]);
-    check("m f=1", &["m,tenant=acme f=1.0 1700000000000000000\n"]);
-    check("m,z=1,a=2,tenant=other f=1i 5", &["m,a=2,tenant=acme,z=1 f=1i 5\n"]);
-    check("m a=1i,b=2i,a=3i 5", &["m,tenant=acme b=2i,a=3i 5\n"]);
-    check("m a=t,b=F,c=TRUE 5", &["m,tenant=acme a=true,b=false,c=true 5\n"]);
+    check("m f=1 5", &["m f=1.0 5\n"]);
+    check("m f=1", &["m f=1.0 1700000000000000000\n"]);
+    check("m,z=1,a=2,tenant=other f=1i 5", &["m,a=2,tenant=other,z=1 f=1i 5\n"]);
+    check("m a=1i,b=2i,a=3i 5", &["m b=2i,a=3i 5\n"]);
+    check("m a=t,b=F,c=TRUE 5", &["m a=true,b=false,c=true 5\n"]);
     check(
         "m a=1.,b=.5,c=1e3,d=18446744073709551615u 5",
-        &["m,tenant=acme a=1.0,b=0.5,c=1000.0,d=18446744073709551615u 5\n"],
+        &["m a=1.0,b=0.5,c=1000.0,d=18446744073709551615u 5\n"],
     );
-    check(
-        "m\\ 1\\,2=3,k\\=1=v\\ 2 f\\ 1=1i 5",
-        &["m\\ 1\\,2=3,k\\=1=v\\ 2,tenant=acme f\\ 1=1i 5\n"],
-    );
-    check(r#"m s="a\"b\\c\d, =" 5"#, &["m,tenant=acme s=\"a\\\"b\\\\c\\\\d, =\" 5\n"]);
-    check(
-        "m s=\"two\nlines\" 5\nn f=1i 6",
-        &["m,tenant=acme s=\"two\nlines\" 5\n", "n,tenant=acme f=1i 6\n"],
-    );
+    check("m\\ 1\\,2=3,k\\=1=v\\ 2 f\\ 1=1i 5", &["m\\ 1\\,2=3,k\\=1=v\\ 2 f\\ 1=1i 5\n"]);
+    check(r#"m s="a\"b\\c\d, =" 5"#, &["m s=\"a\\\"b\\\\c\\\\d, =\" 5\n"]);
+    check("m s=\"two\nlines\" 5\nn f=1i 6", &["m s=\"two\nlines\" 5\n", "n f=1i 6\n"]);
     check(
         "\n # note\n\r\n  m   f=1i   5  \r\nn f=2i\r",
-        &["m,tenant=acme f=1i 5\n", "n,tenant=acme f=2i 1700000000000000000\n"],
+        &["m f=1i 5\n", "n f=2i 1700000000000000000\n"],
     );
 }
 
@@ -76,32 +70,25 @@ fn a_bad_line_spares_its_neighbours() {
     check(
         "a f=1i 1\nb f=one 2\nc f=3i 3\n",
         &[
-            "a,tenant=acme f=1i 1\n",
+            "a f=1i 1\n",
             "2:5 field value is missing or not a number, string or boolean",
-            "c,tenant=acme f=3i 3\n",
+            "c f=3i 3\n",
         ],
     );
     // A quote that is never closed ends with its own line.
-    check(
-        "a f=\"open 1\nb f=2i 2\n",
-        &["1:5 string field is not closed", "b,tenant=acme f=2i 2\n"],
-    );
+    check("a f=\"open 1\nb f=2i 2\n", &["1:5 string field is not closed", "b f=2i 2\n"]);
     // A bad line ends behind the strings it holds, and the count of lines goes on.
     check(
         "a f=x,s=\"1\nb f=1i 1\n\" 1\nc f=3i 3\nd\n",
         &[
             "1:5 field value is missing or not a number, string or boolean",
-            "c,tenant=acme f=3i 3\n",
+            "c f=3i 3\n",
             "5:2 field set is missing",
         ],
     );
     check(
         "a s=\"1\n2\" 1\nb\nc f=1i\\\n",
-        &[
-            "a,tenant=acme s=\"1\n2\" 1\n",
-            "3:2 field set is missing",
-            "4:5 field value is not a number",
-        ],
+        &["a s=\"1\n2\" 1\n", "3:2 field set is missing", "4:5 field value is not a number"],
     );
 }
 
@@ -130,9 +117,7 @@ fn every_fault_of_a_line() {
         let mut out = b"before".to_vec();
         let fault = match read(line.as_bytes(), Dialect { unsigned: false, ..NS }).remove(0) {
             Err(error) => error.fault,
-            Ok((_, mut point)) => {
-                encode(&mut point, "acme", NOW_NS, &mut out).expect_err("a fault")
-            }
+            Ok((_, mut point)) => encode(&mut point, NOW_NS, &mut out).expect_err("a fault"),
         };
         assert_eq!(fault, expected, "{line:?}");
         assert_eq!(out, b"before", "{line:?}");
@@ -172,6 +157,8 @@ fn every_fault_of_a_line() {
     check("m,a=1,a=2 f=1", Fault::TagDuplicate);
     check("m,time=1 f=1", Fault::NameReserved);
     check("m _field=1", Fault::NameReserved);
+    check("m,tidegate_tenant=other f=1", Fault::TagReserved);
+    check("m,a=1,tidegate_db=other f=1", Fault::TagReserved);
     check("m,_measurement=x f=1", Fault::NameReserved);
     check("m,t=a\\\\ b f=1", Fault::BackslashAmbiguous);
     check("\\#m f\\\\=1", Fault::FieldValueInvalid);
@@ -183,7 +170,7 @@ fn every_fault_of_a_line() {
     let fields =
         |count: usize| (0..count).map(|i| format!("f{i}=1i")).collect::<Vec<_>>().join(",");
     check(&format!("m {}", fields(1025)), Fault::FieldsTooMany);
-    assert!(canonical(&format!("m {} 1", fields(1024)))[0].starts_with("m,tenant=acme f0=1i,"));
+    assert!(canonical(&format!("m {} 1", fields(1024)))[0].starts_with("m f0=1i,"));
 }
 
 #[test]
@@ -254,8 +241,7 @@ fn name() -> impl Strategy<Value = String> {
     proptest::string::string_regex(r##"([a-z"é_#][a-z ,="#]{0,3}|\\[a-z"]){1,4}"##)
         .expect("a valid expression")
         .prop_filter("reserved, or a comment", |name| {
-            !matches!(name.as_str(), "time" | "_field" | "_measurement" | "tenant")
-                && !name.starts_with('#')
+            !matches!(name.as_str(), "time" | "_field" | "_measurement") && !name.starts_with('#')
         })
 }
 
@@ -289,14 +275,12 @@ proptest! {
     fn what_is_written_is_read_back(points in proptest::collection::vec(point(), 1..6)) {
         let mut body = Vec::new();
         for point in &points {
-            encode(&mut point.clone(), "acme", NOW_NS, &mut body).expect("encodable");
+            encode(&mut point.clone(), NOW_NS, &mut body).expect("encodable");
         }
         let read_back: Vec<_> = read(&body, NS)
             .into_iter()
             .map(|verdict| {
-                let mut point = verdict.expect("good").1;
-                point.tags.retain(|(key, _)| key != "tenant");
-                point
+                verdict.expect("good").1
             })
             .collect();
         prop_assert_eq!(read_back, points);
@@ -306,10 +290,10 @@ proptest! {
     fn canonical_is_a_fixed_point(points in proptest::collection::vec(point(), 1..6)) {
         let (mut once, mut twice) = (Vec::new(), Vec::new());
         for point in &points {
-            encode(&mut point.clone(), "acme", NOW_NS, &mut once).expect("encodable");
+            encode(&mut point.clone(), NOW_NS, &mut once).expect("encodable");
         }
         for verdict in read(&once, NS) {
-            encode(&mut verdict.expect("good").1, "acme", 0, &mut twice).expect("encodable");
+            encode(&mut verdict.expect("good").1, 0, &mut twice).expect("encodable");
         }
         prop_assert_eq!(once, twice);
     }
@@ -329,7 +313,7 @@ proptest! {
         for verdict in read(body.as_bytes(), NS) {
             match verdict {
                 Ok((_, mut point)) => {
-                    let _ = encode(&mut point, "acme", NOW_NS, &mut out);
+                    let _ = encode(&mut point, NOW_NS, &mut out);
                 }
                 Err(error) => prop_assert!(error.start <= error.end && error.end <= body.len()),
             }
@@ -344,7 +328,7 @@ proptest! {
             if index == at {
                 body.extend_from_slice(b"m,broken f=1\n");
             }
-            encode(&mut point.clone(), "acme", NOW_NS, &mut body).expect("encodable");
+            encode(&mut point.clone(), NOW_NS, &mut body).expect("encodable");
         }
         let stored = read(&body, NS).into_iter().filter(Result::is_ok).count();
         prop_assert_eq!(stored, good.len());

@@ -47,8 +47,7 @@ impl<'a> Tags<'a> {
             tag.1 = value;
             return Ok(());
         }
-        // One more than a client may send: it may be the tenant's, which is dropped.
-        if self.tags.len() > TAGS_MAX {
+        if self.tags.len() >= TAGS_MAX {
             return Err(Fault::TagsTooMany);
         }
         self.tags.push((key, value));

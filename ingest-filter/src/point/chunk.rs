@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Point, encode};
+use super::{Point, TAGS_MAX, TAGS_STORED_MAX, encode};
 use crate::fault::Fault;
 use crate::record::SHARDS;
 
@@ -25,8 +25,9 @@ pub struct Chunk {
 }
 
 /// Collects the points of one request.
-pub struct Chunker<'t> {
-    tenant: &'t str,
+pub struct Chunker {
+    /// How many tags the client may send.
+    tags_max: usize,
     admitted_at_ns: i64,
     chunk_bytes_max: usize,
     open: Vec<Open>,
@@ -42,14 +43,15 @@ struct Open {
     points: u32,
 }
 
-impl<'t> Chunker<'t> {
-    /// A chunker for points of `tenant`; points without a timestamp get `admitted_at_ns`. No
-    /// chunk is larger than `chunk_bytes_max`.
-    pub fn new(tenant: &'t str, admitted_at_ns: i64, chunk_bytes_max: usize) -> Self {
+impl Chunker {
+    /// Points without a timestamp get `admitted_at_ns`, and `tags_added` tags where they are
+    /// stored. No chunk is larger than `chunk_bytes_max`.
+    pub fn new(tags_added: usize, admitted_at_ns: i64, chunk_bytes_max: usize) -> Self {
+        let tags_max = TAGS_MAX.min(TAGS_STORED_MAX - tags_added);
         let open = (0..SHARDS).map(|_| Open::default()).collect();
         let (sealed, scratch) = (Vec::new(), Vec::new());
         let (allocated, points) = (0, 0);
-        Self { tenant, admitted_at_ns, chunk_bytes_max, open, sealed, scratch, allocated, points }
+        Self { tags_max, admitted_at_ns, chunk_bytes_max, open, sealed, scratch, allocated, points }
     }
 
     /// Adds a point.
@@ -57,8 +59,11 @@ impl<'t> Chunker<'t> {
     /// # Errors
     /// When the point may not be stored; the chunks are as before.
     pub fn push(&mut self, point: &mut Point<'_>) -> Result<(), Fault> {
+        if point.tags.len() > self.tags_max {
+            return Err(Fault::TagsTooMany);
+        }
         self.scratch.clear();
-        let series_len = encode(point, self.tenant, self.admitted_at_ns, &mut self.scratch)?;
+        let series_len = encode(point, self.admitted_at_ns, &mut self.scratch)?;
         let line_len = self.scratch.len();
         if line_len > self.chunk_bytes_max {
             return Err(Fault::PointTooLarge);

@@ -1,21 +1,20 @@
 //! Canonical line protocol: the one way in which a point is written.
 //!
 //! ```text
-//! measurement,a=1,tenant=acme,z=2 used=1.5,n=3i,up=true,note="x" 1700000000000000000\n
-//! └────────── series key ───────┘
+//! measurement,a=1,b=x,z=2 used=1.5,n=3i,up=true,note="x" 1700000000000000000\n
+//! └───── series key ─────┘
 //! ```
 //!
-//! Tags are sorted by bytes and carry the tenant; a repeated field keeps its last value; every
-//! point has a timestamp. What the databases read in different ways is refused, not escaped.
+//! Tags are sorted by bytes; a repeated field keeps its last value; every point has a timestamp.
+//! What the databases read in different ways is refused, not escaped. Whose point it is stands
+//! beside it in the record: a client's tag `tenant` is a tag like any other.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::{FIELDS_MAX, FieldValue, NAME_BYTES_MAX, Point, TAGS_MAX, TEXT_BYTES_MAX};
+use crate::destination::{DATABASE_TAG, TENANT_TAG};
 use crate::fault::Fault;
-
-/// The tag that names the tenant. A client's own tag of this name is dropped.
-pub const TENANT_TAG: &str = "tenant";
 
 /// From this many fields on, repeated keys are found by hashing instead of by comparing.
 const FIELDS_COMPARED_MAX: usize = 24;
@@ -27,12 +26,11 @@ const FIELDS_COMPARED_MAX: usize = 24;
 /// When the point may not be stored; `out` is as before.
 pub fn encode(
     point: &mut Point<'_>,
-    tenant: &str,
     admitted_at_ns: i64,
     out: &mut Vec<u8>,
 ) -> Result<usize, Fault> {
     let start = out.len();
-    let encoded = try_encode(point, tenant, admitted_at_ns, out);
+    let encoded = try_encode(point, admitted_at_ns, out);
     if encoded.is_err() {
         out.truncate(start);
     }
@@ -41,7 +39,6 @@ pub fn encode(
 
 fn try_encode(
     point: &mut Point<'_>,
-    tenant: &str,
     admitted_at_ns: i64,
     out: &mut Vec<u8>,
 ) -> Result<usize, Fault> {
@@ -53,7 +50,7 @@ fn try_encode(
         return Err(Fault::MeasurementIsComment);
     }
     write_name(&point.measurement, Escape::Measurement, out)?;
-    write_tags(&point.tags, tenant, out)?;
+    write_tags(&point.tags, out)?;
     let series_len = out.len() - start;
     drop_repeated_fields(&mut point.fields);
     write_fields(&point.fields, out)?;
@@ -65,18 +62,14 @@ fn try_encode(
     Ok(series_len)
 }
 
-fn write_tags(
-    tags: &[(Cow<'_, str>, Cow<'_, str>)],
-    tenant: &str,
-    out: &mut Vec<u8>,
-) -> Result<(), Fault> {
+fn write_tags(tags: &[(Cow<'_, str>, Cow<'_, str>)], out: &mut Vec<u8>) -> Result<(), Fault> {
     // Tags are put in order by the first bytes of their keys, which nearly always tell them
     // apart, and by their place; the tags themselves, six words each, stay where they are.
     let mut order = [(0u64, 0u8); TAGS_MAX];
     let mut count = 0;
     for (place, (key, _)) in tags.iter().enumerate() {
-        if key == TENANT_TAG {
-            continue;
+        if key == TENANT_TAG || key == DATABASE_TAG {
+            return Err(Fault::TagReserved);
         }
         let place = u8::try_from(place).map_err(|_| Fault::TagsTooMany)?;
         *order.get_mut(count).ok_or(Fault::TagsTooMany)? = (prefix(key), place);
@@ -88,15 +81,10 @@ fn write_tags(
     if order.windows(2).any(|pair| pair[0].0 == pair[1].0 && key(pair[0].1) == key(pair[1].1)) {
         return Err(Fault::TagDuplicate);
     }
-    let mut tenant = Some(tenant);
-    for (_, place) in order.iter() {
+    order.iter().try_for_each(|(_, place)| {
         let (key, value) = &tags[usize::from(*place)];
-        if let Some(tenant) = tenant.take_if(|_| key.as_ref() > TENANT_TAG) {
-            write_tag(TENANT_TAG, tenant, out)?;
-        }
-        write_tag(key, value, out)?;
-    }
-    tenant.map_or(Ok(()), |tenant| write_tag(TENANT_TAG, tenant, out))
+        write_tag(key, value, out)
+    })
 }
 
 /// The first eight bytes as a number that sorts as they do. Keys hold no zero byte, so a shorter

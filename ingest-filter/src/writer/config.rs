@@ -8,6 +8,8 @@ use chassis::config::{ByteSize, ConfigError, DurationText, Spanned};
 use http::Uri;
 use serde::Deserialize;
 
+use crate::destination::config::DestinationsConfig;
+
 /// `writer:` as written by the user; exactly one target is given.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,15 +42,13 @@ pub struct RawWriter {
 pub struct RawInfluxdbV1 {
     /// `http://host:port`.
     pub url: Spanned<String>,
-    /// The database to write to.
-    pub database: Spanned<String>,
     /// The retention policy to write to; the database's default when absent.
     pub retention_policy: Option<String>,
     /// Whom to log in as.
     pub username: Option<Spanned<String>>,
     /// A file that holds the password.
     pub password_file: Option<Spanned<PathBuf>>,
-    /// Creates the database when it is missing.
+    /// Creates databases that are missing.
     pub create_database: Option<bool>,
     /// How long one request may take.
     pub request_timeout: Option<Spanned<DurationText>>,
@@ -62,10 +62,10 @@ pub struct RawInfluxdbV2 {
     pub url: Spanned<String>,
     /// The organisation, by name or ID.
     pub org: Spanned<String>,
-    /// The bucket to write to, by name or ID.
-    pub bucket: Spanned<String>,
     /// A file that holds the token.
     pub token_file: Spanned<PathBuf>,
+    /// Creates buckets that are missing.
+    pub create_bucket: Option<bool>,
     /// How long one request may take.
     pub request_timeout: Option<Spanned<DurationText>>,
 }
@@ -76,8 +76,6 @@ pub struct RawInfluxdbV2 {
 pub struct RawInfluxdbV3 {
     /// `http://host:port`.
     pub url: Spanned<String>,
-    /// The database to write to.
-    pub database: Spanned<String>,
     /// A file that holds the token.
     pub token_file: Option<Spanned<PathBuf>>,
     /// How long one request may take.
@@ -117,8 +115,10 @@ pub struct WriterConfig {
     pub batch: BatchConfig,
     /// How failures are met.
     pub retry: RetryConfig,
+    /// Which database each tenant's points go to: a section of its own, as the gateway has it too.
+    pub destinations: DestinationsConfig,
     /// Where points go.
-    pub target: Target,
+    pub target: TargetConfig,
 }
 
 /// How points are put together.
@@ -143,7 +143,7 @@ pub struct RetryConfig {
 
 /// Where points go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum TargetConfig {
     /// InfluxDB 1.x.
     InfluxdbV1(InfluxdbV1Config),
     /// InfluxDB 2.x.
@@ -159,13 +159,11 @@ pub enum Target {
 pub struct InfluxdbV1Config {
     /// Scheme, host and port; no path.
     pub url: String,
-    /// The database to write to.
-    pub database: String,
     /// The retention policy to write to.
     pub retention_policy: Option<String>,
     /// Whom to log in as, and the file with the password.
     pub login: Option<(String, PathBuf)>,
-    /// Creates the database when it is missing.
+    /// Creates databases that are missing.
     pub create_database: bool,
     /// How long one request may take.
     pub request_timeout: Duration,
@@ -178,10 +176,10 @@ pub struct InfluxdbV2Config {
     pub url: String,
     /// The organisation.
     pub org: String,
-    /// The bucket to write to.
-    pub bucket: String,
     /// The file with the token.
     pub token_file: PathBuf,
+    /// Creates buckets that are missing.
+    pub create_bucket: bool,
     /// How long one request may take.
     pub request_timeout: Duration,
 }
@@ -191,8 +189,6 @@ pub struct InfluxdbV2Config {
 pub struct InfluxdbV3Config {
     /// Scheme, host and port; no path.
     pub url: String,
-    /// The database to write to.
-    pub database: String,
     /// The file with the token.
     pub token_file: Option<PathBuf>,
     /// How long one request may take.
@@ -201,7 +197,7 @@ pub struct InfluxdbV3Config {
 
 impl WriterConfig {
     /// The defaults, for this target.
-    pub fn new(target: Target) -> Self {
+    pub fn new(target: TargetConfig) -> Self {
         Self {
             admin_listen: ADMIN_LISTEN,
             batch: BatchConfig {
@@ -210,6 +206,7 @@ impl WriterConfig {
                 linger: LINGER,
             },
             retry: RetryConfig { backoff_max: BACKOFF_MAX, poison_attempts: POISON_ATTEMPTS },
+            destinations: DestinationsConfig::default(),
             target,
         }
     }
@@ -248,7 +245,7 @@ impl WriterConfig {
     }
 }
 
-fn target(path: &Path, raw: &RawWriter) -> Result<Target, ConfigError> {
+fn target(path: &Path, raw: &RawWriter) -> Result<TargetConfig, ConfigError> {
     let given = [
         raw.influxdb_v1.as_ref().map(|v1| ConfigError::at(path, v1, TWO_TARGETS)),
         raw.influxdb_v2.as_ref().map(|v2| ConfigError::at(path, v2, TWO_TARGETS)),
@@ -259,20 +256,20 @@ fn target(path: &Path, raw: &RawWriter) -> Result<Target, ConfigError> {
         return Err(second);
     }
     if let Some(config) = &raw.influxdb_v1 {
-        return influxdb_v1(path, &config.value).map(Target::InfluxdbV1);
+        return influxdb_v1(path, &config.value).map(TargetConfig::InfluxdbV1);
     }
     if let Some(config) = &raw.influxdb_v2 {
-        return influxdb_v2(path, &config.value).map(Target::InfluxdbV2);
+        return influxdb_v2(path, &config.value).map(TargetConfig::InfluxdbV2);
     }
     if let Some(config) = &raw.influxdb_v3 {
-        return influxdb_v3(path, &config.value).map(Target::InfluxdbV3);
+        return influxdb_v3(path, &config.value).map(TargetConfig::InfluxdbV3);
     }
     let Some(file) = &raw.file else {
         return Err(ConfigError::file(path, format!("writer needs a target: {TARGETS}")));
     };
     let file = &file.value.path;
     match file.value.file_name() {
-        Some(_) => Ok(Target::File(file.value.clone())),
+        Some(_) => Ok(TargetConfig::File(file.value.clone())),
         None => Err(ConfigError::at(path, file, "writer.file.path does not name a file")),
     }
 }
@@ -325,8 +322,8 @@ fn influxdb_v2(path: &Path, raw: &RawInfluxdbV2) -> Result<InfluxdbV2Config, Con
     Ok(InfluxdbV2Config {
         url: url(path, "influxdb_v2", &raw.url)?,
         org: name(path, "influxdb_v2.org", &raw.org)?,
-        bucket: name(path, "influxdb_v2.bucket", &raw.bucket)?,
         token_file: raw.token_file.value.clone(),
+        create_bucket: raw.create_bucket.unwrap_or(true),
         request_timeout: request_timeout(path, "influxdb_v2", &raw.request_timeout)?,
     })
 }
@@ -334,7 +331,6 @@ fn influxdb_v2(path: &Path, raw: &RawInfluxdbV2) -> Result<InfluxdbV2Config, Con
 fn influxdb_v3(path: &Path, raw: &RawInfluxdbV3) -> Result<InfluxdbV3Config, ConfigError> {
     Ok(InfluxdbV3Config {
         url: url(path, "influxdb_v3", &raw.url)?,
-        database: name(path, "influxdb_v3.database", &raw.database)?,
         token_file: raw.token_file.as_ref().map(|file| file.value.clone()),
         request_timeout: request_timeout(path, "influxdb_v3", &raw.request_timeout)?,
     })
@@ -355,10 +351,9 @@ fn influxdb_v1(path: &Path, raw: &RawInfluxdbV1) -> Result<InfluxdbV1Config, Con
     };
     Ok(InfluxdbV1Config {
         url: url(path, "influxdb_v1", &raw.url)?,
-        database: name(path, "influxdb_v1.database", &raw.database)?,
         retention_policy: raw.retention_policy.clone(),
         login,
-        create_database: raw.create_database.unwrap_or(false),
+        create_database: raw.create_database.unwrap_or(true),
         request_timeout: request_timeout(path, "influxdb_v1", &raw.request_timeout)?,
     })
 }
@@ -408,17 +403,15 @@ mod tests {
     fn defaults_are_the_constants() {
         assert_eq!(
             parse("file: {path: out.lp}\n"),
-            Ok(WriterConfig::new(Target::File("out.lp".into())))
+            Ok(WriterConfig::new(TargetConfig::File("out.lp".into())))
         );
-        let config = parse(
-            "influxdb_v1: {url: 'http://db:8086/', database: d, username: u, password_file: p}\n",
-        );
-        let target = Target::InfluxdbV1(InfluxdbV1Config {
+        let config =
+            parse("influxdb_v1: {url: 'http://db:8086/', username: u, password_file: p}\n");
+        let target = TargetConfig::InfluxdbV1(InfluxdbV1Config {
             url: "http://db:8086".to_owned(),
-            database: "d".to_owned(),
             retention_policy: None,
             login: Some(("u".to_owned(), "p".into())),
-            create_database: false,
+            create_database: true,
             request_timeout: REQUEST_TIMEOUT,
         });
         assert_eq!(config, Ok(WriterConfig::new(target)));
@@ -426,18 +419,12 @@ mod tests {
 
     #[test]
     fn what_cannot_work_is_named_with_its_place() {
-        let influxdb = |rest: &str| format!("influxdb_v1:\n  database: d\n  {rest}\n");
+        let influxdb = |rest: &str| format!("influxdb_v1:\n  create_database: false\n  {rest}\n");
         let cases = [
             ("{}\n".to_owned(), "needs a target"),
-            (
-                "file: {path: a}\ninfluxdb_v1: {url: 'http://a', database: d}\n".to_owned(),
-                "two targets",
-            ),
-            (
-                "influxdb_v2: {url: 'http://a', org: '', bucket: b, token_file: t}\n".to_owned(),
-                "org is empty",
-            ),
-            ("influxdb_v3: {url: 'http://a', database: ''}\n".to_owned(), "database is empty"),
+            ("file: {path: a}\ninfluxdb_v1: {url: 'http://a'}\n".to_owned(), "two targets"),
+            ("influxdb_v2: {url: 'http://a', org: '', token_file: t}\n".to_owned(), "org is empty"),
+            ("influxdb_v3: {url: 'http://a', database: d}\n".to_owned(), "unknown field"),
             ("file: {path: /}\n".to_owned(), "does not name a file"),
             ("batch_lines_max: 0\nfile: {path: a}\n".to_owned(), "i.yaml:1:18: writer.batch_li"),
             ("batch_bytes_max: 1GiB\nfile: {path: a}\n".to_owned(), "4KiB and 65536KiB"),

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use chassis::readiness::{Condition, Readiness};
 
-use crate::writer::work::Answer;
+use crate::target::answer::Answer;
 
 /// The target's health as the lanes see it.
 pub struct Health {

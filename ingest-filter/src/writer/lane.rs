@@ -1,38 +1,48 @@
 //! One lane of the journal on its way into the target: collect, write, bury, acknowledge.
 //!
 //! ```text
-//! deliveries ─► batch ─► Work::next ─► sink ─► Work::answered ─┐
-//!                  ▲        └────────────◄─────────────────────┘
-//!                  └── ack ◄── dead letters ◄── done
+//! deliveries ─► batch ─► parts by destination, some at once:
+//!                  ▲     Work::next ─► target ─► Work::answered ─┐
+//!                  │        └────────────◄───────────────────────┘
+//!                  └── ack ◄── dead letters ◄── all done
 //! ```
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use chassis::drain::Shutdown;
 use chassis::telemetry::continue_trace;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::journal::dead_letter::DeadLetters;
+use crate::destination::{Destination, Destinations};
+use crate::journal::dead_letter::{DeadLetter, DeadLetters};
 use crate::journal::{AppendError, Lane};
-use crate::writer::batch::Batch;
+use crate::target::Target;
+use crate::target::answer::Answer;
+use crate::writer::batch::{Batch, Part};
 use crate::writer::config::WriterConfig;
 use crate::writer::health::Health;
 use crate::writer::metrics::WriterMetrics;
-use crate::writer::sink::Sink;
 use crate::writer::unwritten::Unwritten;
-use crate::writer::work::{Answer, Class, Next, Then, Work};
+use crate::writer::work::{Class, Next, Then, Work};
 
 /// How long a position that could not be kept waits for the next try.
 const ACK_RETRY: Duration = Duration::from_secs(1);
+/// How many destinations of one batch are written to at once.
+const DESTINATIONS_AT_ONCE_MAX: usize = 4;
+/// Of how many destinations a lane remembers a point that was taken.
+const GOOD_POINTS_MAX: usize = 1000;
 
 /// What all lanes of a writer share.
 #[derive(Clone)]
 pub(super) struct Shared {
     pub config: Arc<WriterConfig>,
-    pub sink: Arc<dyn Sink>,
+    pub destinations: Arc<Destinations>,
+    pub target: Arc<dyn Target>,
     pub dead_letters: Arc<dyn DeadLetters>,
     pub metrics: WriterMetrics,
     pub health: Arc<Health>,
@@ -47,7 +57,8 @@ struct Abandoned;
 pub(super) async fn run(mut lane: Box<dyn Lane>, shared: Shared) {
     let partition = lane.partition();
     tracing::info!(partition, "reading");
-    let mut task = LaneTask { stopped: lane.stopped(), partition, last_good: None, shared };
+    let task =
+        LaneTask { stopped: lane.stopped(), partition, good_points: GoodPoints::default(), shared };
     loop {
         let batch = tokio::select! {
             batch = task.collect(&mut *lane) => batch,
@@ -72,9 +83,26 @@ pub(super) async fn run(mut lane: Box<dyn Lane>, shared: Shared) {
 struct LaneTask {
     stopped: CancellationToken,
     partition: i32,
-    /// A point the target took; writing it again changes nothing.
-    last_good: Option<Bytes>,
+    good_points: GoodPoints,
     shared: Shared,
+}
+
+/// For some destinations a point that was taken there; writing it again changes nothing.
+#[derive(Default)]
+struct GoodPoints(Mutex<HashMap<Destination, Bytes>>);
+
+impl GoodPoints {
+    fn insert(&self, at: &Destination, point: Bytes) {
+        let mut points = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if points.len() >= GOOD_POINTS_MAX && !points.contains_key(at) {
+            points.clear();
+        }
+        points.insert(at.clone(), point);
+    }
+
+    fn of(&self, at: &Destination) -> Option<Bytes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(at).cloned()
+    }
 }
 
 impl LaneTask {
@@ -82,11 +110,12 @@ impl LaneTask {
     async fn collect(&self, lane: &mut dyn Lane) -> Option<Batch> {
         let config = &self.shared.config.batch;
         let mut batch = Batch::default();
-        batch.push(lane.next().await?);
+        let destinations = &self.shared.destinations;
+        batch.push(lane.next().await?, destinations);
         let until = tokio::time::Instant::now() + config.linger;
         while !batch.is_full(config) {
             match tokio::time::timeout_at(until, lane.next()).await {
-                Ok(Some(delivery)) => batch.push(delivery),
+                Ok(Some(delivery)) => batch.push(delivery, destinations),
                 Ok(None) => return None,
                 Err(_) => break,
             }
@@ -94,7 +123,7 @@ impl LaneTask {
         Some(batch)
     }
 
-    async fn deliver(&mut self, batch: &Batch) -> Result<(), Abandoned> {
+    async fn deliver(&self, batch: &Batch) -> Result<(), Abandoned> {
         let spans: Vec<_> = batch
             .records()
             .filter(|record| record.traceparent.is_some())
@@ -109,80 +138,107 @@ impl LaneTask {
             (Some(_), Some(span)) => span.clone(),
             _ => tracing::Span::none(),
         };
-        let handed_on = chassis::telemetry::traceparent(&current, only).filter(|_| only.is_some());
-        self.work_off(batch, handed_on.as_deref()).instrument(current).await
+        let trace = chassis::telemetry::traceparent(&current, only).filter(|_| only.is_some());
+        let parts = batch.parts().iter();
+        let parts: Vec<_> =
+            parts.map(|part| self.work_off(batch, part, trace.as_deref())).collect();
+        let worked_off =
+            stream::iter(parts).buffer_unordered(DESTINATIONS_AT_ONCE_MAX).try_collect::<Vec<()>>();
+        worked_off.instrument(current).await?;
+        self.shared.metrics.batches.inc();
+        self.bury(batch.malformed_letters(self.partition)).await
     }
 
-    async fn work_off(&mut self, batch: &Batch, trace: Option<&str>) -> Result<(), Abandoned> {
-        let mut work = Work::new(self.shared.config.retry, batch.len());
+    async fn work_off(
+        &self,
+        batch: &Batch,
+        part: &Part,
+        trace: Option<&str>,
+    ) -> Result<(), Abandoned> {
+        let to = part.destination();
+        let mut work = Work::new(self.shared.config.retry, part.len());
+        let mut created = 0;
         loop {
             let then = match work.next() {
                 Next::Done => break,
                 Next::Write(lines) => {
-                    let body = batch.body(&lines);
-                    let answer = self.write(body, trace).await?;
+                    let answer = self.write(to, part.body(&lines), trace).await?;
                     if answer == Answer::Written {
-                        self.last_good = Some(batch.body(&(lines.start..lines.start + 1)));
+                        self.good_points.insert(to, part.body(&(lines.start..lines.start + 1)));
                     }
                     work.answered(answer, random())
                 }
                 Next::Ping => {
-                    let well = self.shared.sink.ping().await;
+                    let well = self.shared.target.ping().await;
                     work.well(well, random())
                 }
                 Next::Canary(good) => {
-                    let canary = self.canary(batch, good);
-                    let answer = self.write(canary, None).await?;
+                    let canary = self.canary(batch, part, good);
+                    let answer = self.write(to, canary, None).await?;
                     work.well(matches!(answer, Answer::Written | Answer::Refused { .. }), random())
                 }
             };
-            self.follow(then).await?;
+            match then {
+                Then::GoOn => {}
+                Then::Wait(pause, class) => {
+                    self.shared.metrics.retried(class);
+                    self.pause(pause).await?;
+                }
+                Then::CreateDatabase(pause) => {
+                    created += 1;
+                    self.create(to, created).await;
+                    // Also after a success: a target may say yes and still not have it.
+                    self.pause(pause).await?;
+                }
+            }
         }
-        let metrics = &self.shared.metrics;
-        metrics.points_written.inc_by(work.written() as u64);
-        metrics.batches.inc();
-        self.bury(batch, &work).await
+        self.shared.metrics.points_written.inc_by(work.written() as u64);
+        self.bury(batch.dead_letters(part, work.dead(), self.partition)).await
     }
 
-    async fn write(&self, body: Bytes, trace: Option<&str>) -> Result<Answer, Abandoned> {
+    async fn write(
+        &self,
+        to: &Destination,
+        body: Bytes,
+        trace: Option<&str>,
+    ) -> Result<Answer, Abandoned> {
         if self.stopped.is_cancelled() {
             return Err(Abandoned);
         }
         let began = Instant::now();
         let bytes = body.len() as u64;
         // A write under way is not cut off, so that what it achieves can still be kept.
-        let answer = self.shared.sink.write(body, trace).await;
+        let answer = self.shared.target.write(to, body, trace).await;
         self.shared.metrics.write_duration_seconds.observe(began.elapsed().as_secs_f64());
         if answer == Answer::Written {
             self.shared.metrics.bytes_written.inc_by(bytes);
         }
-        self.shared.health.answered(self.partition, &answer);
+        // A database that is missing is made first.
+        if answer != Answer::DatabaseMissing {
+            self.shared.health.answered(self.partition, &answer);
+        }
         Ok(answer)
     }
 
+    /// Makes a database that is missing; a person must act when that does not help.
+    async fn create(&self, to: &Destination, attempt: u32) {
+        self.shared.metrics.retried(Class::DatabaseMissing);
+        let created = self.shared.target.create(to).await;
+        if created {
+            self.shared.metrics.databases_created.inc();
+        }
+        if !created || attempt > 1 {
+            self.shared.health.answered(self.partition, &Answer::DatabaseMissing);
+        }
+    }
+
     /// A point the database should take: one it has taken, or else one of our own.
-    fn canary(&self, batch: &Batch, good: Option<usize>) -> Bytes {
-        let of_batch = good.map(|line| batch.body(&(line..line + 1)));
-        of_batch.or_else(|| self.last_good.clone()).unwrap_or_else(|| {
+    fn canary(&self, batch: &Batch, part: &Part, good: Option<usize>) -> Bytes {
+        let of_part = good.map(|line| part.body(&(line..line + 1)));
+        of_part.or_else(|| self.good_points.of(part.destination())).unwrap_or_else(|| {
             let at = batch.oldest_admitted_at_ns().unwrap_or(0);
             Bytes::from(format!("tidegate_writer_probe ok=true {at}\n"))
         })
-    }
-
-    async fn follow(&self, then: Then) -> Result<(), Abandoned> {
-        match then {
-            Then::GoOn => Ok(()),
-            Then::Wait(pause, class) => {
-                self.shared.metrics.retried(class);
-                self.pause(pause).await
-            }
-            Then::CreateDatabase(pause) => {
-                self.shared.metrics.retried(Class::DatabaseMissing);
-                self.shared.sink.create_database().await;
-                // Also after a success: a target may say yes and still not have it.
-                self.pause(pause).await
-            }
-        }
     }
 
     async fn pause(&self, pause: Duration) -> Result<(), Abandoned> {
@@ -194,8 +250,7 @@ impl LaneTask {
     }
 
     /// Stores the dead letters, for as long as it takes: nothing is skipped in silence.
-    async fn bury(&self, batch: &Batch, work: &Work) -> Result<(), Abandoned> {
-        let letters = batch.dead_letters(work.dead(), self.partition);
+    async fn bury(&self, letters: Vec<DeadLetter>) -> Result<(), Abandoned> {
         if letters.is_empty() {
             return Ok(());
         }

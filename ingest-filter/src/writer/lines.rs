@@ -20,6 +20,19 @@ enum Place {
     Text,
 }
 
+/// Where the measurement of a line ends: at its first comma or blank without a backslash.
+pub fn measurement_end(line: &[u8]) -> usize {
+    let mut at = 0;
+    while at < line.len() {
+        match line[at] {
+            b'\\' => at += 2,
+            b',' | b' ' => return at,
+            _ => at += 1,
+        }
+    }
+    line.len()
+}
+
 /// The range of each line, its line break included. Bytes after the last break are a line too.
 pub fn lines(body: &[u8]) -> Vec<Range<usize>> {
     let mut found = Vec::new();

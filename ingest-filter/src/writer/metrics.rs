@@ -17,6 +17,8 @@ use crate::writer::work::Class;
 pub struct WriterMetrics {
     /// Points the target took.
     pub points_written: Counter,
+    /// Databases that were made because they were missing.
+    pub databases_created: Counter,
     /// Batches that are done, dead letters included.
     pub batches: Counter,
     /// Bytes of line protocol the target took, before compression.
@@ -46,6 +48,7 @@ impl WriterMetrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             points_written: Counter::default(),
+            databases_created: Counter::default(),
             batches: Counter::default(),
             bytes_written: Counter::default(),
             retries: Family::default(),
@@ -60,6 +63,8 @@ impl WriterMetrics {
         let writer = registry.sub_registry_with_prefix("ingest_writer");
         let m = metrics.clone();
         writer.register("points_written", "Points the target took", m.points_written);
+        let help = "Databases that were made because they were missing";
+        writer.register("databases_created", help, m.databases_created);
         writer.register("batches", "Batches done", m.batches);
         writer.register("bytes_written", "Bytes of line protocol written", m.bytes_written);
         writer.register("retries", "Writes that are tried again", m.retries);

@@ -19,6 +19,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::journal::dead_letter::Cause;
+use crate::target::answer::Answer;
 use crate::writer::config::RetryConfig;
 
 /// The shortest pause before another try.
@@ -27,49 +28,6 @@ pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_BASE: Duration = Duration::from_millis(200);
 /// A `Retry-After` is not followed beyond this.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
-
-/// What a target answered to a write.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// All points are stored.
-    Written,
-    /// Some points are not acceptable; the others may be stored.
-    Refused {
-        /// HTTP status.
-        status: u16,
-        /// The database's words.
-        message: String,
-    },
-    /// The retention policy does not exist, and will not by itself.
-    RetentionPolicyMissing {
-        /// HTTP status.
-        status: u16,
-        /// The database's words.
-        message: String,
-    },
-    /// We are not allowed to write.
-    Unauthorized,
-    /// The database does not exist.
-    DatabaseMissing,
-    /// The request is larger than the target takes.
-    TooLarge,
-    /// The target has too much to do.
-    Busy {
-        /// Its `Retry-After`.
-        retry_after: Option<Duration>,
-    },
-    /// The target answered with a failure of its own.
-    Failed {
-        /// HTTP status.
-        status: u16,
-        /// The database's words.
-        message: String,
-    },
-    /// The connection broke, or nothing came in time, after the request was sent.
-    Broken(String),
-    /// The target could not be reached at all.
-    Unreachable(String),
-}
 
 /// Why a write is tried again; a closed set, used as a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

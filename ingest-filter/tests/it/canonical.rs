@@ -21,7 +21,7 @@ fn canonical(body: &[u8], next: &mut usize) -> Vec<u8> {
     while let Some(line) = lines.next(&mut point) {
         if line.is_ok() {
             point.measurement = Cow::Owned(format!("c{next}{}", point.measurement));
-            *next += usize::from(encode(&mut point, "acme", 1_700_000_000, &mut out).is_ok());
+            *next += usize::from(encode(&mut point, 1_700_000_000, &mut out).is_ok());
         }
     }
     out
@@ -31,7 +31,7 @@ async fn write(server: &Influxd, body: &[u8]) -> String {
     let address = server.url().trim_start_matches("http://").to_owned();
     let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
     let head = format!(
-        "POST /write?db=telemetry&precision=ns HTTP/1.1\r\nhost: {address}\r\n\
+        "POST /write?db=acme__default&precision=ns HTTP/1.1\r\nhost: {address}\r\n\
          connection: close\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
@@ -44,7 +44,7 @@ async fn write(server: &Influxd, body: &[u8]) -> String {
 
 async fn server() -> Influxd {
     let server = Influxd::start().await;
-    server.rows("create database telemetry").await;
+    server.rows("create database acme__default").await;
     server
 }
 
@@ -88,7 +88,7 @@ async fn influxdb_gives_back_what_was_sent() {
     let canonical = canonical(body.as_bytes(), &mut 0);
     let answer = write(&server, &canonical).await;
     assert!(answer.starts_with("HTTP/1.1 204 "), "{answer}");
-    let rows = server.rows("select big,small,whole,up,text,dir,tenant,\"a b\" from c0m").await;
+    let rows = server.rows("select big,small,whole,up,text,dir,\"a b\" from c0m").await;
     assert_eq!(rows.len(), 1);
     let row = &rows[0];
     assert_eq!(row[1].as_f64(), Some(f64::MAX));
@@ -96,5 +96,5 @@ async fn influxdb_gives_back_what_was_sent() {
     assert_eq!(row[3].as_f64(), Some(3.0));
     assert_eq!(row[4], true);
     assert_eq!(row[5], "say \"hi\" \\ C:\\new\ntwo, = é");
-    assert_eq!((&row[6], &row[7], &row[8]), (&r"C:\temp".into(), &"acme".into(), &"c,d=e".into()));
+    assert_eq!((&row[6], &row[7]), (&r"C:\temp".into(), &"c,d=e".into()));
 }

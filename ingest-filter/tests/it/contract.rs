@@ -16,6 +16,7 @@ pub async fn nothing_is_changed(config: &JournalConfig) {
     let sent = vec![
         Record {
             tenant: "acme é \"x\"".to_owned(),
+            database: "app".to_owned(),
             shard: 63,
             points: 7,
             admitted_at_ns: -1,

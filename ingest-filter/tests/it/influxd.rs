@@ -104,8 +104,13 @@ impl Influxd {
 
     /// The rows of a query as JSON arrays; none when there is no such series or database.
     pub async fn rows(&self, query: &str) -> Vec<Vec<serde_json::Value>> {
+        self.rows_of("acme__default", query).await
+    }
+
+    /// The same of another database.
+    pub async fn rows_of(&self, database: &str, query: &str) -> Vec<Vec<serde_json::Value>> {
         let query = query.replace(' ', "%20").replace('"', "%22").replace('\'', "%27");
-        let path = format!("/query?db=telemetry&epoch=ns&q={query}");
+        let path = format!("/query?db={database}&epoch=ns&q={query}");
         let address = ([127, 0, 0, 1], self.port).into();
         let answer = get(address, &path).await;
         let json = answer.split("\r\n\r\n").nth(1).unwrap_or("");

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use chassis::readiness::Readiness;
 use ingest_filter::journal::config::{CreateTopic, JournalConfig, KafkaConfig};
 use ingest_filter::journal::{Journal, open_appender};
-use ingest_filter::writer::config::Target;
+use ingest_filter::writer::config::TargetConfig;
 use prometheus_client::registry::Registry;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
@@ -173,11 +173,11 @@ async fn writers_come_and_go() {
     let start = |name: &str| {
         let config = config.clone();
         let path = path(name);
-        async move { Running::start(&config, writer_config(Target::File(path))).await }
+        async move { Running::start(&config, writer_config(TargetConfig::File(path))).await }
     };
     let read = |name: &str| -> Vec<String> {
         let text = std::fs::read_to_string(path(name)).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
+        text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
     };
     let journal = appender(&config);
     let first = start("first").await;

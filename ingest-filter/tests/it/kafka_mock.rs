@@ -8,7 +8,7 @@ use std::time::Duration;
 use chassis::readiness::Readiness;
 use ingest_filter::journal::config::{JournalConfig, KafkaConfig};
 use ingest_filter::journal::{AppendError, Journal, open_appender};
-use ingest_filter::writer::config::Target;
+use ingest_filter::writer::config::TargetConfig;
 use prometheus_client::registry::Registry;
 use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;
@@ -169,7 +169,7 @@ async fn a_foreign_message_becomes_a_dead_letter() {
     append(&appender(&journal), vec![record("a", 0, 1)]).await;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("points.lp");
-    let running = Running::start(&journal, writer_config(Target::File(path.clone()))).await;
+    let running = Running::start(&journal, writer_config(TargetConfig::File(path.clone()))).await;
     wait_for("the point", || async {
         std::fs::read_to_string(&path).is_ok_and(|text| !text.is_empty()).then_some(())
     })

@@ -36,6 +36,7 @@ pub async fn wait_for<T, F: Future<Output = Option<T>>>(
 pub fn record(tenant: &str, shard: u32, number: u64) -> Record {
     Record {
         tenant: tenant.to_owned(),
+        database: String::new(),
         shard,
         points: 1,
         admitted_at_ns: 1_700_000_000_000_000_000 + number as i64,

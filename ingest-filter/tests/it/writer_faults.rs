@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use ingest_filter::writer::config::{InfluxdbV2Config, InfluxdbV3Config, Target};
+use ingest_filter::writer::config::{InfluxdbV2Config, InfluxdbV3Config, TargetConfig};
 
 use crate::fake_influxdb::{FakeInfluxdb, Reply, Write};
 use crate::support::{append, appender, record, wait_for};
@@ -157,7 +157,7 @@ async fn a_refused_login_is_held_until_the_password_is_right() {
     let password = directory.path().join("password");
     std::fs::write(&password, "wrong\n").unwrap();
     let mut config = influxdb(fake.url());
-    if let Target::InfluxdbV1(target) = &mut config.target {
+    if let TargetConfig::InfluxdbV1(target) = &mut config.target {
         target.login = Some(("writer".to_owned(), password.clone()));
     }
     let running = Running::start(&journal, config).await;
@@ -186,7 +186,7 @@ async fn the_trace_reaches_the_database() {
     all_stored(&fake, 1).await;
     let stored = fake.stored.lock().unwrap().clone();
     assert_eq!(stored[0].traceparent.as_deref(), Some(traceparent));
-    assert_eq!(stored[0].target, "/write?db=telemetry&precision=n");
+    assert_eq!(stored[0].target, "/write?precision=n&db=acme__default");
     running.stop().await;
 }
 
@@ -247,18 +247,17 @@ async fn versions_2_and_3_are_written_to() {
     let token = directory.path().join("token");
     std::fs::write(&token, "s3cret\n").unwrap();
     let v2 = |url| {
-        Target::InfluxdbV2(InfluxdbV2Config {
+        TargetConfig::InfluxdbV2(InfluxdbV2Config {
             url,
             org: "our org".to_owned(),
-            bucket: "b".to_owned(),
+            create_bucket: true,
             token_file: token.clone(),
             request_timeout: Duration::from_secs(10),
         })
     };
     let v3 = |url| {
-        Target::InfluxdbV3(InfluxdbV3Config {
+        TargetConfig::InfluxdbV3(InfluxdbV3Config {
             url,
-            database: "d".to_owned(),
             token_file: Some(token.clone()),
             request_timeout: Duration::from_secs(10),
         })
@@ -270,7 +269,7 @@ async fn versions_2_and_3_are_written_to() {
         "{\"error\":\"partial write\",\"data\":[{\"line_number\":1,\"error_message\":\"conflict\"}]}",
     );
     struct Version<'a> {
-        target: &'a dyn Fn(String) -> Target,
+        target: &'a dyn Fn(String) -> TargetConfig,
         refused: Reply,
         path: &'a str,
         authorization: &'a str,
@@ -280,14 +279,14 @@ async fn versions_2_and_3_are_written_to() {
         Version {
             target: &v2,
             refused: refused_v2,
-            path: "/api/v2/write?org=our%20org&bucket=b&precision=ns",
+            path: "/api/v2/write?org=our%20org&precision=ns&bucket=acme__default",
             authorization: "Token s3cret",
             message: "conflict",
         },
         Version {
             target: &v3,
             refused: refused_v3,
-            path: "/api/v3/write_lp?db=d&precision=nanosecond",
+            path: "/api/v3/write_lp?precision=nanosecond&db=acme__default",
             authorization: "Bearer s3cret",
             message: "partial write: conflict",
         },

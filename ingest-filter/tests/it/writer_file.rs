@@ -10,11 +10,11 @@ use chassis::readiness::Readiness;
 use ingest_filter::journal::config::{DiskConfig, JournalConfig};
 use ingest_filter::record::Record;
 use ingest_filter::writer::Writer;
-use ingest_filter::writer::config::{Target, WriterConfig};
+use ingest_filter::writer::config::{TargetConfig, WriterConfig};
 
 use crate::support::{append, appender, record, wait_for};
 
-pub fn writer_config(target: Target) -> WriterConfig {
+pub fn writer_config(target: TargetConfig) -> WriterConfig {
     let mut config = WriterConfig::new(target);
     config.admin_listen = "127.0.0.1:0".parse().unwrap();
     config.batch.linger = Duration::from_millis(20);
@@ -58,7 +58,7 @@ impl Running {
 
 fn lines(path: &Path) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap_or_default();
-    text.lines().map(str::to_owned).collect()
+    text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
 }
 
 #[tokio::test]
@@ -66,7 +66,7 @@ async fn points_arrive_and_a_restart_neither_loses_nor_repeats_them() {
     let directory = tempfile::tempdir().unwrap();
     let journal = JournalConfig::Disk(DiskConfig::new(directory.path().join("journal")));
     let path = directory.path().join("points.lp");
-    let target = || Target::File(path.clone());
+    let target = || TargetConfig::File(path.clone());
     let appender = appender(&journal);
     let mut expected = Vec::new();
     for round in 0..3_u64 {
@@ -88,7 +88,7 @@ async fn points_arrive_and_a_restart_neither_loses_nor_repeats_them() {
 async fn the_admin_pages_are_served() {
     let directory = tempfile::tempdir().unwrap();
     let journal = JournalConfig::Disk(DiskConfig::new(directory.path().join("journal")));
-    let target = Target::File(directory.path().join("points.lp"));
+    let target = TargetConfig::File(directory.path().join("points.lp"));
     let running = Running::start(&journal, writer_config(target)).await;
     let appender = appender(&journal);
     append(&appender, vec![record("acme", 0, 1)]).await;
@@ -120,7 +120,7 @@ async fn what_is_no_record_becomes_a_dead_letter() {
 
     let journal = JournalConfig::Disk(DiskConfig::new(&place));
     let path = directory.path().join("points.lp");
-    let running = Running::start(&journal, writer_config(Target::File(path.clone()))).await;
+    let running = Running::start(&journal, writer_config(TargetConfig::File(path.clone()))).await;
     append(&appender(&journal), vec![record("acme", 0, 1)]).await;
     wait_for("the point", || async { (lines(&path).len() == 1).then_some(()) }).await;
     running.stop().await;
@@ -135,7 +135,7 @@ async fn a_string_with_a_line_break_stays_one_point() {
     let directory = tempfile::tempdir().unwrap();
     let journal = JournalConfig::Disk(DiskConfig::new(directory.path().join("journal")));
     let path = directory.path().join("points.lp");
-    let running = Running::start(&journal, writer_config(Target::File(path.clone()))).await;
+    let running = Running::start(&journal, writer_config(TargetConfig::File(path.clone()))).await;
     let body = "m v=\"a\nb\" 1\nm v=\"c\" 2\n";
     let two = Record { points: 2, body: Bytes::from(body), ..record("acme", 0, 1) };
     append(&appender(&journal), vec![two]).await;
@@ -168,7 +168,7 @@ async fn a_writer_that_is_killed_loses_nothing() {
         ..DiskConfig::new(directory.path().join("journal"))
     });
     let path = directory.path().join("points.lp");
-    let mut config = writer_config(Target::File(path.clone()));
+    let mut config = writer_config(TargetConfig::File(path.clone()));
     config.batch.lines_max = 10;
     let appender = appender(&journal);
     let appending = async {

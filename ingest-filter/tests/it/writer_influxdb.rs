@@ -6,16 +6,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use ingest_filter::journal::config::{DiskConfig, JournalConfig};
 use ingest_filter::record::Record;
-use ingest_filter::writer::config::{InfluxdbV1Config, Target, WriterConfig};
+use ingest_filter::writer::config::{InfluxdbV1Config, TargetConfig, WriterConfig};
 
 use crate::influxd::Influxd;
 use crate::support::{append, appender, record, wait_for};
 use crate::writer_file::{Running, get, writer_config};
 
 pub fn influxdb(url: String) -> WriterConfig {
-    writer_config(Target::InfluxdbV1(InfluxdbV1Config {
+    writer_config(TargetConfig::InfluxdbV1(InfluxdbV1Config {
         url,
-        database: "telemetry".to_owned(),
         retention_policy: None,
         login: None,
         create_database: true,
@@ -58,6 +57,51 @@ async fn points_arrive_in_a_database_that_is_made_for_them() {
         assert_eq!(row[0], 1_700_000_000_000_000_000_u64 + number as u64, "in nanoseconds");
         assert_eq!(row[1], number as u64);
     }
+    running.stop().await;
+}
+
+/// The same measurement in two databases of one tenant and in another tenant's: types and values
+/// are each database's own, and a tag `tenant` is the client's.
+#[tokio::test(flavor = "multi_thread")]
+async fn databases_are_kept_apart() {
+    let server = Influxd::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, dead) = journal_in(directory.path());
+    let running = Running::start(&journal, influxdb(server.url())).await;
+    let of = |tenant: &str, database: &str, body: &'static str| Record {
+        tenant: tenant.to_owned(),
+        database: database.to_owned(),
+        ..with_body(1, body)
+    };
+    let records = vec![
+        of("acme", "telegraf", "cpu usage=1i 1000\n"),
+        of("acme", "app", "cpu usage=2i 1000\n"),
+        of("zeta", "", "cpu usage=1.5 1000\n"),
+        of("zeta", "", "req,tenant=a n=1i 1000\nreq,tenant=b n=2i 1000\n"),
+        of("a.b", "x/weekly", "cpu usage=true 1000\n"),
+    ];
+    append(&appender(&journal), records).await;
+    let cases = [
+        ("acme__telegraf", "select usage from cpu", serde_json::json!([[1000, 1]])),
+        ("acme__app", "select usage from cpu", serde_json::json!([[1000, 2]])),
+        ("zeta__default", "select usage from cpu", serde_json::json!([[1000, 1.5]])),
+        (
+            "zeta__default",
+            "select n,tenant from req",
+            serde_json::json!([[1000, 1, "a"], [1000, 2, "b"]]),
+        ),
+        ("a--2eb__x--2fweekly", "select usage from cpu", serde_json::json!([[1000, true]])),
+    ];
+    for (database, query, expected) in cases {
+        wait_for(&format!("{query} of {database}"), || async {
+            let rows = server.rows_of(database, query).await;
+            (serde_json::json!(rows) == expected).then_some(())
+        })
+        .await;
+    }
+    assert!(letters(&dead).is_empty(), "{:?}", letters(&dead));
+    let metrics = get(running.admin, "/metrics").await;
+    assert!(metrics.contains("ingest_writer_databases_created_total 4\n"), "{metrics}");
     running.stop().await;
 }
 
@@ -198,10 +242,12 @@ async fn a_point_the_database_fails_on_is_found() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_retention_policy_is_a_dead_letter() {
     let server = Influxd::start().await;
+    // Databases that the writer makes have the policy that it writes to.
+    server.rows("create database acme__default").await;
     let directory = tempfile::tempdir().unwrap();
     let (journal, dead) = journal_in(directory.path());
     let mut config = influxdb(server.url());
-    if let Target::InfluxdbV1(target) = &mut config.target {
+    if let TargetConfig::InfluxdbV1(target) = &mut config.target {
         target.retention_policy = Some("absent".to_owned());
     }
     let running = Running::start(&journal, config).await;

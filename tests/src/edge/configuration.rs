@@ -4,7 +4,7 @@ use anyhow::Result;
 use ratelimit_svc::cli::check;
 use ratelimit_svc::limits::class::Classes;
 
-use super::{DATABASE, Edge};
+use super::Edge;
 use crate::parts::envoy::OutageClasses;
 
 impl Edge {
@@ -68,8 +68,7 @@ impl Edge {
         };
         let sink = match &self.influxdb {
             Some(influxdb) => format!(
-                "  influxdb_v1:\n    url: http://{}\n    database: {DATABASE}\n\
-                 \x20   create_database: true\n",
+                "  influxdb_v1:\n    url: http://{}\n    create_database: true\n",
                 influxdb.address
             ),
             None => format!("  file:\n    path: {dir}/points.lp\n"),

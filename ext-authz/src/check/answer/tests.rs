@@ -3,13 +3,15 @@
 use super::*;
 use crate::check::decide::Reason;
 
-const ALL: [Dialect; 7] = [
+const ALL: [Dialect; 9] = [
     Dialect::Problem,
     Dialect::Influx,
     Dialect::OtlpJson,
     Dialect::OtlpProtobuf,
     Dialect::Text,
     Dialect::Datadog,
+    Dialect::Splunk,
+    Dialect::Elastic,
     Dialect::Grpc,
 ];
 const REFUSALS: [Refusal; 5] = [
@@ -20,13 +22,29 @@ const REFUSALS: [Refusal; 5] = [
     Refusal::Unavailable,
 ];
 
+/// A profile whose clients speak it.
+fn profile(dialect: Dialect) -> Profile {
+    match dialect {
+        Dialect::OtlpJson => Profile::Otlp,
+        Dialect::Grpc => Profile::Datadog,
+        _ => Profile::ALL
+            .into_iter()
+            .find(|profile| profile.row().dialect == dialect)
+            .expect("every dialect is somebody's"),
+    }
+}
+
+fn worded(refusal: Refusal, dialect: Dialect, retry_after_seconds: u64) -> Answer {
+    answer(refusal, profile(dialect), dialect, retry_after_seconds)
+}
+
 fn header<'a>(answer: &'a Answer, name: &str) -> Vec<&'a str> {
     answer.headers.iter().filter(|(own, _)| *own == name).map(|(_, value)| value.as_str()).collect()
 }
 
 #[test]
 fn each_protocol_gets_its_own_words() {
-    let bad = |dialect| answer(Refusal::BadCredential, dialect, 2);
+    let bad = |dialect| worded(Refusal::BadCredential, dialect, 2);
     let table = [
         (
             Dialect::Problem,
@@ -48,6 +66,13 @@ fn each_protocol_gets_its_own_words() {
         ),
         (Dialect::Text, 401, "text/plain; charset=utf-8", "the API key is not valid\n"),
         (Dialect::Datadog, 403, "application/json", r#"{"errors":["Forbidden"]}"#),
+        (Dialect::Splunk, 403, "application/json", r#"{"text":"Invalid token","code":4}"#),
+        (
+            Dialect::Elastic,
+            401,
+            "application/json",
+            r#"{"error":{"root_cause":[{"type":"security_exception","reason":"the API key is not valid"}],"type":"security_exception","reason":"the API key is not valid"},"status":401}"#,
+        ),
     ];
     for (dialect, status, content_type, body) in table {
         let answer = bad(dialect);
@@ -63,7 +88,7 @@ fn each_protocol_gets_its_own_words() {
 fn every_answer_keeps_the_rules() {
     for dialect in ALL {
         for refusal in REFUSALS {
-            let answer = answer(refusal, dialect, 7);
+            let answer = worded(refusal, dialect, 7);
             let what = format!("{dialect:?} {refusal:?} {answer:?}");
             assert!(answer.body.len() <= BODY_BYTES_MAX && answer.body.is_ascii(), "{what}");
             assert_eq!(header(&answer, "cache-control"), ["no-store"], "{what}");
@@ -71,15 +96,14 @@ fn every_answer_keeps_the_rules() {
             assert_eq!(waits.contains(&"7"), refusal == Refusal::Unavailable, "{what}");
             let challenged = !header(&answer, "www-authenticate").is_empty();
             assert!(challenged || answer.status != 401, "{what}");
-            let expected =
-                match refusal {
-                    Refusal::NoCredential | Refusal::BadCredential => {
-                        if dialect == Dialect::Datadog { 403 } else { 401 }
-                    }
-                    Refusal::InvalidRequest => 400,
-                    Refusal::Forbidden => 403,
-                    Refusal::Unavailable => 503,
-                };
+            let expected = match (refusal, dialect) {
+                (Refusal::NoCredential | Refusal::BadCredential, Dialect::Datadog) => 403,
+                (Refusal::BadCredential, Dialect::Splunk) => 403,
+                (Refusal::NoCredential | Refusal::BadCredential, _) => 401,
+                (Refusal::InvalidRequest, _) => 400,
+                (Refusal::Forbidden, _) => 403,
+                (Refusal::Unavailable, _) => 503,
+            };
             assert_eq!(answer.status, expected, "{what}");
             let kind = header(&answer, "content-type");
             if kind.iter().any(|kind| kind.ends_with("json")) {
@@ -93,7 +117,7 @@ fn every_answer_keeps_the_rules() {
 fn otlp_protobuf_is_a_status_on_the_wire() {
     // Field 1, a varint; field 2, a length and the text.
     for refusal in REFUSALS {
-        let answer = answer(refusal, Dialect::OtlpProtobuf, 1);
+        let answer = worded(refusal, Dialect::OtlpProtobuf, 1);
         let text = message(refusal);
         let mut expected = vec![0x08, grpc_code(answer.status) as u8, 0x12, text.len() as u8];
         expected.extend(text.bytes());
@@ -105,7 +129,7 @@ fn otlp_protobuf_is_a_status_on_the_wire() {
 #[test]
 fn all_bad_keys_look_alike() {
     for dialect in ALL {
-        let of = |reason: Reason| answer(reason.refusal(), dialect, 1);
+        let of = |reason: Reason| worded(reason.refusal(), dialect, 1);
         let unknown = of(Reason::UnknownKey);
         for reason in [
             Reason::Oversize,
@@ -126,7 +150,7 @@ fn all_bad_keys_look_alike() {
 fn the_dialect_follows_route_and_content_type() {
     let dialect = |profile, content_type: &'static str| {
         let headers = vec![("Content-Type", content_type.as_bytes())];
-        let path = "/";
+        let (profile, path) = (Ok(profile), "/");
         Dialect::of(&Request { profile, required_scope: None, headers, path, body_bytes: None })
     };
     for profile in Profile::ALL {
@@ -138,7 +162,7 @@ fn the_dialect_follows_route_and_content_type() {
     assert_eq!(dialect(Profile::Otlp, "application/x-protobuf"), Dialect::OtlpProtobuf);
     assert_eq!(dialect(Profile::Otlp, "é"), Dialect::OtlpProtobuf);
     assert_eq!(dialect(Profile::Default, "application/json"), Dialect::Problem);
-    assert_eq!(dialect(Profile::Influx, "text/plain"), Dialect::Influx);
+    assert_eq!(dialect(Profile::InfluxV1, "text/plain"), Dialect::Influx);
     assert_eq!(dialect(Profile::Prometheus, "application/x-protobuf"), Dialect::Text);
     assert_eq!(dialect(Profile::Datadog, "application/json"), Dialect::Datadog);
 }

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::check::digest::Peppers;
-use crate::check::extract::{CREDENTIAL_HEADERS, Profile};
 use crate::check::key::NewKey;
+use crate::check::profile::{CREDENTIAL_HEADERS, Profile, UnknownProfile};
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
@@ -44,7 +44,8 @@ fn snapshot(records: Vec<KeyRecord>) -> Snapshot {
 
 fn request<'a>(value: &'a [u8], required_scope: Option<&'a str>) -> Request<'a> {
     let headers = vec![("host", &b"edge"[..]), ("x-api-key", value)];
-    Request { profile: Profile::Default, required_scope, headers, path: "/", body_bytes: None }
+    let profile = Ok(Profile::Default);
+    Request { profile, required_scope, headers, path: "/", body_bytes: None }
 }
 
 /// The reason for a key of this record, or nothing when it passes.
@@ -56,7 +57,7 @@ fn reason(record: KeyRecord, presented: &NewKey, scope: Option<&str>) -> Option<
             assert_eq!(key_id, Some(presented.id()));
             Some(reason)
         }
-        Decision::Unavailable => panic!("there are keys"),
+        Decision::Unavailable(_) => panic!("there are keys"),
     }
 }
 
@@ -92,13 +93,24 @@ fn what_becomes_of_a_well_formed_key() {
 fn no_keys_means_nobody_or_not_now() {
     let key = new_key(1);
     let request = request(key.expose().as_bytes(), None);
-    assert_eq!(decide(NOW, None, Some(&request)), Decision::Unavailable);
-    assert_eq!(decide(NOW, None, None), Decision::Unavailable);
+    assert_eq!(decide(NOW, None, Some(&request)), Decision::Unavailable(Trouble::NoKeys));
+    assert_eq!(decide(NOW, None, None), Decision::Unavailable(Trouble::NoKeys));
     let empty = snapshot(vec![]);
     let denied = |reason, key_id| Decision::Deny { reason, key_id };
     let unknown = denied(Reason::UnknownKey, Some(key.id()));
     assert_eq!(decide(NOW, Some(&empty), Some(&request)), unknown);
     assert_eq!(decide(NOW, Some(&empty), None), denied(Reason::NoRequest, None));
+}
+
+#[test]
+fn a_route_of_an_unknown_profile_is_our_trouble() {
+    let key = new_key(1);
+    let keys = snapshot(vec![record(&key)]);
+    for value in [key.expose().as_bytes(), b"not a key", b""] {
+        let request = Request { profile: Err(UnknownProfile), ..request(value, None) };
+        let expected = Decision::Unavailable(Trouble::UnknownProfile);
+        assert_eq!(decide(NOW, Some(&keys), Some(&request)), expected);
+    }
 }
 
 #[test]
@@ -134,11 +146,12 @@ fn every_byte_in_every_place_of_a_good_key_is_denied() {
                 continue;
             }
             let decision = decide(NOW, Some(&keys), Some(&request(&bytes, None)));
-            let comma = byte == b',';
             let Decision::Deny { reason, key_id: None } = decision else {
                 panic!("{byte} at {at}: {decision:?}")
             };
-            assert_eq!(reason == Reason::Ambiguous, comma, "{byte} at {at}");
+            assert_eq!(reason == Reason::Ambiguous, byte == b',', "{byte} at {at}");
+            let foreign = !byte.is_ascii_graphic();
+            assert_eq!(reason == Reason::Characters, foreign, "{byte} at {at}");
         }
     }
 }
@@ -185,7 +198,7 @@ proptest! {
         let shown_once = credentials.len() == 1
             && credentials[0].1.ends_with(key.expose().as_bytes());
         let request =
-            Request { profile, required_scope: None, headers: headers.clone(), path: &path, body_bytes: None };
+            Request { profile: Ok(profile), required_scope: None, headers: headers.clone(), path: &path, body_bytes: None };
         if let Decision::Allow { .. } = decide(NOW, Some(&keys), Some(&request)) {
             prop_assert!(shown_once);
         }

@@ -21,12 +21,12 @@ async fn a_write_is_answered_when_the_journal_has_it() {
     assert_eq!(
         gateway.journal.lines(),
         [
-            "cpu,host=a,tenant=acme v=1i 0",
-            "cpu,host=a,tenant=acme v=1i 1",
-            "cpu,host=a,tenant=acme v=1i 2",
-            "cpu,host=b,tenant=acme v=2i 0",
-            "cpu,host=b,tenant=acme v=2i 1",
-            "cpu,host=b,tenant=acme v=2i 2",
+            "cpu,host=a v=1i 0",
+            "cpu,host=a v=1i 1",
+            "cpu,host=a v=1i 2",
+            "cpu,host=b v=2i 0",
+            "cpu,host=b v=2i 1",
+            "cpu,host=b v=2i 2",
         ]
     );
     let metrics = gateway.metrics().await;
@@ -85,7 +85,7 @@ async fn bad_lines_are_named_and_good_ones_stored() {
             {"original_line": "d 4", "line_number": 4, "error_message": fault},
         ]})
     );
-    let good = ["a,tenant=acme f=1i 1", "c,tenant=acme f=3i 3"];
+    let good = ["a f=1i 1", "c f=3i 3"];
     assert_eq!(gateway.journal.lines(), [[good[0]; 3], [good[1]; 3]].concat());
 
     let none = gateway.post("/api/v3/write_lp?accept_partial=false", body).await;
@@ -156,16 +156,16 @@ async fn timestamps_follow_the_precision_and_are_stamped_once() {
     assert_eq!(
         lines[..5],
         [
-            "a,tenant=acme f=1i 7",
-            "b,tenant=acme f=1i 7000000000",
-            "c,tenant=acme f=1i 7000",
-            "d,tenant=acme f=1i 7000000",
-            "e,tenant=acme f=1i 1700000000000000000",
+            "a f=1i 7",
+            "b f=1i 7000000000",
+            "c f=1i 7000",
+            "d f=1i 7000000",
+            "e f=1i 1700000000000000000",
         ]
     );
     let stamped = gateway.journal.records()[5].admitted_at_ns;
     assert!(stamped > 1_700_000_000_000_000_000);
-    assert_eq!(lines[5], format!("f,tenant=acme f=1i {stamped}"));
+    assert_eq!(lines[5], format!("f f=1i {stamped}"));
 
     let answer = gateway.post("/api/v2/write?precision=fortnight", "a f=1").await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
@@ -177,7 +177,7 @@ async fn who_asks_is_what_envoy_says_and_nothing_else() {
     let gateway = start().await;
     let answer = gateway.post("/write", "m,tenant=other f=1i 1").await;
     assert_eq!(answer.status, StatusCode::NO_CONTENT);
-    assert_eq!(gateway.journal.lines(), ["m,tenant=acme f=1i 1"]);
+    assert_eq!(gateway.journal.lines(), ["m,tenant=other f=1i 1"]);
     for (path, tenants, body) in [
         ("/write", &[][..], json!({"error": "the request carries no tenant"})),
         ("/write?tenant=acme", &[], json!({"error": "the request carries no tenant"})),
@@ -215,7 +215,7 @@ async fn identity_and_trace_travel_with_the_record() {
     assert!(record.shard < crate::record::SHARDS);
     assert_eq!(record.request_id.as_deref(), Some("req-1"));
     assert_eq!(record.traceparent.as_deref(), Some(TRACEPARENT));
-    assert_eq!(record.body, "m,tenant=acme f=1.0 1\nm,tenant=acme f=2.0 2\n");
+    assert_eq!(record.body, "m f=1.0 1\nm f=2.0 2\n");
 }
 
 #[tokio::test]
@@ -333,5 +333,5 @@ async fn unsigned_integers_are_refused_unless_configured() {
     assert!(answer.text().contains("unsigned integers are not accepted"), "{}", answer.text());
     let gateway = start_with(|config| config.accept_unsigned = true).await;
     assert_eq!(gateway.post("/write", "m f=1u 1").await.status, StatusCode::NO_CONTENT);
-    assert_eq!(gateway.journal.lines(), ["m,tenant=acme f=1u 1"]);
+    assert_eq!(gateway.journal.lines(), ["m f=1u 1"]);
 }

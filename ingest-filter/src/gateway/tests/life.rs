@@ -38,7 +38,7 @@ async fn a_drain_finishes_what_is_in_flight() {
         assert_eq!(answer.status, StatusCode::NO_CONTENT);
         let ended = tokio::time::timeout(Duration::from_secs(10), gateway.served).await;
         ended.expect("ends when the last answer is out").expect("no panic").expect("no error");
-        assert_eq!(gateway.journal.lines(), ["m,tenant=acme f=1i 1"]);
+        assert_eq!(gateway.journal.lines(), ["m f=1i 1"]);
     }
 }
 

@@ -89,7 +89,7 @@ async fn protobuf_over_http() {
         let response = ExportMetricsServiceResponse::decode(answer.body).expect("a response");
         assert_eq!(response, ExportMetricsServiceResponse { partial_success: None });
     }
-    assert_eq!(gateway.journal.lines(), ["m,tenant=acme gauge=1.0 1"; 3]);
+    assert_eq!(gateway.journal.lines(), ["m gauge=1.0 1"; 3]);
     let empty = gateway.export("application/x-protobuf", "identity", Vec::new()).await;
     assert_eq!((empty.status, empty.header("x-tidegate-points")), (StatusCode::OK, "0"));
 }
@@ -196,7 +196,7 @@ async fn compressed_messages_have_the_same_caps() {
     assert_eq!((answer.status, answer.version), (StatusCode::OK, Version::HTTP_2));
     assert_eq!(answer.trailers.get("grpc-status").expect("trailers"), "0");
     assert_eq!(answer.body, frame(0, b""));
-    assert_eq!(gateway.journal.lines(), ["m,tenant=acme gauge=1.0 1"]);
+    assert_eq!(gateway.journal.lines(), ["m gauge=1.0 1"]);
 
     let bomb = gzip(&vec![0; 10 << 20]);
     let answer = gateway.call(Some("gzip"), frame(1, &bomb)).await;

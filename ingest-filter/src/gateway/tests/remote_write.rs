@@ -48,8 +48,8 @@ async fn samples_are_stored_and_nan_is_passed_over() {
     assert_eq!(
         gateway.journal.lines(),
         [
-            "up,instance=a,job=node,tenant=acme value=1.0 1000000000",
-            "up,instance=b,job=node,tenant=acme value=0.0 1001000000",
+            "up,instance=a,job=node value=1.0 1000000000",
+            "up,instance=b,job=node value=0.0 1001000000",
         ]
     );
     let named = format!("{KIND};proto=prometheus.WriteRequest");

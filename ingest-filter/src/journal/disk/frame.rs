@@ -1,7 +1,7 @@
 //! A record as bytes in a segment. Pure.
 //!
 //! ```text
-//! │ magic 4 │ length 4 │ crc32 4 │ payload: version 1, fixed fields, texts, body │
+//! │ magic 4 │ length 4 │ crc32 4 │ payload: version 2, fixed fields, texts, body │
 //! └─ numbers are little-endian; the CRC covers length and payload ──────────────┘
 //! ```
 //!
@@ -20,7 +20,9 @@ pub const HEADER_BYTES: usize = 12;
 /// No payload is longer; a length above is damage.
 pub const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// The format before it, without the client's database, which is read too.
+const VERSION_WITHOUT_DATABASE: u8 = 1;
 /// The length of an optional text that is not there.
 const ABSENT: u32 = u32::MAX;
 
@@ -41,7 +43,12 @@ pub enum Header {
 /// Appends `record` as a frame. `false`, and nothing appended, when it is too long for one.
 #[must_use]
 pub fn encode(record: &Record, out: &mut Vec<u8>) -> bool {
-    let texts = [Some(&record.tenant), record.request_id.as_ref(), record.traceparent.as_ref()];
+    let texts = [
+        Some(&record.tenant),
+        Some(&record.database),
+        record.request_id.as_ref(),
+        record.traceparent.as_ref(),
+    ];
     let text_bytes: usize = texts.iter().map(|text| 4 + text.map_or(0, |text| text.len())).sum();
     let payload_bytes = 17 + text_bytes + record.body.len();
     if payload_bytes > PAYLOAD_BYTES_MAX {
@@ -96,14 +103,20 @@ pub fn decode(payload: Bytes) -> Result<Record, Malformed> {
 fn fields(payload: &Bytes) -> Result<Record, MalformedCause> {
     let mut rest = &payload[..];
     let [version] = take(&mut rest)?;
-    if version != VERSION {
-        return Err(MalformedCause::UnknownVersion);
-    }
+    let has_database = match version {
+        VERSION => true,
+        VERSION_WITHOUT_DATABASE => false,
+        _ => return Err(MalformedCause::UnknownVersion),
+    };
     Ok(Record {
         shard: u32::from_le_bytes(take(&mut rest)?),
         points: u32::from_le_bytes(take(&mut rest)?),
         admitted_at_ns: i64::from_le_bytes(take(&mut rest)?),
         tenant: text(&mut rest)?.ok_or(MalformedCause::MissingField)?,
+        database: match has_database {
+            true => text(&mut rest)?.ok_or(MalformedCause::MissingField)?,
+            false => String::new(),
+        },
         request_id: text(&mut rest)?,
         traceparent: text(&mut rest)?,
         body: payload.slice(payload.len() - rest.len()..),
@@ -136,9 +149,11 @@ mod tests {
     fn any_record() -> impl Strategy<Value = Record> {
         let text = || proptest::option::of("\\PC{0,20}");
         let body = proptest::collection::vec(any::<u8>(), 0..100);
-        (any::<[u32; 2]>(), any::<i64>(), "\\PC{0,20}", text(), text(), body).prop_map(
-            |([shard, points], admitted_at_ns, tenant, request_id, traceparent, body)| Record {
-                tenant,
+        let names = ["\\PC{0,20}", "\\PC{0,20}"];
+        (any::<[u32; 2]>(), any::<i64>(), names, text(), text(), body).prop_map(
+            |([shard, points], admitted_at_ns, names, request_id, traceparent, body)| Record {
+                tenant: names[0].clone(),
+                database: names[1].clone(),
                 shard,
                 points,
                 admitted_at_ns,
@@ -191,9 +206,33 @@ mod tests {
     }
 
     #[test]
+    fn a_record_of_the_first_format_is_read() {
+        let mut payload = vec![1];
+        payload.extend_from_slice(&3_u32.to_le_bytes());
+        payload.extend_from_slice(&1_u32.to_le_bytes());
+        payload.extend_from_slice(&9_i64.to_le_bytes());
+        payload.extend_from_slice(&4_u32.to_le_bytes());
+        payload.extend_from_slice(b"acme");
+        payload.extend_from_slice(&[0xff; 8]);
+        payload.extend_from_slice(b"m,tenant=acme v=1 1\n");
+        let expected = Record {
+            tenant: "acme".to_owned(),
+            database: String::new(),
+            shard: 3,
+            points: 1,
+            admitted_at_ns: 9,
+            request_id: None,
+            traceparent: None,
+            body: Bytes::from_static(b"m,tenant=acme v=1 1\n"),
+        };
+        assert_eq!(decode(Bytes::from(payload)), Ok(expected));
+    }
+
+    #[test]
     fn a_record_beyond_the_bound_is_not_encoded() {
         let record = Record {
             tenant: "t".to_owned(),
+            database: String::new(),
             shard: 0,
             points: 1,
             admitted_at_ns: 0,

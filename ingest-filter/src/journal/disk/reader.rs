@@ -258,6 +258,7 @@ mod tests {
         for number in 0..10 {
             let record = Record {
                 tenant: "a".to_owned(),
+                database: String::new(),
                 shard: 0,
                 points: number,
                 admitted_at_ns: 0,

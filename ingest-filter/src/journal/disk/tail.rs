@@ -267,6 +267,7 @@ mod tests {
     fn sound(points: u32) -> Record {
         Record {
             tenant: "a".to_owned(),
+            database: String::new(),
             shard: 0,
             points,
             admitted_at_ns: 0,

@@ -61,6 +61,7 @@ impl KafkaDeadLetters {
     fn message(&self, letter: DeadLetter) -> Message {
         let record = Record {
             tenant: letter.tenant,
+            database: letter.database,
             shard: letter.shard,
             points: letter.points,
             admitted_at_ns: letter.admitted_at_ns,

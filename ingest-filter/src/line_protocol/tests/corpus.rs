@@ -74,7 +74,7 @@ fn verdict(body: &[u8], dialect: Dialect, default_ns: i64) -> Result<Vec<String>
     let mut found = Vec::new();
     for verdict in read(body, dialect) {
         let (_, mut point) = verdict.map_err(|error| error.fault)?;
-        encode(&mut point.clone(), "acme", default_ns, &mut Vec::new())?;
+        encode(&mut point.clone(), default_ns, &mut Vec::new())?;
         point.timestamp_ns.get_or_insert(default_ns);
         point.tags.sort();
         found.push(text_of(&point));

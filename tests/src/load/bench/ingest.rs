@@ -46,7 +46,7 @@ impl Path4 {
                  \x20   create_topic: {{partitions: 4, replication_factor: 1}}\n\
                  gateway:\n  listen: {listen}\n  admin_listen: {gateway_admin}\n\
                  writer:\n  admin_listen: {writer_admin}\n  influxdb_v1:\n    url: http://{}\n\
-                 \x20   database: {DATABASE}\n    create_database: true\n",
+                 destinations:\n  database: {DATABASE}\n",
                 kafka.address, influxdb.address
             ),
         )?;

@@ -92,7 +92,7 @@ fn parse(body: &[u8]) -> usize {
 }
 
 fn parse_and_write(body: &[u8]) -> usize {
-    let mut chunker = Chunker::new("tenant", 0, 512 << 10);
+    let mut chunker = Chunker::new(0, 0, 512 << 10);
     let (mut lines, mut point) = (Lines::new(body, DIALECT), Point::default());
     while let Some(Ok(_)) = lines.next(&mut point) {
         if chunker.push(&mut point).is_err() {

@@ -1,14 +1,13 @@
 //! InfluxDB 1.x, 2.x and 3 over HTTP/1.1: one way of asking, three ways of naming things.
 //!
 //! Bodies are gzip, timestamps nanoseconds: 1.x takes a precision it does not know for
-//! nanoseconds without a word, so the one each version knows is always sent.
+//! nanoseconds without a word, so the one each version knows is always sent. A database that is
+//! not there is answered 404 and made on demand; InfluxDB 3 makes it by itself.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use base64::Engine;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -20,10 +19,15 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
+use crate::destination::Destination;
 use crate::journal::Boxed;
+use crate::target::Target;
+use crate::target::answer::Answer;
 use crate::writer::config::{InfluxdbV1Config, InfluxdbV2Config, InfluxdbV3Config};
-use crate::writer::sink::Sink;
-use crate::writer::work::Answer;
+
+mod secret;
+
+use secret::Secret;
 
 /// How much of an answer is read: 1.x echoes refused lines, which can be the whole batch.
 pub const ANSWER_BYTES_MAX: usize = 16 << 10;
@@ -32,22 +36,25 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a ping may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Writes to one database or bucket.
+/// Writes to the databases or buckets of one server.
 pub struct Influxdb {
     client: Client<HttpConnector, Full<Bytes>>,
     request_timeout: Duration,
-    write_uri: String,
-    ping_uri: String,
-    /// Creates the database; only where that is wanted.
-    create_uri: Option<String>,
+    url: String,
+    /// Path and query of a write, up to the database's name.
+    write: String,
+    api: Api,
+    /// Whether a database that is missing is made.
+    creates: bool,
     secret: Option<Secret>,
     authorization: Mutex<Option<HeaderValue>>,
 }
 
-/// Where the `Authorization` header comes from.
-enum Secret {
-    Password { username: String, file: PathBuf },
-    Token { scheme: &'static str, file: PathBuf },
+/// How databases are made.
+enum Api {
+    V1 { retention_policy: Option<String> },
+    V2 { org: String },
+    V3,
 }
 
 enum Exchange {
@@ -57,54 +64,52 @@ enum Exchange {
 }
 
 impl Influxdb {
-    /// A sink for a database of InfluxDB 1.x; connects when first used.
+    /// A server of InfluxDB 1.x; connects when first used.
     ///
     /// # Errors
     /// When the password file cannot be read.
     pub fn v1(config: &InfluxdbV1Config) -> std::io::Result<Self> {
-        let mut write = format!("/write?db={}&precision=n", query_value(&config.database));
+        let mut write = "/write?precision=n".to_owned();
         if let Some(policy) = &config.retention_policy {
             write.push_str("&rp=");
             write.push_str(&query_value(policy));
         }
         let secret = config.login.clone();
         let secret = secret.map(|(username, file)| Secret::Password { username, file });
-        let mut sink = Self::new(&config.url, &write, secret, config.request_timeout)?;
-        if config.create_database {
-            let quoted = config.database.replace('\\', "\\\\").replace('"', "\\\"");
-            let statement = query_value(&format!("CREATE DATABASE \"{quoted}\""));
-            sink.create_uri = Some(format!("{}/query?q={statement}", config.url));
-        }
-        Ok(sink)
+        let api = Api::V1 { retention_policy: config.retention_policy.clone() };
+        let target = Self::new(&config.url, write + "&db=", api, secret, config.request_timeout)?;
+        Ok(Self { creates: config.create_database, ..target })
     }
 
-    /// A sink for a bucket of InfluxDB 2.x; connects when first used.
+    /// A server of InfluxDB 2.x; connects when first used.
     ///
     /// # Errors
     /// When the token file cannot be read.
     pub fn v2(config: &InfluxdbV2Config) -> std::io::Result<Self> {
-        let (org, bucket) = (query_value(&config.org), query_value(&config.bucket));
-        let write = format!("/api/v2/write?org={org}&bucket={bucket}&precision=ns");
+        let org = query_value(&config.org);
+        let write = format!("/api/v2/write?org={org}&precision=ns&bucket=");
         let secret = Secret::Token { scheme: "Token", file: config.token_file.clone() };
-        Self::new(&config.url, &write, Some(secret), config.request_timeout)
+        let api = Api::V2 { org: config.org.clone() };
+        let target = Self::new(&config.url, write, api, Some(secret), config.request_timeout)?;
+        Ok(Self { creates: config.create_bucket, ..target })
     }
 
-    /// A sink for a database of InfluxDB 3, which creates it when it is first written to;
-    /// connects when first used.
+    /// A server of InfluxDB 3, which makes a database when it is first written to; connects when
+    /// first used.
     ///
     /// # Errors
     /// When the token file cannot be read.
     pub fn v3(config: &InfluxdbV3Config) -> std::io::Result<Self> {
-        let database = query_value(&config.database);
-        let write = format!("/api/v3/write_lp?db={database}&precision=nanosecond");
+        let write = "/api/v3/write_lp?precision=nanosecond&db=".to_owned();
         let secret = config.token_file.clone();
         let secret = secret.map(|file| Secret::Token { scheme: "Bearer", file });
-        Self::new(&config.url, &write, secret, config.request_timeout)
+        Self::new(&config.url, write, Api::V3, secret, config.request_timeout)
     }
 
     fn new(
         url: &str,
-        write: &str,
+        write: String,
+        api: Api,
         secret: Option<Secret>,
         request_timeout: Duration,
     ) -> std::io::Result<Self> {
@@ -115,9 +120,10 @@ impl Influxdb {
         Ok(Self {
             client: Client::builder(TokioExecutor::new()).build(connector),
             request_timeout,
-            write_uri: format!("{url}{write}"),
-            ping_uri: format!("{url}/ping"),
-            create_uri: None,
+            url: url.to_owned(),
+            write,
+            api,
+            creates: false,
             secret,
             authorization: Mutex::new(authorization),
         })
@@ -168,12 +174,17 @@ impl Influxdb {
     }
 }
 
-impl Sink for Influxdb {
-    fn write<'a>(&'a self, body: Bytes, traceparent: Option<&'a str>) -> Boxed<'a, Answer> {
+impl Target for Influxdb {
+    fn write<'a>(
+        &'a self,
+        to: &'a Destination,
+        body: Bytes,
+        traceparent: Option<&'a str>,
+    ) -> Boxed<'a, Answer> {
         Box::pin(async move {
             let mut builder = Request::builder()
                 .method(Method::POST)
-                .uri(&self.write_uri)
+                .uri(format!("{}{}{}", self.url, self.write, query_value(&to.name)))
                 .header(CONTENT_TYPE, "text/plain; charset=utf-8")
                 .header(CONTENT_ENCODING, "gzip");
             if let Some(traceparent) = traceparent {
@@ -195,7 +206,7 @@ impl Sink for Influxdb {
 
     fn ping(&self) -> Boxed<'_, bool> {
         Box::pin(async move {
-            let builder = self.authorized(Request::get(&self.ping_uri));
+            let builder = self.authorized(Request::get(format!("{}/ping", self.url)));
             let Ok(request) = builder.body(Full::default()) else { return false };
             // A refused login is told by the write; here it is enough that somebody is there.
             let exchange = self.exchange(request, PING_TIMEOUT).await;
@@ -203,22 +214,85 @@ impl Sink for Influxdb {
         })
     }
 
-    fn create_database(&self) -> Boxed<'_, bool> {
+    fn create<'a>(&'a self, to: &'a Destination) -> Boxed<'a, bool> {
         Box::pin(async move {
-            let Some(uri) = &self.create_uri else { return false };
-            let builder = self.authorized(Request::post(uri));
-            let Ok(request) = builder.body(Full::default()) else { return false };
-            match self.exchange(request, self.request_timeout).await {
-                Exchange::Answered { status, .. } if status.is_success() => true,
-                Exchange::Answered { status, message, .. } => {
-                    let status = status.as_u16();
-                    tracing::error!(status, message, "the database could not be created");
-                    false
-                }
-                Exchange::NotSent(_) | Exchange::Broken(_) => false,
+            if !self.creates {
+                return false;
             }
+            let (path, body) = match &self.api {
+                Api::V1 { retention_policy } => (create_v1(&to.name, retention_policy), None),
+                Api::V2 { org } => {
+                    let organisation = self.organisation(org).await;
+                    let body = serde_json::json!({ "orgID": organisation, "name": to.name });
+                    ("/api/v2/buckets".to_owned(), Some(body))
+                }
+                Api::V3 => return false,
+            };
+            let (status, message) = match self.ask(Method::POST, &path, body).await {
+                Ok((status, _)) if status.is_success() => {
+                    tracing::info!(database = to.name, "created the database");
+                    return true;
+                }
+                // Another writer was faster.
+                Ok((StatusCode::UNPROCESSABLE_ENTITY | StatusCode::CONFLICT, text))
+                    if text.contains("already exists") =>
+                {
+                    return true;
+                }
+                Ok((status, text)) => (status.as_u16(), text),
+                Err(message) => (0, message),
+            };
+            tracing::error!(database = to.name, status, message, "a database was not created");
+            false
         })
     }
+}
+
+impl Influxdb {
+    /// The ID of an organisation of InfluxDB 2.x, which may have been configured in its place.
+    async fn organisation(&self, org: &str) -> String {
+        let path = format!("/api/v2/orgs?org={}", query_value(org));
+        let found = self.ask(Method::GET, &path, None).await.ok();
+        let id = found.and_then(|(_, text)| {
+            let list: serde_json::Value = serde_json::from_str(&text).ok()?;
+            list["orgs"][0]["id"].as_str().map(str::to_owned)
+        });
+        id.unwrap_or_else(|| org.to_owned())
+    }
+
+    /// Asks for something else than a write; gives status and body, or what broke.
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<serde_json::Value>,
+    ) -> Result<(StatusCode, String), String> {
+        let mut builder = Request::builder().method(method).uri(format!("{}{path}", self.url));
+        if body.is_some() {
+            builder = builder.header(CONTENT_TYPE, "application/json");
+        }
+        let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
+        let request = self.authorized(builder).body(Full::new(body));
+        let request = request.map_err(|error| error.to_string())?;
+        let asked = async {
+            let response = self.client.request(request).await.map_err(|error| error.to_string())?;
+            let status = response.status();
+            let read = read_bounded(response.into_body()).await;
+            Ok((status, String::from_utf8_lossy(&read).into_owned()))
+        };
+        let answered = tokio::time::timeout(self.request_timeout, asked).await;
+        answered.unwrap_or_else(|_| Err("no answer in time".to_owned()))
+    }
+}
+
+/// The statement that makes a database of 1.x, with its policy where one is written to.
+fn create_v1(name: &str, retention_policy: &Option<String>) -> String {
+    let quoted = |name: &str| name.replace('\\', "\\\\").replace('"', "\\\"");
+    let mut statement = format!("CREATE DATABASE \"{}\"", quoted(name));
+    if let Some(policy) = retention_policy {
+        statement.push_str(&format!(" WITH NAME \"{}\"", quoted(policy)));
+    }
+    format!("/query?q={}", query_value(&statement))
 }
 
 fn answer(exchange: Exchange) -> Answer {
@@ -246,39 +320,14 @@ fn answer(exchange: Exchange) -> Answer {
     }
 }
 
-impl Secret {
-    /// The `Authorization` header of what the file holds now.
-    fn read(&self) -> std::io::Result<HeaderValue> {
-        let text = match self {
-            Self::Password { username, file } => {
-                let login = format!("{username}:{}", read_secret(file)?);
-                format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(login))
-            }
-            Self::Token { scheme, file } => format!("{scheme} {}", read_secret(file)?),
-        };
-        let mut value = HeaderValue::try_from(text).map_err(std::io::Error::other)?;
-        value.set_sensitive(true);
-        Ok(value)
-    }
-}
-
-fn read_secret(file: &Path) -> std::io::Result<String> {
-    match std::fs::read_to_string(file) {
-        Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
-        Err(error) => {
-            Err(std::io::Error::new(error.kind(), format!("{}: {error}", file.display())))
-        }
-    }
-}
-
 fn gzip(body: &[u8]) -> std::io::Result<Bytes> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
     encoder.write_all(body)?;
     Ok(Bytes::from(encoder.finish()?))
 }
 
-/// Reads what the database says, up to the bound; what is left unread closes the connection.
-async fn read_message(mut body: Incoming) -> String {
+/// Reads an answer up to the bound; what is left unread closes the connection.
+async fn read_bounded(mut body: Incoming) -> Vec<u8> {
     let mut read = Vec::new();
     while let Some(Ok(frame)) = body.frame().await {
         if let Some(data) = frame.data_ref() {
@@ -288,6 +337,12 @@ async fn read_message(mut body: Incoming) -> String {
             break;
         }
     }
+    read
+}
+
+/// What the database says.
+async fn read_message(body: Incoming) -> String {
+    let read = read_bounded(body).await;
     let json: serde_json::Value = serde_json::from_slice(&read).unwrap_or_default();
     let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
     // 3 names the first bad line apart; 2.x says `message` where the others say `error`.

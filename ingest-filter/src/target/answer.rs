@@ -1,0 +1,46 @@
+//! What a target can answer to a write. Pure.
+
+use std::time::Duration;
+
+/// What a target answered to a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// All points are stored.
+    Written,
+    /// Some points are not acceptable; the others may be stored.
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// The database's words.
+        message: String,
+    },
+    /// The retention policy does not exist, and will not by itself.
+    RetentionPolicyMissing {
+        /// HTTP status.
+        status: u16,
+        /// The database's words.
+        message: String,
+    },
+    /// We are not allowed to write.
+    Unauthorized,
+    /// The database does not exist.
+    DatabaseMissing,
+    /// The request is larger than the target takes.
+    TooLarge,
+    /// The target has too much to do.
+    Busy {
+        /// Its `Retry-After`.
+        retry_after: Option<Duration>,
+    },
+    /// The target answered with a failure of its own.
+    Failed {
+        /// HTTP status.
+        status: u16,
+        /// The database's words.
+        message: String,
+    },
+    /// The connection broke, or nothing came in time, after the request was sent.
+    Broken(String),
+    /// The target could not be reached at all.
+    Unreachable(String),
+}
