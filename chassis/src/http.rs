@@ -47,6 +47,12 @@ pub struct Options {
 }
 
 impl Options {
+    /// For short bodies: so many connections, and this long from the head of a request to the end
+    /// of its answer.
+    pub fn of(connections_max: usize, request: Duration) -> Self {
+        Self { limits: Limits { request, ..Limits::of(connections_max) }, ..Self::pages() }
+    }
+
     /// For pages that are looked at, with short bodies: 256 connections.
     pub fn pages() -> Self {
         Self {

@@ -13,7 +13,6 @@ use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
 use chassis::admin::Admin;
-use chassis::connections::Limits;
 use chassis::drain::Shutdown;
 use chassis::grpc::{self, UnixSocket};
 use chassis::http;
@@ -270,8 +269,7 @@ const HTTP_CONNECTIONS_MAX: usize = 1024;
 const HTTP_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn json_options() -> http::Options {
-    let limits = Limits { request: HTTP_REQUEST_TIMEOUT, ..Limits::of(HTTP_CONNECTIONS_MAX) };
-    http::Options { limits, ..http::Options::pages() }
+    http::Options::of(HTTP_CONNECTIONS_MAX, HTTP_REQUEST_TIMEOUT)
 }
 
 /// Sends metrics every now and then. Never ends.
