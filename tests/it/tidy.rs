@@ -10,6 +10,7 @@ use tests::parts::workspace;
 
 /// Deciding modules: no I/O, no runtime, no wire types.
 const PURE: &[&str] = &[
+    "chassis/src/connections/table",
     "chassis/src/tls/expiry",
     "ratelimit-svc/src/limits",
     "ratelimit-svc/src/decide",
