@@ -104,7 +104,11 @@ impl Gateway {
             router(self.edge.clone()).route_service("/grpc.health.v1.Health/{method}", health);
         let config = serde_json::to_value(&self.edge.config)?;
         let admin = Admin::new(self.readiness, Arc::new(self.registry), move || config.clone());
-        let serving = server::serve(self.listener, router, self.edge, shutdown);
+        let (options, edge) = (server::options(&self.edge.config), self.edge);
+        let accepted = || {
+            edge.metrics.connections.inc();
+        };
+        let serving = chassis::http::serve(self.listener, router, options, shutdown, accepted);
         tokio::select! {
             () = serving => Ok(()),
             () = follow => anyhow::bail!("readiness is no longer followed"),
