@@ -1,10 +1,13 @@
 //! Replicas that are stopped, killed or frozen while requests go on: what the clients notice.
 
 use anyhow::{Context, Result, ensure};
+use axum::Router;
 use rustix::process::Signal;
 use tests::edge::{Edge, Part, Parts, Patience, Service, Supervisor};
-use tests::steady::{CLASSES, Noticed, Traffic};
+use tests::steady::{self, CLASSES, Noticed, Traffic};
 use tests::wait::{DEADLINE, wait_for};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 use crate::stage::Stage;
 
@@ -112,6 +115,87 @@ async fn a_killed_or_frozen_replica_costs_at_most_what_it_held() -> Result<()> {
         if service == Service::Ratelimit {
             assert_eq!(noticed.failures_of(CLASSES[0]), 0, "{:?}", noticed.failed);
         }
+    }
+    Ok(())
+}
+
+/// Answers health checks and nothing else: as a replica whose workers hang, or one that says at each call
+/// that it cannot.
+async fn pretender(address: std::net::SocketAddr, hangs: bool) -> Result<JoinHandle<()>> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    let answer = move || async move {
+        if hangs {
+            std::future::pending::<()>().await;
+        }
+        [("content-type", "application/grpc"), ("grpc-status", "14")]
+    };
+    let router =
+        Router::new().route_service("/grpc.health.v1.Health/{method}", health).fallback(answer);
+    let listener = TcpListener::bind(address).await?;
+    Ok(tokio::spawn(async move {
+        // It is aborted.
+        let _ = axum::serve(listener, router).await;
+    }))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_is_healthy_and_does_not_serve_costs_no_request() -> Result<()> {
+    let mut stage = Stage::with(Parts::Embedded, |options| {
+        options.replicas = REPLICAS;
+        options.patience = Patience::ROLLING;
+    })
+    .await?;
+    // Before there is a replica that would have to know them and hangs.
+    let keys = steady::keys(&stage.edge, "acme").await?;
+    for (service, hangs) in [
+        (Service::Authz, true),
+        (Service::Authz, false),
+        (Service::Ratelimit, true),
+        (Service::Ratelimit, false),
+    ] {
+        healthy(&stage, service, REPLICAS).await?;
+        let replica = &mut stage.edge.replicas_mut(service)[0];
+        let (child, address) = (replica.child.take(), replica.listen);
+        child.context("the replica runs")?.stop(DEADLINE).await;
+        let pretender = pretender(address, hangs).await?;
+        healthy(&stage, service, REPLICAS).await?;
+        let traffic = Traffic::with_keys(&stage.edge, keys.clone(), PER_SECOND);
+        traffic.go_on(300).await?;
+        let noticed = traffic.finish().await?;
+        assert_eq!(noticed.failures(), 0, "{} hangs={hangs}: {:?}", service.name(), noticed.failed);
+        let name = format!("cluster.{}.outlier_detection.ejections_enforced_total", service.name());
+        let stats = format!("/stats?filter=^{name}$");
+        let stats = stage.admin(stage.edge.at.envoy_admin, &stats).await?.text();
+        assert!(!stats.trim().ends_with(": 0"), "{stats}");
+        pretender.abort();
+        // Its socket is closed once it has ended.
+        let _ = pretender.await;
+        stage.edge.start_service(service).await?;
+    }
+    Ok(())
+}
+
+/// With every replica of a service gone the outage table holds as for one.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_replicas_gone_is_the_outage_of_the_service() -> Result<()> {
+    let mut stage = Stage::with(Parts::Embedded, |options| {
+        options.replicas = REPLICAS;
+        options.patience = Patience::ROLLING;
+    })
+    .await?;
+    let critical = stage.edge.issue_live_key("acme", CLASSES[0]).await?;
+    let ingest = stage.edge.issue_live_key("acme", "ingest").await?;
+    for (service, of_critical) in
+        [(Service::Ratelimit, 204), (Service::Authz, 503), (Service::Gateway, 503)]
+    {
+        stage.edge.kill(service);
+        let reply = stage.write_until(&ingest, "gone f=1", 503).await?;
+        assert_eq!(reply.header("retry-after"), Some("1"), "{}", service.name());
+        let reply = stage.write(&critical, "gone f=1").await?;
+        assert_eq!(reply.status, of_critical, "{}: {}", service.name(), reply.text());
+        stage.edge.start_service(service).await?;
+        stage.write_until(&ingest, "back f=1", 204).await?;
     }
     Ok(())
 }

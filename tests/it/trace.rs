@@ -25,6 +25,8 @@ const TRACE_ID: [u8; 16] = *b"tidegate-trace-1";
 #[derive(Clone, Default)]
 struct Collector {
     services: Arc<Mutex<BTreeSet<String>>>,
+    /// Everything that was sent, in words.
+    spans: Arc<Mutex<String>>,
 }
 
 #[tonic::async_trait]
@@ -34,6 +36,8 @@ impl TraceService for Collector {
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         for spans in request.into_inner().resource_spans {
+            let words = format!("{spans:?}");
+            self.spans.lock().unwrap_or_else(PoisonError::into_inner).push_str(&words);
             let ours = spans.scope_spans.iter().flat_map(|scope| &scope.spans);
             if !ours.into_iter().any(|span| span.trace_id == TRACE_ID) {
                 continue;
@@ -69,6 +73,14 @@ async fn one_trace_joins_envoy_and_every_service_up_to_the_writer() -> Result<()
     let headers = [("authorization", token.as_str()), ("traceparent", traceparent.as_str())];
     assert_eq!(stage.post("/write", &headers, "traced f=1").await?.status, 204);
 
+    // A client may force sampling, so what is refused is in spans as well: with its path, without its key.
+    let secret = key.split('_').nth(3).unwrap_or_default();
+    for (query, status) in [("", 204), ("x", 401)] {
+        let path = format!("/write?u=acme&p={key}{query}");
+        let reply = stage.post(&path, &headers[1..], "traced f=2").await?;
+        assert_eq!(reply.status, status, "{}", reply.text());
+    }
+
     let expected = ["envoy", "ext-authz", "ingest-gateway", "ingest-writer", "ratelimit-svc"];
     let services = collector.services;
     let complete = wait_for("spans of every service", DEADLINE, async || {
@@ -79,6 +91,13 @@ async fn one_trace_joins_envoy_and_every_service_up_to_the_writer() -> Result<()
         let seen = services.lock().unwrap_or_else(PoisonError::into_inner).clone();
         panic!("of {expected:?} only {seen:?} sent spans of the trace");
     }
+    let refused = wait_for("the span of the refusal", DEADLINE, async || {
+        let spans = collector.spans.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        spans.contains("StringValue(\"401\")").then_some(spans)
+    })
+    .await?;
+    assert!(refused.contains("url.path") && refused.contains("/write"), "{refused}");
+    assert!(!refused.contains(secret), "a key is in a span");
     server.abort();
     Ok(())
 }

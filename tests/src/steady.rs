@@ -47,19 +47,20 @@ impl Noticed {
 }
 
 impl Traffic {
-    /// Issues a key of each class for a tenant, waits until they are known, and begins.
+    /// Issues a key of each class for a tenant, waits until every replica knows them, and begins.
     ///
     /// # Errors
     /// When a key is not issued.
     pub async fn start(edge: &Edge, tenant: &str, per_second: u64) -> Result<Self> {
-        let mut keys = Vec::new();
-        for class in CLASSES {
-            keys.push((class, format!("Token {}", edge.issue_live_key(tenant, class).await?)));
-        }
+        Ok(Self::with_keys(edge, keys(edge, tenant).await?, per_second))
+    }
+
+    /// Begins with keys that are known already.
+    pub fn with_keys(edge: &Edge, keys: Vec<(&'static str, String)>, per_second: u64) -> Self {
         let url = edge.url("/api/v2/write");
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let task = tokio::spawn(send(url, keys, per_second, Arc::clone(&stop), Arc::clone(&sent)));
-        Ok(Self { stop, sent, task })
+        Self { stop, sent, task }
     }
 
     /// Waits until this many more requests were sent.
@@ -84,6 +85,18 @@ impl Traffic {
     }
 }
 
+/// A live key of each class for a tenant.
+///
+/// # Errors
+/// When one is not issued.
+pub async fn keys(edge: &Edge, tenant: &str) -> Result<Vec<(&'static str, String)>> {
+    let mut keys = Vec::new();
+    for class in CLASSES {
+        keys.push((class, edge.issue_live_key(tenant, class).await?));
+    }
+    Ok(keys)
+}
+
 async fn send(
     url: String,
     keys: Vec<(&'static str, String)>,
@@ -94,12 +107,12 @@ async fn send(
     let http = Arc::new(Http::new());
     let mut ticks = tokio::time::interval(Duration::from_nanos(1_000_000_000 / per_second));
     let mut requests = Vec::new();
-    for (class, token) in keys.into_iter().cycle() {
+    for (class, key) in keys.into_iter().cycle() {
         if stop.load(Ordering::Relaxed) {
             break;
         }
         ticks.tick().await;
-        let (http, url) = (Arc::clone(&http), url.clone());
+        let (http, url, token) = (Arc::clone(&http), url.clone(), format!("Token {key}"));
         sent.fetch_add(1, Ordering::Relaxed);
         requests.push(tokio::spawn(async move {
             let began = Instant::now();
