@@ -20,4 +20,5 @@ pub mod point;
 pub mod record;
 pub mod remote_write;
 pub mod target;
+pub mod types;
 pub mod writer;

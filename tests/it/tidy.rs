@@ -21,6 +21,7 @@ const PURE: &[&str] = &[
     "ingest-filter/src/point",
     "ingest-filter/src/remote_write",
     "ingest-filter/src/target/answer",
+    "ingest-filter/src/types",
     "ingest-filter/src/writer/work",
     "ratelimit-svc/src/outage/breaker",
     "ratelimit-svc/src/outage/gate",

@@ -64,7 +64,7 @@ async fn store(edge: &Edge, protocol: Protocol, request: Request) -> Result<Verd
     let received = body::receive(&parts.headers, body, edge.caps(), &edge.budget, deadline).await?;
     edge.metrics.received(protocol, received.wire_bytes, received.bytes.len());
     let conversion = Conversion {
-        chunker: edge.chunker(&admission),
+        chunker: edge.chunker(&admission)?,
         accept_partial: parameters.accept_partial,
         dialect: Dialect {
             precision: parameters.precision,
@@ -176,7 +176,8 @@ impl Conversion {
                     let line = range.map_or(&b""[..], |range| &body[range]);
                     let line = &line[..line.len().min(EXCERPT_BYTES_MAX)];
                     let excerpt = String::from_utf8_lossy(line).into_owned();
-                    Rejection { position, column, fault, excerpt }
+                    let detail = chunker.detail(fault);
+                    Rejection { position, column, fault, detail, excerpt }
                 });
             }
             if chunker.allocated() > reserved {
@@ -185,6 +186,7 @@ impl Conversion {
             }
         }
         if !self.accept_partial && !verdict.rejected.is_empty() {
+            chunker.withdraw();
             return Ok(Converted { chunks: Vec::new(), verdict, reservation });
         }
         verdict.stored = chunker.points();

@@ -65,7 +65,7 @@ async fn store(edge: &Edge, protocol: Protocol, request: Request) -> Result<Verd
     let admission = Admission::of(&parts.headers, SystemTime::now())?;
     let received = receive(edge, protocol, &parts.headers, body, deadline).await?;
     edge.metrics.received(protocol, received.wire_bytes, received.bytes.len());
-    let chunker = edge.chunker(&admission);
+    let chunker = edge.chunker(&admission)?;
     let converted = convert(received.bytes.len(), move || points(received, chunker)).await?;
     edge.append(&admission, converted, deadline).await
 }
@@ -98,7 +98,7 @@ fn points(received: Received, mut chunker: Chunker) -> Result<Converted, Refusal
     for_each_point(&request, |position, point| {
         let Ok(held) = reserved else { return };
         if let Err(fault) = point.and_then(|point| chunker.push(point)) {
-            verdict.reject(fault, || rejection(position, fault));
+            verdict.reject(fault, || rejection(position, fault, chunker.detail(fault)));
         }
         let allocated = chunker.allocated();
         if allocated > held {
@@ -110,6 +110,6 @@ fn points(received: Received, mut chunker: Chunker) -> Result<Converted, Refusal
     Ok(Converted { chunks: chunker.finish(), verdict, reservation })
 }
 
-fn rejection(position: u64, fault: Fault) -> Rejection {
-    Rejection { position, column: 0, fault, excerpt: String::new() }
+fn rejection(position: u64, fault: Fault, detail: String) -> Rejection {
+    Rejection { position, column: 0, fault, detail, excerpt: String::new() }
 }

@@ -57,7 +57,7 @@ async fn store(edge: &Edge, request: Request) -> Result<Verdict, Refusal> {
         receive_as(Encoding::Identity, &parts.headers, body, caps, &edge.budget, deadline).await?;
     let received = unsnap(received, caps)?;
     edge.metrics.received(Protocol::RemoteWrite, received.wire_bytes, received.bytes.len());
-    let chunker = edge.chunker(&admission);
+    let chunker = edge.chunker(&admission)?;
     let converted = convert(received.bytes.len(), move || points(received, chunker)).await?;
     edge.append(&admission, converted, deadline).await
 }
@@ -115,8 +115,10 @@ fn points(received: Received, mut chunker: Chunker) -> Result<Converted, Refusal
                 Item::Rejected(fault) => Some(fault),
             };
             if let Some(fault) = fault {
-                let rejection = Rejection { position, column: 0, fault, excerpt: String::new() };
-                verdict.reject(fault, || rejection);
+                verdict.reject(fault, || {
+                    let detail = chunker.detail(fault);
+                    Rejection { position, column: 0, fault, detail, excerpt: String::new() }
+                });
             }
             let allocated = chunker.allocated();
             if allocated > reserved {

@@ -85,6 +85,7 @@ fn code_v2(status: StatusCode) -> &'static str {
         StatusCode::UNAUTHORIZED => "unauthorized",
         StatusCode::METHOD_NOT_ALLOWED => "method not allowed",
         StatusCode::PAYLOAD_TOO_LARGE => "request too large",
+        StatusCode::UNPROCESSABLE_ENTITY => "unprocessable entity",
         StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported media type",
         StatusCode::REQUEST_TIMEOUT => "request timeout",
         StatusCode::SERVICE_UNAVAILABLE => "unavailable",
@@ -97,7 +98,7 @@ fn described(verdict: &Verdict) -> Vec<Value> {
         json!({
             "original_line": rejection.excerpt,
             "line_number": rejection.position,
-            "error_message": rejection.fault.to_string(),
+            "error_message": rejection.reason(),
         })
     };
     verdict.described.iter().map(item).collect()
