@@ -76,8 +76,11 @@ pub enum Fault {
     #[error("key is reserved: time, _field and _measurement may not be used")]
     NameReserved,
     /// A tag that says where a point belongs in a shared database.
-    #[error("tag is reserved: tidegate_tenant, tidegate_db and tidegate_variant may not be used")]
+    #[error("tag is reserved: tidegate_tenant and tidegate_db may not be used")]
     TagReserved,
+    /// A field with another type than it has in its database, and another value in that type.
+    #[error("field type conflict")]
+    TypeConflict,
     /// A backslash where line protocol cannot express it.
     #[error("backslash at the end of a name or before a comma, an equals sign or a space")]
     BackslashAmbiguous,
@@ -135,6 +138,7 @@ impl Fault {
             Fault::TextTooLong => "text_too_long",
             Fault::NameReserved => "name_reserved",
             Fault::TagReserved => "tag_reserved",
+            Fault::TypeConflict => "type_conflict",
             Fault::BackslashAmbiguous => "backslash_ambiguous",
             Fault::PointTooLarge => "point_too_large",
             Fault::ValueMissing => "value_missing",

@@ -23,6 +23,7 @@ use tokio::net::TcpListener;
 
 use crate::destination::Destinations;
 use crate::journal::Journal;
+use crate::types::{Limits, Types};
 use budget::Budget;
 use config::GatewayConfig;
 use edge::Edge;
@@ -74,11 +75,17 @@ impl Gateway {
         let (listener, admin_listener) =
             (listen(config.listen).await?, listen(config.admin_listen).await?);
         let budget = Budget::new(config.memory_bytes_max);
-        let metrics = GatewayMetrics::register(&mut registry, &budget);
+        let types = Types::new(Limits {
+            fields_max: config.fields_pinned_max,
+            fields_per_tenant_max: config.fields_pinned_per_tenant_max,
+            databases_per_tenant_max: config.destinations.databases_per_tenant_max,
+        });
+        let metrics = GatewayMetrics::register(&mut registry, &budget, &types);
         let destinations = Destinations::new(&config.destinations);
         let edge = Arc::new(Edge {
             config,
             destinations,
+            types,
             journal,
             budget,
             metrics,
@@ -117,7 +124,16 @@ impl Gateway {
         let router =
             router(self.edge.clone()).route_service("/grpc.health.v1.Health/{method}", health);
         let config = serde_json::to_value(&self.edge.config)?;
-        let admin = Admin::new(self.readiness, Arc::new(self.registry), move || config.clone());
+        let types = self.edge.types.clone();
+        let admin = Admin::new(self.readiness, Arc::new(self.registry), move || {
+            let mut shown = config.clone();
+            shown["types"] = serde_json::json!({
+                "fields_pinned": types.fields(),
+                "fields_unpinned": types.unpinned.get(),
+                "conflicts_refused": types.conflicts.list(),
+            });
+            shown
+        });
         let (options, edge) = (server::options(&self.edge.config), self.edge);
         let accepted = || {
             edge.metrics.connections.inc();

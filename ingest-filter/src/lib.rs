@@ -23,5 +23,6 @@ pub mod point;
 pub mod record;
 pub mod remote_write;
 pub mod target;
+pub mod types;
 pub mod wire;
 pub mod writer;

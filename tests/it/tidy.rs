@@ -27,6 +27,7 @@ const PURE: &[&str] = &[
     "ingest-filter/src/remote_write",
     "ingest-filter/src/wire",
     "ingest-filter/src/target/answer",
+    "ingest-filter/src/types",
     "ingest-filter/src/writer/work",
     "ratelimit-svc/src/outage/breaker",
     "ratelimit-svc/src/outage/gate",

@@ -19,6 +19,7 @@ use crate::gateway::verdict::Verdict;
 use crate::journal::{AppendError, Journal};
 use crate::point::Chunker;
 use crate::record::Record;
+use crate::types::{TooManyDatabases, Types};
 
 /// When to come back after the journal did not answer within the deadline.
 const DEADLINE_RETRY_AFTER: Duration = Duration::from_secs(2);
@@ -38,6 +39,8 @@ pub struct Edge {
     pub config: GatewayConfig,
     /// Which database a tenant's points go to.
     pub destinations: Destinations,
+    /// The types that fields have.
+    pub types: Arc<Types>,
     /// Where points go.
     pub journal: Arc<dyn Journal>,
     /// The memory of all requests.
@@ -64,9 +67,21 @@ impl Edge {
     }
 
     /// What cuts the points of a request into records.
-    pub fn chunker(&self, admission: &Admission) -> Chunker {
-        let chunk_bytes_max = self.config.chunk_bytes_max;
-        Chunker::new(self.destinations.tags_added(), admission.admitted_at_ns, chunk_bytes_max)
+    ///
+    /// # Errors
+    /// When the tenant writes to more databases than it may.
+    pub fn chunker(&self, admission: &Admission) -> Result<Chunker, Refusal> {
+        let Admission { tenant, database, .. } = admission;
+        let destination = self.destinations.resolve(tenant, database);
+        // To name the default database is to name none.
+        let default = self.destinations.named("") == database;
+        let database = if default { "" } else { database.as_str() };
+        let types = self
+            .types
+            .of(tenant, database, &destination.name)
+            .map_err(|TooManyDatabases(max)| Refusal::DatabasesTooMany(max))?;
+        let (tags, bytes_max) = (self.destinations.tags_added(), self.config.chunk_bytes_max);
+        Ok(Chunker::new(tags, admission.admitted_at_ns, bytes_max).typed(types))
     }
 
     /// Stores what a request was turned into, and returns what became of its points when the

@@ -86,7 +86,7 @@ impl Protocol for Influx {
                 Err(LineError { line: position, column, fault, start, end }) => {
                     intake.reject_with(fault, || {
                         let excerpt = excerpt(&body[start..end]);
-                        Rejection { position, column, fault, excerpt }
+                        Rejection { position, column, fault, detail: String::new(), excerpt }
                     })?;
                 }
             }

@@ -106,8 +106,9 @@ impl RequestIntake {
         self.spend(0)
     }
 
-    /// Why the body was not read to its end.
-    pub fn refusal(&self, stop: Stop, malformed: Refusal) -> Refusal {
+    /// Why the body was not read to its end; nothing of it is stored.
+    pub fn refusal(self, stop: Stop, malformed: Refusal) -> Refusal {
+        self.chunker.withdraw();
         match stop {
             Stop::Malformed => malformed,
             Stop::Refused => self.refusal.unwrap_or(malformed),
@@ -121,6 +122,7 @@ impl RequestIntake {
             true => self.chunker.finish(),
             false => {
                 self.verdict.withhold();
+                self.chunker.withdraw();
                 Vec::new()
             }
         };
@@ -129,11 +131,9 @@ impl RequestIntake {
     }
 
     fn reject(&mut self, position: u64, fault: Fault) {
-        self.verdict.reject(fault, || Rejection {
-            position,
-            column: 0,
-            fault,
-            excerpt: String::new(),
+        self.verdict.reject(fault, || {
+            let detail = self.chunker.detail(fault);
+            Rejection { position, column: 0, fault, detail, excerpt: String::new() }
         });
     }
 

@@ -8,6 +8,7 @@ use prometheus_client::registry::Registry;
 
 use crate::gateway::budget::Budget;
 use crate::gateway::protocol::{Outcome, ProtocolName};
+use crate::types::Types;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -45,7 +46,7 @@ pub struct GatewayMetrics {
 
 impl GatewayMetrics {
     /// Registers all metrics under the prefix `ingest_gateway`.
-    pub fn register(registry: &mut Registry, budget: &Budget) -> Self {
+    pub fn register(registry: &mut Registry, budget: &Budget, types: &Types) -> Self {
         let seconds = || {
             Histogram::new([
                 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
@@ -82,6 +83,11 @@ impl GatewayMetrics {
         let help = "Time from headers to answer";
         registry.register("request_duration_seconds", help, of.request_seconds.clone());
         registry.register("connections", "Connections accepted", of.connections.clone());
+        registry.register("fields_pinned", "Fields whose type is pinned", types.pinned.clone());
+        let help = "Fields let through without a pinned type, because a bound was reached";
+        registry.register("fields_unpinned", help, types.unpinned.clone());
+        let help = "Values converted to the type of their field";
+        registry.register("fields_converted", help, types.converted.clone());
         let (in_flight, peak) = budget.gauges();
         registry.register("in_flight_bytes", "Memory that requests hold now", in_flight);
         registry.register("in_flight_bytes_peak", "The most memory that requests held", peak);

@@ -22,6 +22,9 @@ pub enum Refusal {
     /// A query parameter that cannot be understood.
     #[error("{0}")]
     ParameterInvalid(&'static str),
+    /// The tenant has as many databases as it may, and the request names another.
+    #[error("the tenant writes to {0} databases already, which is the most, and this is another")]
+    DatabasesTooMany(usize),
     /// A body that is not what its headers say.
     #[error("{0}")]
     BodyInvalid(&'static str),
@@ -101,6 +104,7 @@ impl Refusal {
             Refusal::ParameterInvalid(_) | Refusal::BodyInvalid(_) | Refusal::BodyBroken => {
                 Status::BAD_REQUEST
             }
+            Refusal::DatabasesTooMany(_) => Status::UNPROCESSABLE_ENTITY,
             Refusal::BodyTooLarge(_) => Status::PAYLOAD_TOO_LARGE,
             Refusal::TenantMissing
             | Refusal::BodyTimeout
@@ -131,6 +135,7 @@ impl Refusal {
             | Refusal::ContentEncodingUnsupported
             | Refusal::EncodingNotSnappy => 12,
             Refusal::ParameterInvalid(_) | Refusal::BodyInvalid(_) | Refusal::BodyBroken => 3,
+            Refusal::DatabasesTooMany(_) => 9,
             // Not OUT_OF_RANGE, which OTLP senders retry for ever.
             Refusal::BodyTooLarge(_) => 8,
             Refusal::TenantMissing
@@ -149,6 +154,7 @@ impl Refusal {
             Refusal::ContentEncodingUnsupported | Refusal::EncodingNotSnappy => {
                 "content_encoding_unsupported"
             }
+            Refusal::DatabasesTooMany(_) => "databases_too_many",
             Refusal::ParameterInvalid(_) => "parameter_invalid",
             Refusal::BodyInvalid(_) => "body_invalid",
             Refusal::BodyTooLarge(_) => "body_too_large",

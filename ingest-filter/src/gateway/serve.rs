@@ -83,7 +83,7 @@ async fn store<P: Protocol>(edge: &Edge, protocol: &mut P, request: Request) -> 
         }
     };
     edge.metrics.received(protocol.name(), received.wire_bytes, received.bytes.len());
-    let chunker = edge.chunker(&admission);
+    let chunker = edge.chunker(&admission)?;
     let converted = convert(edge, protocol.clone(), chunker, received, deadline).await?;
     edge.append(&admission, converted, deadline).await
 }

@@ -35,8 +35,20 @@ pub struct Rejection {
     pub column: usize,
     /// What is wrong.
     pub fault: Fault,
+    /// What the fault alone does not say, or nothing.
+    pub detail: String,
     /// The beginning of the line, for the dialect that repeats it.
     pub excerpt: String,
+}
+
+impl Rejection {
+    /// What is wrong, in words.
+    pub fn reason(&self) -> String {
+        match self.detail.is_empty() {
+            true => self.fault.to_string(),
+            false => format!("{}: {}", self.fault, self.detail),
+        }
+    }
 }
 
 impl Verdict {
@@ -81,10 +93,11 @@ impl Verdict {
         for (index, rejection) in self.described.iter().enumerate() {
             let separator = if index == 0 { ':' } else { ';' };
             message += &match rejection.column {
-                0 => format!("{separator} {item} {}: {}", rejection.position, rejection.fault),
+                0 => format!("{separator} {item} {}: {}", rejection.position, rejection.reason()),
                 column => format!(
                     "{separator} {item} {} byte {column}: {}",
-                    rejection.position, rejection.fault
+                    rejection.position,
+                    rejection.reason()
                 ),
             };
         }

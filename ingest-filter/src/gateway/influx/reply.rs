@@ -61,6 +61,7 @@ fn code_v2(status: StatusCode) -> &'static str {
     match status {
         StatusCode::METHOD_NOT_ALLOWED => "method not allowed",
         StatusCode::PAYLOAD_TOO_LARGE => "request too large",
+        StatusCode::UNPROCESSABLE_ENTITY => "unprocessable entity",
         StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported media type",
         StatusCode::SERVICE_UNAVAILABLE => "unavailable",
         _ => "invalid",
@@ -72,7 +73,7 @@ fn described(verdict: &Verdict) -> Vec<Value> {
         json!({
             "original_line": rejection.excerpt,
             "line_number": rejection.position,
-            "error_message": rejection.fault.to_string(),
+            "error_message": rejection.reason(),
         })
     };
     verdict.described.iter().map(item).collect()

@@ -359,3 +359,82 @@ async fn a_byte_order_mark_is_no_part_of_a_name() {
     let answer = gateway.post("/write", "\u{feff}").await;
     assert_eq!((answer.status, answer.header("x-tidegate-points")), (StatusCode::NO_CONTENT, "0"));
 }
+
+#[tokio::test]
+async fn a_type_that_changes_is_converted_or_refused_by_name() {
+    let gateway = start().await;
+    let body = "mem used=2i 1\nmem used=3 2\nmem used=2.5 3\nmem used=true 4\ncpu used=2.5 5";
+    let answer = gateway.post("/write", body).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    let message = "partial write: 2 of 5 lines not stored: line 3: field type conflict: input \
+                   field \"used\" on measurement \"mem\" is type float, already exists as type \
+                   integer; line 4: field type conflict: input field \"used\" on measurement \
+                   \"mem\" is type boolean, already exists as type integer";
+    assert_eq!(answer.json(), json!({ "error": message }));
+    let mut stored = gateway.journal.lines();
+    stored.sort();
+    assert_eq!(stored, ["cpu used=2.5 5", "mem used=2i 1", "mem used=3i 2"]);
+
+    // Each database has types of its own, and so has each tenant.
+    let other = gateway.post("/write?db=app", "mem used=2.5 1\nmem used=4i 2").await;
+    assert_eq!(other.status, StatusCode::NO_CONTENT);
+    let request = Request::post(format!("http://{}/write", gateway.address))
+        .header("x-tidegate-tenant", "zeta")
+        .body("mem used=2.5 1".into());
+    assert_eq!(gateway.send(request.expect("a request")).await.status, StatusCode::NO_CONTENT);
+    let v3 = gateway.post("/api/v3/write_lp?db=app", "mem used=\"x\" 1").await;
+    let told = "field type conflict: input field \"used\" on measurement \"mem\" is type string, \
+                already exists as type float";
+    assert_eq!(v3.json()["data"][0]["error_message"], told);
+    let databases: Vec<_> =
+        gateway.journal.records().into_iter().map(|r| (r.tenant, r.database)).collect();
+    assert!(databases.contains(&("acme".to_owned(), "app".to_owned())), "{databases:?}");
+    assert!(databases.contains(&("zeta".to_owned(), String::new())), "{databases:?}");
+
+    let metrics = gateway.metrics().await;
+    for expected in [
+        "ingest_gateway_points_rejected_total{protocol=\"influx_v1\",reason=\"type_conflict\"} 2\n",
+        "ingest_gateway_fields_pinned 4\n",
+        "ingest_gateway_fields_converted_total 2\n",
+        "ingest_gateway_fields_unpinned_total 0\n",
+    ] {
+        assert!(metrics.contains(expected), "{expected} in {metrics}");
+    }
+    let uri = format!("http://{}/config", gateway.admin_address);
+    let request = Request::get(uri).body(Body::empty()).expect("a request");
+    let shown = gateway.send(request).await.text();
+    assert!(shown.contains("\"acme__default\"") && shown.contains("is type float"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_request_that_is_refused_whole_pins_nothing() {
+    let gateway = start().await;
+    let path = "/api/v3/write_lp?accept_partial=false";
+    let none = gateway.post(path, "m f=1i 1\nm g= 2").await;
+    assert_eq!(none.status, StatusCode::BAD_REQUEST);
+    assert_eq!(gateway.post(path, "m f=1.5 1").await.status, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn a_tenant_has_so_many_databases() {
+    let gateway = start_with(|config| config.destinations.databases_per_tenant_max = 1).await;
+    for (path, status) in [
+        ("/api/v2/write?bucket=a", 204),
+        ("/api/v2/write?bucket=b", 422),
+        ("/api/v2/write?bucket=default", 204),
+        ("/api/v2/write", 204),
+        ("/write?db=a", 204),
+        ("/write?db=a&rp=autogen", 204),
+        ("/write?db=a&rp=weekly", 422),
+    ] {
+        let answer = gateway.post(path, "m f=1i 1").await;
+        assert_eq!(answer.status.as_u16(), status, "{path}: {}", answer.text());
+    }
+    let refused = gateway.post("/api/v2/write?bucket=b", "m f=1i 1").await;
+    assert_eq!(refused.json()["code"], "unprocessable entity");
+    assert!(refused.text().contains("writes to 1 databases already"), "{}", refused.text());
+    for bad in ["a%0Ab".to_owned(), "a%5Cb".to_owned(), "x".repeat(129)] {
+        let answer = gateway.post(&format!("/write?db={bad}"), "m f=1i 1").await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{bad}");
+    }
+}
