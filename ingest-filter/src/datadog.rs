@@ -115,7 +115,7 @@ impl<'a> Series<'a> {
         point.tags = tags;
         for read in points {
             point.fields.clear();
-            let filled = named.and_then(|()| read).and_then(|(seconds, value)| {
+            let filled = named.and(read).and_then(|(seconds, value)| {
                 if !value.is_finite() {
                     return Err(Fault::NotFinite);
                 }

@@ -180,10 +180,10 @@ impl<'a> Reader<'a, '_, '_> {
         for field in Fields::new(data) {
             match field? {
                 (3, Value::Fixed64(time)) => time_unix_nano = time,
-                (number, Value::Varint(value)) if number == flags => {
-                    if value & FLAG_NO_RECORDED_VALUE != 0 {
-                        return Ok(false);
-                    }
+                (number, Value::Varint(value))
+                    if number == flags && value & FLAG_NO_RECORDED_VALUE != 0 =>
+                {
+                    return Ok(false);
                 }
                 _ => {}
             }

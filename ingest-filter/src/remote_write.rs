@@ -107,6 +107,9 @@ fn symbols<'a>(
     }
 }
 
+/// Reads an item of a series into fields and timestamp of a point.
+type Fill<'a> = fn(&[u8], &mut Point<'a>) -> Result<(), Fault>;
+
 #[derive(Clone, Copy)]
 struct Series<'a> {
     version: Version,
@@ -127,8 +130,7 @@ impl<'a> Series<'a> {
         };
         for field in Fields::new(self.series).flatten() {
             let (number, Value::Bytes(item)) = field else { continue };
-            let (kind, fill): (Kind, fn(&[u8], &mut Point<'a>) -> Result<(), Fault>) = match number
-            {
+            let (kind, fill): (Kind, Fill<'a>) = match number {
                 number if number == samples => (Kind::Sample, sample),
                 number if number == histograms => (Kind::Histogram, native::histogram),
                 _ => continue,

@@ -139,7 +139,7 @@ impl RequestIntake {
 
     fn spend(&mut self, work: u64) -> Result<(), Stop> {
         self.position += 1;
-        if self.position % ITEMS_A_LOOK == 0 && self.wanted.is_over() {
+        if self.position.is_multiple_of(ITEMS_A_LOOK) && self.wanted.is_over() {
             return self.refuse(Refusal::Overloaded);
         }
         match self.work_left.checked_sub(work) {

@@ -144,7 +144,7 @@ impl<'a> Histogram<'a> {
                 index = index.checked_add(offset).ok_or(Fault::BucketsInvalid)?;
                 left = length;
             }
-            if !(count >= 0.0) {
+            if count.is_nan() || count < 0.0 {
                 return Err(Fault::BucketsInvalid);
             }
             take(index, count);
