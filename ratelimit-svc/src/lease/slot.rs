@@ -16,7 +16,6 @@ mod returns;
 use std::hash::{Hash, Hasher};
 
 use crate::decide::hit::Hit;
-use crate::decide::key::following;
 use crate::lease::Terms;
 use crate::lease::meter::Meter;
 use crate::limits::unit::Window;
@@ -240,31 +239,6 @@ impl Slot {
         let pool = terms.pool(self.hit.limit);
         let left = pool.saturating_sub(self.taken);
         self.available(class) + self.shares.get(class).map_or(left, |_| self.room(class, pool))
-    }
-
-    /// Hands over all unspent tokens, to be returned to their counters.
-    pub fn surrender(&mut self) -> Vec<Hit> {
-        let mut hits = Vec::new();
-        if self.is_telling() {
-            // The counter would give back what it does not know to be taken.
-            return hits;
-        }
-        let next = self.next.take();
-        for (class, lease) in self.shares.iter_mut().enumerate() {
-            let amount = std::mem::take(&mut lease.tokens);
-            let share = lease.share.clone();
-            let back = Hit { amount, is_refund: true, share, ..self.hit.clone() };
-            if let Some(next) = &next
-                && let Some(&amount) = next.tokens.get(class)
-            {
-                let key = following(&self.hit.key, self.hit.window);
-                hits.push(Hit { key, amount, window: next.window, ..back.clone() });
-            }
-            hits.push(back);
-        }
-        self.free = 0;
-        hits.retain(|hit| hit.amount > 0);
-        hits
     }
 
     /// Tokens that were not spent in their window, since this was last asked.

@@ -1,4 +1,5 @@
-//! What a slot does when its limit changes in the middle of a window: what it had claimed and not
+//! What a slot gives back: all it holds as the process ends, and when its limit changes in the middle
+//! of a window. Then what it had claimed and not
 //! spent goes back to the counter, and nothing is claimed before the counter has it.
 //!
 //! ```text
@@ -8,6 +9,7 @@
 
 use super::Slot;
 use crate::decide::hit::Hit;
+use crate::decide::key::following;
 use crate::lease::claim::{Claim, Grant};
 
 /// What goes back to the counter of the window.
@@ -43,6 +45,31 @@ impl Returns {
 }
 
 impl Slot {
+    /// Hands over all unspent tokens, to be returned to their counters.
+    pub fn surrender(&mut self) -> Vec<Hit> {
+        let mut hits = Vec::new();
+        if self.is_telling() {
+            // The counter would give back what it does not know to be taken.
+            return hits;
+        }
+        let next = self.next.take();
+        for (class, lease) in self.shares.iter_mut().enumerate() {
+            let amount = std::mem::take(&mut lease.tokens);
+            let share = lease.share.clone();
+            let back = Hit { amount, is_refund: true, share, ..self.hit.clone() };
+            if let Some(next) = &next
+                && let Some(&amount) = next.tokens.get(class)
+            {
+                let key = following(&self.hit.key, self.hit.window);
+                hits.push(Hit { key, amount, window: next.window, ..back.clone() });
+            }
+            hits.push(back);
+        }
+        self.free = 0;
+        hits.retain(|hit| hit.amount > 0);
+        hits
+    }
+
     /// The limit changes in the window of the tokens.
     pub(super) fn return_unspent(&mut self) {
         self.returns.is_loose = true;
