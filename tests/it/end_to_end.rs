@@ -66,7 +66,7 @@ async fn line_protocol_is_read_back_from_the_databases_of_the_tenant() -> Result
     let values: Vec<_> = rows.iter().map(|row| columns(row)[0].clone()).collect();
     assert_eq!(values, [json!(1), json!(3)]);
     wait_for("the dead letter to be counted", DEADLINE, async || {
-        let metrics = stage.admin(stage.edge.at.writer_admin, "/metrics").await.ok()?.text();
+        let metrics = stage.admin(stage.edge.writer[0].admin, "/metrics").await.ok()?.text();
         let line = metrics.lines().find(|line| {
             line.starts_with("ingest_writer_dead_lettered_points_total") && line.ends_with(" 1")
         });
@@ -79,12 +79,12 @@ async fn line_protocol_is_read_back_from_the_databases_of_the_tenant() -> Result
 async fn a_real_prometheus_scrapes_every_service_and_writes_through_the_edge() -> Result<()> {
     let stage = Stage::real().await?;
     let key = stage.edge.issue_live_key("acme", "ingest").await?;
-    let at = &stage.edge.at;
+    let edge = &stage.edge;
     let targets = [
-        ("ext-authz", at.authz_admin),
-        ("ratelimit-svc", at.ratelimit_admin),
-        ("gateway", at.gateway_admin),
-        ("writer", at.writer_admin),
+        ("ext-authz", edge.authz[0].admin),
+        ("ratelimit-svc", edge.ratelimit[0].admin),
+        ("gateway", edge.gateway[0].admin),
+        ("writer", edge.writer[0].admin),
     ];
     let url = stage.edge.url("/api/v1/write");
     let _prometheus = prometheus::start(&stage.edge.options.dir, &targets, &url, &key)?;
