@@ -13,6 +13,8 @@ use axum::routing::get;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 
+use crate::drain::Shutdown;
+use crate::http::{Options, serve};
 use crate::readiness::Readiness;
 
 type Describe = dyn Fn() -> serde_json::Value + Send + Sync;
@@ -50,8 +52,9 @@ impl Admin {
             .with_state(self)
             .route_service("/grpc.health.v1.Health/{method}", health)
             .merge(extra);
+        let serving = serve(listener, routes, Options::pages(), Shutdown::new(), || {});
         tokio::select! {
-            served = axum::serve(listener, routes).into_future() => served,
+            () = serving => Ok(()),
             () = follow => Err(std::io::Error::other("readiness is no longer followed")),
         }
     }

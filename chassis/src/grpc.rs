@@ -20,12 +20,12 @@ use std::future::Future;
 use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
+use crate::connections::{Limits, Peer, Slots, accept_failed};
 use crate::drain::Shutdown;
 use crate::readiness::Readiness;
 use crate::tls;
@@ -35,8 +35,16 @@ pub use unix_socket::UnixSocket;
 pub use workers::worker;
 use workers::{Socket, Workers};
 
-/// Pause after a connection that could not be accepted, as when file descriptors run out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Connections at once. Envoy opens one for each of its threads.
+pub const CONNECTIONS_MAX: usize = 8192;
+
+/// Connections at once that are still in their handshake or have not brought a call.
+pub const SILENT_MAX: usize = 512;
+
+/// How connections are bounded: by their number, and until their first call also in time.
+fn limits() -> Limits {
+    Limits { silent_max: SILENT_MAX, ..Limits::of(CONNECTIONS_MAX) }
+}
 
 /// The gRPC health service for the whole server (`""`) and the services named, and the task that
 /// keeps it in step with readiness.
@@ -78,14 +86,16 @@ impl From<TcpListener> for Listener {
 }
 
 impl Listener {
-    async fn accept(&self) -> io::Result<Socket> {
+    async fn accept(&self) -> io::Result<(Socket, Peer)> {
         match self {
             Self::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, peer) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok(Socket::Tcp(stream.into_std()?))
+                Ok((Socket::Tcp(stream.into_std()?), Peer::from(peer.ip())))
             }
-            Self::Unix(socket) => Ok(Socket::Unix(socket.accept().await?.into_std()?)),
+            Self::Unix(socket) => {
+                Ok((Socket::Unix(socket.accept().await?.into_std()?), Peer::Local))
+            }
         }
     }
 }
@@ -136,7 +146,7 @@ pub async fn serve<H: Handler>(
 ) -> Result<(), ServeError> {
     let listener = listener.into();
     let mut workers = Workers::start(&handler, &options, &shutdown).map_err(ServeError::Start)?;
-    let accepting = accept(&listener, &workers, options.tls.as_deref());
+    let accepting = accept(&listener, &workers);
     tokio::select! {
         // What was accepted before the end is served.
         biased;
@@ -148,36 +158,20 @@ pub async fn serve<H: Handler>(
 }
 
 /// Accepts until a worker is gone.
-async fn accept(listener: &Listener, workers: &Workers, tls: Option<&tls::Acceptor>) -> ServeError {
+async fn accept(listener: &Listener, workers: &Workers) -> ServeError {
+    let slots = Slots::new(limits());
     loop {
-        // More handshakes than the bound wait here, in the backlog of the listener.
-        let handshake = match tls {
-            Some(tls) => Some(tls.permit().await),
-            None => None,
-        };
-        let socket = match listener.accept().await {
-            Ok(socket) => socket,
-            Err(error) if is_of_one_connection(&error) => continue,
+        let (socket, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "cannot accept connections");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                accept_failed(&error, &slots).await;
                 continue;
             }
         };
-        if let Err(ended) = workers.hand_on(socket, handshake).await {
+        // A connection without a slot is closed by dropping it.
+        let Some(slot) = slots.admit(peer).await else { continue };
+        if let Err(ended) = workers.hand_on(socket, slot).await {
             return ended;
         }
     }
-}
-
-/// Whether only the connection that was accepted is at fault.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{
-        ConnectionAborted, ConnectionRefused, ConnectionReset, InvalidInput, NotConnected,
-    };
-    // Options of a socket whose peer is already gone are refused as invalid.
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionRefused | ConnectionReset | InvalidInput | NotConnected
-    )
 }

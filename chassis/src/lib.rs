@@ -13,8 +13,10 @@
 pub mod admin;
 pub mod build_info;
 pub mod config;
+pub mod connections;
 pub mod drain;
 pub mod grpc;
+pub mod http;
 pub mod process;
 pub mod readiness;
 pub mod reload;

@@ -18,7 +18,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-pub use server::{Acceptor, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, ServerSettings, Status};
+pub use server::{Acceptor, HANDSHAKE_TIMEOUT, ServerSettings, Status};
 pub use subject::Subject;
 
 /// The protocol that both ends must agree on.

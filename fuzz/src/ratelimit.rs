@@ -8,15 +8,15 @@ use std::time::Duration;
 use prost::Message;
 use proto::pb::envoy::service::discovery::v3::DiscoveryResponse;
 use proto::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
-use ratelimit_svc::decide::Settings;
+use ratelimit_svc::decide::settings::Settings;
 use ratelimit_svc::decide::conclude::{Evidence, conclude};
-use ratelimit_svc::decide::headers::HeaderNames;
+use ratelimit_svc::decide::settings::HeaderNames;
 use ratelimit_svc::decide::plan::plan;
 use ratelimit_svc::diff::diff;
 use ratelimit_svc::decide::request::RequestError;
 use ratelimit_svc::grpc::{answer, message};
 use ratelimit_svc::limits::quotas::{Contents, Library, Quotas};
-use ratelimit_svc::store::Mode;
+use ratelimit_svc::decide::hit::Mode;
 use ratelimit_svc::store::memory::Memory;
 use ratelimit_svc::xds::resource;
 

@@ -119,7 +119,11 @@ impl Gateway {
             });
             shown
         });
-        let serving = server::serve(self.listener, router, self.edge, shutdown);
+        let (options, edge) = (server::options(&self.edge.config), self.edge);
+        let accepted = || {
+            edge.metrics.connections.inc();
+        };
+        let serving = chassis::http::serve(self.listener, router, options, shutdown, accepted);
         tokio::select! {
             () = serving => Ok(()),
             () = follow => anyhow::bail!("readiness is no longer followed"),

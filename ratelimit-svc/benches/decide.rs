@@ -13,17 +13,19 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use prometheus_client::registry::Registry;
-use ratelimit_svc::decide::Settings;
-use ratelimit_svc::decide::conclude::{Decision, Evidence, conclude};
-use ratelimit_svc::decide::headers::{HeaderNames, headers};
+use ratelimit_svc::decide::conclude::{Evidence, conclude};
+use ratelimit_svc::decide::decision::Decision;
+use ratelimit_svc::decide::headers::headers;
+use ratelimit_svc::decide::hit::Mode;
+use ratelimit_svc::decide::key::{KeyFormat, counter_key};
 use ratelimit_svc::decide::plan::{Plan, plan};
 use ratelimit_svc::decide::request::{Descriptor, Request};
+use ratelimit_svc::decide::settings::HeaderNames;
+use ratelimit_svc::decide::settings::Settings;
 use ratelimit_svc::limits::quotas::{Library, Quotas};
 use ratelimit_svc::limits::rule::Limit;
 use ratelimit_svc::limits::unit::Unit;
 use ratelimit_svc::metrics::Metrics;
-use ratelimit_svc::store::Mode;
-use ratelimit_svc::store::key::{KeyFormat, counter_key};
 use ratelimit_svc::store::memory::Memory;
 
 const NOW: Duration = Duration::from_secs(1_800_000_000);

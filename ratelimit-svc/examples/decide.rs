@@ -14,13 +14,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
-use ratelimit_svc::decide::Settings;
 use ratelimit_svc::decide::conclude::{Evidence, conclude};
+use ratelimit_svc::decide::hit::Mode;
 use ratelimit_svc::decide::plan::plan;
 use ratelimit_svc::decide::request::{Descriptor, Request};
+use ratelimit_svc::decide::settings::Settings;
 use ratelimit_svc::limits::quotas::Library;
 use ratelimit_svc::metrics::Metrics;
-use ratelimit_svc::store::Mode;
 use ratelimit_svc::store::memory::Memory;
 
 const NOW: Duration = Duration::from_secs(1_800_000_000);

@@ -5,7 +5,7 @@
 //! see [`variables`] for all of them.
 
 mod grpc_tls;
-pub mod leases;
+mod leases;
 mod redis;
 pub mod stats;
 pub mod variables;
@@ -25,14 +25,13 @@ use chassis::reload;
 use chassis::telemetry::TelemetryConfig;
 use chassis::tls;
 
-use crate::decide::Settings;
-use crate::decide::headers::HeaderNames;
+use crate::decide::key::KeyFormat;
+use crate::decide::settings::{HeaderNames, Settings};
+use crate::lease::LeaseSettings;
 use crate::outage::guard::ShareSettings;
 use crate::outage::replicas::ReplicasSettings;
-use crate::store::key::KeyFormat;
 use crate::store::redis::RedisSettings;
 use crate::store::redis::link::LinkSettings;
-use leases::LeaseSettings;
 use variables::{Support, VARIABLES};
 
 /// The largest `LOCAL_SHARE_FACTOR`.

@@ -21,7 +21,7 @@ use tonic::body::Body;
 use tonic::server::NamedService;
 use tracing::Instrument;
 
-use crate::decide::conclude::Decision;
+use crate::decide::decision::Decision;
 use crate::decide::request::RequestError;
 use crate::limiter::Limiter;
 

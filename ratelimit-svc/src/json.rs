@@ -9,11 +9,10 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use chassis::readiness::Readiness;
-use proto::pb::google::protobuf::{Struct, Value, value::Kind};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
-use crate::decide::conclude::{Decision, Status};
+use crate::decide::decision::{Decision, Status};
 use crate::decide::request::{Descriptor, Override, Request};
 use crate::limiter::Limiter;
 use crate::limits::unit::Unit;
@@ -184,7 +183,7 @@ fn answer(decision: Decision) -> Json {
     let statuses: Vec<Json> = decision.statuses.iter().map(status).collect();
     answer.insert("statuses".to_owned(), statuses.into());
     if !decision.headers.is_empty() {
-        let header = |h: &crate::decide::headers::Header| json!({"key": h.name, "value": h.value});
+        let header = |h: &crate::decide::decision::Header| json!({"key": h.name, "value": h.value});
         let headers = decision.headers.iter().map(header).collect();
         answer.insert("responseHeadersToAdd".to_owned(), headers);
     }
@@ -222,23 +221,4 @@ fn status(status: &Status) -> Json {
 
 fn code(over_limit: bool) -> &'static str {
     if over_limit { "OVER_LIMIT" } else { "OK" }
-}
-
-/// A protobuf struct as JSON.
-pub(crate) fn from_struct(wire: &Struct) -> Json {
-    fn value(wire: &Value) -> Json {
-        match &wire.kind {
-            None | Some(Kind::NullValue(_)) => Json::Null,
-            Some(Kind::BoolValue(value)) => (*value).into(),
-            // Numbers of protobuf are doubles; whole ones are shown as such.
-            Some(Kind::NumberValue(number)) if number.fract() == 0.0 && number.abs() < 9.0e15 => {
-                (*number as i64).into()
-            }
-            Some(Kind::NumberValue(number)) => (*number).into(),
-            Some(Kind::StringValue(text)) => text.as_str().into(),
-            Some(Kind::ListValue(list)) => list.values.iter().map(value).collect(),
-            Some(Kind::StructValue(inner)) => from_struct(inner),
-        }
-    }
-    Json::Object(wire.fields.iter().map(|(key, inner)| (key.clone(), value(inner))).collect())
 }

@@ -8,24 +8,34 @@
 //! control plane ──┘ asked by `xds`
 //! ```
 //!
-//! `limits`, `decide`, `diff`, `outage::breaker`, `clock::offset`, `store::split`, `store::key` and
-//! `store::redis::slots` are pure: they do no I/O and are given the time.
+//! Files import from their own part and from parts below, as tests/it/tidy/arrows.rs holds:
+//!
+//! ```text
+//! cli ► server ► config ► grpc, json, reflection ► xds ► reload ► limiter ► outage ► metrics ► store
+//!     ► lease ► decide, diff, lint ► limits ► clock, document, keyed_hash, struct_json
+//! ```
+//!
+//! What is pure, does no I/O and is given the time: `limits`, `decide`, `diff`, `lint`, `lease`, and of
+//! `store` and `outage` what PURE in tests/it/tidy.rs names.
 
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod decide;
 pub mod diff;
+pub mod document;
 pub mod grpc;
 pub mod json;
 pub mod keyed_hash;
 pub mod lease;
 pub mod limiter;
 pub mod limits;
+pub mod lint;
 pub mod metrics;
 pub mod outage;
 mod reflection;
 pub mod reload;
 pub mod server;
 pub mod store;
+pub mod struct_json;
 pub mod xds;

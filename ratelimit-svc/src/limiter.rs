@@ -9,10 +9,12 @@ use arc_swap::ArcSwapOption;
 use serde_json::json;
 
 use crate::clock::Clock;
-use crate::decide::Settings;
-use crate::decide::conclude::{Decision, Evidence, conclude};
+use crate::decide::conclude::{Evidence, conclude};
+use crate::decide::decision::Decision;
+use crate::decide::hit::{Count, Hit, Mode};
 use crate::decide::plan::{Plan, plan};
 use crate::decide::request::{Request, RequestError};
+use crate::decide::settings::Settings;
 use crate::limiter::leases::Leases;
 use crate::limits::class::OutagePolicy;
 use crate::limits::quotas::Quotas;
@@ -20,7 +22,6 @@ use crate::metrics::Metrics;
 use crate::outage::guard::{Guard, Unavailable};
 use crate::store::memory::Memory;
 use crate::store::redis::Redis;
-use crate::store::{Count, Hit, Mode};
 
 /// The longest time spent on handing back unspent leases at the end.
 const LEASES_DRAIN_MAX: Duration = Duration::from_millis(500);

@@ -23,12 +23,14 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::decide::conclude::Decision;
+use crate::decide::decision::Decision;
 use crate::decide::plan::{ClassSource, Plan};
 use crate::decide::request::RequestError;
 use crate::limits::class::{CLASSES_MAX, OutagePolicy};
+use crate::limits::stats::OTHER;
 use latency::Latency;
 use leases::LeaseMetrics;
+
 pub use rules::RULES_MAX;
 use rules::Rules;
 
@@ -316,7 +318,7 @@ impl Metrics {
             return name.clone();
         }
         if known.len() >= CLASSES_MAX {
-            return rules::OTHER.into();
+            return OTHER.into();
         }
         let name: Arc<str> = name.into();
         known.insert(name.clone());

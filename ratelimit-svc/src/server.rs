@@ -15,6 +15,7 @@ use axum::routing::get;
 use chassis::admin::Admin;
 use chassis::drain::Shutdown;
 use chassis::grpc::{self, UnixSocket};
+use chassis::http;
 use chassis::process::UsageError;
 use chassis::readiness::Readiness;
 use chassis::telemetry::error_chain;
@@ -225,9 +226,7 @@ impl Server {
         let draining = self.limiter.clone();
         if let Some((listener, page)) = self.page {
             tasks.spawn(async move {
-                if let Err(error) = axum::serve(listener, page).await {
-                    tracing::error!(%error, "metrics listener failed");
-                }
+                http::serve(listener, page, http::Options::pages(), Shutdown::new(), || {}).await;
             });
         }
         let exporter = self.exporter.map(|exporter| Arc::new(Mutex::new(exporter)));
@@ -235,14 +234,11 @@ impl Server {
             tasks.spawn(export(exporter.clone()));
         }
         let json = json::routes(self.limiter, self.readiness);
-        let stop = shutdown.clone();
-        let http =
-            axum::serve(self.http, json).with_graceful_shutdown(async move { stop.begun().await });
+        let http = http::serve(self.http, json, json_options(), shutdown.clone(), || {});
         let grpc = grpc::serve(self.grpc, handler, self.options, shutdown);
         let served = async {
-            tokio::try_join!(async { http.await.context("HTTP listener") }, async {
-                grpc.await.context("gRPC listener")
-            },)
+            let ((), served) = tokio::join!(http, grpc);
+            served.context("gRPC listener")
         };
         let served = async {
             let served = served.await;
@@ -255,7 +251,7 @@ impl Server {
         tokio::select! {
             served = served => {
                 draining.drain().await;
-                served.map(|_| ())
+                served
             }
             // Without its maintenance the service would go on with stale quotas.
             ended = tasks.join_next() => match ended {
@@ -264,6 +260,16 @@ impl Server {
             },
         }
     }
+}
+
+/// Connections of the HTTP listener at once.
+const HTTP_CONNECTIONS_MAX: usize = 1024;
+
+/// From the head of a request over HTTP to the end of its answer, its body included.
+const HTTP_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+fn json_options() -> http::Options {
+    http::Options::of(HTTP_CONNECTIONS_MAX, HTTP_REQUEST_TIMEOUT)
 }
 
 /// Sends metrics every now and then. Never ends.

@@ -10,6 +10,7 @@ mod drain;
 mod end_to_end;
 mod health;
 mod launcher;
+mod lint_envoy;
 mod load;
 mod outage;
 mod outage_table;

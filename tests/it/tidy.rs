@@ -1,6 +1,8 @@
 //! The rules of the house as code: what decides is pure, what exists is documented, and nothing
 //! unfinished or foreign is in the tree. Each message says how to mend it.
 
+mod arrows;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -8,10 +10,13 @@ use tests::parts::workspace;
 
 /// Deciding modules: no I/O, no runtime, no wire types.
 const PURE: &[&str] = &[
+    "chassis/src/connections/table",
     "chassis/src/tls/expiry",
     "ratelimit-svc/src/limits",
     "ratelimit-svc/src/decide",
     "ratelimit-svc/src/diff",
+    "ratelimit-svc/src/document",
+    "ratelimit-svc/src/lint",
     "ratelimit-svc/src/keyed_hash",
     "ratelimit-svc/src/lease",
     "ratelimit-svc/src/xds/backoff",
@@ -23,14 +28,13 @@ const PURE: &[&str] = &[
     "ingest-filter/src/target/answer",
     "ingest-filter/src/types",
     "ingest-filter/src/writer/work",
-    "ratelimit-svc/src/outage/breaker",
-    "ratelimit-svc/src/outage/gate",
-    "ratelimit-svc/src/outage/ramp",
+    "ratelimit-svc/src/store/breaker",
+    "ratelimit-svc/src/store/gate",
+    "ratelimit-svc/src/store/ramp",
     "ratelimit-svc/src/clock/offset",
-    "ratelimit-svc/src/store/key",
     "ratelimit-svc/src/store/redis/deadlines/queue",
     "ratelimit-svc/src/store/redis/slots",
-    "ratelimit-svc/src/store/split",
+    "ratelimit-svc/src/store/memory",
     "ratelimit-svc/src/outage/local",
     "ratelimit-svc/src/outage/owed",
     "ratelimit-svc/src/outage/replicas",
@@ -114,6 +118,15 @@ fn report(problems: Vec<String>) {
     assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
 }
 
+/// What a file names that no pure module may name, each with its line.
+fn impure_words(file: &File) -> impl Iterator<Item = (usize, &'static str)> {
+    code(file).lines().enumerate().flat_map(|(number, line)| {
+        let line = line.split("//").next().unwrap_or_default();
+        let words = IMPURE.iter().filter(move |word| line.contains(**word));
+        words.map(move |word| (number + 1, *word))
+    })
+}
+
 #[test]
 fn deciding_modules_are_pure() {
     let files = files();
@@ -125,16 +138,10 @@ fn deciding_modules_are_pure() {
         let mut found = false;
         for file in rust(&files).filter(within).filter(|file| !is_test(&file.path)) {
             found = true;
-            for (number, line) in code(file).lines().enumerate() {
-                let line = line.split("//").next().unwrap_or_default();
-                for word in IMPURE.iter().filter(|word| line.contains(**word)) {
-                    problems.push(format!(
-                        "{}:{}: `{word}` in a deciding module: pass the value in, act at the edge",
-                        file.path,
-                        number + 1
-                    ));
-                }
-            }
+            problems.extend(impure_words(file).map(|(line, word)| {
+                let path = &file.path;
+                format!("{path}:{line}: `{word}` in a deciding module: pass the value in, act at the edge")
+            }));
         }
         assert!(found, "{pure} exists: keep PURE in tests/it/tidy.rs true to the tree");
     }
@@ -257,7 +264,10 @@ fn every_key_variable_and_metric_is_documented() {
         let reference = references[0];
         let paths = source(&files, dir);
         let mut count = 0;
-        for file in rust(&files).filter(|file| paths.contains(&PathBuf::from(&file.path))) {
+        // The words of the linter are Envoy's; its rules have a table of their own.
+        let ours = |file: &&File| !file.path.contains("/src/lint/");
+        let of_dir = rust(&files).filter(|file| paths.contains(&PathBuf::from(&file.path)));
+        for file in of_dir.filter(ours) {
             for name in named_in_code(file) {
                 count += 1;
                 if !document.contains(&name) {

@@ -8,6 +8,8 @@
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -18,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::body::Body;
 use tonic::codegen::Service;
 
+use crate::connections::Slot;
 use crate::drain::Shutdown;
 
 /// How often an idle connection is pinged.
@@ -70,12 +73,19 @@ fn random() -> u64 {
 }
 
 /// The connection to its end.
-pub(super) async fn serve<IO, H>(io: IO, handler: H, age: ConnectionAge, shutdown: Shutdown)
-where
+pub(super) async fn serve<IO, H>(
+    io: IO,
+    slot: Slot,
+    handler: H,
+    age: ConnectionAge,
+    shutdown: Shutdown,
+) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Handler,
 {
     let age = age.jittered(random());
+    let spoken = Arc::new(Spoken { slot, has_spoken: AtomicBool::new(false) });
+    let handler = Unshared { handler, spoken: spoken.clone() };
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEPALIVE)
@@ -83,7 +93,7 @@ where
         .max_concurrent_streams(STREAMS_MAX)
         // Nothing of gRPC reads it.
         .auto_date_header(false)
-        .serve_connection(TokioIo::new(io), Unshared(handler));
+        .serve_connection(TokioIo::new(io), handler);
     let mut connection = pin!(connection);
     let old = async {
         tokio::select! {
@@ -94,11 +104,15 @@ where
     tokio::select! {
         // How a connection ended is its peer's affair.
         _ = connection.as_mut() => return,
+        () = spoken.slot.evicted() => return,
+        () = spoken.stays_silent() => return,
         () = old => {}
     }
     connection.as_mut().graceful_shutdown();
     tokio::select! {
         _ = connection => {}
+        () = spoken.slot.evicted() => {}
+        () = spoken.stays_silent() => {}
         () = after(age.grace) => {}
     }
 }
@@ -110,8 +124,37 @@ async fn after(wait: Option<Duration>) {
     }
 }
 
+/// Whether a connection has brought a call. Until then it may have to make room for others; after
+/// that pings tell whether its peer is there.
+struct Spoken {
+    slot: Slot,
+    has_spoken: AtomicBool,
+}
+
+impl Spoken {
+    fn called(&self) {
+        // A load costs a call nothing; the table is told once.
+        if !self.has_spoken.load(Ordering::Relaxed)
+            && !self.has_spoken.swap(true, Ordering::Relaxed)
+        {
+            self.slot.keep();
+        }
+    }
+
+    /// Resolves when the connection brought no call in time.
+    async fn stays_silent(&self) {
+        self.slot.expired().await;
+        if self.has_spoken.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// A service of tower, which wants to be called alone, as one of hyper, which is shared.
-struct Unshared<H>(H);
+struct Unshared<H> {
+    handler: H,
+    spoken: Arc<Spoken>,
+}
 
 impl<H: Handler> hyper::service::Service<Request<Incoming>> for Unshared<H> {
     type Response = Response<Body>;
@@ -119,7 +162,8 @@ impl<H: Handler> hyper::service::Service<Request<Incoming>> for Unshared<H> {
     type Future = H::Future;
 
     fn call(&self, request: Request<Incoming>) -> H::Future {
-        self.0.clone().call(request)
+        self.spoken.called();
+        self.handler.clone().call(request)
     }
 }
 

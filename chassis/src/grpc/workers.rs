@@ -14,12 +14,13 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::connection::{self, Handler};
 use super::{Options, ServeError};
+use crate::connections::Slot;
 use crate::drain::Shutdown;
 
 /// Accepted connections that wait for a worker to take them up.
@@ -44,8 +45,7 @@ pub(super) enum Socket {
 /// A connection on its way to a worker.
 struct Accepted {
     socket: Socket,
-    /// Held until the handshake is over.
-    handshake: Option<OwnedSemaphorePermit>,
+    slot: Slot,
     open: Open,
 }
 
@@ -117,14 +117,10 @@ impl Workers {
     }
 
     /// Gives a connection to the worker with the fewest.
-    pub(super) async fn hand_on(
-        &self,
-        socket: Socket,
-        handshake: Option<OwnedSemaphorePermit>,
-    ) -> Result<(), ServeError> {
+    pub(super) async fn hand_on(&self, socket: Socket, slot: Slot) -> Result<(), ServeError> {
         let worker = self.workers.iter().min_by_key(|worker| worker.open.load(Ordering::Relaxed));
         let worker = worker.expect("there is at least one worker");
-        let accepted = Accepted { socket, handshake, open: Open::new(&worker.open) };
+        let accepted = Accepted { socket, slot, open: Open::new(&worker.open) };
         worker.queue.send(accepted).await.map_err(|_| ServeError::WorkerEnded)
     }
 
@@ -154,23 +150,23 @@ async fn work<H: Handler>(
 }
 
 async fn serve<H: Handler>(accepted: Accepted, handler: H, options: Options, shutdown: Shutdown) {
-    let Accepted { socket, handshake, open: _open } = accepted;
+    let Accepted { socket, slot, open: _open } = accepted;
     // A socket that cannot be registered is closed, which its peer notices.
     match socket {
         Socket::Tcp(socket) => {
             let Ok(io) = TcpStream::from_std(socket) else { return };
-            secure_and_serve(io, handshake, handler, options, shutdown).await;
+            secure_and_serve(io, slot, handler, options, shutdown).await;
         }
         Socket::Unix(socket) => {
             let Ok(io) = UnixStream::from_std(socket) else { return };
-            secure_and_serve(io, handshake, handler, options, shutdown).await;
+            secure_and_serve(io, slot, handler, options, shutdown).await;
         }
     }
 }
 
 async fn secure_and_serve<IO, H>(
     io: IO,
-    handshake: Option<OwnedSemaphorePermit>,
+    slot: Slot,
     handler: H,
     options: Options,
     shutdown: Shutdown,
@@ -179,12 +175,14 @@ async fn secure_and_serve<IO, H>(
     H: Handler,
 {
     let Some(tls) = options.tls else {
-        return connection::serve(io, handler, options.age, shutdown).await;
+        return connection::serve(io, slot, handler, options.age, shutdown).await;
     };
-    let secured = tls.accept(io).await;
-    drop(handshake);
+    let secured = tokio::select! {
+        secured = tls.accept(io) => secured,
+        () = slot.evicted() => return,
+    };
     if let Some(io) = secured {
-        connection::serve(io, handler, options.age, shutdown).await;
+        connection::serve(io, slot, handler, options.age, shutdown).await;
     }
 }
 
@@ -259,5 +257,36 @@ mod tests {
         shutdown.begin();
         serving.await.expect("did not panic").expect("idle connections end by GOAWAY");
         assert!(TcpStream::connect(address).await.is_err(), "the port is closed");
+    }
+
+    #[tokio::test]
+    async fn silent_peers_hold_up_nobody() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = listener.local_addr().expect("bound");
+        let options = Options { workers: NonZeroUsize::MIN, ..Options::default() };
+        let shutdown = Shutdown::new();
+        let serving = tokio::spawn(super::super::serve(listener, Where, options, shutdown.clone()));
+        let mut silent = Vec::new();
+        for _ in 0..super::super::SILENT_MAX + 10 {
+            silent.push(TcpStream::connect(address).await.expect("connected"));
+        }
+        let io = TokioIo::new(TcpStream::connect(address).await.expect("connected"));
+        let (mut client, connection) =
+            http2::handshake(TokioExecutor::new(), io).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        let request = Request::builder().uri("http://a/").body(Body::empty());
+        client.send_request(request.expect("a request")).await.expect("answered");
+        // The first of the silent ones made room.
+        let mut rest = Vec::new();
+        let _ = tokio::io::AsyncReadExt::read_to_end(&mut silent[0], &mut rest).await;
+        // One that has spoken is not silent, however many come after it.
+        for _ in 0..super::super::SILENT_MAX + 10 {
+            silent.push(TcpStream::connect(address).await.expect("connected"));
+        }
+        let request = Request::builder().uri("http://a/").body(Body::empty());
+        client.send_request(request.expect("a request")).await.expect("answered");
+        drop(client);
+        shutdown.begin();
+        serving.await.expect("did not panic").expect("an orderly end");
     }
 }

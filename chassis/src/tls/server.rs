@@ -18,7 +18,6 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -31,9 +30,6 @@ use crate::telemetry::error_chain;
 
 /// How long a client may take to become a connection.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Handshakes at a time; further clients wait in the backlog of the listener.
-pub const HANDSHAKES_MAX: usize = 512;
 
 /// The files of a server, and who may be its client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +48,6 @@ pub struct ServerSettings {
 pub struct Acceptor {
     settings: ServerSettings,
     config: ArcSwapOption<ServerConfig>,
-    handshakes: Arc<Semaphore>,
     metrics: Metrics,
     ready: Condition,
     state: Mutex<State>,
@@ -90,7 +85,6 @@ impl Acceptor {
         let acceptor = Self {
             settings: settings?,
             config: ArcSwapOption::empty(),
-            handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
             metrics,
             ready: readiness.condition("tls", "no certificate read yet"),
             state: Mutex::default(),
@@ -146,12 +140,6 @@ impl Acceptor {
                 state.reload.refused(reason);
             }
         }
-    }
-
-    /// Waits until there is room for one more handshake.
-    pub(crate) async fn permit(&self) -> OwnedSemaphorePermit {
-        let permit = self.handshakes.clone().acquire_owned().await;
-        permit.expect("the semaphore is never closed")
     }
 
     /// The handshake. One that fails is counted, and the connection is closed.
@@ -235,35 +223,5 @@ fn bytes<'a>(files: &'a Snapshot, path: &Path) -> Result<&'a [u8], TlsError> {
         Some(Ok(bytes)) => Ok(bytes),
         Some(Err(error)) => Err(TlsError::Read(path.to_owned(), io::Error::other(error.clone()))),
         None => Err(TlsError::Read(path.to_owned(), io::ErrorKind::NotFound.into())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use futures_util::FutureExt;
-
-    use super::*;
-
-    // Outside of a runtime, whose budget would make a task pause among so many permits.
-    #[test]
-    fn handshakes_beyond_the_bound_wait() {
-        let nowhere = PathBuf::from("not-there.pem");
-        let settings = ServerSettings {
-            certificate: nowhere.clone(),
-            key: nowhere,
-            client_authorities: None,
-            client_subject: None,
-        };
-        let readiness = Readiness::new();
-        let tls = Acceptor::start(Some(settings), &readiness, &mut Registry::default());
-        let tls = tls.expect("asked for");
-        assert!(!readiness.is_ready(), "nothing to prove ourselves with");
-        let mut running = Vec::new();
-        for _ in 0..HANDSHAKES_MAX {
-            running.push(tls.permit().now_or_never().expect("room"));
-        }
-        assert!(tls.permit().now_or_never().is_none());
-        running.pop();
-        assert!(tls.permit().now_or_never().is_some());
     }
 }

@@ -16,7 +16,7 @@ use serde_json::{Value as Json, json};
 use tonic::transport::Endpoint;
 
 use crate::cli::explain;
-use crate::json::from_struct;
+use crate::struct_json::from_struct;
 
 /// The exit code of an answer OVER_LIMIT.
 pub const EXIT_OVER_LIMIT: u8 = 2;

@@ -3,32 +3,12 @@
 use chassis::process::UsageError;
 
 use super::Vars;
-use crate::lease::LEASE_LIMIT_MIN;
-use crate::lease::table::KEYS_MAX;
+use crate::lease::LeaseSettings;
 
 /// The largest part of a limit that may be spent without a claim.
 const FREE_RATIO_MAX: f64 = 0.5;
 /// Bounds of `LEASE_COUNTERS_MAX`; a counter takes some 600 bytes.
 const COUNTERS: std::ops::RangeInclusive<usize> = 1024..=16_777_216;
-
-/// How leases are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LeaseSettings {
-    /// `LEASE_LIMIT_MIN`: limits from here on are leased unless their rule says otherwise.
-    pub limit_min: u32,
-    /// `LEASE_FREE_RATIO`, in millionths.
-    pub free_ppm: u32,
-    /// `LEASE_FREE_REPLICAS`
-    pub free_replicas: u32,
-    /// `LEASE_COUNTERS_MAX`
-    pub counters_max: usize,
-}
-
-impl Default for LeaseSettings {
-    fn default() -> Self {
-        Self { limit_min: LEASE_LIMIT_MIN, free_ppm: 0, free_replicas: 1, counters_max: KEYS_MAX }
-    }
-}
 
 impl Vars<'_> {
     pub(super) fn leases(&self) -> Result<LeaseSettings, UsageError> {

@@ -7,7 +7,8 @@ use chassis::process::UsageError;
 
 use super::{Backend, Vars};
 use crate::store::redis::RedisSettings;
-use crate::store::redis::link::{HostPort, LinkSettings, Login, Topology};
+use crate::store::redis::address::{HostPort, Login};
+use crate::store::redis::link::{LinkSettings, Topology};
 use crate::store::redis::tls::TlsSettings;
 
 /// The variables of one Redis.

@@ -1,11 +1,12 @@
 //! Tests of `config`.
 
-use super::*;
-use crate::store::redis::link::{LinkSettings, Login, Topology};
-use crate::store::redis::tls::TlsSettings;
-
-use crate::metrics::statsd::{Dialect, Protocol};
 use stats::{Names, Page};
+
+use super::*;
+use crate::metrics::statsd::{Dialect, Protocol};
+use crate::store::redis::address::Login;
+use crate::store::redis::link::{LinkSettings, Topology};
+use crate::store::redis::tls::TlsSettings;
 
 fn read(set: &[(&str, &str)]) -> Result<Config, String> {
     let set = set.iter().map(|(name, value)| (name.to_string(), value.to_string()));

@@ -1,13 +1,13 @@
 //! The second half of a decision: from counts to the answer.
 
-use crate::decide::Settings;
-use crate::decide::headers::{self, Header};
-use crate::decide::metadata;
+use crate::decide::decision::{Decision, Status};
+use crate::decide::hit::{Count, Hit};
 use crate::decide::plan::{Counted, Line, Plan};
 use crate::decide::request::Request;
+use crate::decide::settings::Settings;
+use crate::decide::{headers, metadata};
 use crate::limits::class::OutagePolicy;
-use crate::limits::rule::Limit;
-use crate::store::{Count, Hit};
+use crate::limits::stats::{HitStats, Outcome, Reason};
 
 /// What the counters said, or what takes their place.
 #[derive(Clone, Copy, Debug)]
@@ -25,113 +25,6 @@ pub enum Evidence<'a> {
     Bypass,
     /// The store is out of reach: everything limited is refused.
     Deny,
-}
-
-/// The answer to a request.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Decision {
-    /// Whether the request is refused.
-    pub over_limit: bool,
-    /// One status for each descriptor, in order.
-    pub statuses: Vec<Status>,
-    /// Headers for the answer to the client.
-    pub headers: Vec<Header>,
-    /// Metadata for Envoy's log and later filters.
-    pub metadata: Option<serde_json::Value>,
-    /// The policy that answered in the store's place.
-    pub degraded: Option<OutagePolicy>,
-    /// What was decided of each counted descriptor, for metrics.
-    pub outcomes: Vec<Outcome>,
-    /// `SHADOW_MODE` let pass what would have been refused.
-    pub shadowed: bool,
-}
-
-/// The status of one descriptor.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Status {
-    /// Whether the descriptor is over its limit.
-    pub over_limit: bool,
-    /// The limit that applies and its name, safe in a header.
-    pub current_limit: Option<(Limit, String)>,
-    /// Hits left in the window or the bucket for the class of the request.
-    pub limit_remaining: u32,
-    /// Seconds until the window ends; see [`Count::reset`] for algorithms without one.
-    pub reset_seconds: Option<u64>,
-}
-
-/// Why a descriptor is decided as it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// Below its limit.
-    WithinLimit,
-    /// Over its limit.
-    OverLimit,
-    /// The limit has room, and keeps it for other classes.
-    Reserved,
-    /// Over its limit, and only reported.
-    ShadowMode,
-    /// The store is out of reach.
-    Degraded,
-    /// An unlimited rule.
-    Unlimited,
-    /// Another limit takes its place.
-    Replaced,
-}
-
-impl Reason {
-    /// All, each at the place of its number; the length is that of the last.
-    pub const ALL: [Self; Self::Replaced as usize + 1] = [
-        Self::WithinLimit,
-        Self::OverLimit,
-        Self::Reserved,
-        Self::ShadowMode,
-        Self::Degraded,
-        Self::Unlimited,
-        Self::Replaced,
-    ];
-
-    /// The name in metrics and metadata.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::WithinLimit => "within_limit",
-            Self::OverLimit => "over_limit",
-            Self::Reserved => "reserved",
-            Self::ShadowMode => "shadow_mode",
-            Self::Degraded => "degraded",
-            Self::Unlimited => "unlimited",
-            Self::Replaced => "replaced",
-        }
-    }
-}
-
-/// What was decided of one descriptor that met a rule.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Outcome {
-    /// Which descriptor.
-    pub descriptor: usize,
-    /// Whether the descriptor is over its limit.
-    pub over_limit: bool,
-    /// Why.
-    pub reason: Reason,
-    /// Hits by what they met, for the counters of the reference.
-    pub hits: HitStats,
-}
-
-/// The hits of one descriptor by what they met.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HitStats {
-    /// All.
-    pub total: u64,
-    /// In an answer that passed.
-    pub within_limit: u64,
-    /// Beyond the near-limit ratio.
-    pub near_limit: u64,
-    /// Beyond the limit.
-    pub over_limit: u64,
-    /// Beyond the limit of a rule that only reports.
-    pub shadow_mode: u64,
-    /// Beyond the limit, known without asking the store.
-    pub over_limit_with_local_cache: u64,
 }
 
 /// Makes the answer to a planned request.

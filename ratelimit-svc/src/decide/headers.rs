@@ -1,37 +1,8 @@
 //! The rate-limit headers of the answer.
 
-use crate::decide::conclude::Status;
+use crate::decide::decision::{Header, Status};
 use crate::decide::plan::{Line, Plan};
-
-/// What the three headers are called.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HeaderNames {
-    /// `LIMIT_LIMIT_HEADER`
-    pub limit: String,
-    /// `LIMIT_REMAINING_HEADER`
-    pub remaining: String,
-    /// `LIMIT_RESET_HEADER`
-    pub reset: String,
-}
-
-impl Default for HeaderNames {
-    fn default() -> Self {
-        Self {
-            limit: "RateLimit-Limit".to_owned(),
-            remaining: "RateLimit-Remaining".to_owned(),
-            reset: "RateLimit-Reset".to_owned(),
-        }
-    }
-}
-
-/// A header of the answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header {
-    /// Its name.
-    pub name: String,
-    /// Its value.
-    pub value: String,
-}
+use crate::decide::settings::HeaderNames;
 
 /// The headers of the status that matters most to the client: the last that refuses, otherwise
 /// the first of those with the least left.

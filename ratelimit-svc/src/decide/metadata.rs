@@ -7,10 +7,11 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::decide::conclude::{Decision, Reason};
+use crate::decide::decision::Decision;
 use crate::decide::plan::{Line, Plan};
 use crate::decide::request::Request;
 use crate::limits::algorithm::Algorithm;
+use crate::limits::stats::Reason;
 
 /// The metadata of a decision; only the mark of an outage unless `full`.
 pub fn metadata(request: &Request<'_>, plan: &Plan<'_>, decision: &Decision, full: bool) -> Json {

@@ -2,16 +2,16 @@
 
 use std::borrow::Cow;
 
-use crate::decide::Settings;
+use crate::decide::hit::{Hit, Role};
+use crate::decide::key::{KeyFormat, counter_key};
 use crate::decide::request::{Descriptor, Request, RequestError};
+use crate::decide::settings::Settings;
 use crate::decide::settle::PerHit;
 use crate::limits::class::{Class, Classes, PRIORITY_KEY};
 use crate::limits::quotas::{Domain, Quotas};
 use crate::limits::rule::{Allowance, Limit, Rule, push_step};
 use crate::limits::sharing::{How, Share, Sharing};
-use crate::metrics::rules::CountsOfRule;
-use crate::store::key::{KeyFormat, counter_key};
-use crate::store::{Hit, Role};
+use crate::limits::stats::CountsOfRule;
 
 /// What the counters decide about, and what is already decided. Borrowed from the quotas in force:
 /// threads that count references to one popular rule wait for each other.

@@ -18,11 +18,11 @@
 
 use std::time::Duration;
 
-use crate::decide::algorithm::micros;
+use crate::decide::hit::Hit;
 use crate::limits::algorithm::Algorithm;
 use crate::limits::class::PerClass;
 use crate::limits::sharing::{Guarantee, How, Share};
-use crate::store::Hit;
+use crate::limits::unit::micros;
 
 /// Windows without demand, the present one aside, after which a class reserves nothing.
 pub const IDLE_WINDOWS_MAX: f64 = 4.0;

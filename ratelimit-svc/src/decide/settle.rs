@@ -6,10 +6,10 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::decide::algorithm::{State, apply, previous, read, rolled, value};
+use crate::decide::hit::{Count, Hit, Mode, Role};
 use crate::decide::reserve::{Terms, Usage};
 use crate::limits::algorithm::Algorithm;
 use crate::limits::sharing::{How, Share};
-use crate::store::{Count, Hit, Mode, Role};
 
 /// Something for each hit of a request. As many hits as most requests have take no allocation.
 pub type PerHit<T> = SmallVec<[T; 4]>;

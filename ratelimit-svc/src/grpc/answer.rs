@@ -16,8 +16,7 @@ use proto::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use proto::pb::envoy::service::ratelimit::v3::rate_limit_response::rate_limit::Unit as WireUnit;
 use proto::pb::google::protobuf::{ListValue, Struct, Value, value::Kind};
 
-use crate::decide::conclude::{Decision, Status};
-use crate::decide::headers::Header;
+use crate::decide::decision::{Decision, Header, Status};
 use crate::limits::unit::Unit;
 
 /// What a status takes on the wire, with a short name.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::store::{Count, Hit};
+use crate::decide::hit::{Count, Hit};
 
 /// The most claims of one call.
 pub const BATCH_MAX: usize = 64;

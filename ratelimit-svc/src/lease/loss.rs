@@ -17,7 +17,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::store::Hit;
+use crate::decide::hit::Hit;
 
 /// After a loss nothing is claimed for so long: every replica that lives has told by then what it
 /// was granted, for within that time a store that is back is found.

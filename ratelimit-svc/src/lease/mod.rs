@@ -54,8 +54,8 @@ pub mod meter;
 pub mod slot;
 pub mod table;
 
+use crate::decide::hit::Hit;
 use crate::limits::algorithm::Algorithm;
-use crate::store::Hit;
 
 /// Where blocks are claimed from, what a replica may hold, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +86,30 @@ impl Terms {
     /// Hits of each window that can be claimed.
     pub fn pool(&self, limit: u32) -> u64 {
         u64::from(limit) - self.free(limit) * u64::from(self.free_replicas.max(1))
+    }
+}
+
+/// How leases are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseSettings {
+    /// `LEASE_LIMIT_MIN`: limits from here on are leased unless their rule says otherwise.
+    pub limit_min: u32,
+    /// `LEASE_FREE_RATIO`, in millionths.
+    pub free_ppm: u32,
+    /// `LEASE_FREE_REPLICAS`
+    pub free_replicas: u32,
+    /// `LEASE_COUNTERS_MAX`
+    pub counters_max: usize,
+}
+
+impl Default for LeaseSettings {
+    fn default() -> Self {
+        Self {
+            limit_min: LEASE_LIMIT_MIN,
+            free_ppm: 0,
+            free_replicas: 1,
+            counters_max: table::KEYS_MAX,
+        }
     }
 }
 

@@ -14,12 +14,13 @@ mod refill;
 
 use std::hash::{Hash, Hasher};
 
+use crate::decide::hit::Hit;
+use crate::decide::key::following;
 use crate::lease::Terms;
 use crate::lease::meter::Meter;
 use crate::limits::unit::Window;
-use crate::store::Hit;
-use crate::store::key::following;
 use class::ClassLease;
+
 pub use refill::Due;
 
 /// The last stretch of a window in which the next one is claimed ahead: a tenth, at most this.

@@ -16,11 +16,11 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::decide::hit::{Count, Hit, Role};
+use crate::decide::key::stem;
 use crate::lease::claim::{Claim, Grant, Return};
 use crate::lease::slot::{Slot, Source, Taken};
 use crate::lease::{Terms, class_of};
-use crate::store::key::stem;
-use crate::store::{Count, Hit, Role};
 use recovery::Hold;
 use shard::Shard;
 

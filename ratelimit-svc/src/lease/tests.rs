@@ -8,10 +8,10 @@ mod simulation;
 mod slots;
 mod tables;
 
+use crate::decide::hit::{Hit, Role};
 use crate::lease::claim::{Claim, Grant, grant};
 use crate::limits::algorithm::Algorithm;
 use crate::limits::unit::{Period, Window};
-use crate::store::{Hit, Role};
 
 /// A hit on the counter called `name` at a second.
 fn hit(name: &str, seconds: u64, limit: u32, amount: u64, now_seconds: u64) -> Hit {

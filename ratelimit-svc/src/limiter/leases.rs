@@ -23,18 +23,18 @@ use serde_json::json;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::config::leases::LeaseSettings;
+use crate::decide::hit::{Count, Hit};
 use crate::decide::plan::{Counted, Line, Plan};
 use crate::lease::claim::{BATCH_MAX, Claim};
 use crate::lease::loss::{Finding, News, TOLD_EVERY, TOLD_MAX};
 use crate::lease::table::view::Holding;
 use crate::lease::table::{NOT_YET, Outcome, Table};
-use crate::lease::{self, Terms};
+use crate::lease::{self, LeaseSettings, Terms};
 use crate::limits::rule::CountingMode;
 use crate::metrics::Metrics;
-use crate::outage::guard::{Backend, Guard, Unavailable};
-use crate::outage::ramp::Pace;
-use crate::store::{Count, Hit};
+use crate::outage::guard::{Guard, Unavailable};
+use crate::store::backend::Backend;
+use crate::store::ramp::Pace;
 
 /// Calls for claims under way at a time; what falls due meanwhile shares the next one.
 pub const CALLS_MAX: usize = 8;

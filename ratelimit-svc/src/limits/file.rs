@@ -14,12 +14,12 @@ use std::sync::Arc;
 use chassis::config::{ConfigError, parse_yaml_within};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::document::{Node as Yaml, Value};
 use crate::limits::class::Classes;
-use crate::limits::document::{Node as Yaml, Value};
 use crate::limits::pattern::Precedence;
 use crate::limits::rule::{Rule, Step, header_safe, push_step};
+use crate::limits::stats::CountsOfRule;
 use crate::limits::tree::{Level, Node};
-use crate::metrics::rules::CountsOfRule;
 
 /// The largest quota file.
 pub const FILE_BYTES_MAX: usize = 16 << 20;

@@ -10,11 +10,11 @@
 
 pub mod algorithm;
 pub mod class;
-pub mod document;
 pub mod file;
 pub mod pattern;
 pub mod quotas;
 pub mod rule;
 pub mod sharing;
+pub mod stats;
 pub mod tree;
 pub mod unit;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::limits::algorithm::Algorithm;
 use crate::limits::sharing::Sharing;
+use crate::limits::stats::CountsOfRule;
 use crate::limits::unit::{Period, Unit};
-use crate::metrics::rules::CountsOfRule;
 
 /// So many hits per period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

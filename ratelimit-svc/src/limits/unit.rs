@@ -7,6 +7,7 @@
 //! ```
 
 use std::fmt;
+use std::time::Duration;
 
 /// The longest period of a limit: ten years.
 pub const PERIOD_SECONDS_MAX: u64 = 10 * 365 * 86_400;
@@ -132,6 +133,11 @@ impl Window {
     pub fn remaining(self, now_seconds: u64) -> u64 {
         self.end().saturating_sub(now_seconds)
     }
+}
+
+/// Microseconds of a duration, as far as an integer of stores goes.
+pub fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

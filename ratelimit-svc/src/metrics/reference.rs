@@ -19,8 +19,8 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 
+use crate::limits::stats::KINDS;
 use crate::metrics::Metrics;
-use crate::metrics::rules::KINDS;
 
 /// The one method there is.
 pub const METHOD: &str = "ShouldRateLimit";
@@ -175,7 +175,7 @@ mod tests {
     use prometheus_client::registry::Registry;
 
     use super::*;
-    use crate::decide::conclude::{HitStats, Outcome, Reason};
+    use crate::limits::stats::{HitStats, Outcome, Reason};
 
     #[test]
     fn names_are_safe_on_the_wire() {

@@ -12,17 +12,16 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use crate::decide::conclude::{HitStats, Outcome, Reason};
 use crate::keyed_hash::KeyedState;
-use crate::limits::class::CLASSES_MAX;
+use crate::limits::stats::{KINDS, OTHER, Reason, RuleCounts};
 
 /// How many pairs of domain and rule have counts of their own.
 pub const RULES_MAX: usize = 2000;
@@ -30,53 +29,8 @@ pub const RULES_MAX: usize = 2000;
 /// The most bytes of a rule's name in metrics: one made of a request's values could be any text.
 pub const NAME_BYTES_MAX: usize = 512;
 
-/// The domain, rule and class of everything beyond the caps.
-pub const OTHER: &str = "other";
-
-/// What a hit met: the `kind` label, and what the reference calls it.
-pub const KINDS: [(&str, &str); 6] = [
-    ("total", "total_hits"),
-    ("within_limit", "within_limit"),
-    ("near_limit", "near_limit"),
-    ("over_limit", "over_limit"),
-    ("shadow_mode", "shadow_mode"),
-    ("over_limit_with_local_cache", "over_limit_with_local_cache"),
-];
-
 type ByName<V> = HashMap<Arc<str>, V, KeyedState>;
 type Domains = ByName<Arc<ByName<Arc<RuleCounts>>>>;
-
-/// The way from a rule to its counts, found when it first decides. Rules that were read twice have
-/// a way each, to the same counts.
-#[derive(Default)]
-pub struct CountsOfRule(OnceLock<Arc<RuleCounts>>);
-
-impl CountsOfRule {
-    /// The counts; `find` looks for them the first time.
-    pub fn get_or_find(&self, find: impl FnOnce() -> Arc<RuleCounts>) -> &RuleCounts {
-        self.0.get_or_init(find)
-    }
-}
-
-/// A copy finds its own way.
-impl Clone for CountsOfRule {
-    fn clone(&self) -> Self {
-        Self::default()
-    }
-}
-
-/// No part of what a rule says.
-impl PartialEq for CountsOfRule {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl fmt::Debug for CountsOfRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CountsOfRule")
-    }
-}
 
 /// The counts of all rules.
 pub struct Rules {
@@ -85,22 +39,6 @@ pub struct Rules {
     full: AtomicBool,
     /// How many rules have counts; locked by whoever adds one.
     known: Mutex<usize>,
-}
-
-/// The counts of one rule.
-pub struct RuleCounts {
-    /// The domain, as configured.
-    pub domain: Arc<str>,
-    /// The rule's name in metrics.
-    pub rule: Arc<str>,
-    hits: [AtomicU64; KINDS.len()],
-    /// By class, in order of appearance; the last is for classes beyond the cap.
-    classes: [OnceLock<Box<ClassCounts>>; CLASSES_MAX + 1],
-}
-
-struct ClassCounts {
-    name: Box<str>,
-    decided: [[AtomicU64; 2]; Reason::ALL.len()],
 }
 
 impl Default for Rules {
@@ -154,58 +92,6 @@ impl Rules {
         rules.insert(counts.rule.clone(), counts.clone());
         self.domains.store(Arc::new(domains));
         counts
-    }
-}
-
-impl RuleCounts {
-    fn new(domain: Arc<str>, rule: Arc<str>) -> Self {
-        Self { domain, rule, hits: Default::default(), classes: Default::default() }
-    }
-
-    /// The hits so far, in the order of [`KINDS`].
-    pub fn hits(&self) -> [u64; KINDS.len()] {
-        self.hits.each_ref().map(|hits| hits.load(Ordering::Relaxed))
-    }
-
-    /// Counts what was decided of one descriptor.
-    pub fn count(&self, class: &str, outcome: &Outcome) {
-        let HitStats {
-            total,
-            within_limit,
-            near_limit,
-            over_limit,
-            shadow_mode,
-            over_limit_with_local_cache,
-        } = outcome.hits;
-        let hits =
-            [total, within_limit, near_limit, over_limit, shadow_mode, over_limit_with_local_cache];
-        for (count, hits) in self.hits.iter().zip(hits).filter(|(_, hits)| *hits > 0) {
-            count.fetch_add(hits, Ordering::Relaxed);
-        }
-        let decided = &self.class(class).decided[outcome.reason as usize];
-        decided[usize::from(outcome.over_limit)].fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn class(&self, name: &str) -> &ClassCounts {
-        let (last, slots) = self.classes.split_last().expect("there is a slot for the rest");
-        for slot in slots.iter().filter(|_| name != OTHER) {
-            // A slot that is free, or has just been taken by another thread, tells whose it is.
-            let class = slot.get_or_init(|| Box::new(ClassCounts::new(name)));
-            if *class.name == *name {
-                return class;
-            }
-        }
-        last.get_or_init(|| Box::new(ClassCounts::new(OTHER)))
-    }
-
-    fn classes(&self) -> impl Iterator<Item = &ClassCounts> {
-        self.classes.iter().filter_map(|slot| slot.get().map(|class| &**class))
-    }
-}
-
-impl ClassCounts {
-    fn new(name: &str) -> Self {
-        Self { name: name.into(), decided: Default::default() }
     }
 }
 
@@ -264,6 +150,8 @@ mod tests {
     use prometheus_client::registry::Registry;
 
     use super::*;
+    use crate::limits::class::CLASSES_MAX;
+    use crate::limits::stats::{HitStats, Outcome, Reason};
 
     fn outcome(reason: Reason) -> Outcome {
         let hits = HitStats { total: 2, within_limit: 2, ..HitStats::default() };

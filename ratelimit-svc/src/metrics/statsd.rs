@@ -13,11 +13,12 @@ use std::time::Duration;
 
 use cadence::{BufferedUdpMetricSink, MetricSink};
 
+use crate::limits::stats::KINDS;
 use crate::metrics::Metrics;
 use crate::metrics::latency::SAMPLES_MAX;
 use crate::metrics::mogrifier::{Mogrifier, mogrify};
 use crate::metrics::reference::{METHOD, sanitized};
-use crate::metrics::rules::{KINDS, RULES_MAX};
+use crate::metrics::rules::RULES_MAX;
 
 /// The most bytes of a datagram, and of a line over TCP: what fits an Ethernet frame.
 pub const DATAGRAM_BYTES_MAX: usize = 1432;

@@ -8,7 +8,6 @@
 mod journal;
 mod supervisor;
 
-use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,56 +17,22 @@ use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::decide::hit::{Count, Hit, Mode};
 use crate::lease::loss::{Assertion, Finding};
 use crate::metrics::Metrics;
-use crate::outage::breaker::{Change, Permit};
-use crate::outage::gate::Gate;
 use crate::outage::local::Local;
-use crate::outage::ramp::Ramp;
 use crate::outage::replicas::{Replicas, ReplicasSettings};
 use crate::outage::share::Share;
+use crate::store::backend::Backend;
+
+use crate::decide::hit::Outcome;
 pub use crate::outage::unavailable::Unavailable;
-use crate::store::{Count, Hit, Mode, Outcome, Store, StoreError};
+use crate::store::breaker::{Change, Permit};
+use crate::store::error::StoreError;
+use crate::store::gate::Gate;
+use crate::store::ramp::Ramp;
 use journal::Journal;
 pub use supervisor::{CHECK_EVERY, PROBE_MAX, SETTLE_EVERY, SETTLE_MAX, SETTLE_MIN};
-
-/// A store that can be lost and found.
-pub trait Backend: Store {
-    /// Connects anew and finds out whether the store counts.
-    fn probe(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
-
-    /// Finds out whether the connection in use is still good.
-    fn check(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
-
-    /// Leaves this replica's sign of life; how many replicas left one of late.
-    fn sign_of_life(&self) -> impl Future<Output = Result<u32, StoreError>> + Send;
-
-    /// Hands over what was found out of the data of the servers since the last time. Whoever asks
-    /// meanwhile waits until that is taken in.
-    fn findings(&self, _take_in: &mut dyn FnMut(Finding)) {}
-
-    /// Tells counters that lost data what this replica had claimed of them; where each stands.
-    fn tell_claimed(
-        &self,
-        assertions: &[Assertion],
-    ) -> impl Future<Output = Vec<Result<u64, StoreError>>> + Send {
-        let stand = assertions.iter().map(|told| Ok(told.hit.amount.max(told.taken))).collect();
-        std::future::ready(stand)
-    }
-
-    /// Whether a part of the store is lost that has the counter of one of these hits.
-    fn is_lost_to(&self, _hits: &[Hit]) -> bool {
-        false
-    }
-
-    /// Takes the sign of life back: this replica ends.
-    fn farewell(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
-
-    /// Does what no request waits for. Never ends.
-    fn tend(&self) -> impl Future<Output = ()> + Send {
-        std::future::pending()
-    }
-}
 
 /// How limits are shared in an outage.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::decide::hit::{Count, Hit, Mode, Outcome};
 use crate::outage::owed::Owed;
 use crate::outage::share::{Share, state};
 use crate::outage::unavailable::Unavailable;
 use crate::store::memory::Memory;
-use crate::store::{Count, Hit, Mode, Outcome};
 
 /// How many counts of the store are remembered, about 40 MB of them. Of others nothing is taken
 /// to be used when an outage begins.

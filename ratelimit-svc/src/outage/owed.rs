@@ -14,9 +14,9 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::decide::algorithm::{State, apply, read, rolled};
+use crate::decide::hit::Hit;
 use crate::limits::algorithm::Algorithm;
 use crate::limits::unit::Window;
-use crate::store::Hit;
 
 /// The most counters that are owed hits; those of more are not told.
 pub const OWED_MAX: usize = 1 << 16;
@@ -167,8 +167,8 @@ impl Owed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::hit::Role;
     use crate::limits::unit::Window;
-    use crate::store::Role;
 
     fn hit(key: usize, amount: u64) -> Hit {
         Hit {

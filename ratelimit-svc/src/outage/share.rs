@@ -15,9 +15,10 @@ use std::time::Duration;
 
 use crate::decide::algorithm::gcra::{Bucket, Tat};
 use crate::decide::algorithm::sliding_window::{Counts, Window};
-use crate::decide::algorithm::{State, micros, read};
+use crate::decide::algorithm::{State, read};
+use crate::decide::hit::Hit;
 use crate::limits::algorithm::Algorithm;
-use crate::store::Hit;
+use crate::limits::unit::micros;
 
 /// How limits are divided.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -81,8 +82,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::decide::hit::Role;
     use crate::limits::unit::Unit;
-    use crate::store::Role;
 
     const NOW: Duration = Duration::from_secs(1_000_000);
 

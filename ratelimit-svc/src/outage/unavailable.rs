@@ -1,7 +1,7 @@
 //! What is known of a request that the store did not count, or not all of: by hit, since one part of
 //! a store may have counted what another did not.
 
-use crate::store::{Count, Hit, Outcome};
+use crate::decide::hit::{Count, Hit, Outcome};
 
 /// The store is out of reach for some of the hits: the policy of the class answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -13,13 +13,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::decide::algorithm::{State, ends_at};
+use crate::decide::hit::{Count, Hit, Mode};
+use crate::decide::key::stem;
 use crate::decide::reserve::Usage;
 use crate::decide::settle::{PerHit, settle};
 use crate::keyed_hash::KeyedState;
 use crate::limits::algorithm::Algorithm;
-use crate::store::key::stem;
 use crate::store::memory::table::Table;
-use crate::store::{Count, Hit, Mode, Store, StoreError};
 
 /// How many counters are kept by default, about 150 MB of them.
 pub const COUNTERS_MAX: usize = 1 << 20;
@@ -77,7 +77,7 @@ impl Memory {
         self.len() == 0
     }
 
-    /// As [`Store::count`], which here can neither wait nor fail.
+    /// As [`Store::count`](crate::store::Store::count), which here can neither wait nor fail.
     pub fn count_now(&self, hits: &[Hit], mode: Mode, now: Duration) -> Vec<Count> {
         self.count_from(hits, mode, now, &[])
     }
@@ -178,22 +178,11 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Store for Memory {
-    async fn count(
-        &self,
-        hits: &[Hit],
-        mode: Mode,
-        now: Duration,
-    ) -> Result<Vec<Count>, StoreError> {
-        Ok(self.count_now(hits, mode, now))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::hit::Role;
     use crate::limits::unit::Window;
-    use crate::store::Role;
 
     fn hit(key: String, start: u64) -> Hit {
         let window = Window { start, seconds: 60 };

@@ -16,10 +16,10 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::decide::hit::{Count, Hit};
 use crate::keyed_hash::KeyedState;
 use crate::limits::algorithm::Algorithm;
 use crate::limits::sharing::{How, Share};
-use crate::store::{Count, Hit};
 
 /// What one entry takes besides its key, about.
 const ENTRY_BYTES: usize = 128;
@@ -144,9 +144,9 @@ fn certain_cap(hit: &Hit) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::hit::Role;
     use crate::limits::sharing::Fraction;
     use crate::limits::unit::Window;
-    use crate::store::Role;
 
     const NOW: Duration = Duration::from_secs(10);
 

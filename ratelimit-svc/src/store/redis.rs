@@ -10,13 +10,16 @@
 //! no answer           unsure whether new: EXPIRE when Redis is back
 //! ```
 
+pub mod address;
 mod apart;
 mod asking;
 mod backend;
 mod claimed;
 pub mod cluster;
 pub mod connections;
+pub mod connector;
 mod deadlines;
+mod epoch;
 pub mod expiry;
 pub mod give_back;
 pub mod heartbeat;
@@ -43,18 +46,22 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::decide::algorithm::State;
+use crate::decide::hit::{Count, Hit, Mode};
 use crate::decide::settle::Settled;
 use crate::limits::algorithm::Algorithm;
+use crate::store::Store;
+use crate::store::error::StoreError;
 use crate::store::over_cache::OverCache;
 use crate::store::redis::heartbeat::SignOfLife;
 use crate::store::split::{beside, but_refused};
-use crate::store::{Count, Hit, Mode, Store, StoreError};
 use apart::Apart;
-use claimed::{Epochs, Marks};
+use connector::PROBE_TIMEOUT;
+use epoch::{Epochs, Marks};
 use expiry::{Asked, Expiry, Unsure, jitter};
 use give_back::GiveBack;
-use link::{LinkSettings, PROBE_TIMEOUT, Threads, classify};
+use link::{LinkSettings, Threads};
 use number::number;
+use refusal::classify;
 use scripts::Scripts;
 use servers::Servers;
 use tls::TlsError;
@@ -102,7 +109,7 @@ pub struct RedisSettings {
 }
 
 impl Redis {
-    /// A store without a connection; [`probe`](crate::outage::guard::Backend::probe) makes one, and corrects `clock` by it.
+    /// A store without a connection; [`probe`](crate::store::backend::Backend::probe) makes one, and corrects `clock` by it.
     ///
     /// # Errors
     /// When the TLS files are not what they should be.

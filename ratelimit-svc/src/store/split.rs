@@ -16,7 +16,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::join_all;
 
-use crate::store::{Count, Hit, Mode, Outcome, Role, StoreError};
+use crate::decide::hit::{Count, Hit, Mode, Outcome, Role};
+use crate::store::error::StoreError;
 
 /// Counts `hits` where `place` says, by `count`; the answers are in the order of the hits. What
 /// one place took for nothing is handed to `give_back` as refunds.

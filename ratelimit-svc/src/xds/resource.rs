@@ -11,8 +11,8 @@ use proto::pb::ratelimit::config::ratelimit::v3::{
 };
 use serde_json::{Map, Value as Json, json};
 
-use crate::json::from_struct;
 use crate::limits::quotas::Contents;
+use crate::struct_json::from_struct;
 use crate::xds::TYPE_URL;
 
 /// The resources of one response as quota files by their names.

@@ -17,7 +17,7 @@ use prometheus_client::registry::Registry;
 use prost::Message;
 use proto::pb::envoy::service::ratelimit::v3::RateLimitResponse;
 use ratelimit_svc::clock::Clock;
-use ratelimit_svc::decide::Settings;
+use ratelimit_svc::decide::settings::Settings;
 use ratelimit_svc::grpc::{answer, message};
 use ratelimit_svc::limiter::{Counters, Limiter};
 use ratelimit_svc::limits::quotas::Library;

@@ -266,3 +266,69 @@ async fn call_shows_the_answer_of_a_running_service() {
     assert_eq!(code, Some(1));
     assert!(err.starts_with("error: cannot connect: "), "{err}");
 }
+
+const LINTED: &str = "\
+admin: {address: {socket_address: {address: 0.0.0.0, port_value: 9901}}}
+static_resources:
+  listeners:
+    - filter_chains:
+        - filters:
+            - name: http
+              typed_config:
+                \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+                access_log:
+                  - name: stdout
+                    typed_config:
+                      \"@type\": type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+";
+
+#[test]
+fn lint_envoy_names_the_place_and_can_be_silenced() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let file = dir.path().join("envoy.yaml");
+    std::fs::write(&file, LINTED).expect("written");
+    let path = file.to_str().expect("UTF-8");
+    let (code, out, err) = run(&["lint-envoy", path], &[]);
+    assert_eq!((code, err.as_str()), (Some(1), ""));
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines.len(), 2, "{out}");
+    let admin = format!("error: {path}:1:45: admin-not-on-loopback: 0.0.0.0: whoever reaches ");
+    assert!(lines[0].starts_with(&admin) && lines[0].contains("; bind it to 127.0.0.1"), "{out}");
+    let log = format!("error: {path}:12:23: query-in-access-log: the default format: ");
+    assert!(lines[1].starts_with(&log), "{out}");
+
+    let (code, out, _) = run(&["lint-envoy", path, "--format", "json"], &[]);
+    let found: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((code, found.as_array().map(Vec::len)), (Some(1), Some(2)));
+    let first = &found[0];
+    assert_eq!((first["line"].as_u64(), first["column"].as_u64()), (Some(1), Some(45)));
+    assert_eq!(first["rule"], "admin-not-on-loopback");
+    assert_eq!((&first["severity"], &first["file"]), (&"error".into(), &path.into()));
+
+    let allowed = ["--allow", "query-in-access-log", "--allow", "admin-not-on-loopback"];
+    let (code, out, err) = run(&[&["lint-envoy", path][..], &allowed].concat(), &[]);
+    let ok = format!("ok: {path} has 1 HTTP connection managers, 0 warnings\n");
+    assert_eq!((code, out, err.as_str()), (Some(0), ok, ""));
+}
+
+#[test]
+fn lint_envoy_exits_64_on_what_it_cannot_read() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let file = dir.path().join("envoy.yaml");
+    let path = file.to_str().expect("UTF-8");
+    let error = |text: &str| {
+        std::fs::write(&file, text).expect("written");
+        let (code, out, err) = run(&["lint-envoy", path], &[]);
+        assert_eq!((code, out.as_str()), (Some(64), ""), "{text}");
+        err
+    };
+    let none = format!("error: {path}: has no listener with an HTTP connection manager\n");
+    assert_eq!(error("a: 1\n"), none);
+    assert!(error("static_resources: {\n").starts_with(&format!("error: {path}:")));
+    let (code, _, err) = run(&["lint-envoy", "nowhere.yaml"], &[]);
+    assert!(code == Some(64) && err.starts_with("error: nowhere.yaml: cannot be read: "), "{err}");
+    let (code, _, err) = run(&["lint-envoy", path, "--allow", "no-such-rule"], &[]);
+    assert!(code == Some(64) && err.contains("no-such-rule"), "{err}");
+    let (code, _, _) = run(&["lint-envoy"], &[]);
+    assert_eq!(code, Some(64));
+}

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use ratelimit_svc::config::variables::VARIABLES;
+use ratelimit_svc::lint::{Rule, rules};
 
 use crate::support::Service;
 
@@ -53,4 +54,16 @@ fn gather(dir: &Path, code: &mut String) {
             false => *code += &std::fs::read_to_string(&path).unwrap_or_default(),
         }
     }
+}
+
+#[test]
+fn every_rule_of_lint_envoy_is_documented() {
+    let section = REFERENCE.split("## Traps of an Envoy bootstrap").nth(1).expect("the section");
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let documented: Vec<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
+    let row = |rule: &Rule| {
+        format!("| `{}` | {} | {} | {} |", rule.name, rule.severity, rule.trap, rule.cure)
+    };
+    let expected: Vec<String> = rules().map(row).collect();
+    assert_eq!(documented, expected, "\n{}\n", expected.join("\n"));
 }

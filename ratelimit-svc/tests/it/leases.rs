@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use proto::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
+use ratelimit_svc::decide::hit::{Hit, Role};
 use ratelimit_svc::lease::loss::{Assertion, merged};
 use ratelimit_svc::limits::algorithm::Algorithm;
 use ratelimit_svc::limits::rule::Limit;
 use ratelimit_svc::limits::unit::Unit;
-use ratelimit_svc::outage::guard::Backend;
+use ratelimit_svc::store::backend::Backend;
 use ratelimit_svc::store::redis::RedisSettings;
 use ratelimit_svc::store::redis::link::Topology;
-use ratelimit_svc::store::{Hit, Role};
 
 use crate::store::unconnected;
 use crate::support::{DEADLINE, RedisServer, Service, request, wait_for};

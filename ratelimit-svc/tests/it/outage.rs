@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use proto::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use proto::pb::google::protobuf::value::Kind;
+use ratelimit_svc::decide::hit::{Hit, Mode, Role};
 use ratelimit_svc::limits::algorithm::Algorithm;
 use ratelimit_svc::limits::unit::Unit;
-use ratelimit_svc::outage::guard::Backend;
+use ratelimit_svc::store::Store;
+use ratelimit_svc::store::backend::Backend;
+use ratelimit_svc::store::error::StoreError;
 use ratelimit_svc::store::redis::RedisSettings;
 use ratelimit_svc::store::redis::link::Topology;
-use ratelimit_svc::store::{Hit, Mode, Role, Store, StoreError};
 
 use crate::store::unconnected;
 use crate::support::proxy::{Fault, Proxy};

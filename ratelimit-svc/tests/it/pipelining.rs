@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::join_all;
-use ratelimit_svc::outage::guard::Backend;
+use ratelimit_svc::decide::hit::Mode;
+use ratelimit_svc::store::Store;
+use ratelimit_svc::store::backend::Backend;
 use ratelimit_svc::store::redis::link::Topology;
-use ratelimit_svc::store::{Mode, Store};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 

@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use proto::pb::envoy::service::ratelimit::v3::RateLimitResponse;
 use proto::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
+use ratelimit_svc::decide::hit::{Count, Hit, Mode, Role};
+use ratelimit_svc::decide::key::{KeyFormat, counter_key};
 use ratelimit_svc::limits::algorithm::Algorithm;
 use ratelimit_svc::limits::rule::Limit;
 use ratelimit_svc::limits::sharing::{How, Share};
 use ratelimit_svc::limits::unit::Unit;
-use ratelimit_svc::outage::guard::Backend;
-use ratelimit_svc::store::key::{KeyFormat, counter_key};
+use ratelimit_svc::store::Store;
+use ratelimit_svc::store::backend::Backend;
 use ratelimit_svc::store::memory::Memory;
 use ratelimit_svc::store::redis::link::Topology;
 use ratelimit_svc::store::redis::{Redis, RedisSettings};
-use ratelimit_svc::store::{Count, Hit, Mode, Role, Store};
 use serde_json::Value as Json;
 use tokio::task::JoinSet;
 

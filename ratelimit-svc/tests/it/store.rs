@@ -8,18 +8,22 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestRunner};
 use ratelimit_svc::decide::algorithm::State;
+use ratelimit_svc::decide::hit::Outcome;
+use ratelimit_svc::decide::hit::{Count, Hit, Mode, Role};
+use ratelimit_svc::decide::key::{KeyFormat, counter_key, usage_key};
 use ratelimit_svc::decide::reserve::Usage;
 use ratelimit_svc::decide::settle::settle;
 use ratelimit_svc::limits::algorithm::Algorithm;
 use ratelimit_svc::limits::rule::Limit;
 use ratelimit_svc::limits::sharing::{Fraction, Guarantee, How, Share};
 use ratelimit_svc::limits::unit::{Period, Unit, Window};
-use ratelimit_svc::outage::guard::Backend;
-use ratelimit_svc::store::key::{KeyFormat, counter_key, usage_key};
+use ratelimit_svc::store::Store;
+use ratelimit_svc::store::backend::Backend;
+use ratelimit_svc::store::error::StoreError;
 use ratelimit_svc::store::memory::Memory;
-use ratelimit_svc::store::redis::link::{LinkSettings, Login, Topology};
+use ratelimit_svc::store::redis::address::Login;
+use ratelimit_svc::store::redis::link::{LinkSettings, Topology};
 use ratelimit_svc::store::redis::{EXPIRY_MARGIN_SECONDS, Redis, RedisSettings};
-use ratelimit_svc::store::{Count, Hit, Mode, Outcome, Role, Store, StoreError};
 
 use crate::support::{RedisServer, wait_for};
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use proto::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use proto::pb::envoy::service::ratelimit::v3::rate_limit_service_client::RateLimitServiceClient;
+use ratelimit_svc::store::redis::address::{Address, Login};
 use ratelimit_svc::store::redis::connections::Connections;
-use ratelimit_svc::store::redis::link::{Address, Connector, Endpoint, Login};
+use ratelimit_svc::store::redis::connector::{Connector, Endpoint};
 use ratelimit_svc::store::redis::tls::TlsSettings;
 use redis::aio::MultiplexedConnection;
 

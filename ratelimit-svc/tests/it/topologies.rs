@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
+use ratelimit_svc::decide::hit::{Hit, Mode};
 use ratelimit_svc::lease::loss::Assertion;
 use ratelimit_svc::limits::algorithm::Algorithm;
 use ratelimit_svc::limits::unit::Unit;
-use ratelimit_svc::outage::guard::Backend;
-use ratelimit_svc::store::redis::link::{HostPort, LinkSettings, Login, Topology};
+use ratelimit_svc::store::Store;
+use ratelimit_svc::store::backend::Backend;
+use ratelimit_svc::store::error::StoreError;
+use ratelimit_svc::store::redis::address::{HostPort, Login};
+use ratelimit_svc::store::redis::link::{LinkSettings, Topology};
 use ratelimit_svc::store::redis::tls::TlsSettings;
 use ratelimit_svc::store::redis::{Redis, RedisSettings};
-use ratelimit_svc::store::{Hit, Mode, Store, StoreError};
 
 use crate::redis_parts::{Certificates, Cluster, Watched, free_port, server_at};
 use crate::store::{

@@ -184,12 +184,40 @@ async fn a_journal_that_does_not_answer_is_503() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_bound_wait() {
-    let gateway = start_with(|config| config.connections_max = 1).await;
+async fn silent_connections_take_nothing_from_others() {
+    let gateway = start_with(|config| config.connections_max = 8).await;
+    let mut silent = Vec::new();
+    for first in [&b""[..], b"P", b"PRI * HTTP/2.0\r\n", b"POST /write HTTP/1.1\r\n"] {
+        for _ in 0..20 {
+            let mut stream = tokio::net::TcpStream::connect(gateway.address).await.expect("open");
+            tokio::io::AsyncWriteExt::write_all(&mut stream, first).await.expect("written");
+            silent.push(stream);
+        }
+        let request = gateway.request(Method::POST, "/write").header("connection", "close");
+        let request = request.body("m f=1i 1\n".into()).expect("a request");
+        assert_eq!(gateway.send(request).await.status, StatusCode::NO_CONTENT, "{first:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_makes_room_and_a_busy_one_does_not() {
+    let gateway = Arc::new(start_with(|config| config.connections_max = 1).await);
     assert_eq!(gateway.get("/ping").await.status, StatusCode::NO_CONTENT);
-    // The first connection is kept alive by the client and fills the bound.
-    let second = tokio::net::TcpStream::connect(gateway.address).await.expect("in the backlog");
-    second.writable().await.expect("connected");
-    assert_eq!(gateway.get("/ping").await.status, StatusCode::NO_CONTENT);
-    assert!(gateway.metrics().await.contains("ingest_gateway_connections_total 1\n"));
+    // The first connection is kept alive by the client; a second takes its place.
+    gateway.journal.hold();
+    let mut waiting = gateway.journal.waiting.subscribe();
+    let busy = tokio::spawn({
+        let gateway = gateway.clone();
+        async move {
+            let request = gateway.request(Method::POST, "/write").body("m f=1i 1\n".into());
+            gateway.send_h2(request.expect("a request")).await
+        }
+    });
+    waiting.wait_for(|waiting| *waiting == 1).await.expect("alive");
+    let mut third = tokio::net::TcpStream::connect(gateway.address).await.expect("open");
+    let closed = tokio::io::AsyncReadExt::read(&mut third, &mut [0; 1]).await;
+    assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
+    gateway.journal.release();
+    assert_eq!(busy.await.expect("no panic").status, StatusCode::NO_CONTENT);
+    assert!(gateway.metrics().await.contains("ingest_gateway_connections_total 2\n"));
 }

@@ -3,7 +3,7 @@
 //!
 //! At most the limit in each window, and at most twice the limit in any stretch as long as one.
 
-use crate::store::Hit;
+use crate::decide::hit::Hit;
 
 /// The count after the hit, and whether that is over.
 pub fn apply(count: u64, hit: &Hit) -> (u64, bool) {

@@ -16,9 +16,9 @@
 
 use std::time::Duration;
 
-use crate::decide::algorithm::micros;
+use crate::decide::hit::Hit;
 use crate::limits::algorithm::Algorithm;
-use crate::store::Hit;
+use crate::limits::unit::micros;
 
 /// An instant since the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

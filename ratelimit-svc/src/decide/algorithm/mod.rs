@@ -17,8 +17,8 @@ pub mod sliding_window;
 
 use std::time::Duration;
 
+use crate::decide::hit::Hit;
 use crate::limits::algorithm::Algorithm;
-use crate::store::Hit;
 
 /// What a store keeps of one counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,11 +131,6 @@ pub fn ends_at(hit: &Hit, state: State) -> u64 {
         }
         State::Bucket(tat) => tat.micros / 1_000_000 + 1,
     }
-}
-
-/// Microseconds of a duration, as far as an integer of stores goes.
-pub(crate) fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -17,8 +17,8 @@
 
 use std::time::Duration;
 
-use crate::decide::algorithm::micros;
-use crate::store::Hit;
+use crate::decide::hit::Hit;
+use crate::limits::unit::micros;
 
 /// Weights are in parts of this many, so that products stay exact in a double.
 pub const WEIGHT_ONE: u64 = 1 << 20;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::limits::unit::Period;
-use crate::store::Role;
+use crate::decide::hit::Role;
+use crate::limits::unit::{Period, micros};
 
 /// A window boundary for every period used here.
 const START: Duration = Duration::from_secs(1_800_000_000);

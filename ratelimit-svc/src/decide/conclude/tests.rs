@@ -8,12 +8,14 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::decide::algorithm::State;
-use crate::decide::headers::HeaderNames;
+use crate::decide::decision::Decision;
+use crate::decide::hit::Mode;
 use crate::decide::plan::plan;
 use crate::decide::request::Descriptor;
+use crate::decide::settings::HeaderNames;
 use crate::decide::settle::settle;
 use crate::limits::quotas::{Library, Quotas};
-use crate::store::Mode;
+use crate::limits::stats::Reason;
 use crate::store::memory::Memory;
 
 const NOW: u64 = 1_000_000;

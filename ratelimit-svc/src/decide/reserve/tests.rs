@@ -3,10 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::decide::hit::{Mode, Role};
 use crate::decide::settle::settle;
 use crate::limits::sharing::Fraction;
 use crate::limits::unit::Window;
-use crate::store::{Mode, Role};
 
 mod simulation;
 

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use super::{Refill, Slot};
+use crate::decide::hit::Hit;
 use crate::lease::claim::{Claim, Grant};
 use crate::lease::loss::Assertion;
+
 #[cfg(test)]
 use crate::limits::unit::Window;
-use crate::store::Hit;
 
 impl Slot {
     /// Takes in that the store lost its data. Answers that are still under way are of a counter

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::{Next, Refill, Slot};
+use crate::decide::key::following;
 use crate::lease::claim::{Claim, Grant};
 use crate::lease::meter::{HORIZON_MICROS, expected};
 use crate::lease::{Terms, block};
 use crate::limits::sharing::{How, Share};
 use crate::limits::unit::Window;
-use crate::store::key::following;
 
 /// A class claims anew when what is left lasts no longer than this.
 const LEAD_MICROS: u64 = 50_000;

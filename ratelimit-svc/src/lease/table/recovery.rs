@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Table, lock, micros};
+use crate::decide::hit::Hit;
+use crate::decide::key::following;
 use crate::lease::loss::{Assertion, HOLD, Whose};
 use crate::limits::unit::Window;
-use crate::store::Hit;
-use crate::store::key::following;
 
 /// The first claims on counters after a loss of data are spread over this time, or over a quarter
 /// of their window where that is shorter.

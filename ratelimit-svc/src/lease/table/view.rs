@@ -6,11 +6,12 @@ use std::sync::Mutex;
 
 use super::shard::Shard;
 use super::{Table, lock};
+
+#[cfg(test)]
+use crate::decide::hit::Hit;
+use crate::decide::key;
 #[cfg(test)]
 use crate::limits::unit::Window;
-#[cfg(test)]
-use crate::store::Hit;
-use crate::store::key;
 
 /// The most rules that are shown.
 pub const SHOWN_MAX: usize = 20;

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use super::hit;
 use super::simulation::Random;
+use crate::decide::hit::{Hit, Mode};
 use crate::lease::Terms;
 use crate::lease::claim::{BATCH_MAX, Claim};
 use crate::lease::table::{Outcome, Table};
 use crate::limits::sharing::{How, Share};
 use crate::store::memory::Memory;
-use crate::store::{Hit, Mode};
 
 const REPLICAS: usize = 3;
 const START: u64 = 1_800_000_000;

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use super::hit;
 use super::simulation::Random;
+use crate::decide::hit::{Count, Hit, Mode};
 use crate::lease::Terms;
 use crate::lease::claim::{BATCH_MAX, Claim};
 use crate::lease::table::{Outcome, Table};
 use crate::limits::sharing::{How, Share};
 use crate::store::memory::Memory;
-use crate::store::{Count, Hit, Mode};
 
 const START: u64 = 1_800_000_000;
 /// As long as a request waits for a claim.

@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::{Duration, Instant};
 
 use super::{answer, hit, hit_in};
+use crate::decide::hit::Hit;
 use crate::lease::Terms;
 use crate::lease::claim::{BATCH_MAX, Claim, Grant, Return};
 use crate::lease::loss::{Assertion, HOLD, TOLD_MAX, Whose, merged};
 use crate::lease::table::{Outcome, Table, Ticket};
 use crate::limits::unit::Period;
-use crate::outage::ramp::{Pace, RETURN_MAX, Ramp};
-use crate::store::Hit;
+use crate::store::ramp::{Pace, RETURN_MAX, Ramp};
 
 /// Longer than a request waits for a claim.
 const BUDGET_MICROS: u64 = 5_000;

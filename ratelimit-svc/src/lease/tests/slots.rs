@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::{answer, hit};
+use crate::decide::hit::Hit;
 use crate::lease::Terms;
 use crate::lease::claim::{Claim, Grant};
 use crate::lease::slot::{Slot, Taken};
 use crate::limits::sharing::{Fraction, How, Share};
-use crate::store::Hit;
 
 const SECOND: u64 = 1_000_000;
 const TERMS: Terms = Terms { replicas: 2, free_ppm: 0, free_replicas: 2 };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{answer, hit};
+use crate::decide::hit::{Hit, Mode, Role};
 use crate::lease::Terms;
 use crate::lease::claim::{BATCH_MAX, Claim};
 use crate::lease::loss::{HOLD, TOLD_MAX, Whose};
@@ -11,7 +12,6 @@ use crate::lease::table::view::SHOWN_MAX;
 use crate::lease::table::{NOT_YET, Outcome, Table};
 use crate::limits::sharing::{How, Share};
 use crate::store::memory::Memory;
-use crate::store::{Hit, Mode, Role};
 
 const NOW: Duration = Duration::from_secs(100);
 

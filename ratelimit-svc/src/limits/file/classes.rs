@@ -5,8 +5,8 @@ use std::collections::HashSet;
 
 use chassis::config::ConfigError;
 
+use crate::document::{Node as Yaml, Value};
 use crate::limits::class::{Class, Classes, OutagePolicy};
-use crate::limits::document::{Node as Yaml, Value};
 use crate::limits::file::Reader;
 use crate::limits::rule::header_safe;
 

@@ -4,8 +4,8 @@ use std::ops::RangeInclusive;
 
 use chassis::config::{ConfigError, DurationText};
 
+use crate::document::{Node as Yaml, Value};
 use crate::limits::algorithm::Algorithm;
-use crate::limits::document::{Node as Yaml, Value};
 use crate::limits::file::Reader;
 use crate::limits::rule::{Allowance, CountingMode, Limit};
 use crate::limits::unit::{PERIOD_SECONDS_MAX, Period, Unit};

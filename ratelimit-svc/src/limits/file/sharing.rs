@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use chassis::config::ConfigError;
 
-use crate::limits::document::{Node as Yaml, Value};
+use crate::document::{Node as Yaml, Value};
 use crate::limits::file::Reader;
 use crate::limits::file::rate_limit::given;
 use crate::limits::sharing::{Fraction, Portion, Portions, Sharing};

@@ -1,9 +1,9 @@
 //! Tests of `limits::file`.
 
 use super::*;
+use crate::document;
 use crate::limits::algorithm::Algorithm;
 use crate::limits::class::OutagePolicy;
-use crate::limits::document;
 use crate::limits::rule::{Allowance, CountingMode, Limit};
 use crate::limits::sharing::Sharing;
 use crate::limits::unit::{Period, Unit};

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use prometheus_client::registry::Registry;
 
 use super::*;
-use crate::decide::conclude::{HitStats, Outcome, Reason};
+use crate::limits::stats::{HitStats, Outcome, Reason};
 
 fn metrics() -> Arc<Metrics> {
     Arc::new(Metrics::new(&mut Registry::default()))

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::store::StoreError;
+use crate::store::error::StoreError;
 
 const NOTHING: u8 = 0;
 const OUT_OF_REACH: u8 = 1;

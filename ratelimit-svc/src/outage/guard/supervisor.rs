@@ -7,10 +7,11 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
-use super::{Backend, Guard, jitter, random, std_now};
-use crate::outage::breaker::Change;
-use crate::outage::gate::Stage;
-use crate::store::StoreError;
+use super::{Guard, jitter, random, std_now};
+use crate::store::backend::Backend;
+use crate::store::breaker::Change;
+use crate::store::error::StoreError;
+use crate::store::gate::Stage;
 
 /// How often a store that is there is looked at and given a sign of life.
 pub const CHECK_EVERY: Duration = Duration::from_secs(1);

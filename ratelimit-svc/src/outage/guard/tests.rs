@@ -3,14 +3,16 @@
 use prometheus_client::registry::Registry;
 
 use super::*;
-use crate::config::leases::LeaseSettings;
+use crate::decide::hit::Role;
+use crate::lease::LeaseSettings;
 use crate::limiter::leases::Leases;
 use crate::limits::algorithm::Algorithm;
 use crate::limits::unit::{Unit, Window};
-use crate::outage::breaker::FAILURES_TO_OPEN;
-use crate::outage::ramp::CLAIMS_MIN;
-use crate::store::Role;
+use crate::store::Store;
+use crate::store::backend::Backend;
+use crate::store::breaker::FAILURES_TO_OPEN;
 use crate::store::memory::Memory;
+use crate::store::ramp::CLAIMS_MIN;
 
 const BUDGET: Duration = Duration::from_millis(5);
 

@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::decide::hit::Role;
 use crate::limits::algorithm::Algorithm;
 use crate::limits::unit::Window;
-use crate::store::Role;
 
 const NOW: Duration = Duration::from_secs(90);
 

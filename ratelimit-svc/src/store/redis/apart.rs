@@ -12,10 +12,11 @@ use super::Redis;
 use super::cluster::REPAIR_PAUSE;
 use super::give_back::GiveBack;
 use super::place::{NEWS_EVERY, News, Place};
-use crate::outage::breaker::Permit;
-use crate::outage::guard::Backend;
+use crate::decide::hit::{Count, Hit, Mode};
+use crate::store::backend::Backend;
+use crate::store::breaker::Permit;
+use crate::store::error::StoreError;
 use crate::store::split::count_apart;
-use crate::store::{Count, Hit, Mode, StoreError};
 
 /// The longest look for one of them, so that the other need not wait for it.
 const LOOK_TIMEOUT: Duration = Duration::from_millis(300);

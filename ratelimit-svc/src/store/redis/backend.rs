@@ -4,12 +4,14 @@
 use super::Redis;
 use super::expiry::UNSURE_BATCH;
 use super::heartbeat::SignOfLife;
-use super::link::{PROBE_TIMEOUT, classify, prove};
 use super::servers::Servers;
 use super::slots::slot_of;
+use crate::decide::hit::Hit;
 use crate::lease::loss::{Assertion, Finding};
-use crate::outage::guard::Backend;
-use crate::store::{Hit, StoreError};
+use crate::store::backend::Backend;
+use crate::store::error::StoreError;
+use crate::store::redis::connector::{PROBE_TIMEOUT, prove};
+use crate::store::redis::refusal::classify;
 
 impl Backend for Redis {
     /// Connects anew and writes: a replica that lost its primary, a server that is loading or

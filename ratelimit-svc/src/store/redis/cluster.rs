@@ -25,15 +25,17 @@ use futures_util::{FutureExt, StreamExt};
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{Mutex, Notify};
 
-use super::claimed::Marks;
 use super::connections::Connections;
-use super::link::{Address, Connector, Endpoint, HostPort, Login, PROBE_TIMEOUT, prove};
 use super::place::{NEWS_EVERY, News, Place};
 use super::ranges::ask_slots;
 use super::slots::{SlotMap, slot_of};
 use crate::clock::Clock;
-use crate::outage::breaker::Permit;
-use crate::store::{Hit, StoreError};
+use crate::decide::hit::Hit;
+use crate::store::breaker::Permit;
+use crate::store::error::StoreError;
+use crate::store::redis::address::{Address, HostPort, Login};
+use crate::store::redis::connector::{Connector, Endpoint, PROBE_TIMEOUT, prove};
+use crate::store::redis::epoch::Marks;
 
 /// The shortest time between two repairs that requests ask for.
 pub const REPAIR_PAUSE: Duration = Duration::from_millis(100);

@@ -21,8 +21,10 @@ use redis::Value;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::Mutex;
 
-use super::link::{Address, Endpoint, HostPort, PROBE_TIMEOUT, classify};
-use crate::store::StoreError;
+use crate::store::error::StoreError;
+use crate::store::redis::address::{Address, HostPort};
+use crate::store::redis::connector::{Endpoint, PROBE_TIMEOUT};
+use crate::store::redis::refusal::classify;
 
 /// Between two threads' connections to one server: what a server that was found again has to do
 /// for all replicas' threads must not keep it from counting.

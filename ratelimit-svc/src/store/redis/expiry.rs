@@ -5,7 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Redis;
-use crate::store::{Count, Hit, Outcome, StoreError};
+use crate::decide::hit::{Count, Hit, Outcome};
+use crate::store::error::StoreError;
 
 /// The most counters whose expiry is unsure after a failure.
 pub const UNSURE_MAX: usize = 4096;

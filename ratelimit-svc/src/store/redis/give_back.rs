@@ -16,7 +16,8 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use crate::store::{Hit, StoreError};
+use crate::decide::hit::Hit;
+use crate::store::error::StoreError;
 
 /// The most hits of requests that wait to be given back; more are lost until their window ends.
 pub const BACK_MAX: usize = 4096;
@@ -171,9 +172,9 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
+    use crate::decide::hit::Role;
     use crate::limits::algorithm::Algorithm;
     use crate::limits::unit::Window;
-    use crate::store::Role;
 
     fn hit(key: usize) -> Hit {
         Hit {

@@ -2,7 +2,7 @@
 
 use redis::Value;
 
-use crate::store::StoreError;
+use crate::store::error::StoreError;
 
 /// The count that `INCRBY` or `GET` answered: 0 where there is none, and never below.
 pub fn number(value: &Value) -> Result<u64, StoreError> {

@@ -3,14 +3,15 @@
 
 use std::time::Duration;
 
+use crate::decide::algorithm::State;
 use crate::decide::algorithm::gcra::{Bucket, Tat};
 use crate::decide::algorithm::sliding_window::{Counts, Window};
-use crate::decide::algorithm::{State, micros};
+use crate::decide::hit::{Hit, Role};
 use crate::decide::reserve::{Terms, WINDOWS_KEPT};
 use crate::decide::settle::Settled;
 use crate::limits::algorithm::Algorithm;
 use crate::limits::sharing::How;
-use crate::store::{Hit, Role};
+use crate::limits::unit::micros;
 
 /// Doubles of the answer to one hit.
 const ANSWER: usize = 6;

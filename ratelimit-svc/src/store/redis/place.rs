@@ -5,9 +5,10 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::outage::breaker::{Change, Permit};
-use crate::outage::gate::Gate;
-use crate::store::{Hit, StoreError};
+use crate::decide::hit::Hit;
+use crate::store::breaker::{Change, Permit};
+use crate::store::error::StoreError;
+use crate::store::gate::Gate;
 
 /// How often the log is told of parts that were lost or found: once, however often they come and go
 /// between, and not by requests.
@@ -123,8 +124,8 @@ fn std_now() -> Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outage::ramp::RETURN_MAX;
-    use crate::outage::ramp::tests::hit;
+    use crate::store::ramp::RETURN_MAX;
+    use crate::store::ramp::tests::hit;
 
     fn back(place: &Place) -> usize {
         (0..1000).filter(|key| place.permit(&[hit(*key)]).is_some()).count()

@@ -3,8 +3,10 @@
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 
-use super::link::{HostPort, PROBE_TIMEOUT, classify};
-use crate::store::StoreError;
+use crate::store::error::StoreError;
+use crate::store::redis::address::HostPort;
+use crate::store::redis::connector::PROBE_TIMEOUT;
+use crate::store::redis::refusal::classify;
 
 /// The most nodes of one cluster.
 pub const NODES_MAX: usize = 1000;

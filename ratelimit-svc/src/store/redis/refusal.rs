@@ -1,9 +1,9 @@
 //! What the server means when it refuses: that nobody is served, that a person must act, or that
 //! one counter is none.
 
-use redis::{RedisError, ServerError};
+use redis::{ErrorKind, RedisError, ServerError};
 
-use crate::store::StoreError;
+use crate::store::error::StoreError;
 
 /// No other connection and no wait helps against these.
 const CONFIGURATION: [&str; 4] = ["NOAUTH", "WRONGPASS", "NOPERM", "MOVED"];
@@ -12,28 +12,18 @@ const NO_COUNT: [&str; 3] = ["not an integer", "would overflow", "user_script"];
 /// What a script says whose user may not call one of its commands.
 const NO_RIGHT: &str = "user executing the script can't";
 
-/// A command that is answered so was not executed.
-const UNEXECUTED: [&str; 14] = [
-    "ASK",
-    "BUSY",
-    "CLUSTERDOWN",
-    "LOADING",
-    "MASTERDOWN",
-    "MISCONF",
-    "MOVED",
-    "NOAUTH",
-    "NOPERM",
-    "NOREPLICAS",
-    "OOM",
-    "READONLY",
-    "TRYAGAIN",
-    "WRONGPASS",
-];
-
-/// Whether the server surely executed nothing of what it was sent, a single command.
-pub fn is_unexecuted(error: &RedisError) -> bool {
-    let errors = error.clone().into_server_errors().unwrap_or_default();
-    !errors.is_empty() && errors.iter().all(|(_, error)| UNEXECUTED.contains(&error.code()))
+/// What an error of the client means for its connection.
+pub fn classify(error: RedisError) -> StoreError {
+    if error.is_timeout() {
+        StoreError::TimedOut
+    } else if error.kind() == ErrorKind::AuthenticationFailed {
+        StoreError::Configuration(error)
+    } else if error.is_unrecoverable_error() || error.is_connection_dropped() || error.is_io_error()
+    {
+        StoreError::Disconnected(error)
+    } else {
+        refusal(error)
+    }
 }
 
 /// What the server means by an error of its own, or by those in a pipeline.
@@ -79,22 +69,5 @@ mod tests {
         }
         let counter = told("ERR user_script:7: value is not an integer or out of range");
         assert!(matches!(refusal(counter), StoreError::Counter(_)));
-    }
-
-    #[test]
-    fn what_is_refused_is_not_executed() {
-        for line in [
-            "OOM command not allowed when used memory > 'maxmemory'.",
-            "CLUSTERDOWN The cluster is down",
-            "LOADING Redis is loading the dataset in memory",
-            "READONLY You can't write against a read only replica.",
-            "NOAUTH Authentication required.",
-            "MOVED 1 127.0.0.1:1",
-        ] {
-            assert!(is_unexecuted(&told(line)), "{line}");
-        }
-        for line in ["ERR user_script:7: in the middle", "WRONGTYPE of a counter", "EXECABORT x"] {
-            assert!(!is_unexecuted(&told(line)), "{line}");
-        }
     }
 }

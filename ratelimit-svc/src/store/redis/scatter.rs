@@ -11,11 +11,12 @@ use tokio::time::Instant;
 use super::asking::Way;
 use super::cluster::{Cluster, Node};
 use super::expiry::Expiry;
-use super::link::HostPort;
 use super::slots::slot_of;
 use super::{Redis, deadlines, is_plain};
+use crate::decide::hit::{Count, Hit, Mode};
+use crate::store::error::StoreError;
+use crate::store::redis::address::HostPort;
 use crate::store::split::count_apart;
-use crate::store::{Count, Hit, Mode, StoreError};
 
 impl Redis {
     /// Counts in the nodes that have the keys. What a script decides is decided together as far

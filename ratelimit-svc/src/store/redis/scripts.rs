@@ -6,14 +6,15 @@ use std::time::Duration;
 use redis::aio::ConnectionLike;
 use redis::{Cmd, ErrorKind, RedisError, Script, ServerErrorKind, Value};
 
-use super::link::classify;
 use super::number::number;
 use super::{Redis, packed};
 use crate::decide::algorithm::State;
+use crate::decide::hit::{Count, Hit, Mode, Role};
+use crate::decide::key::usage_key;
 use crate::decide::settle::Settled;
 use crate::limits::algorithm::Algorithm;
-use crate::store::key::usage_key;
-use crate::store::{Count, Hit, Mode, Role, StoreError};
+use crate::store::error::StoreError;
+use crate::store::redis::refusal::classify;
 
 /// Room for what a call says of one hit; of a longer one it grows.
 const HIT_BYTES: usize = 128;

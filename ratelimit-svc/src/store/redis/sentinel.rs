@@ -10,8 +10,10 @@ use redis::Value;
 use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
-use super::link::{Connector, HostPort, Login, PROBE_TIMEOUT, classify};
-use crate::store::StoreError;
+use crate::store::error::StoreError;
+use crate::store::redis::address::{HostPort, Login};
+use crate::store::redis::connector::{Connector, PROBE_TIMEOUT};
+use crate::store::redis::refusal::classify;
 
 /// The longest wait for the sentinels: those that are silent must cost the master nothing, which is
 /// looked at together with them.

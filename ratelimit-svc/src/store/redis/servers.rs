@@ -6,14 +6,16 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 
 use super::apart::Apart;
-use super::claimed::Marks;
 use super::cluster::Cluster;
-use super::link::{Address, Connector, Link, LinkSettings, Threads, Topology};
+use super::link::{Link, LinkSettings, Threads, Topology};
 use super::sentinel::Sentinels;
 use super::slots::slot_of;
 use super::tls::TlsError;
 use crate::clock::Clock;
-use crate::store::StoreError;
+use crate::store::error::StoreError;
+use crate::store::redis::address::Address;
+use crate::store::redis::connector::Connector;
+use crate::store::redis::epoch::Marks;
 
 /// The servers that hold the counters.
 #[expect(clippy::large_enum_variant, reason = "there is one or two")]

@@ -6,12 +6,13 @@ use futures_util::future::{BoxFuture, join_all};
 use redis::aio::ConnectionLike;
 use tokio::time::Instant;
 
-use super::link::classify;
+use super::Redis;
 use super::scatter::at_owner;
 use super::servers::Servers;
 use super::slots::{number_at, slot_of};
-use super::{Redis, StoreError};
 use crate::lease::loss::Assertion;
+use crate::store::error::StoreError;
+use crate::store::redis::refusal::classify;
 
 impl Redis {
     /// Tells each counter what this replica had claimed of it; where each stands.

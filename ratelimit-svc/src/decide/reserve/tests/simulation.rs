@@ -2,7 +2,7 @@
 //! top with full knowledge of each window would admit. The clock is counted, the seed fixed.
 
 use super::*;
-use crate::store::Mode;
+use crate::decide::hit::Mode;
 use crate::store::memory::Memory;
 
 /// Seconds before the figures count: the averages have to settle.

@@ -8,8 +8,8 @@ use redis::aio::MultiplexedConnection;
 
 use super::{Cluster, Map, Node};
 use crate::lease::loss::Whose;
-use crate::store::StoreError;
-use crate::store::redis::claimed::Epochs;
+use crate::store::error::StoreError;
+use crate::store::redis::epoch::Epochs;
 use crate::store::redis::slots::slot_of;
 
 impl Cluster {

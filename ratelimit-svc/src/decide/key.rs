@@ -24,10 +24,10 @@
 use std::cell::RefCell;
 use std::io::Write;
 
+use crate::decide::hit::Hit;
 use crate::limits::algorithm::Algorithm;
 use crate::limits::rule::{Limit, Step};
 use crate::limits::unit::{Unit, Window};
-use crate::store::Hit;
 
 /// The most memory a thread keeps to write names in.
 const SCRATCH_BYTES_MAX: usize = 1024;
@@ -353,7 +353,7 @@ mod tests {
             limit: 5,
             window: Window { start, seconds: 60 },
             algorithm,
-            role: crate::store::Role::Enforced,
+            role: crate::decide::hit::Role::Enforced,
             share: None,
         };
         let check = |hit: Hit, expected: &str| {

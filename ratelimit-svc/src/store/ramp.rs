@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::store::Hit;
-use crate::store::key::stem;
+use crate::decide::hit::Hit;
+use crate::decide::key::stem;
 
 /// The longest return. A shorter outage than that has a return as long as itself, for it left as
 /// much less behind.
@@ -161,9 +161,9 @@ impl Pace {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::decide::hit::Role;
     use crate::limits::algorithm::Algorithm;
     use crate::limits::unit::Window;
-    use crate::store::Role;
 
     /// One hit of a counter of its own.
     pub(crate) fn hit(key: usize) -> Hit {

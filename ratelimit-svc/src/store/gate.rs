@@ -9,9 +9,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::outage::breaker::{Breaker, Change, Permit};
-use crate::outage::ramp::Ramp;
-use crate::store::Hit;
+use crate::decide::hit::Hit;
+use crate::store::breaker::{Breaker, Change, Permit};
+use crate::store::ramp::Ramp;
 
 /// A store in doubt is looked at after such a pause, and again after another: with a call budget of
 /// 5 ms, the breaker is open 40 ms after the first failure though no request comes.
@@ -138,8 +138,8 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outage::breaker::FAILURES_TO_OPEN;
-    use crate::outage::ramp::RETURN_MAX;
+    use crate::store::breaker::FAILURES_TO_OPEN;
+    use crate::store::ramp::RETURN_MAX;
 
     fn found(now: Instant) -> Gate {
         let mut gate = Gate::new(now);

@@ -1,0 +1,46 @@
+//! A store that can be lost and found: what whoever guards it needs beside counting.
+
+use std::future::Future;
+
+use crate::decide::hit::Hit;
+use crate::lease::loss::{Assertion, Finding};
+use crate::store::Store;
+use crate::store::error::StoreError;
+
+/// A store that can be lost and found.
+pub trait Backend: Store {
+    /// Connects anew and finds out whether the store counts.
+    fn probe(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Finds out whether the connection in use is still good.
+    fn check(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Leaves this replica's sign of life; how many replicas left one of late.
+    fn sign_of_life(&self) -> impl Future<Output = Result<u32, StoreError>> + Send;
+
+    /// Hands over what was found out of the data of the servers since the last time. Whoever asks
+    /// meanwhile waits until that is taken in.
+    fn findings(&self, _take_in: &mut dyn FnMut(Finding)) {}
+
+    /// Tells counters that lost data what this replica had claimed of them; where each stands.
+    fn tell_claimed(
+        &self,
+        assertions: &[Assertion],
+    ) -> impl Future<Output = Vec<Result<u64, StoreError>>> + Send {
+        let stand = assertions.iter().map(|told| Ok(told.hit.amount.max(told.taken))).collect();
+        std::future::ready(stand)
+    }
+
+    /// Whether a part of the store is lost that has the counter of one of these hits.
+    fn is_lost_to(&self, _hits: &[Hit]) -> bool {
+        false
+    }
+
+    /// Takes the sign of life back: this replica ends.
+    fn farewell(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Does what no request waits for. Never ends.
+    fn tend(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+}
