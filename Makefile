@@ -4,10 +4,10 @@ INSTALL := tests/parts/install.sh
 .PHONY: run run-full test parts bench bench-readme bench-gate lint fuzz help
 
 help:
-	@echo 'make run       the edge on embedded parts (memory, disk, file)'
+	@echo 'make run       the edge on embedded parts (memory, disk, file); REPLICAS=3 for three of each service'
 	@echo 'make run-full  the edge on Redis, Apache Kafka and InfluxDB'
 	@echo 'make test      all tests, on the real parts, which it installs where missing'
-	@echo 'make bench     what it costs, in target/bench: 15 minutes, 3 with QUICK=1; ONLY=keys,overload'
+	@echo 'make bench     what it costs, in target/bench: 20 minutes, 6 with QUICK=1; ONLY=keys,overload'
 	@echo 'make bench-readme  puts the newest figures into README.md'
 	@echo 'make bench-gate  instructions per decision against a baseline; ACCEPT=1 renews it'
 	@echo 'make lint      format, clippy and cargo deny'
@@ -17,13 +17,13 @@ run:
 	@$(INSTALL) toolchain envoy
 	@echo 'building in release mode (some minutes the first time)'
 	@cargo build --release --locked --workspace --bins --quiet
-	@exec $${CARGO_TARGET_DIR:-target}/release/tidegate-edge
+	@exec $${CARGO_TARGET_DIR:-target}/release/tidegate-edge $(if $(REPLICAS),--replicas $(REPLICAS))
 
 run-full:
 	@$(INSTALL) toolchain envoy redis influxdb kafka
 	@echo 'building in release mode (some minutes the first time)'
 	@cargo build --release --locked --workspace --bins --quiet
-	@exec $${CARGO_TARGET_DIR:-target}/release/tidegate-edge --full
+	@exec $${CARGO_TARGET_DIR:-target}/release/tidegate-edge --full $(if $(REPLICAS),--replicas $(REPLICAS))
 
 parts:
 	@$(INSTALL) toolchain envoy redis influxdb prometheus kafka

@@ -58,6 +58,7 @@ def check_value_set(checks, helms, name, values, envoy, file, scratch):
         ("no object twice", rendered.no_duplicates),
         ("pods are restricted, bounded and probed", rendered.pods_are_restricted),
         ("selectors, ports and files meet", rendered.selectors_meet),
+        ("drains outlast the health check", rendered.drain_outlasts_health_check),
     ]:
         checks.run(f"{name}: {what}", check, items)
     file.write_text(bootstrap.with_certificates(bootstrap.bootstrap_of(items), scratch), encoding="utf-8")
@@ -101,6 +102,7 @@ def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--tools", type=pathlib.Path)
     arguments.add_argument("--envoy")
+    arguments.add_argument("--programs", type=pathlib.Path)
     arguments.add_argument("--write-docs", action="store_true")
     options = arguments.parse_args()
     if options.write_docs:
@@ -134,6 +136,7 @@ def main():
         if file:
             checks.run("compose.yaml: its init job makes a bootstrap that Envoy accepts",
                        compose.renders_envoy, file, options.envoy, scratch)
+            checks.run("compose.yaml: our binaries take what it mounts", compose.binaries_take_it, file, options.programs, scratch)
     print(f"{checks.passed} passed, {checks.failed} failed")
     return 1 if checks.failed else 0
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Validates the chart with helm 4 and helm 3, the strict schemas of Kubernetes 1.28 to 1.37 and the
-# real Envoy. Needs no cluster.
+# real Envoy, and what compose.yaml mounts with our own programs. Needs no cluster.
 #
 #   helm/validate.sh [TOOLS]    TOOLS: where helm and the Python packages go, target/parts/helm when absent
 #
@@ -61,7 +61,12 @@ if [ -z "$envoy" ]; then
 fi
 [ -x "${envoy:-}" ] || fail "Envoy is missing: run make parts, or set ENVOY_BIN to an Envoy 1.40"
 
+programs=${CARGO_TARGET_DIR:-target}/debug
+for program in ratelimit-svc ext-authz ingest-filter; do
+    [ -x "$programs/$program" ] || fail "$program is not built: cargo build --workspace --bins"
+done
+
 # Nothing of the user's helm takes part.
 export HELM_CACHE_HOME=$tools/home/cache HELM_CONFIG_HOME=$tools/home/config HELM_DATA_HOME=$tools/home/data
 unset KUBECONFIG HELM_PLUGINS
-exec "$tools/venv/bin/python" -B helm/validate.py --tools "$tools" --envoy "$envoy"
+exec "$tools/venv/bin/python" -B helm/validate.py --tools "$tools" --envoy "$envoy" --programs "$programs"

@@ -1,5 +1,6 @@
 """Checks of Envoy's bootstrap, with the real Envoy."""
 
+import re
 import shutil
 import socket
 import subprocess
@@ -68,19 +69,25 @@ def envoy_drains(helm, envoy, scratch):
     bootstrap, hook = bootstrap_of(rendered), container["lifecycle"]["preStop"]["exec"]["command"]
     for inside, outside in ports.values():
         bootstrap = bootstrap.replace(f'"0.0.0.0", port_value: {inside}', f'"127.0.0.1", port_value: {outside}')
-    hook = [part.replace(f"/localhost/{ports['admin'][0]}", f"/localhost/{ports['admin'][1]}") for part in hook]
+    # The admin interface is no port of the container: it listens on loopback alone.
+    [inside] = {int(port) for part in hook for port in re.findall(r"/dev/tcp/127.0.0.1/(\d+)", part)}
+    admin = free_port()
+    need(f"address: 127.0.0.1, port_value: {inside}" in bootstrap, "the admin interface is not on loopback")
+    bootstrap = bootstrap.replace(f"127.0.0.1, port_value: {inside}", f"127.0.0.1, port_value: {admin}")
+    hook = [part.replace(f"/dev/tcp/127.0.0.1/{inside}", f"/dev/tcp/127.0.0.1/{admin}") for part in hook]
     file = scratch / "drain-envoy.yaml"
     file.write_text(bootstrap, encoding="utf-8")
-    edge, admin = ports["http"][1], ports["admin"][1]
+    edge, status_port = ports["http"][1], ports["status"][1]
+    liveness = container["livenessProbe"]["httpGet"]["path"]
     flags = ["--disable-hot-restart", "--concurrency", "1", "--log-level", "error"]
     process = subprocess.Popen([envoy, "-c", file, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        until(lambda: status(admin, "/ready") == 200 and status(edge, "/healthz") == 200, "Envoy is ready")
+        until(lambda: status(status_port, "/ready") == 200 and status(edge, "/healthz") == 200, "Envoy is ready")
         done = subprocess.run(hook, capture_output=True, text=True, timeout=30)
         need(done.stdout.count("HTTP/1.1 200 OK") == 2, one_line(done.stdout + done.stderr))
-        until(lambda: status(admin, "/ready") == 503, "the readiness probe fails")
+        until(lambda: status(status_port, "/ready") == 503, "the readiness probe fails")
         until(lambda: status(edge, "/healthz") == 503, "the health check fails")
-        need(status(admin, "/server_info") == 200, "the liveness probe fails while draining")
+        need(status(status_port, liveness) == 200, "the liveness probe fails while draining")
         need(status(edge, "/ping") is not None, "refuses requests while draining")
     finally:
         process.terminate()

@@ -3,13 +3,14 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 
 import compose_spec
 import yaml
 
 from . import HELM, LOADER, Failure, need, one_line
-from .bootstrap import envoy_accepts
+from .bootstrap import envoy_accepts, free_port, status, until
 
 
 def consistent():
@@ -27,6 +28,9 @@ def consistent():
             need(other in services, f"{name} depends on {other}, which is not there")
             if how["condition"] == "service_healthy":
                 need("healthcheck" in services[other], f"{name} waits for the health of {other}, which has no check")
+        ours = service.get("image", "").startswith("tidegate/") or name in ("envoy", "redis")
+        hardened = service.get("read_only") and service.get("cap_drop") == ["ALL"] and "mem_limit" in service
+        need(hardened or not ours, f"{name}: writable, with capabilities or without a limit of memory")
         for port in service.get("ports", []):
             need(port.startswith("127.0.0.1:"), f"{name}: {port} is not bound to loopback")
         need(not (service.get("read_only") and service.get("configs")), f"{name}: configs in a read-only container")
@@ -68,3 +72,64 @@ def renders_envoy(file, envoy, scratch):
     script = script.replace(f"{HELM.parent}/envoy-config/envoy.yaml", str(template))
     done = shell(script, variables)
     need(done.returncode != 0, "a placeholder without a value is let through")
+
+
+# What the containers listen on, inside.
+PORTS = re.compile(r"0\.0\.0\.0:(\d+)")
+
+
+def on_loopback(text, ports):
+    """The addresses of a file, each on a free port of loopback; `ports` remembers which."""
+    return PORTS.sub(lambda found: f"127.0.0.1:{ports.setdefault(found[1], free_port())}", text)
+
+
+def mounts(file, service):
+    """Where a service's read-only binds come from, by where they stand in its container."""
+    pairs = [volume.split(":") for volume in file["services"][service]["volumes"]]
+    return {inside: HELM.parent / source for source, inside, *_ in pairs if source.startswith("./")}
+
+
+def starts(command, environment, admin, path, name):
+    """A service of ours comes up on what compose gives it."""
+    process = subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        until(lambda: process.poll() is not None or status(admin, path) == 200, f"{name}: {path} is 200")
+        need(process.poll() is None, f"{name} ended with {process.returncode}: {one_line(process.stdout.read()[-400:]) if process.poll() is not None else ''}")
+    finally:
+        process.kill()
+        process.wait(timeout=20)
+
+
+def binaries_take_it(file, programs, scratch):
+    """Every file that compose mounts or its init job makes, read by the program that it is for."""
+    # The init job's own files, of the check before.
+    config = scratch / "config"
+    ports = {}
+    for name in ("ext-authz", "ingest-filter"):
+        text = on_loopback((config / f"{name}.yaml").read_text(encoding="utf-8"), ports)
+        text = text.replace("/etc/tidegate/keys", str(scratch / "keys"))
+        (config / f"{name}-local.yaml").write_text(text, encoding="utf-8")
+    [quotas] = mounts(file, "ratelimit-svc").values()
+    done = subprocess.run([programs / "ratelimit-svc", "check", quotas], capture_output=True, text=True)
+    need(done.returncode == 0, f"ratelimit-svc check: {one_line(done.stdout + done.stderr)}")
+
+    root = scratch / "runtime"
+    shutil.copytree(quotas, root / "quotas")
+    environment = dict(file["services"]["ratelimit-svc"]["environment"])
+    for host in ("HOST", "GRPC_HOST", "DEBUG_HOST"):
+        environment[host] = "127.0.0.1"
+    for port in ("PORT", "GRPC_PORT", "DEBUG_PORT"):
+        environment[port] = str(free_port())
+    # Ready on the files alone: nothing listens where Redis is.
+    environment |= {"RUNTIME_ROOT": str(root), "REDIS_URL": f"127.0.0.1:{free_port()}"}
+    starts([programs / "ratelimit-svc"], environment, int(environment["DEBUG_PORT"]), "/readyz", "ratelimit-svc")
+
+    authz = [programs / "ext-authz", "serve", "--config", config / "ext-authz-local.yaml"]
+    issue = [programs / "ext-authz", "keys", "issue", "--append", "--tenant=demo", "--priority=ingest"]
+    done = subprocess.run([*issue, "--config", config / "ext-authz-local.yaml"], capture_output=True, text=True)
+    need(done.returncode == 0, f"ext-authz keys issue: {one_line(done.stderr)}")
+    starts(authz, {}, ports["9002"], "/readyz", "ext-authz")
+    for role, admin in (("gateway", "8090"), ("writer", "8091")):
+        ingest = [programs / "ingest-filter", role, "--config", config / "ingest-filter-local.yaml"]
+        # Up and not ready: nothing answers to the name of Kafka.
+        starts(ingest, {}, ports[admin], "/livez", role)

@@ -112,7 +112,7 @@ def envoy_reaches(rendered):
         for item in of_kind(rendered, "Service")
     }
     for cluster in bootstrap["static_resources"]["clusters"]:
-        if cluster["name"] == "otlp":
+        if cluster["name"] in ("otlp", "envoy_admin"):
             continue
         [endpoint] = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
         address = endpoint["endpoint"]["address"]["socket_address"]
@@ -147,12 +147,28 @@ def break_glass(rendered, expected):
     """Listener, Service and admission of the break-glass listener are there together or not at all."""
     listeners = yaml.load(bootstrap_of(rendered), Loader=LOADER)["static_resources"]["listeners"]
     names = [listener["name"] for listener in listeners]
-    need(names == (["edge", "break_glass"] if expected else ["edge"]), f"listeners {names}")
+    need(names == (["edge", "break_glass", "status"] if expected else ["edge", "status"]), f"listeners {names}")
     services = [s for s in of_kind(rendered, "Service") if s["metadata"]["name"].endswith("-break-glass")]
     need(len(services) == int(expected), f"{len(services)} Services")
     rules = [rule for policy in of_kind(rendered, "NetworkPolicy") for rule in policy["spec"].get("ingress", [])
              if any(port["port"] == 8443 for port in rule["ports"])]
     need(len(rules) == int(expected) and all(rule.get("from") for rule in rules), f"admits {rules}")
+
+
+def drain_outlasts_health_check(rendered):
+    """A service says that it is not serving for longer than Envoy's health check takes to see it."""
+    seconds = lambda text: float(text.removesuffix("s"))
+    clusters = yaml.load(bootstrap_of(rendered), Loader=LOADER)["static_resources"]["clusters"]
+    checks = [check for cluster in clusters for check in cluster.get("health_checks", [])]
+    need(len(checks) == 3, f"{len(checks)} clusters have a health check")
+    seen = max(seconds(check["interval"]) + seconds(check["timeout"]) for check in checks)
+    texts = [text for item in of_kind(rendered, "ConfigMap") for text in (item["data"] or {}).values()]
+    delays = [seconds(delay) for text in texts for delay in re.findall(r"^drain_delay: (\w+)$", text, re.MULTILINE)]
+    for deployment in of_kind(rendered, "Deployment"):
+        for container in deployment["spec"]["template"]["spec"]["containers"]:
+            delays += [seconds(e["value"]) for e in container.get("env", []) if e["name"] == "DRAIN_DELAY"]
+    need(len(delays) >= 3, f"only {len(delays)} drain delays were found")
+    need(min(delays) > seen, f"a drain delay of {min(delays)} s, but a health check sees it after {seen} s")
 
 
 def default_deny_is_exact(rendered):
@@ -185,7 +201,7 @@ def policies(text):
         return matched["typed_config"]["value"]["string_match"]["safe_regex"]["regex"]
 
     bypass, deny = expression("tidegate.ratelimit_bypass"), expression("tidegate.ratelimit_deny")
-    route = manager["route_config"]["virtual_hosts"][0]["routes"][0]
+    [route] = [route for route in manager["route_config"]["virtual_hosts"][0]["routes"] if "dynamic_metadata" in route["match"]]
     [pool] = route["match"]["dynamic_metadata"]
     need(route["route"]["priority"] == "HIGH" and pool["value"]["string_match"]["safe_regex"]["regex"] == bypass, "the HIGH pool is for others")
     [config] = [item["data"]["ext-authz.yaml"] for item in of_kind(rendered, "ConfigMap") if "ext-authz.yaml" in (item["data"] or {})]

@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ext_authz::check::profile::Profile;
 use serde_json::Value;
+use tests::edge::Service;
 use tests::edge::service;
 use tests::http::Reply;
 use tests::parts::workspace;
@@ -115,7 +116,7 @@ async fn every_agent_is_answered_as_recorded() -> Result<()> {
     }
     let seen = format!("{:?}", gateway.seen());
     ensure!(!seen.contains(&good), "a key went on to the gateway");
-    drop(stage.edge.authz.take());
+    stage.edge.kill(Service::Authz);
     for agent in &agents {
         agent.expect(&stage, &good, "away").await?;
     }

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use anyhow::Result;
-use tests::edge::service;
+use tests::edge::{Service, service};
 
 use crate::stage::Stage;
 
@@ -70,8 +70,8 @@ async fn a_key_never_reaches_the_logs() -> Result<()> {
 
     let edge = &stage.edge;
     let envoy = edge.envoy.as_ref().map(|envoy| &envoy.child);
-    let services = [&edge.authz, &edge.ratelimit, &edge.gateway, &edge.writer];
-    for child in services.into_iter().flatten().chain(envoy) {
+    let services = Service::ALL.into_iter().flat_map(|service| edge.replicas(service));
+    for child in services.filter_map(|replica| replica.child.as_ref()).chain(envoy) {
         assert!(!child.output().contains(secret), "{} logs the secret", child.name());
     }
     let log = envoy.map(|child| child.output()).unwrap_or_default();

@@ -18,7 +18,8 @@ async fn a_bad_line_is_named_and_its_neighbours_are_stored() -> Result<()> {
     assert!(text.contains("line 2") && text.contains("line 4"), "{text}");
     assert!(!text.contains("line 1:") && !text.contains("line 3:"), "{text}");
     let lines = stage.lines(|lines| lines.len() >= 2).await?;
-    let mut names: Vec<&str> = lines.iter().filter_map(|line| line.split(',').next()).collect();
+    let mut names: Vec<&str> =
+        lines.iter().filter_map(|line| line.split([',', ' ']).next()).collect();
     names.sort_unstable();
     assert_eq!(names, ["fine", "good"]);
     Ok(())
@@ -44,7 +45,7 @@ async fn large_bodies_bombs_and_unknown_types_are_refused_with_memory_flat() -> 
     }
     let large = vec![b'\n'; 128 << 20];
     assert_eq!(stage.post("/write", &[auth], large).await?.status, 413);
-    let gateway = stage.edge.gateway.as_ref().context("a gateway runs")?;
+    let gateway = stage.edge.gateway[0].child.as_ref().context("a gateway runs")?;
     let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid()))?;
     let peak = status.lines().find(|line| line.starts_with("VmHWM")).context("Linux tells it")?;
     let peak: u64 = peak.split_whitespace().nth(1).context("a number")?.parse()?;

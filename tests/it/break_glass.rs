@@ -11,7 +11,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
-use tests::edge::{Options, Parts};
+use tests::edge::{Options, Parts, Service};
 use tests::http::Reply;
 use tests::parts::envoy::TlsFiles;
 use tests::ports::is_free;
@@ -135,8 +135,8 @@ async fn without_ext_authz_a_certificate_lets_the_critical_class_in() -> Result<
     let mut open = Open::start(Parts::Embedded, |_| ()).await?;
     let critical = open.stage.edge.issue_live_key("node", "system-node-critical").await?;
     let node = open.issue(&["node"])?;
-    drop(open.stage.edge.authz.take());
-    drop(open.stage.edge.ratelimit.take());
+    open.stage.edge.kill(Service::Authz);
+    open.stage.edge.kill(Service::Ratelimit);
     assert_eq!(open.stage.write(&critical, "edge f=1").await?.status, 503);
     let reply = open.write(Some(&node), "broken f=1").await?;
     assert_eq!(reply.status, 204, "{}", reply.text());
@@ -144,7 +144,7 @@ async fn without_ext_authz_a_certificate_lets_the_critical_class_in() -> Result<
     let lines = open.stage.lines(|lines| !lines.is_empty()).await?;
     assert!(lines[0].starts_with("broken f=1"), "{lines:?}");
     let file = std::fs::read_to_string(open.stage.edge.points_file())?;
-    assert!(file.contains("# CONTEXT-DATABASE: node__default\nbroken f=1"), "{file}");
+    assert!(file.contains("# CONTEXT-DATABASE: node__d\nbroken f=1"), "{file}");
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Priority classes of an operator's own: Envoy goes by their outage policy and knows no names.
 
 use anyhow::{Context, Result, ensure};
-use tests::edge::{Options, Parts};
+use tests::edge::{Options, Parts, Service};
 use tests::http::{Http, Reply};
 
 use crate::stage::Stage;
@@ -65,7 +65,7 @@ async fn without_ratelimit_svc_own_classes_are_answered_by_their_outage_policy()
         assert_eq!(stage.write(key, POINT).await?.status, 204);
     }
 
-    drop(stage.edge.ratelimit.take());
+    stage.edge.kill(Service::Ratelimit);
     assert_eq!(stage.write(&gold, POINT).await?.status, 204);
     for key in local.iter().chain(&deny) {
         assert_refused(&stage.write(key, POINT).await?);
@@ -103,7 +103,7 @@ async fn an_own_class_that_bypasses_has_the_pool_that_others_cannot_fill() -> Re
         assert_refused(&stage.write(key, POINT).await?);
     }
     assert_eq!(stage.write(gold, POINT).await?.status, 204);
-    drop(stage.edge.ratelimit.take());
+    stage.edge.kill(Service::Ratelimit);
     assert_eq!(stage.write(gold, POINT).await?.status, 204);
 
     gateway.hold(None);
@@ -126,7 +126,7 @@ descriptors:
     let mut stage = with_quotas(quotas, |_| ()).await?;
     let only = issue(&stage, &["only"]).await?.remove(0);
     assert_eq!(stage.write(&only, POINT).await?.status, 204);
-    drop(stage.edge.ratelimit.take());
+    stage.edge.kill(Service::Ratelimit);
     assert_refused(&stage.write(&only, POINT).await?);
     deny_percent(&stage, 0).await?;
     assert_eq!(stage.write(&only, POINT).await?.status, 204);

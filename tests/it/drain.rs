@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use tests::child::Child;
-use tests::edge::Edge;
+use tests::edge::{Edge, Service};
 use tests::http::Http;
 use tests::wait::DEADLINE;
 use tokio::task::JoinHandle;
@@ -79,20 +79,20 @@ async fn terminate(child: Option<Child>) -> Result<()> {
 /// Ends and restarts every process of ours once, while the load goes on.
 async fn restart_each(edge: &mut Edge, load: &Load) -> Result<()> {
     load.progress(50).await?;
-    terminate(edge.writer.take()).await?;
+    terminate(edge.writer[0].child.take()).await?;
     load.progress(50).await?;
-    edge.start_writer().await?;
+    edge.start_service(Service::Writer).await?;
 
-    terminate(edge.gateway.take()).await?;
-    edge.start_gateway().await?;
-    load.progress(50).await?;
-
-    terminate(edge.ratelimit.take()).await?;
-    edge.start_ratelimit().await?;
+    terminate(edge.gateway[0].child.take()).await?;
+    edge.start_service(Service::Gateway).await?;
     load.progress(50).await?;
 
-    terminate(edge.authz.take()).await?;
-    edge.start_authz().await?;
+    terminate(edge.ratelimit[0].child.take()).await?;
+    edge.start_service(Service::Ratelimit).await?;
+    load.progress(50).await?;
+
+    terminate(edge.authz[0].child.take()).await?;
+    edge.start_service(Service::Authz).await?;
     load.progress(50).await?;
 
     terminate(edge.envoy.take().map(|envoy| envoy.child)).await?;

@@ -104,7 +104,7 @@ async fn nothing_is_lost_behind_a_204() -> Result<()> {
     let rows = stage.rows("acme__default", "SELECT temperature FROM weather", 3).await?;
     let values: Vec<_> = rows.iter().map(|row| columns(row)[0].clone()).collect();
     assert_eq!(values, [json!(1), json!(2), json!(3)]);
-    let metrics = stage.admin(stage.edge.at.writer_admin, "/metrics").await?.text();
+    let metrics = stage.admin(stage.edge.writer[0].admin, "/metrics").await?.text();
     let dead = |line: &&str| line.starts_with("ingest_writer_dead_lettered_points_total");
     assert!(metrics.lines().filter(dead).all(|line| line.ends_with(" 0")), "{metrics}");
     Ok(())
@@ -114,12 +114,12 @@ async fn nothing_is_lost_behind_a_204() -> Result<()> {
 async fn a_real_prometheus_scrapes_every_service_and_writes_through_the_edge() -> Result<()> {
     let stage = Stage::real().await?;
     let key = stage.edge.issue_live_key("acme", "ingest").await?;
-    let at = &stage.edge.at;
+    let edge = &stage.edge;
     let targets = [
-        ("ext-authz", at.authz_admin),
-        ("ratelimit-svc", at.ratelimit_admin),
-        ("gateway", at.gateway_admin),
-        ("writer", at.writer_admin),
+        ("ext-authz", edge.authz[0].admin),
+        ("ratelimit-svc", edge.ratelimit[0].admin),
+        ("gateway", edge.gateway[0].admin),
+        ("writer", edge.writer[0].admin),
     ];
     let url = stage.edge.url("/api/v1/write");
     let _prometheus = prometheus::start(&stage.edge.options.dir, &targets, &url, &key)?;

@@ -22,23 +22,25 @@ async fn grpc_health(address: SocketAddr, service: &str) -> Result<ServingStatus
 #[tokio::test(flavor = "multi_thread")]
 async fn every_process_answers_over_http_and_grpc() -> Result<()> {
     let stage = Stage::embedded().await?;
-    let at = &stage.edge.at;
+    let edge = &stage.edge;
     for (address, service) in [
-        (at.authz_grpc, ""),
-        (at.authz_grpc, "envoy.service.auth.v3.Authorization"),
-        (at.ratelimit_grpc, ""),
-        (at.ratelimit_grpc, "ratelimit"),
-        (at.gateway, ""),
-        (at.authz_admin, ""),
-        (at.ratelimit_admin, ""),
-        (at.gateway_admin, ""),
-        (at.writer_admin, ""),
+        (edge.authz[0].listen, ""),
+        (edge.authz[0].listen, "envoy.service.auth.v3.Authorization"),
+        (edge.ratelimit[0].listen, ""),
+        (edge.ratelimit[0].listen, "ratelimit"),
+        (edge.gateway[0].listen, ""),
+        (edge.authz[0].admin, ""),
+        (edge.ratelimit[0].admin, ""),
+        (edge.gateway[0].admin, ""),
+        (edge.writer[0].admin, ""),
     ] {
         let status = grpc_health(address, service).await;
         let status = status.with_context(|| format!("{address} '{service}'"))?;
         assert_eq!(status, ServingStatus::Serving, "{address} '{service}'");
     }
-    for admin in [at.authz_admin, at.ratelimit_admin, at.gateway_admin, at.writer_admin] {
+    for admin in
+        [edge.authz[0].admin, edge.ratelimit[0].admin, edge.gateway[0].admin, edge.writer[0].admin]
+    {
         for path in ["/livez", "/readyz", "/metrics", "/config"] {
             let reply = stage.admin(admin, path).await?;
             assert!(reply.status == 200 && !reply.body.is_empty(), "{admin}{path}");
@@ -51,11 +53,11 @@ async fn every_process_answers_over_http_and_grpc() -> Result<()> {
 async fn a_draining_process_says_so_and_still_serves() -> Result<()> {
     let stage = Stage::draining_slowly().await?;
     let key = stage.edge.issue_live_key("acme", "ingest").await?;
-    let at = &stage.edge.at;
+    let edge = &stage.edge;
     for (child, admin) in [
-        (&stage.edge.authz, at.authz_admin),
-        (&stage.edge.ratelimit, at.ratelimit_admin),
-        (&stage.edge.gateway, at.gateway_admin),
+        (&edge.authz[0].child, edge.authz[0].admin),
+        (&edge.ratelimit[0].child, edge.ratelimit[0].admin),
+        (&edge.gateway[0].child, edge.gateway[0].admin),
     ] {
         child.as_ref().context("the process runs")?.signal(Signal::TERM)?;
         let readyz = wait_for("draining to be said", DEADLINE, async || {

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;
-use tests::edge::Parts;
+use tests::edge::{Parts, Service};
 use tests::http::Reply;
 use tests::parts::redis::Redis;
 use tests::wait::{DEADLINE, wait_for};
@@ -24,7 +24,7 @@ async fn ratelimit_svc_down_lets_the_critical_class_pass_alone() -> Result<()> {
     let background = stage.edge.issue_live_key("batch", "background").await?;
     assert_eq!(stage.write(&ingest, POINT).await?.status, 204);
 
-    drop(stage.edge.ratelimit.take());
+    stage.edge.kill(Service::Ratelimit);
     for _ in 0..3 {
         assert_eq!(stage.write(&critical, POINT).await?.status, 204);
         assert_outage(&stage.write(&ingest, POINT).await?);
@@ -42,7 +42,7 @@ async fn ratelimit_svc_down_lets_the_critical_class_pass_alone() -> Result<()> {
     stage.http.post(&modify(100), &[], "").await?;
     assert_outage(&stage.write(&ingest, POINT).await?);
 
-    stage.edge.start_ratelimit().await?;
+    stage.edge.start_service(Service::Ratelimit).await?;
     stage.write_until(&ingest, POINT, 204).await?;
     Ok(())
 }
@@ -64,7 +64,7 @@ async fn without_ratelimit_svc_envoy_may_limit_each_tenant_itself() -> Result<()
     stage.http.post(&url, &[], "").await?;
     assert!(at_once(&ingest).await?.iter().all(|reply| reply.status == 204));
 
-    drop(stage.edge.ratelimit.take());
+    stage.edge.kill(Service::Ratelimit);
     let at_once = async |key: &str| {
         futures_util::future::try_join_all((0..10).map(|_| stage.write(key, POINT))).await
     };
@@ -84,7 +84,7 @@ async fn ratelimit_svc_hanging_is_the_same_outage() -> Result<()> {
     let stage = Stage::embedded().await?;
     let critical = stage.edge.issue_live_key("node", "system-node-critical").await?;
     let ingest = stage.edge.issue_live_key("acme", "ingest").await?;
-    let ratelimit = stage.edge.ratelimit.as_ref().context("ratelimit-svc runs")?;
+    let ratelimit = stage.edge.ratelimit[0].child.as_ref().context("ratelimit-svc runs")?;
     ratelimit.signal(Signal::STOP)?;
     assert_eq!(stage.write(&critical, POINT).await?.status, 204);
     assert_outage(&stage.write(&ingest, POINT).await?);
@@ -100,7 +100,7 @@ async fn ext_authz_down_is_503_for_all_and_nothing_passes() -> Result<()> {
     let ingest = stage.edge.issue_live_key("acme", "ingest").await?;
     assert_eq!(stage.write(&ingest, "before f=1").await?.status, 204);
 
-    drop(stage.edge.authz.take());
+    stage.edge.kill(Service::Authz);
     for key in [&critical, &ingest, &"wrong".to_owned()] {
         assert_outage(&stage.write(key, "during f=1").await?);
     }
@@ -108,7 +108,7 @@ async fn ext_authz_down_is_503_for_all_and_nothing_passes() -> Result<()> {
     let forged = [("x-tidegate-tenant", "acme"), ("x-tidegate-priority", "ingest")];
     assert_outage(&stage.post("/write", &forged, "during f=1").await?);
 
-    stage.edge.start_authz().await?;
+    stage.edge.start_service(Service::Authz).await?;
     stage.write_until(&ingest, "after f=1", 204).await?;
     let lines = stage.lines(|lines| lines.iter().any(|line| line.starts_with("after"))).await?;
     assert!(lines.iter().any(|line| line.starts_with("before")));
@@ -121,9 +121,9 @@ async fn gateway_down_is_503_and_recovers() -> Result<()> {
     let mut stage = Stage::embedded().await?;
     let ingest = stage.edge.issue_live_key("acme", "ingest").await?;
     assert_eq!(stage.write(&ingest, POINT).await?.status, 204);
-    drop(stage.edge.gateway.take());
+    stage.edge.kill(Service::Gateway);
     assert_outage(&stage.write(&ingest, POINT).await?);
-    stage.edge.start_gateway().await?;
+    stage.edge.start_service(Service::Gateway).await?;
     stage.write_until(&ingest, POINT, 204).await?;
     Ok(())
 }
@@ -151,7 +151,7 @@ async fn redis_down_is_decided_by_class_and_never_an_error() -> Result<()> {
     }
     // It goes on from what Redis had counted: one.
     assert_eq!(admitted, 2);
-    let metrics = stage.admin(stage.edge.at.ratelimit_admin, "/metrics").await?.text();
+    let metrics = stage.admin(stage.edge.ratelimit[0].admin, "/metrics").await?.text();
     let degraded = metrics
         .lines()
         .any(|line| line.starts_with("ratelimit_decisions_total") && line.contains("degraded"));

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
-use tests::edge::Parts;
+use tests::edge::{Parts, Service};
 use tests::http::{Http, Reply};
 use tests::parts::influxdb::InfluxDb;
 use tests::parts::redis::Redis;
@@ -105,9 +105,9 @@ impl Rig {
         let edge = &mut self.open.stage.edge;
         match outage {
             Outage::Nothing => {}
-            Outage::RatelimitAway => drop(edge.ratelimit.take()),
+            Outage::RatelimitAway => edge.kill(Service::Ratelimit),
             Outage::RatelimitAwayLocally => {
-                drop(edge.ratelimit.take());
+                edge.kill(Service::Ratelimit);
                 self.deny_percent(0).await?;
             }
             Outage::RedisAway => {
@@ -115,12 +115,12 @@ impl Rig {
                 redis.child.signal(Signal::KILL)?;
                 redis.child.wait(DEADLINE).await?;
             }
-            Outage::AuthzAway => drop(edge.authz.take()),
+            Outage::AuthzAway => edge.kill(Service::Authz),
             Outage::EnvoyOverloaded => {
                 edge.set_pressure(1.0)?;
                 self.open.stage.write_until(&self.probe, POINT, 503).await?;
             }
-            Outage::GatewayAway => drop(edge.gateway.take()),
+            Outage::GatewayAway => edge.kill(Service::Gateway),
             Outage::InfluxdbAway => {
                 let influxdb = edge.influxdb.as_mut().context("InfluxDB runs")?;
                 influxdb.child.signal(Signal::KILL)?;
@@ -139,24 +139,24 @@ impl Rig {
         let edge = &mut self.open.stage.edge;
         match outage {
             Outage::Nothing => {}
-            Outage::RatelimitAway => edge.start_ratelimit().await?,
+            Outage::RatelimitAway => edge.start_service(Service::Ratelimit).await?,
             Outage::RatelimitAwayLocally => {
-                edge.start_ratelimit().await?;
+                edge.start_service(Service::Ratelimit).await?;
                 self.deny_percent(100).await?;
             }
             Outage::RedisAway => {
                 let address = edge.redis.as_ref().context("Redis ran")?.address;
                 edge.redis = Some(Redis::start(&edge.options.dir, address).await?);
-                let url = format!("http://{}/metrics", edge.at.ratelimit_admin);
+                let url = format!("http://{}/metrics", edge.ratelimit[0].admin);
                 wait_for("ratelimit-svc to find Redis again", DEADLINE, async || {
                     let text = Http::new().get(&url).await.ok()?.text();
                     text.contains("ratelimit_breaker_open 0").then_some(())
                 })
                 .await?;
             }
-            Outage::AuthzAway => edge.start_authz().await?,
+            Outage::AuthzAway => edge.start_service(Service::Authz).await?,
             Outage::EnvoyOverloaded => edge.set_pressure(0.0)?,
-            Outage::GatewayAway => edge.start_gateway().await?,
+            Outage::GatewayAway => edge.start_service(Service::Gateway).await?,
             Outage::InfluxdbAway => {
                 let address = edge.influxdb.as_ref().context("InfluxDB ran")?.address;
                 let dir = edge.options.dir.join("influxdb");

@@ -32,3 +32,31 @@ async fn over_quota_is_429_and_the_point_is_not_stored() -> Result<()> {
     assert_eq!(stored, [0, 1, 2]);
     Ok(())
 }
+
+/// Some agents drop what they hold on 429, so their routes say 503. Both name the time to come back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_quota_is_503_where_agents_take_429_for_final() -> Result<()> {
+    let stage = Stage::embedded().await?;
+    let small = stage.edge.issue_live_key("small", "ingest").await?;
+    for _ in 0..3 {
+        assert_eq!(stage.write(&small, "quota f=1").await?.status, 204);
+    }
+    let token = format!("Bearer {small}");
+    for (path, status) in [
+        ("/write", 503),
+        ("/write?db=telegraf", 503),
+        ("/query?q=CREATE%20DATABASE%20telegraf", 503),
+        ("/api/v1/write", 503),
+        ("/api/v2/write?bucket=b", 429),
+        ("/api/v3/write_lp?db=d", 429),
+        ("/v1/metrics", 429),
+        ("/write/more", 429),
+    ] {
+        let reply = stage.post(path, &[("authorization", &token)], "quota f=1").await?;
+        assert_eq!(reply.status, status, "{path}");
+        let retry_after: u64 = reply.header("retry-after").unwrap_or("0").parse()?;
+        assert!((1..=86400).contains(&retry_after), "{path}: {retry_after}");
+        assert_eq!(reply.header("x-ratelimit-remaining"), Some("0"), "{path}");
+    }
+    Ok(())
+}

@@ -46,7 +46,7 @@ async fn configuration_swapped_under_load_loses_no_request() -> Result<()> {
             anyhow::Ok(())
         }));
     }
-    let (quota_file, ratelimit) = (stage.edge.quota_file(), stage.edge.at.ratelimit_admin);
+    let (quota_file, ratelimit) = (stage.edge.quota_file(), stage.edge.ratelimit[0].admin);
     let before = version(&stage, ratelimit).await.context("/config tells the version")?;
     for round in 1..=6_u64 {
         let text = QUOTAS.replace("1000000", &(1_000_000 + round).to_string());
@@ -85,8 +85,8 @@ async fn a_bad_file_leaves_the_old_one_in_force_and_is_named() -> Result<()> {
     std::fs::write(stage.edge.quota_file(), bad)?;
     std::fs::write(stage.edge.keys_file(), "keys:\n  - id: broken\n")?;
     for (admin, file) in [
-        (stage.edge.at.ratelimit_admin, "edge.yaml:8:"),
-        (stage.edge.at.authz_admin, "keys.yaml:2:"),
+        (stage.edge.ratelimit[0].admin, "edge.yaml:8:"),
+        (stage.edge.authz[0].admin, "keys.yaml:2:"),
     ] {
         let error = wait_for(&format!("an error that names {file}"), DEADLINE, async || {
             let text = stage.admin(admin, "/config").await.ok()?.text();

@@ -27,7 +27,8 @@ descriptors:
 ";
 
 /// An edge has six processes and more, and the machine may have two cores.
-static EDGES: Semaphore = Semaphore::const_new(2);
+const EDGES_MAX: u32 = 2;
+static EDGES: Semaphore = Semaphore::const_new(EDGES_MAX as usize);
 
 /// A running edge and a client for it.
 pub struct Stage {
@@ -75,26 +76,30 @@ impl Stage {
         patience: Patience,
         change: impl FnOnce(&mut Options),
     ) -> Result<Self> {
-        let permit = EDGES.acquire().await?;
         let dir = tempfile::tempdir()?;
         let mut options = Options {
             dir: dir.path().join("edge"),
             parts,
+            replicas: 1,
             port: None,
             quotas: QUOTAS.to_owned(),
             otlp,
             patience,
             proxy: Proxy::default(),
         };
+        options.proxy.limits.access_log_success_percent = 100;
         change(&mut options);
+        // One with replicas counts as all of them.
+        let permits = if options.replicas > 1 { EDGES_MAX } else { 1 };
+        let permit = EDGES.acquire_many(permits).await?;
         let edge = Edge::start(options, |_| ()).await?;
         Ok(Self { edge, http: Http::new(), _dir: dir, _permit: permit })
     }
 
-    /// Writes line protocol with a key, as Telegraf's `influxdb_v2` output does.
+    /// Writes line protocol with a key, as Telegraf's `influxdb_v2` output does: a full quota is 429.
     pub async fn write(&self, key: &str, lines: impl Into<Bytes>) -> Result<Reply> {
         let authorization = format!("Token {key}");
-        self.post("/write", &[("authorization", &authorization)], lines).await
+        self.post("/api/v2/write", &[("authorization", &authorization)], lines).await
     }
 
     /// POSTs to the edge.
@@ -118,7 +123,7 @@ impl Stage {
 
     /// How many hits ratelimit-svc has counted for a rule of the domain `edge`.
     pub async fn hits(&self, rule: &str) -> Result<u64> {
-        let metrics = self.admin(self.edge.at.ratelimit_admin, "/metrics").await?.text();
+        let metrics = self.admin(self.edge.ratelimit[0].admin, "/metrics").await?.text();
         let start = "ratelimit_hits_total{";
         let labels = [format!("rule=\"{rule}\""), "kind=\"total\"".to_owned()];
         let line = metrics.lines().find(|line| {

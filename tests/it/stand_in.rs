@@ -35,9 +35,9 @@ struct Shared {
 impl StandIn {
     /// Stops the gateway of an edge and takes its place.
     pub async fn take_over(stage: &mut Stage) -> Result<Self> {
-        let gateway = stage.edge.gateway.take().context("a gateway runs")?;
+        let gateway = stage.edge.gateway[0].child.take().context("a gateway runs")?;
         gateway.stop(DEADLINE).await;
-        let listener = TcpListener::bind(stage.edge.at.gateway).await?;
+        let listener = TcpListener::bind(stage.edge.gateway[0].listen).await?;
         let seen = Arc::default();
         let (held, receiver) = watch::channel(None);
         let shared = Shared { seen: Arc::clone(&seen), held: receiver };

@@ -1,12 +1,12 @@
-//! The edge in one piece: Envoy, ext-authz, ratelimit-svc, gateway and writer, wired together.
+//! The edge in one piece: Envoy, ext-authz, ratelimit-svc, gateway and writer, wired together, each
+//! of our services in as many replicas as are asked for.
 //!
 //! ```text
-//! Envoy ─► ext-authz ── keys.yaml
-//!   ├────► ratelimit-svc ── quotas/edge.yaml, memory | Redis
-//!   └────► gateway ─► disk | Kafka ─► writer ─► points.lp | InfluxDB
+//! Envoy ─► ext-authz ×n ── keys.yaml
+//!   ├────► ratelimit-svc ×n ── quotas/edge.yaml, memory | Redis
+//!   └────► gateway ×n ─► disk | Kafka ─► writer ×n ─► points.lp | InfluxDB
 //! ```
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -14,7 +14,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::child::Child;
-use crate::http::Http;
 use crate::parts::envoy::{BreakGlass, Envoy, Settings};
 use crate::parts::influxdb::InfluxDb;
 use crate::parts::kafka::Kafka;
@@ -24,8 +23,12 @@ use crate::wait::{DEADLINE, wait_for};
 
 mod configuration;
 mod options;
+mod replica;
+mod supervisor;
 
 pub use options::{Addresses, Options, Parts, Patience, Proxy};
+pub use replica::{Replica, Service};
+pub use supervisor::{Part, Supervisor};
 
 /// Where the points of tenant `demo` arrive that it writes to its database or bucket `demo`.
 pub const DATABASE: &str = "demo__demo";
@@ -37,18 +40,18 @@ const STOP_DEADLINE: Duration = Duration::from_secs(20);
 pub struct Edge {
     /// What it was started with.
     pub options: Options,
-    /// Where everything listens.
+    /// Where Envoy listens.
     pub at: Addresses,
     /// The proxy.
     pub envoy: Option<Envoy>,
     /// ext-authz.
-    pub authz: Option<Child>,
+    pub authz: Vec<Replica>,
     /// ratelimit-svc.
-    pub ratelimit: Option<Child>,
+    pub ratelimit: Vec<Replica>,
     /// The gateway.
-    pub gateway: Option<Child>,
+    pub gateway: Vec<Replica>,
     /// The writer.
-    pub writer: Option<Child>,
+    pub writer: Vec<Replica>,
     /// Redis, on real parts.
     pub redis: Option<Redis>,
     /// Kafka, on real parts.
@@ -68,30 +71,40 @@ impl Edge {
             None => free_address()?,
         };
         empty(&options.dir)?;
+        let replicas = |service| -> Result<Vec<Replica>> {
+            (0..options.replicas).map(|number| Replica::try_new(service, number)).collect()
+        };
         let mut this = Self {
             at: Addresses::free(edge)?,
-            options,
             envoy: None,
-            authz: None,
-            ratelimit: None,
-            gateway: None,
-            writer: None,
+            authz: replicas(Service::Authz)?,
+            ratelimit: replicas(Service::Ratelimit)?,
+            gateway: replicas(Service::Gateway)?,
+            writer: replicas(Service::Writer)?,
             redis: None,
             kafka: None,
             influxdb: None,
+            options,
         };
         this.write_configuration()?;
         if this.options.parts == Parts::Real {
             this.start_real_parts(&mut progress).await?;
         }
-        this.start_ratelimit().await?;
-        progress(&format!("ratelimit-svc    ready, gRPC on {}", this.at.ratelimit_grpc));
-        this.start_authz().await?;
-        progress(&format!("ext-authz        ready, gRPC on {}", this.at.authz_grpc));
-        this.start_gateway().await?;
-        progress(&format!("gateway          ready, HTTP and gRPC on {}", this.at.gateway));
-        this.start_writer().await?;
-        progress(&format!("writer           ready, admin on {}", this.at.writer_admin));
+        for service in Service::ALL {
+            this.start_service(service).await?;
+            for replica in this.replicas(service) {
+                let name = replica.name();
+                progress(&match service {
+                    Service::Ratelimit | Service::Authz => {
+                        format!("{name:<16} ready, gRPC on {}", replica.listen)
+                    }
+                    Service::Gateway => {
+                        format!("{name:<16} ready, HTTP and gRPC on {}", replica.listen)
+                    }
+                    Service::Writer => format!("{name:<16} ready, admin on {}", replica.admin),
+                });
+            }
+        }
         this.start_envoy().await?;
         progress(&format!("envoy            ready, clients on {}", this.at.edge));
         Ok(this)
@@ -115,9 +128,8 @@ impl Edge {
             envoy.child.stop(STOP_DEADLINE).await;
         }
         for service in [&mut self.authz, &mut self.ratelimit, &mut self.gateway, &mut self.writer] {
-            if let Some(child) = service.take() {
-                child.stop(STOP_DEADLINE).await;
-            }
+            let running = service.iter_mut().filter_map(|replica| replica.child.take());
+            futures_util::future::join_all(running.map(|child| child.stop(STOP_DEADLINE))).await;
         }
         if let Some(kafka) = self.kafka.take() {
             kafka.child.stop(STOP_DEADLINE).await;
@@ -130,19 +142,96 @@ impl Edge {
         }
     }
 
-    /// Fails when one of the processes has ended by itself.
+    /// The replicas of a service.
+    pub fn replicas(&self, service: Service) -> &[Replica] {
+        match service {
+            Service::Ratelimit => &self.ratelimit,
+            Service::Authz => &self.authz,
+            Service::Gateway => &self.gateway,
+            Service::Writer => &self.writer,
+        }
+    }
+
+    /// The replicas of a service, to be changed.
+    pub fn replicas_mut(&mut self, service: Service) -> &mut [Replica] {
+        match service {
+            Service::Ratelimit => &mut self.ratelimit,
+            Service::Authz => &mut self.authz,
+            Service::Gateway => &mut self.gateway,
+            Service::Writer => &mut self.writer,
+        }
+    }
+
+    /// Starts every replica of a service that does not run, and waits until all are ready.
     ///
     /// # Errors
-    /// The end of that process's log.
-    pub fn check_alive(&mut self) -> Result<()> {
-        let services = [&mut self.authz, &mut self.ratelimit, &mut self.gateway, &mut self.writer];
-        for child in services.into_iter().flatten() {
-            child.check_alive()?;
+    /// When one does not become ready.
+    pub async fn start_service(&mut self, service: Service) -> Result<()> {
+        for number in 0..self.replicas(service).len() {
+            if self.replicas(service)[number].child.is_none() {
+                self.spawn(service, number)?;
+            }
         }
-        if let Some(envoy) = &mut self.envoy {
-            envoy.child.check_alive()?;
+        for replica in self.replicas_mut(service) {
+            replica.ready().await?;
         }
         Ok(())
+    }
+
+    /// Kills every replica of a service.
+    pub fn kill(&mut self, service: Service) {
+        for replica in self.replicas_mut(service) {
+            drop(replica.child.take());
+        }
+    }
+
+    /// Starts one replica and does not wait for it. What runs in its place is killed.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn spawn(&mut self, service: Service, number: usize) -> Result<()> {
+        let replica = &self.replicas(service)[number];
+        let mut command = Command::new(service.program()?);
+        match service {
+            Service::Ratelimit => self.ratelimit_environment(replica, &mut command),
+            Service::Authz => {
+                command.args(["serve", "--config"]).arg(self.config(Service::Authz, number));
+            }
+            Service::Gateway | Service::Writer => {
+                command.args([service.name(), "--config"]).arg(self.config(service, number));
+            }
+        }
+        let child = Child::start(&replica.name(), &self.options.dir, command)?;
+        self.replicas_mut(service)[number].child = Some(child);
+        Ok(())
+    }
+
+    fn ratelimit_environment(&self, replica: &Replica, command: &mut Command) {
+        let port = |address: std::net::SocketAddr| address.port().to_string();
+        command.env("RUNTIME_ROOT", &self.options.dir).env("RUNTIME_APPDIRECTORY", "quotas");
+        command.env("RUNTIME_WATCH_ROOT", "false").env("RUNTIME_IGNOREDOTFILES", "true");
+        command.env("GRPC_HOST", "127.0.0.1").env("GRPC_PORT", port(replica.listen));
+        command.env("HOST", "127.0.0.1").env("PORT", port(replica.http));
+        command.env("DEBUG_HOST", "127.0.0.1").env("DEBUG_PORT", port(replica.admin));
+        command.env("STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT", "true");
+        command.env("RESPONSE_DYNAMIC_METADATA", "true").env("LOG_LEVEL", "info");
+        command.env("USE_STATSD", "false");
+        // One that was killed and started again would be counted twice for a minute.
+        command.env("LOCAL_SHARE_REPLICAS", self.options.replicas.to_string());
+        command.env("DRAIN_DELAY", self.options.patience.drain_delay);
+        match &self.redis {
+            Some(redis) => {
+                command.env("BACKEND_TYPE", "redis").env("REDIS_SOCKET_TYPE", "tcp");
+                command.env("REDIS_URL", redis.address.to_string());
+                command.env("REDIS_CALL_BUDGET", self.options.patience.redis);
+            }
+            None => {
+                command.env("BACKEND_TYPE", "memory");
+            }
+        }
+        if let Some(otlp) = self.options.otlp {
+            command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{otlp}"));
+        }
     }
 
     /// Issues a key for a tenant and puts its record into the key file; returns the key.
@@ -175,93 +264,20 @@ impl Edge {
         Ok(key)
     }
 
-    /// Waits until ext-authz knows a key, without spending any of its quota.
+    /// Waits until every ext-authz knows a key, without spending any of its quota.
     ///
     /// # Errors
     /// When it does not in time.
     pub async fn wait_for_key(&self, key: &str) -> Result<()> {
         let id = key.split('_').nth(2).context("a key has an id")?.to_owned();
-        let authz = crate::parts::authz::Authz::connect(self.at.authz_grpc).await?;
-        wait_for(&format!("ext-authz to know key {id}"), DEADLINE, async || {
-            authz.clone().allows(key).await.ok().filter(|allowed| *allowed)
-        })
-        .await?;
-        Ok(())
-    }
-
-    /// Starts (again) ext-authz.
-    ///
-    /// # Errors
-    /// When it does not become ready.
-    pub async fn start_authz(&mut self) -> Result<()> {
-        let mut command = Command::new(service("ext-authz")?);
-        command.args(["serve", "--config"]).arg(self.authz_config());
-        let child = Child::start("ext-authz", &self.options.dir, command)?;
-        self.authz = Some(ready(child, self.at.authz_admin).await?);
-        Ok(())
-    }
-
-    /// Starts (again) ratelimit-svc.
-    ///
-    /// # Errors
-    /// When it does not become ready.
-    pub async fn start_ratelimit(&mut self) -> Result<()> {
-        let at = &self.at;
-        let mut command = Command::new(service("ratelimit-svc")?);
-        let port = |address: SocketAddr| address.port().to_string();
-        command.env("RUNTIME_ROOT", &self.options.dir).env("RUNTIME_APPDIRECTORY", "quotas");
-        command.env("RUNTIME_WATCH_ROOT", "false").env("RUNTIME_IGNOREDOTFILES", "true");
-        command.env("GRPC_HOST", "127.0.0.1").env("GRPC_PORT", port(at.ratelimit_grpc));
-        command.env("HOST", "127.0.0.1").env("PORT", port(at.ratelimit_http));
-        command.env("DEBUG_HOST", "127.0.0.1").env("DEBUG_PORT", port(at.ratelimit_admin));
-        command.env("STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT", "true");
-        command.env("RESPONSE_DYNAMIC_METADATA", "true").env("LOG_LEVEL", "info");
-        command.env("USE_STATSD", "false");
-        // One that was killed and started again would take itself for two for a minute.
-        command.env("LOCAL_SHARE_REPLICAS", "1");
-        command.env("DRAIN_DELAY", self.options.patience.drain_delay);
-        match &self.redis {
-            Some(redis) => {
-                command.env("BACKEND_TYPE", "redis").env("REDIS_SOCKET_TYPE", "tcp");
-                command.env("REDIS_URL", redis.address.to_string());
-                command.env("REDIS_CALL_BUDGET", self.options.patience.redis);
-            }
-            None => {
-                command.env("BACKEND_TYPE", "memory");
-            }
+        for replica in &self.authz {
+            let authz = crate::parts::authz::Authz::connect(replica.listen).await?;
+            wait_for(&format!("{} to know key {id}", replica.name()), DEADLINE, async || {
+                authz.clone().allows(key).await.ok().filter(|allowed| *allowed)
+            })
+            .await?;
         }
-        if let Some(otlp) = self.options.otlp {
-            command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{otlp}"));
-        }
-        let child = Child::start("ratelimit-svc", &self.options.dir, command)?;
-        self.ratelimit = Some(ready(child, at.ratelimit_admin).await?);
         Ok(())
-    }
-
-    /// Starts (again) the gateway.
-    ///
-    /// # Errors
-    /// When it does not become ready.
-    pub async fn start_gateway(&mut self) -> Result<()> {
-        let child = self.start_ingest("gateway")?;
-        self.gateway = Some(ready(child, self.at.gateway_admin).await?);
-        Ok(())
-    }
-
-    /// Starts (again) the writer.
-    ///
-    /// # Errors
-    /// When it does not become ready.
-    pub async fn start_writer(&mut self) -> Result<()> {
-        let child = self.start_ingest("writer")?;
-        self.writer = Some(ready(child, self.at.writer_admin).await?);
-        Ok(())
-    }
-
-    fn start_ingest(&self, role: &str) -> Result<Child> {
-        let mut command = Command::new(service("ingest-filter")?);
-        command.args([role, "--config"]).arg(self.options.dir.join("ingest-filter.yaml"));
-        Child::start(role, &self.options.dir, command)
     }
 
     /// Starts (again) Envoy.
@@ -279,15 +295,16 @@ impl Edge {
         let settings = Settings {
             edge: self.at.edge,
             admin: self.at.envoy_admin,
-            authz: self.at.authz_grpc,
-            ratelimit: self.at.ratelimit_grpc,
-            gateway: self.at.gateway,
-            // Port 9 is the discard service: refused at once where nobody collects spans.
-            otlp: self.options.otlp.unwrap_or(([127, 0, 0, 1], 9).into()),
+            status: self.at.envoy_status,
+            authz: self.listeners(Service::Authz),
+            ratelimit: self.listeners(Service::Ratelimit),
+            gateway: self.listeners(Service::Gateway),
+            otlp: self.options.otlp,
             trace_sampling_percent: 0,
             authz_timeout: self.options.patience.authz,
             ratelimit_timeout: self.options.patience.ratelimit,
             classes: self.outage_classes()?,
+            charged: self.charged(),
             limits: proxy.limits,
             break_glass,
             pressure_file,
@@ -328,7 +345,11 @@ impl Edge {
 
     /// The configuration of ext-authz.
     pub fn authz_config(&self) -> PathBuf {
-        self.options.dir.join("ext-authz.yaml")
+        self.config(Service::Authz, 0)
+    }
+
+    fn listeners(&self, service: Service) -> Vec<std::net::SocketAddr> {
+        self.replicas(service).iter().map(|replica| replica.listen).collect()
     }
 
     /// A URL at the edge.
@@ -352,27 +373,6 @@ pub fn service(name: &str) -> Result<PathBuf> {
     match places.into_iter().find(|file| file.is_file()) {
         Some(file) => Ok(file),
         None => bail!("{name} is not built beside {}: cargo build --workspace", me.display()),
-    }
-}
-
-async fn ready(mut child: Child, admin: SocketAddr) -> Result<Child> {
-    let http = Http::new();
-    let url = format!("http://{admin}/readyz");
-    let what = format!("{} to be ready", child.name());
-    let mut last = String::from("no answer from its admin listener");
-    let end = std::time::Instant::now() + DEADLINE;
-    loop {
-        child.check_alive()?;
-        match http.get(&url).await {
-            Ok(reply) if reply.status.is_success() => return Ok(child),
-            Ok(reply) => last = reply.text().trim().to_owned(),
-            Err(_) if std::time::Instant::now() < end => {}
-            Err(error) => return Err(error.context(what)),
-        }
-        if std::time::Instant::now() > end {
-            bail!("waited {} s for {what}: {last}", DEADLINE.as_secs());
-        }
-        tokio::time::sleep(Duration::from_millis(25)).await;
     }
 }
 

@@ -11,4 +11,5 @@ pub mod load;
 pub mod parts;
 pub mod ports;
 pub mod run;
+pub mod steady;
 pub mod wait;

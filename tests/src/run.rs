@@ -8,17 +8,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::edge::{DATABASE, Edge, Options, Parts, Patience, Proxy};
+use crate::edge::{DATABASE, Edge, Options, Part, Parts, Patience, Proxy, Service, Supervisor};
 use crate::ports::{Held, hold};
 
 const TENANT: &str = "demo";
+const LOAD_TENANT: &str = "load";
 const DEFAULT_PORT: u16 = 8080;
+
+/// How often it is looked whether a part has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Starts the edge, says what to try, and stops it on SIGINT or SIGTERM.
 ///
 /// # Errors
 /// When something does not come up, or ends by itself.
-pub async fn run(dir: PathBuf, parts: Parts, port: Option<u16>) -> Result<()> {
+pub async fn run(dir: PathBuf, parts: Parts, replicas: usize, port: Option<u16>) -> Result<()> {
     let began = Instant::now();
     let dir = std::path::absolute(dir)?;
     let lock = lock(&dir.with_extension("lock"))?;
@@ -34,8 +38,8 @@ pub async fn run(dir: PathBuf, parts: Parts, port: Option<u16>) -> Result<()> {
             "  port {DEFAULT_PORT} is in use, so a free one is taken; EDGE_PORT=… chooses one"
         ))?;
     }
-    let up = start(dir, parts, port);
-    let (mut edge, key) = tokio::select! {
+    let up = start(dir, parts, replicas, port);
+    let (mut edge, keys) = tokio::select! {
         up = up => up?,
         // What was started so far is killed as its owner is dropped.
         name = signalled => {
@@ -44,10 +48,10 @@ pub async fn run(dir: PathBuf, parts: Parts, port: Option<u16>) -> Result<()> {
         }
     };
     let env = edge.options.dir.join("env");
-    write_new(&env, &assignments(&edge, &key))?;
+    write_new(&env, &assignments(&edge, &keys))?;
     say(&format!("ready in {:.1} s\n", began.elapsed().as_secs_f64()))?;
-    say(&what_to_try(&edge, &key))?;
-    let ended = until_signal(&mut edge).await;
+    say(&what_to_try(&edge, &keys.demo))?;
+    let ended = until_signal(&mut edge, &env, &keys).await;
     std::fs::remove_file(&env)?;
     say("stopping")?;
     edge.stop().await;
@@ -68,24 +72,45 @@ fn lock(path: &Path) -> Result<File> {
     Ok(lock)
 }
 
-async fn start(dir: PathBuf, parts: Parts, port: Option<Arc<Held>>) -> Result<(Edge, String)> {
+/// The keys that are issued at the start.
+struct Keys {
+    /// Of the tenant with the small quota, to meet it by hand.
+    demo: String,
+    /// Of the tenant whose quota no load of one machine reaches.
+    load: String,
+}
+
+async fn start(
+    dir: PathBuf,
+    parts: Parts,
+    replicas: usize,
+    port: Option<Arc<Held>>,
+) -> Result<(Edge, Keys)> {
     let options = Options {
         dir,
         parts,
+        replicas,
         port,
-        quotas: include_str!("../../ratelimit-svc/examples/edge.yaml").to_owned(),
+        quotas: include_str!("../../ratelimit-svc/examples/quotas/edge.yaml").to_owned(),
         otlp: std::env::var("OTLP").ok().map(|otlp| otlp.parse()).transpose().context("OTLP")?,
         patience: Patience::DESK,
         proxy: Proxy::default(),
     };
     // Nothing can be done for a person whose terminal is gone.
     let edge = Edge::start(options, |step| drop(say(&format!("  {step}")))).await?;
-    let key = edge.issue_live_key(TENANT, "ingest").await?;
+    let demo = edge.issue_key(TENANT, "ingest")?;
+    let load = edge.issue_live_key(LOAD_TENANT, "ingest").await?;
+    edge.wait_for_key(&demo).await?;
     say(&format!("  demo key         issued for tenant {TENANT}, 3 writes a minute"))?;
-    Ok((edge, key))
+    if parts == Parts::Embedded && replicas > 1 {
+        say("  counters in memory are each replica's own: a quota is met once for each of them")?;
+    }
+    Ok((edge, Keys { demo, load }))
 }
 
-async fn until_signal(edge: &mut Edge) -> Result<()> {
+/// Until then, what ends is started again.
+async fn until_signal(edge: &mut Edge, env: &Path, keys: &Keys) -> Result<()> {
+    let mut supervisor = Supervisor::default();
     let signalled = chassis::drain::signalled();
     tokio::pin!(signalled);
     loop {
@@ -94,28 +119,57 @@ async fn until_signal(edge: &mut Edge) -> Result<()> {
                 say(&format!("\n{}", name?))?;
                 return Ok(());
             }
-            () = tokio::time::sleep(Duration::from_millis(500)) => edge.check_alive()?,
+            () = tokio::time::sleep(LOOK_EVERY) => {
+                // Nothing can be done for a person whose terminal is gone.
+                if supervisor.look(edge, |line| drop(say(line))) {
+                    write_new(env, &assignments(edge, keys))?;
+                }
+            }
         }
     }
 }
 
-/// The shell assignments of `target/run/env`.
-fn assignments(edge: &Edge, key: &str) -> String {
-    let at = &edge.at;
+/// The shell assignments of `target/run/env`: the addresses of the first replicas, the process ids of
+/// all.
+fn assignments(edge: &Edge, keys: &Keys) -> String {
+    let (ratelimit, authz) = (&edge.ratelimit[0], &edge.authz[0]);
+    let (gateway, writer) = (&edge.gateway[0], &edge.writer[0]);
     let mut lines = vec![
-        format!("TIDEGATE_EDGE=http://{}", at.edge),
-        format!("TIDEGATE_KEY={key}"),
+        format!("TIDEGATE_EDGE=http://{}", edge.at.edge),
+        format!("TIDEGATE_KEY={}", keys.demo),
         format!("TIDEGATE_TENANT={TENANT}"),
-        format!("RLS_GRPC={}", at.ratelimit_grpc),
-        format!("RLS_HTTP=http://{}", at.ratelimit_http),
-        format!("AUTHZ_GRPC={}", at.authz_grpc),
-        format!("GATEWAY_HTTP=http://{}", at.gateway),
-        format!("ENVOY_ADMIN=http://{}", at.envoy_admin),
-        format!("RLS_ADMIN=http://{}", at.ratelimit_admin),
-        format!("AUTHZ_ADMIN=http://{}", at.authz_admin),
-        format!("GATEWAY_ADMIN=http://{}", at.gateway_admin),
-        format!("WRITER_ADMIN=http://{}", at.writer_admin),
+        format!("TIDEGATE_LOAD_KEY={}", keys.load),
+        format!("RLS_GRPC={}", ratelimit.listen),
+        format!("RLS_HTTP=http://{}", ratelimit.http),
+        format!("AUTHZ_GRPC={}", authz.listen),
+        format!("GATEWAY_HTTP=http://{}", gateway.listen),
+        format!("ENVOY_ADMIN=http://{}", edge.at.envoy_admin),
+        format!("ENVOY_STATUS=http://{}", edge.at.envoy_status),
+        format!("RLS_ADMIN=http://{}", ratelimit.admin),
+        format!("AUTHZ_ADMIN=http://{}", authz.admin),
+        format!("GATEWAY_ADMIN=http://{}", gateway.admin),
+        format!("WRITER_ADMIN=http://{}", writer.admin),
     ];
+    let pid = |part| edge.child(part).map(|child| child.pid().to_string());
+    for (name, service) in [
+        ("RLS_PIDS", Service::Ratelimit),
+        ("AUTHZ_PIDS", Service::Authz),
+        ("GATEWAY_PIDS", Service::Gateway),
+        ("WRITER_PIDS", Service::Writer),
+    ] {
+        let numbers = 0..edge.replicas(service).len();
+        let pids: Vec<String> =
+            numbers.filter_map(|number| pid(Part::Replica(service, number))).collect();
+        lines.push(format!("{name}='{}'", pids.join(" ")));
+    }
+    for (name, part) in [
+        ("ENVOY_PID", Part::Envoy),
+        ("REDIS_PID", Part::Redis),
+        ("KAFKA_PID", Part::Kafka),
+        ("INFLUXDB_PID", Part::InfluxDb),
+    ] {
+        lines.extend(pid(part).map(|pid| format!("{name}={pid}")));
+    }
     match &edge.influxdb {
         Some(influxdb) => {
             lines.push(format!("TIDEGATE_INFLUXDB=http://{}", influxdb.address));
@@ -127,7 +181,7 @@ fn assignments(edge: &Edge, key: &str) -> String {
 }
 
 fn what_to_try(edge: &Edge, key: &str) -> String {
-    let url = format!("'{}'", edge.url("/write?db=demo"));
+    let url = edge.url("/api/v2/write?bucket=demo");
     let read = match &edge.influxdb {
         Some(influxdb) => format!(
             "curl -sG http://{}/query --data-urlencode db={DATABASE} \\\n       \
@@ -138,13 +192,13 @@ fn what_to_try(edge: &Edge, key: &str) -> String {
     };
     format!(
         "A write, answered 204 once the journal has it:\n\n  \
-         curl -i {url} -H 'Authorization: Token {key}' \\\n       \
+         curl -i '{url}' -H 'Authorization: Token {key}' \\\n       \
          --data-binary 'weather,city=Oslo temperature=4.5'\n\n\
          The quota is 3 a minute, so the fourth is refused with 429, Retry-After and x-ratelimit-*:\n\n  \
-         for i in 1 2 3 4; do curl -si {url} -H 'Authorization: Token {key}' \\\n       \
+         for i in 1 2 3 4; do curl -si '{url}' -H 'Authorization: Token {key}' \\\n       \
          --data-binary \"weather,city=Rome temperature=1$i\" | grep -iE '^(HTTP|retry-after|x-ratelimit)'; done\n\n\
          A bad key, refused with 401:\n\n  \
-         curl -i {url} -H 'Authorization: Token wrong' --data-binary 'weather temperature=1'\n\n\
+         curl -i '{url}' -H 'Authorization: Token wrong' --data-binary 'weather temperature=1'\n\n\
          What has arrived:\n\n  \
          {read}\n\n\
          Shell variables for scripts: {dir}/env. Logs and configuration: {dir}.\n\

@@ -9,6 +9,10 @@
 {{- $text := .Files.Get "files/envoy.yaml" -}}
 {{- if not $text -}}{{- fail "files/envoy.yaml is missing from the chart" -}}{{- end -}}
 {{- $cut := list "injected-pressure" -}}
+{{- if not .Values.otel.host -}}{{- $cut = append $cut "trace" -}}{{- end -}}
+{{- range $section := list "bytes" "points" -}}
+{{- if not (include "tidegate.charges" (dict "root" $ "key" (printf "tenant_%s" $section))) -}}{{- $cut = append $cut $section -}}{{- end -}}
+{{- end -}}
 {{- if not $envoy.breakGlass.enabled -}}{{- $cut = append $cut "break-glass" -}}{{- end -}}
 {{- range $section := $cut -}}
 {{- $text = regexReplaceAll (printf "(?ms)^ *# begin %s$.*?^ *# end %s\n" $section $section) $text "" -}}
@@ -16,8 +20,11 @@
 {{- $text = regexReplaceAll "(?m)^[ \\t]*#.*\\n" $text "" -}}
 {{- $otel := .Values.otel.host -}}
 {{- $values := dict
-  "ADMIN_ADDRESS" .Values.bindAddress
-  "ADMIN_PORT" $ports.envoy.admin
+  "ADMIN_PORT" $ports.envoy.loopbackAdmin
+  "STATUS_ADDRESS" .Values.bindAddress
+  "STATUS_PORT" $ports.envoy.status
+  "VERSION" .Chart.AppVersion
+  "ACCESS_LOG_SUCCESS_PERCENT" $envoy.accessLogSuccessPercent
   "EDGE_ADDRESS" .Values.bindAddress
   "EDGE_PORT" $ports.envoy.edge
   "CONNECTIONS_MAX" $envoy.connectionsMax
@@ -37,14 +44,11 @@
   "BREAK_GLASS_CERT" "/etc/tidegate/break-glass/tls.crt"
   "BREAK_GLASS_KEY" "/etc/tidegate/break-glass/tls.key"
   "BREAK_GLASS_CA" "/etc/tidegate/break-glass/ca.crt"
-  "AUTHZ_HOST" (include "tidegate.component.host" (dict "root" . "component" "ext-authz"))
-  "AUTHZ_PORT" $ports.extAuthz.grpc
-  "RATELIMIT_HOST" (include "tidegate.component.host" (dict "root" . "component" "ratelimit-svc"))
-  "RATELIMIT_PORT" $ports.ratelimit.grpc
-  "GATEWAY_HOST" (include "tidegate.component.host" (dict "root" . "component" "gateway"))
-  "GATEWAY_PORT" $ports.gateway.http
-  "OTLP_HOST" ($otel | default "127.0.0.1")
-  "OTLP_PORT" (ternary .Values.otel.port 9 (ne $otel ""))
+  "AUTHZ_ENDPOINTS" (include "tidegate.envoy.endpoints" (dict "root" . "component" "ext-authz" "port" $ports.extAuthz.grpc))
+  "RATELIMIT_ENDPOINTS" (include "tidegate.envoy.endpoints" (dict "root" . "component" "ratelimit-svc" "port" $ports.ratelimit.grpc))
+  "GATEWAY_ENDPOINTS" (include "tidegate.envoy.endpoints" (dict "root" . "component" "gateway" "port" $ports.gateway.http))
+  "OTLP_HOST" $otel
+  "OTLP_PORT" .Values.otel.port
 -}}
 {{- range $name, $value := $values -}}
 {{- /* Numbers of values are floats: without %d a large one would come out as 8e+08. */ -}}
@@ -54,10 +58,32 @@
 {{- $text = replace "${TRACE_SAMPLING_PERCENT}" (ternary (toString .Values.otel.samplingPercent) "0" (ne $otel "")) $text -}}
 {{- $text = replace "${AUTHZ_TIMEOUT}" $envoy.timeouts.extAuthz $text -}}
 {{- $text = replace "${RATELIMIT_TIMEOUT}" $envoy.timeouts.ratelimit $text -}}
+{{- $text = replace "${AUTHZ_TRY_TIMEOUT}" (include "tidegate.ofOneTry" $envoy.timeouts.extAuthz) $text -}}
+{{- $text = replace "${RATELIMIT_TRY_TIMEOUT}" (include "tidegate.ofOneTry" $envoy.timeouts.ratelimit) $text -}}
 {{- with regexFind "\\$\\{[^}\\n]*\\}?" $text -}}
 {{- fail (printf "files/envoy.yaml has the placeholder %s, for which this chart has no value" .) -}}
 {{- end -}}
 {{- $text -}}
+{{- end -}}
+
+{{/* "true" where a quota file may limit a key of the edge's descriptors: it names the key, or a pattern, or
+     the files are not the chart's own and so not known here. */}}
+{{- define "tidegate.charges" -}}
+{{- $found := ne .root.Values.ratelimit.existingQuotasConfigMap "" -}}
+{{- range $file, $text := .root.Values.ratelimit.quotas -}}
+{{- if and $text (or (contains $.key $text) (regexMatch "key:[^\n]*\\*" $text)) -}}{{- $found = true -}}{{- end -}}
+{{- end -}}
+{{- if $found -}}true{{- end -}}
+{{- end -}}
+
+{{/* What one of two tries may take of a timeout such as `0.25s`, with room for what lies between them. */}}
+{{- define "tidegate.ofOneTry" -}}
+{{- printf "%.3fs" (mulf (trimSuffix "s" . | float64) 0.4) -}}
+{{- end -}}
+
+{{/* The endpoints of a cluster of Envoy: the headless Service, whose name is resolved to every pod. */}}
+{{- define "tidegate.envoy.endpoints" -}}
+[{endpoint: {address: {socket_address: {address: {{ include "tidegate.component.host" . | quote }}, port_value: {{ .port }}}}}}]
 {{- end -}}
 
 {{/* The outage policy of every priority class, by name, as YAML: what the quota files say, what

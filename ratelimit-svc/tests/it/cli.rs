@@ -21,13 +21,13 @@ fn run(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String
 
 #[test]
 fn the_example_is_good() {
-    let (code, out, err) = run(&["check", "examples/edge.yaml"], &[]);
+    let (code, out, err) = run(&["check", "examples/quotas/edge.yaml"], &[]);
     assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "ok: domain edge has 2 rules\n", ""));
 }
 
 #[test]
 fn the_example_of_algorithms_is_good_and_explained() {
-    let file = "examples/algorithms.yaml";
+    let file = "examples/quotas/algorithms.yaml";
     let (code, out, err) = run(&["check", file], &[]);
     let expected = "ok: domain algorithms has 5 rules\n";
     assert_eq!((code, out.as_str(), err.as_str()), (Some(0), expected, ""));
@@ -48,7 +48,7 @@ fn the_example_of_algorithms_is_good_and_explained() {
 
 #[test]
 fn the_example_of_priorities_is_good_and_explained() {
-    let file = "examples/priorities.yaml";
+    let file = "examples/quotas/priorities.yaml";
     let (code, out, err) = run(&["check", file], &[]);
     let expected = "ok: domain priorities has 4 rules\n";
     assert_eq!((code, out.as_str(), err.as_str()), (Some(0), expected, ""));
@@ -102,7 +102,7 @@ fn check_names_the_place() {
     std::fs::write(&file, "domain: d\ndescriptors:\n  - key: k\n    rate_limit: {unit: eon}\n")
         .expect("written");
     let path = file.to_str().expect("UTF-8");
-    let (code, out, err) = run(&["check", path, "examples/edge.yaml"], &[]);
+    let (code, out, err) = run(&["check", path, "examples/quotas/edge.yaml"], &[]);
     assert_eq!((code, out.as_str()), (Some(64), ""));
     assert_eq!(err, format!("error: {path}:4:24: invalid rate limit unit 'eon'\n"));
     let (code, _, err) = run(&["check", "nowhere.yaml"], &[]);
@@ -112,7 +112,7 @@ fn check_names_the_place() {
 
 #[test]
 fn explain_says_which_rule_and_why() {
-    let file = "examples/edge.yaml";
+    let file = "examples/quotas/edge.yaml";
     let demo = "tenant=demo,priority=background";
     let arguments =
         ["explain", file, "--domain", "edge", "--descriptor", demo, "--descriptor", "tenant=acme"];
@@ -137,7 +137,7 @@ fn explain_says_which_rule_and_why() {
 fn explain_decides_as_the_service_with_this_environment_would() {
     let explain = |environment: &[(&str, &str)]| {
         let demo = "tenant=demo,priority=background";
-        let file = "examples/edge.yaml";
+        let file = "examples/quotas/edge.yaml";
         let arguments = ["explain", file, "--domain", "edge", "--descriptor", demo];
         run(&arguments, environment)
     };
@@ -192,25 +192,25 @@ fn diff_tells_changes_by_its_exit_code() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let path = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_owned();
     let write = |name: &str, text: &str| std::fs::write(path(name), text).expect("written");
-    let example = std::fs::read_to_string("examples/edge.yaml").expect("the example");
+    let example = std::fs::read_to_string("examples/quotas/edge.yaml").expect("the example");
     std::fs::create_dir(path("new")).expect("created");
     write("new/edge.yaml", &example);
     write("new/.edge.yaml.swp", "not: [yaml");
-    let (code, out, err) = run(&["diff", "examples/edge.yaml", &path("new")], &[]);
+    let (code, out, err) = run(&["diff", "examples/quotas/edge.yaml", &path("new")], &[]);
     assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "", ""));
 
     write("new/edge.yaml", &example.replace("requests_per_unit: 3", "requests_per_unit: 2"));
-    let (code, out, err) = run(&["diff", "examples/edge.yaml", &path("new")], &[]);
+    let (code, out, err) = run(&["diff", "examples/quotas/edge.yaml", &path("new")], &[]);
     let line =
         "lowered edge tenant=demo: 3 per minute -> 2 per minute (edge.yaml:9 -> edge.yaml:9)\n";
     assert_eq!((code, out.as_str(), err.as_str()), (Some(1), line, ""));
 
     write("bad.yaml", "domain: d\nnope: 1\n");
-    let (code, out, err) = run(&["diff", &path("bad.yaml"), "examples/edge.yaml"], &[]);
+    let (code, out, err) = run(&["diff", &path("bad.yaml"), "examples/quotas/edge.yaml"], &[]);
     let expected = format!("error: {}:2:1: config error, unknown key 'nope'\n", path("bad.yaml"));
     assert_eq!((code, out.as_str(), err), (Some(64), "", expected));
     std::fs::create_dir(path("empty")).expect("created");
-    let (code, _, err) = run(&["diff", &path("empty"), "examples/edge.yaml"], &[]);
+    let (code, _, err) = run(&["diff", &path("empty"), "examples/quotas/edge.yaml"], &[]);
     let expected = format!("error: {}: holds no quota files\n", path("empty"));
     assert_eq!((code, err), (Some(64), expected));
 }

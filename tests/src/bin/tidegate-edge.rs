@@ -12,6 +12,9 @@ struct Args {
     /// Stand on Redis, Apache Kafka and InfluxDB instead of memory, disk and a file
     #[arg(long)]
     full: bool,
+    /// How many processes of each service stand behind the one Envoy
+    #[arg(long, env = "REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
+    replicas: u16,
     /// Port for clients; 8080 when free, else any
     #[arg(long, env = "EDGE_PORT")]
     port: Option<u16>,
@@ -28,7 +31,9 @@ fn main() -> ExitCode {
     let parts = if args.full { Parts::Real } else { Parts::Embedded };
     let runtime = tokio::runtime::Runtime::new();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(tests::run::run(args.dir, parts, args.port)),
+        Ok(runtime) => {
+            runtime.block_on(tests::run::run(args.dir, parts, args.replicas.into(), args.port))
+        }
         Err(error) => Err(error.into()),
     };
     chassis::process::exit("tidegate-edge", result)

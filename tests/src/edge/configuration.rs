@@ -1,11 +1,17 @@
 //! The files that an edge's services read: quotas, keys, and one configuration each.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use ratelimit_svc::cli::check;
 use ratelimit_svc::limits::class::Classes;
 
-use super::Edge;
-use crate::parts::envoy::OutageClasses;
+use super::replica::numbered;
+use super::{Edge, Replica, Service};
+use crate::parts::envoy::{Charged, OutageClasses};
+
+/// Partitions of the topic, unless there are more writers.
+const PARTITIONS_MIN: usize = 4;
 
 impl Edge {
     /// Writes all of them; keys and pepper only once.
@@ -24,9 +30,24 @@ impl Edge {
             None => String::new(),
         };
         let common = format!("{otlp}drain_delay: {}\n", self.options.patience.drain_delay);
-        std::fs::write(self.authz_config(), self.authz_yaml()? + &common)?;
-        std::fs::write(dir.join("ingest-filter.yaml"), self.ingest_yaml() + &common)?;
+        for number in 0..self.options.replicas {
+            let authz = self.authz_yaml(&self.authz[number])? + &common;
+            std::fs::write(self.config(Service::Authz, number), authz)?;
+            let ingest = self.ingest_yaml(number) + &common;
+            std::fs::write(self.config(Service::Gateway, number), ingest)?;
+        }
         Ok(())
+    }
+
+    /// The configuration file of a replica. Gateway and writer of one number share one.
+    pub(super) fn config(&self, service: Service, number: usize) -> PathBuf {
+        let name = match service {
+            Service::Authz => "ext-authz",
+            Service::Gateway | Service::Writer => "ingest-filter",
+            // By environment variables alone.
+            Service::Ratelimit => "ratelimit-svc",
+        };
+        self.options.dir.join(format!("{}.yaml", numbered(name, number)))
     }
 
     /// What Envoy is told of the classes: what the quota files say of them now.
@@ -34,12 +55,17 @@ impl Edge {
         OutageClasses::try_new(&self.classes())
     }
 
+    /// What Envoy reports beside requests: what the quota files limit now.
+    pub(super) fn charged(&self) -> Charged {
+        Charged::new(&check::load(&[self.quota_dir()], false).quotas)
+    }
+
     /// The classes of the quota files. What is wrong with those is ratelimit-svc's to say.
     fn classes(&self) -> Classes {
         check::load(&[self.quota_dir()], false).quotas.classes().clone()
     }
 
-    fn authz_yaml(&self) -> Result<String> {
+    fn authz_yaml(&self, replica: &Replica) -> Result<String> {
         // Refused here too, before anything is started.
         self.outage_classes()?;
         // In quotes, as `no` and `1` are names as well.
@@ -49,22 +75,24 @@ impl Edge {
         Ok(format!(
             "grpc_listen: {}\nadmin_listen: {}\nkeys_file: keys.yaml\npepper_files:\n  1: pepper\n\
              priority_classes: [{}]\n",
-            self.at.authz_grpc,
-            self.at.authz_admin,
+            replica.listen,
+            replica.admin,
             names.join(", ")
         ))
     }
 
-    fn ingest_yaml(&self) -> String {
+    /// A journal on disk belongs to one gateway and one writer, so each number has one of its own.
+    fn ingest_yaml(&self, number: usize) -> String {
         let dir = self.options.dir.display();
-        let at = &self.at;
+        let (gateway, writer) = (&self.gateway[number], &self.writer[number]);
         let journal = match &self.kafka {
             Some(kafka) => format!(
                 "  kafka:\n    brokers: {}\n    topic: tidegate-points\n\
-                 \x20   create_topic: {{partitions: 4, replication_factor: 1}}\n",
-                kafka.address
+                 \x20   create_topic: {{partitions: {}, replication_factor: 1}}\n",
+                kafka.address,
+                PARTITIONS_MIN.max(self.options.replicas)
             ),
-            None => format!("  disk:\n    directory: {dir}/journal\n"),
+            None => format!("  disk:\n    directory: {dir}/{}\n", numbered("journal", number)),
         };
         let sink = match &self.influxdb {
             Some(influxdb) => format!(
@@ -76,7 +104,7 @@ impl Edge {
         format!(
             "journal:\n{journal}gateway:\n  listen: {}\n  admin_listen: {}\n\
              writer:\n  admin_listen: {}\n{sink}",
-            at.gateway, at.gateway_admin, at.writer_admin
+            gateway.listen, gateway.admin, writer.admin
         )
     }
 }

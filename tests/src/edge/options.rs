@@ -25,6 +25,8 @@ pub struct Options {
     pub dir: PathBuf,
     /// What it stands on.
     pub parts: Parts,
+    /// How many processes of each service.
+    pub replicas: usize,
     /// The port for clients; any free one when absent.
     pub port: Option<Arc<Held>>,
     /// The quota file of ratelimit-svc.
@@ -61,7 +63,9 @@ impl Patience {
     /// For a desk, where everything shares a machine with a browser and a compiler. Production has
     /// 0.25 s, 0.05 s and 5 ms.
     pub const DESK: Self =
-        Self { authz: "1s", ratelimit: "0.5s", redis: "100ms", drain_delay: "1s" };
+        Self { authz: "1s", ratelimit: "0.5s", redis: "100ms", drain_delay: "3s" };
+    /// As for a desk, where Redis may take as long as a busy machine makes it.
+    pub const ROLLING: Self = Self { redis: "500ms", ..Self::DESK };
     /// For machines that compile and test at the same time.
     pub const BUSY_MACHINE: Self =
         Self { authz: "2s", ratelimit: "2s", redis: "500ms", drain_delay: "200ms" };
@@ -69,31 +73,17 @@ impl Patience {
     pub const SLOW_DRAIN: Self = Self { drain_delay: "30s", ..Self::BUSY_MACHINE };
 }
 
-/// Every address of an edge.
+/// Where Envoy listens.
 #[derive(Clone, Debug)]
 pub struct Addresses {
     /// Where clients connect.
     pub edge: SocketAddr,
     /// Envoy's admin interface.
     pub envoy_admin: SocketAddr,
+    /// Envoy's listener for probes and metrics.
+    pub envoy_status: SocketAddr,
     /// Envoy's break-glass listener, where it is on.
     pub break_glass: SocketAddr,
-    /// ext-authz, gRPC.
-    pub authz_grpc: SocketAddr,
-    /// ext-authz, admin.
-    pub authz_admin: SocketAddr,
-    /// ratelimit-svc, gRPC.
-    pub ratelimit_grpc: SocketAddr,
-    /// ratelimit-svc, HTTP.
-    pub ratelimit_http: SocketAddr,
-    /// ratelimit-svc, admin.
-    pub ratelimit_admin: SocketAddr,
-    /// The gateway, HTTP and gRPC.
-    pub gateway: SocketAddr,
-    /// The gateway, admin.
-    pub gateway_admin: SocketAddr,
-    /// The writer, admin.
-    pub writer_admin: SocketAddr,
 }
 
 impl Addresses {
@@ -101,15 +91,8 @@ impl Addresses {
         Ok(Self {
             edge,
             envoy_admin: free_address()?,
+            envoy_status: free_address()?,
             break_glass: free_address()?,
-            authz_grpc: free_address()?,
-            authz_admin: free_address()?,
-            ratelimit_grpc: free_address()?,
-            ratelimit_http: free_address()?,
-            ratelimit_admin: free_address()?,
-            gateway: free_address()?,
-            gateway_admin: free_address()?,
-            writer_admin: free_address()?,
         })
     }
 }

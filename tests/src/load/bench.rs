@@ -22,6 +22,7 @@ pub mod machine;
 pub mod outage;
 pub mod overload;
 pub mod parser;
+pub mod path;
 pub mod plot;
 pub mod priority;
 pub mod profile;
@@ -34,14 +35,14 @@ pub mod rules;
 pub mod water;
 
 /// How long a whole run may take on a machine that does nothing else.
-const WHOLE_MAX: Duration = Duration::from_secs(15 * 60);
+const WHOLE_MAX: Duration = Duration::from_secs(20 * 60);
 /// The same for a quick one.
-const QUICK_MAX: Duration = Duration::from_secs(3 * 60);
+const QUICK_MAX: Duration = Duration::from_secs(6 * 60);
 
 /// Flags of `bench`.
 #[derive(Args)]
 pub struct BenchArgs {
-    /// Fewer and shorter rounds: at most 3 minutes in place of 15
+    /// Fewer and shorter rounds: at most 6 minutes in place of 20
     #[arg(long)]
     quick: bool,
     /// Where results go
@@ -76,6 +77,8 @@ pub enum Stage {
     Parser,
     /// Points through Kafka into InfluxDB
     Ingest,
+    /// A request through the whole edge, and replicas that stop, die or hang
+    Path,
     /// Where the instructions of one decision go
     Profile,
 }
@@ -193,6 +196,7 @@ async fn measure(stage: Stage, cx: &mut Context) -> Result<()> {
         Stage::Authz => authz::measure(cx).await,
         Stage::Parser => parser::measure(cx),
         Stage::Ingest => ingest::measure(cx).await,
+        Stage::Path => path::measure(cx).await,
         Stage::Profile => gate::profile(cx).await,
     }
 }

@@ -20,7 +20,7 @@ pub enum Meaning {
     RateLimit,
     /// `CheckResponse`: `status.code` 0, or the code of a refusal.
     Check,
-    /// HTTP: 2xx, or 429.
+    /// HTTP: 2xx, or a refusal, 401 or 429.
     Http,
 }
 

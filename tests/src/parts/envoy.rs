@@ -12,8 +12,10 @@ use crate::http::Http;
 use crate::wait::{DEADLINE, wait_for};
 
 pub mod bootstrap;
+pub mod charged;
 pub mod classes;
 
+pub use charged::Charged;
 pub use classes::OutageClasses;
 
 /// What the bootstrap needs to know of one deployment.
@@ -21,16 +23,18 @@ pub use classes::OutageClasses;
 pub struct Settings {
     /// Where clients connect.
     pub edge: SocketAddr,
-    /// Envoy's admin interface.
+    /// Envoy's admin interface, on loopback.
     pub admin: SocketAddr,
-    /// gRPC of ext-authz.
-    pub authz: SocketAddr,
-    /// gRPC of ratelimit-svc.
-    pub ratelimit: SocketAddr,
-    /// HTTP of the gateway.
-    pub gateway: SocketAddr,
-    /// OTLP collector for spans.
-    pub otlp: SocketAddr,
+    /// The listener for probes and metrics.
+    pub status: SocketAddr,
+    /// gRPC of ext-authz, one for each replica.
+    pub authz: Vec<SocketAddr>,
+    /// gRPC of ratelimit-svc, one for each replica.
+    pub ratelimit: Vec<SocketAddr>,
+    /// HTTP of the gateway, one for each replica.
+    pub gateway: Vec<SocketAddr>,
+    /// OTLP collector for spans; no tracing without one.
+    pub otlp: Option<SocketAddr>,
     /// Share of requests without a trace context of their own that are traced, whole percent.
     pub trace_sampling_percent: u8,
     /// How long ext-authz may take, as `0.25s`.
@@ -39,6 +43,8 @@ pub struct Settings {
     pub ratelimit_timeout: &'static str,
     /// Which classes pass, and which are refused, while ratelimit-svc is away.
     pub classes: OutageClasses,
+    /// Which quotas there are beside those in requests.
+    pub charged: Charged,
     /// Bounds that tests make small.
     pub limits: Limits,
     /// The break-glass listener, which is off when absent.
@@ -54,11 +60,13 @@ pub struct Limits {
     pub gateway_requests_max: u32,
     /// Requests per second and tenant while ratelimit-svc is away and does not refuse.
     pub local_limit: u32,
+    /// Of every hundred requests that went well, how many have a line in the access log.
+    pub access_log_success_percent: u8,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { gateway_requests_max: 10_000, local_limit: 100 }
+        Self { gateway_requests_max: 10_000, local_limit: 100, access_log_success_percent: 10 }
     }
 }
 
@@ -96,15 +104,8 @@ impl Envoy {
     /// # Errors
     /// When Envoy is missing or refuses the bootstrap.
     pub async fn start(dir: &Path, settings: Settings) -> Result<Self> {
-        let file = dir.join("envoy.yaml");
-        std::fs::write(&file, bootstrap::render(&settings)?)?;
-        let mut command = Command::new(program()?);
-        command.arg("-c").arg(&file);
-        // Two Envoys of one base id would share memory.
-        command.args(["--base-id", &settings.admin.port().to_string()]);
-        command.args(["--file-flush-interval-msec", "100", "--concurrency", "2"]);
-        command.args(["--disable-hot-restart", "--log-level", "warning"]);
-        let mut child = Child::start("envoy", dir, command)?;
+        std::fs::write(dir.join(BOOTSTRAP), bootstrap::render(&settings)?)?;
+        let mut child = spawn(dir, &settings)?;
         let url = format!("http://{}/ready", settings.admin);
         let http = Http::new();
         let live = wait_for("Envoy to be live", DEADLINE, async || {
@@ -113,6 +114,28 @@ impl Envoy {
         live.await.or_else(|error| child.check_alive().and(Err(error)))?;
         Ok(Self { child, settings })
     }
+
+    /// Starts it again on its old bootstrap, and does not wait for it.
+    ///
+    /// # Errors
+    /// When Envoy is missing.
+    pub fn spawn_again(&mut self, dir: &Path) -> Result<()> {
+        self.child = spawn(dir, &self.settings)?;
+        Ok(())
+    }
+}
+
+/// The rendered bootstrap.
+const BOOTSTRAP: &str = "envoy.yaml";
+
+fn spawn(dir: &Path, settings: &Settings) -> Result<Child> {
+    let mut command = Command::new(program()?);
+    command.arg("-c").arg(dir.join(BOOTSTRAP));
+    // Two Envoys of one base id would share memory.
+    command.args(["--base-id", &settings.admin.port().to_string()]);
+    command.args(["--file-flush-interval-msec", "100", "--concurrency", "2"]);
+    command.args(["--disable-hot-restart", "--log-level", "warning"]);
+    Child::start("envoy", dir, command)
 }
 
 /// The Envoy program: `ENVOY_BIN`, or the one that `make parts` installed.

@@ -1,7 +1,7 @@
 //! A real InfluxDB 1.x, with a database and the means to ask it.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -18,6 +18,7 @@ pub struct InfluxDb {
     pub child: Child,
     /// Where its HTTP API listens.
     pub address: SocketAddr,
+    dir: PathBuf,
 }
 
 impl InfluxDb {
@@ -26,19 +27,24 @@ impl InfluxDb {
     /// # Errors
     /// When `influxd` is missing or does not come up.
     pub async fn start(dir: &Path, address: SocketAddr) -> Result<Self> {
-        let program = on_path("influxd", "influxdb")?;
         std::fs::create_dir_all(dir)?;
-        let config = dir.join("influxdb.conf");
-        std::fs::write(&config, settings(dir, address, free_address()?))?;
-        let mut command = Command::new(program);
-        command.arg("run").arg("-config").arg(&config).env("HOME", dir);
-        let mut child = Child::start("influxdb", dir, command)?;
+        std::fs::write(dir.join(CONFIG), settings(dir, address, free_address()?))?;
+        let mut child = spawn(dir)?;
         let url = format!("http://{address}/ping");
         let http = Http::new();
         wait_for("InfluxDB to answer", DEADLINE, async || http.get(&url).await.ok())
             .await
             .or_else(|error| child.check_alive().and(Err(error)))?;
-        Ok(Self { child, address })
+        Ok(Self { child, address, dir: dir.to_owned() })
+    }
+
+    /// Starts it again on its old data and port, and does not wait for it.
+    ///
+    /// # Errors
+    /// When `influxd` is missing.
+    pub fn spawn_again(&mut self) -> Result<()> {
+        self.child = spawn(&self.dir)?;
+        Ok(())
     }
 
     /// Runs one InfluxQL query and returns the rows of its first series, as JSON arrays.
@@ -58,6 +64,14 @@ impl InfluxDb {
         }
         Ok(result["series"][0]["values"].as_array().cloned().unwrap_or_default())
     }
+}
+
+const CONFIG: &str = "influxdb.conf";
+
+fn spawn(dir: &Path) -> Result<Child> {
+    let mut command = Command::new(on_path("influxd", "influxdb")?);
+    command.arg("run").arg("-config").arg(dir.join(CONFIG)).env("HOME", dir);
+    Child::start("influxdb", dir, command)
 }
 
 fn settings(dir: &Path, http: SocketAddr, rpc: SocketAddr) -> String {

@@ -40,6 +40,15 @@ impl Kafka {
         Ok(Self { child, address, dir: dir.to_owned() })
     }
 
+    /// Starts the broker again on its old log and port, and does not wait for it.
+    ///
+    /// # Errors
+    /// When Java or the jars are missing.
+    pub fn spawn_again(&mut self) -> Result<()> {
+        self.child = spawn(&self.dir)?;
+        Ok(())
+    }
+
     /// Starts the broker again on its old log and port, after it was killed.
     ///
     /// # Errors
@@ -50,11 +59,15 @@ impl Kafka {
     }
 }
 
-async fn launch(dir: &Path, address: SocketAddr) -> Result<Child> {
+fn spawn(dir: &Path) -> Result<Child> {
     let mut command = java()?;
     command.args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "kafka.Kafka"]);
     command.arg(dir.join("server.properties")).current_dir(dir);
-    let mut child = Child::start("kafka", dir, command)?;
+    Child::start("kafka", dir, command)
+}
+
+async fn launch(dir: &Path, address: SocketAddr) -> Result<Child> {
+    let mut child = spawn(dir)?;
     let listening = wait_for("Kafka to listen", DEADLINE, async || {
         tokio::net::TcpStream::connect(address).await.ok()
     });

@@ -26,16 +26,24 @@ impl Redis {
     /// # Errors
     /// When `redis-server` is missing or does not come up.
     pub async fn start(dir: &Path, address: SocketAddr) -> Result<Self> {
-        let mut command = Command::new(on_path("redis-server", "redis-server")?);
-        command.args(["--bind", &address.ip().to_string()]);
-        command.args(["--port", &address.port().to_string()]);
-        command.args(["--save", "", "--appendonly", "no"]).current_dir(dir);
-        let mut child = Child::start("redis", dir, command)?;
+        let mut child = spawn(dir, address)?;
         wait_for("Redis to answer", DEADLINE, async || ping(address).await.then_some(()))
             .await
             .or_else(|error| child.check_alive().and(Err(error)))?;
         Ok(Self { child, address })
     }
+}
+
+/// Starts one and does not wait for it.
+///
+/// # Errors
+/// When `redis-server` is missing.
+pub fn spawn(dir: &Path, address: SocketAddr) -> Result<Child> {
+    let mut command = Command::new(on_path("redis-server", "redis-server")?);
+    command.args(["--bind", &address.ip().to_string()]);
+    command.args(["--port", &address.port().to_string()]);
+    command.args(["--save", "", "--appendonly", "no"]).current_dir(dir);
+    Child::start("redis", dir, command)
 }
 
 async fn ping(address: SocketAddr) -> bool {

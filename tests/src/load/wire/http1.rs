@@ -71,7 +71,7 @@ impl Connection for Http1 {
         let tag = self.tag.take().ok_or(Fault::Protocol("an answer without a request"))?;
         let verdict = match status {
             200..=299 => Ok(Verdict::Admitted),
-            429 => Ok(Verdict::Refused),
+            401 | 429 => Ok(Verdict::Refused),
             status => Err(Fault::Status(status)),
         };
         answers.push(Answer { tag, verdict });

@@ -16,7 +16,7 @@ pub fn render(settings: &Settings) -> Result<String> {
     let path = workspace().join("envoy-config/envoy.yaml");
     let template = std::fs::read_to_string(&path)
         .with_context(|| format!("cannot read {}", path.display()))?;
-    let (sections, values) = (sections(settings), values(settings));
+    let (sections, values) = (sections(settings), values(settings)?);
     fill(&cut(&template, &sections)?, &values)
 }
 
@@ -24,12 +24,15 @@ pub fn render(settings: &Settings) -> Result<String> {
 fn sections(settings: &Settings) -> Vec<&'static str> {
     let wanted = [
         ("break-glass", settings.break_glass.is_some()),
+        ("bytes", settings.charged.bytes),
+        ("points", settings.charged.points),
+        ("trace", settings.otlp.is_some()),
         ("injected-pressure", settings.pressure_file.is_some()),
     ];
     wanted.into_iter().filter_map(|(name, wanted)| wanted.then_some(name)).collect()
 }
 
-fn values(settings: &Settings) -> BTreeMap<&'static str, String> {
+fn values(settings: &Settings) -> Result<BTreeMap<&'static str, String>> {
     let limits = &settings.limits;
     let mut values = BTreeMap::from([
         ("CONNECTIONS_MAX", "50000".to_owned()),
@@ -39,24 +42,31 @@ fn values(settings: &Settings) -> BTreeMap<&'static str, String> {
         ("PER_ADDRESS_PER_SECOND", "10000".to_owned()),
         ("TRACE_SAMPLING_PERCENT", settings.trace_sampling_percent.to_string()),
         ("AUTHZ_TIMEOUT", settings.authz_timeout.to_owned()),
+        ("AUTHZ_TRY_TIMEOUT", of_one_try(settings.authz_timeout)?),
         ("RATELIMIT_TIMEOUT", settings.ratelimit_timeout.to_owned()),
+        ("RATELIMIT_TRY_TIMEOUT", of_one_try(settings.ratelimit_timeout)?),
         ("RATELIMIT_DENY_PERCENT", "100".to_owned()),
         ("BYPASS_CLASSES", settings.classes.bypass.clone()),
         ("DENY_CLASSES", settings.classes.deny.clone()),
         ("LOCAL_LIMIT_BURST", limits.local_limit.to_string()),
         ("LOCAL_LIMIT_PER_SECOND", limits.local_limit.to_string()),
         ("GATEWAY_REQUESTS_MAX", limits.gateway_requests_max.to_string()),
+        ("ADMIN_PORT", settings.admin.port().to_string()),
+        ("VERSION", env!("CARGO_PKG_VERSION").to_owned()),
+        ("ACCESS_LOG_SUCCESS_PERCENT", limits.access_log_success_percent.to_string()),
+        ("AUTHZ_ENDPOINTS", endpoints(&settings.authz)),
+        ("RATELIMIT_ENDPOINTS", endpoints(&settings.ratelimit)),
+        ("GATEWAY_ENDPOINTS", endpoints(&settings.gateway)),
     ]);
     let mut address = |host: &'static str, port: &'static str, address: SocketAddr| {
         values.insert(host, address.ip().to_string());
         values.insert(port, address.port().to_string());
     };
     address("EDGE_ADDRESS", "EDGE_PORT", settings.edge);
-    address("ADMIN_ADDRESS", "ADMIN_PORT", settings.admin);
-    address("AUTHZ_HOST", "AUTHZ_PORT", settings.authz);
-    address("RATELIMIT_HOST", "RATELIMIT_PORT", settings.ratelimit);
-    address("GATEWAY_HOST", "GATEWAY_PORT", settings.gateway);
-    address("OTLP_HOST", "OTLP_PORT", settings.otlp);
+    address("STATUS_ADDRESS", "STATUS_PORT", settings.status);
+    if let Some(otlp) = settings.otlp {
+        address("OTLP_HOST", "OTLP_PORT", otlp);
+    }
     if let Some(break_glass) = &settings.break_glass {
         address("BREAK_GLASS_ADDRESS", "BREAK_GLASS_PORT", break_glass.address);
         values.insert("BREAK_GLASS_CONNECTIONS_MAX", "1000".to_owned());
@@ -68,33 +78,54 @@ fn values(settings: &Settings) -> BTreeMap<&'static str, String> {
     if let Some(file) = &settings.pressure_file {
         values.insert("PRESSURE_FILE", file.display().to_string());
     }
-    values
+    Ok(values)
 }
 
-/// Leaves out the sections that are not wanted: from `# begin NAME` to `# end NAME`.
+/// What one of two tries may take of a timeout such as `0.25s`, with room for what lies between them.
+fn of_one_try(timeout: &str) -> Result<String> {
+    let seconds = timeout.strip_suffix('s').and_then(|number| number.parse::<f64>().ok());
+    let seconds = seconds.with_context(|| format!("{timeout} is no time in seconds"))?;
+    Ok(format!("{:.3}s", seconds * 0.4))
+}
+
+/// The endpoints of a cluster, a YAML flow sequence.
+fn endpoints(addresses: &[SocketAddr]) -> String {
+    let endpoints: Vec<String> = addresses.iter().map(endpoint).collect();
+    format!("[{}]", endpoints.join(", "))
+}
+
+fn endpoint(at: &SocketAddr) -> String {
+    let (host, port) = (at.ip(), at.port());
+    format!(
+        "{{endpoint: {{address: {{socket_address: {{address: \"{host}\", port_value: {port}}}}}}}}}"
+    )
+}
+
+/// Leaves out the sections that are not wanted: from `# begin NAME` to `# end NAME`. One may stand
+/// within another.
 fn cut(template: &str, wanted: &[&str]) -> Result<String> {
     let mut text = String::with_capacity(template.len());
-    let mut section = None;
+    let mut open: Vec<&str> = Vec::new();
     for line in template.lines() {
         let comment = line.trim_start().strip_prefix("# ");
-        let begins = comment.and_then(|comment| comment.strip_prefix("begin "));
-        let ends = comment.and_then(|comment| comment.strip_prefix("end "));
-        match (begins, ends, section) {
-            (Some(name), _, None) => section = Some(name),
-            (_, Some(name), Some(open)) if name == open => section = None,
-            (None, None, _) => {
-                if section.is_none_or(|open| wanted.contains(&open)) {
-                    text.push_str(line);
-                    text.push('\n');
-                }
+        if let Some(name) = comment.and_then(|comment| comment.strip_prefix("begin ")) {
+            if open.contains(&name) {
+                bail!("the section {name} of the bootstrap begins within itself");
             }
-            _ => bail!("a section of the bootstrap begins or ends where it cannot: {line}"),
+            open.push(name);
+        } else if let Some(name) = comment.and_then(|comment| comment.strip_prefix("end ")) {
+            if open.pop() != Some(name) {
+                bail!("the section {name} of the bootstrap ends where it cannot");
+            }
+        } else if open.iter().all(|name| wanted.contains(name)) {
+            text.push_str(line);
+            text.push('\n');
         }
     }
-    if let Some(open) = section {
-        bail!("the section {open} of the bootstrap does not end");
+    match open.last() {
+        Some(name) => bail!("the section {name} of the bootstrap does not end"),
+        None => Ok(text),
     }
-    Ok(text)
 }
 
 fn fill(template: &str, values: &BTreeMap<&str, String>) -> Result<String> {
@@ -129,10 +160,30 @@ mod tests {
         ] {
             assert_eq!(cut(template, wanted).ok().as_deref(), expected, "{wanted:?}");
         }
-        for broken in ["# begin x\n", "# end x\n", "# begin x\n# end y\n", "# begin x\n# begin y\n"]
-        {
+        let nested = "# begin x\na\n# begin y\nb\n# end y\nc\n# end x\nd\n";
+        for (wanted, expected) in [
+            (&[][..], "d\n"),
+            (&["y"], "d\n"),
+            (&["x"], "a\nc\nd\n"),
+            (&["x", "y"], "a\nb\nc\nd\n"),
+        ] {
+            assert_eq!(cut(nested, wanted).ok().as_deref(), Some(expected), "{wanted:?}");
+        }
+        for broken in [
+            "# begin x\n",
+            "# end x\n",
+            "# begin x\n# end y\n",
+            "# begin x\n# begin x\n# end x\n# end x\n",
+        ] {
             assert!(cut(broken, &[]).is_err(), "{broken}");
         }
+    }
+
+    #[test]
+    fn two_tries_fit_into_a_timeout() {
+        assert_eq!(of_one_try("0.25s").ok().as_deref(), Some("0.100s"));
+        assert_eq!(of_one_try("2s").ok().as_deref(), Some("0.800s"));
+        assert!(of_one_try("50ms").is_err() && of_one_try("").is_err());
     }
 
     #[test]

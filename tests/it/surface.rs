@@ -1,0 +1,158 @@
+//! What Envoy itself shows and takes: listeners, methods, versions of HTTP, early answers, slow bodies.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tests::edge::{Part, Parts, Service};
+use tests::wait::{DEADLINE, wait_for};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::stage::Stage;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_listener_shows_two_pages_and_the_admin_interface_is_on_loopback() -> Result<()>
+{
+    let stage = Stage::embedded().await?;
+    let status = stage.edge.at.envoy_status;
+    let ready = stage.admin(status, "/ready").await?;
+    assert_eq!((ready.status.as_u16(), ready.text().trim()), (200, "LIVE"));
+    let metrics = stage.admin(status, "/stats/prometheus").await?.text();
+    assert!(metrics.contains("envoy_cluster_upstream_rq_total"), "{metrics}");
+    for path in ["/", "/config_dump", "/quitquitquit", "/stats", "/runtime", "/ready/x"] {
+        assert_eq!(stage.admin(status, path).await?.status, 404, "{path}");
+    }
+    for path in ["/quitquitquit", "/ready", "/stats/prometheus", "/runtime_modify?a=1"] {
+        let reply = stage.http.post(&format!("http://{status}{path}"), &[], "").await?;
+        assert_eq!(reply.status, 404, "POST {path}");
+    }
+    let dump = stage.admin(stage.edge.at.envoy_admin, "/config_dump").await?.text();
+    let dump: serde_json::Value = serde_json::from_str(&dump)?;
+    let admin = dump.pointer("/configs/0/bootstrap/admin/address/socket_address/address");
+    assert_eq!(admin.context("an admin address")?, "127.0.0.1");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ping_and_health_ask_no_service_and_trace_and_connect_are_refused() -> Result<()> {
+    let mut stage = Stage::embedded().await?;
+    let key = stage.edge.issue_live_key("acme", "ingest").await?;
+    let host = stage.edge.at.edge;
+    let old = format!(
+        "POST /api/v2/write HTTP/1.0\r\nauthorization: Token {key}\r\ncontent-length: 6\r\n\r\nm f=1\n"
+    );
+    let reply = stage.raw(&old).await?;
+    assert!(reply.starts_with("HTTP/1.0 204") || reply.starts_with("HTTP/1.1 204"), "{reply}");
+    for service in Service::ALL {
+        stage.edge.kill(service);
+    }
+    for method in ["GET", "HEAD"] {
+        let reply = stage
+            .raw(&format!("{method} /ping HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"))
+            .await?;
+        assert!(reply.starts_with("HTTP/1.1 204"), "{reply}");
+        assert!(reply.contains("x-influxdb-version: "), "{reply}");
+    }
+    let health = stage.http.get(&stage.edge.url("/health")).await?;
+    assert_eq!(health.header("content-type"), Some("application/json"));
+    let health: serde_json::Value = serde_json::from_slice(&health.body)?;
+    assert_eq!(health["status"], "pass");
+    for request in ["TRACE /api/v2/write", "CONNECT example.org:443"] {
+        let reply = stage
+            .raw(&format!("{request} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"))
+            .await?;
+        let refused = ["405", "403", "404"].iter().any(|code| reply[9..].starts_with(code));
+        assert!(refused && !reply.contains("HTTP/1.1 200"), "{request}: {reply}");
+    }
+    Ok(())
+}
+
+/// RFC 9112 §9.6: what is answered before the body was read must reach who reads it afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_early_answer_reaches_a_client_that_reads_late() -> Result<()> {
+    let stage = Stage::embedded().await?;
+    let mut stream = TcpStream::connect(stage.edge.at.edge).await?;
+    let body = "m f=1\n".repeat(2000);
+    let head = format!(
+        "POST /api/v2/write HTTP/1.1\r\nhost: edge\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(&body.as_bytes()[..100]).await?;
+    // The answer is there before the rest is sent: only then is it an early one.
+    wait_for("the refusal", DEADLINE, async || {
+        let metrics = stage.admin(stage.edge.at.envoy_status, "/stats/prometheus").await.ok()?;
+        let line = "envoy_http_downstream_rq_xx{envoy_response_code_class=\"4\",envoy_http_conn_manager_prefix=\"edge\"} 1";
+        metrics.text().contains(line).then_some(())
+    })
+    .await?;
+    // Envoy has no clock that a test could turn: longer than the second after which it used to reset.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    stream.write_all(&body.as_bytes()[100..]).await?;
+    let mut answer = vec![0; 12];
+    stream.read_exact(&mut answer).await?;
+    assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 401");
+    Ok(())
+}
+
+/// A secret that goes through every kind of route and every kind of answer stands nowhere afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_key_stays_in_any_log_metric_page_or_dump_of_envoy() -> Result<()> {
+    let mut stage = Stage::with(Parts::Embedded, |options| {
+        options.proxy.injected_pressure = true;
+    })
+    .await?;
+    let key = stage.edge.issue_live_key("small", "ingest").await?;
+    let secret = key.split('_').nth(3).context("a key has a secret")?.to_owned();
+    let (token, bad) = (format!("Token {key}"), format!("Token {key}x"));
+    let paths = [
+        "/write",
+        "/query",
+        "/api/v2/write",
+        "/api/v3/write_lp",
+        "/api/v1/write",
+        "/v1/metrics",
+        "/v1/logs",
+        "/api/v1/series",
+        "/api/v2/series",
+        "/api/v1/validate",
+        "/ping",
+        "/health",
+        "/any",
+    ];
+    let mut answers = Vec::new();
+    for phase in ["allow and quota", "pressure", "authz away"] {
+        match phase {
+            "pressure" => stage.edge.set_pressure(1.0)?,
+            "authz away" => {
+                stage.edge.set_pressure(0.0)?;
+                stage.edge.kill(Service::Authz);
+            }
+            _ => {}
+        }
+        for path in paths {
+            for authorization in [&token, &bad] {
+                answers.push(stage.post(path, &[("authorization", authorization)], "m f=1").await?);
+            }
+            for parameter in ["p", "api_key", "token"] {
+                let path = format!("{path}?u=small&{parameter}={key}");
+                answers.push(stage.post(&path, &[], "m f=1").await?);
+            }
+        }
+    }
+    let mut statuses: Vec<u16> = answers.iter().map(|reply| reply.status.as_u16()).collect();
+    statuses.sort_unstable();
+    statuses.dedup();
+    assert!([204, 401, 429, 503].iter().all(|status| statuses.contains(status)), "{statuses:?}");
+    for reply in &answers {
+        let headers = format!("{:?}", reply.headers);
+        assert!(!reply.text().contains(&secret) && !headers.contains(&secret), "{reply:?}");
+    }
+    let log = stage.edge.child(Part::Envoy).context("Envoy runs")?.output();
+    assert!(!log.contains(&secret), "Envoy's log");
+    for page in ["/stats", "/config_dump?include_eds", "/clusters", "/listeners", "/server_info"] {
+        let text = stage.admin(stage.edge.at.envoy_admin, page).await?.text();
+        assert!(!text.contains(&secret), "{page}");
+    }
+    Ok(())
+}
