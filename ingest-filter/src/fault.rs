@@ -1,6 +1,8 @@
 //! Why a point or a line is refused: a closed set, so that it can label a metric, be counted in a
 //! test and be said to a client without repeating what the client sent.
 
+use crate::wire::Malformed;
+
 /// What is wrong with one line or one data point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
 pub enum Fault {
@@ -94,9 +96,18 @@ pub enum Fault {
     /// An OTLP histogram whose counts and bounds do not fit together.
     #[error("bucket counts and bounds do not match")]
     BucketsInvalid,
-    /// A native histogram of Prometheus.
-    #[error("native histograms are not accepted, send classic ones")]
-    HistogramUnsupported,
+    /// An item that is no message of its protocol.
+    #[error("is not a valid message of its protocol")]
+    Malformed,
+    /// A label of remote write 2.0 without its half in the list of symbols.
+    #[error("label refers to a symbol that is not there")]
+    SymbolMissing,
+}
+
+impl From<Malformed> for Fault {
+    fn from(_: Malformed) -> Self {
+        Fault::Malformed
+    }
 }
 
 impl Fault {
@@ -133,7 +144,8 @@ impl Fault {
             Fault::ValueMissing => "value_missing",
             Fault::TemporalityMissing => "temporality_missing",
             Fault::BucketsInvalid => "buckets_invalid",
-            Fault::HistogramUnsupported => "histogram_unsupported",
+            Fault::Malformed => "malformed",
+            Fault::SymbolMissing => "symbol_missing",
         }
     }
 }

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! listener ─► admission ─► body (caps, budget) ─► points ─► chunks ─► journal ─► answer
-//!             no tenant:    413 503 408            bad ones             503        in the dialect
-//!             401                                  named
+//!             no tenant:    413 503                bad ones             503        in the dialect
+//!             503                                  named
 //! ```
 //!
 //! A 2xx is given after the journal said yes, and at no other time.
@@ -33,14 +33,21 @@ pub mod admission;
 mod body;
 pub mod budget;
 pub mod config;
+mod datadog;
 mod edge;
+mod grpc_frame;
 pub mod inflate;
 mod influx;
+mod intake;
+mod media_type;
 mod metrics;
 mod otlp;
+mod protocol;
 pub mod refusal;
 mod remote_write;
+mod serve;
 mod server;
+mod snappy;
 #[cfg(test)]
 mod tests;
 pub mod verdict;
@@ -75,7 +82,15 @@ impl Gateway {
         });
         let metrics = GatewayMetrics::register(&mut registry, &budget, &types);
         let destinations = Destinations::new(&config.destinations);
-        let edge = Arc::new(Edge { config, destinations, types, journal, budget, metrics });
+        let edge = Arc::new(Edge {
+            config,
+            destinations,
+            types,
+            journal,
+            budget,
+            metrics,
+            conversions: edge::conversions(),
+        });
         Ok(Self { edge, listener, admin_listener, readiness, registry })
     }
 
@@ -146,6 +161,9 @@ fn router(edge: Arc<Edge>) -> Router {
         .route("/health", get(influx::pages::health))
         .route("/query", get(influx::pages::query).post(influx::pages::query))
         .route("/api/v1/write", any(remote_write::write))
+        .route("/api/v1/series", any(datadog::write_v1))
+        .route("/api/v2/series", any(datadog::write_v2))
+        .route("/api/v1/validate", get(datadog::validate))
         .route("/v1/metrics", any(otlp::export_http))
         .route(&format!("/{METRICS_SERVICE}/Export"), any(otlp::export_grpc))
         .with_state(edge)

@@ -7,39 +7,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::gateway::budget::Budget;
-use crate::gateway::refusal::Refusal;
-use crate::gateway::verdict::Verdict;
+use crate::gateway::protocol::{Outcome, ProtocolName};
 use crate::types::Types;
-
-/// The dialect of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Protocol {
-    /// `/write`.
-    InfluxV1,
-    /// `/api/v2/write`.
-    InfluxV2,
-    /// `/api/v3/write_lp`.
-    InfluxV3,
-    /// `/v1/metrics`.
-    OtlpHttp,
-    /// `MetricsService/Export`.
-    OtlpGrpc,
-    /// `/api/v1/write`.
-    RemoteWrite,
-}
-
-impl Protocol {
-    fn label(self) -> &'static str {
-        match self {
-            Protocol::InfluxV1 => "influx_v1",
-            Protocol::InfluxV2 => "influx_v2",
-            Protocol::InfluxV3 => "influx_v3",
-            Protocol::OtlpHttp => "otlp_http",
-            Protocol::OtlpGrpc => "otlp_grpc",
-            Protocol::RemoteWrite => "remote_write",
-        }
-    }
-}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -126,7 +95,7 @@ impl GatewayMetrics {
     }
 
     /// Counts a body that was read.
-    pub fn received(&self, protocol: Protocol, wire_bytes: usize, decoded_bytes: usize) {
+    pub fn received(&self, protocol: ProtocolName, wire_bytes: usize, decoded_bytes: usize) {
         let labels = ProtocolLabels { protocol: protocol.label() };
         self.wire_bytes.get_or_create(&labels).inc_by(wire_bytes as u64);
         self.decoded_bytes.get_or_create(&labels).inc_by(decoded_bytes as u64);
@@ -138,7 +107,7 @@ impl GatewayMetrics {
     }
 
     /// Counts a request and its points.
-    pub fn answered(&self, protocol: Protocol, outcome: &Result<Verdict, Refusal>) {
+    pub fn answered(&self, protocol: ProtocolName, outcome: &Outcome) {
         let protocol = protocol.label();
         let label = match outcome {
             Ok(verdict) if verdict.rejected.is_empty() => "stored",

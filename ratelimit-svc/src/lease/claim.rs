@@ -65,6 +65,17 @@ pub struct Return {
     pub hit: Hit,
 }
 
+/// Tokens that were claimed under a limit that changed, handed back once and never again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unspent {
+    /// Whose: the name of the counter without its window.
+    pub stem: Arc<[u8]>,
+    /// The counter and its window; the amount is what is given back.
+    pub hit: Hit,
+    /// How often the counter was found to have lost data.
+    pub epoch: u32,
+}
+
 /// The grant of a counter that stood at `after` once `want` was added without a condition.
 ///
 /// Adding hands out tickets: two claims never overlap, so grants cut off at the pool never add up
