@@ -9,6 +9,10 @@ use serde::Deserialize;
 use crate::journal::disk::frame::PAYLOAD_BYTES_MAX;
 use crate::journal::kafka::durability::Demands;
 
+mod bounds;
+
+use bounds::{duration_of, is_host_and_port, is_topic_name, size_of};
+
 /// `journal:` as written by the user; exactly one kind is given.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
@@ -381,56 +385,6 @@ fn create_topic(
         partitions: bounded("partitions", &raw.partitions, 10_000)?,
         replication_factor: bounded("replication_factor", &raw.replication_factor, 100)?,
     }))
-}
-
-fn size_of(
-    path: &Path,
-    section: &str,
-    key: &str,
-    value: &Option<Spanned<ByteSize>>,
-    default: u64,
-    min: u64,
-) -> Result<u64, ConfigError> {
-    // Kafka's own settings of this kind are 32-bit numbers of KiB.
-    let max = 1_u64 << 40;
-    match value {
-        None => Ok(default),
-        Some(size) if (min..=max).contains(&size.value.0) => Ok(size.value.0),
-        Some(size) => {
-            let message = format!("{section}.{key} must be between {} KiB and 1024GiB", min >> 10);
-            Err(ConfigError::at(path, size, message))
-        }
-    }
-}
-
-fn duration_of(
-    path: &Path,
-    key: &str,
-    value: &Option<Spanned<DurationText>>,
-    default: Duration,
-    seconds: std::ops::RangeInclusive<u64>,
-) -> Result<Duration, ConfigError> {
-    let bounds = Duration::from_secs(*seconds.start())..=Duration::from_secs(*seconds.end());
-    match value {
-        None => Ok(default),
-        Some(given) if bounds.contains(&given.value.0) => Ok(given.value.0),
-        Some(given) => {
-            let (min, max) = (seconds.start(), seconds.end());
-            let message = format!("journal.kafka.{key} must be between {min}s and {max}s");
-            Err(ConfigError::at(path, given, message))
-        }
-    }
-}
-
-fn is_host_and_port(broker: &str) -> bool {
-    broker.trim().rsplit_once(':').is_some_and(|(host, port)| {
-        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
-    })
-}
-
-fn is_topic_name(name: &str) -> bool {
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    (1..=249).contains(&name.len()) && name.chars().all(legal) && name != "." && name != ".."
 }
 
 #[cfg(test)]
