@@ -101,7 +101,8 @@ mod tests {
         assert_eq!(problem(&sound, &demands), None);
         let unknown = TopicState { partitions: vec![(0, 3, 2)], ..TopicState::default() };
         assert_eq!(problem(&unknown, &demands), None);
-        let cases: [(&dyn Fn(&mut TopicState), &str); 6] = [
+        type Change = dyn Fn(&mut TopicState);
+        let cases: [(&Change, &str); 6] = [
             (&|t| t.cleanup_policy = Some("compact".to_owned()), "cleanup.policy is 'compact'"),
             (&|t| t.cleanup_policy = Some("compact,delete".to_owned()), "'compact,delete'"),
             (&|t| t.message_bytes_max = Some(999), "max.message.bytes is 999, less than"),
