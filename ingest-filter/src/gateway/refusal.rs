@@ -13,8 +13,8 @@ pub enum Refusal {
     /// The `Content-Type` is not one of the path's.
     #[error("the content type is not supported")]
     ContentTypeUnsupported,
-    /// The `Content-Encoding` is not gzip, deflate or identity.
-    #[error("the content encoding is not supported, use gzip, deflate or identity")]
+    /// The `Content-Encoding` is not gzip, deflate, zstd or identity.
+    #[error("the content encoding is not supported, use gzip, deflate, zstd or identity")]
     ContentEncodingUnsupported,
     /// Remote write is compressed with snappy and nothing else.
     #[error("the content encoding is not supported, remote write uses snappy")]
