@@ -89,9 +89,18 @@ async fn a_quota_in_bytes_is_charged_with_the_announced_length() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_without_a_length_is_charged_once_it_has_passed() -> Result<()> {
-    const RULE: &str = "tenant_bytes_streaming";
-    let stage = stage(Parts::Embedded).await?;
-    let key = stage.edge.issue_live_key("streaming", "ingest").await?;
+    // With an overdraft and without: what has happened counts whatever the rule says.
+    for parts in [Parts::Embedded, Parts::Real] {
+        let stage = stage(parts).await?;
+        charged_once_it_has_passed(&stage, "streaming").await?;
+        charged_once_it_has_passed(&stage, "heavy").await?;
+    }
+    Ok(())
+}
+
+async fn charged_once_it_has_passed(stage: &Stage, tenant: &str) -> Result<()> {
+    let rule = format!("tenant_bytes_{tenant}");
+    let key = stage.edge.issue_live_key(tenant, "ingest").await?;
     let chunked = |bytes: usize| {
         let body = format!("{:\n<bytes$}", "bytes f=1");
         format!(
@@ -102,10 +111,10 @@ async fn a_body_without_a_length_is_charged_once_it_has_passed() -> Result<()> {
     let answer = stage.raw(&chunked(900)).await?;
     assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
     // One hit before, when nothing was known, and the bytes afterwards.
-    stage.wait_for_hits(RULE, 901).await?;
+    stage.wait_for_hits(&rule, 901).await?;
     let answer = stage.raw(&chunked(900)).await?;
     assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
-    stage.wait_for_hits(RULE, 1802).await?;
+    stage.wait_for_hits(&rule, 1802).await?;
     let answer = stage.raw(&chunked(20)).await?;
     // The route of agents that take 429 for final.
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");

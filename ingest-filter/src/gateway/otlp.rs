@@ -1,115 +1,165 @@
-//! OTLP metrics over HTTP and gRPC.
+//! OTLP metrics, logs and traces over HTTP and gRPC.
 //!
 //! gRPC is answered by hand, not by a generated server: the size of a message is known from its
 //! frame before any of it is decoded, memory is reserved first, and a message that is too large
 //! is RESOURCE_EXHAUSTED, which senders do not repeat.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::{HeaderMap, Method};
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use prost::Message;
-use tracing::{Instrument, info_span};
+use http::request::Parts;
 
-use crate::fault::Fault;
-use crate::gateway::admission::{Admission, traceparent};
-use crate::gateway::body::{self, Received};
-use crate::gateway::edge::{Converted, Edge, convert};
-use crate::gateway::metrics::Protocol;
+use crate::gateway::config::GatewayConfig;
+use crate::gateway::edge::Edge;
+use crate::gateway::grpc_frame::is_grpc;
+use crate::gateway::inflate;
+use crate::gateway::intake::RequestIntake;
+use crate::gateway::protocol::{Framing, Head, Outcome, Protocol, ProtocolName};
 use crate::gateway::refusal::Refusal;
-use crate::gateway::verdict::{Rejection, Verdict};
-use crate::otlp::{for_each_point, weigh};
-use crate::point::Chunker;
+use crate::gateway::serve::serve;
+use crate::intake::Stop;
+use crate::otlp::{for_each_point, logs, traces};
 
-mod frame;
 pub(in crate::gateway) mod reply;
 
 use reply::Encoding;
 
+/// What is exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Data points.
+    Metrics,
+    /// Log records.
+    Logs,
+    /// Spans.
+    Traces,
+}
+
 /// `POST /v1/metrics`.
-pub async fn export_http(State(edge): State<Arc<Edge>>, request: Request) -> Response {
-    if request.method() != Method::POST {
-        return reply::method_not_allowed();
-    }
-    let encoding = Encoding::of(request.headers());
-    let outcome = observed(&edge, Protocol::OtlpHttp, request).await;
-    reply::http(encoding, outcome)
+pub async fn metrics_http(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    serve(edge, Otlp::over_http(Signal::Metrics), request).await
+}
+
+/// `POST /v1/logs`.
+pub async fn logs_http(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    serve(edge, Otlp::over_http(Signal::Logs), request).await
+}
+
+/// `POST /v1/traces`.
+pub async fn traces_http(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    serve(edge, Otlp::over_http(Signal::Traces), request).await
 }
 
 /// `POST /opentelemetry.proto.collector.metrics.v1.MetricsService/Export`.
-pub async fn export_grpc(State(edge): State<Arc<Edge>>, request: Request) -> Response {
-    if request.method() != Method::POST || !frame::is_grpc(request.headers()) {
-        return reply::not_grpc();
+pub async fn metrics_grpc(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    serve(edge, Otlp::over_grpc(Signal::Metrics), request).await
+}
+
+/// `POST /opentelemetry.proto.collector.logs.v1.LogsService/Export`.
+pub async fn logs_grpc(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    serve(edge, Otlp::over_grpc(Signal::Logs), request).await
+}
+
+/// `POST /opentelemetry.proto.collector.trace.v1.TraceService/Export`.
+pub async fn traces_grpc(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    serve(edge, Otlp::over_grpc(Signal::Traces), request).await
+}
+
+/// One export.
+#[derive(Clone, Copy, Debug)]
+struct Otlp {
+    signal: Signal,
+    transport: Transport,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Transport {
+    /// Over HTTP, answered in this encoding.
+    Http(Encoding),
+    /// Over gRPC.
+    Grpc,
+    /// On the path of gRPC, but something else.
+    NotGrpc,
+}
+
+impl Otlp {
+    fn over_http(signal: Signal) -> Self {
+        Self { signal, transport: Transport::Http(Encoding::Other) }
     }
-    let outcome = observed(&edge, Protocol::OtlpGrpc, request).await;
-    reply::grpc(outcome)
-}
 
-async fn observed(edge: &Edge, protocol: Protocol, request: Request) -> Result<Verdict, Refusal> {
-    let span = info_span!("export", ?protocol);
-    chassis::telemetry::continue_trace(&span, traceparent(request.headers()).as_deref());
-    let started = std::time::Instant::now();
-    let outcome = store(edge, protocol, request).instrument(span).await;
-    edge.metrics.request_seconds.observe(started.elapsed().as_secs_f64());
-    edge.metrics.answered(protocol, &outcome);
-    outcome
-}
+    fn over_grpc(signal: Signal) -> Self {
+        Self { signal, transport: Transport::NotGrpc }
+    }
 
-async fn store(edge: &Edge, protocol: Protocol, request: Request) -> Result<Verdict, Refusal> {
-    let deadline = edge.deadline();
-    let (parts, body): (_, Body) = request.into_parts();
-    let admission = Admission::of(&parts.headers, SystemTime::now())?;
-    let received = receive(edge, protocol, &parts.headers, body, deadline).await?;
-    edge.metrics.received(protocol, received.wire_bytes, received.bytes.len());
-    let chunker = edge.chunker(&admission);
-    let converted = convert(received.bytes.len(), move || points(received, chunker)).await?;
-    edge.append(&admission, converted, deadline).await
-}
-
-async fn receive(
-    edge: &Edge,
-    protocol: Protocol,
-    headers: &HeaderMap,
-    body: Body,
-    deadline: tokio::time::Instant,
-) -> Result<Received, Refusal> {
-    match protocol {
-        Protocol::OtlpGrpc => {
-            frame::receive(headers, body, edge.caps(), &edge.budget, deadline).await
+    fn item(&self) -> &'static str {
+        match self.signal {
+            Signal::Metrics => "data point",
+            Signal::Logs => "log record",
+            Signal::Traces => "span",
         }
-        _ if Encoding::of(headers) != Encoding::Protobuf => Err(Refusal::ContentTypeUnsupported),
-        _ => body::receive(headers, body, edge.caps(), &edge.budget, deadline).await,
     }
 }
 
-/// Decodes a request into chunks. Memory is reserved before it is used.
-fn points(received: Received, mut chunker: Chunker) -> Result<Converted, Refusal> {
-    const MALFORMED: Refusal =
-        Refusal::BodyInvalid("the body is not a protobuf message of OTLP metrics");
-    let Received { bytes, mut reservation, .. } = received;
-    reservation.grow(weigh(&bytes).map_err(|_| MALFORMED)?)?;
-    let request = ExportMetricsServiceRequest::decode(&*bytes).map_err(|_| MALFORMED)?;
-    let mut verdict = Verdict::default();
-    let mut reserved: Result<usize, Refusal> = Ok(0);
-    for_each_point(&request, |position, point| {
-        let Ok(held) = reserved else { return };
-        if let Err(fault) = point.and_then(|point| chunker.push(point)) {
-            verdict.reject(fault, || rejection(position, fault));
+impl Protocol for Otlp {
+    fn name(&self) -> ProtocolName {
+        match (self.signal, self.transport) {
+            (Signal::Metrics, Transport::Http(_)) => ProtocolName::OtlpHttp,
+            (Signal::Metrics, _) => ProtocolName::OtlpGrpc,
+            (Signal::Logs, Transport::Http(_)) => ProtocolName::OtlpLogsHttp,
+            (Signal::Logs, _) => ProtocolName::OtlpLogsGrpc,
+            (Signal::Traces, Transport::Http(_)) => ProtocolName::OtlpTracesHttp,
+            (Signal::Traces, _) => ProtocolName::OtlpTracesGrpc,
         }
-        let allocated = chunker.allocated();
-        if allocated > held {
-            reserved = reservation.grow(allocated - held).map(|()| allocated).map_err(Into::into);
-        }
-    });
-    reserved?;
-    verdict.stored = chunker.points();
-    Ok(Converted { chunks: chunker.finish(), verdict, reservation })
-}
+    }
 
-fn rejection(position: u64, fault: Fault) -> Rejection {
-    Rejection { position, column: 0, fault, excerpt: String::new() }
+    fn parse(&mut self, head: &Parts, _: &GatewayConfig) -> Result<Head, Refusal> {
+        let framing = match self.transport {
+            Transport::Http(_) => {
+                let encoding = Encoding::of(&head.headers);
+                self.transport = Transport::Http(encoding);
+                if encoding != Encoding::Protobuf {
+                    return Err(Refusal::ContentTypeUnsupported);
+                }
+                Framing::Whole(inflate::Encoding::of(&head.headers)?)
+            }
+            Transport::Grpc | Transport::NotGrpc if is_grpc(&head.headers) => {
+                self.transport = Transport::Grpc;
+                Framing::Grpc
+            }
+            Transport::Grpc | Transport::NotGrpc => return Err(Refusal::ContentTypeUnsupported),
+        };
+        Ok(Head { database: String::new(), framing })
+    }
+
+    fn decode(&self, body: &[u8], intake: &mut RequestIntake) -> Result<(), Stop> {
+        match self.signal {
+            Signal::Metrics => for_each_point(body, intake),
+            Signal::Logs => logs::for_each_record(body, intake),
+            Signal::Traces => traces::for_each_span(body, intake),
+        }
+    }
+
+    fn malformed(&self) -> Refusal {
+        Refusal::BodyInvalid(match self.signal {
+            Signal::Metrics => "the body is not a protobuf message of OTLP metrics",
+            Signal::Logs => "the body is not a protobuf message of OTLP logs",
+            Signal::Traces => "the body is not a protobuf message of OTLP traces",
+        })
+    }
+
+    fn answer(&self, outcome: &Outcome) -> Response {
+        match self.transport {
+            Transport::Http(encoding) => reply::http(encoding, self.item(), outcome),
+            Transport::Grpc => reply::grpc(self.item(), outcome),
+            Transport::NotGrpc => reply::not_grpc(),
+        }
+    }
+
+    fn method_not_allowed(&self) -> Response {
+        match self.transport {
+            Transport::Http(_) => reply::method_not_allowed(),
+            Transport::Grpc | Transport::NotGrpc => reply::not_grpc(),
+        }
+    }
 }

@@ -20,6 +20,7 @@ use super::*;
 use crate::journal::{Append, AppendError, Journal};
 use crate::record::Record;
 
+mod datadog;
 mod influx;
 mod life;
 mod limits;
@@ -197,4 +198,8 @@ fn zlib(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).expect("in memory");
     encoder.finish().expect("in memory")
+}
+
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    zstd::encode_all(bytes, 1).expect("in memory")
 }

@@ -15,7 +15,7 @@ use crate::limits::algorithm::Algorithm;
 use crate::limits::class::PRIORITY_KEY;
 use crate::limits::pattern::Precedence;
 use crate::limits::quotas::Quotas;
-use crate::limits::rule::Rule;
+use crate::limits::rule::{REPORTED_KEY, Rule};
 use crate::limits::sharing::{How, Share};
 
 /// Which request.
@@ -94,6 +94,11 @@ pub fn explain(
             && request.descriptors[at].entries.iter().any(|(key, _)| *key == PRIORITY_KEY);
         if takes_off {
             text += "  the priority entry names the class and takes no part in matching\n";
+        }
+        let is_reported = domain.is_some_and(|domain| !domain.names_reported)
+            && request.descriptors[at].entries.iter().any(|(key, _)| *key == REPORTED_KEY);
+        if is_reported {
+            text += "  the reported entry says that the hits have happened and takes no part in matching\n";
         }
         if let Line::Counted(counted) = line {
             let hit = &planned.hits[counted.hit];

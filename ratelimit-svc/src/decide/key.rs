@@ -11,6 +11,14 @@
 //! …|classes:fixed60 what is known of the classes that share a counter
 //! ```
 //!
+//! A part longer than [`PART_BYTES_MAX`] is named by its digest, and so is all that follows the first
+//! entry where it is longer than [`REST_BYTES_MAX`]: a client may send values of any length, and every
+//! counter that is known keeps its name.
+//!
+//! ```text
+//! {4:edge6:tenant#9f86d081884c7d659a2feaa0c55ad015}|m27654321
+//! ```
+//!
 //! Every part carries its length, so no two descriptors share a counter by accident. The limit
 //! is no part of the name: a changed limit goes on with the count it finds.
 //!
@@ -24,11 +32,22 @@
 use std::cell::RefCell;
 use std::io::Write;
 
+use sha2::{Digest, Sha256};
+
 use crate::decide::hit::Hit;
 use crate::limits::algorithm::Algorithm;
 use crate::limits::rule::{Limit, Step};
 use crate::limits::unit::{Unit, Window};
 
+/// The longest part that stands in a name as it is.
+pub const PART_BYTES_MAX: usize = 64;
+/// The most bytes of parts after the first entry that stand in a name as they are.
+pub const REST_BYTES_MAX: usize = 256;
+/// The longest name but those of [`KeyFormat::Reference`], which are as long as what they name.
+pub const NAME_BYTES_MAX: usize = 512;
+/// Bytes of a SHA-256 that stand for a part: whoever makes two values of one digest only shares a
+/// counter with himself, and to hit another's takes 2^128 attempts.
+const DIGEST_BYTES: usize = 16;
 /// The most memory a thread keeps to write names in.
 const SCRATCH_BYTES_MAX: usize = 1024;
 
@@ -94,12 +113,19 @@ fn write_key(
     }
     key.push(b'{');
     push(key, domain);
+    let mut rest = key.len();
     for (at, (name, value)) in parts.enumerate() {
         push(key, name);
         push(key, value);
         if at == 0 {
             key.push(b'}');
+            rest = key.len();
         }
+    }
+    if key.len() - rest > REST_BYTES_MAX {
+        let digest = Sha256::digest(&key[rest..]);
+        key.truncate(rest);
+        push_digest(key, &digest);
     }
     if entries.is_empty() {
         // What belongs to the counter has its slot, whatever it is called.
@@ -140,6 +166,13 @@ pub fn keys_of(name: &[u8]) -> Option<String> {
     let mut rest = name.strip_prefix(b"{")?;
     let mut parts: Vec<&[u8]> = Vec::new();
     while rest.first().is_some_and(|byte| *byte != b'|') {
+        if rest[0] == b'#' {
+            let end = 1 + 2 * DIGEST_BYTES;
+            parts.push(rest.get(..end)?);
+            rest = &rest[end..];
+            rest = rest.strip_prefix(b"}").unwrap_or(rest);
+            continue;
+        }
         let colon = rest.iter().position(|byte| *byte == b':')?;
         let length: usize = std::str::from_utf8(&rest[..colon]).ok()?.parse().ok()?;
         let end = (colon + 1).checked_add(length)?;
@@ -190,9 +223,20 @@ pub fn usage_key(hit: &Hit) -> Box<[u8]> {
 }
 
 fn push(key: &mut Vec<u8>, part: &str) {
+    if part.len() > PART_BYTES_MAX {
+        return push_digest(key, &Sha256::digest(part));
+    }
     push_number(key, part.len() as u64);
     key.push(b':');
     key.extend_from_slice(part.as_bytes());
+}
+
+/// In place of a length and a colon stands `#`, which no length begins with.
+fn push_digest(key: &mut Vec<u8>, digest: &[u8]) {
+    key.push(b'#');
+    for byte in &digest[..DIGEST_BYTES] {
+        write!(key, "{byte:02x}").expect("writing to memory does not fail");
+    }
 }
 
 /// Decimal digits, without the price of a format string: a name has several.
@@ -378,6 +422,35 @@ mod tests {
         check("{400:edge|m5", None);
         check("edge_tenant_acme_120", None);
         check("{", Some(""));
+        let digest = "#9f86d081884c7d659a2feaa0c55ad015";
+        check(&format!("{{4:edge6:tenant{digest}}}4:path{digest}|m27"), Some("edge.tenant.path"));
+        check("{4:edge6:tenant#9f", None);
+    }
+
+    /// A table of names is bounded in bytes by its bound in names.
+    #[test]
+    fn a_name_is_short_whatever_a_client_sends() {
+        let value = |first: u32| format!("{first}{}", "x".repeat(32_000));
+        let values: Vec<String> = (0..3).map(value).collect();
+        let mut seen = std::collections::HashSet::new();
+        for value in &values {
+            let long = key("edge", &[("tenant", value)]);
+            assert!(long.len() < 64, "{}", String::from_utf8_lossy(&long));
+            assert!(long.starts_with(b"{4:edge6:tenant#") && long.ends_with(b"}|m2"));
+            assert!(seen.insert(long));
+        }
+        for (entries, length) in [(2, 64), (32, 3), (32, 64), (32, 32_000)] {
+            let value = "v".repeat(length);
+            let mut all: Vec<(&str, &str)> = vec![(&value, &value); entries];
+            let one = key(&value, &all);
+            assert!(one.len() <= NAME_BYTES_MAX, "{entries} entries of {length}: {}", one.len());
+            all[entries - 1].1 = "w";
+            assert_ne!(one, key(&value, &all), "the last value tells them apart");
+        }
+        // What stands for itself begins with its length, so nobody can write a digest.
+        let digest = String::from_utf8(key("edge", &[("a", &values[0])])).expect("ASCII");
+        let digest = digest.split_once('#').expect("a digest").1.trim_end_matches("}|m2");
+        assert_ne!(key("edge", &[("a", &values[0])]), key("edge", &[("a", &format!("#{digest}"))]));
     }
 
     proptest! {

@@ -7,9 +7,10 @@ use crate::decide::key::{KeyFormat, counter_key};
 use crate::decide::request::{Descriptor, Request, RequestError};
 use crate::decide::settings::Settings;
 use crate::decide::settle::PerHit;
+use crate::limits::algorithm::Algorithm;
 use crate::limits::class::{Class, Classes, PRIORITY_KEY};
 use crate::limits::quotas::{Domain, Quotas};
-use crate::limits::rule::{Allowance, Limit, Rule, push_step};
+use crate::limits::rule::{Allowance, CountingMode, Limit, REPORTED_KEY, Rule, push_step};
 use crate::limits::sharing::{How, Share, Sharing};
 use crate::limits::stats::CountsOfRule;
 
@@ -137,6 +138,12 @@ pub fn plan<'a, 'r: 'a>(
                 }
             },
         };
+        let line = match line {
+            Line::Counted(counted) if is_reported(descriptor, domain) => {
+                Line::Counted(counted.reported())
+            }
+            line => line,
+        };
         let share = plan.share(&line, &entries[at], quotas.classes());
         // Whoever counts beside us under the reference's names tells nothing of classes.
         let tells = settings.key_format == KeyFormat::Tidegate;
@@ -228,6 +235,16 @@ impl<'a> Plan<'a> {
 }
 
 impl Counted<'_> {
+    /// The same for hits that have happened: counted in full, at once and exactly, whatever the rule
+    /// says. What does not fit a bucket is no level that a bucket could have.
+    fn reported(self) -> Self {
+        if matches!(self.limit.algorithm, Algorithm::TokenBucket { .. }) {
+            return self;
+        }
+        let limit = Limit { mode: Some(CountingMode::Exact), ..self.limit };
+        Self { overdraft: true, limit, ..self }
+    }
+
     /// What the count may reach with these hits. What has happened already cannot be refused, so
     /// under an overdraft it is counted in full, and who only looks is over from the limit on:
     ///
@@ -274,20 +291,28 @@ fn class_of(request: &Request<'_>, classes: &Classes) -> (usize, ClassSource) {
     (lowest.unwrap_or_else(|| classes.default_place()), source)
 }
 
-/// The entries without those that name the class. They stand at one end as a rule, and then what
-/// is left is borrowed.
+/// Whether a descriptor tells of hits that have happened already.
+fn is_reported(descriptor: &Descriptor<'_>, domain: &Domain) -> bool {
+    !domain.names_reported && descriptor.entries.iter().any(|(key, _)| *key == REPORTED_KEY)
+}
+
+/// The entries without those that name the class or say that hits have happened. They stand at one end
+/// as a rule, and then what is left is borrowed.
 fn matched_entries<'r, 'a>(
     descriptor: &'r Descriptor<'a>,
     domain: &Domain,
 ) -> Cow<'r, [(&'a str, &'a str)]> {
-    let is_class = |(key, _): &(&str, &str)| !domain.names_priority && *key == PRIORITY_KEY;
+    let is_mark = |(key, _): &(&str, &str)| {
+        !domain.names_priority && *key == PRIORITY_KEY
+            || !domain.names_reported && *key == REPORTED_KEY
+    };
     let entries = descriptor.entries.as_slice();
-    let leading = entries.iter().take_while(|entry| is_class(entry)).count();
+    let leading = entries.iter().take_while(|entry| is_mark(entry)).count();
     let rest = &entries[leading..];
-    let trailing = rest.iter().rev().take_while(|entry| is_class(entry)).count();
+    let trailing = rest.iter().rev().take_while(|entry| is_mark(entry)).count();
     let rest = &rest[..rest.len() - trailing];
-    match rest.iter().any(is_class) {
-        true => rest.iter().filter(|entry| !is_class(entry)).copied().collect(),
+    match rest.iter().any(is_mark) {
+        true => rest.iter().filter(|entry| !is_mark(entry)).copied().collect(),
         false => Cow::Borrowed(rest),
     }
 }

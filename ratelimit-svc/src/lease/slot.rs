@@ -11,15 +11,17 @@
 mod class;
 mod loss;
 mod refill;
+mod returns;
 
 use std::hash::{Hash, Hasher};
 
 use crate::decide::hit::Hit;
-use crate::decide::key::following;
 use crate::lease::Terms;
 use crate::lease::meter::Meter;
 use crate::limits::unit::Window;
 use class::ClassLease;
+
+use returns::Returns;
 
 pub use refill::Due;
 
@@ -57,6 +59,7 @@ pub struct Slot {
     telling: Refill,
     /// What it is told that all replicas had claimed.
     told_taken: u64,
+    returns: Returns,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -123,6 +126,7 @@ impl Slot {
             epoch: 0,
             telling: Refill::Idle,
             told_taken: 0,
+            returns: Returns::default(),
         };
         slot.begin(false, terms);
         slot
@@ -179,9 +183,13 @@ impl Slot {
             let source = Source { window: self.hit.window, class, free: false };
             return Taken::Spent { remaining: available + room, source };
         }
-        // What is claimed never comes back, so this is certain. A look is over when nothing is
+        // What is claimed never comes back but for a changed limit, so this is certain. A look is over when nothing is
         // left: a leased count never passes the limit, so there is no other sign.
-        if hit.amount.max(1) > available.saturating_add(pool.saturating_sub(self.taken)) {
+        let most = match self.returns.is_under_way() {
+            true => pool,
+            false => available.saturating_add(pool.saturating_sub(self.taken)),
+        };
+        if hit.amount.max(1) > most {
             return Taken::Over;
         }
         let share = &mut self.shares[class];
@@ -233,31 +241,6 @@ impl Slot {
         self.available(class) + self.shares.get(class).map_or(left, |_| self.room(class, pool))
     }
 
-    /// Hands over all unspent tokens, to be returned to their counters.
-    pub fn surrender(&mut self) -> Vec<Hit> {
-        let mut hits = Vec::new();
-        if self.is_telling() {
-            // The counter would give back what it does not know to be taken.
-            return hits;
-        }
-        let next = self.next.take();
-        for (class, lease) in self.shares.iter_mut().enumerate() {
-            let amount = std::mem::take(&mut lease.tokens);
-            let share = lease.share.clone();
-            let back = Hit { amount, is_refund: true, share, ..self.hit.clone() };
-            if let Some(next) = &next
-                && let Some(&amount) = next.tokens.get(class)
-            {
-                let key = following(&self.hit.key, self.hit.window);
-                hits.push(Hit { key, amount, window: next.window, ..back.clone() });
-            }
-            hits.push(back);
-        }
-        self.free = 0;
-        hits.retain(|hit| hit.amount > 0);
-        hits
-    }
-
     /// Tokens that were not spent in their window, since this was last asked.
     pub fn take_stranded(&mut self) -> u64 {
         std::mem::take(&mut self.stranded)
@@ -292,6 +275,11 @@ impl Slot {
         if there.start <= here.start {
             // Another limit, or a clock that went back: free tokens are not given twice.
             self.free_from = self.free_from.max(here.end());
+        }
+        if here == there {
+            self.return_unspent();
+        } else {
+            self.returns = Returns::default();
         }
         self.stranded += self.held();
         self.hit = hit.clone();
@@ -381,7 +369,7 @@ impl Hash for Slot {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (self.hit.window, self.taken, self.told_micros, self.free, self.free_from).hash(state);
         (self.ahead_micros, &self.next).hash(state);
-        (self.granted, self.epoch, self.telling, self.told_taken).hash(state);
+        (self.granted, self.epoch, self.telling, self.told_taken, &self.returns).hash(state);
         for share in &self.shares {
             (share.tokens, share.spent, share.room, share.retry_micros).hash(state);
             (share.refill, share.ahead, share.has_told_end).hash(state);

@@ -6,11 +6,13 @@
 //! the shard gives no more free tokens in it, lest the dropped slot spent them.
 
 pub mod recovery;
+mod returns;
 mod shard;
+mod tally;
 pub mod view;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,11 +20,13 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::decide::hit::{Count, Hit, Role};
 use crate::decide::key::stem;
-use crate::lease::claim::{Claim, Grant, Return};
+use crate::lease::claim::{Claim, Grant, Return, Unspent};
 use crate::lease::slot::{Slot, Source, Taken};
 use crate::lease::{Terms, class_of};
 use recovery::Hold;
 use shard::Shard;
+
+pub use tally::Tally;
 
 /// The most counters with a lease, unless configured.
 pub const KEYS_MAX: usize = 65_536;
@@ -41,6 +45,10 @@ pub struct Table {
     seed: u64,
     keys_max: usize,
     due: Mutex<VecDeque<Due>>,
+    /// How many claims and returns wait, so that no decision takes a lock to know.
+    pending: AtomicUsize,
+    /// What was claimed under limits that changed.
+    returns: Mutex<VecDeque<Unspent>>,
     /// Counters that lost data, to be told.
     untold: Mutex<VecDeque<Arc<[u8]>>>,
     /// When the last hold ends, microseconds.
@@ -51,21 +59,6 @@ pub struct Table {
     free_replicas: u32,
     drained: AtomicBool,
     tally: Tally,
-}
-
-/// What happened so far, in hits and claims.
-#[derive(Debug, Default)]
-pub struct Tally {
-    /// Tokens granted by the counters.
-    pub granted: AtomicU64,
-    /// Tokens spent by requests, those of refused requests that were given back not among them.
-    pub spent: AtomicU64,
-    /// Tokens handed back at the end.
-    pub returned: AtomicU64,
-    /// Tokens that were not spent in their window, or were dropped with their slot.
-    pub stranded: AtomicU64,
-    /// Slots dropped for want of room.
-    pub evicted: AtomicU64,
 }
 
 /// A claim to be made.
@@ -112,6 +105,8 @@ impl Table {
             seed,
             keys_max: keys_max.max(SHARDS),
             due: Mutex::default(),
+            pending: AtomicUsize::new(0),
+            returns: Mutex::default(),
             untold: Mutex::default(),
             closed_until: AtomicU64::new(0),
             holds: Mutex::default(),
@@ -189,6 +184,7 @@ impl Table {
         let mut claims = Vec::new();
         while claims.len() < max {
             let Some(due) = lock(&self.due).pop_front() else { break };
+            self.pending.fetch_sub(1, Ordering::AcqRel);
             let hash = self.hash(&due.stem);
             let mut shard = self.shard(hash);
             let Some(slot) = shard.slot(&due.stem) else { continue };
@@ -205,7 +201,7 @@ impl Table {
 
     /// Whether claims are due.
     pub fn has_due(&self) -> bool {
-        !lock(&self.due).is_empty()
+        self.pending.load(Ordering::Acquire) > 0
     }
 
     /// Takes in the answer to a claim; the hash is that of the tickets it concerns.
@@ -216,6 +212,7 @@ impl Table {
         {
             lock(&self.untold).push_back(claim.stem.clone());
         }
+        self.note_returns(hash, &claim.stem);
         self.tally.granted.fetch_add(grant.granted, Ordering::Relaxed);
         hash
     }
@@ -233,7 +230,8 @@ impl Table {
     /// then on nothing is leased.
     pub fn drain(&self, now: Duration) -> Vec<Return> {
         self.drained.store(true, Ordering::Relaxed);
-        lock(&self.due).clear();
+        let dropped = std::mem::take(&mut *lock(&self.due)).len();
+        self.pending.fetch_sub(dropped, Ordering::AcqRel);
         let mut returns = Vec::new();
         for shard in &self.shards {
             let mut shard = lock(shard);
@@ -283,6 +281,7 @@ impl Table {
                 slot.not_due(class, is_ahead);
             }
         }
+        self.queue_returns(&stem, slot);
         let (failures, stranded) = (slot.failures(class), slot.take_stranded());
         if stranded > 0 {
             self.tally.stranded.fetch_add(stranded, Ordering::Relaxed);
@@ -296,6 +295,7 @@ impl Table {
         let mut shard = self.shard(self.hash(name));
         let Some(slot) = shard.slot(name) else { return hit.limit.into() };
         slot.refund(hit, class, now_micros, terms);
+        self.queue_returns(&name.into(), slot);
         slot.left(class, terms)
     }
 
@@ -323,6 +323,7 @@ impl Table {
         let has_room = due.len() < DUE_MAX;
         if has_room {
             due.push_back(claim);
+            self.pending.fetch_add(1, Ordering::AcqRel);
         }
         has_room
     }

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use crate::decide::hit::{Count, Hit};
 use crate::decide::plan::{Counted, Line, Plan};
-use crate::lease::claim::{BATCH_MAX, Claim};
+use crate::lease::claim::{BATCH_MAX, Claim, Unspent};
 use crate::lease::loss::{Finding, News, TOLD_EVERY, TOLD_MAX};
 use crate::lease::table::view::Holding;
 use crate::lease::table::{NOT_YET, Outcome, Table};
@@ -35,6 +35,7 @@ use crate::metrics::Metrics;
 use crate::outage::guard::{Guard, Unavailable};
 use crate::store::backend::Backend;
 use crate::store::ramp::Pace;
+use crate::store::redis::deadlines;
 
 /// Calls for claims under way at a time; what falls due meanwhile shares the next one.
 pub const CALLS_MAX: usize = 8;
@@ -104,6 +105,10 @@ impl Leases {
     }
 
     fn is_leased(&self, plan: &Plan, counted: &Counted) -> bool {
+        // A limit that came with the request may be another with the next, and tokens are of one.
+        if counted.rule.is_none() {
+            return false;
+        }
         let limit = counted.limit;
         let by_size = self.limit_min > 0 && limit.requests_per_unit >= self.limit_min;
         lease::serves(&plan.hits[counted.hit])
@@ -162,7 +167,7 @@ impl Leases {
             self.send_due();
             // An answer that came before we listened woke nobody.
             if self.answers.load(Ordering::Acquire) == answers
-                && tokio::time::timeout_at(until, woken).await.is_err()
+                && deadlines::by(until, woken).await.is_err()
             {
                 return Err(Unavailable::NOT_ASKED);
             }
@@ -195,13 +200,14 @@ impl Leases {
             pace.follow(guard.is_open(), guard.returning(), instant);
             while calls.len() < CALLS_MAX {
                 let most = pace.leave(if alone > 0 { 1 } else { BATCH_MAX }, instant);
-                let claims = self.table.claims(most, now());
-                if claims.is_empty() {
+                let returns = self.table.returns(most);
+                let claims = self.table.claims(most - returns.len(), now());
+                if claims.is_empty() && returns.is_empty() {
                     break;
                 }
-                pace.made(claims.len(), instant);
+                pace.made(claims.len() + returns.len(), instant);
                 alone = u32::saturating_sub(alone, 1);
-                calls.push(self.call(guard, claims, &now));
+                calls.push(self.step(guard, returns, claims, &now));
             }
             if !self.table.has_due() {
                 pace.caught_up(instant);
@@ -274,6 +280,33 @@ impl Leases {
     fn wake(&self, hash: u64) {
         self.answers.fetch_add(1, Ordering::Release);
         self.waiting[hash as usize % STRIPES].notify_waiters();
+    }
+
+    /// Gives back and claims; whether any was answered.
+    async fn step<B: Backend>(
+        &self,
+        guard: &Guard<B>,
+        returns: Vec<Unspent>,
+        claims: Vec<Claim>,
+        now: impl Fn() -> Duration,
+    ) -> bool {
+        if !returns.is_empty() {
+            self.give_back(guard, &returns, now()).await;
+        }
+        claims.is_empty() || self.call(guard, claims, now).await
+    }
+
+    /// Hands back what was claimed under limits that changed.
+    async fn give_back<B: Backend>(&self, guard: &Guard<B>, returns: &[Unspent], now: Duration) {
+        let hits: Vec<Hit> = returns.iter().map(|back| back.hit.clone()).collect();
+        let counted = guard.count_paced(&hits, now).await;
+        for (at, back) in returns.iter().enumerate() {
+            let count = match &counted {
+                Ok(counts) => counts.get(at).copied(),
+                Err(lost) => lost.count(at),
+            };
+            self.wake(self.table.returned(back, count.map(|count| count.value)));
+        }
     }
 
     /// One call for claims; whether any was answered.

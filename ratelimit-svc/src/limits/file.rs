@@ -326,12 +326,13 @@ impl Reader<'_> {
             return Err(self.error(limit, "error loading config file: rate_limit must be a map"));
         }
         self.warn_misplaced(limit, &RATE_LIMIT_KEYS, "in a rate_limit");
+        self.warn_unfit(limit, &here.steps);
         let name = self.text_of(limit, "name")?;
         let file = self.path.file_name().unwrap_or_default().to_string_lossy();
         Ok(Some(Rule {
             id: here.id.as_str().into(),
             steps: here.steps.clone(),
-            allowance: self.allowance(limit)?,
+            allowance: self.allowance(limit, &here.steps)?,
             overdraft: self.overdraft(limit)?,
             sharing: self.sharing(limit)?,
             replaces: self.replaces(limit, &name)?,

@@ -18,9 +18,9 @@ use std::sync::Arc;
 use chassis::config::ConfigError;
 
 use crate::keyed_hash::KeyedState;
-use crate::limits::class::Classes;
+use crate::limits::class::{Classes, PRIORITY_KEY};
 use crate::limits::file::{self, File};
-use crate::limits::rule::push_step;
+use crate::limits::rule::{REPORTED_KEY, push_step};
 use crate::limits::tree::Level;
 
 /// Contents of files, or why they cannot be read.
@@ -35,6 +35,8 @@ pub struct Domain {
     pub root: Level,
     /// Whether a rule speaks of the `priority` entry, which is then matched like any other.
     pub names_priority: bool,
+    /// The same of the `reported` entry.
+    pub names_reported: bool,
 }
 
 /// What is in force.
@@ -241,8 +243,9 @@ impl Builder {
                 ConfigError { path: file.path.clone(), at: top.node.at, message }
             })?;
         }
-        let names_priority = root.names_priority();
-        let domain = Domain { name: (*file.domain).into(), root, names_priority };
+        let (names_priority, names_reported) = (root.names(PRIORITY_KEY), root.names(REPORTED_KEY));
+        let name = (*file.domain).into();
+        let domain = Domain { name, root, names_priority, names_reported };
         self.domains.insert(file.domain.clone(), domain);
         if let Some(classes) = &file.classes {
             self.classes.get_or_insert_with(|| (file.path.clone(), classes.clone()));

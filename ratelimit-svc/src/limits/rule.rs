@@ -77,6 +77,11 @@ impl fmt::Display for Limit {
     }
 }
 
+/// The key of the entry by which whoever asks tells of hits that have happened already, whatever its
+/// value: they are counted beyond the limit too. It takes no part in matching, unless a rule of the
+/// domain speaks of it.
+pub const REPORTED_KEY: &str = "reported";
+
 /// What a rule allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Allowance {

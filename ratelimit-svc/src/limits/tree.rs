@@ -16,7 +16,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::keyed_hash::KeyedState;
-use crate::limits::class::PRIORITY_KEY;
 use crate::limits::pattern::{Pattern, Precedence, Rank};
 use crate::limits::rule::Rule;
 
@@ -154,11 +153,11 @@ impl Level {
         found
     }
 
-    /// Whether a rule anywhere below speaks of the `priority` entry.
-    pub fn names_priority(&self) -> bool {
-        self.keys.contains_key(PRIORITY_KEY)
-            || self.key_patterns.iter().any(|by_key| by_key.key.matches(PRIORITY_KEY))
-            || self.nodes().any(|node| node.children.names_priority())
+    /// Whether a rule anywhere below speaks of entries of that key.
+    pub fn names(&self, key: &str) -> bool {
+        self.keys.contains_key(key)
+            || self.key_patterns.iter().any(|by_key| by_key.key.matches(key))
+            || self.nodes().any(|node| node.children.names(key))
     }
 
     /// All rules below, sorted by id.

@@ -94,6 +94,11 @@ impl<'a> Bootstrap<'a> {
         Self { root, chains, clusters }
     }
 
+    /// Whether the file is what `/config_dump` shows.
+    pub fn is_dump(&self) -> bool {
+        field(self.root, "configs").is_some()
+    }
+
     /// The cluster of a name, where the file has it.
     pub fn cluster(&self, name: &str) -> Option<&'a Node> {
         self.clusters.iter().copied().find(|cluster| text(cluster, "name") == Some(name))

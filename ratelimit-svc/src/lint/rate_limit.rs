@@ -111,7 +111,8 @@ fn failure(filter: &Filter<'_>, bootstrap: &Bootstrap<'_>, found: &mut Findings)
     let config = filter.config;
     let percent = field(config, "failure_mode_deny_percent");
     let deny = field(config, "failure_mode_deny");
-    if percent.is_none() && deny.is_none() {
+    // A dump of a running Envoy leaves out what is false.
+    if percent.is_none() && deny.is_none() && !bootstrap.is_dump() {
         found.add(&FAILS_OPEN, config, filter.name);
     }
     let closes = percent.is_some() || is_true(config, "failure_mode_deny");
@@ -123,10 +124,9 @@ fn failure(filter: &Filter<'_>, bootstrap: &Bootstrap<'_>, found: &mut Findings)
         found.add(&PERCENT_OVERRIDES, deny, filter.name);
     }
     let layers = items(bootstrap.root, "layered_runtime.layers");
-    // A dump of a running Envoy shows its layers elsewhere.
-    let is_bootstrap = field(bootstrap.root, "configs").is_none();
     if let Some(key) = field(percent, "runtime_key")
-        && is_bootstrap
+        // A dump shows the layers elsewhere.
+        && !bootstrap.is_dump()
         && !layers.iter().any(|layer| field(layer, "admin_layer").is_some())
     {
         found.add(&NO_ADMIN_LAYER, key, filter.name);

@@ -136,6 +136,13 @@ fn what_config_dump_shows_is_understood() {
     let mut names: Vec<_> = found(&dump.to_string()).into_iter().map(|(name, ..)| name).collect();
     names.sort_unstable();
     assert_eq!(names, ["admin-not-on-loopback", "no-catch-all-route", "ratelimit-status-on-error"]);
+    // It leaves out what is false.
+    let config = "/configs/0/dynamic_listeners/0/active_state/listener/filter_chains/0/filters/0/typed_config/http_filters/1/typed_config";
+    let mut dump = dump;
+    let limit = dump.pointer_mut(config).and_then(|config| config.as_object_mut()).expect("there");
+    limit.remove("failure_mode_deny_percent").expect("it was there");
+    let names: Vec<_> = found(&dump.to_string()).into_iter().map(|(name, ..)| name).collect();
+    assert!(!names.contains(&"ratelimit-fails-open"), "{names:?}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use proto::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::RateLimitOverride;
 use proto::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use ratelimit_svc::decide::hit::{Hit, Role};
 use ratelimit_svc::lease::loss::{Assertion, merged};
@@ -364,6 +365,63 @@ async fn leases_are_shown_without_tenants() {
     assert_eq!(leases["largest"][0]["rule"], "edge.hot", "{leases}");
     assert!(leases["held"].as_u64() > Some(0), "{leases}");
     assert_eq!(leases["largest"][0]["held"], leases["held"]);
+    for service in services {
+        service.stop().await;
+    }
+}
+
+/// Replicas of an authorization service that disagree while a plan changes send two limits by turns for
+/// one counter.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_limits_by_turns_leave_the_larger_part_of_either() {
+    let server = RedisServer::start().await;
+    let services = replicas(&server, 1, &[]).await;
+    let ask = async |requests_per_unit| {
+        let mut asked = request("edge", &[&[("plan", "a")]]);
+        // A year, in which no window ends meanwhile.
+        asked.descriptors[0].limit = Some(RateLimitOverride { requests_per_unit, unit: 6 });
+        let code = services[0].ask(asked).await.expect("answered").overall_code();
+        usize::from(code == Code::Ok)
+    };
+    let mut admitted = 0;
+    for _ in 0..3000 {
+        admitted += ask(2000).await + ask(3000).await;
+    }
+    assert!((2000..=3000).contains(&admitted), "{admitted} of 6000 requests");
+    for service in services {
+        service.stop().await;
+    }
+}
+
+/// What one limit had claimed and not spent goes back before another is in force.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_that_is_lowered_leaves_what_is_not_spent() {
+    let server = RedisServer::start().await;
+    let services = replicas(&server, 2, &[]).await;
+    let limited =
+        |limit: u32| QUOTAS.replace("1200, reserve: none", &format!("{limit}, reserve: none"));
+    let in_force = async |limit: u32| {
+        for service in &services {
+            std::fs::write(service.quota_file("a.yaml"), limited(limit)).expect("written");
+            wait_for("the limit is in force", async || {
+                let (_, listing) = service.admin("/rlconfig").await;
+                let word = format!("requests_per_unit={limit}");
+                listing.split_whitespace().any(|found| found.trim_end_matches(',') == word)
+            })
+            .await;
+        }
+    };
+    in_force(1_000_000).await;
+    assert_eq!(ask_all(&services, 248, &[&[("hot", "a")]]).await, 2 * 248);
+    in_force(1000).await;
+    let admitted = ask_all(&services, 800, &[&[("hot", "a")]]).await;
+    let rest = ask_the_rest(&services, &[("hot", "a")]).await;
+    assert!((480..=504).contains(&(admitted + rest)), "{admitted} and {rest} of 504");
+    // Raised again, what is left of the larger limit is there.
+    in_force(2000).await;
+    let admitted = ask_all(&services, 800, &[&[("hot", "a")]]).await;
+    let rest = ask_the_rest(&services, &[("hot", "a")]).await;
+    assert!((960..=1030).contains(&(admitted + rest)), "{admitted} and {rest} of the second 1000");
     for service in services {
         service.stop().await;
     }

@@ -158,14 +158,56 @@ async fn chunks_and_points_are_bounded() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_is_408() {
+async fn a_body_that_does_not_come_is_503() {
     let gateway = start_with(|config| config.request_timeout = Duration::from_millis(100)).await;
-    let (_sender, never) = Channel::<Bytes>::new(1);
-    let request = gateway.request(Method::POST, "/api/v2/write").body(Body::new(never));
-    let answer = gateway.send(request.expect("a request")).await;
-    assert_eq!(answer.status, StatusCode::REQUEST_TIMEOUT);
-    assert_eq!(answer.json()["code"], "request timeout");
+    for path in ["/api/v2/write", "/write", "/v1/metrics", "/api/v1/write"] {
+        let (_sender, never) = Channel::<Bytes>::new(1);
+        let mut request = gateway.request(Method::POST, path);
+        if path.ends_with("metrics") || path == "/api/v1/write" {
+            request = request.header("content-type", "application/x-protobuf");
+        }
+        if path == "/api/v1/write" {
+            request = request.header("content-encoding", "snappy");
+        }
+        let answer = gateway.send(request.body(Body::new(never)).expect("a request")).await;
+        // Agents drop what was answered 408.
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
+        assert_eq!(answer.header("retry-after"), "1");
+    }
     assert_eq!(gateway.budget.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn a_tenant_that_trickles_takes_its_own_share() {
+    let gateway = start_with(|config| {
+        config.memory_bytes_max = 16 * body::REQUEST_BYTES;
+        config.request_timeout = Duration::from_secs(60);
+    })
+    .await;
+    let gateway = Arc::new(gateway);
+    let mut trickles = tokio::task::JoinSet::new();
+    let mut senders = Vec::new();
+    for _ in 0..16 {
+        let (sender, streamed) = Channel::<Bytes>::new(1);
+        senders.push(sender);
+        let gateway = gateway.clone();
+        trickles.spawn(async move {
+            let request = gateway.request(Method::POST, "/write").body(Body::new(streamed));
+            gateway.send_h2(request.expect("a request")).await.status
+        });
+    }
+    // Half of them are refused, and the others hold the share of the tenant.
+    for _ in 0..8 {
+        let refused = trickles.join_next().await.expect("one of 16").expect("no panic");
+        assert_eq!(refused, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    let request = Request::post(format!("http://{}/write", gateway.address))
+        .header("x-tidegate-tenant", "other")
+        .body("m f=1i 1\n".into());
+    let answer = gateway.send(request.expect("a request")).await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT);
+    drop(senders);
+    while trickles.join_next().await.is_some() {}
 }
 
 #[tokio::test]
@@ -220,4 +262,36 @@ async fn an_idle_connection_makes_room_and_a_busy_one_does_not() {
     gateway.journal.release();
     assert_eq!(busy.await.expect("no panic").status, StatusCode::NO_CONTENT);
     assert!(gateway.metrics().await.contains("ingest_gateway_connections_total 2\n"));
+}
+
+#[tokio::test]
+async fn zstandard_has_the_same_caps() {
+    let gateway = start_with(|config| {
+        config.decoded_bytes_max = 1 << 20;
+        config.ratio_max = 10_000;
+    })
+    .await;
+    let send = async |body: Vec<u8>| {
+        let request = gateway.request(Method::POST, "/write").header("content-encoding", "zstd");
+        gateway.send(request.body(body.into()).expect("a request")).await
+    };
+    let line = b"m f=1i 1\n";
+    let two = [zstd(line), zstd(b"m f=2i 2\n")].concat();
+    let answer = send(two).await;
+    assert_eq!((answer.status, answer.header("x-tidegate-points")), (StatusCode::NO_CONTENT, "2"));
+    // Larger than one step of the decoder, to the last byte.
+    let long: String = (0..20_000).map(|at| format!("m f={at}i {at}\n")).collect();
+    let answer = send(zstd(long.as_bytes())).await;
+    assert_eq!(answer.header("x-tidegate-points"), "20000");
+    let cut = zstd(long.as_bytes());
+    for bad in [cut[..cut.len() - 3].to_vec(), b"noise".to_vec(), zstd(line)[..5].to_vec()] {
+        assert_eq!(send(bad).await.status, StatusCode::BAD_REQUEST);
+    }
+    let answer = send(zstd(&blanks((1 << 20) + 1))).await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    // A frame that asks for a window of 128 MiB.
+    let huge = [&[0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x88][..], &zstd(line)[6..]].concat();
+    assert_eq!(send(huge).await.status, StatusCode::BAD_REQUEST);
+    assert!(gateway.budget.peak() < 12 << 20, "{}", gateway.budget.peak());
+    assert_eq!(gateway.budget.in_flight(), 0);
 }

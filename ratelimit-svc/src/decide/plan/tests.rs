@@ -168,3 +168,26 @@ descriptors:
     let text = "domain: d\ndescriptors: [{key: priority, rate_limit: {unit: day}}]\n";
     assert_eq!(planned(text, &[&[("priority", "ingest")]]).hits[0].share, None);
 }
+
+#[test]
+fn what_is_reported_counts_whatever_the_rule_says() {
+    let text = "
+domain: d
+descriptors:
+- {key: bytes, rate_limit: {unit: day, requests_per_unit: 1500}}
+- {key: leased, rate_limit: {unit: day, requests_per_unit: 1500, mode: lease}}
+- {key: bucket, rate_limit: {unit: day, requests_per_unit: 1500, algorithm: token_bucket}}
+";
+    for (key, limit) in [("bytes", u32::MAX), ("leased", u32::MAX), ("bucket", 1500)] {
+        let asked = planned(text, &[&[(key, "a"), ("priority", "ingest"), ("reported", "true")]]);
+        let plain = planned(text, &[&[(key, "a"), ("priority", "ingest")]]);
+        assert_eq!(asked.hits[0].key, plain.hits[0].key, "{key}: the same counter");
+        assert_eq!(asked.hits[0].limit, limit, "{key}");
+        let Line::Counted(counted) = &asked.lines[0] else { panic!("{key} is counted") };
+        let is_exact = counted.limit.mode == Some(CountingMode::Exact);
+        assert_eq!((counted.overdraft, is_exact), (key != "bucket", key != "bucket"), "{key}");
+    }
+    // A domain with a rule about such an entry matches it like any other.
+    let text = "domain: d\ndescriptors: [{key: reported, rate_limit: {unit: day, requests_per_unit: 5}}]\n";
+    assert_eq!(planned(text, &[&[("reported", "x")]]).hits[0].limit, 5);
+}

@@ -47,11 +47,12 @@ impl Slot {
         let stale = self.told_micros.is_some_and(|told| now_micros >= told + LOOK_MICROS);
         let exhausted = self.taken >= pool;
         let in_last_part = now_micros >= self.ahead_micros && now_micros < end_micros;
-        let (has_next, telling) = (self.has_next(class), self.is_telling());
+        let (has_next, loose) = (self.has_next(class), self.returns.is_loose());
+        let telling = self.is_telling() || self.returns.is_under_way();
         let Some(share) = self.shares.get_mut(class) else { return due };
         let rate = share.meter.rate(now_micros);
         if share.refill == Refill::Idle
-            && !exhausted
+            && (!exhausted || loose && stale)
             && !telling
             && now_micros >= share.retry_micros
         {
@@ -64,7 +65,9 @@ impl Slot {
             }
             // A counter that is only looked at is looked up again now and then.
             let idle_look = stale && rate == 0 && available == 0;
-            due.refill = short || stock < low || idle_look;
+            // What others return is there to be had.
+            let lowered = exhausted && loose;
+            due.refill = short || stock < low || idle_look || lowered;
         }
         // A claim ahead would begin the forecast of the next window before this one ends.
         let forecasts = matches!(share.share, Some(Share { how: How::Forecast { .. }, .. }));
@@ -115,7 +118,7 @@ impl Slot {
         let pool = terms.pool(self.hit.limit);
         let taken = if is_ahead { 0 } else { self.taken };
         let mut hit = self.hit.clone();
-        let telling = self.is_telling();
+        let telling = self.is_telling() || self.returns.is_under_way();
         let share = self.shares.get_mut(class)?;
         let refill = if is_ahead { &mut share.ahead } else { &mut share.refill };
         if *refill != Refill::Queued {
@@ -168,20 +171,22 @@ impl Slot {
         Some(Claim { stem, hit, class, pool, is_ahead, seen: taken, epoch })
     }
 
-    /// Takes in what a claim was granted. Tokens for a window that is over, or under a limit that
-    /// changed, are lost. Whether the counter was found to have lost data, and is to be told.
+    /// Takes in what a claim was granted. Tokens for a window that is over are lost,
+    /// those under a limit that changed go back. Whether the counter was found to have lost data, and is to be told.
     pub fn granted(&mut self, claim: &Claim, grant: Grant, now_micros: u64) -> bool {
         let (window, wanted) = (claim.hit.window, claim.hit.amount);
         let is_other =
             claim.hit.limit != self.hit.limit || window.seconds != self.hit.window.seconds;
         if is_other || claim.epoch != self.epoch {
+            self.return_late(claim, grant);
             return false;
         }
-        if window == self.hit.window && self.fell(claim, grant) {
+        let loose = self.returns.is_loose();
+        if window == self.hit.window && !loose && self.fell(claim, grant) {
             return true;
         }
         if window == self.hit.window {
-            self.taken = self.taken.max(grant.taken);
+            self.taken = if loose { grant.taken } else { self.taken.max(grant.taken) };
             self.told_micros = Some(now_micros);
             self.granted += grant.granted.min(wanted);
             let Some(share) = self.shares.get_mut(claim.class) else { return false };

@@ -7,7 +7,7 @@ use chassis::config::{ConfigError, DurationText};
 use crate::document::{Node as Yaml, Value};
 use crate::limits::algorithm::Algorithm;
 use crate::limits::file::Reader;
-use crate::limits::rule::{Allowance, CountingMode, Limit};
+use crate::limits::rule::{Allowance, CountingMode, Limit, Step};
 use crate::limits::unit::{PERIOD_SECONDS_MAX, Period, Unit};
 
 /// What an unlimited rule may not say.
@@ -24,8 +24,32 @@ const LIMITED_ONLY: [&str; 10] = [
     "mode",
 ];
 
+/// The descriptors of Envoy's bootstrap here whose hits are told once they have happened.
+const TOLD_AFTERWARDS: [&str; 2] = ["tenant_points", "tenant_bytes"];
+
+fn told_afterwards(steps: &[Step]) -> Option<&str> {
+    let told = |step: &&Step| TOLD_AFTERWARDS.contains(&&*step.key);
+    steps.iter().find(told).map(|step| &*step.key)
+}
+
 impl Reader<'_> {
-    pub(super) fn allowance(&self, limit: &Yaml) -> Result<Allowance, ConfigError> {
+    /// Warns of a quota that its own reports cannot be held against.
+    pub(super) fn warn_unfit(&mut self, limit: &Yaml, steps: &[Step]) {
+        let Some(key) = told_afterwards(steps) else { return };
+        for (name, value, why) in [
+            ("algorithm", "token_bucket", "what does not fit a bucket is not counted"),
+            ("mode", "lease", "what is claimed ahead passes when the limit is reached"),
+        ] {
+            if let Some(at) = given(limit, name).filter(|at| at.value.as_text() == Some(value)) {
+                let message = format!(
+                    "{name} {value} cannot hold {key}, whose hits are told once they have happened: {why}"
+                );
+                self.warnings.push(ConfigError::at(self.path, at, message));
+            }
+        }
+    }
+
+    pub(super) fn allowance(&self, limit: &Yaml, steps: &[Step]) -> Result<Allowance, ConfigError> {
         if self.flag_of(limit, "unlimited")? {
             return self.unlimited(limit);
         }
@@ -33,7 +57,7 @@ impl Reader<'_> {
         let requests_per_unit =
             self.number_of(limit, "requests_per_unit", 0..=u32::MAX)?.unwrap_or(0);
         let algorithm = self.algorithm(limit, period, requests_per_unit)?;
-        let mode = self.mode(limit, algorithm)?;
+        let mode = self.mode(limit, algorithm, told_afterwards(steps).is_some())?;
         Ok(Allowance::Limited(Limit { requests_per_unit, period, algorithm, mode }))
     }
 
@@ -41,11 +65,12 @@ impl Reader<'_> {
         &self,
         limit: &Yaml,
         algorithm: Algorithm,
+        told_afterwards: bool,
     ) -> Result<Option<CountingMode>, ConfigError> {
-        // A leased block would be spent on reports, which no block can hold.
+        // No block can hold reports, and what is claimed ahead passes when they have used up the limit.
         let overdraft = self.overdraft(limit)?;
         let Some(at) = given(limit, "mode") else {
-            return Ok(overdraft.then_some(CountingMode::Exact));
+            return Ok((overdraft || told_afterwards).then_some(CountingMode::Exact));
         };
         match at.value.as_text() {
             Some("lease") if overdraft => {

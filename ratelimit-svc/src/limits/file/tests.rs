@@ -110,6 +110,20 @@ fn a_key_in_the_wrong_place_is_a_warning() {
     assert_eq!(warnings, ["q.yaml:3:38: key 'shadow_mode' has no effect in a rate_limit"]);
     let rule = file.tops[0].node.rule.clone().expect("has a limit");
     assert!(!rule.shadow_mode);
+    let text = descriptor(
+        "{key: tenant_bytes, rate_limit: {unit: day, requests_per_unit: 5, algorithm: token_bucket}}",
+    );
+    let warnings = read(&text).expect("a rule all the same").warnings;
+    assert_eq!(warnings.len(), 1);
+    assert!(
+        warnings[0].to_string().contains("token_bucket cannot hold tenant_bytes"),
+        "{}",
+        warnings[0]
+    );
+    let text = descriptor(
+        "{key: tenant_points, rate_limit: {unit: day, requests_per_unit: 5, mode: lease}}",
+    );
+    assert_eq!(read(&text).expect("a rule all the same").warnings.len(), 1);
 }
 
 #[test]

@@ -337,6 +337,10 @@ fn a_domain_that_names_priority_is_known() {
     let nested = "domain: d\ndescriptors: [{key: a, descriptors: [{key: priority, value: x}]}]";
     let update = Library::new(false).update(&contents(&[("f", nested)]));
     assert!(update.quotas.domains()[0].names_priority);
+    assert!(!update.quotas.domains()[0].names_reported);
+    let pattern = "domain: d\ndescriptors: [{key: 'rep*'}]";
+    let update = Library::new(false).update(&contents(&[("f", pattern)]));
+    assert!(update.quotas.domains()[0].names_reported);
 }
 
 /// The reference's own way: strings joined with `_` and looked up in a list.
