@@ -26,9 +26,13 @@ pub const AUTHORIZATION: &str = "authorization";
 /// Headers that are taken off as well, because they claim an identity or hold someone's secret.
 pub const STRIPPED_HEADERS: [&str; 2] = ["x-scope-orgid", "dd-application-key"];
 
-/// Headers that ext-authz must see besides the credentials: the dialect, the cost, the trace.
-pub const SEEN_HEADERS: [&str; 4] =
-    ["content-type", "content-length", "traceparent", "x-request-id"];
+/// Where the client is: Envoy overwrites it with the address it trusts, so nobody can forge it.
+pub const CLIENT_ADDRESS: &str = "x-tidegate-client";
+
+/// Headers that ext-authz must see besides the credentials: the dialect, the cost, the trace, the
+/// client's address.
+pub const SEEN_HEADERS: [&str; 5] =
+    ["content-type", "content-length", "traceparent", "x-request-id", CLIENT_ADDRESS];
 
 /// May write metrics.
 pub const METRICS_WRITE: &str = "metrics:write";

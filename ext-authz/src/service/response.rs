@@ -41,13 +41,16 @@ pub fn respond(
 }
 
 fn allow(key: &KeyRecord, cost: u64, is_announced: bool, profile: Profile) -> CheckResponse {
-    let scopes = if key.scopes.is_empty() { NO_SCOPES.to_owned() } else { key.scopes.join(",") };
+    let scopes = match key.grant.scopes.as_slice() {
+        [] => NO_SCOPES.to_owned(),
+        scopes => scopes.join(","),
+    };
     let key_id = key.id.as_str();
     let identity = [
-        ("tenant", key.tenant.as_str()),
+        ("tenant", &*key.tenant),
         ("key_id", key_id),
-        ("priority", &key.priority),
-        ("plan", &key.plan),
+        ("priority", &key.grant.priority),
+        ("plan", &key.grant.plan),
         ("scopes", &scopes),
     ];
     let headers = identity
