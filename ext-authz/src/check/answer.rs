@@ -6,33 +6,10 @@
 
 use super::decide::Refusal;
 use super::extract::Request;
-use super::profile::Profile;
+use super::profile::{Dialect, Profile};
 
 /// The longest body of a refusal, in bytes.
 pub const BODY_BYTES_MAX: usize = 1024;
-
-/// How an answer is worded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
-    /// RFC 9457 problem details.
-    Problem,
-    /// InfluxDB's JSON.
-    Influx,
-    /// `google.rpc.Status` as JSON.
-    OtlpJson,
-    /// `google.rpc.Status` as protobuf.
-    OtlpProtobuf,
-    /// One line of text, which Prometheus logs.
-    Text,
-    /// Datadog's JSON.
-    Datadog,
-    /// The JSON of Splunk's event collector, with its codes.
-    Splunk,
-    /// Elasticsearch's JSON.
-    Elastic,
-    /// One line of text without a content type, which Envoy makes the `grpc-message`.
-    Grpc,
-}
 
 /// A refusal as it goes over the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]

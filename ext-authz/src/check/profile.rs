@@ -7,8 +7,6 @@
 //! Headers and schemes are the same in every profile: a key in the header of another convention
 //! must count, so that it is seen as the second credential that it is.
 
-use super::answer::Dialect;
-
 /// Headers that hold a credential; all but `authorization` hold the key alone.
 pub const CREDENTIAL_HEADERS: [&str; 7] = [
     AUTHORIZATION,
@@ -64,6 +62,29 @@ pub enum Profile {
     Loki,
     /// Elasticsearch's bulk API.
     Elastic,
+}
+
+/// How an answer is worded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// RFC 9457 problem details.
+    Problem,
+    /// InfluxDB's JSON.
+    Influx,
+    /// `google.rpc.Status` as JSON.
+    OtlpJson,
+    /// `google.rpc.Status` as protobuf.
+    OtlpProtobuf,
+    /// One line of text, which Prometheus logs.
+    Text,
+    /// Datadog's JSON.
+    Datadog,
+    /// The JSON of Splunk's event collector, with its codes.
+    Splunk,
+    /// Elasticsearch's JSON.
+    Elastic,
+    /// One line of text without a content type, which Envoy makes the `grpc-message`.
+    Grpc,
 }
 
 /// One line of the table.

@@ -12,11 +12,11 @@ use proto::pb::google::protobuf::value::Kind;
 use proto::pb::google::protobuf::{BoolValue, Struct, Value};
 use proto::pb::google::rpc::Status;
 
-use crate::check::answer::{Answer, Dialect, answer, grpc_code};
+use crate::check::answer::{Answer, answer, grpc_code};
 use crate::check::decide::{Decision, Reason, Refusal};
 use crate::check::extract::Request;
 use crate::check::key::KeyId;
-use crate::check::profile::{CREDENTIAL_HEADERS, Profile, STRIPPED_HEADERS};
+use crate::check::profile::{CREDENTIAL_HEADERS, Dialect, Profile, STRIPPED_HEADERS};
 use crate::check::record::KeyRecord;
 
 /// Stands for an empty list of scopes: Envoy may drop a header without a value, and then the
