@@ -6,7 +6,9 @@ mod ingest;
 mod ratelimit;
 
 pub use authz::{api_key, check_request};
-pub use ingest::{journal_envelope, journal_frame, line_protocol, otlp_metrics, remote_write};
+pub use ingest::{
+    datadog, journal_envelope, journal_frame, line_protocol, otlp_metrics, remote_write,
+};
 pub use ratelimit::{quota_yaml, rate_limit_request, xds_response};
 
 #[cfg(test)]

@@ -69,6 +69,7 @@ fn promises_hold_around_the_seeds() {
     run("line_protocol", crate::line_protocol);
     run("otlp_metrics", crate::otlp_metrics);
     run("remote_write", crate::remote_write);
+    run("datadog", crate::datadog);
     run("journal_frame", crate::journal_frame);
     run("journal_envelope", crate::journal_envelope);
 }

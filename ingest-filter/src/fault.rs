@@ -1,6 +1,8 @@
 //! Why a point or a line is refused: a closed set, so that it can label a metric, be counted in a
 //! test and be said to a client without repeating what the client sent.
 
+use crate::wire::Malformed;
+
 /// What is wrong with one line or one data point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
 pub enum Fault {
@@ -74,8 +76,11 @@ pub enum Fault {
     #[error("key is reserved: time, _field and _measurement may not be used")]
     NameReserved,
     /// A tag that says where a point belongs in a shared database.
-    #[error("tag is reserved: tidegate_tenant, tidegate_db and tidegate_variant may not be used")]
+    #[error("tag is reserved: tidegate_tenant and tidegate_db may not be used")]
     TagReserved,
+    /// A field with another type than it has in its database, and another value in that type.
+    #[error("field type conflict")]
+    TypeConflict,
     /// A backslash where line protocol cannot express it.
     #[error("backslash at the end of a name or before a comma, an equals sign or a space")]
     BackslashAmbiguous,
@@ -91,9 +96,18 @@ pub enum Fault {
     /// An OTLP histogram whose counts and bounds do not fit together.
     #[error("bucket counts and bounds do not match")]
     BucketsInvalid,
-    /// A native histogram of Prometheus.
-    #[error("native histograms are not accepted, send classic ones")]
-    HistogramUnsupported,
+    /// An item that is no message of its protocol.
+    #[error("is not a valid message of its protocol")]
+    Malformed,
+    /// A label of remote write 2.0 without its half in the list of symbols.
+    #[error("label refers to a symbol that is not there")]
+    SymbolMissing,
+}
+
+impl From<Malformed> for Fault {
+    fn from(_: Malformed) -> Self {
+        Fault::Malformed
+    }
 }
 
 impl Fault {
@@ -124,12 +138,14 @@ impl Fault {
             Fault::TextTooLong => "text_too_long",
             Fault::NameReserved => "name_reserved",
             Fault::TagReserved => "tag_reserved",
+            Fault::TypeConflict => "type_conflict",
             Fault::BackslashAmbiguous => "backslash_ambiguous",
             Fault::PointTooLarge => "point_too_large",
             Fault::ValueMissing => "value_missing",
             Fault::TemporalityMissing => "temporality_missing",
             Fault::BucketsInvalid => "buckets_invalid",
-            Fault::HistogramUnsupported => "histogram_unsupported",
+            Fault::Malformed => "malformed",
+            Fault::SymbolMissing => "symbol_missing",
         }
     }
 }

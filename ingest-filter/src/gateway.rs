@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! listener ─► admission ─► body (caps, budget) ─► points ─► chunks ─► journal ─► answer
-//!             no tenant:    413 503 408            bad ones             503        in the dialect
-//!             401                                  named
+//!             no tenant:    413 503                bad ones             503        in the dialect
+//!             503                                  named
 //! ```
 //!
 //! A 2xx is given after the journal said yes, and at no other time.
@@ -23,6 +23,7 @@ use tokio::net::TcpListener;
 
 use crate::destination::Destinations;
 use crate::journal::Journal;
+use crate::types::{Limits, Types};
 use budget::Budget;
 use config::GatewayConfig;
 use edge::Edge;
@@ -32,14 +33,21 @@ pub mod admission;
 mod body;
 pub mod budget;
 pub mod config;
+mod datadog;
 mod edge;
+mod grpc_frame;
 pub mod inflate;
 mod influx;
+mod intake;
+mod media_type;
 mod metrics;
 mod otlp;
+mod protocol;
 pub mod refusal;
 mod remote_write;
+mod serve;
 mod server;
+mod snappy;
 #[cfg(test)]
 mod tests;
 pub mod verdict;
@@ -67,9 +75,22 @@ impl Gateway {
         let (listener, admin_listener) =
             (listen(config.listen).await?, listen(config.admin_listen).await?);
         let budget = Budget::new(config.memory_bytes_max);
-        let metrics = GatewayMetrics::register(&mut registry, &budget);
+        let types = Types::new(Limits {
+            fields_max: config.fields_pinned_max,
+            fields_per_tenant_max: config.fields_pinned_per_tenant_max,
+            databases_per_tenant_max: config.destinations.databases_per_tenant_max,
+        });
+        let metrics = GatewayMetrics::register(&mut registry, &budget, &types);
         let destinations = Destinations::new(&config.destinations);
-        let edge = Arc::new(Edge { config, destinations, journal, budget, metrics });
+        let edge = Arc::new(Edge {
+            config,
+            destinations,
+            types,
+            journal,
+            budget,
+            metrics,
+            conversions: edge::conversions(),
+        });
         Ok(Self { edge, listener, admin_listener, readiness, registry })
     }
 
@@ -103,7 +124,16 @@ impl Gateway {
         let router =
             router(self.edge.clone()).route_service("/grpc.health.v1.Health/{method}", health);
         let config = serde_json::to_value(&self.edge.config)?;
-        let admin = Admin::new(self.readiness, Arc::new(self.registry), move || config.clone());
+        let types = self.edge.types.clone();
+        let admin = Admin::new(self.readiness, Arc::new(self.registry), move || {
+            let mut shown = config.clone();
+            shown["types"] = serde_json::json!({
+                "fields_pinned": types.fields(),
+                "fields_unpinned": types.unpinned.get(),
+                "conflicts_refused": types.conflicts.list(),
+            });
+            shown
+        });
         let (options, edge) = (server::options(&self.edge.config), self.edge);
         let accepted = || {
             edge.metrics.connections.inc();
@@ -131,6 +161,9 @@ fn router(edge: Arc<Edge>) -> Router {
         .route("/health", get(influx::pages::health))
         .route("/query", get(influx::pages::query).post(influx::pages::query))
         .route("/api/v1/write", any(remote_write::write))
+        .route("/api/v1/series", any(datadog::write_v1))
+        .route("/api/v2/series", any(datadog::write_v2))
+        .route("/api/v1/validate", get(datadog::validate))
         .route("/v1/metrics", any(otlp::export_http))
         .route(&format!("/{METRICS_SERVICE}/Export"), any(otlp::export_grpc))
         .with_state(edge)

@@ -10,9 +10,12 @@
 //! The two roles run apart and meet only in the journal. [`record`] is what passes between them.
 
 pub mod config;
+pub mod datadog;
 pub mod destination;
 pub mod fault;
 pub mod gateway;
+pub mod histogram;
+pub mod intake;
 pub mod journal;
 pub mod line_protocol;
 pub mod otlp;
@@ -20,4 +23,6 @@ pub mod point;
 pub mod record;
 pub mod remote_write;
 pub mod target;
+pub mod types;
+pub mod wire;
 pub mod writer;

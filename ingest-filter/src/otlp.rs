@@ -1,4 +1,5 @@
-//! OpenTelemetry metrics as points, in the shape of Telegraf's `prometheus-v1` schema.
+//! OpenTelemetry metrics as points, in the shape of Telegraf's `prometheus-v1` schema, read from
+//! the bytes of a request without building its messages.
 //!
 //! ```text
 //! resource ─► scope ─► metric ─► data point        measurement = name of the metric
@@ -9,227 +10,256 @@
 //!
 //! Every number becomes a float: a metric that one service counts in integers and another in
 //! doubles would otherwise be refused by the database after it was acknowledged.
+//!
+//! Field numbers are those of `opentelemetry/proto/metrics/v1/metrics.proto`.
 
 use std::borrow::Cow;
 
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::metrics::v1::metric::Data;
-use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
-use opentelemetry_proto::tonic::metrics::v1::{
-    AggregationTemporality, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics,
-    SummaryDataPoint,
-};
-
 use crate::fault::Fault;
+use crate::histogram::{Fields as PointFields, push_finite};
+use crate::intake::{Intake, Item, Kind, Stop};
 use crate::point::{FIELDS_MAX, FieldValue, Point};
+use crate::wire::{self, Fields, Malformed, Value};
 
 mod attributes;
-mod histogram;
+mod buckets;
+pub mod signal;
 #[cfg(test)]
 mod tests;
-mod weigh;
 
-use attributes::Tags;
-pub use histogram::EXPONENTIAL_SCALE_MAX;
-pub use weigh::{Malformed, weigh};
+use attributes::clean_text;
+use signal::{Group, for_each_group};
 
 /// The tag of histograms whose counts are those of an interval, not since the start.
 const TEMPORALITY_TAG: (&str, &str) = ("temporality", "delta");
 
 /// The data point says that there is no value: a series that ended.
-const FLAG_NO_RECORDED_VALUE: u32 = 1;
+const FLAG_NO_RECORDED_VALUE: u64 = 1;
 
-/// Hands every data point to `take`, with its place in the request counted from 1. Points that
-/// say themselves that they have no value are passed over.
-pub fn for_each_point<'a>(
-    request: &'a ExportMetricsServiceRequest,
-    mut take: impl FnMut(u64, Result<&mut Point<'a>, Fault>),
-) {
-    let mut reader = Reader { point: Point::default(), position: 0, take: &mut take };
-    for resource in &request.resource_metrics {
-        reader.resource(resource);
+/// `AggregationTemporality`.
+const TEMPORALITY_DELTA: u64 = 1;
+const TEMPORALITY_CUMULATIVE: u64 = 2;
+
+/// Hands every data point of an encoded `ExportMetricsServiceRequest` to `intake`.
+///
+/// # Errors
+/// When the request itself is malformed, or with what `intake` stops with. What is malformed
+/// within a data point, a metric, a scope or a resource is an item that is rejected.
+pub fn for_each_point(request: &[u8], intake: &mut dyn Intake) -> Result<(), Stop> {
+    for_each_group(request, intake, &mut |group, intake| {
+        let mut reader = Reader { point: Point::default(), group, intake };
+        match reader.metric(reader.group.item) {
+            Err(Ended::Stop(stop)) => Err(stop),
+            Err(Ended::Fault(fault)) => reader.intake.take(Kind::Sample, Item::Rejected(fault)),
+            Ok(()) => Ok(()),
+        }
+    })
+}
+
+/// Why a metric was not read to its end.
+enum Ended {
+    Stop(Stop),
+    Fault(Fault),
+}
+
+impl From<Malformed> for Ended {
+    fn from(_: Malformed) -> Self {
+        Ended::Fault(Fault::Malformed)
     }
 }
 
-struct Reader<'a, 't> {
+impl From<Fault> for Ended {
+    fn from(fault: Fault) -> Self {
+        Ended::Fault(fault)
+    }
+}
+
+struct Reader<'a, 'g, 'i> {
     point: Point<'a>,
-    position: u64,
-    take: &'t mut dyn FnMut(u64, Result<&mut Point<'a>, Fault>),
+    group: Group<'a, 'g>,
+    intake: &'i mut dyn Intake,
+}
+
+/// What a metric is: the number of its field in `Metric`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    Gauge,
+    Sum,
+    Histogram,
+    Exponential,
+    Summary,
 }
 
 /// What the data points of one metric share.
-struct Shared<'a, 's> {
+struct Shared<'a> {
     name: Cow<'a, str>,
-    tags: &'s Result<Tags<'a>, Fault>,
-    delta: bool,
+    shape: Shape,
+    /// The field of a number, or what is wrong with all points.
+    field: Result<&'static str, Fault>,
+    is_delta: bool,
 }
 
-impl<'a> Reader<'a, '_> {
-    fn resource(&mut self, resource: &'a ResourceMetrics) {
-        let attributes = resource.resource.as_ref().map_or(&[][..], |of| &of.attributes);
-        let mut tags = Tags::default();
-        let added = tags.add(attributes);
-        for scope in &resource.scope_metrics {
-            self.scope(scope, added.map(|()| tags.clone()));
-        }
-    }
-
-    fn scope(&mut self, scope: &'a ScopeMetrics, tags: Result<Tags<'a>, Fault>) {
-        let tags = tags.and_then(|mut tags| {
-            if let Some(scope) = &scope.scope {
-                tags.add_text("otel.scope.name", &scope.name)?;
-                tags.add_text("otel.scope.version", &scope.version)?;
-                tags.add(&scope.attributes)?;
-            }
-            Ok(tags)
-        });
-        for metric in &scope.metrics {
-            self.metric(metric, &tags);
-        }
-    }
-
-    fn metric(&mut self, metric: &'a Metric, tags: &Result<Tags<'a>, Fault>) {
-        let name = attributes::clean(&metric.name);
-        let mut shared = Shared { name, tags, delta: false };
-        match &metric.data {
-            None => {}
-            Some(Data::Gauge(gauge)) => {
-                for point in &gauge.data_points {
-                    self.number(&shared, point, Ok("gauge"));
-                }
-            }
-            Some(Data::Sum(sum)) => {
-                let field = temporality(sum.aggregation_temporality).map(|delta| {
-                    match (delta, sum.is_monotonic) {
-                        (true, _) => "delta",
-                        (false, true) => "counter",
-                        (false, false) => "gauge",
-                    }
-                });
-                for point in &sum.data_points {
-                    self.number(&shared, point, field);
-                }
-            }
-            Some(Data::Histogram(metric)) => {
-                let known = temporality(metric.aggregation_temporality);
-                shared.delta = known == Ok(true);
-                for point in &metric.data_points {
-                    self.point(
-                        &shared,
-                        &point.attributes,
-                        point.time_unix_nano,
-                        point.flags,
-                        |p| known.and_then(|_| histogram::explicit(point, &mut p.fields)),
-                    );
-                }
-            }
-            Some(Data::ExponentialHistogram(metric)) => {
-                let known = temporality(metric.aggregation_temporality);
-                shared.delta = known == Ok(true);
-                for point in &metric.data_points {
-                    self.point(
-                        &shared,
-                        &point.attributes,
-                        point.time_unix_nano,
-                        point.flags,
-                        |p| known.and_then(|_| histogram::exponential(point, &mut p.fields)),
-                    );
-                }
-            }
-            Some(Data::Summary(summary)) => {
-                for point in &summary.data_points {
-                    self.point(
-                        &shared,
-                        &point.attributes,
-                        point.time_unix_nano,
-                        point.flags,
-                        |p| summary_fields(point, &mut p.fields),
-                    );
-                }
+impl<'a> Reader<'a, '_, '_> {
+    fn metric(&mut self, metric: &'a [u8]) -> Result<(), Ended> {
+        let (mut name, mut data) = (&b""[..], None);
+        for field in Fields::new(metric) {
+            match field? {
+                (1, Value::Bytes(bytes)) => name = bytes,
+                (5, Value::Bytes(bytes)) => data = Some((Shape::Gauge, bytes)),
+                (7, Value::Bytes(bytes)) => data = Some((Shape::Sum, bytes)),
+                (9, Value::Bytes(bytes)) => data = Some((Shape::Histogram, bytes)),
+                (10, Value::Bytes(bytes)) => data = Some((Shape::Exponential, bytes)),
+                (11, Value::Bytes(bytes)) => data = Some((Shape::Summary, bytes)),
+                _ => {}
             }
         }
-    }
-
-    fn number(
-        &mut self,
-        shared: &Shared<'a, '_>,
-        point: &'a NumberDataPoint,
-        field: Result<&'static str, Fault>,
-    ) {
-        self.point(shared, &point.attributes, point.time_unix_nano, point.flags, |into| {
-            let value = match point.value {
-                Some(Value::AsDouble(value)) => value,
-                Some(Value::AsInt(value)) => value as f64,
-                None => return Err(Fault::ValueMissing),
-            };
-            into.fields.push((Cow::Borrowed(field?), FieldValue::Float(value)));
-            Ok(())
-        });
-    }
-
-    fn point(
-        &mut self,
-        shared: &Shared<'a, '_>,
-        attributes: &'a [opentelemetry_proto::tonic::common::v1::KeyValue],
-        time_unix_nano: u64,
-        flags: u32,
-        fields: impl FnOnce(&mut Point<'a>) -> Result<(), Fault>,
-    ) {
-        self.position += 1;
-        if flags & FLAG_NO_RECORDED_VALUE != 0 {
-            return;
+        let Some((shape, data)) = data else { return Ok(()) };
+        let (mut temporality, mut is_monotonic) = (0, false);
+        for field in Fields::new(data) {
+            match field? {
+                (2, Value::Varint(value)) => temporality = value,
+                (3, Value::Varint(value)) => is_monotonic = value != 0,
+                _ => {}
+            }
         }
+        let known = match temporality {
+            TEMPORALITY_DELTA | TEMPORALITY_CUMULATIVE => Ok(temporality == TEMPORALITY_DELTA),
+            _ => Err(Fault::TemporalityMissing),
+        };
+        let field = match shape {
+            Shape::Gauge | Shape::Summary => Ok("gauge"),
+            Shape::Sum => known.map(|is_delta| match (is_delta, is_monotonic) {
+                (true, _) => "delta",
+                (false, true) => "counter",
+                (false, false) => "gauge",
+            }),
+            Shape::Histogram | Shape::Exponential => known.map(|_| ""),
+        };
+        let is_delta = matches!(shape, Shape::Histogram | Shape::Exponential) && known == Ok(true);
+        let name = clean_text(name);
+        let field = name.as_ref().map_err(|fault| *fault).and(field);
+        let name = name.unwrap_or_default();
+        let shared = Shared { name, shape, field, is_delta };
+        for field in Fields::new(data).flatten() {
+            if let (1, Value::Bytes(point)) = field {
+                self.point(&shared, point).map_err(Ended::Stop)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn point(&mut self, shared: &Shared<'a>, data: &'a [u8]) -> Result<(), Stop> {
+        let mark = self.group.tags.mark();
         self.point.clear();
-        let built = build(&mut self.point, shared, attributes, time_unix_nano, fields);
-        match built {
-            Ok(()) => (self.take)(self.position, Ok(&mut self.point)),
-            Err(fault) => (self.take)(self.position, Err(fault)),
+        let taken = match self.build(shared, data) {
+            Ok(true) => {
+                std::mem::swap(&mut self.point.tags, self.group.tags.list());
+                let taken = self.intake.take(Kind::Sample, Item::Point(&mut self.point));
+                std::mem::swap(&mut self.point.tags, self.group.tags.list());
+                taken
+            }
+            Ok(false) => self.intake.take(Kind::Sample, Item::Skipped),
+            Err(fault) => self.intake.take(Kind::Sample, Item::Rejected(fault)),
+        };
+        self.group.tags.rewind(mark);
+        taken
+    }
+
+    /// Reads a data point, its tags into those of its group; false when it has no value.
+    fn build(&mut self, shared: &Shared<'a>, data: &'a [u8]) -> Result<bool, Fault> {
+        let attributes = match shared.shape {
+            Shape::Gauge | Shape::Sum | Shape::Summary => 7,
+            Shape::Histogram => 9,
+            Shape::Exponential => 1,
+        };
+        let flags = match shared.shape {
+            Shape::Exponential | Shape::Histogram => 10,
+            _ => 8,
+        };
+        let mut time_unix_nano = 0;
+        for field in Fields::new(data) {
+            match field? {
+                (3, Value::Fixed64(time)) => time_unix_nano = time,
+                (number, Value::Varint(value))
+                    if number == flags && value & FLAG_NO_RECORDED_VALUE != 0 =>
+                {
+                    return Ok(false);
+                }
+                _ => {}
+            }
+        }
+        let field = shared.field?;
+        self.group.fault?;
+        match shared.shape {
+            Shape::Gauge | Shape::Sum => number(data, field, &mut self.point.fields)?,
+            Shape::Histogram => buckets::explicit(data, &mut self.point.fields)?,
+            Shape::Exponential => buckets::exponential(data, &mut self.point.fields)?,
+            Shape::Summary => summary(data, &mut self.point.fields)?,
+        }
+        for field in Fields::new(data).flatten() {
+            match field {
+                (number, Value::Bytes(pair)) if number == attributes => {
+                    self.group.tags.add(pair)?;
+                }
+                _ => {}
+            }
+        }
+        if shared.is_delta {
+            self.group.tags.add_text(TEMPORALITY_TAG.0, TEMPORALITY_TAG.1.as_bytes())?;
+        }
+        self.point.measurement = shared.name.clone();
+        self.point.timestamp_ns = signal::timestamp_ns(time_unix_nano)?;
+        Ok(true)
+    }
+}
+
+/// The one field of a `NumberDataPoint`.
+fn number(data: &[u8], key: &'static str, fields: &mut PointFields<'_>) -> Result<(), Fault> {
+    let mut value = None;
+    for field in Fields::new(data) {
+        match field? {
+            (4, Value::Fixed64(bits)) => value = Some(wire::double(bits)),
+            (6, Value::Fixed64(bits)) => value = Some(bits as i64 as f64),
+            _ => {}
         }
     }
+    let value = value.ok_or(Fault::ValueMissing)?;
+    if !value.is_finite() {
+        return Err(Fault::NotFinite);
+    }
+    fields.push((Cow::Borrowed(key), FieldValue::Float(value)));
+    Ok(())
 }
 
-fn build<'a>(
-    point: &mut Point<'a>,
-    shared: &Shared<'a, '_>,
-    attributes: &'a [opentelemetry_proto::tonic::common::v1::KeyValue],
-    time_unix_nano: u64,
-    fields: impl FnOnce(&mut Point<'a>) -> Result<(), Fault>,
-) -> Result<(), Fault> {
-    let mut tags = shared.tags.clone()?;
-    tags.add(attributes)?;
-    if shared.delta {
-        tags.add_text(TEMPORALITY_TAG.0, TEMPORALITY_TAG.1)?;
+/// The fields of a `SummaryDataPoint`. Quantiles of a summary that saw nothing are NaN as a rule;
+/// what is not finite has no field.
+fn summary(data: &[u8], fields: &mut PointFields<'_>) -> Result<(), Fault> {
+    let (mut count, mut sum) = (0.0, 0.0);
+    for field in Fields::new(data) {
+        match field? {
+            (4, Value::Fixed64(value)) => count = value as f64,
+            (5, Value::Fixed64(bits)) => sum = wire::double(bits),
+            _ => {}
+        }
     }
-    point.measurement = shared.name.clone();
-    point.tags = tags.into_inner();
-    // Zero stands for a time that is not known.
-    if time_unix_nano != 0 {
-        let ns = i64::try_from(time_unix_nano).ok().filter(|ns| *ns < i64::MAX);
-        point.timestamp_ns = Some(ns.ok_or(Fault::TimestampOutOfRange)?);
-    }
-    fields(point)
-}
-
-/// Whether a sum or histogram is of an interval.
-fn temporality(value: i32) -> Result<bool, Fault> {
-    match AggregationTemporality::try_from(value) {
-        Ok(AggregationTemporality::Delta) => Ok(true),
-        Ok(AggregationTemporality::Cumulative) => Ok(false),
-        _ => Err(Fault::TemporalityMissing),
-    }
-}
-
-fn summary_fields<'a>(
-    summary: &SummaryDataPoint,
-    fields: &mut Vec<(Cow<'a, str>, FieldValue<'a>)>,
-) -> Result<(), Fault> {
-    if summary.quantile_values.len() > FIELDS_MAX {
-        return Err(Fault::FieldsTooMany);
-    }
-    fields.push((Cow::Borrowed("count"), FieldValue::Float(summary.count as f64)));
-    fields.push((Cow::Borrowed("sum"), FieldValue::Float(summary.sum)));
-    for at in &summary.quantile_values {
-        fields.push((Cow::Owned(at.quantile.to_string()), FieldValue::Float(at.value)));
+    push_finite(fields, "count", count);
+    push_finite(fields, "sum", sum);
+    for field in Fields::new(data).flatten() {
+        let (6, Value::Bytes(at)) = field else { continue };
+        let (mut quantile, mut value) = (0.0, 0.0);
+        for field in Fields::new(at) {
+            match field? {
+                (1, Value::Fixed64(bits)) => quantile = wire::double(bits),
+                (2, Value::Fixed64(bits)) => value = wire::double(bits),
+                _ => {}
+            }
+        }
+        if fields.len() > FIELDS_MAX {
+            return Err(Fault::FieldsTooMany);
+        }
+        if f64::is_finite(quantile) {
+            push_finite(fields, quantile.to_string(), value);
+        }
     }
     Ok(())
 }

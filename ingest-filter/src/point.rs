@@ -6,9 +6,11 @@
 use std::borrow::Cow;
 
 mod chunk;
+mod clean;
 mod encode;
 
 pub use chunk::{Chunk, Chunker};
+pub use clean::clean;
 pub use encode::encode;
 
 /// How many tags a point may have in the database: InfluxDB 1.x fails on exactly 100.

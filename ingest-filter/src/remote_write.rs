@@ -1,264 +1,313 @@
-//! Prometheus remote write 1.0: a `WriteRequest` becomes points in the shape that InfluxDB itself
-//! gives it: measurement = metric name, tags = the other labels, one field `value`.
+//! Prometheus remote write, 1.0 and 2.0, as points in the shape that InfluxDB itself gives them:
+//! measurement = metric name, tags = the other labels, one field `value`.
 //!
-//! NaN and infinities have no place in InfluxDB. Prometheus sends them routinely (stale markers,
-//! empty quantiles), so they are counted and passed over, which is not an error. Native histograms
-//! are rejected. Decompression and HTTP are the gateway's.
+//! Everything that is counted as written is stored:
+//!
+//! ```text
+//! sample             name,labels                value=…
+//! NaN, ±Inf, stale   name,labels                non_finite="NaN" | "+Inf" | "-Inf" | "stale"
+//! native histogram   name,labels                count=…,sum=…,<bound>=…
+//! exemplar           name.exemplar,labels       value=…,label.trace_id="…"
+//! ```
+//!
+//! Metadata describes and is passed over. Decompression and HTTP are the gateway's.
 
 use std::borrow::Cow;
 
-use prost::Message;
-use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
-
 use crate::fault::Fault;
-use crate::point::{FieldValue, Point};
+use crate::intake::{Intake, Item, Kind, Stop};
+use crate::point::{FieldValue, NAME_BYTES_MAX, Point, TAGS_MAX, clean};
+use crate::wire::{self, Fields, Malformed, Value};
+
+mod native;
+#[cfg(test)]
+pub(crate) mod tests;
 
 /// The label that names the metric.
 const NAME_LABEL: &str = "__name__";
 
-/// The field of `WriteRequest` that holds the series.
-const TIMESERIES: u32 = 1;
+/// What a series that ended is marked with.
+const STALE: u64 = 0x7ff0_0000_0000_0002;
 
-/// The most memory a decoded series takes, for each of its bytes: an empty label is two bytes on
-/// the wire, 48 in memory, and a list that grows holds up to twice its elements.
-pub const DECODED_PER_BYTE: usize = 48;
+/// What is behind the name of the measurement that holds a metric's exemplars. Names of metrics
+/// have no dot by convention.
+const EXEMPLAR_SUFFIX: &str = ".exemplar";
 
-/// The body is not a `WriteRequest`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a protobuf message of remote write 1.0")]
-pub struct Malformed;
+/// Labels of one exemplar, at most; the specification allows 128 characters in all.
+const EXEMPLAR_LABELS_MAX: usize = 64;
 
-/// The series of a `WriteRequest`, still encoded: a request is decoded series by series, so that
-/// it never stands in memory twice.
-#[derive(Clone, Debug)]
-pub struct SeriesOf<'a> {
-    body: &'a [u8],
+/// Which message a body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// `prometheus.WriteRequest`.
+    V1,
+    /// `io.prometheus.write.v2.Request`.
+    V2,
 }
 
-impl<'a> SeriesOf<'a> {
-    /// The series of this body.
-    pub fn new(body: &'a [u8]) -> Self {
-        Self { body }
-    }
-
-    fn advance(&mut self) -> Result<Option<&'a [u8]>, Malformed> {
-        while !self.body.is_empty() {
-            let (tag, wire_type) = decode_key(&mut self.body).map_err(|_| Malformed)?;
-            if tag == TIMESERIES && wire_type == WireType::LengthDelimited {
-                let length = decode_varint(&mut self.body).map_err(|_| Malformed)?;
-                let length = usize::try_from(length).map_err(|_| Malformed)?;
-                let (one, rest) = self.body.split_at_checked(length).ok_or(Malformed)?;
-                self.body = rest;
-                return Ok(Some(one));
+/// Hands every sample, histogram and exemplar of a request to `intake`.
+///
+/// # Errors
+/// When the request itself is malformed, or with what `intake` stops with. What is malformed
+/// within a series is an item that is rejected.
+pub fn for_each_item(
+    request: &[u8],
+    version: Version,
+    intake: &mut dyn Intake,
+) -> Result<(), Stop> {
+    wire::check(request)?;
+    let symbols = match version {
+        Version::V1 => Vec::new(),
+        Version::V2 => symbols(request, intake)?,
+    };
+    let series_number = match version {
+        Version::V1 => 1,
+        Version::V2 => 5,
+    };
+    let mut point = Point::default();
+    for field in Fields::new(request).flatten() {
+        match field {
+            (number, Value::Bytes(series)) if number == series_number => {
+                let series = Series { version, symbols: &symbols, series };
+                series.read(&mut point, intake)?;
             }
-            skip_field(wire_type, tag, &mut self.body, DecodeContext::default())
-                .map_err(|_| Malformed)?;
+            _ => {}
         }
-        Ok(None)
+    }
+    Ok(())
+}
+
+/// The texts that series refer to, each made storable once: a reference is a byte or two, and may
+/// be there a million times. One that is too long for a name is none.
+fn symbols<'a>(
+    request: &'a [u8],
+    intake: &mut dyn Intake,
+) -> Result<Vec<Option<Cow<'a, str>>>, Stop> {
+    let encoded = || {
+        Fields::new(request).flatten().filter_map(|field| match field {
+            (4, Value::Bytes(symbol)) => Some(symbol),
+            _ => None,
+        })
+    };
+    let count = encoded().count();
+    intake.reserve(count.saturating_mul(size_of::<Option<Cow<'a, str>>>()))?;
+    let mut symbols = Vec::with_capacity(count);
+    for symbol in encoded() {
+        let symbol = storable(symbol).ok();
+        if let Some(Cow::Owned(text)) = &symbol {
+            intake.reserve(text.capacity())?;
+        }
+        symbols.push(symbol);
+    }
+    // The first one is empty, so that a reference of zero is "not set".
+    match symbols.first() {
+        Some(Some(first)) if first.is_empty() => Ok(symbols),
+        None => Ok(symbols),
+        _ => Err(Stop::Malformed),
     }
 }
 
-impl<'a> Iterator for SeriesOf<'a> {
-    type Item = Result<&'a [u8], Malformed>;
+/// Reads an item of a series into fields and timestamp of a point.
+type Fill<'a> = fn(&[u8], &mut Point<'a>) -> Result<(), Fault>;
 
-    fn next(&mut self) -> Option<Self::Item> {
-        let next = self.advance().transpose();
-        if let Some(Err(_)) = next {
-            self.body = &[];
+#[derive(Clone, Copy)]
+struct Series<'a> {
+    version: Version,
+    symbols: &'a [Option<Cow<'a, str>>],
+    series: &'a [u8],
+}
+
+impl<'a> Series<'a> {
+    fn read(self, point: &mut Point<'a>, intake: &mut dyn Intake) -> Result<(), Stop> {
+        if wire::check(self.series).is_err() {
+            return intake.take(Kind::Sample, Item::Rejected(Fault::Malformed));
         }
-        next
-    }
-}
-
-/// `prometheus.TimeSeries`.
-#[derive(Clone, PartialEq, Message)]
-pub struct TimeSeries {
-    /// Sorted labels, `__name__` among them.
-    #[prost(message, repeated, tag = "1")]
-    pub labels: Vec<Label>,
-    /// The samples, oldest first.
-    #[prost(message, repeated, tag = "2")]
-    pub samples: Vec<Sample>,
-    /// Native histograms; only their number matters here.
-    #[prost(bytes = "vec", repeated, tag = "4")]
-    pub histograms: Vec<Vec<u8>>,
-}
-
-/// `prometheus.Label`.
-#[derive(Clone, PartialEq, Message)]
-pub struct Label {
-    /// The label's name.
-    #[prost(string, tag = "1")]
-    pub name: String,
-    /// The label's value.
-    #[prost(string, tag = "2")]
-    pub value: String,
-}
-
-/// `prometheus.Sample`.
-#[derive(Clone, Copy, PartialEq, Message)]
-pub struct Sample {
-    /// The value.
-    #[prost(double, tag = "1")]
-    pub value: f64,
-    /// Milliseconds since 1970.
-    #[prost(int64, tag = "2")]
-    pub timestamp: i64,
-}
-
-/// What became of one sample.
-#[derive(Debug, PartialEq)]
-pub enum Item<'a> {
-    /// A point to store.
-    Point(Point<'a>),
-    /// NaN or infinity: nothing to store, and no fault of the sender.
-    Skipped,
-    /// A sample or histogram that cannot be stored.
-    Rejected(Fault),
-}
-
-impl TimeSeries {
-    /// Hands every sample and histogram to `visit`, in order.
-    ///
-    /// # Errors
-    /// Whatever `visit` stops with.
-    pub fn visit<E>(&self, mut visit: impl FnMut(Item<'_>) -> Result<(), E>) -> Result<(), E> {
-        let named = self.point();
-        for sample in &self.samples {
-            visit(sample.item(&named))?;
+        point.clear();
+        let named = self.name(point);
+        let (samples, histograms, exemplars) = match self.version {
+            Version::V1 => (2, 4, 3),
+            Version::V2 => (2, 3, 4),
+        };
+        for field in Fields::new(self.series).flatten() {
+            let (number, Value::Bytes(item)) = field else { continue };
+            let (kind, fill): (Kind, Fill<'a>) = match number {
+                number if number == samples => (Kind::Sample, sample),
+                number if number == histograms => (Kind::Histogram, native::histogram),
+                _ => continue,
+            };
+            point.fields.clear();
+            let filled = named.and_then(|()| fill(item, point));
+            take(intake, kind, filled, point)?;
         }
-        for _ in &self.histograms {
-            visit(Item::Rejected(Fault::HistogramUnsupported))?;
+        // Exemplars have a measurement of their own, so they come last.
+        if let (Ok(()), true) = (named, self.has(exemplars)) {
+            let name = std::mem::take(&mut point.measurement);
+            point.measurement = Cow::Owned(format!("{name}{EXEMPLAR_SUFFIX}"));
+        }
+        for field in Fields::new(self.series).flatten() {
+            let (number, Value::Bytes(exemplar)) = field else { continue };
+            if number == exemplars {
+                point.fields.clear();
+                let filled = named.and_then(|()| self.exemplar(exemplar, point));
+                take(intake, Kind::Exemplar, filled, point)?;
+            }
         }
         Ok(())
     }
 
-    /// The series as a point without a value.
-    fn point(&self) -> Result<Point<'_>, Fault> {
-        let name = self.labels.iter().find(|label| label.name == NAME_LABEL);
-        let name = name.map_or("", |label| label.value.as_str());
-        if name.is_empty() {
-            return Err(Fault::MeasurementMissing);
-        }
-        // An empty label value is the same as no label.
-        let tags = self.labels.iter().filter(|label| label.name != NAME_LABEL);
-        let tags = tags.filter(|label| !label.value.is_empty());
-        let tags = tags.map(|label| (Cow::Borrowed(&*label.name), Cow::Borrowed(&*label.value)));
-        Ok(Point { measurement: Cow::Borrowed(name), tags: tags.collect(), ..Point::default() })
-    }
-}
-
-impl Sample {
-    fn item<'a>(&self, series: &Result<Point<'a>, Fault>) -> Item<'a> {
-        let point = match series {
-            Ok(point) => point,
-            Err(fault) => return Item::Rejected(*fault),
-        };
-        if !self.value.is_finite() {
-            return Item::Skipped;
-        }
-        let Some(timestamp_ns) = self.timestamp.checked_mul(1_000_000) else {
-            return Item::Rejected(Fault::TimestampOutOfRange);
-        };
-        let fields = vec![(Cow::Borrowed("value"), FieldValue::Float(self.value))];
-        Item::Point(Point { fields, timestamp_ns: Some(timestamp_ns), ..point.clone() })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::convert::Infallible;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn label(name: &str, value: &str) -> Label {
-        Label { name: name.to_owned(), value: value.to_owned() }
+    fn has(self, number: u32) -> bool {
+        Fields::new(self.series).flatten().any(|field| field.0 == number)
     }
 
-    fn request(all: &[TimeSeries]) -> Vec<u8> {
-        let mut body = Vec::new();
-        for one in all {
-            prost::encoding::message::encode(TIMESERIES, one, &mut body);
-        }
-        // Metadata, which is passed over.
-        prost::encoding::bytes::encode(3, &b"metadata".to_vec(), &mut body);
-        body
-    }
-
-    fn items(one: TimeSeries) -> Vec<String> {
-        let body = request(&[one.clone(), one]);
-        let series: Result<Vec<_>, _> = SeriesOf::new(&body).collect();
-        let series = series.expect("just encoded");
-        assert_eq!((series.len(), series[0]), (2, series[1]));
-        let series = TimeSeries::decode(series[0]).expect("just encoded");
-        let mut items = Vec::new();
-        let all = series.visit(|item| {
-            items.push(match item {
-                Item::Point(point) => format!(
-                    "{} {:?} {:?} {:?}",
-                    point.measurement, point.tags, point.fields, point.timestamp_ns
-                ),
-                Item::Skipped => "skipped".to_owned(),
-                Item::Rejected(fault) => format!("{fault:?}"),
-            });
-            Ok::<(), Infallible>(())
-        });
-        assert!(all.is_ok());
-        items
-    }
-
-    #[test]
-    fn samples_become_points() {
-        let labels = vec![label("__name__", "up"), label("empty", ""), label("job", "node")];
-        let sample = |value, timestamp| Sample { value, timestamp };
-        let stale = f64::from_bits(0x7ff0_0000_0000_0002);
-        let samples = vec![
-            sample(1.0, 1_700_000_000_123),
-            sample(stale, 1_700_000_000_124),
-            sample(f64::INFINITY, 1),
-            sample(1.0, i64::MAX),
-        ];
-        let histograms = vec![vec![1, 2, 3]];
-        assert_eq!(
-            items(TimeSeries { labels, samples, histograms }),
-            [
-                "up [(\"job\", \"node\")] [(\"value\", Float(1.0))] Some(1700000000123000000)",
-                "skipped",
-                "skipped",
-                "TimestampOutOfRange",
-                "HistogramUnsupported",
-            ]
-        );
-    }
-
-    #[test]
-    fn a_series_without_a_name_is_rejected() {
-        let samples = vec![Sample { value: 1.0, timestamp: 1 }];
-        for labels in [vec![], vec![label("job", "x")], vec![label("__name__", "")]] {
-            let series = TimeSeries { labels, samples: samples.clone(), histograms: vec![] };
-            assert_eq!(items(series), ["MeasurementMissing"]);
+    /// Reads the labels into measurement and tags.
+    fn name(self, point: &mut Point<'a>) -> Result<(), Fault> {
+        let mut name = Cow::Borrowed("");
+        self.labels(self.series, |label, value| {
+            if label == NAME_LABEL {
+                name = value;
+                return Ok(());
+            }
+            // An empty label value is the same as no label.
+            if value.is_empty() {
+                return Ok(());
+            }
+            if point.tags.len() >= TAGS_MAX {
+                return Err(Fault::TagsTooMany);
+            }
+            point.tags.push((label, value));
+            Ok(())
+        })?;
+        point.measurement = name;
+        match point.measurement.is_empty() {
+            true => Err(Fault::MeasurementMissing),
+            false => Ok(()),
         }
     }
 
-    #[test]
-    fn what_is_no_message_is_malformed() {
-        for bad in
-            [&b"\x0a\x05abc"[..], b"\xff", b"\x0b", b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"]
-        {
-            assert_eq!(SeriesOf::new(bad).collect::<Vec<_>>(), [Err(Malformed)], "{bad:?}");
-        }
-        assert_eq!(SeriesOf::new(b"").next(), None);
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_survived(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-            for one in SeriesOf::new(&body).flatten() {
-                // Either answer will do; a panic will not.
-                let _ = TimeSeries::decode(one);
+    /// Hands on the labels of a series or of an exemplar; they are in field 1 of both.
+    fn labels(
+        self,
+        message: &'a [u8],
+        mut take: impl FnMut(Cow<'a, str>, Cow<'a, str>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let mut waiting: Option<Cow<'a, str>> = None;
+        for field in Fields::new(message) {
+            let (1, value) = field? else { continue };
+            match (self.version, value) {
+                (Version::V1, Value::Bytes(label)) => {
+                    let (name, value) = label_v1(label)?;
+                    take(storable(name)?, storable(value)?)?;
+                }
+                (Version::V1, _) => return Err(Fault::Malformed),
+                (Version::V2, references) => wire::varints(references, |reference| {
+                    let symbol = usize::try_from(reference).ok();
+                    let symbol = symbol.and_then(|at| self.symbols.get(at));
+                    let symbol = symbol.ok_or(Fault::SymbolMissing)?;
+                    let symbol = symbol.as_deref().ok_or(Fault::NameTooLong)?;
+                    let symbol = Cow::Borrowed(symbol);
+                    match waiting.take() {
+                        None => waiting = Some(symbol),
+                        Some(name) => take(name, symbol)?,
+                    }
+                    Ok::<(), Fault>(())
+                })?,
             }
         }
+        match waiting {
+            None => Ok(()),
+            Some(_) => Err(Fault::SymbolMissing),
+        }
     }
+
+    fn exemplar(self, exemplar: &'a [u8], point: &mut Point<'a>) -> Result<(), Fault> {
+        let (mut value, mut timestamp) = (0.0, 0);
+        for field in Fields::new(exemplar) {
+            match field? {
+                (2, Value::Fixed64(bits)) => value = wire::double(bits),
+                (3, Value::Varint(ms)) => timestamp = ms as i64,
+                _ => {}
+            }
+        }
+        push_value(point, value);
+        point.timestamp_ns = Some(timestamp_ns(timestamp)?);
+        self.labels(exemplar, |label, value| {
+            if point.fields.len() > EXEMPLAR_LABELS_MAX {
+                return Err(Fault::FieldsTooMany);
+            }
+            let key = Cow::Owned(format!("label.{label}"));
+            point.fields.push((key, FieldValue::Text(value)));
+            Ok(())
+        })
+    }
+}
+
+fn take(
+    intake: &mut dyn Intake,
+    kind: Kind,
+    filled: Result<(), Fault>,
+    point: &mut Point<'_>,
+) -> Result<(), Stop> {
+    let item = match filled {
+        Ok(()) => Item::Point(point),
+        Err(fault) => Item::Rejected(fault),
+    };
+    intake.take(kind, item)
+}
+
+fn label_v1(label: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
+    let (mut name, mut value) = (&b""[..], &b""[..]);
+    for field in Fields::new(label) {
+        match field? {
+            (1, Value::Bytes(bytes)) => name = bytes,
+            (2, Value::Bytes(bytes)) => value = bytes,
+            _ => {}
+        }
+    }
+    Ok((name, value))
+}
+
+fn sample(sample: &[u8], point: &mut Point<'_>) -> Result<(), Fault> {
+    let (mut value, mut timestamp) = (0.0, 0);
+    for field in Fields::new(sample) {
+        match field? {
+            (1, Value::Fixed64(bits)) => value = wire::double(bits),
+            (2, Value::Varint(ms)) => timestamp = ms as i64,
+            _ => {}
+        }
+    }
+    push_value(point, value);
+    point.timestamp_ns = Some(timestamp_ns(timestamp)?);
+    Ok(())
+}
+
+/// The value, or in a field of its own what it is instead of a number: the database has no place
+/// for it in a float.
+fn push_value(point: &mut Point<'_>, value: f64) {
+    let text = match value {
+        value if value.is_finite() => {
+            point.fields.push((Cow::Borrowed("value"), FieldValue::Float(value)));
+            return;
+        }
+        value if value.to_bits() == STALE => "stale",
+        value if value.is_nan() => "NaN",
+        value if value > 0.0 => "+Inf",
+        _ => "-Inf",
+    };
+    point.fields.push((Cow::Borrowed("non_finite"), FieldValue::Text(Cow::Borrowed(text))));
+}
+
+fn timestamp_ns(ms: i64) -> Result<i64, Fault> {
+    let ns = ms.checked_mul(1_000_000).filter(|ns| *ns > i64::MIN + 1 && *ns < i64::MAX);
+    ns.ok_or(Fault::TimestampOutOfRange)
+}
+
+/// A name or label value that line protocol can express; Prometheus allows any UTF-8.
+fn storable(bytes: &[u8]) -> Result<Cow<'_, str>, Fault> {
+    if bytes.len() > NAME_BYTES_MAX {
+        return Err(Fault::NameTooLong);
+    }
+    Ok(match wire::text(bytes) {
+        Cow::Borrowed(text) => clean(text),
+        Cow::Owned(text) => Cow::Owned(clean(&text).into_owned()),
+    })
 }

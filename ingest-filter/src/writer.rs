@@ -34,6 +34,7 @@ pub mod metrics;
 pub mod unwritten;
 pub mod work;
 
+use crate::types::Conflicts;
 use config::{TargetConfig, WriterConfig};
 use health::Health;
 use metrics::WriterMetrics;
@@ -69,7 +70,13 @@ impl Writer {
         let opened = journal::open_reader(journal, &readiness, &mut registry)?;
         let target = open_target(&config.target)?;
         let described = describe(journal, &config);
-        let admin = Admin::new(readiness.clone(), Arc::new(registry), move || described.clone());
+        let conflicts = Arc::new(Conflicts::default());
+        let dead = conflicts.clone();
+        let admin = Admin::new(readiness.clone(), Arc::new(registry), move || {
+            let mut shown = described.clone();
+            shown["type_conflicts_dead_lettered"] = serde_json::json!(dead.list());
+            shown
+        });
         let dead_letters: Arc<dyn DeadLetters> = opened.dead_letters;
         let shared = lane::Shared {
             destinations: Arc::new(Destinations::new(&config.destinations)),
@@ -79,6 +86,7 @@ impl Writer {
             metrics,
             health: Arc::new(Health::new(&readiness)),
             unwritten: Arc::new(Unwritten::default()),
+            conflicts,
             shutdown: Shutdown::new(),
         };
         Ok(Self { admin, admin_listener, reader: opened.reader, shared })

@@ -6,7 +6,7 @@ use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
-use crate::gateway::budget::{Budget, Reservation};
+use crate::gateway::budget::Reservation;
 use crate::gateway::inflate::{BodyCaps, Encoding, Inflate};
 use crate::gateway::refusal::{Cap, Refusal};
 
@@ -29,36 +29,22 @@ pub struct Received {
     pub wire_bytes: usize,
 }
 
-/// Reads and decompresses a body.
+/// Reads and decompresses a body, into memory that is added to `reservation`.
 ///
 /// # Errors
-/// When its encoding is not supported, a cap is passed, memory or time is out, or it breaks off.
+/// When a cap is passed, memory or time is out, or it breaks off.
 pub async fn receive(
-    headers: &HeaderMap,
-    body: Body,
-    caps: BodyCaps,
-    budget: &Budget,
-    deadline: Instant,
-) -> Result<Received, Refusal> {
-    receive_as(Encoding::of(headers)?, headers, body, caps, budget, deadline).await
-}
-
-/// Reads a body in an encoding that the protocol prescribes.
-///
-/// # Errors
-/// As [`receive`].
-pub async fn receive_as(
     encoding: Encoding,
     headers: &HeaderMap,
     mut body: Body,
     caps: BodyCaps,
-    budget: &Budget,
+    reservation: Reservation,
     deadline: Instant,
 ) -> Result<Received, Refusal> {
     if declared_length(headers).is_some_and(|length| length > caps.wire as u64) {
         return Err(Refusal::BodyTooLarge(Cap::Wire(caps.wire)));
     }
-    let mut inflate = Inflate::new(encoding, caps, budget.reserve(REQUEST_BYTES)?);
+    let mut inflate = Inflate::new(encoding, caps, reservation);
     let (mut wire_bytes, mut yielded) = (0, 0);
     while let Some(piece) = next_piece(&mut body, deadline).await? {
         wire_bytes += piece.len();

@@ -23,6 +23,10 @@ pub const RATIO_MAX: u64 = 200;
 pub const MEMORY_BYTES_MAX: u64 = 512 << 20;
 /// The largest record handed to the journal.
 pub const CHUNK_BYTES_MAX: u64 = 512 << 10;
+/// Of how many fields the type is pinned.
+pub const FIELDS_PINNED_MAX: u64 = 200_000;
+/// Of how many fields of one tenant the type is pinned.
+pub const FIELDS_PINNED_PER_TENANT_MAX: u64 = 20_000;
 /// From the first byte of a request to its answer.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many connections are open at once.
@@ -52,6 +56,10 @@ pub struct RawGateway {
     pub memory_bytes_max: Option<Spanned<ByteSize>>,
     /// The largest record of the journal.
     pub chunk_bytes_max: Option<Spanned<ByteSize>>,
+    /// Of how many fields the type is pinned.
+    pub fields_pinned_max: Option<Spanned<u64>>,
+    /// The same for one tenant.
+    pub fields_pinned_per_tenant_max: Option<Spanned<u64>>,
     /// The deadline of a request.
     pub request_timeout: Option<Spanned<DurationText>>,
     /// Connections at once.
@@ -79,6 +87,10 @@ pub struct GatewayConfig {
     pub memory_bytes_max: usize,
     /// The largest record of the journal, bytes.
     pub chunk_bytes_max: usize,
+    /// Of how many fields the type is pinned.
+    pub fields_pinned_max: usize,
+    /// The same for one tenant.
+    pub fields_pinned_per_tenant_max: usize,
     /// The deadline of a request.
     pub request_timeout: Duration,
     /// Connections at once.
@@ -110,6 +122,10 @@ impl GatewayConfig {
         let count = |key, value: &Option<Spanned<u32>>, default, most| {
             let found = value.as_ref().map(|count| u64::from(count.value));
             bounded(path, key, value.as_ref(), found.unwrap_or(u64::from(default)), 1, most)
+        };
+        let fields = |key, value: &Option<Spanned<u64>>, default| {
+            let found = value.as_ref().map_or(default, |count| count.value);
+            bounded(path, key, value.as_ref(), found, 1, 100_000_000)
         };
         let timeout = raw.request_timeout.as_ref().map_or(REQUEST_TIMEOUT, |text| text.value.0);
         let bounds = Duration::from_millis(100)..=Duration::from_secs(300);
@@ -143,6 +159,16 @@ impl GatewayConfig {
             memory_bytes_max: memory as usize,
             chunk_bytes_max: bytes("chunk_bytes_max", chunk, CHUNK_BYTES_MAX, 4 << 10, 8 << 20)?
                 as usize,
+            fields_pinned_max: fields(
+                "fields_pinned_max",
+                &raw.fields_pinned_max,
+                FIELDS_PINNED_MAX,
+            )? as usize,
+            fields_pinned_per_tenant_max: fields(
+                "fields_pinned_per_tenant_max",
+                &raw.fields_pinned_per_tenant_max,
+                FIELDS_PINNED_PER_TENANT_MAX,
+            )? as usize,
             request_timeout: timeout,
             connections_max: count(
                 "connections_max",
@@ -221,6 +247,11 @@ mod tests {
                 "a.yaml:2:18: gateway.chunk_bytes_max",
             ),
             ("connections_max: 0\n", "a.yaml:1:18: gateway.connections_max is 0"),
+            ("fields_pinned_max: 0\n", "a.yaml:1:20: gateway.fields_pinned_max is 0"),
+            (
+                "fields_pinned_per_tenant_max: 0\n",
+                "a.yaml:1:31: gateway.fields_pinned_per_tenant_max is 0",
+            ),
             ("streams_max: 0\n", "a.yaml:1:14: gateway.streams_max is 0"),
             ("request_timeout: 1h\n", "a.yaml:1:18: gateway.request_timeout is not between"),
             ("memory_bytes_max: 100MiB\n", "a.yaml:1:19: gateway.memory_bytes_max is less than"),

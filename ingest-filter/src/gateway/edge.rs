@@ -1,25 +1,37 @@
-//! What all handlers share, and the one way from points to the journal.
+//! What all requests share, and the one way from points to the journal.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tracing::Span;
 
 use crate::destination::Destinations;
 use crate::gateway::admission::Admission;
-use crate::gateway::budget::{Budget, Reservation};
+use crate::gateway::budget::Budget;
 use crate::gateway::config::GatewayConfig;
 use crate::gateway::inflate::BodyCaps;
+use crate::gateway::intake::Converted;
 use crate::gateway::metrics::GatewayMetrics;
 use crate::gateway::refusal::Refusal;
 use crate::gateway::verdict::Verdict;
 use crate::journal::{AppendError, Journal};
-use crate::point::{Chunk, Chunker};
+use crate::point::Chunker;
 use crate::record::Record;
+use crate::types::{TooManyDatabases, Types};
 
 /// When to come back after the journal did not answer within the deadline.
 const DEADLINE_RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// Long bodies that are decoded at once, for each core: one works while one waits for memory.
+const CONVERSIONS_A_CORE: usize = 2;
+
+/// As many conversions as the machine has use for.
+pub fn conversions() -> Arc<Semaphore> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    Arc::new(Semaphore::new(cores * CONVERSIONS_A_CORE))
+}
 
 /// The state of the gateway.
 pub struct Edge {
@@ -27,12 +39,16 @@ pub struct Edge {
     pub config: GatewayConfig,
     /// Which database a tenant's points go to.
     pub destinations: Destinations,
+    /// The types that fields have.
+    pub types: Arc<Types>,
     /// Where points go.
     pub journal: Arc<dyn Journal>,
     /// The memory of all requests.
     pub budget: Budget,
     /// What is counted.
     pub metrics: GatewayMetrics,
+    /// How many long bodies are decoded at once.
+    pub conversions: Arc<Semaphore>,
 }
 
 impl Edge {
@@ -51,9 +67,21 @@ impl Edge {
     }
 
     /// What cuts the points of a request into records.
-    pub fn chunker(&self, admission: &Admission) -> Chunker {
-        let chunk_bytes_max = self.config.chunk_bytes_max;
-        Chunker::new(self.destinations.tags_added(), admission.admitted_at_ns, chunk_bytes_max)
+    ///
+    /// # Errors
+    /// When the tenant writes to more databases than it may.
+    pub fn chunker(&self, admission: &Admission) -> Result<Chunker, Refusal> {
+        let Admission { tenant, database, .. } = admission;
+        let destination = self.destinations.resolve(tenant, database);
+        // To name the default database is to name none.
+        let default = self.destinations.named("") == database;
+        let database = if default { "" } else { database.as_str() };
+        let types = self
+            .types
+            .of(tenant, database, &destination.name)
+            .map_err(|TooManyDatabases(max)| Refusal::DatabasesTooMany(max))?;
+        let (tags, bytes_max) = (self.destinations.tags_added(), self.config.chunk_bytes_max);
+        Ok(Chunker::new(tags, admission.admitted_at_ns, bytes_max).typed(types))
     }
 
     /// Stores what a request was turned into, and returns what became of its points when the
@@ -106,29 +134,4 @@ impl Edge {
             }
         }
     }
-}
-
-/// What a body was turned into.
-pub struct Converted {
-    /// What the journal is to store.
-    pub chunks: Vec<Chunk>,
-    /// What becomes of the points once it has.
-    pub verdict: Verdict,
-    /// Covers the memory of both; held until the journal has the chunks.
-    pub reservation: Reservation,
-}
-
-/// Bodies from this size on are converted on a thread of their own, so that one long body does
-/// not hold up the requests that share its thread.
-const BLOCKING_BYTES_MIN: usize = 128 << 10;
-
-/// Runs a conversion of `bytes` bytes, away from the request threads when it is long.
-pub async fn convert<T: Send + 'static>(
-    bytes: usize,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> T {
-    if bytes < BLOCKING_BYTES_MIN {
-        return work();
-    }
-    tokio::task::spawn_blocking(work).await.expect("conversions do not panic")
 }

@@ -7,38 +7,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::gateway::budget::Budget;
-use crate::gateway::refusal::Refusal;
-use crate::gateway::verdict::Verdict;
-
-/// The dialect of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Protocol {
-    /// `/write`.
-    InfluxV1,
-    /// `/api/v2/write`.
-    InfluxV2,
-    /// `/api/v3/write_lp`.
-    InfluxV3,
-    /// `/v1/metrics`.
-    OtlpHttp,
-    /// `MetricsService/Export`.
-    OtlpGrpc,
-    /// `/api/v1/write`.
-    RemoteWrite,
-}
-
-impl Protocol {
-    fn label(self) -> &'static str {
-        match self {
-            Protocol::InfluxV1 => "influx_v1",
-            Protocol::InfluxV2 => "influx_v2",
-            Protocol::InfluxV3 => "influx_v3",
-            Protocol::OtlpHttp => "otlp_http",
-            Protocol::OtlpGrpc => "otlp_grpc",
-            Protocol::RemoteWrite => "remote_write",
-        }
-    }
-}
+use crate::gateway::protocol::{Outcome, ProtocolName};
+use crate::types::Types;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -76,7 +46,7 @@ pub struct GatewayMetrics {
 
 impl GatewayMetrics {
     /// Registers all metrics under the prefix `ingest_gateway`.
-    pub fn register(registry: &mut Registry, budget: &Budget) -> Self {
+    pub fn register(registry: &mut Registry, budget: &Budget, types: &Types) -> Self {
         let seconds = || {
             Histogram::new([
                 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
@@ -113,6 +83,11 @@ impl GatewayMetrics {
         let help = "Time from headers to answer";
         registry.register("request_duration_seconds", help, of.request_seconds.clone());
         registry.register("connections", "Connections accepted", of.connections.clone());
+        registry.register("fields_pinned", "Fields whose type is pinned", types.pinned.clone());
+        let help = "Fields let through without a pinned type, because a bound was reached";
+        registry.register("fields_unpinned", help, types.unpinned.clone());
+        let help = "Values converted to the type of their field";
+        registry.register("fields_converted", help, types.converted.clone());
         let (in_flight, peak) = budget.gauges();
         registry.register("in_flight_bytes", "Memory that requests hold now", in_flight);
         registry.register("in_flight_bytes_peak", "The most memory that requests held", peak);
@@ -120,7 +95,7 @@ impl GatewayMetrics {
     }
 
     /// Counts a body that was read.
-    pub fn received(&self, protocol: Protocol, wire_bytes: usize, decoded_bytes: usize) {
+    pub fn received(&self, protocol: ProtocolName, wire_bytes: usize, decoded_bytes: usize) {
         let labels = ProtocolLabels { protocol: protocol.label() };
         self.wire_bytes.get_or_create(&labels).inc_by(wire_bytes as u64);
         self.decoded_bytes.get_or_create(&labels).inc_by(decoded_bytes as u64);
@@ -132,7 +107,7 @@ impl GatewayMetrics {
     }
 
     /// Counts a request and its points.
-    pub fn answered(&self, protocol: Protocol, outcome: &Result<Verdict, Refusal>) {
+    pub fn answered(&self, protocol: ProtocolName, outcome: &Outcome) {
         let protocol = protocol.label();
         let label = match outcome {
             Ok(verdict) if verdict.rejected.is_empty() => "stored",

@@ -22,6 +22,9 @@ pub enum Refusal {
     /// A query parameter that cannot be understood.
     #[error("{0}")]
     ParameterInvalid(&'static str),
+    /// The tenant has as many databases as it may, and the request names another.
+    #[error("the tenant writes to {0} databases already, which is the most, and this is another")]
+    DatabasesTooMany(usize),
     /// A body that is not what its headers say.
     #[error("{0}")]
     BodyInvalid(&'static str),
@@ -37,6 +40,9 @@ pub enum Refusal {
     /// All requests together hold as much as they may.
     #[error("the service is out of memory for requests, try again")]
     MemoryExhausted,
+    /// The deadline passed before the journal was asked.
+    #[error("the service could not read the request in time, try again")]
+    Overloaded,
     /// The journal did not confirm.
     #[error("the points could not be stored now, try again")]
     JournalUnavailable {
@@ -56,6 +62,8 @@ pub enum Cap {
     Ratio(u64),
     /// Half of `memory_bytes_max`, in bytes.
     Memory(usize),
+    /// [`EXPANSION_MAX`](super::intake::EXPANSION_MAX).
+    Expansion(u64),
 }
 
 impl std::fmt::Display for Cap {
@@ -64,6 +72,9 @@ impl std::fmt::Display for Cap {
             Cap::Wire(bytes) => write!(f, "{bytes} bytes on the wire"),
             Cap::Decoded(bytes) => write!(f, "{bytes} bytes after decompression"),
             Cap::Ratio(times) => write!(f, "{times} times its compressed size"),
+            Cap::Expansion(times) => {
+                write!(f, "allowed: its points take {times} times its size, tags included")
+            }
             Cap::Memory(bytes) => write!(f, "what decodes into {bytes} bytes of memory"),
         }
     }
@@ -78,33 +89,38 @@ impl From<Denied> for Refusal {
     }
 }
 
-/// When to come back after [`Refusal::MemoryExhausted`]: requests are short.
-pub const MEMORY_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// When to come back after a refusal that is over when other requests end: they are short.
+pub const SHORT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Refusal {
-    /// The HTTP status, the same in every dialect.
+    /// The HTTP status, unless a dialect has another. What is not the client's fault is 503: agents
+    /// drop what was answered 401 or 408.
     pub fn status(self) -> http::StatusCode {
         use http::StatusCode as Status;
         match self {
-            Refusal::TenantMissing => Status::UNAUTHORIZED,
             Refusal::ContentTypeUnsupported
             | Refusal::ContentEncodingUnsupported
             | Refusal::EncodingNotSnappy => Status::UNSUPPORTED_MEDIA_TYPE,
             Refusal::ParameterInvalid(_) | Refusal::BodyInvalid(_) | Refusal::BodyBroken => {
                 Status::BAD_REQUEST
             }
+            Refusal::DatabasesTooMany(_) => Status::UNPROCESSABLE_ENTITY,
             Refusal::BodyTooLarge(_) => Status::PAYLOAD_TOO_LARGE,
-            Refusal::BodyTimeout => Status::REQUEST_TIMEOUT,
-            Refusal::MemoryExhausted | Refusal::JournalUnavailable { .. } => {
-                Status::SERVICE_UNAVAILABLE
-            }
+            Refusal::TenantMissing
+            | Refusal::BodyTimeout
+            | Refusal::MemoryExhausted
+            | Refusal::Overloaded
+            | Refusal::JournalUnavailable { .. } => Status::SERVICE_UNAVAILABLE,
         }
     }
 
     /// When to try again, where waiting helps; at least one second.
     pub fn retry_after(self) -> Option<Duration> {
         match self {
-            Refusal::MemoryExhausted => Some(MEMORY_RETRY_AFTER),
+            Refusal::TenantMissing
+            | Refusal::BodyTimeout
+            | Refusal::MemoryExhausted
+            | Refusal::Overloaded => Some(SHORT_RETRY_AFTER),
             Refusal::JournalUnavailable { retry_after } => {
                 Some(retry_after.max(Duration::from_secs(1)))
             }
@@ -115,15 +131,18 @@ impl Refusal {
     /// The gRPC code of `google.rpc.Status`.
     pub fn grpc_code(self) -> i32 {
         match self {
-            Refusal::TenantMissing => 16,
             Refusal::ContentTypeUnsupported
             | Refusal::ContentEncodingUnsupported
             | Refusal::EncodingNotSnappy => 12,
             Refusal::ParameterInvalid(_) | Refusal::BodyInvalid(_) | Refusal::BodyBroken => 3,
+            Refusal::DatabasesTooMany(_) => 9,
             // Not OUT_OF_RANGE, which OTLP senders retry for ever.
             Refusal::BodyTooLarge(_) => 8,
-            Refusal::BodyTimeout => 4,
-            Refusal::MemoryExhausted | Refusal::JournalUnavailable { .. } => 14,
+            Refusal::TenantMissing
+            | Refusal::BodyTimeout
+            | Refusal::MemoryExhausted
+            | Refusal::Overloaded
+            | Refusal::JournalUnavailable { .. } => 14,
         }
     }
 
@@ -135,12 +154,14 @@ impl Refusal {
             Refusal::ContentEncodingUnsupported | Refusal::EncodingNotSnappy => {
                 "content_encoding_unsupported"
             }
+            Refusal::DatabasesTooMany(_) => "databases_too_many",
             Refusal::ParameterInvalid(_) => "parameter_invalid",
             Refusal::BodyInvalid(_) => "body_invalid",
             Refusal::BodyTooLarge(_) => "body_too_large",
             Refusal::BodyTimeout => "body_timeout",
             Refusal::BodyBroken => "body_broken",
             Refusal::MemoryExhausted => "memory_exhausted",
+            Refusal::Overloaded => "overloaded",
             Refusal::JournalUnavailable { .. } => "journal_unavailable",
         }
     }

@@ -20,6 +20,7 @@ use super::*;
 use crate::journal::{Append, AppendError, Journal};
 use crate::record::Record;
 
+mod datadog;
 mod influx;
 mod life;
 mod limits;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::fault::Fault;
+use crate::intake::Kind;
 
 /// How many bad points are described in an answer; all are counted.
 pub const DESCRIBED_MAX: usize = 100;
@@ -15,6 +16,10 @@ pub const EXCERPT_BYTES_MAX: usize = 128;
 pub struct Verdict {
     /// How many are in the journal.
     pub stored: u64,
+    /// The same by kind.
+    stored_by_kind: [u64; 3],
+    /// How many good ones are not, because the client wants all or none.
+    withheld: u64,
     /// How many are not, by fault.
     pub rejected: BTreeMap<Fault, u64>,
     /// The first of those.
@@ -30,8 +35,20 @@ pub struct Rejection {
     pub column: usize,
     /// What is wrong.
     pub fault: Fault,
+    /// What the fault alone does not say, or nothing.
+    pub detail: String,
     /// The beginning of the line, for the dialect that repeats it.
     pub excerpt: String,
+}
+
+impl Rejection {
+    /// What is wrong, in words.
+    pub fn reason(&self) -> String {
+        match self.detail.is_empty() {
+            true => self.fault.to_string(),
+            false => format!("{}: {}", self.fault, self.detail),
+        }
+    }
 }
 
 impl Verdict {
@@ -43,6 +60,23 @@ impl Verdict {
         }
     }
 
+    /// Counts a good point.
+    pub fn count(&mut self, kind: Kind) {
+        self.stored += 1;
+        self.stored_by_kind[kind as usize] += 1;
+    }
+
+    /// How many of this kind are in the journal.
+    pub fn stored_of(&self, kind: Kind) -> u64 {
+        self.stored_by_kind[kind as usize]
+    }
+
+    /// The good points are not stored either.
+    pub fn withhold(&mut self) {
+        self.withheld = std::mem::take(&mut self.stored);
+        self.stored_by_kind = [0; 3];
+    }
+
     /// How many points are bad.
     pub fn rejected_count(&self) -> u64 {
         self.rejected.values().sum()
@@ -51,15 +85,19 @@ impl Verdict {
     /// One sentence for a client: how many are bad, and what is wrong with the first.
     pub fn message(&self, item: &str) -> String {
         let bad = self.rejected_count();
-        let all = bad + self.stored;
-        let mut message = format!("{bad} of {all} {item}s not stored");
+        let all = bad + self.stored + self.withheld;
+        let mut message = match self.withheld {
+            0 => format!("{bad} of {all} {item}s not stored"),
+            _ => format!("{all} of {all} {item}s not stored, {bad} of them bad"),
+        };
         for (index, rejection) in self.described.iter().enumerate() {
             let separator = if index == 0 { ':' } else { ';' };
             message += &match rejection.column {
-                0 => format!("{separator} {item} {}: {}", rejection.position, rejection.fault),
+                0 => format!("{separator} {item} {}: {}", rejection.position, rejection.reason()),
                 column => format!(
                     "{separator} {item} {} byte {column}: {}",
-                    rejection.position, rejection.fault
+                    rejection.position,
+                    rejection.reason()
                 ),
             };
         }

@@ -16,8 +16,10 @@ pub trait DeadLetters: Send + Sync + 'static {
 /// Why something is a dead letter; a closed set, used as a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
-    /// The database refused the point: a type conflict, a bound, a retention policy.
+    /// The database refused the point: a bound, a retention policy.
     Refused,
+    /// A field has another type in the database: the gateway did not know of it.
+    TypeConflict,
     /// The retention policy the database wants to write to does not exist.
     RetentionPolicyMissing,
     /// The database fails or dies every time it is given the point.
@@ -30,18 +32,29 @@ pub enum Cause {
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Refused,
+        Self::TypeConflict,
         Self::RetentionPolicyMissing,
         Self::Poison,
         Self::TooLarge,
         Self::Malformed,
     ];
 
+    /// Why a database refuses a point, from its words: those of 1.x and 2.x, and those of 3.
+    pub fn of_refusal(message: &str) -> Self {
+        let conflict = ["field type conflict", "invalid column type"];
+        match conflict.iter().any(|words| message.contains(words)) {
+            true => Self::TypeConflict,
+            false => Self::Refused,
+        }
+    }
+
     /// The name in metrics, logs and dead letters.
     pub fn name(self) -> &'static str {
         match self {
             Self::Refused => "refused",
+            Self::TypeConflict => "type_conflict",
             Self::RetentionPolicyMissing => "retention_policy_missing",
             Self::Poison => "poison",
             Self::TooLarge => "too_large",

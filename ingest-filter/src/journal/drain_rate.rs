@@ -17,24 +17,30 @@ const SPAN: Duration = Duration::from_millis(250);
 pub struct DrainRate {
     bytes_per_second: Option<f64>,
     since: Instant,
+    /// When the last bytes were confirmed.
+    last: Instant,
     bytes: u64,
 }
 
 impl DrainRate {
     /// A rate of which nothing is known.
     pub fn new(now: Instant) -> Self {
-        Self { bytes_per_second: None, since: now, bytes: 0 }
+        Self { bytes_per_second: None, since: now, last: now, bytes: 0 }
     }
 
-    /// `bytes` were confirmed at `now`.
-    pub fn confirmed(&mut self, bytes: u64, now: Instant) {
+    /// `bytes` were confirmed at `now`, `took` after the journal was given them. Time in which it
+    /// had nothing to do does not count.
+    pub fn confirmed(&mut self, bytes: u64, took: Duration, now: Instant) {
+        let begun = now.checked_sub(took).unwrap_or(self.last);
+        self.since += begun.saturating_duration_since(self.last);
+        self.last = now;
         self.bytes += bytes;
         let span = now.saturating_duration_since(self.since);
         if span >= SPAN {
             let measured = self.bytes as f64 / span.as_secs_f64();
             let rate =
                 self.bytes_per_second.map_or(measured, |was| was + (measured - was) * WEIGHT);
-            *self = Self { bytes_per_second: Some(rate), since: now, bytes: 0 };
+            *self = Self { bytes_per_second: Some(rate), since: now, last: now, bytes: 0 };
         }
     }
 
@@ -59,14 +65,34 @@ mod tests {
         let start = Instant::now();
         let mut rate = DrainRate::new(start);
         assert_eq!(rate.retry_after(u64::MAX), RETRY_AFTER_MIN, "nothing measured yet");
-        rate.confirmed(1_000_000, start + Duration::from_secs(1));
+        rate.confirmed(1_000_000, Duration::from_secs(1), start + Duration::from_secs(1));
         assert_eq!(rate.retry_after(5_000_000), Duration::from_secs(5));
         assert_eq!(rate.retry_after(10), RETRY_AFTER_MIN);
         assert_eq!(rate.retry_after(u64::MAX), RETRY_AFTER_MAX);
         for second in 2..60 {
-            rate.confirmed(2_000_000, start + Duration::from_secs(second));
+            let took = Duration::from_secs(1);
+            rate.confirmed(2_000_000, took, start + Duration::from_secs(second));
         }
         let wait = rate.retry_after(10_000_000).as_secs_f64();
         assert!((4.9..5.1).contains(&wait), "{wait}");
+    }
+
+    #[test]
+    fn idle_time_is_no_slowness() {
+        let start = Instant::now();
+        let mut rate = DrainRate::new(start);
+        // A kilobyte a minute, each confirmed within a millisecond: a megabyte a second.
+        for minute in 1..1000 {
+            let now = start + Duration::from_secs(60 * minute);
+            rate.confirmed(1000, Duration::from_millis(1), now);
+        }
+        assert_eq!(rate.retry_after(5_000_000).as_secs(), 5);
+        // Appends that overlap are busy time once.
+        let mut rate = DrainRate::new(start);
+        for at in 1..=40 {
+            let now = start + Duration::from_millis(100 * at);
+            rate.confirmed(100_000, Duration::from_secs(1), now);
+        }
+        assert_eq!(rate.retry_after(5_000_000).as_secs(), 5);
     }
 }

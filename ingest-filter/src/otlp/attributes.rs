@@ -4,47 +4,72 @@
 //! odd attribute of a resource would cost all its points.
 
 use std::borrow::Cow;
-
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use std::fmt::Write;
 
 use crate::fault::Fault;
-use crate::point::TAGS_MAX;
+use crate::point::{NAME_BYTES_MAX, TAGS_MAX, clean};
+use crate::wire::{self, Fields, Value};
 
-/// Tags with unique keys, in order of appearance.
-#[derive(Clone, Debug, Default)]
+/// Lists and maps in each other, at most.
+const DEPTH_MAX: u32 = 64;
+
+/// Tags with unique keys, in order of appearance. What was added last can be taken away again, so
+/// that the points of a resource share its tags instead of each having a copy.
+#[derive(Debug, Default)]
 pub struct Tags<'a> {
     tags: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    /// Values that were replaced, and where.
+    replaced: Vec<(usize, Cow<'a, str>)>,
+}
+
+/// How far tags had come; see [`Tags::rewind`].
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    tags: usize,
+    replaced: usize,
 }
 
 impl<'a> Tags<'a> {
-    /// Adds attributes; one that is there already gets the new value. Those without a key or a
-    /// value are left out.
-    pub fn add(&mut self, attributes: &'a [KeyValue]) -> Result<(), Fault> {
-        for attribute in attributes {
-            let value = attribute.value.as_ref().and_then(|value| value.value.as_ref());
-            let Some(value) = value.and_then(text) else { continue };
-            self.set(clean(&attribute.key), value)?;
+    /// Where the tags stand.
+    pub fn mark(&self) -> Mark {
+        Mark { tags: self.tags.len(), replaced: self.replaced.len() }
+    }
+
+    /// Takes away what was added since `mark`.
+    pub fn rewind(&mut self, mark: Mark) {
+        for (at, value) in self.replaced.drain(mark.replaced..).rev() {
+            self.tags[at].1 = value;
         }
-        Ok(())
+        self.tags.truncate(mark.tags);
+    }
+
+    /// Adds one encoded `KeyValue`; a key that is there already gets the new value. One without a
+    /// key or a value is left out.
+    pub fn add(&mut self, pair: &'a [u8]) -> Result<(), Fault> {
+        let (key, value) = key_value(pair)?;
+        match value {
+            Some(value) => self.set(clean_text(key)?, tag_value(value)?),
+            None => Ok(()),
+        }
     }
 
     /// Adds a tag, unless its value is empty.
-    pub fn add_text(&mut self, key: &'static str, value: &'a str) -> Result<(), Fault> {
-        self.set(Cow::Borrowed(key), clean(value))
+    pub fn add_text(&mut self, key: &'static str, value: &'a [u8]) -> Result<(), Fault> {
+        self.set(Cow::Borrowed(key), clean_text(value)?)
     }
 
-    /// The tags.
-    pub fn into_inner(self) -> Vec<(Cow<'a, str>, Cow<'a, str>)> {
-        self.tags
+    /// The tags, to be lent to a point.
+    pub fn list(&mut self) -> &mut Vec<(Cow<'a, str>, Cow<'a, str>)> {
+        &mut self.tags
     }
 
     fn set(&mut self, key: Cow<'a, str>, value: Cow<'a, str>) -> Result<(), Fault> {
         if key.is_empty() || value.is_empty() {
             return Ok(());
         }
-        if let Some(tag) = self.tags.iter_mut().find(|tag| tag.0 == key) {
-            tag.1 = value;
+        if let Some(at) = self.tags.iter().position(|tag| tag.0 == key) {
+            let before = std::mem::replace(&mut self.tags[at].1, value);
+            self.replaced.push((at, before));
             return Ok(());
         }
         if self.tags.len() >= TAGS_MAX {
@@ -55,66 +80,140 @@ impl<'a> Tags<'a> {
     }
 }
 
-/// The value as text; `None` where there is nothing to say.
-fn text(value: &Value) -> Option<Cow<'_, str>> {
-    Some(match value {
-        Value::StringValue(text) => clean(text),
-        Value::BoolValue(value) => Cow::Borrowed(if *value { "true" } else { "false" }),
-        Value::IntValue(value) => Cow::Owned(value.to_string()),
-        Value::DoubleValue(value) => Cow::Owned(value.to_string()),
-        Value::ArrayValue(_) | Value::KvlistValue(_) => {
-            Cow::Owned(clean(&json(Some(value)).to_string()).into_owned())
+/// Key and encoded `AnyValue` of a `KeyValue`.
+pub fn key_value(pair: &[u8]) -> Result<(&[u8], Option<&[u8]>), Fault> {
+    let (mut key, mut value) = (&b""[..], None);
+    for field in Fields::new(pair) {
+        match field? {
+            (1, Value::Bytes(bytes)) => key = bytes,
+            (2, Value::Bytes(bytes)) => value = Some(bytes),
+            _ => {}
         }
-        Value::BytesValue(bytes) => Cow::Owned(hex(bytes)),
-        // Refers to a dictionary that metrics do not have.
-        Value::StringValueStrindex(_) => return None,
-    })
+    }
+    Ok((key, value))
 }
 
-/// Lists and maps as JSON. The depth is bounded by that of the decoder.
-fn json(value: Option<&Value>) -> serde_json::Value {
-    let inner = |value: &AnyValue| json(value.value.as_ref());
-    match value {
-        None | Some(Value::StringValueStrindex(_)) => serde_json::Value::Null,
-        Some(Value::StringValue(text)) => text.as_str().into(),
-        Some(Value::BoolValue(value)) => (*value).into(),
-        Some(Value::IntValue(value)) => (*value).into(),
-        Some(Value::DoubleValue(value)) => (*value).into(),
-        Some(Value::BytesValue(bytes)) => hex(bytes).into(),
-        Some(Value::ArrayValue(array)) => array.values.iter().map(inner).collect(),
-        Some(Value::KvlistValue(list)) => list
-            .values
-            .iter()
-            .map(|pair| {
-                (pair.key.clone(), pair.value.as_ref().map_or_else(Default::default, inner))
-            })
-            .collect::<serde_json::Map<_, _>>()
-            .into(),
+/// An encoded `AnyValue` as text of a tag; empty where there is nothing to say.
+fn tag_value(value: &[u8]) -> Result<Cow<'_, str>, Fault> {
+    match any_value(value)? {
+        Some((1, Value::Bytes(text))) => clean_text(text),
+        _ => {
+            let text = value_text(value)?.into_owned();
+            Ok(Cow::Owned(clean(&text).into_owned()))
+        }
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// An encoded `AnyValue` as text: strings as they are, bytes in hexadecimal, lists and maps as
+/// JSON; empty where there is nothing to say.
+///
+/// # Errors
+/// When it is malformed, or longer than a tag may be.
+pub fn value_text(value: &[u8]) -> Result<Cow<'_, str>, Fault> {
+    let mut text = String::new();
+    match any_value(value)? {
+        Some((1, Value::Bytes(bytes))) => return Ok(wire::text(bytes)),
+        Some((7, Value::Bytes(bytes))) => hex(bytes, &mut text)?,
+        Some((5 | 6, _)) => json(value, DEPTH_MAX, &mut text)?,
+        Some((number, value)) => scalar(number, value, &mut text),
+        None => {}
+    }
+    Ok(Cow::Owned(text))
 }
 
-/// Text that line protocol can express: control characters become blanks, and a backslash that
-/// would be read as an escape becomes a slash.
-pub fn clean(text: &str) -> Cow<'_, str> {
-    let bytes = text.as_bytes();
-    let separator =
-        |next: Option<&u8>| matches!(next, None | Some(b',' | b' ' | b'=' | 0..0x20 | 0x7f));
-    let odd = |at: usize| match bytes[at] {
-        0..0x20 | 0x7f => true,
-        b'\\' => separator(bytes.get(at + 1)),
-        _ => false,
+/// The field of an `AnyValue` that is set; of several the last.
+fn any_value(value: &[u8]) -> Result<Option<(u32, Value<'_>)>, Fault> {
+    let mut found = None;
+    for field in Fields::new(value) {
+        let field = field?;
+        if (1..=7).contains(&field.0) {
+            found = Some(field);
+        }
+    }
+    Ok(found)
+}
+
+fn scalar(number: u32, value: Value<'_>, out: &mut String) {
+    let written = match (number, value) {
+        (2, Value::Varint(value)) => write!(out, "{}", value != 0),
+        (3, Value::Varint(value)) => write!(out, "{}", value as i64),
+        (4, Value::Fixed64(bits)) => write!(out, "{}", wire::double(bits)),
+        _ => Ok(()),
     };
-    if !(0..bytes.len()).any(odd) {
-        return Cow::Borrowed(text);
+    written.expect("a string grows");
+}
+
+/// Lists and maps as JSON, written as they are read.
+fn json(value: &[u8], depth: u32, out: &mut String) -> Result<(), Fault> {
+    let depth = depth.checked_sub(1).ok_or(Fault::Malformed)?;
+    if out.len() > NAME_BYTES_MAX {
+        return Err(Fault::NameTooLong);
     }
-    let replaced = text.char_indices().map(|(at, char)| match char {
-        char if !char.is_ascii() || !odd(at) => char,
-        '\\' => '/',
-        _ => ' ',
-    });
-    Cow::Owned(replaced.collect())
+    match any_value(value)? {
+        None => out.push_str("null"),
+        Some((1, Value::Bytes(text))) => json_text(&wire::text(text), out)?,
+        Some((5, Value::Bytes(list))) => {
+            let mut separator = '[';
+            for field in Fields::new(list) {
+                if let (1, Value::Bytes(one)) = field? {
+                    out.push(std::mem::replace(&mut separator, ','));
+                    json(one, depth, out)?;
+                }
+            }
+            out.push_str(if separator == '[' { "[]" } else { "]" });
+        }
+        Some((6, Value::Bytes(map))) => {
+            let mut separator = '{';
+            for field in Fields::new(map) {
+                if let (1, Value::Bytes(pair)) = field? {
+                    let (key, value) = key_value(pair)?;
+                    out.push(std::mem::replace(&mut separator, ','));
+                    json_text(&wire::text(key), out)?;
+                    out.push(':');
+                    json(value.unwrap_or(b""), depth, out)?;
+                }
+            }
+            out.push_str(if separator == '{' { "{}" } else { "}" });
+        }
+        Some((7, Value::Bytes(bytes))) => {
+            out.push('"');
+            hex(bytes, out)?;
+            out.push('"');
+        }
+        Some((4, Value::Fixed64(bits))) if !wire::double(bits).is_finite() => out.push_str("null"),
+        Some((number, value)) => scalar(number, value, out),
+    }
+    Ok(())
+}
+
+fn json_text(text: &str, out: &mut String) -> Result<(), Fault> {
+    if text.len() > NAME_BYTES_MAX {
+        return Err(Fault::NameTooLong);
+    }
+    out.push_str(&serde_json::Value::from(text).to_string());
+    Ok(())
+}
+
+fn hex(bytes: &[u8], out: &mut String) -> Result<(), Fault> {
+    const DIGITS: [char; 16] =
+        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    if bytes.len() > NAME_BYTES_MAX / 2 {
+        return Err(Fault::NameTooLong);
+    }
+    for byte in bytes {
+        out.push(DIGITS[usize::from(byte >> 4)]);
+        out.push(DIGITS[usize::from(byte & 15)]);
+    }
+    Ok(())
+}
+
+/// Text that line protocol can express in a name, within the length of one.
+pub fn clean_text(bytes: &[u8]) -> Result<Cow<'_, str>, Fault> {
+    if bytes.len() > NAME_BYTES_MAX {
+        return Err(Fault::NameTooLong);
+    }
+    Ok(match wire::text(bytes) {
+        Cow::Borrowed(text) => clean(text),
+        Cow::Owned(text) => Cow::Owned(clean(&text).into_owned()),
+    })
 }

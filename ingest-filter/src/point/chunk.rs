@@ -6,9 +6,11 @@
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::encode::drop_repeated_fields;
 use super::{Point, TAGS_MAX, TAGS_STORED_MAX, encode};
 use crate::fault::Fault;
 use crate::record::SHARDS;
+use crate::types::{Checked, TypesOf};
 
 /// The first allocation of a chunk; most requests put a few lines into each shard.
 const CHUNK_BYTES_MIN: usize = 1024;
@@ -35,6 +37,7 @@ pub struct Chunker {
     scratch: Vec<u8>,
     allocated: usize,
     points: u64,
+    types: Option<TypesOf>,
 }
 
 #[derive(Default)]
@@ -50,8 +53,23 @@ impl Chunker {
         let tags_max = TAGS_MAX.min(TAGS_STORED_MAX - tags_added);
         let open = (0..SHARDS).map(|_| Open::default()).collect();
         let (sealed, scratch) = (Vec::new(), Vec::new());
-        let (allocated, points) = (0, 0);
-        Self { tags_max, admitted_at_ns, chunk_bytes_max, open, sealed, scratch, allocated, points }
+        let (allocated, points, types) = (0, 0, None);
+        Self {
+            tags_max,
+            admitted_at_ns,
+            chunk_bytes_max,
+            open,
+            sealed,
+            scratch,
+            allocated,
+            points,
+            types,
+        }
+    }
+
+    /// Points get the types that their fields have already.
+    pub fn typed(self, types: TypesOf) -> Self {
+        Self { types: Some(types), ..self }
     }
 
     /// Adds a point.
@@ -62,12 +80,8 @@ impl Chunker {
         if point.tags.len() > self.tags_max {
             return Err(Fault::TagsTooMany);
         }
-        self.scratch.clear();
-        let series_len = encode(point, self.admitted_at_ns, &mut self.scratch)?;
+        let series_len = self.encode(point)?;
         let line_len = self.scratch.len();
-        if line_len > self.chunk_bytes_max {
-            return Err(Fault::PointTooLarge);
-        }
         let shard = (xxh3_64(&self.scratch[..series_len]) % u64::from(SHARDS)) as u32;
         let open = &mut self.open[shard as usize];
         if open.body.len() + line_len > self.chunk_bytes_max {
@@ -84,6 +98,39 @@ impl Chunker {
         self.allocated += open.body.capacity() - before;
         self.points += 1;
         Ok(())
+    }
+
+    /// Writes a point to `scratch` and gives the length of its series key.
+    fn encode(&mut self, point: &mut Point<'_>) -> Result<usize, Fault> {
+        drop_repeated_fields(&mut point.fields);
+        loop {
+            let checked = self.types.as_mut().map_or(Checked::Known, |types| types.check(point));
+            if checked == Checked::Conflict {
+                return Err(Fault::TypeConflict);
+            }
+            self.scratch.clear();
+            let series_len = encode(point, self.admitted_at_ns, &mut self.scratch)?;
+            if self.scratch.len() > self.chunk_bytes_max {
+                return Err(Fault::PointTooLarge);
+            }
+            let types = self.types.as_mut().filter(|_| checked == Checked::New);
+            if types.is_none_or(|types| types.pin(point)) {
+                return Ok(series_len);
+            }
+        }
+    }
+
+    /// What a point that was just refused conflicts with; empty for every other fault.
+    pub fn detail(&self, fault: Fault) -> String {
+        let types = self.types.as_ref().filter(|_| fault == Fault::TypeConflict);
+        types.and_then(TypesOf::conflict).map_or_else(String::new, ToString::to_string)
+    }
+
+    /// Takes back the types that were pinned, as nothing will be stored.
+    pub fn withdraw(self) {
+        if let Some(types) = self.types {
+            types.withdraw();
+        }
     }
 
     /// How many bytes the chunks hold in memory.

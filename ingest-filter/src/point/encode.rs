@@ -110,7 +110,8 @@ fn write_tag(key: &str, value: &str, out: &mut Vec<u8>) -> Result<(), Fault> {
 }
 
 /// Keeps the last of several fields with one key, as InfluxDB does, in the place of the last.
-fn drop_repeated_fields(fields: &mut Vec<(Cow<'_, str>, FieldValue<'_>)>) {
+/// Of fields with one key, takes out all but the last.
+pub(super) fn drop_repeated_fields(fields: &mut Vec<(Cow<'_, str>, FieldValue<'_>)>) {
     let count = fields.len();
     if count < 2 {
         return;

@@ -19,10 +19,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::destination::{Destination, Destinations};
-use crate::journal::dead_letter::{DeadLetter, DeadLetters};
+use crate::journal::dead_letter::{Cause, DeadLetter, DeadLetters};
 use crate::journal::{AppendError, Lane};
 use crate::target::Target;
 use crate::target::answer::Answer;
+use crate::types::Conflicts;
 use crate::writer::batch::{Batch, Part};
 use crate::writer::config::WriterConfig;
 use crate::writer::health::Health;
@@ -47,6 +48,8 @@ pub(super) struct Shared {
     pub metrics: WriterMetrics,
     pub health: Arc<Health>,
     pub unwritten: Arc<Unwritten>,
+    /// Conflicts of types that became dead letters.
+    pub conflicts: Arc<Conflicts>,
     pub shutdown: Shutdown,
 }
 
@@ -264,6 +267,10 @@ impl LaneTask {
         for letter in &letters {
             let points = u64::from(letter.points.max(1));
             self.shared.metrics.dead_lettered(letter.cause, points);
+            if letter.cause == Cause::TypeConflict {
+                let to = self.shared.destinations.resolve(&letter.tenant, &letter.database);
+                self.shared.conflicts.count(&to.name, &letter.message);
+            }
             tracing::warn!(
                 cause = letter.cause.name(),
                 status = letter.status,

@@ -166,7 +166,7 @@ impl Work {
                 Then::GoOn
             }
             Answer::Refused { status, message } => {
-                self.split_or_bury(Cause::Refused, status, message)
+                self.split_or_bury(Cause::of_refusal(&message), status, message)
             }
             Answer::TooLarge => {
                 self.split_or_bury(Cause::TooLarge, 413, "too large by itself".to_owned())

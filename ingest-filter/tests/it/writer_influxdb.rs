@@ -141,17 +141,22 @@ async fn a_type_conflict_is_a_dead_letter() {
     .await;
     assert_eq!(found.len(), 1);
     assert_eq!(found[0]["body"], bad);
-    assert_eq!(found[0]["cause"], "refused");
+    assert_eq!(found[0]["cause"], "type_conflict");
     assert_eq!(found[0]["status"], 400);
     assert_eq!(found[0]["tenant"], "acme");
     assert_eq!(found[0]["traceparent"], traceparent);
     assert!(found[0]["message"].as_str().unwrap().contains("field type conflict"), "{}", found[0]);
     wait_for("the dead letter to be counted", || async {
         let metrics = get(running.admin, "/metrics").await;
-        let counted = "ingest_writer_dead_lettered_points_total{cause=\"refused\"} 1\n";
+        let counted = "ingest_writer_dead_lettered_points_total{cause=\"type_conflict\"} 1\n";
         metrics.contains(counted).then_some(())
     })
     .await;
+    let shown = get(running.admin, "/config").await;
+    assert!(
+        shown.contains("\"acme__default\"") && shown.contains("field type conflict"),
+        "{shown}"
+    );
     running.stop().await;
 }
 

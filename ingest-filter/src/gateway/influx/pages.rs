@@ -10,10 +10,10 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::json;
 
 use super::reply::{error, json_response};
-use crate::gateway::body;
+use crate::gateway::body::{self, REQUEST_BYTES};
 use crate::gateway::edge::Edge;
-use crate::gateway::inflate::BodyCaps;
-use crate::gateway::metrics::Protocol;
+use crate::gateway::inflate::{BodyCaps, Encoding};
+use crate::gateway::protocol::ProtocolName;
 use crate::gateway::refusal::Refusal;
 
 /// The longest statement, encoded, that is looked at.
@@ -52,12 +52,14 @@ pub async fn query(State(edge): State<Arc<Edge>>, request: Request) -> Response 
         }
         Ok(Some(_)) => {
             let message = "queries are not served here, only CREATE DATABASE is answered";
-            error(Protocol::InfluxV1, StatusCode::BAD_REQUEST, message)
+            error(ProtocolName::InfluxV1, StatusCode::BAD_REQUEST, message)
         }
-        Ok(None) => {
-            error(Protocol::InfluxV1, StatusCode::BAD_REQUEST, "missing required parameter \"q\"")
-        }
-        Err(refusal) => error(Protocol::InfluxV1, refusal.status(), &refusal.to_string()),
+        Ok(None) => error(
+            ProtocolName::InfluxV1,
+            StatusCode::BAD_REQUEST,
+            "missing required parameter \"q\"",
+        ),
+        Err(refusal) => error(ProtocolName::InfluxV1, refusal.status(), &refusal.to_string()),
     }
 }
 
@@ -73,7 +75,9 @@ async fn statement(edge: &Edge, request: Request) -> Result<Option<String>, Refu
         return Ok(None);
     }
     let caps = BodyCaps { wire: QUERY_BYTES_MAX, decoded: QUERY_BYTES_MAX, ..edge.caps() };
-    let body = body::receive(&parts.headers, body, caps, &edge.budget, edge.deadline()).await?;
+    let (encoding, headers) = (Encoding::of(&parts.headers)?, &parts.headers);
+    let reservation = edge.budget.reserve(REQUEST_BYTES)?;
+    let body = body::receive(encoding, headers, body, caps, reservation, edge.deadline()).await?;
     Ok(parameter(&body.bytes))
 }
 

@@ -5,68 +5,45 @@ use axum::response::Response;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::gateway::metrics::Protocol;
-use crate::gateway::refusal::Refusal;
+use crate::gateway::protocol::{Outcome, ProtocolName};
 use crate::gateway::verdict::Verdict;
 
-/// How many points of the request are in the journal.
-pub const POINTS: HeaderName = HeaderName::from_static("x-tidegate-points");
 const ERROR_V1: HeaderName = HeaderName::from_static("x-influxdb-error");
 
 /// The longest `X-Influxdb-Error`; the body has the whole message.
 const ERROR_HEADER_BYTES_MAX: usize = 1024;
 
 /// The answer to a write.
-pub fn of(protocol: Protocol, outcome: Result<Verdict, Refusal>) -> Response {
+pub fn of(protocol: ProtocolName, outcome: &Outcome) -> Response {
     let verdict = match outcome {
-        Err(refusal) => return refused(protocol, refusal),
+        Err(refusal) => return error(protocol, refusal.status(), &refusal.to_string()),
         Ok(verdict) => verdict,
     };
-    let mut response = if verdict.rejected.is_empty() {
+    if verdict.rejected.is_empty() {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
-        response
-    } else {
-        let kind = if verdict.stored > 0 { "partial write" } else { "unable to parse" };
-        let message = format!("{kind}: {}", verdict.message("line"));
-        match protocol {
-            Protocol::InfluxV3 => {
-                let body = json!({"error": message, "data": described(&verdict)});
-                json_response(StatusCode::BAD_REQUEST, &body)
-            }
-            _ => error(protocol, StatusCode::BAD_REQUEST, &message),
+        return response;
+    }
+    let kind = if verdict.stored > 0 { "partial write" } else { "unable to parse" };
+    let message = format!("{kind}: {}", verdict.message("line"));
+    match protocol {
+        ProtocolName::InfluxV3 => {
+            let body = json!({"error": message, "data": described(verdict)});
+            json_response(StatusCode::BAD_REQUEST, &body)
         }
-    };
-    response.headers_mut().insert(POINTS, HeaderValue::from(verdict.stored));
-    response
+        _ => error(protocol, StatusCode::BAD_REQUEST, &message),
+    }
 }
 
 /// The answer to a request of another method than POST.
-pub fn method_not_allowed(protocol: Protocol) -> Response {
-    let mut response =
-        error(protocol, StatusCode::METHOD_NOT_ALLOWED, "the method is not allowed, use POST");
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
-    response
-}
-
-fn refused(protocol: Protocol, refusal: Refusal) -> Response {
-    let mut response = error(protocol, refusal.status(), &refusal.to_string());
-    if let Some(after) = refusal.retry_after() {
-        response.headers_mut().insert(header::RETRY_AFTER, seconds(after));
-    }
-    response.headers_mut().insert(POINTS, HeaderValue::from(0));
-    response
-}
-
-/// Whole seconds, rounded up.
-pub fn seconds(duration: std::time::Duration) -> HeaderValue {
-    HeaderValue::from(duration.as_secs() + u64::from(duration.subsec_nanos() > 0))
+pub fn method_not_allowed(protocol: ProtocolName) -> Response {
+    error(protocol, StatusCode::METHOD_NOT_ALLOWED, "the method is not allowed, use POST")
 }
 
 /// An error in the words of the protocol.
-pub fn error(protocol: Protocol, status: StatusCode, message: &str) -> Response {
+pub fn error(protocol: ProtocolName, status: StatusCode, message: &str) -> Response {
     match protocol {
-        Protocol::InfluxV2 => {
+        ProtocolName::InfluxV2 => {
             json_response(status, &json!({"code": code_v2(status), "message": message}))
         }
         _ => {
@@ -82,11 +59,10 @@ pub fn error(protocol: Protocol, status: StatusCode, message: &str) -> Response 
 
 fn code_v2(status: StatusCode) -> &'static str {
     match status {
-        StatusCode::UNAUTHORIZED => "unauthorized",
         StatusCode::METHOD_NOT_ALLOWED => "method not allowed",
         StatusCode::PAYLOAD_TOO_LARGE => "request too large",
+        StatusCode::UNPROCESSABLE_ENTITY => "unprocessable entity",
         StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported media type",
-        StatusCode::REQUEST_TIMEOUT => "request timeout",
         StatusCode::SERVICE_UNAVAILABLE => "unavailable",
         _ => "invalid",
     }
@@ -97,7 +73,7 @@ fn described(verdict: &Verdict) -> Vec<Value> {
         json!({
             "original_line": rejection.excerpt,
             "line_number": rejection.position,
-            "error_message": rejection.fault.to_string(),
+            "error_message": rejection.reason(),
         })
     };
     verdict.described.iter().map(item).collect()

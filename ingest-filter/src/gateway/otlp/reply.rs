@@ -15,7 +15,9 @@ use opentelemetry_proto::tonic::collector::metrics::v1::{
 use prost::Message;
 use serde_json::json;
 
-use crate::gateway::influx::reply::{POINTS, json_response, seconds};
+use crate::gateway::influx::reply::json_response;
+use crate::gateway::media_type::MediaType;
+use crate::gateway::protocol::Outcome;
 use crate::gateway::refusal::Refusal;
 use crate::gateway::verdict::Verdict;
 
@@ -41,14 +43,10 @@ pub enum Encoding {
 impl Encoding {
     /// Reads `Content-Type`.
     pub fn of(headers: &HeaderMap) -> Self {
-        let value = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
-        let essence = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-        if essence.eq_ignore_ascii_case(b"application/x-protobuf") {
-            Encoding::Protobuf
-        } else if essence.eq_ignore_ascii_case(b"application/json") {
-            Encoding::Json
-        } else {
-            Encoding::Other
+        match MediaType::of(headers).essence.as_str() {
+            "application/x-protobuf" => Encoding::Protobuf,
+            "application/json" => Encoding::Json,
+            _ => Encoding::Other,
         }
     }
 }
@@ -98,22 +96,14 @@ pub struct ProtoDuration {
 }
 
 /// The answer over HTTP.
-pub fn http(encoding: Encoding, outcome: Result<Verdict, Refusal>) -> Response {
+pub fn http(encoding: Encoding, outcome: &Outcome) -> Response {
     match outcome {
         Ok(verdict) => {
-            let mut response = Response::new(Body::from(success(&verdict).encode_to_vec()));
+            let mut response = Response::new(Body::from(success(verdict).encode_to_vec()));
             response.headers_mut().insert(header::CONTENT_TYPE, PROTOBUF);
-            response.headers_mut().insert(POINTS, HeaderValue::from(verdict.stored));
             response
         }
-        Err(refusal) => {
-            let mut response = failure(encoding, refusal);
-            if let Some(after) = refusal.retry_after() {
-                response.headers_mut().insert(header::RETRY_AFTER, seconds(after));
-            }
-            response.headers_mut().insert(POINTS, HeaderValue::from(0));
-            response
-        }
+        Err(refusal) => failure(encoding, *refusal),
     }
 }
 
@@ -130,28 +120,21 @@ fn failure(encoding: Encoding, refusal: Refusal) -> Response {
 }
 
 /// The answer over gRPC.
-pub fn grpc(outcome: Result<Verdict, Refusal>) -> Response {
-    let (body, points) = match outcome {
-        Ok(verdict) => {
-            let message = success(&verdict);
-            let mut frame = BytesMut::new();
-            frame.put_u8(0);
-            // An answer describes at most 100 points, far from 4 GiB.
-            frame.put_u32(message.encoded_len() as u32);
-            message.encode(&mut frame).expect("the buffer grows");
-            let trailers = HeaderMap::from_iter([(GRPC_STATUS, HeaderValue::from(0))]);
-            let body = Full::new(frame.freeze()).with_trailers(async { Some(Ok(trailers)) });
-            (Body::new(body), verdict.stored)
-        }
-        Err(refusal) => {
-            let mut response = trailers_only(refusal);
-            response.headers_mut().insert(POINTS, HeaderValue::from(0));
-            return response;
-        }
+pub fn grpc(outcome: &Outcome) -> Response {
+    let verdict = match outcome {
+        Ok(verdict) => verdict,
+        Err(refusal) => return trailers_only(*refusal),
     };
-    let mut response = Response::new(body);
+    let message = success(verdict);
+    let mut frame = BytesMut::new();
+    frame.put_u8(0);
+    // An answer describes at most 100 points, far from 4 GiB.
+    frame.put_u32(message.encoded_len() as u32);
+    message.encode(&mut frame).expect("the buffer grows");
+    let trailers = HeaderMap::from_iter([(GRPC_STATUS, HeaderValue::from(0))]);
+    let body = Full::new(frame.freeze()).with_trailers(async { Some(Ok(trailers)) });
+    let mut response = Response::new(Body::new(body));
     response.headers_mut().insert(header::CONTENT_TYPE, GRPC);
-    response.headers_mut().insert(POINTS, HeaderValue::from(points));
     response
 }
 
@@ -184,7 +167,6 @@ pub fn method_not_allowed() -> Response {
     let mut response = Response::new(Body::from(status.encode_to_vec()));
     *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
     response.headers_mut().insert(header::CONTENT_TYPE, PROTOBUF);
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
     response
 }
 

@@ -90,6 +90,8 @@ async fn bad_lines_are_named_and_good_ones_stored() {
 
     let none = gateway.post("/api/v3/write_lp?accept_partial=false", body).await;
     assert_eq!((none.status, none.header("x-tidegate-points")), (StatusCode::BAD_REQUEST, "0"));
+    let all = "unable to parse: 4 of 4 lines not stored, 2 of them bad: line 2 byte 5: ";
+    assert!(none.text().contains(all), "{}", none.text());
     assert_eq!(gateway.journal.lines().len(), 6);
     let metrics = gateway.metrics().await;
     let line = r#"ingest_gateway_points_rejected_total{protocol="influx_v1",reason="field_value_invalid"} 2"#;
@@ -186,7 +188,7 @@ async fn who_asks_is_what_envoy_says_and_nothing_else() {
         (
             "/api/v2/write",
             &[""],
-            json!({"code": "unauthorized", "message": "the request carries no tenant"}),
+            json!({"code": "unavailable", "message": "the request carries no tenant"}),
         ),
     ] {
         let mut request = Request::post(format!("http://{}{path}", gateway.address));
@@ -194,7 +196,9 @@ async fn who_asks_is_what_envoy_says_and_nothing_else() {
             request = request.header("x-tidegate-tenant", *tenant);
         }
         let answer = gateway.send(request.body("m f=1 2".into()).expect("a request")).await;
-        assert_eq!((answer.status, answer.json()), (StatusCode::UNAUTHORIZED, body), "{tenants:?}");
+        assert_eq!(answer.json(), body, "{tenants:?}");
+        // Only our own wiring can be at fault: agents drop what was answered 401.
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     }
     assert_eq!(gateway.journal.records().len(), 1);
 }
@@ -334,4 +338,103 @@ async fn unsigned_integers_are_refused_unless_configured() {
     let gateway = start_with(|config| config.accept_unsigned = true).await;
     assert_eq!(gateway.post("/write", "m f=1u 1").await.status, StatusCode::NO_CONTENT);
     assert_eq!(gateway.journal.lines(), ["m f=1u 1"]);
+}
+
+#[tokio::test]
+async fn a_refusal_is_not_much_longer_than_what_it_is_about() {
+    let gateway = start().await;
+    let body = [&b"m f=\x01"[..], &[1; 300], b"\n"].concat().repeat(200);
+    let answer = gateway.post("/api/v3/write_lp", body).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert_eq!(answer.json()["data"].as_array().expect("a list").len(), 100);
+    assert!(answer.body.len() < 64 << 10, "{} bytes", answer.body.len());
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_is_no_part_of_a_name() {
+    let gateway = start().await;
+    let answer = gateway.post("/write", "\u{feff}m f=1i 1\nn\u{feff} f=1i 1\n").await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT);
+    assert_eq!(gateway.journal.lines(), ["m f=1i 1", "n\u{feff} f=1i 1"]);
+    let answer = gateway.post("/write", "\u{feff}").await;
+    assert_eq!((answer.status, answer.header("x-tidegate-points")), (StatusCode::NO_CONTENT, "0"));
+}
+
+#[tokio::test]
+async fn a_type_that_changes_is_converted_or_refused_by_name() {
+    let gateway = start().await;
+    let body = "mem used=2i 1\nmem used=3 2\nmem used=2.5 3\nmem used=true 4\ncpu used=2.5 5";
+    let answer = gateway.post("/write", body).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    let message = "partial write: 2 of 5 lines not stored: line 3: field type conflict: input \
+                   field \"used\" on measurement \"mem\" is type float, already exists as type \
+                   integer; line 4: field type conflict: input field \"used\" on measurement \
+                   \"mem\" is type boolean, already exists as type integer";
+    assert_eq!(answer.json(), json!({ "error": message }));
+    let mut stored = gateway.journal.lines();
+    stored.sort();
+    assert_eq!(stored, ["cpu used=2.5 5", "mem used=2i 1", "mem used=3i 2"]);
+
+    // Each database has types of its own, and so has each tenant.
+    let other = gateway.post("/write?db=app", "mem used=2.5 1\nmem used=4i 2").await;
+    assert_eq!(other.status, StatusCode::NO_CONTENT);
+    let request = Request::post(format!("http://{}/write", gateway.address))
+        .header("x-tidegate-tenant", "zeta")
+        .body("mem used=2.5 1".into());
+    assert_eq!(gateway.send(request.expect("a request")).await.status, StatusCode::NO_CONTENT);
+    let v3 = gateway.post("/api/v3/write_lp?db=app", "mem used=\"x\" 1").await;
+    let told = "field type conflict: input field \"used\" on measurement \"mem\" is type string, \
+                already exists as type float";
+    assert_eq!(v3.json()["data"][0]["error_message"], told);
+    let databases: Vec<_> =
+        gateway.journal.records().into_iter().map(|r| (r.tenant, r.database)).collect();
+    assert!(databases.contains(&("acme".to_owned(), "app".to_owned())), "{databases:?}");
+    assert!(databases.contains(&("zeta".to_owned(), String::new())), "{databases:?}");
+
+    let metrics = gateway.metrics().await;
+    for expected in [
+        "ingest_gateway_points_rejected_total{protocol=\"influx_v1\",reason=\"type_conflict\"} 2\n",
+        "ingest_gateway_fields_pinned 4\n",
+        "ingest_gateway_fields_converted_total 2\n",
+        "ingest_gateway_fields_unpinned_total 0\n",
+    ] {
+        assert!(metrics.contains(expected), "{expected} in {metrics}");
+    }
+    let uri = format!("http://{}/config", gateway.admin_address);
+    let request = Request::get(uri).body(Body::empty()).expect("a request");
+    let shown = gateway.send(request).await.text();
+    assert!(shown.contains("\"acme__default\"") && shown.contains("is type float"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_request_that_is_refused_whole_pins_nothing() {
+    let gateway = start().await;
+    let path = "/api/v3/write_lp?accept_partial=false";
+    let none = gateway.post(path, "m f=1i 1\nm g= 2").await;
+    assert_eq!(none.status, StatusCode::BAD_REQUEST);
+    assert_eq!(gateway.post(path, "m f=1.5 1").await.status, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn a_tenant_has_so_many_databases() {
+    let gateway = start_with(|config| config.destinations.databases_per_tenant_max = 1).await;
+    for (path, status) in [
+        ("/api/v2/write?bucket=a", 204),
+        ("/api/v2/write?bucket=b", 422),
+        ("/api/v2/write?bucket=default", 204),
+        ("/api/v2/write", 204),
+        ("/write?db=a", 204),
+        ("/write?db=a&rp=autogen", 204),
+        ("/write?db=a&rp=weekly", 422),
+    ] {
+        let answer = gateway.post(path, "m f=1i 1").await;
+        assert_eq!(answer.status.as_u16(), status, "{path}: {}", answer.text());
+    }
+    let refused = gateway.post("/api/v2/write?bucket=b", "m f=1i 1").await;
+    assert_eq!(refused.json()["code"], "unprocessable entity");
+    assert!(refused.text().contains("writes to 1 databases already"), "{}", refused.text());
+    for bad in ["a%0Ab".to_owned(), "a%5Cb".to_owned(), "x".repeat(129)] {
+        let answer = gateway.post(&format!("/write?db={bad}"), "m f=1i 1").await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{bad}");
+    }
 }

@@ -158,14 +158,56 @@ async fn chunks_and_points_are_bounded() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_is_408() {
+async fn a_body_that_does_not_come_is_503() {
     let gateway = start_with(|config| config.request_timeout = Duration::from_millis(100)).await;
-    let (_sender, never) = Channel::<Bytes>::new(1);
-    let request = gateway.request(Method::POST, "/api/v2/write").body(Body::new(never));
-    let answer = gateway.send(request.expect("a request")).await;
-    assert_eq!(answer.status, StatusCode::REQUEST_TIMEOUT);
-    assert_eq!(answer.json()["code"], "request timeout");
+    for path in ["/api/v2/write", "/write", "/v1/metrics", "/api/v1/write"] {
+        let (_sender, never) = Channel::<Bytes>::new(1);
+        let mut request = gateway.request(Method::POST, path);
+        if path.ends_with("metrics") || path == "/api/v1/write" {
+            request = request.header("content-type", "application/x-protobuf");
+        }
+        if path == "/api/v1/write" {
+            request = request.header("content-encoding", "snappy");
+        }
+        let answer = gateway.send(request.body(Body::new(never)).expect("a request")).await;
+        // Agents drop what was answered 408.
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
+        assert_eq!(answer.header("retry-after"), "1");
+    }
     assert_eq!(gateway.budget.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn a_tenant_that_trickles_takes_its_own_share() {
+    let gateway = start_with(|config| {
+        config.memory_bytes_max = 16 * body::REQUEST_BYTES;
+        config.request_timeout = Duration::from_secs(60);
+    })
+    .await;
+    let gateway = Arc::new(gateway);
+    let mut trickles = tokio::task::JoinSet::new();
+    let mut senders = Vec::new();
+    for _ in 0..16 {
+        let (sender, streamed) = Channel::<Bytes>::new(1);
+        senders.push(sender);
+        let gateway = gateway.clone();
+        trickles.spawn(async move {
+            let request = gateway.request(Method::POST, "/write").body(Body::new(streamed));
+            gateway.send_h2(request.expect("a request")).await.status
+        });
+    }
+    // Half of them are refused, and the others hold the share of the tenant.
+    for _ in 0..8 {
+        let refused = trickles.join_next().await.expect("one of 16").expect("no panic");
+        assert_eq!(refused, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    let request = Request::post(format!("http://{}/write", gateway.address))
+        .header("x-tidegate-tenant", "other")
+        .body("m f=1i 1\n".into());
+    let answer = gateway.send(request.expect("a request")).await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT);
+    drop(senders);
+    while trickles.join_next().await.is_some() {}
 }
 
 #[tokio::test]

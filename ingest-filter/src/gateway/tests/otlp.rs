@@ -131,7 +131,7 @@ async fn refusals_over_http_are_a_status_in_the_encoding_of_the_request() {
     let request = Request::post(format!("http://{}/v1/metrics", gateway.address))
         .header("content-type", "application/x-protobuf");
     let answer = gateway.send(request.body(Body::empty()).expect("a request")).await;
-    assert_eq!((answer.status, status(&answer).code), (StatusCode::UNAUTHORIZED, 16));
+    assert_eq!((answer.status, status(&answer).code), (StatusCode::SERVICE_UNAVAILABLE, 14));
 
     gateway.journal.fail_for(Duration::from_secs(7));
     let body = gauges(&[1.0]).encode_to_vec();
@@ -161,7 +161,7 @@ async fn a_real_grpc_client() {
     let refused = client.export(gauges(&[1.0])).await.expect_err("no tenant");
     assert_eq!(
         (refused.code(), refused.message()),
-        (Code::Unauthenticated, "the request carries no tenant")
+        (Code::Unavailable, "the request carries no tenant")
     );
 
     gateway.journal.fail_for(Duration::from_millis(1500));
@@ -245,14 +245,61 @@ async fn frames_that_are_none() {
 }
 
 #[tokio::test]
-async fn small_messages_that_decode_into_much_are_refused_before() {
+async fn empty_messages_take_no_memory() {
     let gateway = start_with(|config| config.memory_bytes_max = 8 << 20).await;
-    // Two bytes each on the wire, more than a hundred in memory.
+    // Two bytes each on the wire, and nothing in memory.
     let body = [gauges(&[0.0]).encode_to_vec(), [0x0a, 0].repeat(200_000)].concat();
     let answer = gateway.export("application/x-protobuf", "identity", body).await;
-    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
-    assert!(status(&answer).message.contains("4194304 bytes of memory"));
-    assert!(gateway.budget.peak() <= 4 << 20);
+    assert_eq!((answer.status, answer.header("x-tidegate-points")), (StatusCode::OK, "1"));
+    assert!(gateway.budget.peak() <= 2 << 20, "{}", gateway.budget.peak());
+}
+
+#[tokio::test]
+async fn the_tags_of_a_resource_cannot_be_multiplied_without_end() {
+    use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+    let gateway = start().await;
+    let mut request = gauges(&[1.0; 5000]);
+    let value = any_value::Value::StringValue("x".repeat(60_000));
+    let value = Some(AnyValue { value: Some(value) });
+    let attribute = |key: usize| {
+        let value = value.clone();
+        KeyValue { key: format!("k{key}"), value, ..Default::default() }
+    };
+    // Eight fit into a chunk of the journal, ten do not: stored or not, it is the same work.
+    for count in [8, 10] {
+        let attributes = (0..count).map(attribute).collect();
+        request.resource_metrics[0].resource =
+            Some(opentelemetry_proto::tonic::resource::v1::Resource {
+                attributes,
+                ..Default::default()
+            });
+        let body = request.encode_to_vec();
+        let answer = gateway.export("application/x-protobuf", "identity", body).await;
+        assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+        let message = status(&answer).message;
+        assert!(message.contains("128 times its size"), "{message}");
+    }
+    assert_eq!((gateway.journal.records().len(), gateway.budget.in_flight()), (0, 0));
+}
+
+#[tokio::test]
+async fn the_budget_covers_records_and_no_bodies_while_the_journal_is_waited_for() {
+    let gateway = start().await;
+    gateway.journal.hold();
+    let mut waiting = gateway.journal.waiting.subscribe();
+    // Unknown fields of a megabyte, beside one point.
+    let mut body = gauges(&[1.0]).encode_to_vec();
+    prost::encoding::bytes::encode(99, &vec![0u8; 1 << 20], &mut body);
+    let export = gateway.export("application/x-protobuf", "identity", body);
+    let waited = async {
+        waiting.wait_for(|waiting| *waiting == 1).await.expect("alive");
+        let held = gateway.budget.in_flight();
+        gateway.journal.release();
+        held
+    };
+    let (answer, held) = tokio::join!(export, waited);
+    assert_eq!(answer.status, StatusCode::OK);
+    assert!(held < 16 << 10, "{held} bytes for one line");
 }
 
 #[tokio::test]

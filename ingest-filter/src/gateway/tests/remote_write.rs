@@ -1,29 +1,29 @@
-//! Prometheus remote write 1.0, as its senders speak it.
+//! Prometheus remote write, as its senders speak it.
+
+use prost::Message;
 
 use super::*;
-use crate::remote_write::{Label, Sample, TimeSeries};
+use crate::remote_write::tests::{
+    ExemplarV2, Histogram, Label, RequestV1, RequestV2, Sample, SeriesV1, SeriesV2,
+};
 
 fn label(name: &str, value: &str) -> Label {
-    Label { name: name.to_owned(), value: value.to_owned() }
+    Label { name: name.into(), value: value.into() }
 }
 
-fn body(series: &[TimeSeries]) -> Vec<u8> {
-    let mut request = Vec::new();
-    for one in series {
-        prost::encoding::message::encode(1, one, &mut request);
-    }
-    snappy(&request)
+fn body(series: &[SeriesV1]) -> Vec<u8> {
+    snappy(&RequestV1 { timeseries: series.to_vec() }.encode_to_vec())
 }
 
 fn snappy(bytes: &[u8]) -> Vec<u8> {
     snap::raw::Encoder::new().compress_vec(bytes).expect("in memory")
 }
 
-fn up(instance: &str, samples: &[(f64, i64)]) -> TimeSeries {
+fn up(instance: &str, samples: &[(f64, i64)]) -> SeriesV1 {
     let labels = vec![label("__name__", "up"), label("instance", instance), label("job", "node")];
     let samples =
         samples.iter().map(|(value, timestamp)| Sample { value: *value, timestamp: *timestamp });
-    TimeSeries { labels, samples: samples.collect(), histograms: vec![] }
+    SeriesV1 { labels, samples: samples.collect(), ..Default::default() }
 }
 
 impl Running {
@@ -40,14 +40,16 @@ impl Running {
 const KIND: &str = "application/x-protobuf";
 
 #[tokio::test]
-async fn samples_are_stored_and_nan_is_passed_over() {
+async fn samples_are_stored() {
     let gateway = start().await;
     let series = [up("a", &[(1.0, 1_000), (f64::NAN, 2_000)]), up("b", &[(0.0, 1_001)])];
     let answer = gateway.remote_write(KIND, "snappy", body(&series)).await;
-    assert_eq!((answer.status, answer.header("x-tidegate-points")), (StatusCode::NO_CONTENT, "2"));
+    assert_eq!((answer.status, answer.header("x-tidegate-points")), (StatusCode::NO_CONTENT, "3"));
+    assert_eq!(answer.header("x-prometheus-remote-write-samples-written"), "", "of 2.0 only");
     assert_eq!(
         gateway.journal.lines(),
         [
+            r#"up,instance=a,job=node non_finite="NaN" 2000000000"#,
             "up,instance=a,job=node value=1.0 1000000000",
             "up,instance=b,job=node value=0.0 1001000000",
         ]
@@ -67,7 +69,7 @@ async fn a_bad_series_is_named_and_its_neighbours_are_stored() {
     let mut nameless = up("x", &[(1.0, 1)]);
     nameless.labels.remove(0);
     let mut native = up("y", &[]);
-    native.histograms.push(vec![]);
+    native.histograms.push(Histogram { count: 7, ..Default::default() });
     let series = [up("a", &[(1.0, 1)]), nameless, native, up("b", &[(2.0, 2)])];
     let answer = gateway.remote_write(KIND, "snappy", body(&series)).await;
     assert_eq!((answer.status, answer.header("x-tidegate-points")), (StatusCode::BAD_REQUEST, "2"));
@@ -76,7 +78,7 @@ async fn a_bad_series_is_named_and_its_neighbours_are_stored() {
         text.starts_with("2 of 4 samples not stored: sample 2: measurement is missing"),
         "{text}"
     );
-    assert!(text.contains("sample 3: native histograms"), "{text}");
+    assert!(text.contains("sample 3: bucket counts"), "{text}");
     assert_eq!(gateway.journal.lines().len(), 2);
 }
 
@@ -84,16 +86,21 @@ async fn a_bad_series_is_named_and_its_neighbours_are_stored() {
 async fn what_is_no_remote_write_is_refused() {
     let gateway = start_with(|config| config.decoded_bytes_max = 8 << 20).await;
     let good = body(&[up("a", &[(1.0, 1)])]);
-    let v2 = format!("{KIND};proto=io.prometheus.write.v2.Request");
+    let unknown = format!("{KIND};proto=io.prometheus.write.v3.Request");
+    let quoted = format!("{KIND}; PROTO=\"io.prometheus.write.v2.Request\"");
     for (kind, encoding, status) in [
         (KIND, "gzip", 415),
         (KIND, "", 415),
         ("application/json", "snappy", 415),
-        (v2.as_str(), "snappy", 415),
+        (unknown.as_str(), "snappy", 415),
     ] {
         let answer = gateway.remote_write(kind, encoding, good.clone()).await;
         assert_eq!(answer.status, status, "{kind} {encoding} {}", answer.text());
     }
+    // Of 2.0, where the series of 1.0 is an unknown field: nothing to store, nothing written.
+    let answer = gateway.remote_write(&quoted, "snappy", good.clone()).await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT);
+    assert_eq!(answer.header("x-prometheus-remote-write-samples-written"), "0");
     // A block that claims four billion bytes, one that inflates beyond the ratio, and noise.
     let claim = vec![0x80, 0xd0, 0xac, 0xf3, 0x0e, 0x00];
     let bomb = snappy(&vec![0_u8; 6 << 20]);
@@ -111,4 +118,42 @@ async fn what_is_no_remote_write_is_refused() {
         (answer.status, answer.header("retry-after")),
         (StatusCode::SERVICE_UNAVAILABLE, "3")
     );
+}
+
+#[tokio::test]
+async fn the_second_version_is_told_how_much_was_written() {
+    let gateway = start().await;
+    let kind = format!("{KIND};proto=io.prometheus.write.v2.Request");
+    let symbols = ["", "__name__", "up", "trace_id", "t1", "job"].map(str::to_owned).to_vec();
+    let exemplar = ExemplarV2 { labels_refs: vec![3, 4], value: 1.0, timestamp: 2 };
+    let samples = vec![Sample { value: 1.0, timestamp: 1 }];
+    let good = SeriesV2 {
+        labels_refs: vec![1, 2],
+        samples: samples.clone(),
+        exemplars: vec![exemplar],
+        ..Default::default()
+    };
+    let histograms = vec![Histogram { timestamp: 3, ..Default::default() }; 2];
+    let second = SeriesV2 { labels_refs: vec![1, 2], histograms, ..Default::default() };
+    let nameless = SeriesV2 { labels_refs: vec![5, 4], samples, ..Default::default() };
+    let written = |answer: &Answer| {
+        ["samples", "histograms", "exemplars"].map(|what| {
+            answer.header(&format!("x-prometheus-remote-write-{what}-written")).to_owned()
+        })
+    };
+    let request = |series: &[&SeriesV2]| {
+        let timeseries = series.iter().map(|one| (*one).clone()).collect();
+        snappy(&RequestV2 { symbols: symbols.clone(), timeseries }.encode_to_vec())
+    };
+    for (series, status, expected) in [
+        (&[&good, &second][..], StatusCode::NO_CONTENT, ["1", "2", "1"]),
+        (&[&good, &nameless], StatusCode::BAD_REQUEST, ["1", "0", "1"]),
+    ] {
+        let answer = gateway.remote_write(&kind, "snappy", request(series)).await;
+        assert_eq!((answer.status, written(&answer)), (status, expected.map(str::to_owned)));
+    }
+    gateway.journal.fail_for(Duration::from_secs(3));
+    let answer = gateway.remote_write(&kind, "snappy", request(&[&good])).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(written(&answer), ["0", "0", "0"]);
 }

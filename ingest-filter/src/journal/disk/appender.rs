@@ -202,6 +202,7 @@ impl Worker {
                 &joined
             }
         };
+        let began = Instant::now();
         let result = self.segments.store(frames);
         let bytes = frames.len() as u64;
         let metrics = &self.shared.metrics;
@@ -211,7 +212,7 @@ impl Worker {
         let mut rate = self.shared.rate.lock().unwrap_or_else(PoisonError::into_inner);
         match &result {
             Ok(()) => {
-                rate.confirmed(bytes, Instant::now());
+                rate.confirmed(bytes, began.elapsed(), Instant::now());
                 metrics.appended_records.inc_by(group.iter().map(|job| job.records).sum());
                 metrics.appended_bytes.inc_by(bytes);
                 self.condition.met();

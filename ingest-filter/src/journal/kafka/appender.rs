@@ -114,12 +114,13 @@ impl Shared {
         let _sent = OnDrop(|| {
             self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
         });
+        let began = Instant::now();
         match self.producer.send(messages).await {
             Ok(()) => {
                 self.metrics.appended_records.inc_by(count);
                 self.metrics.appended_bytes.inc_by(bytes);
                 let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
-                rate.confirmed(bytes, Instant::now());
+                rate.confirmed(bytes, began.elapsed(), Instant::now());
                 Ok(())
             }
             Err(error) => Err(self.refuse(error, queued)),

@@ -4,8 +4,8 @@ use axum::body::Body;
 use http::{HeaderMap, HeaderName, header};
 use tokio::time::Instant;
 
-use crate::gateway::body::{REQUEST_BYTES, Received, next_piece};
-use crate::gateway::budget::Budget;
+use crate::gateway::body::{Received, next_piece};
+use crate::gateway::budget::Reservation;
 use crate::gateway::inflate::{BodyCaps, Encoding, Inflate};
 use crate::gateway::refusal::{Cap, Refusal};
 
@@ -27,12 +27,12 @@ pub async fn receive(
     headers: &HeaderMap,
     mut body: Body,
     caps: BodyCaps,
-    budget: &Budget,
+    reservation: Reservation,
     deadline: Instant,
 ) -> Result<Received, Refusal> {
     let named = headers.get(GRPC_ENCODING).map_or(&b"identity"[..], |value| value.as_bytes());
     let named = Encoding::parse(named).ok_or(Refusal::ContentEncodingUnsupported)?;
-    let mut reservation = Some(budget.reserve(REQUEST_BYTES)?);
+    let mut reservation = Some(reservation);
     let mut head = Vec::with_capacity(HEAD_BYTES);
     let mut message: Option<(Inflate, usize)> = None;
     let mut wire_bytes = 0;

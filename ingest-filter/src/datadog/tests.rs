@@ -1,0 +1,204 @@
+//! Tests of `datadog`.
+
+use proptest::prelude::*;
+use prost::Message;
+
+use super::*;
+use crate::point::encode;
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Payload {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) series: Vec<MetricSeries>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct MetricSeries {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) resources: Vec<Resource>,
+    #[prost(string, tag = "2")]
+    pub(crate) metric: String,
+    #[prost(string, repeated, tag = "3")]
+    pub(crate) tags: Vec<String>,
+    #[prost(message, repeated, tag = "4")]
+    pub(crate) points: Vec<MetricPoint>,
+    #[prost(int32, tag = "5")]
+    pub(crate) shape: i32,
+    #[prost(int64, tag = "8")]
+    pub(crate) interval: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Resource {
+    #[prost(string, tag = "1")]
+    pub(crate) kind: String,
+    #[prost(string, tag = "2")]
+    pub(crate) name: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct MetricPoint {
+    #[prost(double, tag = "1")]
+    pub(crate) value: f64,
+    #[prost(int64, tag = "2")]
+    pub(crate) timestamp: i64,
+}
+
+#[derive(Default)]
+struct Recorder(Vec<String>);
+
+impl Intake for Recorder {
+    fn take(&mut self, _: Kind, item: Item<'_, '_>) -> Result<(), Stop> {
+        let mut out = Vec::new();
+        let encoded = match item {
+            Item::Point(point) => encode(point, 9, &mut out).map(|_| ()),
+            Item::Skipped => return Ok(()),
+            Item::Rejected(fault) => Err(fault),
+        };
+        self.0.push(match encoded {
+            Ok(()) => String::from_utf8(out).expect("UTF-8").trim_end().to_owned(),
+            Err(fault) => fault.label().to_owned(),
+        });
+        Ok(())
+    }
+
+    fn reserve(&mut self, _: usize) -> Result<(), Stop> {
+        Ok(())
+    }
+}
+
+type Read = fn(&[u8], &mut dyn Intake) -> Result<(), Stop>;
+
+#[track_caller]
+fn check(read: Read, body: impl AsRef<[u8]>, expected: &[&str]) {
+    let mut recorder = Recorder::default();
+    read(body.as_ref(), &mut recorder).expect("a body");
+    assert_eq!(recorder.0, expected);
+}
+
+#[test]
+fn the_json_of_v1() {
+    let body = r#"{"series":[
+        {"metric":"system.load.1","points":[[1700000000,0.5],[1700000010.0,1]],"type":"gauge",
+         "host":"web\\1","tags":["env:prod","a:b:c","plain","env:eu","env:prod"],"device":null},
+        {"metric":"hits","points":[[1,7]],"type":"count","interval":10},
+        {"metric":"r","points":[[1,7],[2,null],"x",[1e300,1]],"type":"rate","interval":null},
+        {"metric":"s","points":[[1,1]],"type":"sketch"},
+        7,
+        {"metric":"","points":[[1,1]]},
+        {"metric":"time","points":[[1,1]],"tags":["time:x"]}
+    ]}"#;
+    check(
+        series_v1,
+        body,
+        &[
+            "system.load.1,a=b:c,env=prod\\,eu,host=web\\1,plain=true gauge=0.5 1700000000000000000",
+            "system.load.1,a=b:c,env=prod\\,eu,host=web\\1,plain=true gauge=1.0 1700000010000000000",
+            "hits count=7.0,interval=10.0 1000000000",
+            "r rate=7.0 1000000000",
+            "value_missing",
+            "malformed",
+            "timestamp_out_of_range",
+            "malformed",
+            "malformed",
+            "measurement_missing",
+            "name_reserved",
+        ],
+    );
+    for bad in ["", "[7]", "{\"series\":7}", "{\"series\":[}", "nothing"] {
+        let read = series_v1(bad.as_bytes(), &mut Recorder::default());
+        assert_eq!(read, Err(Stop::Malformed), "{bad}");
+    }
+    check(series_v1, "{}", &[]);
+}
+
+#[test]
+fn the_json_of_v2() {
+    let body = r#"{"series":[
+        {"metric":"m","type":1,"interval":5,"points":[{"timestamp":1,"value":2.5}],
+         "resources":[{"type":"host","name":"a"}],"tags":["k:v"],"unit":"x"},
+        {"metric":"n","points":[{"timestamp":2,"value":1},{"value":1},{"timestamp":3}]},
+        {"metric":"o","type":9,"points":[{"timestamp":2,"value":1}]}
+    ]}"#;
+    check(
+        series_v2,
+        body,
+        &[
+            "m,host=a,k=v count=2.5,interval=5.0 1000000000",
+            "n gauge=1.0 2000000000",
+            "malformed",
+            "value_missing",
+            "malformed",
+        ],
+    );
+    // One byte that is not UTF-8 costs nothing but itself.
+    let body =
+        [&b"{\"series\":[{\"metric\":\"m\xff\",\"points\":[{\"timestamp\":1,\"value\":1}]}]}"[..]];
+    check(series_v2, body.concat(), &["m\u{fffd} gauge=1.0 1000000000"]);
+}
+
+#[test]
+fn the_protobuf_of_v2() {
+    let series = MetricSeries {
+        resources: vec![Resource { kind: "host".to_owned(), name: "a".to_owned() }],
+        metric: "m".to_owned(),
+        tags: vec!["k:v".to_owned()],
+        points: vec![
+            MetricPoint { value: 2.0, timestamp: 1 },
+            MetricPoint { value: f64::NAN, timestamp: 1 },
+            MetricPoint { value: 2.0, timestamp: i64::MAX },
+        ],
+        shape: 2,
+        interval: 15,
+    };
+    let mut body = Payload { series: vec![series] }.encode_to_vec();
+    body.extend(b"\x0a\x02\x12\x09");
+    check(
+        series_protobuf,
+        body,
+        &[
+            "m,host=a,k=v rate=2.0,interval=15.0 1000000000",
+            "not_finite",
+            "timestamp_out_of_range",
+            "malformed",
+        ],
+    );
+    assert_eq!(series_protobuf(b"\x0a\xff", &mut Recorder::default()), Err(Stop::Malformed));
+}
+
+#[test]
+fn what_tags_and_points_multiply_is_not_copied() {
+    let series = MetricSeries {
+        metric: "m".to_owned(),
+        tags: (0..90).map(|at| format!("k{at}:{}", "x".repeat(5000))).collect(),
+        points: vec![MetricPoint { value: f64::NAN, timestamp: 1 }; 20_000],
+        ..Default::default()
+    };
+    let body = Payload { series: vec![series] }.encode_to_vec();
+    let mut recorder = Recorder(Vec::with_capacity(20_000));
+    let cost = allocation_counter::measure(|| {
+        series_protobuf(&body, &mut recorder).expect("a body");
+    });
+    assert_eq!(recorder.0.len(), 20_000);
+    // The recorder itself makes a text of each fault.
+    assert!(cost.count_total < 20_100, "{} allocations", cost.count_total);
+    let many = (0..2000).map(|at| format!("k:{at}")).collect();
+    let series = MetricSeries {
+        metric: "m".to_owned(),
+        tags: many,
+        points: vec![MetricPoint { value: 1.0, timestamp: 1 }],
+        ..Default::default()
+    };
+    let body = Payload { series: vec![series] }.encode_to_vec();
+    check(series_protobuf, body, &["name_too_long"]);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_survived(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+        for read in [series_v1 as Read, series_v2, series_protobuf] {
+            // Either answer will do; a panic will not.
+            let _ = read(&body, &mut Recorder::default());
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What a protocol has to say for itself: the head of its requests, its items, its answers. All
+//! else is the same for all of them, and stands in [`serve`](super::serve).
+
+use axum::response::Response;
+use http::request::Parts;
+
+use crate::gateway::config::GatewayConfig;
+use crate::gateway::inflate::Encoding;
+use crate::gateway::intake::RequestIntake;
+use crate::gateway::refusal::Refusal;
+use crate::gateway::verdict::Verdict;
+use crate::intake::Stop;
+
+/// What became of a request.
+pub type Outcome = Result<Verdict, Refusal>;
+
+/// One dialect of one path, for one request.
+pub trait Protocol: Clone + Send + Sync + 'static {
+    /// The name in metrics and spans.
+    fn name(&self) -> ProtocolName;
+
+    /// Reads what comes before the body, and keeps of it what decoding and answering need.
+    ///
+    /// # Errors
+    /// When the request is not one of the protocol.
+    fn parse(&mut self, head: &Parts, config: &GatewayConfig) -> Result<Head, Refusal>;
+
+    /// Hands every item of a decompressed body to `intake`. Its time is linear in the body and in
+    /// what the intake is given.
+    ///
+    /// # Errors
+    /// When the body as a whole is malformed, or with what `intake` stops with.
+    fn decode(&self, body: &[u8], intake: &mut RequestIntake) -> Result<(), Stop>;
+
+    /// Why a body that is malformed as a whole is refused.
+    fn malformed(&self) -> Refusal;
+
+    /// Whether good items are stored beside bad ones.
+    fn accepts_partial(&self) -> bool {
+        true
+    }
+
+    /// The answer. The headers that all protocols have in common are added to it.
+    fn answer(&self, outcome: &Outcome) -> Response;
+
+    /// The answer to another method than POST.
+    fn method_not_allowed(&self) -> Response;
+}
+
+/// What the head of a request says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// The database or bucket that the client named; empty where it named none.
+    pub database: String,
+    /// How the body is to be read.
+    pub framing: Framing,
+}
+
+/// How a body is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// As a whole, compressed or not.
+    Whole(Encoding),
+    /// As one block of snappy.
+    SnappyBlock,
+    /// As the one message of a gRPC request.
+    Grpc,
+}
+
+impl Default for Framing {
+    fn default() -> Self {
+        Framing::Whole(Encoding::Identity)
+    }
+}
+
+/// The protocol of a request, a closed set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProtocolName {
+    /// `/write`.
+    InfluxV1,
+    /// `/api/v2/write`.
+    InfluxV2,
+    /// `/api/v3/write_lp`.
+    InfluxV3,
+    /// `/v1/metrics`.
+    OtlpHttp,
+    /// `MetricsService/Export`.
+    OtlpGrpc,
+    /// `/api/v1/write`, version 1.0.
+    RemoteWrite,
+    /// `/api/v1/write`, version 2.0.
+    RemoteWriteV2,
+    /// `/api/v1/series`.
+    DatadogV1,
+    /// `/api/v2/series`.
+    DatadogV2,
+}
+
+impl ProtocolName {
+    /// The value of a label.
+    pub fn label(self) -> &'static str {
+        match self {
+            ProtocolName::InfluxV1 => "influx_v1",
+            ProtocolName::InfluxV2 => "influx_v2",
+            ProtocolName::InfluxV3 => "influx_v3",
+            ProtocolName::OtlpHttp => "otlp_http",
+            ProtocolName::OtlpGrpc => "otlp_grpc",
+            ProtocolName::RemoteWrite => "remote_write",
+            ProtocolName::RemoteWriteV2 => "remote_write_v2",
+            ProtocolName::DatadogV1 => "datadog_v1",
+            ProtocolName::DatadogV2 => "datadog_v2",
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The one way of a request, whatever its protocol: head, body, items, journal, answer.
+//!
+//! ```text
+//! parse ─► receive (caps, budget) ─► decode into an intake ─► append ─► answer
+//!   └────────── the same deadline for all of it ────────────────┘
+//! ```
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use http::{HeaderName, HeaderValue, Method, header};
+use tokio::time::{Instant, timeout_at};
+use tracing::{Instrument, info_span};
+
+use crate::gateway::admission::{Admission, traceparent};
+use crate::gateway::body::{self, REQUEST_BYTES, Received};
+use crate::gateway::edge::Edge;
+use crate::gateway::grpc_frame;
+use crate::gateway::inflate::Encoding;
+use crate::gateway::intake::{Converted, RequestIntake, Wanted};
+use crate::gateway::protocol::{Framing, Outcome, Protocol};
+use crate::gateway::refusal::Refusal;
+use crate::gateway::snappy;
+use crate::point::Chunker;
+
+/// How many points of the request are in the journal.
+pub const POINTS: HeaderName = HeaderName::from_static("x-tidegate-points");
+
+/// Bodies from this size on are decoded on a thread of their own, so that one long body does not
+/// hold up the requests that share its thread.
+const BLOCKING_BYTES_MIN: usize = 128 << 10;
+
+/// Serves one request.
+pub async fn serve<P: Protocol>(edge: Arc<Edge>, mut protocol: P, request: Request) -> Response {
+    if request.method() != Method::POST {
+        let mut response = protocol.method_not_allowed();
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+        return response;
+    }
+    let span = info_span!("write", protocol = tracing::field::Empty);
+    chassis::telemetry::continue_trace(&span, traceparent(request.headers()).as_deref());
+    let started = std::time::Instant::now();
+    let outcome = store(&edge, &mut protocol, request).instrument(span.clone()).await;
+    span.record("protocol", protocol.name().label());
+    edge.metrics.request_seconds.observe(started.elapsed().as_secs_f64());
+    edge.metrics.answered(protocol.name(), &outcome);
+    let mut response = protocol.answer(&outcome);
+    let stored = outcome.as_ref().map_or(0, |verdict| verdict.stored);
+    response.headers_mut().insert(POINTS, HeaderValue::from(stored));
+    if let Some(after) = outcome.err().and_then(Refusal::retry_after) {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds(after));
+    }
+    response
+}
+
+/// Whole seconds, rounded up.
+fn seconds(duration: std::time::Duration) -> HeaderValue {
+    HeaderValue::from(duration.as_secs() + u64::from(duration.subsec_nanos() > 0))
+}
+
+async fn store<P: Protocol>(edge: &Edge, protocol: &mut P, request: Request) -> Outcome {
+    let deadline = edge.deadline();
+    let (parts, body) = request.into_parts();
+    // First, so that every refusal is in the words of the protocol.
+    let head = protocol.parse(&parts, &edge.config)?;
+    let admission = Admission::of(&parts.headers, SystemTime::now())?;
+    let admission = Admission { database: head.database, ..admission };
+    let reservation = edge.budget.reserve_for(&admission.tenant, REQUEST_BYTES)?;
+    let (caps, headers): (_, _) = (edge.caps(), &parts.headers);
+    let body: Body = body;
+    let received = match head.framing {
+        Framing::Whole(encoding) => {
+            body::receive(encoding, headers, body, caps, reservation, deadline).await?
+        }
+        Framing::Grpc => grpc_frame::receive(headers, body, caps, reservation, deadline).await?,
+        Framing::SnappyBlock => {
+            let identity = Encoding::Identity;
+            let block = body::receive(identity, headers, body, caps, reservation, deadline).await?;
+            snappy::decompress(block, caps)?
+        }
+    };
+    edge.metrics.received(protocol.name(), received.wire_bytes, received.bytes.len());
+    let chunker = edge.chunker(&admission)?;
+    let converted = convert(edge, protocol.clone(), chunker, received, deadline).await?;
+    edge.append(&admission, converted, deadline).await
+}
+
+/// Decodes a body, away from the request threads when it is long, and no longer than somebody
+/// waits for it.
+async fn convert<P: Protocol>(
+    edge: &Edge,
+    protocol: P,
+    chunker: Chunker,
+    received: Received,
+    deadline: Instant,
+) -> Result<Converted, Refusal> {
+    let Received { bytes, reservation, .. } = received;
+    let length = bytes.len();
+    // Dropped with this future, so when the client goes away or the deadline passes.
+    let (wanted, _give_up) = Wanted::until(deadline.into_std());
+    let work = move || {
+        let mut intake = RequestIntake::new(chunker, length, reservation, wanted);
+        let decoded = protocol.decode(&bytes, &mut intake);
+        drop(bytes);
+        match decoded {
+            Ok(()) => Ok(intake.finish(protocol.accepts_partial())),
+            Err(stop) => Err(intake.refusal(stop, protocol.malformed())),
+        }
+    };
+    let converted = if length < BLOCKING_BYTES_MIN {
+        work()
+    } else {
+        let permit = timeout_at(deadline, edge.conversions.clone().acquire_owned()).await;
+        let permit = permit.map_err(|_| Refusal::Overloaded)?.expect("never closed");
+        let working = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            work()
+        });
+        let worked = timeout_at(deadline, working).await.map_err(|_| Refusal::Overloaded)?;
+        worked.expect("decoders do not panic")
+    }?;
+    // An append that begins late would end later still, and nobody would learn how.
+    match Instant::now() < deadline {
+        true => Ok(converted),
+        false => Err(Refusal::Overloaded),
+    }
+}

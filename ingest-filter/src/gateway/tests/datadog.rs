@@ -1,0 +1,81 @@
+//! The intake API of Datadog, as its Agent speaks it.
+
+use prost::Message;
+use serde_json::json;
+
+use super::*;
+use crate::datadog::tests::{MetricPoint, MetricSeries, Payload};
+
+impl Running {
+    async fn series(&self, path: &str, kind: &str, encoding: &str, body: Vec<u8>) -> Answer {
+        let request = self.request(Method::POST, path);
+        let request = request.header("content-type", kind).header("content-encoding", encoding);
+        self.send(request.body(body.into()).expect("a request")).await
+    }
+}
+
+const V1: &[u8] = br#"{"series":[{"metric":"m","points":[[1,2.5]],"host":"a"}]}"#;
+
+#[tokio::test]
+async fn both_versions_are_answered_in_their_own_words() {
+    let gateway = start().await;
+    let answer = gateway.series("/api/v1/series", "application/json", "deflate", zlib(V1)).await;
+    assert_eq!((answer.status, answer.json()), (StatusCode::ACCEPTED, json!({"status": "ok"})));
+    let point = MetricPoint { value: 1.0, timestamp: 2 };
+    let series = MetricSeries { metric: "n".to_owned(), points: vec![point], ..Default::default() };
+    let body = Payload { series: vec![series] }.encode_to_vec();
+    let answer = gateway.series("/api/v2/series", "application/x-protobuf", "identity", body).await;
+    assert_eq!((answer.status, answer.json()), (StatusCode::ACCEPTED, json!({"errors": []})));
+    assert_eq!(answer.header("x-tidegate-points"), "1");
+    assert_eq!(
+        gateway.journal.lines(),
+        ["m,host=a gauge=2.5 1000000000", "n gauge=1.0 2000000000"]
+    );
+    let line = r#"ingest_gateway_requests_total{protocol="datadog_v2",outcome="stored"} 1"#;
+    assert!(gateway.metrics().await.contains(line));
+}
+
+#[tokio::test]
+async fn bad_points_are_named_beside_good_ones() {
+    let gateway = start().await;
+    let body =
+        br#"{"series":[{"metric":"m","points":[{"timestamp":1,"value":1},{"timestamp":2}]}]}"#;
+    let answer =
+        gateway.series("/api/v2/series", "application/json", "identity", body.to_vec()).await;
+    let errors = json!({"errors": ["1 of 2 points not stored: point 2: data point has no value"]});
+    assert_eq!((answer.status, answer.json()), (StatusCode::ACCEPTED, errors));
+    let body = br#"{"series":[7]}"#.to_vec();
+    let answer = gateway.series("/api/v2/series", "application/json", "identity", body).await;
+    assert_eq!((answer.status, answer.header("x-tidegate-points")), (StatusCode::BAD_REQUEST, "0"));
+}
+
+#[tokio::test]
+async fn what_is_refused_says_whether_to_come_back() {
+    let gateway = start().await;
+    for (kind, body, status) in [
+        ("application/json", &b"{"[..], 400),
+        ("text/plain", b"{}", 415),
+        ("application/x-protobuf", b"", 415),
+    ] {
+        let answer = gateway.series("/api/v1/series", kind, "identity", body.to_vec()).await;
+        assert_eq!(answer.status.as_u16(), status, "{kind}");
+        assert!(answer.json()["errors"].is_array());
+    }
+    gateway.journal.fail_for(Duration::from_secs(3));
+    let answer =
+        gateway.series("/api/v1/series", "application/json", "identity", V1.to_vec()).await;
+    assert_eq!(
+        (answer.status, answer.header("retry-after")),
+        (StatusCode::SERVICE_UNAVAILABLE, "3")
+    );
+}
+
+#[tokio::test]
+async fn a_key_that_passed_is_valid() {
+    let gateway = start().await;
+    let answer = gateway.get("/api/v1/validate").await;
+    assert_eq!((answer.status, answer.json()), (StatusCode::OK, json!({"valid": true})));
+    let request = Request::get(format!("http://{}/api/v1/validate", gateway.address));
+    let answer = gateway.send(request.body(Body::empty()).expect("a request")).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+}

@@ -1,0 +1,57 @@
+//! Where every decoder puts what it reads, item by item: the way from a protocol to points.
+
+use crate::fault::Fault;
+use crate::point::Point;
+use crate::wire::Malformed;
+
+/// What an item was in its protocol; answers count them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A line, a data point, a sample, a log record, a span.
+    Sample,
+    /// A native histogram of Prometheus.
+    Histogram,
+    /// An exemplar of Prometheus.
+    Exemplar,
+}
+
+/// One item of a request.
+#[derive(Debug)]
+pub enum Item<'x, 'y> {
+    /// A point to store.
+    Point(&'x mut Point<'y>),
+    /// Says itself that there is nothing to store.
+    Skipped,
+    /// Cannot be stored.
+    Rejected(Fault),
+}
+
+/// Why a decoder stops before the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The body is not a message of the protocol.
+    Malformed,
+    /// The other side takes no more, and knows why.
+    Refused,
+}
+
+impl From<Malformed> for Stop {
+    fn from(_: Malformed) -> Self {
+        Stop::Malformed
+    }
+}
+
+/// Takes the items of one request.
+pub trait Intake {
+    /// The next item.
+    ///
+    /// # Errors
+    /// [`Stop::Refused`] when the request is not to be read any further.
+    fn take(&mut self, kind: Kind, item: Item<'_, '_>) -> Result<(), Stop>;
+
+    /// Memory that the decoder is going to hold until its end.
+    ///
+    /// # Errors
+    /// As [`Intake::take`].
+    fn reserve(&mut self, bytes: usize) -> Result<(), Stop>;
+}

@@ -1,0 +1,122 @@
+//! What metrics, logs and traces of OTLP have in common: resources hold scopes, scopes hold items.
+//!
+//! ```text
+//! request 1: resource group { 1: resource { 1: attributes }, 2: scope group }
+//!            scope group    { 1: scope { 1: name, 2: version, 3: attributes }, 2: item }
+//! ```
+
+use super::attributes::Tags;
+use crate::fault::Fault;
+use crate::intake::{Intake, Item, Kind, Stop};
+use crate::wire::{self, Fields, Value};
+
+/// One item of a scope: a metric, a log record, a span.
+pub struct Group<'a, 'g> {
+    /// The encoded item.
+    pub item: &'a [u8],
+    /// The tags of resource and scope; to be left as they were.
+    pub(super) tags: &'g mut Tags<'a>,
+    /// What is wrong with those, if anything is.
+    pub(super) fault: Result<(), Fault>,
+}
+
+type Take<'a, 't> = dyn FnMut(Group<'a, '_>, &mut dyn Intake) -> Result<(), Stop> + 't;
+
+/// Hands every item of a request to `take`. The tags of a resource are made once, whatever it
+/// holds.
+///
+/// # Errors
+/// When the request itself is malformed, or with what `take` stops with. A resource or a scope
+/// that is malformed is one item that is rejected.
+pub(super) fn for_each_group<'a>(
+    request: &'a [u8],
+    intake: &mut dyn Intake,
+    take: &mut Take<'a, '_>,
+) -> Result<(), Stop> {
+    wire::check(request)?;
+    for field in Fields::new(request) {
+        if let (1, Value::Bytes(resource)) = field? {
+            let mut tags = Tags::default();
+            match head(resource) {
+                Ok(head) => {
+                    let fault = attributes(head, 1, &mut tags);
+                    scopes(resource, &mut tags, fault, intake, take)?;
+                }
+                Err(fault) => intake.take(Kind::Sample, Item::Rejected(fault))?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn scopes<'a>(
+    resource: &'a [u8],
+    tags: &mut Tags<'a>,
+    fault: Result<(), Fault>,
+    intake: &mut dyn Intake,
+    take: &mut Take<'a, '_>,
+) -> Result<(), Stop> {
+    for field in Fields::new(resource) {
+        let (2, Value::Bytes(scope)) = field? else { continue };
+        let mark = tags.mark();
+        match head(scope) {
+            Ok(head) => {
+                let fault = fault.and_then(|()| scope_tags(head, tags));
+                for field in Fields::new(scope) {
+                    if let (2, Value::Bytes(item)) = field? {
+                        take(Group { item, tags, fault }, intake)?;
+                    }
+                }
+            }
+            Err(fault) => intake.take(Kind::Sample, Item::Rejected(fault))?,
+        }
+        tags.rewind(mark);
+    }
+    Ok(())
+}
+
+/// The message in field 1, which describes a group; every field of the group is well formed.
+fn head(group: &[u8]) -> Result<&[u8], Fault> {
+    let mut head = &b""[..];
+    for field in Fields::new(group) {
+        if let (1, Value::Bytes(bytes)) = field? {
+            head = bytes;
+        }
+    }
+    Ok(head)
+}
+
+fn scope_tags<'a>(scope: &'a [u8], tags: &mut Tags<'a>) -> Result<(), Fault> {
+    for field in Fields::new(scope) {
+        match field? {
+            (1, Value::Bytes(name)) => tags.add_text("otel.scope.name", name)?,
+            (2, Value::Bytes(version)) => tags.add_text("otel.scope.version", version)?,
+            _ => {}
+        }
+    }
+    attributes(scope, 3, tags)
+}
+
+/// Adds the attributes in field `number` of `message`.
+pub(super) fn attributes<'a>(
+    message: &'a [u8],
+    number: u32,
+    tags: &mut Tags<'a>,
+) -> Result<(), Fault> {
+    for field in Fields::new(message) {
+        match field? {
+            (found, Value::Bytes(pair)) if found == number => tags.add(pair)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A time of OTLP; zero stands for one that is not known.
+pub(super) fn timestamp_ns(time_unix_nano: u64) -> Result<Option<i64>, Fault> {
+    if time_unix_nano == 0 {
+        return Ok(None);
+    }
+    let ns = i64::try_from(time_unix_nano).ok().filter(|ns| *ns < i64::MAX);
+    ns.map(Some).ok_or(Fault::TimestampOutOfRange)
+}
