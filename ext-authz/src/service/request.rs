@@ -168,8 +168,8 @@ mod tests {
             (&[], None),
         ] {
             let headers = values.iter().map(|v| raw("x-tidegate-client", v, b"")).collect();
-            let mut http = HttpRequest::default();
-            http.header_map = Some(HeaderMap { headers });
+            let header_map = Some(HeaderMap { headers });
+            let http = HttpRequest { header_map, ..HttpRequest::default() };
             let expected = expected.map(|address| address.parse().expect("an address"));
             assert_eq!(view(&check(http)).expect("a request").client, expected, "{values:?}");
         }
