@@ -68,6 +68,7 @@ fn promises_hold_around_the_seeds() {
     run("api_key", crate::api_key);
     run("line_protocol", crate::line_protocol);
     run("otlp_metrics", crate::otlp_metrics);
+    run("otlp_events", crate::otlp_events);
     run("remote_write", crate::remote_write);
     run("datadog", crate::datadog);
     run("journal_frame", crate::journal_frame);

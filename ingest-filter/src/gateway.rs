@@ -120,7 +120,8 @@ impl Gateway {
     /// # Errors
     /// When the admin listener fails.
     pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
-        let (health, follow) = chassis::grpc::health(&self.readiness, &[METRICS_SERVICE]);
+        let (health, follow) =
+            chassis::grpc::health(&self.readiness, &[METRICS_SERVICE, LOGS_SERVICE, TRACE_SERVICE]);
         let router =
             router(self.edge.clone()).route_service("/grpc.health.v1.Health/{method}", health);
         let config = serde_json::to_value(&self.edge.config)?;
@@ -150,6 +151,8 @@ impl Gateway {
     }
 }
 
+const LOGS_SERVICE: &str = "opentelemetry.proto.collector.logs.v1.LogsService";
+const TRACE_SERVICE: &str = "opentelemetry.proto.collector.trace.v1.TraceService";
 const METRICS_SERVICE: &str = "opentelemetry.proto.collector.metrics.v1.MetricsService";
 
 fn router(edge: Arc<Edge>) -> Router {
@@ -164,7 +167,11 @@ fn router(edge: Arc<Edge>) -> Router {
         .route("/api/v1/series", any(datadog::write_v1))
         .route("/api/v2/series", any(datadog::write_v2))
         .route("/api/v1/validate", get(datadog::validate))
-        .route("/v1/metrics", any(otlp::export_http))
-        .route(&format!("/{METRICS_SERVICE}/Export"), any(otlp::export_grpc))
+        .route("/v1/metrics", any(otlp::metrics_http))
+        .route("/v1/logs", any(otlp::logs_http))
+        .route("/v1/traces", any(otlp::traces_http))
+        .route(&format!("/{METRICS_SERVICE}/Export"), any(otlp::metrics_grpc))
+        .route(&format!("/{LOGS_SERVICE}/Export"), any(otlp::logs_grpc))
+        .route(&format!("/{TRACE_SERVICE}/Export"), any(otlp::traces_grpc))
         .with_state(edge)
 }

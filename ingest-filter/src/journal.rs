@@ -60,9 +60,26 @@ pub enum AppendError {
         /// When to try again.
         retry_after: Duration,
     },
+    /// A record is larger than the journal takes, now and whenever it is tried again.
+    #[error("the journal does not take a record of this size: {reason}")]
+    TooLarge {
+        /// For the log, never for a client.
+        reason: String,
+    },
 }
 
+/// How long somebody waits who tries again all the same.
+const TOO_LARGE_RETRY_AFTER: Duration = Duration::from_secs(30);
+
 impl AppendError {
+    /// When to try again, where there is no other way.
+    pub fn retry_after(&self) -> Duration {
+        match self {
+            Self::Unavailable { retry_after, .. } => *retry_after,
+            Self::TooLarge { .. } => TOO_LARGE_RETRY_AFTER,
+        }
+    }
+
     /// Not confirmed for this reason; worth trying again after `retry_after`.
     pub fn unavailable(reason: impl Into<String>, retry_after: Duration) -> Self {
         Self::Unavailable { reason: reason.into(), retry_after }

@@ -82,6 +82,8 @@ async fn gateway(path: &Path, raw: &RawConfig, journal: &JournalConfig) -> anyho
     let section = raw.gateway.as_ref().ok_or_else(|| missing(path, "gateway"))?;
     let mut config = GatewayConfig::from_raw(path, section)?;
     config.destinations = destinations(path, raw)?;
+    // A record that the journal cannot take would be refused for ever.
+    config.chunk_bytes_max = config.chunk_bytes_max.min(journal.record_bytes_max());
     let (readiness, shutdown, mut registry) =
         (Readiness::new(), Shutdown::new(), Registry::default());
     let journal = journal::open_appender(journal, &readiness, &mut registry)

@@ -23,9 +23,11 @@ use crate::wire::{self, Fields, Malformed, Value};
 
 mod attributes;
 mod buckets;
-pub mod signal;
+pub mod logs;
+mod signal;
 #[cfg(test)]
 mod tests;
+pub mod traces;
 
 use attributes::clean_text;
 use signal::{Group, for_each_group};

@@ -9,7 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use chassis::readiness::Readiness;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value as Json, json};
 
 use crate::decide::decision::{Decision, Status};
@@ -68,9 +68,9 @@ fn refusal(reason: &str) -> Response {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WireRequest {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     domain: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     descriptors: Vec<WireDescriptor>,
     #[serde(default, alias = "hitsAddend")]
     hits_addend: Option<Number>,
@@ -79,21 +79,21 @@ struct WireRequest {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WireDescriptor {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     entries: Vec<WireEntry>,
     limit: Option<WireOverride>,
     #[serde(alias = "hitsAddend")]
     hits_addend: Option<Number>,
-    #[serde(default, alias = "isNegativeHits")]
+    #[serde(default, alias = "isNegativeHits", deserialize_with = "or_default")]
     is_negative_hits: bool,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WireEntry {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     key: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     value: String,
 }
 
@@ -109,7 +109,7 @@ struct WireOverride {
 #[serde(untagged)]
 enum WireUnit {
     Name(String),
-    Number(u8),
+    Number(Number),
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -120,17 +120,39 @@ struct Number(u64);
 #[serde(untagged)]
 enum RawNumber {
     Number(u64),
+    Fraction(f64),
     Text(String),
 }
 
+/// A field that is `null` is one that was left out.
+fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
 impl TryFrom<RawNumber> for Number {
-    type Error = std::num::ParseIntError;
+    type Error = &'static str;
 
     fn try_from(raw: RawNumber) -> Result<Self, Self::Error> {
         match raw {
             RawNumber::Number(number) => Ok(Self(number)),
-            RawNumber::Text(text) => text.parse().map(Self),
+            RawNumber::Fraction(number) => whole(number),
+            RawNumber::Text(text) => match text.parse() {
+                Ok(number) => Ok(Self(number)),
+                Err(_) => whole(text.parse().map_err(|_| "not a number")?),
+            },
         }
+    }
+}
+
+/// `2.0` and `1e0` are whole numbers.
+fn whole(number: f64) -> Result<Number, &'static str> {
+    match number.fract() == 0.0 && (0.0..9.0e15).contains(&number) {
+        true => Ok(Number(number as u64)),
+        false => Err("not a whole number of hits"),
     }
 }
 
@@ -171,7 +193,7 @@ impl WireUnit {
             WireUnit::Number(number) => {
                 let units =
                     [Unit::Second, Unit::Minute, Unit::Hour, Unit::Day, Unit::Month, Unit::Year];
-                units.get(usize::from(*number).checked_sub(1)?).copied()
+                units.get(usize::try_from(number.0).ok()?.checked_sub(1)?).copied()
             }
         }
     }

@@ -32,7 +32,7 @@ use latency::Latency;
 use leases::LeaseMetrics;
 
 pub use rules::RULES_MAX;
-use rules::Rules;
+use rules::{NamedBy, Rules};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CodeLabels {
@@ -273,12 +273,16 @@ impl Metrics {
         }
         for outcome in &decision.outcomes {
             let line = &plan.lines[outcome.descriptor];
-            let find = |name: &str| self.rules.of(plan.domain, name);
+            let find = |name: &str, by| self.rules.of(plan.domain, name, by);
             match (line.counts(), line.metric_id()) {
                 (Some(counts), Some(name)) => {
-                    counts.get_or_find(|| find(name)).count(&plan.class.name, outcome);
+                    counts
+                        .get_or_find(|| find(name, NamedBy::Rule))
+                        .count(&plan.class.name, outcome);
                 }
-                (None, Some(name)) => find(name).count(&plan.class.name, outcome),
+                (None, Some(name)) => {
+                    find(name, NamedBy::Request).count(&plan.class.name, outcome);
+                }
                 // Only rules have outcomes.
                 (_, None) => {}
             }

@@ -22,6 +22,7 @@ const PURE: &[&str] = &[
     "ratelimit-svc/src/xds/backoff",
     "ext-authz/src/check",
     "ingest-filter/src/destination",
+    "ingest-filter/src/journal/kafka/durability",
     "ingest-filter/src/line_protocol",
     "ingest-filter/src/point",
     "ingest-filter/src/datadog",

@@ -44,7 +44,7 @@ pub async fn receive(
     if declared_length(headers).is_some_and(|length| length > caps.wire as u64) {
         return Err(Refusal::BodyTooLarge(Cap::Wire(caps.wire)));
     }
-    let mut inflate = Inflate::new(encoding, caps, reservation);
+    let mut inflate = Inflate::new(encoding, caps, reservation)?;
     let (mut wire_bytes, mut yielded) = (0, 0);
     while let Some(piece) = next_piece(&mut body, deadline).await? {
         wire_bytes += piece.len();

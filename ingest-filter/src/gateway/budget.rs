@@ -137,21 +137,22 @@ impl Reservation {
 
     /// Gives back all but `bytes`.
     pub fn shrink_to(&mut self, bytes: usize) {
-        let back = self.bytes.saturating_sub(bytes as u64);
-        self.give_back(back);
-        self.bytes -= back;
+        self.give_back((self.bytes as usize).saturating_sub(bytes));
     }
 
-    fn give_back(&self, bytes: u64) {
-        self.tenant.fetch_sub(bytes, Relaxed);
-        self.shared.used.fetch_sub(bytes, Relaxed);
-        self.shared.in_flight.dec_by(bytes as i64);
+    /// Gives back `bytes`, or all there are.
+    pub fn give_back(&mut self, bytes: usize) {
+        let back = self.bytes.min(bytes as u64);
+        self.bytes -= back;
+        self.tenant.fetch_sub(back, Relaxed);
+        self.shared.used.fetch_sub(back, Relaxed);
+        self.shared.in_flight.dec_by(back as i64);
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.give_back(self.bytes);
+        self.shrink_to(0);
     }
 }
 

@@ -121,6 +121,10 @@ impl Edge {
                 self.metrics.journaled(bytes);
                 Ok(verdict)
             }
+            Ok(Err(AppendError::TooLarge { reason })) => {
+                tracing::error!(reason, tenant = admission.tenant, "a record is too large");
+                Err(Refusal::RecordTooLarge)
+            }
             Ok(Err(AppendError::Unavailable { reason, retry_after })) => {
                 tracing::warn!(reason, tenant = admission.tenant, "append was not confirmed");
                 Err(Refusal::JournalUnavailable { retry_after })

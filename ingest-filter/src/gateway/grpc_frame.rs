@@ -46,7 +46,7 @@ pub async fn receive(
             if let (Some((encoding, length)), Some(reservation)) =
                 (parse_head(&head, named, caps)?, reservation.take_if(|_| head.len() == HEAD_BYTES))
             {
-                message = Some((Inflate::new(encoding, caps, reservation), length));
+                message = Some((Inflate::new(encoding, caps, reservation)?, length));
             }
         }
         if let Some((inflate, left)) = &mut message {

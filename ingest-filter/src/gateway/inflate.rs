@@ -8,8 +8,11 @@ use std::io::{self, Write};
 use flate2::write::{MultiGzDecoder, ZlibDecoder};
 use http::{HeaderMap, header};
 
+use self::zstd::ZstdDecoder;
 use crate::gateway::budget::Reservation;
 use crate::gateway::refusal::{Cap, Refusal};
+
+mod zstd;
 
 /// A ratio is only looked at from this size on: a short body of blanks is no attack.
 pub const RATIO_FREE_BYTES: usize = 1 << 20;
@@ -26,6 +29,8 @@ pub enum Encoding {
     Gzip,
     /// RFC 1950, which HTTP calls `deflate`.
     Deflate,
+    /// RFC 8878, any number of frames.
+    Zstd,
 }
 
 /// The caps of one body.
@@ -50,6 +55,7 @@ enum Stage {
     Identity(Sink),
     Gzip(Box<MultiGzDecoder<Sink>>),
     Deflate(Box<ZlibDecoder<Sink>>),
+    Zstd(Box<ZstdDecoder<Sink>>),
 }
 
 struct Sink {
@@ -84,6 +90,8 @@ impl Encoding {
             Some(Encoding::Gzip)
         } else if is("deflate") {
             Some(Encoding::Deflate)
+        } else if is("zstd") {
+            Some(Encoding::Zstd)
         } else {
             None
         }
@@ -92,14 +100,25 @@ impl Encoding {
 
 impl Inflate {
     /// Decompresses into memory that is added to `reservation`.
-    pub fn new(encoding: Encoding, caps: BodyCaps, reservation: Reservation) -> Self {
+    ///
+    /// # Errors
+    /// When the memory that a decoder needs is gone.
+    pub fn new(
+        encoding: Encoding,
+        caps: BodyCaps,
+        mut reservation: Reservation,
+    ) -> Result<Self, Refusal> {
+        if encoding == Encoding::Zstd {
+            reservation.grow(zstd::MEMORY_BYTES)?;
+        }
         let sink = Sink { decoded: Vec::new(), wire: 0, caps, reservation, refusal: None };
         let stage = match encoding {
             Encoding::Identity => Stage::Identity(sink),
             Encoding::Gzip => Stage::Gzip(Box::new(MultiGzDecoder::new(sink))),
             Encoding::Deflate => Stage::Deflate(Box::new(ZlibDecoder::new(sink))),
+            Encoding::Zstd => Stage::Zstd(Box::new(ZstdDecoder::new(sink))),
         };
-        Self { stage, wire: 0, caps }
+        Ok(Self { stage, wire: 0, caps })
     }
 
     /// Takes the next piece of the body.
@@ -116,6 +135,7 @@ impl Inflate {
             Stage::Identity(sink) => sink.write_all(piece),
             Stage::Gzip(decoder) => decoder.write_all(piece),
             Stage::Deflate(decoder) => decoder.write_all(piece),
+            Stage::Zstd(decoder) => decoder.write_all(piece),
         };
         written.map_err(|_| self.refusal())
     }
@@ -131,12 +151,18 @@ impl Inflate {
             _ if self.wire == 0 => Ok(()),
             Stage::Gzip(decoder) => decoder.try_finish(),
             Stage::Deflate(decoder) => decoder.try_finish(),
+            Stage::Zstd(decoder) => decoder.try_finish(),
         };
         finished.map_err(|_| self.refusal())?;
         let sink = match self.stage {
             Stage::Identity(sink) => sink,
             Stage::Gzip(mut decoder) => decoder.get_mut().take(),
             Stage::Deflate(mut decoder) => decoder.get_mut().take(),
+            Stage::Zstd(mut decoder) => {
+                let mut sink = decoder.get_mut().take();
+                sink.reservation.give_back(zstd::MEMORY_BYTES);
+                sink
+            }
         };
         Ok((sink.decoded, sink.reservation))
     }
@@ -147,6 +173,7 @@ impl Inflate {
             Stage::Identity(sink) => sink.decoded.len(),
             Stage::Gzip(decoder) => decoder.get_ref().decoded.len(),
             Stage::Deflate(decoder) => decoder.get_ref().decoded.len(),
+            Stage::Zstd(decoder) => decoder.get_ref().decoded.len(),
         }
     }
 
@@ -155,6 +182,7 @@ impl Inflate {
             Stage::Identity(sink) => sink,
             Stage::Gzip(decoder) => decoder.get_mut(),
             Stage::Deflate(decoder) => decoder.get_mut(),
+            Stage::Zstd(decoder) => decoder.get_mut(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! OTLP metrics over HTTP and gRPC.
+//! OTLP metrics, logs and traces over HTTP and gRPC.
 //!
 //! gRPC is answered by hand, not by a generated server: the size of a message is known from its
 //! frame before any of it is decoded, memory is reserved first, and a message that is too large
@@ -19,25 +19,62 @@ use crate::gateway::protocol::{Framing, Head, Outcome, Protocol, ProtocolName};
 use crate::gateway::refusal::Refusal;
 use crate::gateway::serve::serve;
 use crate::intake::Stop;
-use crate::otlp::for_each_point;
+use crate::otlp::{for_each_point, logs, traces};
 
 pub(in crate::gateway) mod reply;
 
 use reply::Encoding;
 
+/// What is exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Data points.
+    Metrics,
+    /// Log records.
+    Logs,
+    /// Spans.
+    Traces,
+}
+
 /// `POST /v1/metrics`.
-pub async fn export_http(State(edge): State<Arc<Edge>>, request: Request) -> Response {
-    serve(edge, Otlp::Http(Encoding::Other), request).await
+pub async fn metrics_http(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    serve(edge, Otlp::over_http(Signal::Metrics), request).await
+}
+
+/// `POST /v1/logs`.
+pub async fn logs_http(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    serve(edge, Otlp::over_http(Signal::Logs), request).await
+}
+
+/// `POST /v1/traces`.
+pub async fn traces_http(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    serve(edge, Otlp::over_http(Signal::Traces), request).await
 }
 
 /// `POST /opentelemetry.proto.collector.metrics.v1.MetricsService/Export`.
-pub async fn export_grpc(State(edge): State<Arc<Edge>>, request: Request) -> Response {
-    serve(edge, Otlp::NotGrpc, request).await
+pub async fn metrics_grpc(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    serve(edge, Otlp::over_grpc(Signal::Metrics), request).await
+}
+
+/// `POST /opentelemetry.proto.collector.logs.v1.LogsService/Export`.
+pub async fn logs_grpc(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    serve(edge, Otlp::over_grpc(Signal::Logs), request).await
+}
+
+/// `POST /opentelemetry.proto.collector.trace.v1.TraceService/Export`.
+pub async fn traces_grpc(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    serve(edge, Otlp::over_grpc(Signal::Traces), request).await
 }
 
 /// One export.
 #[derive(Clone, Copy, Debug)]
-enum Otlp {
+struct Otlp {
+    signal: Signal,
+    transport: Transport,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Transport {
     /// Over HTTP, answered in this encoding.
     Http(Encoding),
     /// Over gRPC.
@@ -46,52 +83,83 @@ enum Otlp {
     NotGrpc,
 }
 
+impl Otlp {
+    fn over_http(signal: Signal) -> Self {
+        Self { signal, transport: Transport::Http(Encoding::Other) }
+    }
+
+    fn over_grpc(signal: Signal) -> Self {
+        Self { signal, transport: Transport::NotGrpc }
+    }
+
+    fn item(&self) -> &'static str {
+        match self.signal {
+            Signal::Metrics => "data point",
+            Signal::Logs => "log record",
+            Signal::Traces => "span",
+        }
+    }
+}
+
 impl Protocol for Otlp {
     fn name(&self) -> ProtocolName {
-        match self {
-            Otlp::Http(_) => ProtocolName::OtlpHttp,
-            Otlp::Grpc | Otlp::NotGrpc => ProtocolName::OtlpGrpc,
+        match (self.signal, self.transport) {
+            (Signal::Metrics, Transport::Http(_)) => ProtocolName::OtlpHttp,
+            (Signal::Metrics, _) => ProtocolName::OtlpGrpc,
+            (Signal::Logs, Transport::Http(_)) => ProtocolName::OtlpLogsHttp,
+            (Signal::Logs, _) => ProtocolName::OtlpLogsGrpc,
+            (Signal::Traces, Transport::Http(_)) => ProtocolName::OtlpTracesHttp,
+            (Signal::Traces, _) => ProtocolName::OtlpTracesGrpc,
         }
     }
 
     fn parse(&mut self, head: &Parts, _: &GatewayConfig) -> Result<Head, Refusal> {
-        let framing = match self {
-            Otlp::Http(encoding) => {
-                *encoding = Encoding::of(&head.headers);
-                if *encoding != Encoding::Protobuf {
+        let framing = match self.transport {
+            Transport::Http(_) => {
+                let encoding = Encoding::of(&head.headers);
+                self.transport = Transport::Http(encoding);
+                if encoding != Encoding::Protobuf {
                     return Err(Refusal::ContentTypeUnsupported);
                 }
                 Framing::Whole(inflate::Encoding::of(&head.headers)?)
             }
-            Otlp::Grpc | Otlp::NotGrpc if is_grpc(&head.headers) => {
-                *self = Otlp::Grpc;
+            Transport::Grpc | Transport::NotGrpc if is_grpc(&head.headers) => {
+                self.transport = Transport::Grpc;
                 Framing::Grpc
             }
-            Otlp::Grpc | Otlp::NotGrpc => return Err(Refusal::ContentTypeUnsupported),
+            Transport::Grpc | Transport::NotGrpc => return Err(Refusal::ContentTypeUnsupported),
         };
         Ok(Head { database: String::new(), framing })
     }
 
     fn decode(&self, body: &[u8], intake: &mut RequestIntake) -> Result<(), Stop> {
-        for_each_point(body, intake)
+        match self.signal {
+            Signal::Metrics => for_each_point(body, intake),
+            Signal::Logs => logs::for_each_record(body, intake),
+            Signal::Traces => traces::for_each_span(body, intake),
+        }
     }
 
     fn malformed(&self) -> Refusal {
-        Refusal::BodyInvalid("the body is not a protobuf message of OTLP metrics")
+        Refusal::BodyInvalid(match self.signal {
+            Signal::Metrics => "the body is not a protobuf message of OTLP metrics",
+            Signal::Logs => "the body is not a protobuf message of OTLP logs",
+            Signal::Traces => "the body is not a protobuf message of OTLP traces",
+        })
     }
 
     fn answer(&self, outcome: &Outcome) -> Response {
-        match self {
-            Otlp::Http(encoding) => reply::http(*encoding, outcome),
-            Otlp::Grpc => reply::grpc(outcome),
-            Otlp::NotGrpc => reply::not_grpc(),
+        match self.transport {
+            Transport::Http(encoding) => reply::http(encoding, self.item(), outcome),
+            Transport::Grpc => reply::grpc(self.item(), outcome),
+            Transport::NotGrpc => reply::not_grpc(),
         }
     }
 
     fn method_not_allowed(&self) -> Response {
-        match self {
-            Otlp::Http(_) => reply::method_not_allowed(),
-            Otlp::Grpc | Otlp::NotGrpc => reply::not_grpc(),
+        match self.transport {
+            Transport::Http(_) => reply::method_not_allowed(),
+            Transport::Grpc | Transport::NotGrpc => reply::not_grpc(),
         }
     }
 }

@@ -86,6 +86,14 @@ pub enum ProtocolName {
     OtlpHttp,
     /// `MetricsService/Export`.
     OtlpGrpc,
+    /// `/v1/logs`.
+    OtlpLogsHttp,
+    /// `LogsService/Export`.
+    OtlpLogsGrpc,
+    /// `/v1/traces`.
+    OtlpTracesHttp,
+    /// `TraceService/Export`.
+    OtlpTracesGrpc,
     /// `/api/v1/write`, version 1.0.
     RemoteWrite,
     /// `/api/v1/write`, version 2.0.
@@ -105,6 +113,10 @@ impl ProtocolName {
             ProtocolName::InfluxV3 => "influx_v3",
             ProtocolName::OtlpHttp => "otlp_http",
             ProtocolName::OtlpGrpc => "otlp_grpc",
+            ProtocolName::OtlpLogsHttp => "otlp_logs_http",
+            ProtocolName::OtlpLogsGrpc => "otlp_logs_grpc",
+            ProtocolName::OtlpTracesHttp => "otlp_traces_http",
+            ProtocolName::OtlpTracesGrpc => "otlp_traces_grpc",
             ProtocolName::RemoteWrite => "remote_write",
             ProtocolName::RemoteWriteV2 => "remote_write_v2",
             ProtocolName::DatadogV1 => "datadog_v1",

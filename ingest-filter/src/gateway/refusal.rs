@@ -13,8 +13,8 @@ pub enum Refusal {
     /// The `Content-Type` is not one of the path's.
     #[error("the content type is not supported")]
     ContentTypeUnsupported,
-    /// The `Content-Encoding` is not gzip, deflate or identity.
-    #[error("the content encoding is not supported, use gzip, deflate or identity")]
+    /// The `Content-Encoding` is not gzip, deflate, zstd or identity.
+    #[error("the content encoding is not supported, use gzip, deflate, zstd or identity")]
     ContentEncodingUnsupported,
     /// Remote write is compressed with snappy and nothing else.
     #[error("the content encoding is not supported, remote write uses snappy")]
@@ -43,6 +43,9 @@ pub enum Refusal {
     /// The deadline passed before the journal was asked.
     #[error("the service could not read the request in time, try again")]
     Overloaded,
+    /// The journal takes no record as large as one of the request's.
+    #[error("the points are larger than can be stored")]
+    RecordTooLarge,
     /// The journal did not confirm.
     #[error("the points could not be stored now, try again")]
     JournalUnavailable {
@@ -105,7 +108,7 @@ impl Refusal {
                 Status::BAD_REQUEST
             }
             Refusal::DatabasesTooMany(_) => Status::UNPROCESSABLE_ENTITY,
-            Refusal::BodyTooLarge(_) => Status::PAYLOAD_TOO_LARGE,
+            Refusal::BodyTooLarge(_) | Refusal::RecordTooLarge => Status::PAYLOAD_TOO_LARGE,
             Refusal::TenantMissing
             | Refusal::BodyTimeout
             | Refusal::MemoryExhausted
@@ -137,7 +140,7 @@ impl Refusal {
             Refusal::ParameterInvalid(_) | Refusal::BodyInvalid(_) | Refusal::BodyBroken => 3,
             Refusal::DatabasesTooMany(_) => 9,
             // Not OUT_OF_RANGE, which OTLP senders retry for ever.
-            Refusal::BodyTooLarge(_) => 8,
+            Refusal::BodyTooLarge(_) | Refusal::RecordTooLarge => 8,
             Refusal::TenantMissing
             | Refusal::BodyTimeout
             | Refusal::MemoryExhausted
@@ -158,6 +161,7 @@ impl Refusal {
             Refusal::ParameterInvalid(_) => "parameter_invalid",
             Refusal::BodyInvalid(_) => "body_invalid",
             Refusal::BodyTooLarge(_) => "body_too_large",
+            Refusal::RecordTooLarge => "record_too_large",
             Refusal::BodyTimeout => "body_timeout",
             Refusal::BodyBroken => "body_broken",
             Refusal::MemoryExhausted => "memory_exhausted",

@@ -199,3 +199,7 @@ fn zlib(bytes: &[u8]) -> Vec<u8> {
     encoder.write_all(bytes).expect("in memory");
     encoder.finish().expect("in memory")
 }
+
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    zstd::encode_all(bytes, 1).expect("in memory")
+}

@@ -6,6 +6,13 @@ use std::time::Duration;
 use chassis::config::{ByteSize, ConfigError, DurationText, Spanned};
 use serde::Deserialize;
 
+use crate::journal::disk::frame::PAYLOAD_BYTES_MAX;
+use crate::journal::kafka::durability::Demands;
+
+mod bounds;
+
+use bounds::{duration_of, is_host_and_port, is_topic_name, size_of};
+
 /// `journal:` as written by the user; exactly one kind is given.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
@@ -50,6 +57,8 @@ pub struct RawKafkaJournal {
     pub dead_letter_topic: Option<Spanned<String>>,
     /// Creates both topics at start when they are missing.
     pub create_topic: Option<RawCreateTopic>,
+    /// Copies each partition of the records' topic must have.
+    pub replication_factor_min: Option<Spanned<u32>>,
     /// How many partitions the records of one tenant are spread over.
     pub partitions_per_tenant: Option<Spanned<u32>>,
     /// How long a record may take to be confirmed.
@@ -140,6 +149,8 @@ pub struct KafkaConfig {
     pub dead_letter_topic: String,
     /// Creates the topics when they are missing.
     pub create_topic: Option<CreateTopic>,
+    /// How many copies each partition of the records' topic must have.
+    pub replication_factor_min: u32,
     /// How many partitions one tenant uses.
     pub partitions_per_tenant: u32,
     /// How long a record may take to be confirmed.
@@ -163,7 +174,19 @@ pub struct CreateTopic {
     pub replication_factor: i32,
 }
 
+/// What tenant, database, identifiers and framing add to the body of a record at most.
+pub const RECORD_EXTRA_BYTES: usize = 4 << 10;
+
 impl JournalConfig {
+    /// The largest body that a record may have and still be stored.
+    pub fn record_bytes_max(&self) -> usize {
+        let whole = match self {
+            Self::Disk(_) => PAYLOAD_BYTES_MAX,
+            Self::Kafka(kafka) => usize::try_from(kafka.message_bytes_max).unwrap_or(usize::MAX),
+        };
+        whole.saturating_sub(RECORD_EXTRA_BYTES)
+    }
+
     /// Checks what the user wrote in the file at `path`.
     ///
     /// # Errors
@@ -206,12 +229,26 @@ impl KafkaConfig {
             group_instance_id: None,
             dead_letter_topic: format!("{TOPIC}{DEAD_LETTER_SUFFIX}"),
             create_topic: None,
+            replication_factor_min: 1,
             partitions_per_tenant: PARTITIONS_PER_TENANT,
             delivery_timeout: DELIVERY_TIMEOUT,
             queue_bytes_max: QUEUE_BYTES_MAX,
             message_bytes_max: MESSAGE_BYTES_MAX,
             read_ahead_bytes: READ_AHEAD_BYTES,
             session_timeout: SESSION_TIMEOUT,
+        }
+    }
+}
+
+impl KafkaConfig {
+    /// What must be true of the records' topic.
+    pub fn demands(&self) -> Demands {
+        let created = self.create_topic.map_or(1, |create| create.replication_factor);
+        let copies = self.replication_factor_min.max(created.unsigned_abs());
+        Demands {
+            replication_factor_min: self.replication_factor_min as usize,
+            in_sync_min: if copies >= 3 { 2 } else { 1 },
+            message_bytes_max: self.message_bytes_max,
         }
     }
 }
@@ -277,10 +314,19 @@ fn kafka_config(path: &Path, raw: &RawKafkaJournal) -> Result<KafkaConfig, Confi
     let size = |key, value: &Option<Spanned<ByteSize>>, default, min| {
         size_of(path, "journal.kafka", key, value, default, min)
     };
+    let create_topic = create_topic(path, raw.create_topic.as_ref())?;
     Ok(KafkaConfig {
         group: named(&raw.group, GROUP),
         group_instance_id: raw.group_instance_id.as_ref().map(|id| id.value.clone()),
-        create_topic: create_topic(path, raw.create_topic.as_ref())?,
+        create_topic,
+        replication_factor_min: match &raw.replication_factor_min {
+            Some(given) if !(1..=100).contains(&given.value) => {
+                let message = "journal.kafka.replication_factor_min must be between 1 and 100";
+                return Err(ConfigError::at(path, given, message));
+            }
+            Some(given) => given.value,
+            None => create_topic.map_or(1, |create| create.replication_factor.unsigned_abs()),
+        },
         partitions_per_tenant: match &raw.partitions_per_tenant {
             Some(zero) if zero.value == 0 => {
                 let message = "journal.kafka.partitions_per_tenant must be at least 1";
@@ -339,56 +385,6 @@ fn create_topic(
         partitions: bounded("partitions", &raw.partitions, 10_000)?,
         replication_factor: bounded("replication_factor", &raw.replication_factor, 100)?,
     }))
-}
-
-fn size_of(
-    path: &Path,
-    section: &str,
-    key: &str,
-    value: &Option<Spanned<ByteSize>>,
-    default: u64,
-    min: u64,
-) -> Result<u64, ConfigError> {
-    // Kafka's own settings of this kind are 32-bit numbers of KiB.
-    let max = 1_u64 << 40;
-    match value {
-        None => Ok(default),
-        Some(size) if (min..=max).contains(&size.value.0) => Ok(size.value.0),
-        Some(size) => {
-            let message = format!("{section}.{key} must be between {} KiB and 1024GiB", min >> 10);
-            Err(ConfigError::at(path, size, message))
-        }
-    }
-}
-
-fn duration_of(
-    path: &Path,
-    key: &str,
-    value: &Option<Spanned<DurationText>>,
-    default: Duration,
-    seconds: std::ops::RangeInclusive<u64>,
-) -> Result<Duration, ConfigError> {
-    let bounds = Duration::from_secs(*seconds.start())..=Duration::from_secs(*seconds.end());
-    match value {
-        None => Ok(default),
-        Some(given) if bounds.contains(&given.value.0) => Ok(given.value.0),
-        Some(given) => {
-            let (min, max) = (seconds.start(), seconds.end());
-            let message = format!("journal.kafka.{key} must be between {min}s and {max}s");
-            Err(ConfigError::at(path, given, message))
-        }
-    }
-}
-
-fn is_host_and_port(broker: &str) -> bool {
-    broker.trim().rsplit_once(':').is_some_and(|(host, port)| {
-        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
-    })
-}
-
-fn is_topic_name(name: &str) -> bool {
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    (1..=249).contains(&name.len()) && name.chars().all(legal) && name != "." && name != ".."
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::journal::config::KafkaConfig;
 
 pub mod appender;
 pub mod dead_letters;
+pub mod durability;
 pub mod fault;
 mod lanes;
 pub mod partition;
@@ -26,6 +27,9 @@ fn client(config: &KafkaConfig) -> ClientConfig {
         // A broker that is dead or moved is noticed well before a delivery times out.
         .set("socket.timeout.ms", "10000")
         .set("reconnect.backoff.max.ms", "2000")
+        // A topic that appears by itself has the brokers' defaults, perhaps one copy. A producer
+        // asks for that unless it is told not to.
+        .set("allow.auto.create.topics", "false")
         .set("statistics.interval.ms", "5000");
     client
 }
@@ -33,6 +37,8 @@ fn client(config: &KafkaConfig) -> ClientConfig {
 /// What the client library says of itself, into our own log.
 fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
+        // Producers obey this setting, and warn that it is one for consumers.
+        _ if facility == "CONFWARN" && message.contains("allow.auto.create.topics") => {}
         RDKafkaLogLevel::Emerg
         | RDKafkaLogLevel::Alert
         | RDKafkaLogLevel::Critical

@@ -194,7 +194,8 @@ fn json_text(text: &str, out: &mut String) -> Result<(), Fault> {
     Ok(())
 }
 
-fn hex(bytes: &[u8], out: &mut String) -> Result<(), Fault> {
+/// Appends bytes in hexadecimal.
+pub fn hex(bytes: &[u8], out: &mut String) -> Result<(), Fault> {
     const DIGITS: [char; 16] =
         ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
     if bytes.len() > NAME_BYTES_MAX / 2 {

@@ -5,10 +5,18 @@
 //!            scope group    { 1: scope { 1: name, 2: version, 3: attributes }, 2: item }
 //! ```
 
-use super::attributes::Tags;
+use std::borrow::Cow;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::attributes::{Tags, clean_text, hex, key_value, value_text};
 use crate::fault::Fault;
 use crate::intake::{Intake, Item, Kind, Stop};
+use crate::point::{FIELDS_MAX, FieldValue, Point};
 use crate::wire::{self, Fields, Value};
+
+/// The longest identifier of a trace or span, bytes; they have 16 and 8.
+const ID_BYTES_MAX: usize = 64;
 
 /// One item of a scope: a metric, a log record, a span.
 pub struct Group<'a, 'g> {
@@ -119,4 +127,79 @@ pub(super) fn timestamp_ns(time_unix_nano: u64) -> Result<Option<i64>, Fault> {
     }
     let ns = i64::try_from(time_unix_nano).ok().filter(|ns| *ns < i64::MAX);
     ns.map(Some).ok_or(Fault::TimestampOutOfRange)
+}
+
+impl<'a> Group<'a, '_> {
+    /// Lends the tags of the group to a point while it is taken.
+    pub(super) fn lend<T>(
+        &mut self,
+        point: &mut Point<'a>,
+        take: impl FnOnce(&mut Point<'a>) -> T,
+    ) -> T {
+        std::mem::swap(&mut point.tags, self.tags.list());
+        let taken = take(point);
+        std::mem::swap(&mut point.tags, self.tags.list());
+        taken
+    }
+}
+
+/// Adds an identifier in hexadecimal, unless it is empty.
+pub(super) fn hex_field(
+    key: &'static str,
+    bytes: &[u8],
+    point: &mut Point<'_>,
+) -> Result<(), Fault> {
+    if bytes.len() > ID_BYTES_MAX {
+        return Err(Fault::Malformed);
+    }
+    if !bytes.is_empty() {
+        let mut text = String::new();
+        hex(bytes, &mut text)?;
+        point.fields.push((Cow::Borrowed(key), FieldValue::Text(Cow::Owned(text))));
+    }
+    Ok(())
+}
+
+/// Adds text, unless it is empty.
+pub(super) fn text_field<'a>(key: &'static str, text: &'a [u8], point: &mut Point<'a>) {
+    if !text.is_empty() {
+        point.fields.push((Cow::Borrowed(key), FieldValue::Text(wire::text(text))));
+    }
+}
+
+/// Adds the attributes of an item, which are in its field `number`, as fields.
+pub(super) fn own_attributes<'a>(
+    item: &'a [u8],
+    number: u32,
+    point: &mut Point<'a>,
+) -> Result<(), Fault> {
+    for field in Fields::new(item) {
+        match field? {
+            (found, Value::Bytes(pair)) if found == number => {
+                let (key, value) = key_value(pair)?;
+                let Some(value) = value else { continue };
+                if point.fields.len() >= FIELDS_MAX {
+                    return Err(Fault::FieldsTooMany);
+                }
+                let key = Cow::Owned(format!("attr.{}", clean_text(key)?));
+                point.fields.push((key, FieldValue::Text(value_text(value)?)));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A time at which nothing else of the same tags stands by chance. A database keeps one point of
+/// a series for each nanosecond, while many clocks count micro- or milliseconds: the digits that
+/// such a clock leaves zero are taken from a hash of the item. The same item, sent again, gets
+/// the same time.
+pub(super) fn distinct_ns(time_unix_nano: u64, item: &[u8]) -> Result<Option<i64>, Fault> {
+    let free = match time_unix_nano {
+        ns if ns % 1_000_000 == 0 => 1_000_000,
+        ns if ns % 1_000 == 0 => 1_000,
+        _ => 1,
+    };
+    let Some(ns) = timestamp_ns(time_unix_nano)? else { return Ok(None) };
+    Ok(Some(ns.saturating_add((xxh3_64(item) % free) as i64).min(i64::MAX - 1)))
 }

@@ -438,11 +438,105 @@ fn what_resources_scopes_and_points_multiply_is_not_copied() {
     assert!(cost.bytes_total < 2 * body.len() as u64, "{} bytes", cost.bytes_total);
 }
 
+/// Lines of another signal than metrics.
+fn recorded(read: impl FnOnce(&mut dyn Intake) -> Result<(), Stop>) -> Vec<String> {
+    let mut recorder = Recorder::default();
+    read(&mut recorder).expect("a request");
+    recorder.lines
+}
+
+#[test]
+fn log_records() {
+    use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+    use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+    let body = |text: &str| Some(AnyValue { value: Some(Any::StringValue(text.to_owned())) });
+    let whole = LogRecord {
+        time_unix_nano: 1_000_000_001,
+        severity_number: 17,
+        body: body("it \"broke\"\n"),
+        attributes: vec![text("k", "v"), pair("n", Any::IntValue(7))],
+        trace_id: vec![0xab; 16],
+        span_id: vec![1; 8],
+        event_name: "e".to_owned(),
+        ..Default::default()
+    };
+    let coarse = |text: &str| LogRecord {
+        observed_time_unix_nano: 5_000_000,
+        severity_text: "warn".to_owned(),
+        body: body(text),
+        ..Default::default()
+    };
+    let broken = LogRecord { trace_id: vec![0; 100], ..Default::default() };
+    let log_records = vec![whole, coarse("a"), coarse("b"), coarse("a"), broken];
+    let scope_logs = vec![ScopeLogs { log_records, ..Default::default() }];
+    let attributes = vec![text("service.name", "shop")];
+    let resource = Some(Resource { attributes, ..Default::default() });
+    let resource_logs = vec![ResourceLogs { resource, scope_logs, ..Default::default() }];
+    let request = ExportLogsServiceRequest { resource_logs }.encode_to_vec();
+    let lines = recorded(|intake| logs::for_each_record(&request, intake));
+    assert_eq!(
+        lines[0],
+        format!(
+            "logs,service.name=shop,severity=ERROR trace_id=\"{}\",span_id=\"0101010101010101\",\
+             event_name=\"e\",attr.k=\"v\",attr.n=\"7\",severity_number=17i 1000000001",
+            "ab".repeat(16),
+        )
+        .replace("severity=ERROR ", "severity=ERROR body=\"it \\\"broke\\\"\n\",")
+    );
+    let time = |line: &str| {
+        let (head, time) = line.rsplit_once(' ').expect("a time");
+        assert!(head.starts_with("logs,service.name=shop,severity=warn body="), "{head}");
+        time.parse::<u64>().expect("a number")
+    };
+    let times = [time(&lines[1]), time(&lines[2]), time(&lines[3])];
+    assert!(times.iter().all(|ns| (5_000_000..6_000_000).contains(ns)), "{times:?}");
+    assert!(times[0] != times[1] && times[0] == times[2], "{times:?}");
+    assert_eq!(lines[4], "5: is not a valid message of its protocol");
+}
+
+#[test]
+fn spans() {
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status, span};
+    let whole = Span {
+        trace_id: vec![0xab; 16],
+        span_id: vec![1; 8],
+        name: "GET /".to_owned(),
+        kind: 2,
+        start_time_unix_nano: 1_000_000_001,
+        end_time_unix_nano: 1_000_002_001,
+        attributes: vec![text("k", "v")],
+        events: vec![span::Event::default(); 2],
+        status: Some(Status { code: 2, message: "no".to_owned() }),
+        ..Default::default()
+    };
+    let back = Span { end_time_unix_nano: 1, status: None, events: vec![], ..whole.clone() };
+    let scope_spans = vec![ScopeSpans { spans: vec![whole, back], ..Default::default() }];
+    let resource_spans = vec![ResourceSpans { scope_spans, ..Default::default() }];
+    let request = ExportTraceServiceRequest { resource_spans }.encode_to_vec();
+    let ids = format!("trace_id=\"{}\",span_id=\"0101010101010101\"", "ab".repeat(16));
+    assert_eq!(
+        recorded(|intake| traces::for_each_span(&request, intake)),
+        [
+            format!(
+                "spans,span.kind=server,span.name=GET\\ /,status=error {ids},attr.k=\"v\",\
+                 status_message=\"no\",duration_ns=2000i,events=2i,links=0i 1000000001"
+            ),
+            format!(
+                "spans,span.kind=server,span.name=GET\\ /,status=unset {ids},attr.k=\"v\",\
+                 duration_ns=0i,events=0i,links=0i 1000000001"
+            ),
+        ]
+    );
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_read_without_panic(body in proptest::collection::vec(any::<u8>(), 0..300)) {
         // Either answer will do.
         let _ = read(&body);
+        let _ = logs::for_each_record(&body, &mut Recorder::default());
+        let _ = traces::for_each_span(&body, &mut Recorder::default());
     }
 
     #[test]

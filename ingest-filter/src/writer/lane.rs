@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::destination::{Destination, Destinations};
+use crate::journal::Lane;
 use crate::journal::dead_letter::{Cause, DeadLetter, DeadLetters};
-use crate::journal::{AppendError, Lane};
 use crate::target::Target;
 use crate::target::answer::Answer;
 use crate::types::Conflicts;
@@ -257,12 +257,10 @@ impl LaneTask {
         if letters.is_empty() {
             return Ok(());
         }
-        while let Err(AppendError::Unavailable { reason, retry_after }) =
-            self.shared.dead_letters.append(letters.clone()).await
-        {
+        while let Err(error) = self.shared.dead_letters.append(letters.clone()).await {
             self.shared.metrics.dead_letter_failures.inc();
-            tracing::error!(reason, partition = self.partition, "dead letters cannot be stored");
-            self.pause(retry_after).await?;
+            tracing::error!(%error, partition = self.partition, "dead letters cannot be stored");
+            self.pause(error.retry_after()).await?;
         }
         for letter in &letters {
             let points = u64::from(letter.points.max(1));

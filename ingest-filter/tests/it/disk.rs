@@ -160,7 +160,9 @@ async fn a_full_directory_refuses_until_the_writer_made_room() {
         }
         assert!(stored < 100, "the bound is not kept");
     };
-    let AppendError::Unavailable { reason, retry_after } = refused;
+    let AppendError::Unavailable { reason, retry_after } = refused else {
+        panic!("an append that may be tried again");
+    };
     assert!(reason.contains("full"), "{reason}");
     assert!(retry_after.as_secs_f64() >= 1.0);
     let held: u64 =

@@ -12,6 +12,8 @@ use ingest_filter::journal::config::{CreateTopic, JournalConfig, KafkaConfig};
 use ingest_filter::journal::{Journal, open_appender};
 use ingest_filter::writer::config::TargetConfig;
 use prometheus_client::registry::Registry;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::config::ClientConfig;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -59,6 +61,42 @@ async fn a_missing_topic_is_named(broker: &Broker) {
     })
     .await;
     assert!(journal.append(vec![record("a", 0, 0)]).await.is_err());
+}
+
+/// A cluster that creates topics by itself, with one partition and one copy: ours does not appear
+/// that way, and one that would lose records keeps the gateway from being ready.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_would_lose_records_is_not_used() {
+    let _turn = TURN.lock().await;
+    let broker = Broker::start_with("auto.create.topics.enable=true\n").await;
+    a_missing_topic_is_named(&broker).await;
+    let admin: AdminClient<_> =
+        ClientConfig::new().set("bootstrap.servers", broker.address()).create().unwrap();
+    let options = AdminOptions::new();
+    let cases = [
+        ("compacted", "cleanup.policy", "compact", "compaction would drop records"),
+        ("small", "max.message.bytes", "1000", "its max.message.bytes is 1000, less than"),
+    ];
+    for (name, key, value, expected) in cases {
+        let new = NewTopic::new(name, 1, TopicReplication::Fixed(1)).set(key, value);
+        admin.create_topics([&new], &options).await.unwrap();
+        let readiness = Readiness::new();
+        let config = JournalConfig::Kafka(topic(&broker, name));
+        let journal = open_appender(&config, &readiness, &mut Registry::default()).unwrap();
+        wait_for(expected, || async {
+            readiness.blockers().join(" ").contains(expected).then_some(())
+        })
+        .await;
+        assert!(journal.append(vec![record("a", 0, 0)]).await.is_err(), "{name}");
+    }
+    let two = KafkaConfig { replication_factor_min: 2, ..topic(&broker, "two-copies") };
+    let readiness = Readiness::new();
+    let config = JournalConfig::Kafka(two);
+    let _journal = open_appender(&config, &readiness, &mut Registry::default()).unwrap();
+    wait_for("the copies that are missing", || async {
+        readiness.blockers().join(" ").contains("has 1 copies of 2").then_some(())
+    })
+    .await;
 }
 
 /// Appends from many tasks until told to stop; gives the bodies that were confirmed.

@@ -50,8 +50,17 @@ impl Broker {
         Self::cluster(1).await.pop().expect("one broker")
     }
 
+    /// One broker with other settings.
+    pub async fn start_with(settings: &str) -> Self {
+        Self::cluster_with(1, settings).await.pop().expect("one broker")
+    }
+
     /// Brokers that form a cluster, once all of them answer.
     pub async fn cluster(size: usize) -> Vec<Self> {
+        Self::cluster_with(size, "").await
+    }
+
+    async fn cluster_with(size: usize, settings: &str) -> Vec<Self> {
         let ports: Vec<(u16, u16)> = (0..size).map(|_| (free_port(), free_port())).collect();
         let voters: Vec<String> = ports
             .iter()
@@ -61,7 +70,9 @@ impl Broker {
         let mut brokers: Vec<Self> = ports
             .iter()
             .enumerate()
-            .map(|(index, ports)| Self::prepare(index + 1, *ports, &voters.join(","), size))
+            .map(|(index, ports)| {
+                Self::prepare(index + 1, *ports, &voters.join(","), size, settings)
+            })
             .collect();
         // Controllers need each other, so all are started before any is waited for.
         for broker in &mut brokers {
@@ -74,7 +85,13 @@ impl Broker {
     }
 
     /// Formats a new directory for one node.
-    fn prepare(node: usize, (port, controller): (u16, u16), voters: &str, size: usize) -> Self {
+    fn prepare(
+        node: usize,
+        (port, controller): (u16, u16),
+        voters: &str,
+        size: usize,
+        settings: &str,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let in_sync = if size >= 3 { 2 } else { 1 };
         let properties = format!(
@@ -93,7 +110,7 @@ impl Broker {
              share.coordinator.state.topic.replication.factor={size}\n\
              share.coordinator.state.topic.min.isr={in_sync}\n\
              group.initial.rebalance.delay.ms=0\n\
-             auto.create.topics.enable=false\n",
+             auto.create.topics.enable=false\n{settings}",
             directory.path().join("data").display()
         );
         std::fs::write(directory.path().join("server.properties"), properties).unwrap();

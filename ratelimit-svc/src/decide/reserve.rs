@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A class is expected to go on as it did: at the average of its last windows or, if that is
-//! more, at the rate of this one. What is expected until a fixed window ends is kept; a sliding
+//! more, at the rate of this one, which a counter that was idle has since its first hit. What is expected until a fixed window ends is kept; a sliding
 //! window and a bucket are given room back meanwhile, so of them only what is expected beyond
 //! that. Whatever is expected, a cap is never more than the capacity, so a forecast cannot break
 //! the limit, and the cap of a class never depends on the classes below but for their floors.
@@ -70,7 +70,8 @@ impl Figures {
 /// What is known of the classes of a shared counter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Usage {
-    /// The window since the epoch that `used` and `demand` are of.
+    /// The window since the epoch that `used` and `demand` are of; in a window that begins
+    /// idle, and the part of it that was over when the counter was asked for the first time.
     pub number: f64,
     /// Highest class first.
     pub classes: PerClass<Figures>,
@@ -79,6 +80,11 @@ pub struct Usage {
 impl Usage {
     fn new(number: f64, classes: usize) -> Self {
         Self { number, classes: PerClass::from_elem(Figures::NONE, classes) }
+    }
+
+    /// The window that the figures are of.
+    fn window(&self) -> f64 {
+        self.number.floor()
     }
 
     /// The first second, since the epoch, at which the figures are of no more use.
@@ -92,12 +98,12 @@ impl Usage {
         let Some(usage) = usage.filter(|usage| usage.classes.len() == terms.classes) else {
             return Self::new(terms.number, terms.classes);
         };
-        if usage.number > terms.number + 1.0 {
+        if usage.window() > terms.number + 1.0 {
             return Self::new(terms.number, terms.classes);
         }
         let classes = PerClass::from_slice(&usage.classes);
         let mut usage = Self { number: usage.number, classes };
-        let windows = terms.number - usage.number;
+        let windows = terms.number - usage.window();
         if windows <= 0.0 {
             return usage;
         }
@@ -206,16 +212,23 @@ impl Terms {
         })
     }
 
+    /// The number of figures that begin now in a window; see [`Usage::number`].
+    fn first(&self, window: f64) -> f64 {
+        let is_within = self.early > EARLY_MIN && self.early < 1.0;
+        if is_within { window + self.early } else { window }
+    }
+
     /// How far the counter may be taken by the class, in whole hits: `value` is what is taken
     /// now, `previous` what the last window of a sliding one held.
     pub fn cap(&self, usage: &Usage, value: f64, previous: f64) -> f64 {
         let (mut expected, mut promised, mut margin, mut floors) = (0.0, 0.0, 0.0, 0.0);
+        let early = (self.early - (usage.number - usage.window())).max(EARLY_MIN);
         for (at, class) in usage.classes.iter().enumerate() {
-            let active = usage.number - class.last <= IDLE_WINDOWS_MAX;
+            let active = usage.window() - class.last <= IDLE_WINDOWS_MAX;
             let (floor, minimum) = self.guarantees.as_ref().map_or((0.0, 0.0), |list| list[at]);
             let unmet = if active { (floor - class.used).max(0.0) } else { 0.0 };
             if at < self.place {
-                let rate = if active { self.rate(class) } else { 0.0 };
+                let rate = if active { self.rate(class, early) } else { 0.0 };
                 let guarantee = minimum.max(unmet);
                 expected += (rate * self.horizon).max(guarantee);
                 promised += guarantee;
@@ -233,8 +246,8 @@ impl Terms {
     }
 
     /// What a class is expected to ask for in a window.
-    fn rate(&self, class: &Figures) -> f64 {
-        let certain = (class.demand - class.demand.sqrt()) / self.early;
+    fn rate(&self, class: &Figures, early: f64) -> f64 {
+        let certain = (class.demand - class.demand.sqrt()) / early;
         class.average.max(class.demand / self.elapsed).max(certain)
     }
 
@@ -247,7 +260,7 @@ impl Terms {
         }
         let mut others = 0.0;
         for (at, class) in usage.classes.iter().enumerate() {
-            if at != self.place && usage.number - class.last <= IDLE_WINDOWS_MAX {
+            if at != self.place && usage.window() - class.last <= IDLE_WINDOWS_MAX {
                 others += (guarantees[at].0 - class.used).max(0.0);
             }
         }
@@ -256,9 +269,13 @@ impl Terms {
 
     /// Notes that the class asked for hits.
     pub fn ask(&self, usage: &mut Usage, amount: f64) {
+        let window = usage.window();
+        if usage.classes.iter().all(|class| window - class.last > IDLE_WINDOWS_MAX) {
+            usage.number = self.first(window);
+        }
         let class = &mut usage.classes[self.place];
         class.demand = (class.demand + amount).min(self.demand_max);
-        class.last = class.last.max(usage.number);
+        class.last = class.last.max(window);
     }
 
     /// Notes that the class was given hits, or gave them back.

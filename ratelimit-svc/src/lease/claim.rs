@@ -35,7 +35,9 @@ impl Claim {
 
     /// What is granted when that hit was counted, each on its own.
     pub fn grant(&self, count: &Count) -> Grant {
-        let taken = count.value.min(self.pool);
+        // What is remembered may be less than was known when the claim was made: no counter fell.
+        let value = if count.remembered { count.value.max(self.seen) } else { count.value };
+        let taken = value.min(self.pool);
         if self.hit.share.is_some() || !count.moved {
             // Classes that share a counter are given all of what they ask, or nothing; and so is
             // who is known to be over without asking.
@@ -107,6 +109,33 @@ mod tests {
         check(10, 4, 14, 0, 10, 0);
         check(10, 0, 3, 0, 3, 7);
         check(0, 1, 1, 0, 0, 0);
+    }
+
+    /// The memory of counters that are over answers with what it saw, which the counter has passed since.
+    #[test]
+    fn a_remembered_answer_shows_no_loss() {
+        let hit = Hit {
+            key: b"a|m1"[..].into(),
+            amount: 4,
+            is_refund: false,
+            limit: 10,
+            window: crate::limits::unit::Window { start: 60, seconds: 60 },
+            algorithm: crate::limits::algorithm::Algorithm::FixedWindow,
+            role: crate::decide::hit::Role::Enforced,
+            share: None,
+        };
+        let stem = Arc::from(&b"a"[..]);
+        let claim = Claim { stem, hit, class: 0, pool: 10, is_ahead: false, seen: 10, epoch: 0 };
+        let count = Count {
+            value: 8,
+            reset: std::time::Duration::ZERO,
+            over: true,
+            moved: false,
+            withheld: 0,
+            remembered: true,
+        };
+        assert_eq!(claim.grant(&count).taken, 10);
+        assert_eq!(claim.grant(&Count { remembered: false, ..count }).taken, 8);
     }
 
     proptest! {

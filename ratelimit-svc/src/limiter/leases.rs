@@ -35,6 +35,7 @@ use crate::metrics::Metrics;
 use crate::outage::guard::{Guard, Unavailable};
 use crate::store::backend::Backend;
 use crate::store::ramp::Pace;
+use crate::store::redis::deadlines;
 
 /// Calls for claims under way at a time; what falls due meanwhile shares the next one.
 pub const CALLS_MAX: usize = 8;
@@ -166,7 +167,7 @@ impl Leases {
             self.send_due();
             // An answer that came before we listened woke nobody.
             if self.answers.load(Ordering::Acquire) == answers
-                && tokio::time::timeout_at(until, woken).await.is_err()
+                && deadlines::by(until, woken).await.is_err()
             {
                 return Err(Unavailable::NOT_ASKED);
             }

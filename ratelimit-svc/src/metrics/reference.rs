@@ -176,6 +176,7 @@ mod tests {
 
     use super::*;
     use crate::limits::stats::{HitStats, Outcome, Reason};
+    use crate::metrics::rules::NamedBy;
 
     #[test]
     fn names_are_safe_on_the_wire() {
@@ -204,7 +205,7 @@ mod tests {
         for rule in ["a_1", "a_1.b", "a_1.b.c", "a_1.b.d"] {
             let reason = Reason::OverLimit;
             let outcome = Outcome { descriptor: 0, over_limit: true, reason, hits };
-            metrics.rules.of("d", rule).count("ingest", &outcome);
+            metrics.rules.of("d", rule, NamedBy::Rule).count("ingest", &outcome);
         }
         metrics.duration.observe(Duration::from_micros(300));
         metrics.store_error("timeout");

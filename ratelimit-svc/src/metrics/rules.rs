@@ -26,19 +26,39 @@ use crate::limits::stats::{KINDS, OTHER, Reason, RuleCounts};
 /// How many pairs of domain and rule have counts of their own.
 pub const RULES_MAX: usize = 2000;
 
+/// How many of them may have a name that a request made, so that clients leave room for rules.
+pub const NAMES_OF_REQUESTS_MAX: usize = RULES_MAX / 2;
+
 /// The most bytes of a rule's name in metrics: one made of a request's values could be any text.
 pub const NAME_BYTES_MAX: usize = 512;
 
 type ByName<V> = HashMap<Arc<str>, V, KeyedState>;
 type Domains = ByName<Arc<ByName<Arc<RuleCounts>>>>;
 
+/// How many rules have counts.
+#[derive(Default)]
+struct Known {
+    all: usize,
+    named_by_requests: usize,
+}
+
+/// Who made a rule's name in metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NamedBy {
+    /// Whoever wrote the rule.
+    Rule,
+    /// A request, of whose values it is made.
+    Request,
+}
+
 /// The counts of all rules.
 pub struct Rules {
     domains: ArcSwap<Domains>,
     other: Arc<RuleCounts>,
     full: AtomicBool,
-    /// How many rules have counts; locked by whoever adds one.
-    known: Mutex<usize>,
+    no_more_of_requests: AtomicBool,
+    /// Locked by whoever adds one.
+    known: Mutex<Known>,
 }
 
 impl Default for Rules {
@@ -47,6 +67,7 @@ impl Default for Rules {
             domains: ArcSwap::default(),
             other: Arc::new(RuleCounts::new(OTHER.into(), OTHER.into())),
             full: AtomicBool::new(false),
+            no_more_of_requests: AtomicBool::new(false),
             known: Mutex::default(),
         }
     }
@@ -54,11 +75,11 @@ impl Default for Rules {
 
 impl Rules {
     /// The counts of the rule of that name, which may be those of all rules beyond the cap.
-    pub fn of(&self, domain: &str, rule: &str) -> Arc<RuleCounts> {
+    pub fn of(&self, domain: &str, rule: &str, named_by: NamedBy) -> Arc<RuleCounts> {
         let domains = self.domains.load();
         match domains.get(domain).and_then(|rules| rules.get(rule)) {
             Some(counts) => counts.clone(),
-            None => self.added(domain, rule),
+            None => self.added(domain, rule, named_by),
         }
     }
 
@@ -72,9 +93,11 @@ impl Rules {
         all
     }
 
-    fn added(&self, domain: &str, rule: &str) -> Arc<RuleCounts> {
+    fn added(&self, domain: &str, rule: &str, named_by: NamedBy) -> Arc<RuleCounts> {
         let nameless = rule.len() > NAME_BYTES_MAX || (domain, rule) == (OTHER, OTHER);
-        if nameless || self.full.load(Ordering::Relaxed) {
+        let no_more_of_requests =
+            named_by == NamedBy::Request && self.no_more_of_requests.load(Ordering::Relaxed);
+        if nameless || no_more_of_requests || self.full.load(Ordering::Relaxed) {
             return self.other.clone();
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,11 +105,17 @@ impl Rules {
         if let Some(counts) = domains.get(domain).and_then(|rules| rules.get(rule)) {
             return counts.clone();
         }
-        if *known >= RULES_MAX {
+        let by_request = named_by == NamedBy::Request;
+        if known.all >= RULES_MAX {
             self.full.store(true, Ordering::Relaxed);
             return self.other.clone();
         }
-        *known += 1;
+        if by_request && known.named_by_requests >= NAMES_OF_REQUESTS_MAX {
+            self.no_more_of_requests.store(true, Ordering::Relaxed);
+            return self.other.clone();
+        }
+        known.all += 1;
+        known.named_by_requests += usize::from(by_request);
         let counts = Arc::new(RuleCounts::new(domain.into(), rule.into()));
         let rules = Arc::make_mut(domains.entry(counts.domain.clone()).or_default());
         rules.insert(counts.rule.clone(), counts.clone());
@@ -177,7 +206,9 @@ mod tests {
         let rules = Arc::new(Rules::default());
         let before = resident_bytes();
         for n in 0..1_000_000 {
-            rules.of("d", &format!("path_{n}")).count("ingest", &outcome(Reason::WithinLimit));
+            rules
+                .of("d", &format!("path_{n}"), NamedBy::Rule)
+                .count("ingest", &outcome(Reason::WithinLimit));
         }
         let grown = resident_bytes().saturating_sub(before);
         assert!(grown < 50 << 20, "{grown} bytes");
@@ -191,11 +222,26 @@ mod tests {
         assert!(text.contains(&line), "{line}");
     }
 
+    /// Clients that make names leave room for the rules that are met later.
+    #[test]
+    fn names_of_requests_leave_room_for_rules() {
+        let rules = Rules::default();
+        for n in 0..RULES_MAX {
+            rules.of("d", &format!("path_{n}"), NamedBy::Request);
+        }
+        assert_eq!(rules.all().len(), NAMES_OF_REQUESTS_MAX + 1);
+        assert_eq!(&*rules.of("d", "tenant", NamedBy::Rule).rule, "tenant");
+        assert_eq!(&*rules.of("d", "path_x", NamedBy::Request).rule, OTHER);
+        assert_eq!(&*rules.of("d", "path_1", NamedBy::Request).rule, "path_1");
+    }
+
     #[test]
     fn long_names_are_not_kept() {
         let rules = Rules::default();
         for (bytes, known) in [(NAME_BYTES_MAX + 1, 1), (NAME_BYTES_MAX, 2)] {
-            rules.of("d", &"x".repeat(bytes)).count("a", &outcome(Reason::WithinLimit));
+            rules
+                .of("d", &"x".repeat(bytes), NamedBy::Rule)
+                .count("a", &outcome(Reason::WithinLimit));
             assert_eq!(rules.all().len(), known);
         }
     }
@@ -204,7 +250,9 @@ mod tests {
     fn classes_beyond_the_cap_count_as_one() {
         let rules = Arc::new(Rules::default());
         for class in 0..CLASSES_MAX + 5 {
-            rules.of("d", "r").count(&format!("c{class}"), &outcome(Reason::WithinLimit));
+            rules
+                .of("d", "r", NamedBy::Rule)
+                .count(&format!("c{class}"), &outcome(Reason::WithinLimit));
         }
         let text = page(&rules);
         assert_eq!(text.matches("class=").count(), CLASSES_MAX + 1);
@@ -217,7 +265,7 @@ mod tests {
         let rules = Arc::new(Rules::default());
         let count = || {
             for n in 0..1000 {
-                let counts = rules.of("d", &format!("r{}", n % 10));
+                let counts = rules.of("d", &format!("r{}", n % 10), NamedBy::Rule);
                 counts.count("a", &outcome(Reason::ShadowMode));
             }
         };

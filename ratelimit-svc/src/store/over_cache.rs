@@ -13,7 +13,8 @@
 //! know, for it keeps room for them in the next window.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::hash::BuildHasher;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::decide::hit::{Count, Hit};
@@ -23,17 +24,26 @@ use crate::limits::sharing::{How, Share};
 
 /// What one entry takes besides its key, about.
 const ENTRY_BYTES: usize = 128;
+/// Of so many entries the one that ends first makes room.
+const EVICTION_SAMPLE: usize = 8;
+/// Parts with a lock each, of a cache that is large enough to be cut.
+const PARTS: usize = 16;
+const PART_BYTES_MIN: usize = 1 << 16;
 
 /// The memory of counters that are over.
 pub struct OverCache {
+    /// Of one part.
     bytes_max: usize,
-    state: Mutex<State>,
+    hasher: KeyedState,
+    parts: Vec<Mutex<State>>,
 }
 
 #[derive(Default)]
 struct State {
     refusals: HashMap<Box<[u8]>, Refusal, KeyedState>,
     bytes: usize,
+    /// The last second in which ended entries were dropped.
+    swept_at: Option<u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -66,7 +76,13 @@ impl Refusal {
 impl OverCache {
     /// A cache of at most `bytes_max`; 0 turns it off.
     pub fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, state: Mutex::default() }
+        let parts = if bytes_max >= PARTS * PART_BYTES_MIN { PARTS } else { 1 };
+        let hasher = KeyedState::default();
+        Self {
+            bytes_max: bytes_max / parts,
+            hasher,
+            parts: (0..parts).map(|_| Mutex::default()).collect(),
+        }
     }
 
     /// The remembered answer, if `hit` is over its limit for certain.
@@ -74,7 +90,7 @@ impl OverCache {
         if self.bytes_max == 0 || hit.amount == 0 || hit.is_refund || is_demand(hit) {
             return None;
         }
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.part(&hit.key);
         let refusal = state.refusals.get(&hit.key).filter(|refusal| refusal.holds(hit, now))?;
         let reset = match hit.algorithm {
             Algorithm::FixedWindow => Duration::from_secs(hit.window.remaining(now.as_secs())),
@@ -99,14 +115,9 @@ impl OverCache {
         if size > self.bytes_max || until <= now || may_give_way {
             return;
         }
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.part(&hit.key);
         if state.bytes + size > self.bytes_max {
-            state.refusals.retain(|_, refusal| refusal.until > now);
-            state.bytes = state.refusals.keys().map(|key| key.len() + ENTRY_BYTES).sum();
-        }
-        if state.bytes + size > self.bytes_max {
-            // Full of counters that are all of use: start over, it costs one question each.
-            *state = State::default();
+            state.make_room(self.bytes_max - size, now);
         }
         let Hit { amount, limit, algorithm, .. } = *hit;
         let refusal = Refusal { value: count.value, until, amount, limit, algorithm, cap };
@@ -115,14 +126,38 @@ impl OverCache {
         }
     }
 
+    fn part(&self, key: &[u8]) -> MutexGuard<'_, State> {
+        let at = self.hasher.hash_one(key) as usize % self.parts.len();
+        self.parts[at].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Forgets a counter that went down.
     pub fn forget(&self, hit: &Hit) {
         if self.bytes_max == 0 {
             return;
         }
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.part(&hit.key);
         if state.refusals.remove(&hit.key).is_some() {
             state.bytes -= hit.key.len() + ENTRY_BYTES;
+        }
+    }
+}
+
+impl State {
+    /// Drops what has ended, at most once a second, and then what ends soonest of a few.
+    fn make_room(&mut self, bytes_max: usize, now: Duration) {
+        if self.swept_at != Some(now.as_secs()) {
+            self.swept_at = Some(now.as_secs());
+            self.refusals.retain(|_, refusal| refusal.until > now);
+            self.bytes = self.refusals.keys().map(|key| key.len() + ENTRY_BYTES).sum();
+        }
+        while self.bytes > bytes_max {
+            let sample = self.refusals.iter().take(EVICTION_SAMPLE);
+            let soonest =
+                sample.min_by_key(|(_, refusal)| refusal.until).map(|(key, _)| key.clone());
+            let Some(key) = soonest else { return };
+            self.refusals.remove(&key);
+            self.bytes -= key.len() + ENTRY_BYTES;
         }
     }
 }
@@ -247,9 +282,14 @@ mod tests {
         let count = over(6, Duration::from_secs(50));
         for n in 0..1000 {
             cache.remember(&hit(&format!("{n}"), 1, 5), &count, NOW);
-            let state = cache.state.lock().unwrap();
+            let state = cache.parts[0].lock().unwrap();
             assert!(state.bytes <= 1000 && state.refusals.len() <= 1000 / ENTRY_BYTES);
         }
+        // Room is made for one, and the others stay.
+        let state = cache.parts[0].lock().unwrap();
+        assert_eq!(state.refusals.len(), 1000 / (ENTRY_BYTES + 3));
+        let large = OverCache::new(PARTS * PART_BYTES_MIN);
+        assert_eq!((large.parts.len(), large.bytes_max), (PARTS, PART_BYTES_MIN));
         let off = OverCache::new(0);
         off.remember(&hit("a", 1, 5), &count, NOW);
         assert_eq!(off.is_over(&hit("a", 1, 5), NOW), None);

@@ -18,7 +18,7 @@ mod claimed;
 pub mod cluster;
 pub mod connections;
 pub mod connector;
-mod deadlines;
+pub(crate) mod deadlines;
 mod epoch;
 pub mod expiry;
 pub mod give_back;

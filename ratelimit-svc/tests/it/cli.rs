@@ -22,7 +22,7 @@ fn run(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String
 #[test]
 fn the_example_is_good() {
     let (code, out, err) = run(&["check", "examples/quotas/edge.yaml"], &[]);
-    assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "ok: domain edge has 2 rules\n", ""));
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "ok: domain edge has 3 rules\n", ""));
 }
 
 #[test]

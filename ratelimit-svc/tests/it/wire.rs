@@ -178,6 +178,17 @@ async fn json_over_http() {
     assert!(status_0["durationUntilReset"].as_str().is_some_and(|text| text.ends_with('s')));
     let (status, text) = http(at, "POST", "/json", body).await;
     assert_eq!(status, 429, "{text}");
+    // What the mapping of protobuf takes beside that: null for a field, and whole numbers in any spelling.
+    for body in [
+        r#"{"domain":"edge","hitsAddend":null,"descriptors":[{"entries":[{"key":"tenant","value":"n"}],"limit":null,"hitsAddend":1e0,"isNegativeHits":null}]}"#,
+        r#"{"domain":"edge","hitsAddend":2.0,"descriptors":[{"entries":[{"key":"tenant","value":"n"}],"limit":{"requestsPerUnit":"3.0","unit":6.0}}]}"#,
+    ] {
+        let (status, text) = http(at, "POST", "/json", body).await;
+        assert_eq!(status, 200, "{body}: {text}");
+    }
+    for bad in [r#"{"domain":"edge","hitsAddend":1.5}"#, r#"{"domain":"edge","hitsAddend":-1}"#] {
+        assert_eq!(http(at, "POST", "/json", bad).await.0, 400, "{bad}");
+    }
     for bad in
         ["", "{", "[]", r#"{"domain":5}"#, r#"{"nope":1}"#, r#"{"domain":""}"#, r#"{"domain":"d"}"#]
     {

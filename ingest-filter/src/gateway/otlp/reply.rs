@@ -96,10 +96,10 @@ pub struct ProtoDuration {
 }
 
 /// The answer over HTTP.
-pub fn http(encoding: Encoding, outcome: &Outcome) -> Response {
+pub fn http(encoding: Encoding, item: &str, outcome: &Outcome) -> Response {
     match outcome {
         Ok(verdict) => {
-            let mut response = Response::new(Body::from(success(verdict).encode_to_vec()));
+            let mut response = Response::new(Body::from(success(item, verdict).encode_to_vec()));
             response.headers_mut().insert(header::CONTENT_TYPE, PROTOBUF);
             response
         }
@@ -120,12 +120,12 @@ fn failure(encoding: Encoding, refusal: Refusal) -> Response {
 }
 
 /// The answer over gRPC.
-pub fn grpc(outcome: &Outcome) -> Response {
+pub fn grpc(item: &str, outcome: &Outcome) -> Response {
     let verdict = match outcome {
         Ok(verdict) => verdict,
         Err(refusal) => return trailers_only(*refusal),
     };
-    let message = success(verdict);
+    let message = success(item, verdict);
     let mut frame = BytesMut::new();
     frame.put_u8(0);
     // An answer describes at most 100 points, far from 4 GiB.
@@ -155,7 +155,7 @@ fn trailers_only(refusal: Refusal) -> Response {
         }
     }
     if refusal == Refusal::ContentEncodingUnsupported {
-        let accepted = HeaderValue::from_static("identity,deflate,gzip");
+        let accepted = HeaderValue::from_static("identity,deflate,gzip,zstd");
         headers.insert(GRPC_ACCEPT_ENCODING, accepted);
     }
     response
@@ -177,11 +177,12 @@ pub fn not_grpc() -> Response {
     response
 }
 
-fn success(verdict: &Verdict) -> ExportMetricsServiceResponse {
+/// The answers for metrics, logs and traces have the same fields.
+fn success(item: &str, verdict: &Verdict) -> ExportMetricsServiceResponse {
     // Unset when all is well, as the specification asks.
     let partial_success = (verdict.rejected_count() > 0).then(|| ExportMetricsPartialSuccess {
         rejected_data_points: i64::try_from(verdict.rejected_count()).unwrap_or(i64::MAX),
-        error_message: verdict.message("data point"),
+        error_message: verdict.message(item),
     });
     ExportMetricsServiceResponse { partial_success }
 }

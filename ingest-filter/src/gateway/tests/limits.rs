@@ -263,3 +263,35 @@ async fn an_idle_connection_makes_room_and_a_busy_one_does_not() {
     assert_eq!(busy.await.expect("no panic").status, StatusCode::NO_CONTENT);
     assert!(gateway.metrics().await.contains("ingest_gateway_connections_total 2\n"));
 }
+
+#[tokio::test]
+async fn zstandard_has_the_same_caps() {
+    let gateway = start_with(|config| {
+        config.decoded_bytes_max = 1 << 20;
+        config.ratio_max = 10_000;
+    })
+    .await;
+    let send = async |body: Vec<u8>| {
+        let request = gateway.request(Method::POST, "/write").header("content-encoding", "zstd");
+        gateway.send(request.body(body.into()).expect("a request")).await
+    };
+    let line = b"m f=1i 1\n";
+    let two = [zstd(line), zstd(b"m f=2i 2\n")].concat();
+    let answer = send(two).await;
+    assert_eq!((answer.status, answer.header("x-tidegate-points")), (StatusCode::NO_CONTENT, "2"));
+    // Larger than one step of the decoder, to the last byte.
+    let long: String = (0..20_000).map(|at| format!("m f={at}i {at}\n")).collect();
+    let answer = send(zstd(long.as_bytes())).await;
+    assert_eq!(answer.header("x-tidegate-points"), "20000");
+    let cut = zstd(long.as_bytes());
+    for bad in [cut[..cut.len() - 3].to_vec(), b"noise".to_vec(), zstd(line)[..5].to_vec()] {
+        assert_eq!(send(bad).await.status, StatusCode::BAD_REQUEST);
+    }
+    let answer = send(zstd(&blanks((1 << 20) + 1))).await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    // A frame that asks for a window of 128 MiB.
+    let huge = [&[0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x88][..], &zstd(line)[6..]].concat();
+    assert_eq!(send(huge).await.status, StatusCode::BAD_REQUEST);
+    assert!(gateway.budget.peak() < 12 << 20, "{}", gateway.budget.peak());
+    assert_eq!(gateway.budget.in_flight(), 0);
+}

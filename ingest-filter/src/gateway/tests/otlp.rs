@@ -82,6 +82,7 @@ async fn protobuf_over_http() {
         ("identity", gauges(&[1.0]).encode_to_vec()),
         ("gzip", gzip(&gauges(&[1.0]).encode_to_vec())),
         ("deflate", zlib(&gauges(&[1.0]).encode_to_vec())),
+        ("zstd", zstd(&gauges(&[1.0]).encode_to_vec())),
     ] {
         let answer = gateway.export("application/x-protobuf", encoding, body).await;
         assert_eq!((answer.status, answer.header("x-tidegate-points")), (StatusCode::OK, "1"));
@@ -89,7 +90,7 @@ async fn protobuf_over_http() {
         let response = ExportMetricsServiceResponse::decode(answer.body).expect("a response");
         assert_eq!(response, ExportMetricsServiceResponse { partial_success: None });
     }
-    assert_eq!(gateway.journal.lines(), ["m gauge=1.0 1"; 3]);
+    assert_eq!(gateway.journal.lines(), ["m gauge=1.0 1"; 4]);
     let empty = gateway.export("application/x-protobuf", "identity", Vec::new()).await;
     assert_eq!((empty.status, empty.header("x-tidegate-points")), (StatusCode::OK, "0"));
 }
@@ -205,7 +206,7 @@ async fn compressed_messages_have_the_same_caps() {
 
     let answer = gateway.call(Some("snappy"), frame(1, &message)).await;
     assert_eq!(answer.header("grpc-status"), "12");
-    assert_eq!(answer.header("grpc-accept-encoding"), "identity,deflate,gzip");
+    assert_eq!(answer.header("grpc-accept-encoding"), "identity,deflate,gzip,zstd");
 }
 
 #[tokio::test]
@@ -336,4 +337,55 @@ async fn a_trace_passes_over_grpc() {
     let record = gateway.journal.records().remove(0);
     assert_eq!(record.traceparent.as_deref(), Some(TRACEPARENT));
     assert_eq!(record.request_id.as_deref(), Some("r-1"));
+}
+
+#[tokio::test]
+async fn logs_and_traces_over_both_transports() {
+    use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+    use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+    use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+    use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+    let gateway = start().await;
+    let record = LogRecord { time_unix_nano: 1, ..Default::default() };
+    let log_records = vec![record.clone(), LogRecord { trace_id: vec![0; 99], ..record }];
+    let scope_logs = vec![ScopeLogs { log_records, ..Default::default() }];
+    let resource_logs = vec![ResourceLogs { scope_logs, ..Default::default() }];
+    let logs = ExportLogsServiceRequest { resource_logs };
+    let spans = vec![Span { start_time_unix_nano: 1, ..Default::default() }];
+    let scope_spans = vec![ScopeSpans { spans, ..Default::default() }];
+    let resource_spans = vec![ResourceSpans { scope_spans, ..Default::default() }];
+    let traces = ExportTraceServiceRequest { resource_spans };
+
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", gateway.address));
+    let channel = endpoint.expect("valid").connect().await.expect("listening");
+    let mut client = LogsServiceClient::new(channel.clone());
+    let answer = client.export(for_tenant("acme", logs.clone())).await.expect("stored");
+    let partial = answer.into_inner().partial_success.expect("partial");
+    assert_eq!(partial.rejected_log_records, 1);
+    let message = "1 of 2 log records not stored: log record 2: is not a valid message";
+    assert!(partial.error_message.starts_with(message), "{}", partial.error_message);
+    let mut client = TraceServiceClient::new(channel);
+    let answer = client.export(for_tenant("acme", traces.clone())).await.expect("stored");
+    assert_eq!(answer.into_inner().partial_success, None);
+
+    for (path, body) in [("/v1/logs", logs.encode_to_vec()), ("/v1/traces", traces.encode_to_vec())]
+    {
+        let request = gateway
+            .request(Method::POST, path)
+            .header("content-type", "application/x-protobuf")
+            .body(body.into());
+        let answer = gateway.send(request.expect("a request")).await;
+        assert_eq!((answer.status, answer.header("x-tidegate-points")), (StatusCode::OK, "1"));
+    }
+    let lines = gateway.journal.lines();
+    assert_eq!(lines.len(), 4);
+    assert!(lines[0].starts_with("logs,severity=UNSPECIFIED severity_number=0i "), "{}", lines[0]);
+    assert!(lines[2].starts_with("spans,span.kind=unspecified,status=unset "), "{}", lines[2]);
+    let metrics = gateway.metrics().await;
+    for protocol in ["otlp_logs_http", "otlp_logs_grpc", "otlp_traces_http", "otlp_traces_grpc"] {
+        let line = format!("ingest_gateway_points_stored_total{{protocol=\"{protocol}\"}} 1");
+        assert!(metrics.contains(&line), "{line} in {metrics}");
+    }
 }

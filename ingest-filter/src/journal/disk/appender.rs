@@ -97,8 +97,8 @@ impl DiskAppender {
     ) -> Result<oneshot::Receiver<Result<(), AppendError>>, AppendError> {
         let mut frames = Vec::new();
         if !records.iter().all(|record| frame::encode(record, &mut frames)) {
-            let reason = "a record is longer than a frame may be";
-            return Err(AppendError::unavailable(reason, RETRY_AFTER_MIN));
+            let reason = "a record is longer than a frame may be".to_owned();
+            return Err(AppendError::TooLarge { reason });
         }
         let bytes = frames.len() as u64;
         let queued = self.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;

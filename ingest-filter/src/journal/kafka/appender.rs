@@ -1,31 +1,31 @@
 //! The gateway's side of the Kafka journal.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chassis::readiness::{Condition, Readiness};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use crate::journal::config::KafkaConfig;
+use crate::journal::config::{KafkaConfig, RECORD_EXTRA_BYTES};
 use crate::journal::drain_rate::{DrainRate, RETRY_AFTER_MIN};
 use crate::journal::kafka::fault::Fault;
 use crate::journal::kafka::partition::partition;
-use crate::journal::kafka::producer::{Message, Producer, SendError};
-use crate::journal::kafka::topic::Topics;
+use crate::journal::kafka::producer::{Message, Observer, Producer, SendError};
+use crate::journal::kafka::topic::{TopicError, Topics};
 use crate::journal::metrics::JournalMetrics;
 use crate::journal::{Append, AppendError, Journal, OpenError, envelope};
 use crate::record::Record;
 
-/// What headers and framing add to a body at most, beside tenant and identifiers.
-const OVERHEAD_BYTES: usize = 1024;
 /// How often the producer's health is looked at.
 const HEALTH_PERIOD: Duration = Duration::from_secs(1);
+/// How often brokers that do not answer are asked again.
+const AWAY_PERIOD: Duration = Duration::from_millis(250);
 /// How often a topic that cannot be used is tried again.
 const TOPIC_PERIOD: Duration = Duration::from_secs(1);
-/// After so many healthy looks the number of partitions is asked for again.
-const PARTITIONS_EVERY: u32 = 60;
+/// After so many healthy looks the topic is checked again.
+const CHECK_EVERY: u32 = 5;
 
 /// Appends to one topic.
 pub struct KafkaAppender {
@@ -43,9 +43,11 @@ struct Shared {
     rate: Mutex<DrainRate>,
     metrics: JournalMetrics,
     condition: Condition,
-    /// Something failed that may need a new producer or a person.
-    look: Notify,
+    /// Something failed that may need a new producer or a person, or Kafka seems to be away.
+    look: Arc<Notify>,
     lasting: Mutex<Option<String>>,
+    /// Why no record is taken at present: nobody waits for what is known to fail.
+    closed: Mutex<Option<String>>,
 }
 
 impl KafkaAppender {
@@ -59,7 +61,9 @@ impl KafkaAppender {
         metrics: JournalMetrics,
     ) -> Result<Self, OpenError> {
         let bytes_max = config.message_bytes_max;
-        let producer = Producer::new(&config.topic, config, bytes_max, Some(metrics.clone()));
+        let look = Arc::new(Notify::new());
+        let seen = Observer { metrics: metrics.clone(), brokers_down: look.clone() };
+        let producer = Producer::new(&config.topic, config, bytes_max, Some(seen));
         let shared = Arc::new(Shared {
             producer: producer.map_err(OpenError::Kafka)?,
             topics: Topics::new(config).map_err(OpenError::Kafka)?,
@@ -69,8 +73,9 @@ impl KafkaAppender {
             rate: Mutex::new(DrainRate::new(Instant::now())),
             metrics,
             condition: readiness.condition("journal", "the topic is not known yet"),
-            look: Notify::new(),
+            look,
             lasting: Mutex::new(None),
+            closed: Mutex::new(None),
         });
         let upkeep = tokio::spawn(upkeep(shared.clone()));
         Ok(Self { shared, upkeep })
@@ -104,6 +109,9 @@ impl Shared {
         if partitions == 0 {
             return Err(AppendError::unavailable("the topic is not known yet", RETRY_AFTER_MIN));
         }
+        if let Some(reason) = self.closed().clone() {
+            return Err(AppendError::unavailable(reason, RETRY_AFTER_MIN));
+        }
         let count = records.len() as u64;
         let bytes: u64 = records.iter().map(|record| record.body.len() as u64).sum();
         let mut messages = Vec::with_capacity(records.len());
@@ -128,15 +136,12 @@ impl Shared {
     }
 
     fn message(&self, record: Record, partitions: u32) -> Result<Message, AppendError> {
-        let texts = record.tenant.len() * 2
-            + record.request_id.as_ref().map_or(0, String::len)
-            + record.traceparent.as_ref().map_or(0, String::len);
-        let bytes = record.body.len() + texts + OVERHEAD_BYTES;
+        let bytes = record.body.len() + RECORD_EXTRA_BYTES;
         if bytes as u64 > self.config.message_bytes_max {
             let max = self.config.message_bytes_max;
             tracing::error!(bytes, max, "a record is larger than journal.kafka.message_bytes_max");
-            let reason = "a record is larger than a message may be";
-            return Err(AppendError::unavailable(reason, RETRY_AFTER_MIN));
+            let reason = "a record is larger than a message may be".to_owned();
+            return Err(AppendError::TooLarge { reason });
         }
         let chosen =
             partition(&record.tenant, record.shard, partitions, self.config.partitions_per_tenant);
@@ -158,8 +163,12 @@ impl Shared {
             }
             Fault::TooLarge => {
                 tracing::error!(reason = error.reason, "the topic refuses a record");
+                self.look.notify_one();
+                return AppendError::TooLarge { reason: error.reason };
             }
-            Fault::Passing | Fault::QueueFull => {}
+            // Perhaps Kafka is away: whoever comes next need not wait to find that out.
+            Fault::Passing => self.look.notify_one(),
+            Fault::QueueFull => {}
         }
         let rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
         AppendError::unavailable(error.reason, rate.retry_after(queued))
@@ -168,17 +177,42 @@ impl Shared {
     /// Waits until the topic can be used, and says so.
     async fn find_topic(&self) {
         loop {
-            match self.topics.records(&self.config.topic).await {
+            match self.topics.durable_records(&self.config.topic).await {
                 Ok(partitions) => {
-                    self.partitions.store(partitions, Ordering::Relaxed);
-                    self.condition.met();
+                    self.open(partitions);
                     return;
                 }
                 Err(error) => {
                     self.condition.lost(error.to_string());
+                    *self.closed() = Some(error.to_string());
                     tokio::time::sleep(TOPIC_PERIOD).await;
                 }
             }
+        }
+    }
+
+    fn closed(&self) -> MutexGuard<'_, Option<String>> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self, partitions: u32) {
+        self.partitions.store(partitions, Ordering::Relaxed);
+        *self.closed() = None;
+        self.condition.met();
+    }
+
+    /// While no broker answers, records are refused at once; readiness stays, as other gateways
+    /// have no more of Kafka than this one.
+    async fn wait_while_away(&self) {
+        while let Err(error) = self.topics.reach(&self.config.topic).await {
+            let reason = format!("no broker answers: {error}");
+            if self.closed().replace(reason.clone()).is_none() {
+                tracing::error!(reason, "Kafka is away, records are refused until it is back");
+            }
+            tokio::time::sleep(AWAY_PERIOD).await;
+        }
+        if self.closed().take().is_some() {
+            tracing::info!("Kafka is back");
         }
     }
 
@@ -205,7 +239,7 @@ async fn upkeep(shared: Arc<Shared>) {
     let mut healthy = 0;
     loop {
         tokio::select! {
-            () = shared.look.notified() => {}
+            () = shared.look.notified() => shared.wait_while_away().await,
             () = tokio::time::sleep(HEALTH_PERIOD) => {}
         }
         if shared.mend() {
@@ -215,10 +249,14 @@ async fn upkeep(shared: Arc<Shared>) {
             continue;
         }
         healthy += 1;
-        if healthy % PARTITIONS_EVERY == 0 {
-            // Brokers that are away are told by the appends; here only growth matters.
-            if let Ok(partitions) = shared.topics.records(&shared.config.topic).await {
-                shared.partitions.store(partitions, Ordering::Relaxed);
+        if healthy % CHECK_EVERY == 0 {
+            match shared.topics.durable_records(&shared.config.topic).await {
+                Ok(partitions) => shared.open(partitions),
+                Err(error @ (TopicError::Unsound { .. } | TopicError::Missing(_))) => {
+                    tracing::error!(%error, "the journal's topic does not do");
+                    shared.find_topic().await;
+                }
+                Err(_) => shared.wait_while_away().await,
             }
         }
     }

@@ -12,6 +12,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer as _};
 use rdkafka::types::RDKafkaErrorCode;
+use tokio::sync::Notify;
 
 use crate::journal::config::KafkaConfig;
 use crate::journal::envelope;
@@ -46,18 +47,26 @@ pub(super) struct Producer {
     topic: String,
     config: KafkaConfig,
     message_bytes_max: u64,
-    metrics: Option<JournalMetrics>,
+    observer: Option<Observer>,
     current: Mutex<Arc<FutureProducer<Context>>>,
+}
+
+/// Who is told what the client says of itself.
+#[derive(Clone)]
+pub(super) struct Observer {
+    pub metrics: JournalMetrics,
+    /// Notified when no broker is connected.
+    pub brokers_down: Arc<Notify>,
 }
 
 /// Takes what the client says of itself.
 struct Context {
-    metrics: Option<JournalMetrics>,
+    observer: Option<Observer>,
 }
 
 impl ClientContext for Context {
     fn stats(&self, statistics: Statistics) {
-        if let Some(metrics) = &self.metrics {
+        if let Some(Observer { metrics, .. }) = &self.observer {
             metrics.queue_bytes.set(i64::try_from(statistics.msg_size).unwrap_or(i64::MAX));
         }
     }
@@ -68,6 +77,10 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::warn!(%error, reason, "the Kafka producer reports an error");
+        let down = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
+        if let Some(observer) = self.observer.as_ref().filter(|_| down) {
+            observer.brokers_down.notify_one();
+        }
     }
 }
 
@@ -76,14 +89,14 @@ impl Producer {
         topic: &str,
         config: &KafkaConfig,
         message_bytes_max: u64,
-        metrics: Option<JournalMetrics>,
+        observer: Option<Observer>,
     ) -> Result<Self, KafkaError> {
-        let current = Arc::new(create(config, message_bytes_max, metrics.clone())?);
+        let current = Arc::new(create(config, message_bytes_max, observer.clone())?);
         Ok(Self {
             topic: topic.to_owned(),
             config: config.clone(),
             message_bytes_max,
-            metrics,
+            observer,
             current: Mutex::new(current),
         })
     }
@@ -115,11 +128,11 @@ impl Producer {
     /// Puts a new producer in the place of one that failed for good. Messages under way on the
     /// old one are reported as not confirmed.
     pub fn replace(&self) -> Result<(), KafkaError> {
-        let new = create(&self.config, self.message_bytes_max, self.metrics.clone())?;
+        let new = create(&self.config, self.message_bytes_max, self.observer.clone())?;
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let old = std::mem::replace(&mut *current, Arc::new(new));
         drop(current);
-        if let Some(metrics) = &self.metrics {
+        if let Some(Observer { metrics, .. }) = &self.observer {
             metrics.producer_rebuilds.inc();
         }
         // Purging what is under way takes a moment and must not hold up a runtime thread.
@@ -167,7 +180,7 @@ fn failed(error: &KafkaError) -> SendError {
 fn create(
     config: &KafkaConfig,
     message_bytes_max: u64,
-    metrics: Option<JournalMetrics>,
+    observer: Option<Observer>,
 ) -> Result<FutureProducer<Context>, KafkaError> {
     let queue_kib = (config.queue_bytes_max >> 10).clamp(1, i32::MAX as u64);
     client(config)
@@ -185,5 +198,5 @@ fn create(
         .set("message.max.bytes", message_bytes_max.min(1_000_000_000).to_string())
         // For messages without a partition of their own: where a Java client would put them.
         .set("partitioner", "murmur2_random")
-        .create_with_context(Context { metrics })
+        .create_with_context(Context { observer })
 }

@@ -1,18 +1,21 @@
-//! Making sure that a topic is there, and how many partitions it has.
+//! Making sure that a topic is there and keeps what it confirms, and how many partitions it has.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
 use crate::journal::config::{CreateTopic, KafkaConfig};
 use crate::journal::kafka::client;
+use crate::journal::kafka::durability::{Demands, Problem, TopicState, problem};
 
 /// How long a question to the cluster may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a question may take that finds out whether a broker answers at all.
+const REACH_TIMEOUT: Duration = Duration::from_secs(1);
 /// What the dead letters' topic takes more than the records': their headers are longer.
 pub(super) const DEAD_LETTER_EXTRA_BYTES: u64 = 64 << 10;
 
@@ -23,6 +26,8 @@ pub(super) enum TopicError {
     Missing(String),
     #[error("topic '{topic}' could not be {action}: {source}")]
     Kafka { topic: String, action: &'static str, source: KafkaError },
+    #[error("topic '{topic}' may lose records: {problem}")]
+    Unsound { topic: String, problem: Problem },
     #[error("the question was not answered")]
     Ended,
 }
@@ -32,7 +37,7 @@ pub(super) enum TopicError {
 pub(super) struct Topics {
     admin: Arc<AdminClient<DefaultClientContext>>,
     create: Option<CreateTopic>,
-    message_bytes_max: u64,
+    demands: Demands,
 }
 
 impl Topics {
@@ -42,34 +47,74 @@ impl Topics {
         Ok(Self {
             admin: Arc::new(client.create()?),
             create: config.create_topic,
-            message_bytes_max: config.message_bytes_max,
+            demands: config.demands(),
         })
     }
 
     /// The number of partitions of the records' topic, which is created if it may be.
     pub async fn records(&self, topic: &str) -> Result<u32, TopicError> {
         let partitions = self.create.map_or(1, |create| create.partitions);
-        self.ensure(topic, partitions, self.message_bytes_max).await
+        let state = self.ensure(topic, partitions, self.demands.message_bytes_max).await?;
+        Ok(state.partitions.len() as u32)
+    }
+
+    /// The same for somebody who appends: the topic must keep what it confirms.
+    pub async fn durable_records(&self, topic: &str) -> Result<u32, TopicError> {
+        let partitions = self.create.map_or(1, |create| create.partitions);
+        let mut state = self.ensure(topic, partitions, self.demands.message_bytes_max).await?;
+        self.describe(topic, &mut state).await;
+        match problem(&state, &self.demands) {
+            Some(problem) => Err(TopicError::Unsound { topic: topic.to_owned(), problem }),
+            None => Ok(state.partitions.len() as u32),
+        }
+    }
+
+    /// Whether a broker answers within a second.
+    pub async fn reach(&self, topic: &str) -> Result<(), TopicError> {
+        match self.state(topic, REACH_TIMEOUT).await {
+            Ok(_) | Err(TopicError::Missing(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Creates the dead letters' topic if it may be.
     pub async fn dead_letters(&self, topic: &str) -> Result<u32, TopicError> {
-        self.ensure(topic, 1, self.message_bytes_max + DEAD_LETTER_EXTRA_BYTES).await
+        let bytes = self.demands.message_bytes_max + DEAD_LETTER_EXTRA_BYTES;
+        Ok(self.ensure(topic, 1, bytes).await?.partitions.len() as u32)
     }
 
-    async fn ensure(&self, topic: &str, partitions: i32, bytes: u64) -> Result<u32, TopicError> {
+    async fn ensure(
+        &self,
+        topic: &str,
+        partitions: i32,
+        bytes: u64,
+    ) -> Result<TopicState, TopicError> {
         if let Some(create) = self.create {
-            let found = self.partitions(topic).await;
+            let found = self.state(topic, TIMEOUT).await;
             if matches!(found, Err(TopicError::Missing(_))) {
                 self.create(topic, partitions, create.replication_factor, bytes).await?;
             }
         }
-        self.partitions(topic).await
+        self.state(topic, TIMEOUT).await
     }
 
-    async fn partitions(&self, topic: &str) -> Result<u32, TopicError> {
+    /// Adds the settings of a topic, where we may ask for them.
+    async fn describe(&self, topic: &str, state: &mut TopicState) {
+        let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
+        let asked = self.admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await;
+        let Some(Ok(settings)) = asked.ok().and_then(|mut all| all.pop()) else {
+            tracing::debug!(topic, "the topic's settings cannot be read");
+            return;
+        };
+        let value = |name| settings.get(name).and_then(|entry| entry.value.clone());
+        state.cleanup_policy = value("cleanup.policy");
+        state.min_in_sync = value("min.insync.replicas").and_then(|text| text.parse().ok());
+        state.message_bytes_max = value("max.message.bytes").and_then(|text| text.parse().ok());
+    }
+
+    async fn state(&self, topic: &str, timeout: Duration) -> Result<TopicState, TopicError> {
         let (admin, name) = (self.admin.clone(), topic.to_owned());
-        let ask = move || admin.inner().fetch_metadata(Some(&name), TIMEOUT);
+        let ask = move || admin.inner().fetch_metadata(Some(&name), timeout);
         let answer = tokio::task::spawn_blocking(ask).await.map_err(|_| TopicError::Ended)?;
         let failed =
             |source| TopicError::Kafka { topic: topic.to_owned(), action: "looked up", source };
@@ -83,7 +128,13 @@ impl Topics {
             ))
             | Some((None, [])) => Err(TopicError::Missing(topic.to_owned())),
             Some((Some(code), _)) => Err(failed(KafkaError::MetadataFetch(code))),
-            Some((None, partitions)) => Ok(partitions.len() as u32),
+            Some((None, partitions)) => {
+                let partition = |p: &rdkafka::metadata::MetadataPartition| {
+                    (p.id(), p.replicas().len(), p.isr().len())
+                };
+                let partitions = partitions.iter().map(partition).collect();
+                Ok(TopicState { partitions, ..TopicState::default() })
+            }
         }
     }
 
@@ -95,9 +146,10 @@ impl Topics {
         bytes: u64,
     ) -> Result<(), TopicError> {
         let bytes = bytes.to_string();
-        let in_sync = if copies >= 3 { "2" } else { "1" };
+        let in_sync = self.demands.in_sync_min.to_string();
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(copies))
-            .set("min.insync.replicas", in_sync)
+            .set("min.insync.replicas", &in_sync)
+            .set("cleanup.policy", "delete")
             .set("max.message.bytes", &bytes)
             .set("unclean.leader.election.enable", "false");
         let options =

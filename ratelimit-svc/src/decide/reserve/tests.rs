@@ -6,7 +6,7 @@ use super::*;
 use crate::decide::hit::{Mode, Role};
 use crate::decide::settle::settle;
 use crate::limits::sharing::Fraction;
-use crate::limits::unit::Window;
+use crate::limits::unit::{Unit, Window};
 
 mod simulation;
 
@@ -108,6 +108,26 @@ fn what_is_expected_is_kept() {
     let terms = terms(&hit(bucket, 1000, 1, None));
     assert_eq!(terms.cap(&asked(0, 400.0, 1.0), 0.0, 0.0), 966.0);
     assert_eq!(terms.cap(&asked(0, 1200.0, 1.0), 0.0, 0.0), 766.0, "200 more than comes back");
+}
+
+/// An overload that begins in the middle of a window, on a counter that nobody knew: the highest class
+/// alone needs all that is left.
+#[test]
+fn an_overload_in_the_middle_of_a_window_is_no_half_of_one() {
+    const LIMIT: u32 = 6000;
+    let memory = crate::store::memory::Memory::new(1 << 12);
+    let began = Duration::from_secs(1_800_000_030);
+    let mut background = 0;
+    // 200 a second of the highest class, 400 of the lowest, until the window ends.
+    for step in 0..18_000u64 {
+        let now = began + Duration::from_micros(step * 1_000_000 / 600);
+        let place = if step % 3 == 0 { 0 } else { 3 };
+        let window = Unit::Minute.window(now.as_secs());
+        let hit = Hit { window, ..hit(Algorithm::FixedWindow, LIMIT, place, None) };
+        let count = memory.count_now(std::slice::from_ref(&hit), Mode::CountAll, now)[0];
+        background += u32::from(place == 3 && !count.over);
+    }
+    assert!(background <= LIMIT / 10, "{background} of {LIMIT}, where the class above needs all");
 }
 
 #[test]

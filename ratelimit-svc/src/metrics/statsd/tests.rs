@@ -7,6 +7,7 @@ use prometheus_client::registry::Registry;
 
 use super::*;
 use crate::limits::stats::{HitStats, Outcome, Reason};
+use crate::metrics::rules::NamedBy;
 
 fn metrics() -> Arc<Metrics> {
     Arc::new(Metrics::new(&mut Registry::default()))
@@ -16,7 +17,7 @@ fn hit(metrics: &Metrics, domain: &str, rule: &str, total: u64) {
     let hits = HitStats { total, within_limit: total, ..HitStats::default() };
     let reason = Reason::WithinLimit;
     let outcome = Outcome { descriptor: 0, over_limit: false, reason, hits };
-    metrics.rules.of(domain, rule).count("ingest", &outcome);
+    metrics.rules.of(domain, rule, NamedBy::Rule).count("ingest", &outcome);
 }
 
 fn pairs(set: &[(&str, &str)]) -> Vec<(String, String)> {

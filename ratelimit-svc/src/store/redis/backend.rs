@@ -1,13 +1,13 @@
 //! Redis as a store that can be lost and found: probes, checks, signs of life, what is told after a
 //! loss of data, and what no request waits for. Counts nothing.
 
-use super::Redis;
 use super::expiry::UNSURE_BATCH;
 use super::heartbeat::SignOfLife;
 use super::servers::Servers;
 use super::slots::slot_of;
+use super::{Redis, epoch_key};
 use crate::decide::hit::Hit;
-use crate::lease::loss::{Assertion, Finding};
+use crate::lease::loss::{Assertion, Finding, Whose};
 use crate::store::backend::Backend;
 use crate::store::error::StoreError;
 use crate::store::redis::connector::{PROBE_TIMEOUT, prove};
@@ -23,9 +23,10 @@ impl Backend for Redis {
                 let key = Some(&*self.probe_key);
                 let budget = self.settings.call_budget;
                 prove(&mut connected.connection, key, Some(&self.clock), false, budget).await?;
-                link.adopt(connected);
                 // Before anything is counted it is known whether these are the same data.
-                self.read_epochs().await?;
+                let key = epoch_key(&self.settings);
+                self.epochs.read(&mut connected.connection, key, Whose::all()).await?;
+                link.adopt(connected);
             }
             Servers::Cluster(cluster) => cluster.repair().await?,
             Servers::Apart(apart) => apart.repair().await?,

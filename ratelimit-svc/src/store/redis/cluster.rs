@@ -99,6 +99,11 @@ impl Node {
         Ok((connections.as_ref().ok_or_else(out_of_reach)?.here(), permit))
     }
 
+    /// The host that it was found at.
+    pub fn host(&self) -> &str {
+        &self.at.0
+    }
+
     /// A permitted call succeeded, or was refused by a living server.
     pub fn answered(&self, permit: Permit) {
         self.place.answered(permit);

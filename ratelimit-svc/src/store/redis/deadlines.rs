@@ -5,6 +5,9 @@
 //! timer     └──────── a's ─┴─ d's ──►       set again only when it is over, not by each call
 //! ```
 //!
+//! A deadline that is noticed late tells of this process and not of the call: it was kept from the
+//! processor, and the answer may wait unread. Such a call is given [`GRACE`] more, once.
+//!
 //! A timer of its own for each call costs more than it seems: one that ends before all others wakes
 //! the thread that sets it, by a system call and a turn in vain.
 
@@ -12,11 +15,17 @@ mod queue;
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use queue::Queue;
 use tokio::time::Instant;
+
+/// A timer that is this late was kept from running: those of the runtime are exact to a millisecond.
+pub const LATE: Duration = Duration::from_millis(2);
+/// What a call is given beyond its deadline where that was noticed late.
+pub const GRACE: Duration = Duration::from_millis(2);
 
 /// The deadline passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,15 +40,25 @@ thread_local! {
 /// # Errors
 /// When it does not.
 pub async fn by<T>(deadline: Instant, call: impl Future<Output = T>) -> Result<T, Elapsed> {
+    let mut call = pin!(call);
     // Only what runs on a worker stays on its thread.
-    if chassis::grpc::worker().is_none() {
-        return tokio::time::timeout_at(deadline, call).await.map_err(|_| Elapsed);
+    let answered = match chassis::grpc::worker().is_some() {
+        true => by_of_thread(deadline, call.as_mut()).await,
+        false => tokio::time::timeout_at(deadline, call.as_mut()).await.map_err(|_| Elapsed),
+    };
+    let now = Instant::now();
+    match answered {
+        Err(Elapsed) if now >= deadline + LATE => {
+            tokio::time::timeout_at(now + GRACE, call).await.map_err(|_| Elapsed)
+        }
+        answered => answered,
     }
-    by_of_thread(deadline, call).await
 }
 
-async fn by_of_thread<T>(deadline: Instant, call: impl Future<Output = T>) -> Result<T, Elapsed> {
-    let mut call = pin!(call);
+async fn by_of_thread<T>(
+    deadline: Instant,
+    mut call: Pin<&mut impl Future<Output = T>>,
+) -> Result<T, Elapsed> {
     let mut place: Option<Place> = None;
     let in_order = poll_fn(|cx| {
         if let Poll::Ready(value) = call.as_mut().poll(cx) {
@@ -120,7 +139,8 @@ mod tests {
     async fn calls_end_by_their_deadline_and_not_before() {
         let began = Instant::now();
         let call = |takes, budget| async move {
-            let answer = by_of_thread(began + ms(budget), after(ms(takes))).await;
+            let call = pin!(after(ms(takes)));
+            let answer = by_of_thread(began + ms(budget), call).await;
             (answer.ok(), began.elapsed())
         };
         // The last but one is out of order.
@@ -132,9 +152,30 @@ mod tests {
         // Later ones as well, when nobody was waiting for a while.
         after(ms(100)).await;
         let began = Instant::now();
-        assert_eq!(by_of_thread(began + ms(5), after(ms(50))).await, Err(Elapsed));
+        assert_eq!(by_of_thread(began + ms(5), pin!(after(ms(50)))).await, Err(Elapsed));
         assert_eq!(began.elapsed(), ms(5));
         after(ms(10)).await;
         QUEUE.with_borrow(|queue| assert!(queue.is_idle()));
+    }
+
+    /// A thread that was away finds the deadline passed, and the answer unread.
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_of_this_process_is_no_silence_of_the_store() {
+        for (pause, answer_after, expected) in [
+            // On time: the store is slow.
+            (ms(0), ms(6), None),
+            // The timer was late, and the answer is there.
+            (ms(20), ms(21), Some(())),
+            // Late, and silent all the same.
+            (ms(20), ms(30), None),
+        ] {
+            let began = Instant::now();
+            let call = async {
+                // The clock runs on, and nothing else does.
+                tokio::time::advance(pause).await;
+                tokio::time::sleep_until(began + answer_after).await;
+            };
+            assert_eq!(by(began + ms(5), call).await.ok(), expected, "{pause:?}");
+        }
     }
 }

@@ -96,7 +96,9 @@ pub(super) async fn at_owner<T, F: Future<Output = Result<T, StoreError>>>(
         move |connection| call(Way { connection, is_asking })
     };
     let answer = at_node(cluster, &node, hits, deadline, over(false)).await;
-    let Some((redirect, at)) = answer.as_ref().err().and_then(redirected) else {
+    let Some((redirect, at)) =
+        answer.as_ref().err().and_then(|error| redirected(error, node.host()))
+    else {
         return answer;
     };
     if redirect == Redirect::Moved {
@@ -144,7 +146,7 @@ enum Redirect {
 
 /// Whether a node that is well said so, of a slot that moves or has moved.
 fn is_of_a_slot(error: &StoreError) -> bool {
-    redirected(error).is_some()
+    redirected(error, "").is_some()
         || server_error(error).is_some_and(|error| error.code() == "TRYAGAIN")
 }
 
@@ -158,12 +160,13 @@ fn server_error(error: &StoreError) -> Option<ServerError> {
     }
 }
 
-/// Where a node sends a call that it did not execute.
-fn redirected(error: &StoreError) -> Option<(Redirect, HostPort)> {
-    redirect(&server_error(error)?)
+/// Where a node sends a call that it did not execute; one that does not know its own name leaves out
+/// the host, which is then the one it was asked at.
+fn redirected(error: &StoreError, asked_at: &str) -> Option<(Redirect, HostPort)> {
+    redirect(&server_error(error)?, asked_at)
 }
 
-fn redirect(error: &ServerError) -> Option<(Redirect, HostPort)> {
+fn redirect(error: &ServerError, asked_at: &str) -> Option<(Redirect, HostPort)> {
     let redirect = match error.code() {
         "MOVED" => Redirect::Moved,
         "ASK" => Redirect::Ask,
@@ -171,5 +174,26 @@ fn redirect(error: &ServerError) -> Option<(Redirect, HostPort)> {
     };
     let (_slot, at) = error.details()?.split_once(' ')?;
     let (host, port) = at.trim().rsplit_once(':')?;
+    let host = if host.is_empty() { asked_at } else { host };
     Some((redirect, (host.to_owned(), port.parse().ok()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_without_a_name_sends_on_to_its_own_host() {
+        let check = |line: &str, host: &str, is: Redirect| {
+            let line = format!("-{line}\r\n");
+            let value = redis::parse_redis_value(line.as_bytes()).expect("an error");
+            let errors = value.extract_error().expect_err("an error").into_server_errors();
+            let errors = errors.expect("of a server");
+            assert_eq!(redirect(&errors[0].1, "10.0.0.1"), Some((is, (host.to_owned(), 6380))));
+        };
+        check("MOVED 12 10.0.0.2:6380", "10.0.0.2", Redirect::Moved);
+        check("MOVED 12 :6380", "10.0.0.1", Redirect::Moved);
+        check("ASK 12 :6380", "10.0.0.1", Redirect::Ask);
+        check("MOVED 12 ::1:6380", "::1", Redirect::Moved);
+    }
 }

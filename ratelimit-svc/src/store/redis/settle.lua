@@ -28,7 +28,8 @@ local found = redis.call('MGET', unpack(KEYS))
 -- Per hit: 1-3 state, 4-6 the same as found, 7 over, 8 moved, 9 withheld, 10 counter, 11 what it
 -- held, 12 kind, 13 amount, 14 refund, 15 role, 16 seconds to live, 17 instant, 18 figures,
 -- 19 their name, 20 where the class's begin, 21 seconds they live, 22 used before, 23 how many,
--- 24 what a claim asks for, 25 whether it could pass at all, 26 the most demand that counts.
+-- 24 what a claim asks for, 25 whether it could pass at all, 26 the most demand that counts, 27 the
+-- number of figures that begin now.
 local hits = {}
 local by_counter, by_figures = n > 1 and {}, n > 1 and {}
 local vetoes, quota, quota_over, at = 0, 0, 0, 0
@@ -110,7 +111,7 @@ for i = 1, n do
   end
 
   -- What the class may take.
-  local figures, name, own, figures_live, width, asked
+  local figures, name, own, figures_live, width, asked, first
   if cap == -2 then
     local place, classes, number, elapsed, early, horizon, margin_horizon, margin_max, inflow,
       inflow_of_previous, live, claim, guarantees, list = unpacked(FORECAST, ARGV[i + 1], more)
@@ -126,7 +127,7 @@ for i = 1, n do
       if known and #known == 8 * width then
         figures = { unpacked(width == 17 and FIGURES or '<' .. repeated('d', width), known) }
       end
-      if not figures or figures[1] > number + 1 then
+      if not figures or floor(figures[1]) > number + 1 then
         figures = { number }
         figures[0] = true
         for q = 2, 4 * classes, 4 do
@@ -135,7 +136,7 @@ for i = 1, n do
       end
       if by_figures then by_figures[name] = figures end
     end
-    local windows = number - figures[1]
+    local windows = number - floor(figures[1])
     if windows > 0 then
       figures[0], figures[1] = true, number
       for q = 2, 4 * classes, 4 do
@@ -154,7 +155,9 @@ for i = 1, n do
         figures[q], figures[q + 1], figures[q + 2] = 0, 0, average
       end
     end
-    local window = figures[1]
+    local window = floor(figures[1])
+    local since = max(early - (figures[1] - window), 0.0078125)
+    first = early > 0.0078125 and early < 1 and window + early or window
     local given
     if guarantees == 1 then
       given = { unpacked('<' .. repeated('d', 2 * classes), ARGV[i + 1], list) }
@@ -174,8 +177,8 @@ for i = 1, n do
           local rate, asks = figures[q + 2], figures[q + 1]
           local now = asks / elapsed
           if now > rate then rate = now end
-          if early < elapsed then
-            now = (asks - math.sqrt(asks)) / early
+          if since < elapsed then
+            now = (asks - math.sqrt(asks)) / since
             if now > rate then rate = now end
           end
           local demand, deviations = rate * horizon, 3 * math.sqrt(rate * margin_horizon)
@@ -209,7 +212,7 @@ for i = 1, n do
   hits[i] = {
     s1, s2, s3, f1, f2, f3, over, moved, withheld, key, raw, kind, amount, refund, role, lives, a1,
     figures or false, name, own, figures_live, used, width, asked, amount <= capacity,
-    2 * max(capacity, limit),
+    2 * max(capacity, limit), first,
   }
   if role == 1 then
     quota = quota + 1
@@ -243,9 +246,13 @@ for i = 1, n do
     if quota_refuses and hit[15] ~= 1 then others = others + 1 end
     local asked = not refund and (moved or others == 0 and hit[25] or claim)
     if asked then
-      local own = hit[20]
+      local own, known = hit[20], false
+      for q = 5, hit[23], 4 do
+        known = known or floor(figures[1]) - figures[q] <= 4
+      end
+      if not known then figures[0], figures[1] = true, hit[27] end
       figures[own + 1] = min(figures[own + 1] + demand, hit[26])
-      figures[own + 3] = max(figures[own + 3], figures[1])
+      figures[own + 3] = max(figures[own + 3], floor(figures[1]))
     end
     if asked or moved then
       if changed then changed[hit[19]] = i else changed = 1 end

@@ -14,6 +14,8 @@ pub struct Queue {
     free: Vec<usize>,
     /// A task waits for the first.
     is_kept: bool,
+    /// Until when it sleeps: a deadline before that would be told late.
+    told_next: Option<Instant>,
 }
 
 /// A place. It is free once its call ended and its deadline left the queue.
@@ -26,9 +28,11 @@ enum Waiting {
 
 impl Queue {
     /// A place for a call, and whether somebody must be found to pass time to the queue; none when
-    /// the deadline of a call before it is later.
+    /// the deadline of a call before it is later,
+    /// whether that call has ended or not.
     pub fn add(&mut self, deadline: Instant, waker: &Waker) -> Option<(usize, bool)> {
-        if self.deadlines.back().is_some_and(|(last, _)| *last > deadline) {
+        let last = self.deadlines.back().map(|(last, _)| *last);
+        if last.max(self.told_next).is_some_and(|last| last > deadline) {
             return None;
         }
         let waiting = Waiting::Call(waker.clone());
@@ -90,6 +94,7 @@ impl Queue {
         }
         let next = self.deadlines.front().map(|(deadline, _)| *deadline);
         self.is_kept = next.is_some();
+        self.told_next = next;
         (due, next)
     }
 
@@ -135,6 +140,18 @@ mod tests {
         assert!(queue.is_idle());
     }
 
+    /// Whoever keeps the queue sleeps until the deadline of a call that has ended.
+    #[test]
+    fn a_deadline_before_the_next_look_is_not_told_late() {
+        let (now, waker) = (Instant::now(), noop_waker());
+        let mut queue = Queue::default();
+        let (place, _) = queue.add(now + ms(5), &waker).expect("the first");
+        assert_eq!(queue.pass(now).1, Some(now + ms(5)));
+        queue.remove(place);
+        assert_eq!(queue.add(now + ms(1), &waker), None, "it has a timer of its own");
+        assert!(queue.add(now + ms(5), &waker).is_some());
+    }
+
     proptest! {
         /// Against a list of who waits until when.
         #[test]
@@ -148,7 +165,7 @@ mod tests {
                 match step {
                     0 => {
                         let deadline = now + ms(number);
-                        let last = queue.deadlines.back().map(|(last, _)| *last);
+                        let last = queue.deadlines.back().map(|(last, _)| *last).max(queue.told_next);
                         let place = queue.add(deadline, &waker).map(|(place, _)| place);
                         prop_assert_eq!(place.is_none(), last.is_some_and(|last| last > deadline));
                         waiting.extend(place.map(|place| (place, deadline)));

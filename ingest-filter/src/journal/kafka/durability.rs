@@ -1,0 +1,122 @@
+//! Whether a topic keeps what it confirms. Pure; knows no Kafka client.
+//!
+//! An acknowledgement is as true as the topic is durable: with one copy it ends with a disk, with
+//! compaction a tenant keeps its newest record only, and what is larger than the topic takes can
+//! never be stored.
+
+/// What must be true of the topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demands {
+    /// Copies of each partition.
+    pub replication_factor_min: usize,
+    /// Copies that confirm a record.
+    pub in_sync_min: u64,
+    /// The largest message, bytes.
+    pub message_bytes_max: u64,
+}
+
+/// What the cluster says of a topic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicState {
+    /// Of each partition its number, its copies and how many are in sync.
+    pub partitions: Vec<(i32, usize, usize)>,
+    /// `cleanup.policy`; unknown where we may not ask.
+    pub cleanup_policy: Option<String>,
+    /// `min.insync.replicas`.
+    pub min_in_sync: Option<u64>,
+    /// `max.message.bytes`.
+    pub message_bytes_max: Option<u64>,
+}
+
+/// Why a topic does not do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// Old records of a key are thrown away.
+    #[error("its cleanup.policy is '{0}', not 'delete': compaction would drop records")]
+    Compacted(String),
+    /// Records that we may send are too large for it.
+    #[error("its max.message.bytes is {0}, less than journal.kafka.message_bytes_max, {1}")]
+    MessagesTooLarge(u64, u64),
+    /// Too few copies.
+    #[error("partition {partition} has {copies} copies of {needed}")]
+    CopiesTooFew {
+        /// The first such partition.
+        partition: i32,
+        /// How many it has.
+        copies: usize,
+        /// How many it should have.
+        needed: usize,
+    },
+    /// It confirms what too few copies have.
+    #[error("its min.insync.replicas is {0}, less than {1}")]
+    ConfirmsTooEarly(u64, u64),
+    /// Too few copies are in sync now.
+    #[error("partition {partition} has {in_sync} in-sync copies of {needed}")]
+    OutOfSync {
+        /// The first such partition.
+        partition: i32,
+        /// How many are in sync.
+        in_sync: usize,
+        /// How many must be.
+        needed: u64,
+    },
+}
+
+/// The first thing that is wrong with a topic.
+pub fn problem(state: &TopicState, demands: &Demands) -> Option<Problem> {
+    if let Some(policy) = state.cleanup_policy.as_ref().filter(|policy| *policy != "delete") {
+        return Some(Problem::Compacted(policy.clone()));
+    }
+    let bytes = demands.message_bytes_max;
+    if let Some(taken) = state.message_bytes_max.filter(|taken| *taken < bytes) {
+        return Some(Problem::MessagesTooLarge(taken, bytes));
+    }
+    if let Some(min) = state.min_in_sync.filter(|min| *min < demands.in_sync_min) {
+        return Some(Problem::ConfirmsTooEarly(min, demands.in_sync_min));
+    }
+    let needed = state.min_in_sync.unwrap_or(0).max(demands.in_sync_min);
+    state.partitions.iter().find_map(|&(partition, copies, in_sync)| {
+        if copies < demands.replication_factor_min {
+            let needed = demands.replication_factor_min;
+            return Some(Problem::CopiesTooFew { partition, copies, needed });
+        }
+        ((in_sync as u64) < needed).then_some(Problem::OutOfSync { partition, in_sync, needed })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_to_lose_records_is_seen() {
+        let sound = TopicState {
+            partitions: vec![(0, 3, 3), (1, 3, 2)],
+            cleanup_policy: Some("delete".to_owned()),
+            min_in_sync: Some(2),
+            message_bytes_max: Some(1000),
+        };
+        let demands =
+            Demands { replication_factor_min: 3, in_sync_min: 2, message_bytes_max: 1000 };
+        assert_eq!(problem(&sound, &demands), None);
+        let unknown = TopicState { partitions: vec![(0, 3, 2)], ..TopicState::default() };
+        assert_eq!(problem(&unknown, &demands), None);
+        type Change = dyn Fn(&mut TopicState);
+        let cases: [(&Change, &str); 6] = [
+            (&|t| t.cleanup_policy = Some("compact".to_owned()), "cleanup.policy is 'compact'"),
+            (&|t| t.cleanup_policy = Some("compact,delete".to_owned()), "'compact,delete'"),
+            (&|t| t.message_bytes_max = Some(999), "max.message.bytes is 999, less than"),
+            (&|t| t.min_in_sync = Some(1), "min.insync.replicas is 1, less than 2"),
+            (&|t| t.partitions[1].1 = 1, "partition 1 has 1 copies of 3"),
+            (&|t| t.partitions[1].2 = 1, "partition 1 has 1 in-sync copies of 2"),
+        ];
+        for (change, expected) in cases {
+            let mut topic = sound.clone();
+            change(&mut topic);
+            let problem = problem(&topic, &demands).expect(expected).to_string();
+            assert!(problem.contains(expected), "{problem}");
+        }
+        let strict = TopicState { min_in_sync: Some(3), ..sound };
+        assert!(problem(&strict, &demands).is_some(), "the topic's own bound counts too");
+    }
+}
