@@ -29,6 +29,9 @@ pub enum Source {
     File(PathBuf),
     /// Several files that belong together, whether they exist or not.
     Files(Vec<PathBuf>),
+    /// One file, or all regular files of a directory whose names do not begin with a dot: whichever
+    /// stands there at the moment.
+    FileOrDirectory(PathBuf),
     /// All regular files of a directory (links are followed), not of its sub-directories.
     Directory {
         /// The directory.
@@ -46,7 +49,9 @@ type Fingerprint = BTreeMap<PathBuf, (u64, u64, u64, i64, i64, i64, i64)>;
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path) | Self::Directory { path, .. } => path.display().fmt(f),
+            Self::File(path) | Self::FileOrDirectory(path) | Self::Directory { path, .. } => {
+                path.display().fmt(f)
+            }
             Self::Files(paths) => f.debug_list().entries(paths).finish(),
         }
     }
@@ -63,9 +68,11 @@ impl Source {
         snapshot
     }
 
-    fn paths(&self) -> Vec<PathBuf> {
+    /// The files there are at the moment; a file that was named is there even if it cannot be read.
+    pub fn paths(&self) -> Vec<PathBuf> {
         match self {
-            Source::File(path) => vec![path.clone()],
+            Source::FileOrDirectory(path) if path.is_dir() => directory_files(path, true),
+            Source::File(path) | Source::FileOrDirectory(path) => vec![path.clone()],
             Source::Files(paths) => paths.clone(),
             Source::Directory { path, ignore_dotfiles } => directory_files(path, *ignore_dotfiles),
         }
@@ -103,24 +110,49 @@ pub async fn follow<F: Future<Output = ()>>(
     period: Duration,
     mut apply: impl FnMut(Snapshot) -> F,
 ) {
-    let mut applied = source.fingerprint();
+    let mut watch = Watch::new(source.clone());
     let snapshot = source.read();
     let mut contents = hash(&snapshot);
-    let mut seen = applied.clone();
     apply(snapshot).await;
     loop {
         tokio::time::sleep(period).await;
-        let now = source.fingerprint();
-        let still = now == seen;
-        seen = now;
-        if still && seen != applied {
-            applied = seen.clone();
+        if watch.has_changed() {
             let (snapshot, hash) = read(&source).await;
             if hash != contents {
                 contents = hash;
                 apply(snapshot).await;
             }
         }
+    }
+}
+
+/// Looks whether files have changed, without reading them: for files too large to be read twice.
+pub struct Watch {
+    source: Source,
+    /// As they were when a change was last told.
+    told: Fingerprint,
+    /// As they were at the last look.
+    seen: Fingerprint,
+}
+
+impl Watch {
+    /// Knows the files as they are now.
+    pub fn new(source: Source) -> Self {
+        let now = source.fingerprint();
+        Self { source, told: now.clone(), seen: now }
+    }
+
+    /// Whether they are other files than when this last was true, and the same as at the last look:
+    /// a file that is being written is left until it is still. To be asked once a [`PERIOD`].
+    pub fn has_changed(&mut self) -> bool {
+        let now = self.source.fingerprint();
+        let still = now == self.seen;
+        self.seen = now;
+        let changed = still && self.seen != self.told;
+        if changed {
+            self.told = self.seen.clone();
+        }
+        changed
     }
 }
 
@@ -223,6 +255,28 @@ mod tests {
 
         fs::write(&path, "four").expect("created again");
         assert_eq!(changes.recv().await, Some(vec!["four".to_owned()]));
+    }
+
+    #[test]
+    fn a_change_is_told_once_it_is_still() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("keys");
+        let mut watch = Watch::new(Source::FileOrDirectory(path.clone()));
+        assert!(!watch.has_changed());
+        fs::write(&path, "one").expect("written");
+        assert!(!watch.has_changed(), "not still yet");
+        fs::write(&path, "one and more").expect("written");
+        assert!(!watch.has_changed(), "not still yet");
+        assert!(watch.has_changed());
+        assert!(!watch.has_changed());
+        fs::remove_file(&path).expect("deleted");
+        fs::create_dir(&path).expect("created");
+        fs::write(path.join("a"), "two").expect("written");
+        fs::write(path.join(".hidden"), "no").expect("written");
+        assert!(!watch.has_changed() && watch.has_changed());
+        assert_eq!(Source::FileOrDirectory(path.clone()).paths(), [path.join("a")]);
+        fs::write(path.join("b"), "three").expect("written");
+        assert!(!watch.has_changed() && watch.has_changed());
     }
 
     #[tokio::test]

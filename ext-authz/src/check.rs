@@ -2,16 +2,18 @@
 //! out. Nothing here knows gRPC, files or clocks.
 //!
 //! ```text
-//! request ─► extract (exactly one credential) ─► ApiKey::parse (grammar, CRC)
-//!         ─► Snapshot::find (one HMAC, constant time) ─► revoked? expired? scope? ─► Decision
+//! request ─► extract (exactly one credential) ─► Presented::parse (grammar, CRC)
+//!         ─► Keyring::find (one HMAC, constant time) ─► status, time, network, scope ─► Decision
 //! Decision ─► answer (status, headers and body in the caller's dialect)
 //! ```
 
+pub mod abuse;
 pub mod answer;
 pub mod decide;
 pub mod digest;
 pub mod extract;
 pub mod key;
+pub mod keyring;
+pub mod network;
 pub mod profile;
 pub mod record;
-pub mod snapshot;

@@ -14,9 +14,10 @@ use chassis::telemetry::TelemetryConfig;
 use chassis::tls::{ServerSettings, Subject};
 use serde::Deserialize;
 
-use crate::check::digest::{PEPPER_BYTES_MAX, PEPPER_BYTES_MIN, Peppers};
+use crate::check::digest::Peppers;
 use crate::keys::KeySource;
 use crate::names::name_problem;
+use crate::peppers::PepperSource;
 
 /// Where Envoy asks, unless the file says otherwise.
 pub const GRPC_LISTEN_DEFAULT: &str = "127.0.0.1:9001";
@@ -43,7 +44,8 @@ struct RawConfig {
     worker_threads: Option<Spanned<usize>>,
     grpc_tls: Option<RawGrpcTls>,
     keys_file: PathBuf,
-    pepper_files: Spanned<BTreeMap<u32, Spanned<PathBuf>>>,
+    pepper_files: Option<Spanned<BTreeMap<u32, Spanned<PathBuf>>>>,
+    pepper_directory: Option<Spanned<PathBuf>>,
     priority_classes: Option<Spanned<Vec<Spanned<String>>>>,
     retry_after: Option<Spanned<DurationText>>,
     drain_delay: Option<Spanned<DurationText>>,
@@ -93,6 +95,8 @@ impl Config {
         let defaults = (DrainTimes::default(), TelemetryConfig::default());
         let (delay, timeout) = (raw.drain_delay.as_ref(), raw.drain_timeout.as_ref());
         let zero_up = (Duration::ZERO, DRAIN_MAX);
+        let (pepper_source, peppers) =
+            reader.peppers(raw.pepper_files.as_ref(), raw.pepper_directory.as_ref())?;
         Ok(Self {
             grpc_listen: reader.address("grpc_listen", raw.grpc_listen, GRPC_LISTEN_DEFAULT)?,
             admin_listen: reader.address("admin_listen", raw.admin_listen, ADMIN_LISTEN_DEFAULT)?,
@@ -100,7 +104,8 @@ impl Config {
             grpc_tls: raw.grpc_tls.map(|raw| reader.grpc_tls(raw)).transpose()?,
             keys: KeySource {
                 path: reader.beside(&raw.keys_file),
-                peppers: Arc::new(reader.peppers(&raw.pepper_files)?),
+                pepper_source,
+                peppers: Arc::new(peppers),
                 priority_classes: reader.priority_classes(raw.priority_classes)?,
             },
             retry_after: reader.duration(
@@ -208,32 +213,48 @@ impl Reader<'_> {
         Ok(raw.value.into_iter().map(|class| class.value).collect())
     }
 
-    /// Peppers are files of their own, so that a configuration can be shown to anyone. A line
-    /// break at the end, which editors add, is not part of the pepper.
+    /// Peppers are files of their own, so that a configuration can be shown to anyone.
     fn peppers(
         &self,
-        raw: &Spanned<BTreeMap<u32, Spanned<PathBuf>>>,
-    ) -> Result<Peppers, ConfigError> {
-        let mut secrets = BTreeMap::new();
-        for (version, file) in &raw.value {
-            let path = self.beside(&file.value);
-            let fault = |text: String| {
-                let message = format!("pepper {version}, '{}', {text}", path.display());
-                ConfigError::at(self.path, file, message)
-            };
-            let mut secret =
-                std::fs::read(&path).map_err(|error| fault(format!("cannot be read: {error}")))?;
-            let end = secret.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r'));
-            secret.truncate(end.map_or(0, |last| last + 1));
-            if !(PEPPER_BYTES_MIN..=PEPPER_BYTES_MAX).contains(&secret.len()) {
-                let bounds = format!("{PEPPER_BYTES_MIN} to {PEPPER_BYTES_MAX}");
-                return Err(fault(format!("must have {bounds} bytes, not {}", secret.len())));
+        files: Option<&Spanned<BTreeMap<u32, Spanned<PathBuf>>>>,
+        directory: Option<&Spanned<PathBuf>>,
+    ) -> Result<(PepperSource, Peppers), ConfigError> {
+        let both = "one of 'pepper_files' and 'pepper_directory' must say where the peppers are";
+        let source = match (files, directory) {
+            (Some(files), None) if files.value.is_empty() => {
+                let message = "'pepper_files' must name at least one pepper";
+                return Err(ConfigError::at(self.path, files, message));
             }
-            secrets.insert(*version, secret);
+            (Some(files), None) => {
+                let file = |(version, file): (&u32, &Spanned<PathBuf>)| {
+                    (*version, self.beside(&file.value))
+                };
+                PepperSource::Files(files.value.iter().map(file).collect())
+            }
+            (None, Some(directory)) => PepperSource::Directory(self.beside(&directory.value)),
+            (Some(_), Some(directory)) => return Err(ConfigError::at(self.path, directory, both)),
+            (None, None) => return Err(ConfigError::file(self.path, both)),
+        };
+        let (_, peppers) =
+            source.read().map_err(|error| self.of_peppers(files, directory, error))?;
+        Ok((source, peppers))
+    }
+
+    /// An error in a pepper's file, at the place of the configuration that names the file.
+    fn of_peppers(
+        &self,
+        files: Option<&Spanned<BTreeMap<u32, Spanned<PathBuf>>>>,
+        directory: Option<&Spanned<PathBuf>>,
+        error: ConfigError,
+    ) -> ConfigError {
+        let named = files.and_then(|files| {
+            files.value.values().find(|file| self.beside(&file.value) == error.path)
+        });
+        let message = format!("'{}' {}", error.path.display(), error.message);
+        match named.or(directory) {
+            Some(at) => ConfigError::at(self.path, at, message),
+            None => error,
         }
-        Peppers::new(secrets).ok_or_else(|| {
-            ConfigError::at(self.path, raw, "'pepper_files' must name at least one pepper")
-        })
     }
 }
 

@@ -1,62 +1,39 @@
-//! The keys file: YAML or JSON in, validated records out, every error with its line and column.
+//! A keys file: YAML or JSON in, validated records out, every error with its line and column.
 //!
 //! An empty list must be written as `keys: []` and then denies everyone. A file without `keys` is
-//! an error: no keys never means that anyone may pass.
+//! an error: no keys never means that anyone may pass. A file that says how many keys it has is
+//! refused when it has not: it was cut.
 
 pub mod edit;
 pub mod json;
+mod map;
 pub mod save;
+mod validate;
 
 use std::collections::HashMap;
+use std::io::{BufRead, Read};
 use std::path::Path;
 
-use chassis::config::{ConfigError, Spanned};
-use serde::Deserialize;
+use chassis::config::ConfigError;
 
-use self::json::Map;
-use crate::check::digest::{DIGEST_LEN, Digest, Peppers};
-use crate::check::key::KeyId;
-use crate::check::record::KeyRecord;
-use crate::names::{name_problem, scope_problem, tenant_problem};
-use crate::timestamp::Timestamp;
+use self::map::Map;
+use self::validate::{RawFile, Validator, position};
+use crate::check::digest::Peppers;
+use crate::check::keyring::{Builder, KEYS_MAX};
+use crate::check::record::{KeyRecord, Shared};
 
-/// The most keys a file may hold.
-pub const KEYS_MAX: usize = 1_000_000;
+/// The largest file that is read whole, in bytes. A larger one must be JSON, and is read key by key.
+pub const WHOLE_BYTES_MAX: u64 = 64 << 20;
+/// The largest file, in bytes.
+pub const FILE_BYTES_MAX: u64 = 1 << 30;
+/// The most networks a key may have.
+pub const NETWORKS_MAX: usize = 32;
 /// The most scopes a key may have.
 pub const SCOPES_MAX: usize = 32;
 /// The longest comment, in bytes.
 pub const COMMENT_BYTES_MAX: usize = 256;
 /// The plan of a key that names none.
 pub const PLAN_DEFAULT: &str = "default";
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawFile {
-    keys: Spanned<Vec<Map<RawKey>>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawKey {
-    id: Spanned<String>,
-    tenant: Spanned<String>,
-    priority: Spanned<String>,
-    plan: Option<Spanned<String>>,
-    #[serde(default)]
-    scopes: Vec<Spanned<String>>,
-    digest: Map<RawDigest>,
-    not_before: Option<Spanned<String>>,
-    expires_at: Option<Spanned<String>>,
-    revoked: Option<Spanned<bool>>,
-    comment: Option<Spanned<String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawDigest {
-    pepper: Spanned<u32>,
-    hmac_sha256: Spanned<String>,
-}
 
 /// What a file is checked against besides its own grammar.
 #[derive(Clone, Copy)]
@@ -81,6 +58,19 @@ pub struct Entry {
     pub id_at: Position,
     /// Where the value of `revoked` is, if it is written.
     pub revoked_at: Option<Position>,
+    /// Where the value of `suspended` is, if it is written.
+    pub suspended_at: Option<Position>,
+    /// Where the value of `expires_at` is, if it is written.
+    pub expires_at_at: Option<Position>,
+}
+
+/// A tenant's own status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenant {
+    /// Its name.
+    pub name: String,
+    /// Whether none of its keys may pass for a time.
+    pub is_suspended: bool,
 }
 
 /// A valid keys file.
@@ -88,8 +78,12 @@ pub struct Entry {
 pub struct KeyFile {
     /// Its records, in their order.
     pub entries: Vec<Entry>,
-    /// Where the list begins.
+    /// The tenants that have a status of their own.
+    pub tenants: Vec<Tenant>,
+    /// Where the list of keys begins.
     pub list_at: Position,
+    /// How many keys it says it has, and where.
+    pub count: Option<(u64, Position)>,
 }
 
 impl KeyFile {
@@ -98,35 +92,49 @@ impl KeyFile {
     /// # Errors
     /// The first thing that is wrong, and where.
     pub fn parse(path: &Path, bytes: &[u8], rules: Rules<'_>) -> Result<Self, ConfigError> {
-        Self::validate(path, parse_yaml(path, bytes)?, rules)
+        let bytes = without_mark(bytes);
+        Self::validate(path, parse_yaml(path, bytes)?, rules, &mut Shared::default())
     }
 
-    /// The records alone, without where they stand; a file in JSON is read some ten times as fast.
-    ///
-    /// # Errors
-    /// As [`Self::parse`].
-    pub fn records(
+    /// As [`Self::parse`], without where records stand where that is quicker: a file in JSON is
+    /// read some ten times as fast.
+    fn read(
         path: &Path,
         bytes: &[u8],
         rules: Rules<'_>,
-    ) -> Result<Vec<KeyRecord>, ConfigError> {
-        let quick = json::read(bytes).and_then(|raw| Self::validate(path, raw, rules).ok());
+        shared: &mut Shared,
+    ) -> Result<Self, ConfigError> {
+        let bytes = without_mark(bytes);
+        let quick = json::read(bytes);
+        let quick = quick.and_then(|raw| Self::validate(path, raw, rules, shared).ok());
         // What is wrong with a file, and where, is for the YAML reader to say.
-        let file = quick.map_or_else(|| Self::parse(path, bytes, rules), Ok)?;
-        Ok(file.into_records().collect())
+        quick.map_or_else(|| Self::validate(path, parse_yaml(path, bytes)?, rules, shared), Ok)
     }
 
-    fn validate(path: &Path, raw: RawFile, rules: Rules<'_>) -> Result<Self, ConfigError> {
-        if raw.keys.value.len() > KEYS_MAX {
+    fn validate(
+        path: &Path,
+        raw: RawFile,
+        rules: Rules<'_>,
+        shared: &mut Shared,
+    ) -> Result<Self, ConfigError> {
+        let count = raw.keys.value.len();
+        if count > KEYS_MAX {
             return Err(ConfigError::at(path, &raw.keys, format!("more than {KEYS_MAX} keys")));
         }
+        if let Some(stated) = &raw.count
+            && let Some(problem) = count_problem(stated.value, count)
+        {
+            return Err(ConfigError::at(path, stated, problem));
+        }
         let list_at = position(&raw.keys);
-        let mut entries = Vec::with_capacity(raw.keys.value.len());
-        let mut lines_by_id = HashMap::with_capacity(raw.keys.value.len());
-        let mut ids_by_digest = HashMap::with_capacity(raw.keys.value.len());
+        let mut validator = Validator { path, rules, shared };
+        let tenants = validator.tenants(raw.tenants)?;
+        let mut entries = Vec::with_capacity(count);
+        let mut lines_by_id = HashMap::with_capacity(count);
+        let mut ids_by_digest = HashMap::with_capacity(count);
         for Map(raw) in raw.keys.value {
             let (id_span, hmac_span) = (raw.id.clone(), raw.digest.0.hmac_sha256.clone());
-            let entry = Validator { path, rules }.entry(raw)?;
+            let entry = validator.entry(raw)?;
             let (id, digest) = (entry.record.id, entry.record.digest.hmac_sha256);
             if let Some(line) = lines_by_id.insert(id, entry.id_at.0) {
                 let message = format!("key id '{id}' is already used in line {line}");
@@ -138,7 +146,8 @@ impl KeyFile {
             }
             entries.push(entry);
         }
-        Ok(Self { entries, list_at })
+        let count = raw.count.map(|stated| (stated.value, position(&stated)));
+        Ok(Self { entries, tenants, list_at, count })
     }
 
     /// The records alone.
@@ -147,121 +156,64 @@ impl KeyFile {
     }
 }
 
-struct Validator<'a> {
-    path: &'a Path,
-    rules: Rules<'a>,
+/// Reads a file of so many bytes into a keyring that is put together. Returns whether the file says
+/// how many keys it has, so that a part of it can never pass for the whole.
+///
+/// # Errors
+/// What is wrong, with line and column where that is known.
+pub fn load(
+    path: &Path,
+    len: u64,
+    mut file: impl BufRead,
+    rules: Rules<'_>,
+    keys: &mut Builder,
+) -> Result<bool, ConfigError> {
+    let unreadable =
+        |error: std::io::Error| ConfigError::file(path, format!("cannot be read: {error}"));
+    if len > FILE_BYTES_MAX {
+        return Err(ConfigError::file(path, format!("is larger than {FILE_BYTES_MAX} bytes")));
+    }
+    if len > WHOLE_BYTES_MAX {
+        return json::stream(path, file, rules, keys);
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
+    file.by_ref().take(WHOLE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    let read = KeyFile::read(path, &bytes, rules, &mut keys.shared)?;
+    let has_count = read.count.is_some();
+    for tenant in &read.tenants {
+        add_tenant(path, keys, &tenant.name, tenant.is_suspended)?;
+    }
+    for record in read.into_records() {
+        keys.add(record).map_err(|clash| ConfigError::file(path, clash.to_string()))?;
+    }
+    Ok(has_count)
 }
 
-impl Validator<'_> {
-    fn entry(&self, raw: RawKey) -> Result<Entry, ConfigError> {
-        let id = KeyId::parse(&raw.id.value)
-            .ok_or_else(|| self.bad(&raw.id, "'id' must be 12 letters or digits"))?;
-        self.refuse(&raw.tenant, tenant_problem(&raw.tenant.value))?;
-        let plan = raw.plan.map_or(Ok(PLAN_DEFAULT.to_owned()), |plan| {
-            self.refuse(&plan, name_problem("plan", &plan.value)).map(|()| plan.value)
-        })?;
-        if let Some(comment) = &raw.comment
-            && comment.value.len() > COMMENT_BYTES_MAX
-        {
-            let message = format!("'comment' is longer than {COMMENT_BYTES_MAX} bytes");
-            return Err(self.bad(comment, message));
-        }
-        let not_before = self.moment("not_before", raw.not_before.as_ref())?;
-        let expires_at = self.moment("expires_at", raw.expires_at.as_ref())?;
-        if let (Some(start), Some(end), Some(span)) = (not_before, expires_at, &raw.expires_at)
-            && start >= end
-        {
-            return Err(self.bad(span, "'expires_at' must be after 'not_before'"));
-        }
-        let record = KeyRecord {
-            id,
-            priority: self.priority(raw.priority)?,
-            plan,
-            scopes: self.scopes(raw.scopes)?,
-            digest: self.digest(&raw.digest.0)?,
-            not_before,
-            expires_at,
-            revoked: raw.revoked.as_ref().is_some_and(|revoked| revoked.value),
-            tenant: raw.tenant.value,
-        };
-        let comment = raw.comment.map(|comment| comment.value);
-        let revoked_at = raw.revoked.as_ref().map(position);
-        Ok(Entry { record, comment, id_at: position(&raw.id), revoked_at })
-    }
-
-    fn priority(&self, raw: Spanned<String>) -> Result<String, ConfigError> {
-        if !self.rules.priority_classes.contains(&raw.value) {
-            let known = self.rules.priority_classes.join(", ");
-            let message = format!("priority {:?} is none of the classes {known}", raw.value);
-            return Err(self.bad(&raw, message));
-        }
-        Ok(raw.value)
-    }
-
-    fn scopes(&self, raw: Vec<Spanned<String>>) -> Result<Vec<String>, ConfigError> {
-        let mut scopes: Vec<String> = Vec::with_capacity(raw.len());
-        for scope in raw {
-            self.refuse(&scope, scope_problem(&scope.value))?;
-            if scopes.contains(&scope.value) {
-                return Err(self.bad(&scope, format!("scope '{}' comes twice", scope.value)));
-            }
-            if scopes.len() == SCOPES_MAX {
-                return Err(self.bad(&scope, format!("more than {SCOPES_MAX} scopes")));
-            }
-            scopes.push(scope.value);
-        }
-        Ok(scopes)
-    }
-
-    fn digest(&self, raw: &RawDigest) -> Result<Digest, ConfigError> {
-        let pepper = raw.pepper.value;
-        if !self.rules.peppers.has(pepper) {
-            let message = format!("pepper {pepper} is not among 'pepper_files'");
-            return Err(self.bad(&raw.pepper, message));
-        }
-        let hmac_sha256 = hex(&raw.hmac_sha256.value).ok_or_else(|| {
-            self.bad(&raw.hmac_sha256, "'hmac_sha256' must be 64 lower-case hexadecimal digits")
-        })?;
-        Ok(Digest { pepper, hmac_sha256 })
-    }
-
-    fn moment(
-        &self,
-        key: &str,
-        raw: Option<&Spanned<String>>,
-    ) -> Result<Option<Timestamp>, ConfigError> {
-        let Some(raw) = raw else { return Ok(None) };
-        raw.value.parse().map(Some).map_err(|error| self.bad(raw, format!("'{key}' {error}")))
-    }
-
-    fn refuse<T>(&self, at: &Spanned<T>, problem: Option<String>) -> Result<(), ConfigError> {
-        problem.map_or(Ok(()), |message| Err(self.bad(at, message)))
-    }
-
-    fn bad<T>(&self, at: &Spanned<T>, message: impl Into<String>) -> ConfigError {
-        ConfigError::at(self.path, at, message)
-    }
+/// Two files may not both speak of a tenant: nobody could tell which is right.
+fn add_tenant(
+    path: &Path,
+    keys: &mut Builder,
+    name: &str,
+    is_suspended: bool,
+) -> Result<(), ConfigError> {
+    let shared = keys.shared.tenant(name);
+    let fresh = keys.add_tenant(shared, is_suspended);
+    fresh.then_some(()).ok_or_else(|| {
+        ConfigError::file(path, format!("the status of tenant '{name}' is stated twice"))
+    })
 }
 
-fn position<T>(value: &Spanned<T>) -> Position {
-    (value.referenced.line(), value.referenced.column())
+fn count_problem(stated: u64, count: usize) -> Option<String> {
+    (u64::try_from(count) != Ok(stated)).then(|| {
+        format!(
+            "'count' says {stated} keys and there are {count}: the file was cut, or is not finished"
+        )
+    })
 }
 
-fn hex(text: &str) -> Option<[u8; DIGEST_LEN]> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
-    let mut bytes = [0; DIGEST_LEN];
-    if pairs.len() != DIGEST_LEN {
-        return None;
-    }
-    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-        *byte = digit(*high)? << 4 | digit(*low)?;
-    }
-    Some(bytes)
+/// Without the mark that some editors put before UTF-8.
+fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
 /// As the chassis parses YAML, with room for [`KEYS_MAX`] keys and none for aliases, which a keys

@@ -1,4 +1,5 @@
-//! The keys in force: loaded from the keys file, swapped whole, kept when a newer file is bad.
+//! The keys in force: loaded from their files, swapped whole, kept when newer files are bad or look
+//! as if they were cut.
 //!
 //! ```text
 //! file      good A │ bad      │ gone     │ good B
@@ -16,19 +17,26 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use chassis::config::ConfigError;
 use chassis::readiness::{Condition, Readiness};
-use chassis::reload::{self, ReloadStatus, Source};
+use chassis::reload::{self, ReloadStatus};
 use tokio::sync::watch;
 
 use crate::check::digest::Peppers;
-use crate::check::snapshot::Snapshot;
-use crate::key_file::{KeyFile, Rules};
+use crate::check::keyring::Keyring;
+use crate::peppers::PepperSource;
+use crate::source::file;
+
+/// How long a keyring that is no longer in force may wait for requests that still look at it.
+/// They take microseconds.
+const RELEASE_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Where keys come from and what they are checked against.
 #[derive(Clone, Debug)]
 pub struct KeySource {
-    /// The keys file.
+    /// The keys file, or the directory of the keys files.
     pub path: PathBuf,
-    /// The peppers digests may name.
+    /// Where the peppers are.
+    pub pepper_source: PepperSource,
+    /// The peppers as they were at the start, for commands.
     pub peppers: Arc<Peppers>,
     /// The priority classes there are.
     pub priority_classes: Vec<String>,
@@ -36,7 +44,7 @@ pub struct KeySource {
 
 /// The keys that requests are checked against right now.
 pub struct Keys {
-    in_force: ArcSwapOption<Snapshot>,
+    in_force: ArcSwapOption<Keyring>,
     state: Mutex<State>,
     loaded: Condition,
     source: KeySource,
@@ -79,9 +87,17 @@ impl Keys {
         }
     }
 
-    /// The snapshot to decide with, if there ever was a good one.
-    pub fn in_force(&self) -> arc_swap::Guard<Option<Arc<Snapshot>>> {
+    /// The keyring to decide with, if there ever was a good one.
+    pub fn in_force(&self) -> arc_swap::Guard<Option<Arc<Keyring>>> {
         self.in_force.load()
+    }
+
+    /// The numbers of the peppers in force.
+    pub fn pepper_versions(&self) -> Vec<u32> {
+        match self.in_force.load().as_deref() {
+            Some(keyring) => keyring.pepper_versions().collect(),
+            None => self.source.peppers.versions().collect(),
+        }
     }
 
     /// What `/config` and metrics tell.
@@ -89,7 +105,7 @@ impl Keys {
         let state = self.state();
         KeysStatus {
             reload: state.status.clone(),
-            keys: self.in_force.load().as_ref().map_or(0, |snapshot| snapshot.len()),
+            keys: self.in_force.load().as_ref().map_or(0, |keyring| keyring.len()),
             loads: state.loads,
             refusals: state.refusals,
             age: state.loaded_at.map(|at| at.elapsed()),
@@ -97,31 +113,40 @@ impl Keys {
         }
     }
 
-    /// Loads the file and then follows it. Never ends.
+    /// Loads the keys and then follows their files and the peppers'. Never ends.
     pub async fn follow(self: Arc<Self>) {
-        let source = Source::File(self.source.path.clone());
+        let mut watches = [
+            reload::Watch::new(file::source(&self.source.path)),
+            reload::Watch::new(self.source.pepper_source.files()),
+        ];
         let (sender, receiver) = watch::channel(());
-        let changes = reload::follow(source.clone(), reload::PERIOD, move |_| {
-            // The loader lives as long as this future: both end together.
-            let _ = sender.send(());
-            std::future::ready(())
-        });
-        // The follower looks first, so that no change falls between it and the first load.
+        let changes = async move {
+            loop {
+                tokio::time::sleep(reload::PERIOD).await;
+                // Both are asked each time.
+                let changed = watches.each_mut().map(reload::Watch::has_changed);
+                if changed.contains(&true) {
+                    // The loader lives as long as this future: both end together.
+                    let _ = sender.send(());
+                }
+            }
+        };
+        // The watches have looked already, so that no change falls between them and the first load.
         tokio::select! {
-            biased;
             () = changes => {}
-            () = self.load_on(receiver, &source) => {}
+            () = self.load_on(receiver) => {}
         }
     }
 
-    async fn load_on(&self, mut changes: watch::Receiver<()>, source: &Source) {
+    async fn load_on(&self, mut changes: watch::Receiver<()>) {
         loop {
             changes.mark_unchanged();
-            let (source, rules) = (source.clone(), self.source.clone());
+            let (source, present) = (self.source.clone(), self.in_force.load_full());
             // A large file takes a moment to parse, and requests must not wait for it.
-            match tokio::task::spawn_blocking(move || load(&source, &rules)).await {
-                Ok((hash, Ok(snapshot))) => self.put_in_force(hash, snapshot),
-                Ok((_, Err(error))) => self.refuse(&error.to_string()),
+            let loaded = tokio::task::spawn_blocking(move || load(&source, present.as_deref()));
+            match loaded.await {
+                Ok(Ok((hash, keyring))) => self.put_in_force(hash, keyring),
+                Ok(Err(error)) => self.refuse(&error.to_string()),
                 Err(panic) => self.refuse(&panic.to_string()),
             }
             if changes.changed().await.is_err() {
@@ -130,8 +155,9 @@ impl Keys {
         }
     }
 
-    fn put_in_force(&self, hash: u64, snapshot: Snapshot) {
-        let keys = snapshot.len();
+    fn put_in_force(&self, hash: u64, keyring: Keyring) {
+        let keys = keyring.len();
+        let old;
         {
             let mut state = self.state();
             let fresh = state.status.hash != format!("{hash:016x}");
@@ -139,10 +165,13 @@ impl Keys {
             if !fresh && state.status.last_error.is_none() {
                 return;
             }
-            self.in_force.store(Some(Arc::new(snapshot)));
+            old = self.in_force.swap(Some(Arc::new(keyring)));
             state.status.loaded(hash);
             state.loads += 1;
             state.loaded_at = Some(Instant::now());
+        }
+        if let Some(old) = old {
+            tokio::task::spawn_blocking(|| release(old));
         }
         self.loaded.met();
         tracing::info!(keys, "keys in force");
@@ -169,16 +198,61 @@ impl Keys {
     }
 }
 
-fn load(source: &Source, keys: &KeySource) -> (u64, Result<Snapshot, ConfigError>) {
-    let files = source.read();
-    let hash = reload::hash(&files);
-    let Some((path, contents)) = files.into_iter().next() else {
-        return (hash, Err(ConfigError::file(&keys.path, "cannot be read")));
-    };
-    let rules = Rules { peppers: &keys.peppers, priority_classes: &keys.priority_classes };
-    let parsed = contents
-        .map_err(|error| ConfigError::file(&path, error))
-        .and_then(|bytes| KeyFile::records(&path, &bytes, rules));
-    let peppers = Arc::clone(&keys.peppers);
-    (hash, parsed.map(|records| Snapshot::new(records, peppers)))
+/// Frees a value here, once nobody else has it: freeing a million records takes longer than a
+/// request may wait.
+fn release<T>(old: Arc<T>) {
+    let began = Instant::now();
+    while Arc::strong_count(&old) > 1 && began.elapsed() < RELEASE_WAIT_MAX {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The keyring of the files as they are now, and a hash of all that it was made of.
+fn load(source: &KeySource, present: Option<&Keyring>) -> Result<(u64, Keyring), ConfigError> {
+    let (pepper_hash, peppers) = source.pepper_source.read()?;
+    let read = file::read(&source.path, &peppers, &source.priority_classes)?;
+    let keyring = read.keys.build(Arc::new(peppers));
+    if let Some(present) = present
+        && !read.is_counted
+        && present.is_cut_by(&keyring)
+    {
+        let missing = present.missing_from(&keyring);
+        let message = format!(
+            "has {} keys and lacks {missing} of the {} in force, as a file that was cut does; if that \
+             is meant, state 'count: {}' in it",
+            keyring.len(),
+            present.len(),
+            keyring.len()
+        );
+        return Err(ConfigError::file(&source.path, message));
+    }
+    Ok((read.hash ^ pepper_hash, keyring))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread::{self, ThreadId};
+
+    use super::*;
+
+    struct Probe(mpsc::Sender<ThreadId>);
+
+    impl Drop for Probe {
+        fn drop(&mut self) {
+            let _ = self.0.send(thread::current().id());
+        }
+    }
+
+    #[test]
+    fn a_request_that_lets_go_last_does_not_free() {
+        let (sender, freed) = mpsc::channel();
+        let old = Arc::new(Probe(sender));
+        let held_by_request = Arc::clone(&old);
+        let releasing = thread::spawn(|| release(old));
+        let releaser = releasing.thread().id();
+        drop(held_by_request);
+        releasing.join().expect("no panic");
+        assert_eq!(freed.recv(), Ok(releaser));
+    }
 }

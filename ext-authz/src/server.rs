@@ -127,7 +127,7 @@ fn describe(config: &Config, keys: &Keys) -> Value {
         "admin_listen": config.admin_listen.to_string(),
         "worker_threads": config.worker_threads,
         "keys_file": config.keys.path.display().to_string(),
-        "pepper_versions": config.keys.peppers.versions().collect::<Vec<_>>(),
+        "pepper_versions": keys.pepper_versions(),
         "priority_classes": config.keys.priority_classes,
         "retry_after_seconds": config.retry_after.as_secs_f64(),
         "drain_delay_seconds": config.drain.delay.as_secs_f64(),

@@ -2,10 +2,12 @@
 //!
 //! A bad key is never a gRPC error: Envoy reads any gRPC status as an outage of this service.
 
+mod failure_buckets;
 mod log_budget;
 pub mod request;
 pub mod response;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,8 +16,9 @@ use proto::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
 use tonic::{Request, Response, Status};
 use tracing::field::{Empty, display};
 
+use self::failure_buckets::FailureBuckets;
 use self::log_budget::LogBudget;
-use crate::check::decide::{Decision, Reason, Trouble, decide};
+use crate::check::decide::{Decision, Reason, Refusal, Trouble, decide};
 use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::timestamp::Timestamp;
@@ -32,6 +35,7 @@ pub struct AuthorizationService {
     metrics: Arc<Metrics>,
     retry_after_seconds: u64,
     log_budget: LogBudget,
+    failures: FailureBuckets,
     started: Instant,
 }
 
@@ -40,8 +44,8 @@ impl AuthorizationService {
     pub fn new(keys: Arc<Keys>, metrics: Arc<Metrics>, retry_after: Duration) -> Self {
         // Rounded up: a caller who comes a little late does no harm.
         let retry_after_seconds = retry_after.as_secs_f64().ceil() as u64;
-        let log_budget = LogBudget::default();
-        Self { keys, metrics, retry_after_seconds, log_budget, started: Instant::now() }
+        let (log_budget, failures) = (LogBudget::default(), FailureBuckets::default());
+        Self { keys, metrics, retry_after_seconds, log_budget, failures, started: Instant::now() }
     }
 
     fn answer(&self, request: &CheckRequest) -> CheckResponse {
@@ -49,12 +53,35 @@ impl AuthorizationService {
         let keys = self.keys.in_force();
         let check = request;
         let request = request::view(check);
-        let decision = decide(Timestamp::now(), keys.as_deref(), request.as_ref());
+        let now = Timestamp::now();
+        let decision = decide(now, keys.as_deref(), request.as_ref());
+        let client = request.as_ref().and_then(|request| request.client);
+        let decision = self.throttled(decision, client, now);
         let response = response::respond(&decision, request.as_ref(), self.retry_after_seconds);
         self.log(&decision, check);
         let profile = request.map(|request| request.profile);
         self.metrics.checked(&decision, profile, began.elapsed());
         response
+    }
+
+    /// The decision, or for a key that is not good, "wait" where there were too many of those.
+    fn throttled<'s>(
+        &self,
+        decision: Decision<'s>,
+        client: Option<IpAddr>,
+        now: Timestamp,
+    ) -> Decision<'s> {
+        match decision {
+            Decision::Deny { reason, key_id } if reason.refusal() == Refusal::BadCredential => {
+                let known_key = key_id.filter(|_| reason.is_of_a_known_key());
+                let reason = match self.failures.charge(client, known_key, now) {
+                    true => reason,
+                    false => Reason::Throttled,
+                };
+                Decision::Deny { reason, key_id }
+            }
+            other => other,
+        }
     }
 
     fn log(&self, decision: &Decision<'_>, check: &CheckRequest) {
@@ -63,7 +90,7 @@ impl AuthorizationService {
             Decision::Allow { key, .. } => {
                 span.record("decision", "allow");
                 span.record("key_id", display(key.id));
-                span.record("tenant", &key.tenant);
+                span.record("tenant", &*key.tenant);
             }
             Decision::Deny { reason, key_id } => {
                 span.record("decision", "deny");
@@ -123,6 +150,9 @@ impl Authorization for AuthorizationService {
         // The call's own context is nearer than the one the client's request came with.
         let traceparent = called_in.or_else(|| request::traceparent(request.get_ref()));
         chassis::telemetry::continue_trace(&span, traceparent);
-        Ok(Response::new(span.in_scope(|| self.answer(request.get_ref()))))
+        let mut check = request.into_inner();
+        let response = span.in_scope(|| self.answer(&check));
+        request::forget(&mut check);
+        Ok(Response::new(response))
     }
 }

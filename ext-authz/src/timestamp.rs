@@ -2,15 +2,23 @@
 //!
 //! Only `Z` is accepted as the offset, so that a record means the same moment to every reader.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::num::NonZeroI64;
 use std::str::FromStr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const MS_PER_DAY: i64 = 86_400_000;
 
-/// A moment, in milliseconds since 1970-01-01T00:00:00Z.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Timestamp(i64);
+/// One millisecond after `i64::MIN` of them.
+const SMALLEST: NonZeroI64 = NonZeroI64::new(1).expect("one is not zero");
+
+/// A moment, in milliseconds since 1970-01-01T00:00:00Z. An `Option` of it is no larger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timestamp {
+    /// The milliseconds with the sign bit turned: zero would be `i64::MIN` of them.
+    turned: NonZeroI64,
+}
 
 /// Why a text is not a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,19 +28,41 @@ pub struct TimestampError;
 impl Timestamp {
     /// The moment this many milliseconds after 1970.
     pub const fn from_millis(millis: i64) -> Self {
-        Self(millis)
+        match NonZeroI64::new(millis ^ i64::MIN) {
+            Some(turned) => Self { turned },
+            // A millisecond later, in a year that no calendar has.
+            None => Self { turned: SMALLEST },
+        }
     }
 
     /// Milliseconds since 1970.
     pub const fn as_millis(self) -> i64 {
-        self.0
+        self.turned.get() ^ i64::MIN
+    }
+
+    /// The moment so much later.
+    pub fn after(self, time: Duration) -> Self {
+        let millis = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        Self::from_millis(self.as_millis().saturating_add(millis))
     }
 
     /// The present, by the system clock.
     pub fn now() -> Self {
         // A clock before 1970 reads as 1970; one past the year 292 million reads as that.
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+        Self::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
+impl PartialOrd for Timestamp {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Timestamp {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_millis().cmp(&other.as_millis())
     }
 }
 
@@ -65,7 +95,8 @@ fn parse(text: &[u8]) -> Option<Timestamp> {
         return None;
     }
     let seconds = hour * 3600 + minute * 60 + second;
-    Some(Timestamp(days(year, month, day) * MS_PER_DAY + seconds * 1000 + fraction(rest)?))
+    let millis = days(year, month, day) * MS_PER_DAY + seconds * 1000 + fraction(rest)?;
+    Some(Timestamp::from_millis(millis))
 }
 
 /// The milliseconds of `.f…Z`, or 0 of `Z`.
@@ -111,8 +142,8 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut day = self.0.div_euclid(MS_PER_DAY);
-        let in_day = self.0.rem_euclid(MS_PER_DAY);
+        let mut day = self.as_millis().div_euclid(MS_PER_DAY);
+        let in_day = self.as_millis().rem_euclid(MS_PER_DAY);
         // From a year that is not too late, on to the right one; this is for people to read, not
         // on the request path.
         let mut year = 1970 + day.div_euclid(366).min(day.div_euclid(365));
@@ -181,6 +212,17 @@ mod tests {
         ] {
             assert_eq!(millis(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn any_number_of_milliseconds_is_kept_and_ordered() {
+        let all = [i64::MIN + 1, -1000, -1, 0, 1, 1000, i64::MAX];
+        for pair in all.windows(2) {
+            let [early, late] = [pair[0], pair[1]].map(Timestamp::from_millis);
+            assert!(early < late && early.as_millis() == pair[0], "{pair:?}");
+        }
+        assert_eq!(Timestamp::from_millis(i64::MIN).as_millis(), i64::MIN + 1);
+        assert_eq!(size_of::<Option<Timestamp>>(), size_of::<i64>());
     }
 
     proptest! {

@@ -8,8 +8,8 @@ use ext_authz::check::decide::{Decision, decide};
 use ext_authz::check::digest::Peppers;
 use ext_authz::check::extract::Request;
 use ext_authz::check::key::{ApiKey, KeyId, NewKey};
-use ext_authz::check::record::KeyRecord;
-use ext_authz::check::snapshot::Snapshot;
+use ext_authz::check::keyring::Keyring;
+use ext_authz::check::record::{Grant, KeyRecord, Kind, Status};
 use ext_authz::service::request::view;
 use ext_authz::service::response::respond;
 use ext_authz::timestamp::Timestamp;
@@ -31,27 +31,26 @@ fn known_key() -> NewKey {
     NewKey::generate("fuzz", counting).expect("cannot fail").expect("an environment")
 }
 
-fn keys() -> Snapshot {
+fn keys() -> Keyring {
     let peppers = Peppers::new(BTreeMap::from([(1, b"a pepper of enough bytes".to_vec())]));
     let peppers = Arc::new(peppers.expect("a pepper"));
     let key = known_key();
     let record = KeyRecord {
         id: key.id(),
-        tenant: "acme".to_owned(),
-        priority: "ingest".to_owned(),
-        plan: "free".to_owned(),
-        scopes: vec!["write".to_owned()],
+        tenant: "acme".into(),
+        grant: Arc::new(Grant { priority: "ingest".to_owned(), plan: "free".to_owned(), scopes: vec!["write".to_owned()], networks: Vec::new() }),
         digest: peppers.digest(&key),
         not_before: None,
         expires_at: None,
-        revoked: false,
+        status: Status::Active,
+        kind: Kind::Issued,
     };
-    Snapshot::new([record], peppers)
+    Keyring::try_new([record], peppers).expect("one key")
 }
 
 /// A check from the message to the answer: only the known key may pass.
 pub fn check_request(data: &[u8]) {
-    static KEYS: LazyLock<Snapshot> = LazyLock::new(keys);
+    static KEYS: LazyLock<Keyring> = LazyLock::new(keys);
     static KNOWN: LazyLock<NewKey> = LazyLock::new(known_key);
     let Ok(wire) = CheckRequest::decode(data) else { return };
     let request: Option<Request<'_>> = view(&wire);

@@ -1,5 +1,6 @@
 //! The recorded requests of ext-authz's `tests/agents.yaml` through the real Envoy: what every agent
-//! is answered for a good key, a bad one, one without the scope, and while ext-authz is away.
+//! is answered for a good key, a bad one, one without the scope, a quota that is used up, and while
+//! ext-authz is away.
 
 use std::process::Command;
 
@@ -9,12 +10,21 @@ use base64::engine::general_purpose::STANDARD;
 use ext_authz::check::profile::Profile;
 use serde_json::Value;
 use tests::edge::Service;
-use tests::edge::service;
+use tests::edge::{Parts, service};
 use tests::http::Reply;
 use tests::parts::workspace;
 
 use crate::stage::Stage;
 use crate::stand_in::StandIn;
+
+/// Everyone has plenty, and tenant `full` nothing at all.
+const QUOTAS: &str = "
+domain: edge
+descriptors:
+  - key: tenant
+    value: full
+    rate_limit: {unit: day, requests_per_unit: 0}
+";
 
 struct Agent {
     name: String,
@@ -99,8 +109,10 @@ async fn issue_with_scope(stage: &Stage, scope: &str) -> Result<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_agent_is_answered_as_recorded() -> Result<()> {
-    let mut stage = Stage::embedded().await?;
+    let change = |options: &mut tests::edge::Options| options.quotas = QUOTAS.to_owned();
+    let mut stage = Stage::with(Parts::Embedded, change).await?;
     let good = stage.edge.issue_live_key("acme", "ingest").await?;
+    let full = stage.edge.issue_live_key("full", "ingest").await?;
     let scopeless = issue_with_scope(&stage, "read").await?;
     let mut stranger = good.clone();
     let last = if stranger.pop() == Some('A') { 'B' } else { 'A' };
@@ -113,6 +125,7 @@ async fn every_agent_is_answered_as_recorded() -> Result<()> {
         ensure!(reply.status == 204, "{}: {reply:?}", agent.name);
         agent.expect(&stage, &stranger, "bad_key").await?;
         agent.expect(&stage, &scopeless, "no_scope").await?;
+        agent.expect(&stage, &full, "throttled").await?;
     }
     let seen = format!("{:?}", gateway.seen());
     ensure!(!seen.contains(&good), "a key went on to the gateway");

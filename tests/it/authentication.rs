@@ -88,3 +88,30 @@ async fn ping_and_health_need_no_key() -> Result<()> {
     assert_eq!(stage.http.get(&stage.edge.url("/elsewhere")).await?.status, 401);
     Ok(())
 }
+
+/// A method that skips the check would be a door for whoever sends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_method_is_exempt() -> Result<()> {
+    let stage = Stage::embedded().await?;
+    for method in ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE", "PROPFIND"] {
+        for headers in [
+            &[][..],
+            &[("origin", "https://a.example"), ("access-control-request-method", "POST")],
+            &[
+                ("connection", "upgrade, http2-settings"),
+                ("upgrade", "h2c"),
+                ("http2-settings", ""),
+            ],
+        ] {
+            let mut request = http::Request::builder().method(method).uri(stage.edge.url("/write"));
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let reply = stage.http.send(request.body(http_body_util::Full::default())?).await?;
+            // TRACE and upgrades may be refused before anybody asks who it is.
+            let refused = matches!(reply.status.as_u16(), 401 | 403 | 405);
+            assert!(refused, "{method} {headers:?}: {reply:?}");
+        }
+    }
+    Ok(())
+}

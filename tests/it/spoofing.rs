@@ -1,10 +1,13 @@
 //! What reaches the gateway is what ext-authz said, whatever the client claims.
 
+use std::process::Command;
+
 use anyhow::Result;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tests::edge::service;
 
 use crate::stage::Stage;
 use crate::stand_in::StandIn;
@@ -131,5 +134,35 @@ async fn trailers_over_http2(stage: &Stage, token: &str) -> Result<()> {
     let response = sender.send_request(request.body(body)?).await?;
     assert_eq!(response.status(), 204);
     connection.abort();
+    Ok(())
+}
+
+/// A key may be bound to networks, so nobody may choose the address it is used from.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_cannot_choose_its_address() -> Result<()> {
+    let stage = Stage::embedded().await?;
+    for (network, status) in [("127.0.0.0/8", 204), ("192.0.2.0/24", 403)] {
+        let issued = Command::new(service("ext-authz")?)
+            .args(["keys", "issue", "--append", "--tenant", "acme", "--networks", network])
+            .arg("--config")
+            .arg(stage.edge.authz_config())
+            .output()?;
+        let key = String::from_utf8(issued.stdout)?;
+        let token = format!("Token {}", key.trim());
+        let known = stage.edge.issue_live_key("acme", "ingest").await?;
+        assert_eq!(stage.write(&known, "m f=1").await?.status, 204);
+        for claim in [
+            ("x-other", "nothing"),
+            ("x-tidegate-client", "192.0.2.7"),
+            ("x-forwarded-for", "192.0.2.7"),
+            ("x-forwarded-for", "127.0.0.1"),
+            ("x-tidegate-client", "127.0.0.1"),
+            ("x-envoy-external-address", "127.0.0.1"),
+        ] {
+            let headers = [("authorization", token.as_str()), claim];
+            let reply = stage.post("/write", &headers, "m f=1").await?;
+            assert_eq!(reply.status, status, "{network} {claim:?}: {}", reply.text());
+        }
+    }
     Ok(())
 }

@@ -6,33 +6,10 @@
 
 use super::decide::Refusal;
 use super::extract::Request;
-use super::profile::Profile;
+use super::profile::{Dialect, Profile};
 
 /// The longest body of a refusal, in bytes.
 pub const BODY_BYTES_MAX: usize = 1024;
-
-/// How an answer is worded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
-    /// RFC 9457 problem details.
-    Problem,
-    /// InfluxDB's JSON.
-    Influx,
-    /// `google.rpc.Status` as JSON.
-    OtlpJson,
-    /// `google.rpc.Status` as protobuf.
-    OtlpProtobuf,
-    /// One line of text, which Prometheus logs.
-    Text,
-    /// Datadog's JSON.
-    Datadog,
-    /// The JSON of Splunk's event collector, with its codes.
-    Splunk,
-    /// Elasticsearch's JSON.
-    Elastic,
-    /// One line of text without a content type, which Envoy makes the `grpc-message`.
-    Grpc,
-}
 
 /// A refusal as it goes over the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +71,7 @@ pub fn answer(
     if status == 401 && dialect.knows_basic() {
         challenge("Basic realm=\"tidegate\", charset=\"UTF-8\"");
     }
-    if refusal == Refusal::Unavailable {
+    if matches!(refusal, Refusal::Unavailable | Refusal::Throttled) {
         headers.push(("retry-after", retry_after_seconds.to_string()));
     }
     Answer { status, headers, body: body(refusal, dialect, status) }
@@ -111,6 +88,7 @@ fn status(refusal: Refusal, profile: Profile, dialect: Dialect) -> u16 {
         Refusal::BadCredential => row.bad_key_status,
         Refusal::InvalidRequest => 400,
         Refusal::Forbidden => 403,
+        Refusal::Throttled => row.throttled_status,
         Refusal::Unavailable => 503,
     }
 }
@@ -120,7 +98,7 @@ pub fn grpc_code(status: u16) -> i32 {
     match status {
         400 => 3,
         403 => 7,
-        503 => 14,
+        429 | 503 => 14,
         _ => 16,
     }
 }
@@ -146,6 +124,7 @@ fn message(refusal: Refusal) -> &'static str {
         Refusal::BadCredential => "the API key is not valid",
         Refusal::InvalidRequest => "the request must carry exactly one API key, once",
         Refusal::Forbidden => "the API key does not permit this",
+        Refusal::Throttled => "too many requests with API keys that are not valid, please wait",
         Refusal::Unavailable => "API keys cannot be checked at the moment, please retry",
     }
 }
@@ -158,6 +137,7 @@ fn body(refusal: Refusal, dialect: Dialect, status: u16) -> String {
                 Refusal::NoCredential | Refusal::BadCredential => ("unauthorized", "Unauthorized"),
                 Refusal::InvalidRequest => ("invalid-request", "Bad Request"),
                 Refusal::Forbidden => ("forbidden", "Forbidden"),
+                Refusal::Throttled => ("throttled", "Too Many Requests"),
                 Refusal::Unavailable => ("unavailable", "Service Unavailable"),
             };
             format!(
@@ -169,6 +149,7 @@ fn body(refusal: Refusal, dialect: Dialect, status: u16) -> String {
                 Refusal::NoCredential | Refusal::BadCredential => "unauthorized",
                 Refusal::InvalidRequest => "invalid",
                 Refusal::Forbidden => "forbidden",
+                Refusal::Throttled => "too many requests",
                 Refusal::Unavailable => "unavailable",
             };
             format!(r#"{{"code":"{code}","message":"{message}"}}"#)
@@ -184,6 +165,7 @@ fn body(refusal: Refusal, dialect: Dialect, status: u16) -> String {
         Dialect::Elastic => {
             let kind = match refusal {
                 Refusal::InvalidRequest => "illegal_argument_exception",
+                Refusal::Throttled => "es_rejected_execution_exception",
                 Refusal::Unavailable => "unavailable_exception",
                 _ => "security_exception",
             };
@@ -201,7 +183,7 @@ fn splunk(refusal: Refusal) -> String {
         Refusal::BadCredential => ("Invalid token", 4),
         Refusal::InvalidRequest => ("Invalid authorization", 3),
         Refusal::Forbidden => ("Token disabled", 1),
-        Refusal::Unavailable => ("Server is busy", 9),
+        Refusal::Throttled | Refusal::Unavailable => ("Server is busy", 9),
     };
     format!(r#"{{"text":"{text}","code":{code}}}"#)
 }

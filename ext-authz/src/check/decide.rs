@@ -1,9 +1,9 @@
 //! The decision about one request.
 
 use super::extract::{ExtractError, Request, extract};
-use super::key::{ApiKey, KeyError, KeyId};
+use super::key::{KeyError, KeyId, Presented};
+use super::keyring::{Found, Keyring};
 use super::record::{KeyRecord, Validity};
-use super::snapshot::{Found, Snapshot};
 use crate::timestamp::Timestamp;
 
 /// The most that one request can cost: above it Envoy would not charge anything at all.
@@ -66,10 +66,18 @@ pub enum Reason {
     WrongSecret,
     /// A key that was taken back.
     Revoked,
+    /// A key that was taken back for a time.
+    Suspended,
+    /// A key of a tenant that may not pass for a time.
+    TenantSuspended,
     /// A key whose time is over.
     Expired,
     /// A key whose time has not come.
     NotYetValid,
+    /// A key that is not good, from a source or with a key id that had too many of those.
+    Throttled,
+    /// A good key that is used from elsewhere than its networks.
+    Network,
     /// A good key that lacks the scope the route demands.
     Scope,
 }
@@ -85,6 +93,8 @@ pub enum Refusal {
     InvalidRequest,
     /// The key is good, but not for this.
     Forbidden,
+    /// Too many credentials that were not good: the caller should wait.
+    Throttled,
     /// We cannot tell at the moment.
     Unavailable,
 }
@@ -101,7 +111,7 @@ impl Trouble {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Reason; 14] = [
+    pub const ALL: [Reason; 18] = [
         Reason::NoRequest,
         Reason::Missing,
         Reason::Ambiguous,
@@ -113,8 +123,12 @@ impl Reason {
         Reason::UnknownKey,
         Reason::WrongSecret,
         Reason::Revoked,
+        Reason::Suspended,
+        Reason::TenantSuspended,
         Reason::Expired,
         Reason::NotYetValid,
+        Reason::Throttled,
+        Reason::Network,
         Reason::Scope,
     ];
 
@@ -132,18 +146,37 @@ impl Reason {
             Reason::UnknownKey => "unknown_key",
             Reason::WrongSecret => "wrong_secret",
             Reason::Revoked => "revoked",
+            Reason::Suspended => "suspended",
+            Reason::TenantSuspended => "tenant_suspended",
             Reason::Expired => "expired",
             Reason::NotYetValid => "not_yet_valid",
+            Reason::Throttled => "throttled",
+            Reason::Network => "network",
             Reason::Scope => "scope",
         }
+    }
+
+    /// Whether the key id it was denied with is one that exists; of others there are too many to
+    /// count.
+    pub fn is_of_a_known_key(self) -> bool {
+        matches!(
+            self,
+            Reason::WrongSecret
+                | Reason::Revoked
+                | Reason::Suspended
+                | Reason::TenantSuspended
+                | Reason::Expired
+                | Reason::NotYetValid
+        )
     }
 
     /// What the caller is told.
     pub fn refusal(self) -> Refusal {
         match self {
             Reason::Missing => Refusal::NoCredential,
+            Reason::Throttled => Refusal::Throttled,
             Reason::Ambiguous | Reason::Characters => Refusal::InvalidRequest,
-            Reason::NoRequest | Reason::Scope => Refusal::Forbidden,
+            Reason::NoRequest | Reason::Network | Reason::Scope => Refusal::Forbidden,
             Reason::Oversize
             | Reason::Scheme
             | Reason::Malformed
@@ -151,6 +184,8 @@ impl Reason {
             | Reason::UnknownKey
             | Reason::WrongSecret
             | Reason::Revoked
+            | Reason::Suspended
+            | Reason::TenantSuspended
             | Reason::Expired
             | Reason::NotYetValid => Refusal::BadCredential,
         }
@@ -183,7 +218,7 @@ impl From<KeyError> for Reason {
 /// loaded there are none to ask, which is our trouble and not the caller's.
 pub fn decide<'s>(
     now: Timestamp,
-    keys: Option<&'s Snapshot>,
+    keys: Option<&'s Keyring>,
     request: Option<&Request<'_>>,
 ) -> Decision<'s> {
     let Some(keys) = keys else { return Decision::Unavailable(Trouble::NoKeys) };
@@ -196,30 +231,50 @@ pub fn decide<'s>(
         Ok(credential) => credential,
         Err(error) => return deny(error.into(), None),
     };
-    let key = match ApiKey::parse(credential.expose()) {
+    let key = match Presented::parse(credential.expose()) {
+        Ok(Presented::Imported(_)) if !keys.has_imported() => {
+            return deny(Reason::Malformed, None);
+        }
         Ok(key) => key,
         Err(error) => return deny(error.into(), None),
     };
-    let key_id = Some(key.id());
     let record = match keys.find(&key) {
         Found::Key(record) => record,
-        Found::WrongSecret => return deny(Reason::WrongSecret, key_id),
-        Found::Unknown => return deny(Reason::UnknownKey, key_id),
+        Found::WrongSecret => return deny(Reason::WrongSecret, key.id()),
+        Found::Unknown => return deny(Reason::UnknownKey, key.id()),
     };
+    match refused(now, keys, record, request) {
+        Some(reason) => deny(reason, Some(record.id)),
+        None => Decision::Allow {
+            key: record,
+            cost: request.body_bytes.unwrap_or(1).clamp(1, COST_MAX),
+            is_announced: request.body_bytes.is_some(),
+        },
+    }
+}
+
+/// Why a key that is known may not be used for a request.
+fn refused(
+    now: Timestamp,
+    keys: &Keyring,
+    record: &KeyRecord,
+    request: &Request<'_>,
+) -> Option<Reason> {
     match record.validity(now) {
         Validity::Valid => {}
-        Validity::Revoked => return deny(Reason::Revoked, key_id),
-        Validity::Expired => return deny(Reason::Expired, key_id),
-        Validity::NotYet => return deny(Reason::NotYetValid, key_id),
+        Validity::Revoked => return Some(Reason::Revoked),
+        Validity::Suspended => return Some(Reason::Suspended),
+        Validity::Expired => return Some(Reason::Expired),
+        Validity::NotYet => return Some(Reason::NotYetValid),
     }
-    if request.required_scope.is_some_and(|scope| !record.has_scope(scope)) {
-        return deny(Reason::Scope, key_id);
+    if keys.is_suspended(&record.tenant) {
+        return Some(Reason::TenantSuspended);
     }
-    Decision::Allow {
-        key: record,
-        cost: request.body_bytes.unwrap_or(1).clamp(1, COST_MAX),
-        is_announced: request.body_bytes.is_some(),
+    if !record.grant.admits(request.client) {
+        return Some(Reason::Network);
     }
+    let scope = request.required_scope;
+    scope.is_some_and(|scope| !record.grant.has_scope(scope)).then_some(Reason::Scope)
 }
 
 #[cfg(test)]

@@ -10,8 +10,9 @@ use std::fmt;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
-use super::key::{ApiKey, NewKey};
+use super::key::{ApiKey, ImportedKey, NewKey};
 
 /// The shortest pepper, in bytes.
 pub const PEPPER_BYTES_MIN: usize = 16;
@@ -43,6 +44,7 @@ impl Peppers {
         let bounds = PEPPER_BYTES_MIN..=PEPPER_BYTES_MAX;
         let mut by_version = BTreeMap::new();
         for (version, secret) in secrets {
+            let secret = Zeroizing::new(secret);
             if !bounds.contains(&secret.len()) {
                 return None;
             }
@@ -64,8 +66,22 @@ impl Peppers {
 
     /// What to store of a new key.
     pub fn digest(&self, key: &NewKey) -> Digest {
+        self.digest_bytes(key.expose().as_bytes())
+    }
+
+    /// What to store of a key that is imported.
+    pub fn digest_imported(&self, key: &ImportedKey<'_>) -> Digest {
+        self.digest_bytes(key.expose())
+    }
+
+    fn digest_bytes(&self, key: &[u8]) -> Digest {
         let (pepper, mac) = &self.newest;
-        Digest { pepper: *pepper, hmac_sha256: hmac(mac, key.expose().as_bytes()) }
+        Digest { pepper: *pepper, hmac_sha256: hmac(mac, key) }
+    }
+
+    /// HMAC-SHA-256 of a key under one pepper, if there is that one.
+    pub fn hmac(&self, version: u32, key: &[u8]) -> Option<[u8; DIGEST_LEN]> {
+        self.by_version.get(&version).map(|mac| hmac(mac, key))
     }
 
     /// Whether the key is the one a digest was made of. With no digest to compare it does the same

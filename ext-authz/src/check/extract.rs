@@ -10,9 +10,11 @@
 //! that needs it.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::profile::{AUTHORIZATION, CREDENTIAL_HEADERS, Profile, UnknownProfile};
 
@@ -31,6 +33,8 @@ pub struct Request<'a> {
     pub path: &'a str,
     /// The size of the body, where the caller announced it.
     pub body_bytes: Option<u64>,
+    /// Where the client is, as Envoy knows it.
+    pub client: Option<IpAddr>,
 }
 
 /// Why there is not exactly one readable credential.
@@ -50,7 +54,7 @@ pub enum ExtractError {
     Basic,
 }
 
-/// The bytes that should be a key. Has no `Debug`.
+/// The bytes that should be a key. Has no `Debug`; a copy is overwritten when it is dropped.
 pub struct Credential<'a>(Cow<'a, [u8]>);
 
 enum Field<'a> {
@@ -70,6 +74,14 @@ impl Credential<'_> {
     /// The bytes, for parsing and nothing else.
     pub(crate) fn expose(&self) -> &[u8] {
         &self.0
+    }
+}
+
+impl Drop for Credential<'_> {
+    fn drop(&mut self) {
+        if let Cow::Owned(copy) = &mut self.0 {
+            copy.zeroize();
+        }
     }
 }
 
@@ -150,7 +162,7 @@ fn authorization(value: &[u8]) -> Result<Credential<'_>, ExtractError> {
 
 /// The password is the key; the user name is free, since every agent puts something else there.
 fn basic(encoded: &[u8]) -> Result<Credential<'_>, ExtractError> {
-    let decoded = STANDARD.decode(encoded).map_err(|_| ExtractError::Basic)?;
+    let decoded = Zeroizing::new(STANDARD.decode(encoded).map_err(|_| ExtractError::Basic)?);
     let password = after_colon(&decoded).ok_or(ExtractError::Basic)?;
     Ok(Credential(Cow::Owned(password.to_vec())))
 }
@@ -158,9 +170,9 @@ fn basic(encoded: &[u8]) -> Result<Credential<'_>, ExtractError> {
 /// Elasticsearch's form, base64 of `id:key`, or the key as it is. A key of ours is never read as
 /// base64: it holds `_`, which base64 has not.
 fn api_key(value: &[u8]) -> Credential<'_> {
-    let decoded = STANDARD.decode(value).ok();
-    let text = decoded.filter(|decoded| decoded.iter().all(u8::is_ascii_graphic));
-    match text.as_deref().and_then(after_colon) {
+    let decoded = STANDARD.decode(value).ok().map(Zeroizing::new);
+    let text = decoded.as_ref().filter(|decoded| decoded.iter().all(u8::is_ascii_graphic));
+    match text.and_then(|text| after_colon(text)) {
         Some(key) => Credential(Cow::Owned(key.to_vec())),
         None => Credential(Cow::Borrowed(value)),
     }

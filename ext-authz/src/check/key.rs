@@ -13,7 +13,13 @@
 
 use std::fmt;
 
+use zeroize::Zeroizing;
+
 use crate::names::{ENVIRONMENT_BYTES_MAX, is_environment};
+
+mod imported;
+
+pub use imported::{IMPORTED_BYTES_MAX, IMPORTED_BYTES_MIN, ImportedKey};
 
 /// What every key begins with.
 pub const PREFIX: &str = "tdg_";
@@ -43,6 +49,15 @@ pub struct ApiKey<'a> {
     id: KeyId,
 }
 
+/// What a caller shows: a key of one of the two kinds, by its form. Has no `Debug`.
+#[derive(Clone, Copy)]
+pub enum Presented<'a> {
+    /// A key as they are issued here.
+    Issued(ApiKey<'a>),
+    /// What may be a key of another system.
+    Imported(ImportedKey<'a>),
+}
+
 /// Why bytes are not a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
@@ -56,7 +71,7 @@ pub enum KeyError {
 
 /// A key just made. [`NewKey::expose`] is the only way to its text.
 pub struct NewKey {
-    text: String,
+    text: Zeroizing<String>,
     id: KeyId,
 }
 
@@ -64,6 +79,14 @@ impl KeyId {
     /// Reads a key id as it stands in a keys file or on a command line.
     pub fn parse(text: &str) -> Option<Self> {
         Self::from_bytes(text.as_bytes())
+    }
+
+    /// A random one, for a key whose text names none.
+    ///
+    /// # Errors
+    /// When `random` fails.
+    pub fn generate<E>(mut random: impl FnMut(&mut [u8]) -> Result<(), E>) -> Result<Self, E> {
+        digits(&mut random).map(Self)
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
@@ -85,6 +108,27 @@ impl fmt::Display for KeyId {
 impl fmt::Debug for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "KeyId({self})")
+    }
+}
+
+impl<'a> Presented<'a> {
+    /// Reads a key of either kind. What begins as a key of ours is one or nothing.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn parse(whole: &'a [u8]) -> Result<Self, KeyError> {
+        match ImportedKey::parse(whole) {
+            Ok(key) => Ok(Self::Imported(key)),
+            Err(_) => ApiKey::parse(whole).map(Self::Issued),
+        }
+    }
+
+    /// The public part, where the text has one.
+    pub fn id(&self) -> Option<KeyId> {
+        match self {
+            Self::Issued(key) => Some(key.id()),
+            Self::Imported(_) => None,
+        }
     }
 }
 
@@ -156,7 +200,11 @@ impl NewKey {
         let id: [u8; KEY_ID_LEN] = digits(&mut random)?;
         let secret: [u8; SECRET_LEN] = digits(&mut random)?;
         let id = KeyId(id);
-        let mut text = format!("{PREFIX}{environment}_{id}_");
+        // All of its room at once: a text that grows leaves parts of itself behind.
+        let mut text = Zeroizing::new(String::with_capacity(KEY_BYTES_MAX));
+        for part in [PREFIX, environment, "_", id.as_str(), "_"] {
+            text.push_str(part);
+        }
         text.extend(secret.iter().map(|byte| char::from(*byte)));
         let sum = checksum(text.as_bytes());
         text.extend(sum.iter().map(|byte| char::from(*byte)));

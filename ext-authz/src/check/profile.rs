@@ -7,8 +7,6 @@
 //! Headers and schemes are the same in every profile: a key in the header of another convention
 //! must count, so that it is seen as the second credential that it is.
 
-use super::answer::Dialect;
-
 /// Headers that hold a credential; all but `authorization` hold the key alone.
 pub const CREDENTIAL_HEADERS: [&str; 7] = [
     AUTHORIZATION,
@@ -26,9 +24,13 @@ pub const AUTHORIZATION: &str = "authorization";
 /// Headers that are taken off as well, because they claim an identity or hold someone's secret.
 pub const STRIPPED_HEADERS: [&str; 2] = ["x-scope-orgid", "dd-application-key"];
 
-/// Headers that ext-authz must see besides the credentials: the dialect, the cost, the trace.
-pub const SEEN_HEADERS: [&str; 4] =
-    ["content-type", "content-length", "traceparent", "x-request-id"];
+/// Where the client is: Envoy overwrites it with the address it trusts, so nobody can forge it.
+pub const CLIENT_ADDRESS: &str = "x-tidegate-client";
+
+/// Headers that ext-authz must see besides the credentials: the dialect, the cost, the trace, the
+/// client's address.
+pub const SEEN_HEADERS: [&str; 5] =
+    ["content-type", "content-length", "traceparent", "x-request-id", CLIENT_ADDRESS];
 
 /// May write metrics.
 pub const METRICS_WRITE: &str = "metrics:write";
@@ -60,6 +62,29 @@ pub enum Profile {
     Loki,
     /// Elasticsearch's bulk API.
     Elastic,
+}
+
+/// How an answer is worded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// RFC 9457 problem details.
+    Problem,
+    /// InfluxDB's JSON.
+    Influx,
+    /// `google.rpc.Status` as JSON.
+    OtlpJson,
+    /// `google.rpc.Status` as protobuf.
+    OtlpProtobuf,
+    /// One line of text, which Prometheus logs.
+    Text,
+    /// Datadog's JSON.
+    Datadog,
+    /// The JSON of Splunk's event collector, with its codes.
+    Splunk,
+    /// Elasticsearch's JSON.
+    Elastic,
+    /// One line of text without a content type, which Envoy makes the `grpc-message`.
+    Grpc,
 }
 
 /// One line of the table.

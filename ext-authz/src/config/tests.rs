@@ -84,13 +84,21 @@ fn every_error_says_where() {
     }
     for (peppers, expected) in [
         ("{}", "c.yaml:2:15: 'pepper_files' must name at least one pepper"),
-        ("{1: short}", "c.yaml:2:19: pepper 1, 'short', must have 16 to 4096 bytes, not 15"),
-        ("{2: absent}", "c.yaml:2:19: pepper 2, 'absent', cannot be read"),
+        ("{1: short}", "c.yaml:2:19: 'short' pepper 1 must have 16 to 4096 bytes, not 15"),
+        ("{2: absent}", "c.yaml:2:19: 'absent' pepper 2 cannot be read"),
         ("{one: pepper}", "c.yaml:2:16: "),
         ("{1: pepper, 1: pepper}", "c.yaml:2:"),
     ] {
         let error =
             load(&format!("keys_file: k.yaml\npepper_files: {peppers}\n")).expect_err(peppers);
+        assert!(error.starts_with(expected), "{error} instead of {expected}");
+    }
+    for (text, expected) in [
+        ("", "c.yaml: one of 'pepper_files' and 'pepper_directory'"),
+        ("pepper_files: {1: pepper}\npepper_directory: p\n", "c.yaml:3:19: one of"),
+        ("pepper_directory: absent\n", "c.yaml:2:19: 'absent' there must be at least one pepper"),
+    ] {
+        let error = load(&format!("keys_file: k.yaml\n{text}")).expect_err(text);
         assert!(error.starts_with(expected), "{error} instead of {expected}");
     }
     assert!(load("pepper_files: {1: pepper}\n").expect_err("no file").contains("keys_file"));

@@ -11,7 +11,8 @@ use chassis::config::ConfigError;
 
 use super::{KeyFile, Position, Rules, json};
 use crate::check::key::KeyId;
-use crate::check::record::KeyRecord;
+use crate::check::record::{KeyRecord, Kind, Status};
+use crate::timestamp::Timestamp;
 
 /// Why a file was not changed.
 #[derive(Debug, thiserror::Error)]
@@ -25,9 +26,12 @@ pub enum EditError {
     /// There is no such key.
     #[error("there is no key '{0}'")]
     NoSuchKey(KeyId),
-    /// The key is revoked already.
-    #[error("key '{0}' is revoked already")]
-    AlreadyRevoked(KeyId),
+    /// The key has that status already.
+    #[error("key '{0}' is {1} already")]
+    Already(KeyId, &'static str),
+    /// The key is revoked, which is for ever.
+    #[error("key '{0}' is revoked, which cannot be undone")]
+    Revoked(KeyId),
     /// The file is written in a way that cannot be changed safely.
     #[error("the keys file is laid out in a way that cannot be changed safely: please edit it")]
     Layout,
@@ -37,14 +41,15 @@ pub enum EditError {
 /// no record may lack, is last: a file cut off in the middle of a record is never valid, so it can
 /// not lose a `revoked` or an `expires_at`.
 pub fn render(record: &KeyRecord, comment: Option<&str>) -> Vec<String> {
-    let hex = hex_text(&record.digest.hmac_sha256);
+    let hex = json::hex_text(&record.digest.hmac_sha256);
     let mut lines = vec![
         format!("id: \"{}\"", record.id),
         format!("tenant: \"{}\"", record.tenant),
-        format!("priority: \"{}\"", record.priority),
-        format!("plan: \"{}\"", record.plan),
+        format!("priority: \"{}\"", record.grant.priority),
+        format!("plan: \"{}\"", record.grant.plan),
     ];
-    let scopes: Vec<String> = record.scopes.iter().map(|scope| format!("\"{scope}\"")).collect();
+    let scopes: Vec<String> =
+        record.grant.scopes.iter().map(|scope| format!("\"{scope}\"")).collect();
     lines.push(format!("scopes: [{}]", scopes.join(", ")));
     if let Some(moment) = record.not_before {
         lines.push(format!("not_before: \"{moment}\""));
@@ -52,8 +57,17 @@ pub fn render(record: &KeyRecord, comment: Option<&str>) -> Vec<String> {
     if let Some(moment) = record.expires_at {
         lines.push(format!("expires_at: \"{moment}\""));
     }
-    if record.revoked {
-        lines.push("revoked: true".to_owned());
+    match record.status {
+        Status::Active => {}
+        Status::Suspended => lines.push("suspended: true".to_owned()),
+        Status::Revoked => lines.push("revoked: true".to_owned()),
+    }
+    if !record.grant.networks.is_empty() {
+        let networks = record.grant.networks.iter().map(|network| format!("\"{network}\""));
+        lines.push(format!("networks: [{}]", networks.collect::<Vec<_>>().join(", ")));
+    }
+    if record.kind == Kind::Imported {
+        lines.push("imported: true".to_owned());
     }
     if let Some(comment) = comment {
         // JSON strings are YAML strings.
@@ -61,14 +75,6 @@ pub fn render(record: &KeyRecord, comment: Option<&str>) -> Vec<String> {
     }
     lines.push(format!("digest: {{pepper: {}, hmac_sha256: \"{hex}\"}}", record.digest.pepper));
     lines
-}
-
-pub(super) fn hex_text(bytes: &[u8]) -> String {
-    let mut hex = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        write!(hex, "{byte:02x}").expect("writing to a string does not fail");
-    }
-    hex
 }
 
 /// Whether a file of this name is begun in JSON.
@@ -90,10 +96,13 @@ pub fn append(
     let mut expected: Vec<(KeyRecord, Option<String>)> = Vec::new();
     let mut proposals = Vec::new();
     match text {
-        None if is_json(path) => proposals.push(json::file([(record, comment)].into_iter())),
+        None if is_json(path) => {
+            proposals.push(json::file(&[], [(record, comment)].into_iter()));
+        }
         None => proposals.push(format!("keys:\n{}", item("  ", record, comment))),
         Some(text) => {
             let file = parse(path, text, rules)?;
+            let text = &one_more(text, &file);
             if json::read(text.as_bytes()).is_some() {
                 proposals.extend(json::appended(text, record, comment));
             }
@@ -105,22 +114,61 @@ pub fn append(
     proven(path, proposals, &expected, rules)
 }
 
-/// The file with one key marked as revoked.
+/// The file with another status of one key.
 ///
 /// # Errors
-/// When there is no such key, it is revoked already, the file or the result is not valid, or the
-/// layout is not understood.
-pub fn revoke(path: &Path, text: &str, id: KeyId, rules: Rules<'_>) -> Result<String, EditError> {
+/// When there is no such key, it has that status already or is revoked, the file or the result is
+/// not valid, or the layout is not understood.
+pub fn set_status(
+    path: &Path,
+    text: &str,
+    id: KeyId,
+    status: Status,
+    rules: Rules<'_>,
+) -> Result<String, EditError> {
     let file = parse(path, text, rules)?;
     let entry = file.entries.iter().find(|entry| entry.record.id == id);
     let entry = entry.ok_or(EditError::NoSuchKey(id))?;
-    if entry.record.revoked {
-        return Err(EditError::AlreadyRevoked(id));
+    match (entry.record.status, status) {
+        (Status::Revoked, Status::Revoked) => return Err(EditError::Already(id, "revoked")),
+        (Status::Suspended, Status::Suspended) => return Err(EditError::Already(id, "suspended")),
+        (Status::Active, Status::Active) => return Err(EditError::Already(id, "active")),
+        (Status::Revoked, _) => return Err(EditError::Revoked(id)),
+        _ => {}
     }
-    let proposals = revoked(text, entry.id_at, entry.revoked_at, id);
+    let (word, value, at) = match status {
+        Status::Revoked => ("revoked", "true", entry.revoked_at),
+        Status::Suspended => ("suspended", "true", entry.suspended_at),
+        Status::Active => ("suspended", "false", entry.suspended_at),
+    };
+    let field = Field { word, value: value.to_owned(), at };
+    let proposals = with_field(text, entry.id_at, &field, id);
     let mut expected = contents(file);
-    for (record, _) in &mut expected {
-        record.revoked |= record.id == id;
+    for (record, _) in expected.iter_mut().filter(|(record, _)| record.id == id) {
+        record.status = status;
+    }
+    proven(path, proposals, &expected, rules)
+}
+
+/// The file with another end of one key.
+///
+/// # Errors
+/// As [`set_status`], whatever the key's status is.
+pub fn expire(
+    path: &Path,
+    text: &str,
+    id: KeyId,
+    end: Timestamp,
+    rules: Rules<'_>,
+) -> Result<String, EditError> {
+    let file = parse(path, text, rules)?;
+    let entry = file.entries.iter().find(|entry| entry.record.id == id);
+    let entry = entry.ok_or(EditError::NoSuchKey(id))?;
+    let field = Field { word: "expires_at", value: format!("\"{end}\""), at: entry.expires_at_at };
+    let proposals = with_field(text, entry.id_at, &field, id);
+    let mut expected = contents(file);
+    for (record, _) in expected.iter_mut().filter(|(record, _)| record.id == id) {
+        record.expires_at = Some(end);
     }
     proven(path, proposals, &expected, rules)
 }
@@ -153,6 +201,14 @@ fn proven(
         }
     }
     Err(error)
+}
+
+/// The text with its number of keys raised by one, where it says one.
+fn one_more(text: &str, file: &KeyFile) -> String {
+    let Some((count, at)) = file.count else { return text.to_owned() };
+    let Some(at) = offset(text, at) else { return text.to_owned() };
+    let digits = text[at..].find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len() - at);
+    format!("{}{}{}", &text[..at], count + 1, &text[at + digits..])
 }
 
 fn appended(text: &str, file: &KeyFile, record: &KeyRecord, comment: Option<&str>) -> Vec<String> {
@@ -191,11 +247,25 @@ fn item(indent: &str, record: &KeyRecord, comment: Option<&str>) -> String {
     text
 }
 
-fn revoked(text: &str, id_at: Position, revoked_at: Option<Position>, id: KeyId) -> Vec<String> {
+/// A field of a record and where its value stands, if it does.
+struct Field {
+    word: &'static str,
+    value: String,
+    at: Option<Position>,
+}
+
+fn with_field(text: &str, id_at: Position, field: &Field, id: KeyId) -> Vec<String> {
+    let Field { word, value, at } = field;
     let mut proposals = Vec::new();
-    if let Some(at) = revoked_at.and_then(|at| offset(text, at)) {
-        let word = text[at..].find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(text.len() - at);
-        proposals.push(format!("{}true{}", &text[..at], &text[at + word..]));
+    if let Some(at) = at.and_then(|at| offset(text, at)) {
+        let rest = &text[at..];
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '.' | '-');
+        let quoted = rest.chars().next().filter(|first| matches!(first, '"' | '\''));
+        let old = match quoted.and_then(|quote| rest[1..].find(quote)) {
+            Some(inner) => inner + 2,
+            None => rest.find(|c: char| !plain(c)).unwrap_or(rest.len()),
+        };
+        proposals.push(format!("{}{value}{}", &text[..at], &rest[old..]));
         return proposals;
     }
     let Some(at) = offset(text, id_at) else { return proposals };
@@ -204,8 +274,8 @@ fn revoked(text: &str, id_at: Position, revoked_at: Option<Position>, id: KeyId)
     let mut end = at + found + id.as_str().len();
     end += usize::from(text[end..].starts_with(['"', '\'']));
     // In JSON a key has quotes too, and what is JSON stays JSON.
-    let word = if json::read(text.as_bytes()).is_some() { "\"revoked\"" } else { "revoked" };
-    proposals.push(format!("{}, {word}: true{}", &text[..end], &text[end..]));
+    let quote = if json::read(text.as_bytes()).is_some() { "\"" } else { "" };
+    proposals.push(format!("{}, {quote}{word}{quote}: {value}{}", &text[..end], &text[end..]));
     // On lines of its own: a line below the id, in the column of the word `id`.
     let start = line_start(text, at);
     let indent: String = match text[start..at].rfind("id") {
@@ -217,7 +287,7 @@ fn revoked(text: &str, id_at: Position, revoked_at: Option<Position>, id: KeyId)
     let next = start + line(text, start).len();
     let (before, after) = text.split_at(next);
     let ended = if before.ends_with('\n') { "" } else { "\n" };
-    proposals.push(format!("{before}{ended}{indent}revoked: true\n{after}"));
+    proposals.push(format!("{before}{ended}{indent}{word}: {value}\n{after}"));
     proposals
 }
 

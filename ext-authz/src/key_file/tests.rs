@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::check::record::Status;
 
 /// Peppers 1 and 2, and the classes `ingest` and `background`.
 pub(super) fn with_rules<T>(check: impl FnOnce(Rules<'_>) -> T) -> T {
@@ -36,14 +37,16 @@ fn a_full_record() {
     let file = parse(&text).expect("valid");
     let first = &file.entries[0];
     assert_eq!(first.record.digest.hmac_sha256, [0x0f; 32]);
-    assert_eq!((first.record.digest.pepper, first.record.plan.as_str()), (2, "gold"));
-    assert_eq!(first.record.scopes, ["a", "b:c"]);
-    assert!(first.record.revoked && first.record.not_before < first.record.expires_at);
+    assert_eq!((first.record.digest.pepper, first.record.grant.plan.as_str()), (2, "gold"));
+    assert_eq!(first.record.grant.scopes, ["a", "b:c"]);
+    assert!(
+        first.record.status == Status::Revoked && first.record.not_before < first.record.expires_at
+    );
     assert_eq!(first.comment.as_deref(), Some("the first"));
     assert_eq!((first.id_at, first.revoked_at), ((4, 7), Some((14, 12))));
     let second = &file.entries[1];
-    assert_eq!((second.record.plan.as_str(), second.revoked_at), (PLAN_DEFAULT, None));
-    assert!(!second.record.revoked && second.record.scopes.is_empty());
+    assert_eq!((second.record.grant.plan.as_str(), second.revoked_at), (PLAN_DEFAULT, None));
+    assert!(second.record.status == Status::Active && second.record.grant.scopes.is_empty());
 }
 
 #[test]

@@ -2,9 +2,10 @@
 
 use proto::pb::envoy::service::auth::v3::CheckRequest;
 use proto::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
+use zeroize::Zeroize;
 
 use crate::check::extract::Request;
-use crate::check::profile::Profile;
+use crate::check::profile::{CLIENT_ADDRESS, CREDENTIAL_HEADERS, Profile};
 
 /// The route's setting that names the profile.
 pub const PROFILE_EXTENSION: &str = "profile";
@@ -21,7 +22,10 @@ pub fn view(request: &CheckRequest) -> Option<Request<'_>> {
         .iter()
         .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
         .and_then(|(_, value)| std::str::from_utf8(value).ok()?.parse().ok());
+    let client = headers.iter().rfind(|(name, _)| name.eq_ignore_ascii_case(CLIENT_ADDRESS));
+    let client = client.and_then(|(_, value)| std::str::from_utf8(value).ok()?.parse().ok());
     Some(Request {
+        client,
         profile: Profile::named(extension(PROFILE_EXTENSION)),
         required_scope: extension(SCOPE_EXTENSION),
         headers,
@@ -29,6 +33,25 @@ pub fn view(request: &CheckRequest) -> Option<Request<'_>> {
         // Not the size of the body but what Envoy has seen of it so far, which is mostly nothing.
         body_bytes: announced.or_else(|| u64::try_from(http.size).ok().filter(|size| *size > 0)),
     })
+}
+
+/// Overwrites what may hold a key: the values of the credential headers, and the path with its query.
+pub fn forget(request: &mut CheckRequest) {
+    let http = request.attributes.as_mut().and_then(|all| all.request.as_mut()?.http.as_mut());
+    let Some(http) = http else { return };
+    http.path.zeroize();
+    http.query.zeroize();
+    let is_credential =
+        |name: &str| CREDENTIAL_HEADERS.iter().any(|known| name.eq_ignore_ascii_case(known));
+    for header in http.header_map.iter_mut().flat_map(|map| &mut map.headers) {
+        if is_credential(&header.key) {
+            header.value.zeroize();
+            header.raw_value.zeroize();
+        }
+    }
+    for (_, value) in http.headers.iter_mut().filter(|(name, _)| is_credential(name)) {
+        value.zeroize();
+    }
 }
 
 /// The profile that the route names, for an alarm where there is none of that name.
@@ -132,6 +155,43 @@ mod tests {
             http.headers.insert("content-length".into(), announced.into());
             assert_eq!(view(&check(http)).expect("a request").body_bytes, expected);
         }
+    }
+
+    #[test]
+    fn the_clients_address_is_the_one_that_envoy_says() {
+        for (values, expected) in [
+            (&["192.0.2.7"][..], Some("192.0.2.7")),
+            (&["2001:db8::1"], Some("2001:db8::1")),
+            (&["192.0.2.7", "192.0.2.8"], Some("192.0.2.8")),
+            (&["192.0.2.7, 192.0.2.8"], None),
+            (&["somewhere"], None),
+            (&[], None),
+        ] {
+            let headers = values.iter().map(|v| raw("x-tidegate-client", v, b"")).collect();
+            let header_map = Some(HeaderMap { headers });
+            let http = HttpRequest { header_map, ..HttpRequest::default() };
+            let expected = expected.map(|address| address.parse().expect("an address"));
+            assert_eq!(view(&check(http)).expect("a request").client, expected, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_that_held_a_key_is_left_of_a_request() {
+        let mut http = HttpRequest { path: "/write?p=canary".into(), ..HttpRequest::default() };
+        let headers = vec![
+            raw("X-Api-Key", "canary", b"canary"),
+            raw("authorization", "", b"Bearer canary"),
+            raw("content-type", "text/plain", b""),
+        ];
+        http.query = "p=canary".into();
+        http.header_map = Some(HeaderMap { headers });
+        http.headers.insert("dd-api-key".into(), "canary".into());
+        let mut request = check(http);
+        forget(&mut request);
+        let left = format!("{request:?}");
+        assert!(!left.contains("canary") && !left.contains("99, 97, 110"), "{left}");
+        assert!(left.contains("text/plain"));
+        forget(&mut CheckRequest::default());
     }
 
     #[test]

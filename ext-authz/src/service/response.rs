@@ -12,11 +12,11 @@ use proto::pb::google::protobuf::value::Kind;
 use proto::pb::google::protobuf::{BoolValue, Struct, Value};
 use proto::pb::google::rpc::Status;
 
-use crate::check::answer::{Answer, Dialect, answer, grpc_code};
+use crate::check::answer::{Answer, answer, grpc_code};
 use crate::check::decide::{Decision, Reason, Refusal};
 use crate::check::extract::Request;
 use crate::check::key::KeyId;
-use crate::check::profile::{CREDENTIAL_HEADERS, Profile, STRIPPED_HEADERS};
+use crate::check::profile::{CREDENTIAL_HEADERS, Dialect, Profile, STRIPPED_HEADERS};
 use crate::check::record::KeyRecord;
 
 /// Stands for an empty list of scopes: Envoy may drop a header without a value, and then the
@@ -41,13 +41,16 @@ pub fn respond(
 }
 
 fn allow(key: &KeyRecord, cost: u64, is_announced: bool, profile: Profile) -> CheckResponse {
-    let scopes = if key.scopes.is_empty() { NO_SCOPES.to_owned() } else { key.scopes.join(",") };
+    let scopes = match key.grant.scopes.as_slice() {
+        [] => NO_SCOPES.to_owned(),
+        scopes => scopes.join(","),
+    };
     let key_id = key.id.as_str();
     let identity = [
-        ("tenant", key.tenant.as_str()),
+        ("tenant", &*key.tenant),
         ("key_id", key_id),
-        ("priority", &key.priority),
-        ("plan", &key.plan),
+        ("priority", &key.grant.priority),
+        ("plan", &key.grant.plan),
         ("scopes", &scopes),
     ];
     let headers = identity

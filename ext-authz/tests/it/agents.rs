@@ -4,10 +4,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use ext_authz::check::profile::Profile;
+use ext_authz::check::profile::{Profile, WRITE_SCOPES};
+use ext_authz::check::record::KeyRecord;
 use proto::pb::envoy::service::auth::v3::CheckRequest;
 use serde::Deserialize;
 
@@ -160,8 +162,12 @@ async fn every_agent_gets_the_answer_on_which_it_does_what_is_stated() {
     let ((good, mut record), (scopeless, mut scopeless_record)) =
         (files.issue("acme"), files.issue("acme"));
     let (stranger, _) = files.issue("acme");
-    record.scopes = ext_authz::check::profile::WRITE_SCOPES.map(str::to_owned).into();
-    scopeless_record.scopes = vec!["read".to_owned()];
+    let scopes = |record: &mut KeyRecord, scopes: &[&str]| {
+        let scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
+        Arc::make_mut(&mut record.grant).scopes = scopes;
+    };
+    scopes(&mut record, &WRITE_SCOPES);
+    scopes(&mut scopeless_record, &["read"]);
     let running = Running::start(&files).await;
     for agent in recorded() {
         let Outcome::Failed { status: away, headers, .. } =

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use crate::rig::{Files, Running, bearer, get, wait_for};
+use crate::rig::{Files, Running, bearer, get, request, wait_for};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_ext-authz");
 
@@ -42,7 +42,7 @@ async fn keys_in_json_are_issued_served_and_revoked() {
     let files = Files::new();
     let first = stdout(&keys(&files, &["issue", "--tenant", "acme", "--append"]));
     let exported = stdout(&keys(&files, &["export"]));
-    assert!(exported.starts_with("{\"keys\": [\n{\"id\":\""), "{exported}");
+    assert!(exported.starts_with("{\"count\": 1, \"keys\": [\n{\"id\":\""), "{exported}");
     fs::write(files.path("keys.json"), exported).expect("written");
     let config = fs::read_to_string(files.path("ext-authz.yaml")).expect("read");
     fs::write(files.path("ext-authz.yaml"), config.replace("keys.yaml", "keys.json"))
@@ -263,4 +263,107 @@ async fn the_binary_serves_logs_no_secret_and_drains_on_sigterm() {
 fn base64_of(text: &str) -> String {
     use base64::Engine;
     base64::engine::general_purpose::STANDARD.encode(text)
+}
+
+#[tokio::test]
+async fn a_key_of_another_system_is_imported_suspended_and_resumed() {
+    const FOREIGN: &str = "0123456789abcdef0123456789abcdef";
+    let files = Files::new();
+    files.write_keys("count: 0\nkeys: []\n");
+    let config = files.path("ext-authz.yaml");
+    let import = ["keys", "import", "--tenant", "acme", "--networks", "192.0.2.0/24", "--append"];
+    let imported = run(&import, &config, &format!("{FOREIGN}\n"));
+    let said = stdout(&imported);
+    let id = said.split('\'').nth(1).expect("the id").to_owned();
+    assert!(!said.contains(FOREIGN) && !stderr(&imported).contains(FOREIGN));
+    let text = fs::read_to_string(files.path("keys.yaml")).expect("read");
+    assert!(text.starts_with("count: 1\n") && text.contains("imported: true"), "{text}");
+    let verified = run(&["keys", "verify"], &config, FOREIGN);
+    assert_eq!(stdout(&verified), format!("key '{id}' of tenant 'acme' is valid\n"));
+
+    let running = Running::start_ready(&files).await;
+    let from = |address| {
+        let headers = [("dd-api-key", FOREIGN), ("x-tidegate-client", address)];
+        request("/api/v2/series", &headers, &[("profile", "datadog")])
+    };
+    assert_eq!(running.check(from("192.0.2.7")).await.tenant(), Some("acme"));
+    assert_eq!(running.check(from("198.51.100.7")).await.reason(), Some("network"));
+    stdout(&keys(&files, &["suspend", &id]));
+    wait_for("the suspension", async || {
+        running.check(from("192.0.2.7")).await.reason() == Some("suspended")
+    })
+    .await;
+    stdout(&keys(&files, &["resume", &id]));
+    wait_for("it to be over", async || {
+        running.check(from("192.0.2.7")).await.tenant() == Some("acme")
+    })
+    .await;
+    let text = fs::read_to_string(files.path("keys.yaml")).expect("read");
+    files.write_keys(&format!("tenants: [{{name: acme, suspended: true}}]\n{text}"));
+    wait_for("the tenant's suspension", async || {
+        running.check(from("192.0.2.7")).await.reason() == Some("tenant_suspended")
+    })
+    .await;
+    for bad in ["short", "tdg_live_0123456789abcdef", "0123456789abcdef,", ""] {
+        assert_eq!(run(&import, &config, bad).status.code(), Some(64), "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn a_pepper_is_added_without_a_restart() {
+    let files = Files::new();
+    fs::create_dir(files.path("peppers")).expect("created");
+    fs::rename(files.path("pepper"), files.path("peppers").join("1")).expect("moved");
+    let config = fs::read_to_string(files.path("ext-authz.yaml")).expect("read");
+    let config = config.replace("pepper_files: {1: pepper}", "pepper_directory: peppers");
+    fs::write(files.path("ext-authz.yaml"), config).expect("written");
+    let old = stdout(&keys(&files, &["issue", "--tenant", "acme", "--append"]));
+    let running = Running::start_ready(&files).await;
+    fs::write(files.path("peppers").join("2"), "another pepper of enough").expect("written");
+    let new = stdout(&keys(&files, &["issue", "--tenant", "umbrella", "--append"]));
+    wait_for("the key under the new pepper", async || {
+        running.check(bearer(new.trim())).await.tenant() == Some("umbrella")
+    })
+    .await;
+    assert_eq!(running.check(bearer(old.trim())).await.tenant(), Some("acme"));
+    let shown: serde_json::Value =
+        serde_json::from_str(&running.get("/config").await.1).expect("JSON");
+    assert_eq!(shown["pepper_versions"], serde_json::json!([1, 2]));
+}
+
+#[tokio::test]
+async fn a_rotated_key_goes_on_for_a_while_beside_the_new_one() {
+    let files = Files::new();
+    files.write_keys("count: 0\nkeys: []\n");
+    let args = ["issue", "--tenant", "acme", "--scopes", "a,b", "--plan", "gold", "--append"];
+    let old = stdout(&keys(&files, &args));
+    let id = old[9..21].to_owned();
+    let new = stdout(&keys(&files, &["rotate", &id, "--overlap", "24h"]));
+    let running = Running::start_ready(&files).await;
+    for key in [&old, &new] {
+        assert_eq!(running.check(bearer(key.trim())).await.tenant(), Some("acme"));
+    }
+    let listed = stdout(&keys(&files, &["list", "--output", "json"]));
+    let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
+    assert_eq!(listed[1]["scopes"], listed[0]["scopes"]);
+    assert_eq!(listed[1]["comment"], format!("in place of {id}"));
+    assert_eq!(listed[1]["expires_at"], serde_json::Value::Null);
+    assert!(listed[0]["expires_at"].as_str().is_some_and(|end| end.ends_with('Z')), "{listed}");
+    // The new one again, at once: an end that is there is replaced.
+    let newest = stdout(&keys(&files, &["rotate", &new[9..21], "--overlap", "1h"]));
+    stdout(&keys(&files, &["rotate", &id, "--overlap", "0s"]));
+    wait_for("the old key to end", async || {
+        running.check(bearer(old.trim())).await.reason() == Some("expired")
+    })
+    .await;
+    assert_eq!(running.check(bearer(newest.trim())).await.tenant(), Some("acme"));
+    for (args, said) in [
+        (&["rotate", "AAAAAAAAAAAA", "--overlap", "1h"][..], "there is no key 'AAAAAAAAAAAA'"),
+        (&["rotate", &id, "--overlap", "400d"], "overlap must be at most 366d"),
+        (&["rotate", &old, "--overlap", "1h"], "not the whole key"),
+    ] {
+        let refused = keys(&files, args);
+        assert_eq!(refused.status.code(), Some(64), "{}", stderr(&refused));
+        assert!(stderr(&refused).contains(said), "{}", stderr(&refused));
+    }
 }

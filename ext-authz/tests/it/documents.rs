@@ -37,10 +37,12 @@ fn the_examples_load() {
 fn raw_fields(source: &str) -> BTreeSet<String> {
     let text = fs::read_to_string(here(source)).expect("source");
     let mut fields = BTreeSet::new();
-    for raw in text.split("\nstruct Raw").skip(1) {
+    for raw in text.split("struct Raw").skip(1) {
         let body = raw.split("\n}").next().expect("a body");
         let lines = body.lines().skip(1).filter(|line| !line.trim_start().starts_with('#'));
-        fields.extend(lines.filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())));
+        fields.extend(lines.filter_map(|line| {
+            Some(line.split_once(':')?.0.trim().trim_start_matches("pub(super) ").to_owned())
+        }));
     }
     assert!(fields.len() > 4, "{source}: {fields:?}");
     fields
@@ -50,7 +52,7 @@ fn raw_fields(source: &str) -> BTreeSet<String> {
 fn the_reference_names_every_key_reason_profile_and_header() {
     let reference = reference();
     let mut names = raw_fields("src/config.rs");
-    names.extend(raw_fields("src/key_file.rs"));
+    names.extend(raw_fields("src/key_file/validate.rs"));
     names.extend(Reason::ALL.map(|reason| reason.as_str().to_owned()));
     names.extend([Trouble::NoKeys, Trouble::UnknownProfile].map(|t| t.as_str().to_owned()));
     names.extend(WRITE_SCOPES.map(str::to_owned));
@@ -110,4 +112,26 @@ async fn the_reference_names_every_metric() {
         seen += 1;
     }
     assert!(seen > 8, "{metrics}");
+}
+
+#[test]
+fn every_line_of_the_security_checklist_names_tests_that_exist() {
+    let reference = reference();
+    let (_, checklist) = reference.split_once("## Security checklist").expect("a checklist");
+    let lines: Vec<&str> = checklist.lines().filter(|line| line.starts_with("| S")).collect();
+    let numbers: Vec<String> = (1..=26).map(|number| format!("S{number}")).collect();
+    let named: Vec<&str> =
+        lines.iter().filter_map(|line| line.split('|').nth(1).map(str::trim)).collect();
+    assert_eq!(named, numbers);
+    for line in lines {
+        let tests = line.split('|').nth(3).expect("a column of tests");
+        let mut count = 0;
+        for test in tests.split('`').skip(1).step_by(2) {
+            let (file, function) = test.split_once("::").expect("a file and a function");
+            let source = fs::read_to_string(here("..").join(file)).expect(file);
+            assert!(source.contains(&format!("fn {function}(")), "{file} has no {function}");
+            count += 1;
+        }
+        assert!(count > 0, "{line}");
+    }
 }

@@ -6,12 +6,13 @@ use std::fs;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use chassis::drain::Shutdown;
 use ext_authz::check::key::NewKey;
-use ext_authz::check::record::KeyRecord;
+use ext_authz::check::record::{Grant, KeyRecord, Kind, Status};
 use ext_authz::config::Config;
 use ext_authz::key_file::edit::render;
 use ext_authz::server::Server;
@@ -20,7 +21,7 @@ use proto::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Reques
 use proto::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use proto::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use proto::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
-use proto::pb::google::protobuf::value::Kind;
+use proto::pb::google::protobuf::value::Kind as ValueKind;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -74,13 +75,17 @@ impl Files {
         let record = KeyRecord {
             id: key.id(),
             tenant: tenant.into(),
-            priority: "ingest".into(),
-            plan: "gold".into(),
-            scopes: vec!["metrics:write".into()],
+            grant: Arc::new(Grant {
+                priority: "ingest".into(),
+                plan: "gold".into(),
+                scopes: vec!["metrics:write".into()],
+                networks: Vec::new(),
+            }),
             digest: self.config().keys.peppers.digest(&key),
             not_before: None,
             expires_at: None,
-            revoked: false,
+            status: Status::Active,
+            kind: Kind::Issued,
         };
         (key.expose().to_owned(), record)
     }
@@ -187,8 +192,8 @@ impl Outcome {
             .into_iter()
             .flat_map(|metadata| metadata.fields)
             .map(|(name, value)| match value.kind {
-                Some(Kind::StringValue(text)) => (name, text),
-                Some(Kind::NumberValue(number)) => (name, format!("number {number}")),
+                Some(ValueKind::StringValue(text)) => (name, text),
+                Some(ValueKind::NumberValue(number)) => (name, format!("number {number}")),
                 other => panic!("metadata of no use to Envoy: {other:?}"),
             })
             .collect();

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use ext_authz::check::abuse::FAILURES_BURST;
 use ext_authz::check::decide::decide;
-use ext_authz::check::digest::Peppers;
-use ext_authz::check::snapshot::Snapshot;
+use ext_authz::check::digest::{Digest, Peppers};
+use ext_authz::check::key::ApiKey;
+use ext_authz::check::keyring::Keyring;
+use ext_authz::check::record::{KeyRecord, Status};
 use ext_authz::server::CHECK_REQUEST_BYTES_MAX;
 use ext_authz::service::request::view;
 use ext_authz::service::response::respond;
@@ -68,7 +71,7 @@ async fn denials_over_the_wire() {
     let (swapped, other) = files.issue("acme");
     // The id of one key with the digest of another.
     swapped_record.id = other.id;
-    revoked_record.revoked = true;
+    revoked_record.status = Status::Revoked;
     expired_record.expires_at = Some(Timestamp::from_millis(1));
     early_record.not_before = Some("2999-01-01T00:00:00Z".parse().expect("a moment"));
     files.write_keys(&keys_yaml(&[
@@ -185,7 +188,7 @@ async fn keys_change_while_it_runs() {
     assert_eq!(running.check(bearer(&key)).await.tenant(), Some("acme"));
 
     let mut suspended = record.clone();
-    suspended.plan = "none".into();
+    Arc::make_mut(&mut suspended.grant).plan = "none".into();
     files.write_keys(&keys_yaml(&[&suspended, &new_record]));
     wait_for("another plan for the same key", async || {
         let outcome = running.check(bearer(&key)).await;
@@ -193,7 +196,11 @@ async fn keys_change_while_it_runs() {
     })
     .await;
 
+    let fewer = keys_yaml(&[&record]);
     for (bad, named) in [
+        (fewer.clone(), "state 'count: 1' in it"),
+        (keys_yaml(&[]), "state 'count: 0' in it"),
+        (format!("count: 2\n{fewer}"), "'count' says 2 keys and there are 1"),
         (keys_yaml(&[&record, &record]), "already used"),
         (keys_yaml(&[&record]).replace("ingest", "ingets"), "none of the classes"),
         (keys_yaml(&[&record])[..60].to_owned(), "keys.yaml:"),
@@ -217,7 +224,7 @@ async fn keys_change_while_it_runs() {
     let metrics = running.get("/metrics").await.1;
     assert!(!metrics.contains("authz_snapshot_stale_seconds 0.0\n"), "{metrics}");
 
-    files.write_keys(&keys_yaml(&[]));
+    files.write_keys(&format!("count: 0\n{}", keys_yaml(&[])));
     wait_for("nobody may pass", async || {
         running.check(bearer(&key)).await.reason() == Some("unknown_key")
     })
@@ -336,7 +343,7 @@ proptest! {
         let at = at.index(mutated.len());
         mutated[at] = byte;
         let pepper = Peppers::new([(1, vec![1; 16])].into()).expect("a pepper");
-        let keys = Snapshot::new([], Arc::new(pepper));
+        let keys = Keyring::try_new([], Arc::new(pepper)).expect("no key");
         for bytes in [noise, mutated] {
             let Ok(check) = CheckRequest::decode(bytes.as_slice()) else { continue };
             let view = view(&check);
@@ -346,4 +353,53 @@ proptest! {
             prop_assert!(!matches!(outcome, Outcome::Allowed { .. }), "{outcome:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn who_fails_too_often_is_told_to_wait_and_nobody_else_is() {
+    let files = Files::new();
+    let (key, record) = files.issue("acme");
+    files.write_keys(&keys_yaml(&[&record]));
+    let running = Running::start_ready(&files).await;
+    let from = |address: &str, key: &str, profile: &str| {
+        let headers = [("x-api-key", key), ("x-tidegate-client", address)];
+        request("/", &headers, &[("profile", profile)])
+    };
+    let (stranger, _) = files.issue("acme");
+    // Faster than a bucket refills; a neighbour in the same /64 has no other one.
+    for (address, profile, expected) in [
+        ("2001:db8::1", "otlp", 429),
+        ("2001:db8::2", "influx-v1", 503),
+        ("2001:db8::3", "datadog", 429),
+    ] {
+        let mut throttled = None;
+        for _ in 0..50 * FAILURES_BURST {
+            let outcome = running.check(from(address, &stranger, profile)).await;
+            if outcome.reason() == Some("throttled") {
+                throttled = Some(outcome);
+                break;
+            }
+            assert_eq!(outcome.reason(), Some("unknown_key"));
+        }
+        let Some(Outcome::Denied { status, headers, .. }) = throttled else {
+            panic!("{profile}: never told to wait")
+        };
+        assert_eq!(status, expected, "{profile}");
+        assert!(headers.contains(&("retry-after".into(), "3".into())), "{headers:?}");
+    }
+    let other = running.check(from("2001:db8:0:1::1", &stranger, "otlp")).await;
+    assert_eq!(other.reason(), Some("unknown_key"), "another source");
+    let good = running.check(from("2001:db8::1", &key, "otlp")).await;
+    assert_eq!(good.tenant(), Some("acme"), "a good key passes from anywhere");
+    // The very key that was refused so often works as soon as it is in force.
+    let peppers = files.config().keys.peppers;
+    let shown = ApiKey::parse(stranger.as_bytes()).expect("a key");
+    let digest =
+        Digest { pepper: 1, hmac_sha256: peppers.hmac(1, stranger.as_bytes()).expect("1") };
+    let issued = KeyRecord { id: shown.id(), digest, ..record.clone() };
+    files.write_keys(&keys_yaml(&[&record, &issued]));
+    wait_for("the key that was denied", async || {
+        running.check(from("2001:db8::1", &stranger, "otlp")).await.tenant().is_some()
+    })
+    .await;
 }

@@ -14,11 +14,12 @@ const ALL: [Dialect; 9] = [
     Dialect::Elastic,
     Dialect::Grpc,
 ];
-const REFUSALS: [Refusal; 5] = [
+const REFUSALS: [Refusal; 6] = [
     Refusal::NoCredential,
     Refusal::BadCredential,
     Refusal::InvalidRequest,
     Refusal::Forbidden,
+    Refusal::Throttled,
     Refusal::Unavailable,
 ];
 
@@ -93,7 +94,8 @@ fn every_answer_keeps_the_rules() {
             assert!(answer.body.len() <= BODY_BYTES_MAX && answer.body.is_ascii(), "{what}");
             assert_eq!(header(&answer, "cache-control"), ["no-store"], "{what}");
             let waits = header(&answer, "retry-after");
-            assert_eq!(waits.contains(&"7"), refusal == Refusal::Unavailable, "{what}");
+            let wait = matches!(refusal, Refusal::Unavailable | Refusal::Throttled);
+            assert_eq!(waits.contains(&"7"), wait, "{what}");
             let challenged = !header(&answer, "www-authenticate").is_empty();
             assert!(challenged || answer.status != 401, "{what}");
             let expected = match (refusal, dialect) {
@@ -102,6 +104,9 @@ fn every_answer_keeps_the_rules() {
                 (Refusal::NoCredential | Refusal::BadCredential, _) => 401,
                 (Refusal::InvalidRequest, _) => 400,
                 (Refusal::Forbidden, _) => 403,
+                // The first profile that speaks it: influx-v1 and prometheus keep data on 503 alone.
+                (Refusal::Throttled, Dialect::Influx | Dialect::Text | Dialect::Splunk) => 503,
+                (Refusal::Throttled, _) => 429,
                 (Refusal::Unavailable, _) => 503,
             };
             assert_eq!(answer.status, expected, "{what}");
@@ -151,7 +156,14 @@ fn the_dialect_follows_route_and_content_type() {
     let dialect = |profile, content_type: &'static str| {
         let headers = vec![("Content-Type", content_type.as_bytes())];
         let (profile, path) = (Ok(profile), "/");
-        Dialect::of(&Request { profile, required_scope: None, headers, path, body_bytes: None })
+        Dialect::of(&Request {
+            profile,
+            required_scope: None,
+            headers,
+            path,
+            body_bytes: None,
+            client: None,
+        })
     };
     for profile in Profile::ALL {
         for content_type in ["application/grpc", "application/grpc+proto", "Application/GRPC-web"] {

@@ -7,8 +7,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::check::digest::Peppers;
-use crate::check::key::NewKey;
+use crate::check::key::{ImportedKey, NewKey};
+use crate::check::keyring::Builder;
 use crate::check::profile::{CREDENTIAL_HEADERS, Profile, UnknownProfile};
+use crate::check::record::{Grant, Kind, Status};
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
@@ -28,29 +30,33 @@ fn record(key: &NewKey) -> KeyRecord {
     KeyRecord {
         id: key.id(),
         tenant: "acme".into(),
-        priority: "ingest".into(),
-        plan: "default".into(),
-        scopes: vec!["write".into()],
+        grant: Arc::new(Grant {
+            priority: "ingest".into(),
+            plan: "default".into(),
+            scopes: vec!["write".into()],
+            networks: Vec::new(),
+        }),
         digest: peppers().digest(key),
         not_before: None,
         expires_at: None,
-        revoked: false,
+        status: Status::Active,
+        kind: Kind::Issued,
     }
 }
 
-fn snapshot(records: Vec<KeyRecord>) -> Snapshot {
-    Snapshot::new(records, peppers())
+fn keyring(records: Vec<KeyRecord>) -> Keyring {
+    Keyring::try_new(records, peppers()).expect("different keys")
 }
 
 fn request<'a>(value: &'a [u8], required_scope: Option<&'a str>) -> Request<'a> {
     let headers = vec![("host", &b"edge"[..]), ("x-api-key", value)];
     let profile = Ok(Profile::Default);
-    Request { profile, required_scope, headers, path: "/", body_bytes: None }
+    Request { profile, required_scope, headers, path: "/", body_bytes: None, client: None }
 }
 
 /// The reason for a key of this record, or nothing when it passes.
 fn reason(record: KeyRecord, presented: &NewKey, scope: Option<&str>) -> Option<Reason> {
-    let keys = snapshot(vec![record]);
+    let keys = keyring(vec![record]);
     match decide(NOW, Some(&keys), Some(&request(presented.expose().as_bytes(), scope))) {
         Decision::Allow { .. } => None,
         Decision::Deny { reason, key_id } => {
@@ -72,8 +78,12 @@ fn what_becomes_of_a_well_formed_key() {
     assert_eq!(reason(good(), &other, None), Some(Reason::UnknownKey));
     let stolen_id = KeyRecord { digest: peppers().digest(&other), ..good() };
     assert_eq!(reason(stolen_id, &key, None), Some(Reason::WrongSecret));
-    let revoked = KeyRecord { revoked: true, ..good() };
-    assert_eq!(reason(revoked, &key, None), Some(Reason::Revoked));
+    for (status, expected) in
+        [(Status::Revoked, Reason::Revoked), (Status::Suspended, Reason::Suspended)]
+    {
+        let record = KeyRecord { status, ..good() };
+        assert_eq!(reason(record, &key, None), Some(expected));
+    }
     for (expires_at, expected) in
         [(0, Some(Reason::Expired)), (1, None), (-1, Some(Reason::Expired))]
     {
@@ -85,8 +95,49 @@ fn what_becomes_of_a_well_formed_key() {
         assert_eq!(reason(record, &key, None), expected, "{not_before}");
     }
     // A wrong secret is never told apart from a revoked key by someone who has no secret.
-    let record = KeyRecord { revoked: true, digest: peppers().digest(&other), ..good() };
+    let record = KeyRecord { status: Status::Revoked, digest: peppers().digest(&other), ..good() };
     assert_eq!(reason(record, &key, None), Some(Reason::WrongSecret));
+}
+
+#[test]
+fn a_key_is_for_its_networks_and_not_while_its_tenant_is_suspended() {
+    let key = new_key(1);
+    let mut limited = record(&key);
+    Arc::make_mut(&mut limited.grant).networks = vec!["192.0.2.0/24".parse().expect("a network")];
+    let at = |client: Option<&str>, suspended: bool, record: &KeyRecord| {
+        let mut builder = Builder::default();
+        builder.add(record.clone()).expect("the first");
+        builder.add_tenant("acme".into(), suspended);
+        let client = client.map(|client| client.parse().expect("an address"));
+        let request = Request { client, ..request(key.expose().as_bytes(), Some("write")) };
+        match decide(NOW, Some(&builder.build(peppers())), Some(&request)) {
+            Decision::Allow { .. } => None,
+            Decision::Deny { reason, .. } => Some(reason),
+            Decision::Unavailable(_) => panic!("there are keys"),
+        }
+    };
+    assert_eq!(at(Some("192.0.2.7"), false, &limited), None);
+    assert_eq!(at(Some("::ffff:192.0.2.7"), false, &limited), None);
+    assert_eq!(at(Some("198.51.100.7"), false, &limited), Some(Reason::Network));
+    assert_eq!(at(None, false, &limited), Some(Reason::Network), "an unknown address");
+    assert_eq!(at(None, false, &record(&key)), None);
+    assert_eq!(at(Some("192.0.2.7"), true, &limited), Some(Reason::TenantSuspended));
+}
+
+#[test]
+fn an_imported_key_is_hashed_only_where_there_are_any() {
+    const FOREIGN: &[u8] = b"0123456789abcdef0123456789abcdef";
+    let text = ImportedKey::parse(FOREIGN).expect("a key");
+    let issued = keyring(vec![record(&new_key(1))]);
+    let denied = decide(NOW, Some(&issued), Some(&request(FOREIGN, None)));
+    assert_eq!(denied, Decision::Deny { reason: Reason::Malformed, key_id: None });
+    let digest = peppers().digest_imported(&text);
+    let imported = KeyRecord { digest, kind: Kind::Imported, ..record(&new_key(2)) };
+    let keys = keyring(vec![imported.clone()]);
+    let allowed = decide(NOW, Some(&keys), Some(&request(FOREIGN, Some("write"))));
+    assert!(matches!(allowed, Decision::Allow { key, .. } if key.id == imported.id));
+    let other = decide(NOW, Some(&keys), Some(&request(b"0123456789abcdef", None)));
+    assert_eq!(other, Decision::Deny { reason: Reason::UnknownKey, key_id: None });
 }
 
 #[test]
@@ -95,7 +146,7 @@ fn no_keys_means_nobody_or_not_now() {
     let request = request(key.expose().as_bytes(), None);
     assert_eq!(decide(NOW, None, Some(&request)), Decision::Unavailable(Trouble::NoKeys));
     assert_eq!(decide(NOW, None, None), Decision::Unavailable(Trouble::NoKeys));
-    let empty = snapshot(vec![]);
+    let empty = keyring(vec![]);
     let denied = |reason, key_id| Decision::Deny { reason, key_id };
     let unknown = denied(Reason::UnknownKey, Some(key.id()));
     assert_eq!(decide(NOW, Some(&empty), Some(&request)), unknown);
@@ -105,7 +156,7 @@ fn no_keys_means_nobody_or_not_now() {
 #[test]
 fn a_route_of_an_unknown_profile_is_our_trouble() {
     let key = new_key(1);
-    let keys = snapshot(vec![record(&key)]);
+    let keys = keyring(vec![record(&key)]);
     for value in [key.expose().as_bytes(), b"not a key", b""] {
         let request = Request { profile: Err(UnknownProfile), ..request(value, None) };
         let expected = Decision::Unavailable(Trouble::UnknownProfile);
@@ -116,7 +167,7 @@ fn a_route_of_an_unknown_profile_is_our_trouble() {
 #[test]
 fn a_cost_is_always_one_envoy_charges() {
     let key = new_key(1);
-    let keys = snapshot(vec![record(&key)]);
+    let keys = keyring(vec![record(&key)]);
     for (body_bytes, expected) in [
         (None, 1),
         (Some(0), 1),
@@ -138,7 +189,7 @@ fn a_cost_is_always_one_envoy_charges() {
 #[test]
 fn every_byte_in_every_place_of_a_good_key_is_denied() {
     let key = new_key(1);
-    let keys = snapshot(vec![record(&key)]);
+    let keys = keyring(vec![record(&key)]);
     for at in 0..key.expose().len() {
         for byte in 0..=u8::MAX {
             let mut bytes = key.expose().as_bytes().to_vec();
@@ -188,7 +239,7 @@ proptest! {
         profile in proptest::sample::select(Profile::ALL.to_vec()),
     ) {
         let key = new_key(1);
-        let keys = snapshot(vec![record(&key)]);
+        let keys = keyring(vec![record(&key)]);
         let headers: Vec<(&str, &[u8])> =
             headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
         let credentials: Vec<_> = headers
@@ -198,7 +249,7 @@ proptest! {
         let shown_once = credentials.len() == 1
             && credentials[0].1.ends_with(key.expose().as_bytes());
         let request =
-            Request { profile: Ok(profile), required_scope: None, headers: headers.clone(), path: &path, body_bytes: None };
+            Request { profile: Ok(profile), required_scope: None, headers: headers.clone(), path: &path, body_bytes: None, client: None };
         if let Decision::Allow { .. } = decide(NOW, Some(&keys), Some(&request)) {
             prop_assert!(shown_once);
         }

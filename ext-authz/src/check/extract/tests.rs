@@ -8,7 +8,14 @@ const KEY: &str = "K_e_y";
 fn found(profile: Profile, path: &str, headers: &[(&str, &str)]) -> Result<String, ExtractError> {
     let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
     let required_scope = None;
-    let request = Request { profile: Ok(profile), required_scope, headers, path, body_bytes: None };
+    let request = Request {
+        profile: Ok(profile),
+        required_scope,
+        headers,
+        path,
+        body_bytes: None,
+        client: None,
+    };
     let text = |found: Credential<'_>| String::from_utf8_lossy(found.expose()).into_owned();
     extract(&request, profile).map(text)
 }

@@ -1,6 +1,8 @@
 //! Tests of `key_file::edit`.
 
 use super::super::tests::{block, parse, with_rules};
+use std::sync::Arc;
+
 use super::*;
 
 fn path() -> &'static Path {
@@ -15,7 +17,7 @@ fn id(text: &str) -> KeyId {
 fn new_record() -> KeyRecord {
     let mut file = parse(&format!("keys:\n{}", block("NNNNNNNNNNNN", 'f'))).expect("valid");
     let mut record = file.entries.remove(0).record;
-    record.scopes = vec!["a".into(), "b:c".into()];
+    Arc::make_mut(&mut record.grant).scopes = vec!["a".into(), "b:c".into()];
     record.expires_at = Some("2030-01-01T00:00:00.5Z".parse().expect("a moment"));
     record
 }
@@ -27,7 +29,7 @@ fn appended(text: Option<&str>) -> Result<String, EditError> {
 }
 
 fn revoked(text: &str, key: &str) -> Result<String, EditError> {
-    with_rules(|rules| revoke(path(), text, id(key), rules))
+    with_rules(|rules| set_status(path(), text, id(key), Status::Revoked, rules))
 }
 
 #[test]
@@ -127,12 +129,15 @@ fn a_key_is_revoked_and_the_rest_stays() {
         assert!(new.contains(changed), "{new}");
         let state = |text: &str| -> Vec<(KeyId, bool)> {
             let entries = parse(text).expect("valid").entries;
-            entries.iter().map(|entry| (entry.record.id, entry.record.revoked)).collect()
+            entries
+                .iter()
+                .map(|entry| (entry.record.id, entry.record.status == Status::Revoked))
+                .collect()
         };
         let expected: Vec<_> =
             state(&text).into_iter().map(|(id, _)| (id, id.as_str() == "AAAAAAAAAAAA")).collect();
         assert_eq!(state(&new), expected, "{new}");
-        assert!(matches!(revoked(&new, "AAAAAAAAAAAA"), Err(EditError::AlreadyRevoked(_))));
+        assert!(matches!(revoked(&new, "AAAAAAAAAAAA"), Err(EditError::Already(_, "revoked"))));
     }
     assert!(matches!(revoked(&a, "AAAAAAAAAAAA"), Err(EditError::Invalid(_))));
     let text = format!("keys:\n{a}");
@@ -142,7 +147,7 @@ fn a_key_is_revoked_and_the_rest_stays() {
 #[test]
 fn a_record_cut_off_is_never_valid() {
     let mut record = new_record();
-    record.revoked = true;
+    record.status = Status::Revoked;
     let one = format!("keys:\n{}", block("AAAAAAAAAAAA", 'a'));
     let two = with_rules(|rules| append(path(), Some(&one), &record, Some("note"), rules));
     let two = two.expect("appended");
@@ -150,6 +155,46 @@ fn a_record_cut_off_is_never_valid() {
     for cut in (one.len()..two.len()).filter(|cut| two.is_char_boundary(*cut)) {
         if let Ok(file) = parse(&two[..cut]) {
             assert_eq!(file.entries[..], whole[..file.entries.len()], "cut at {cut}");
+        }
+    }
+}
+
+#[test]
+fn a_key_is_suspended_and_resumed() {
+    let text = format!("keys:\n{}", block("AAAAAAAAAAAA", 'a'));
+    let set = |text: &str, status| {
+        with_rules(|rules| set_status(path(), text, id("AAAAAAAAAAAA"), status, rules))
+    };
+    let status = |text: &str| parse(text).expect("valid").entries[0].record.status;
+    assert!(matches!(set(&text, Status::Active), Err(EditError::Already(_, "active"))));
+    let suspended = set(&text, Status::Suspended).expect("suspended");
+    assert_eq!(status(&suspended), Status::Suspended);
+    assert!(matches!(set(&suspended, Status::Suspended), Err(EditError::Already(..))));
+    let resumed = set(&suspended, Status::Active).expect("resumed");
+    assert_eq!(status(&resumed), Status::Active);
+    assert_eq!(status(&set(&resumed, Status::Suspended).expect("again")), Status::Suspended);
+    let revoked = set(&suspended, Status::Revoked).expect("revoked");
+    assert_eq!(status(&revoked), Status::Revoked);
+    for status in [Status::Active, Status::Suspended] {
+        assert!(matches!(set(&revoked, status), Err(EditError::Revoked(_))));
+    }
+}
+
+#[test]
+fn a_stated_count_follows() {
+    for text in [
+        format!("count: 1\nkeys:\n{}", block("AAAAAAAAAAAA", 'a')),
+        "count: 0 # none\nkeys: []\n".to_owned(),
+        "keys: []\ncount: 0\n".to_owned(),
+    ] {
+        let before = parse(&text).expect("valid");
+        match appended(Some(&text)) {
+            Ok(new) => {
+                let count = before.entries.len() as u64 + 1;
+                assert_eq!(parse(&new).expect(&new).count.map(|count| count.0), Some(count));
+            }
+            // A list that is not last in its file grows where nothing can be put.
+            Err(error) => assert!(matches!(error, EditError::Layout), "{text}: {error:?}"),
         }
     }
 }

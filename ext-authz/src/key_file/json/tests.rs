@@ -8,8 +8,11 @@ use super::super::KeyFile;
 use super::super::edit;
 use super::super::tests::with_rules;
 use super::*;
-use crate::check::digest::Digest;
+use std::sync::Arc;
+
+use crate::check::digest::{Digest, Peppers};
 use crate::check::key::KeyId;
+use crate::check::record::{Grant, Shared};
 
 fn parse(text: &str) -> Result<KeyFile, String> {
     with_rules(|rules| KeyFile::parse(Path::new("keys.json"), text.as_bytes(), rules))
@@ -17,29 +20,43 @@ fn parse(text: &str) -> Result<KeyFile, String> {
 }
 
 fn records(text: &str) -> Result<Vec<KeyRecord>, String> {
-    with_rules(|rules| KeyFile::records(Path::new("keys.json"), text.as_bytes(), rules))
-        .map_err(|error| error.to_string())
+    with_rules(|rules| {
+        KeyFile::read(Path::new("keys.json"), text.as_bytes(), rules, &mut Shared::default())
+    })
+    .map(|file| file.into_records().collect())
+    .map_err(|error| error.to_string())
 }
 
 fn arbitrary_record() -> impl Strategy<Value = (KeyRecord, Option<String>)> {
     let words = ("[a-z0-9]{1,8}", "[a-z][a-z0-9_-]{0,6}[a-z]", prop::bool::ANY, prop::bool::ANY);
-    let rest = (prop::collection::hash_set("[a-z0-9][a-z:.]{0,4}x", 0..4), 1..3_u32);
+    let rest = (
+        prop::collection::hash_set("[a-z0-9][a-z:.]{0,4}x", 0..4),
+        1..3_u32,
+        prop::bool::ANY,
+        prop::collection::vec("10\\.[0-9]\\.0\\.0/16", 0..3),
+    );
     let comment = prop::option::of("[ -~é\n\t\u{1F600}]{0,20}");
-    (words, rest, comment).prop_map(|((tenant, plan, low, dated), (scopes, pepper), comment)| {
-        let moment = |text: &str| dated.then(|| text.parse().expect("a moment"));
-        let record = KeyRecord {
-            id: KeyId::parse("000000000000").expect("an id"),
-            tenant: format!("t{tenant}"),
-            priority: if low { "background" } else { "ingest" }.to_owned(),
-            plan,
-            scopes: scopes.into_iter().collect(),
-            digest: Digest { pepper, hmac_sha256: [0; 32] },
-            not_before: moment("2026-01-01T00:00:00.5Z"),
-            expires_at: moment("2030-01-01T00:00:00Z"),
-            revoked: low && dated,
-        };
-        (record, comment)
-    })
+    (words, rest, comment).prop_map(
+        |((tenant, plan, low, dated), (scopes, pepper, imported, networks), comment)| {
+            let moment = |text: &str| dated.then(|| text.parse().expect("a moment"));
+            let record = KeyRecord {
+                id: KeyId::parse("000000000000").expect("an id"),
+                tenant: format!("t{tenant}").into(),
+                grant: Arc::new(Grant {
+                    priority: if low { "background" } else { "ingest" }.to_owned(),
+                    plan,
+                    scopes: scopes.into_iter().collect(),
+                    networks: networks.iter().map(|n| n.parse().expect("a network")).collect(),
+                }),
+                digest: Digest { pepper, hmac_sha256: [0; 32] },
+                not_before: moment("2026-01-01T00:00:00.5Z"),
+                expires_at: moment("2030-01-01T00:00:00Z"),
+                status: if low && dated { Status::Revoked } else { Status::Active },
+                kind: if imported { Kind::Imported } else { Kind::Issued },
+            };
+            (record, comment)
+        },
+    )
 }
 
 /// As many different keys as there are records.
@@ -52,7 +69,7 @@ fn numbered(mut records: Vec<(KeyRecord, Option<String>)>) -> Vec<(KeyRecord, Op
 }
 
 fn written(records: &[(KeyRecord, Option<String>)]) -> String {
-    file(records.iter().map(|(record, comment)| (record, comment.as_deref())))
+    file(&[], records.iter().map(|(record, comment)| (record, comment.as_deref())))
 }
 
 proptest! {
@@ -88,14 +105,18 @@ proptest! {
 fn example() -> (KeyRecord, Option<String>) {
     let record = KeyRecord {
         id: KeyId::parse("AAAAAAAAAAAA").expect("an id"),
-        tenant: "acme".to_owned(),
-        priority: "ingest".to_owned(),
-        plan: "gold".to_owned(),
-        scopes: vec!["a:b".to_owned()],
+        tenant: "acme".into(),
+        grant: Arc::new(Grant {
+            priority: "ingest".to_owned(),
+            plan: "gold".to_owned(),
+            scopes: vec!["a:b".to_owned()],
+            networks: Vec::new(),
+        }),
         digest: Digest { pepper: 1, hmac_sha256: [7; 32] },
         not_before: None,
         expires_at: None,
-        revoked: false,
+        status: Status::Active,
+        kind: Kind::Issued,
     };
     (record, Some("a \"note\"".to_owned()))
 }
@@ -113,7 +134,7 @@ fn what_is_wrong_has_its_line_and_column() {
         ("\"tenant\"", "\"tennant\"", "keys.json:2:"),
         ("\"pepper\":1", "\"pepper\":9", "keys.json:2:"),
         ("\n]}", "\n}", "keys.json:"),
-        ("{\"keys\"", "{\"keys\": [], \"keys\"", "keys.json:1:"),
+        ("\"keys\"", "\"keys\": [], \"keys\"", "keys.json:1:"),
         ("{\"pepper\":1,\"hmac_sha256\":", "[1,", "keys.json:2:"),
     ] {
         assert!(text.contains(from), "{from}: {text}");
@@ -147,11 +168,12 @@ fn json_stays_json_when_a_key_is_added_or_revoked() {
         assert!(read(new.as_bytes()).is_some(), "{new}");
         assert_eq!(records(&new).expect("valid").last(), Some(&record), "{new}");
         let id = record.id;
-        let revoked = with_rules(|rules| edit::revoke(Path::new("k"), &new, id, rules));
+        let revoked =
+            with_rules(|rules| edit::set_status(Path::new("k"), &new, id, Status::Revoked, rules));
         let revoked = revoked.expect(&new);
         assert!(read(revoked.as_bytes()).is_some(), "{revoked}");
         let states: Vec<bool> =
-            records(&revoked).expect("valid").iter().map(|record| record.revoked).collect();
+            records(&revoked).expect("valid").iter().map(|r| r.status == Status::Revoked).collect();
         assert_eq!(states.iter().filter(|revoked| **revoked).count(), 1, "{revoked}");
         assert_eq!(states.last(), Some(&true), "{revoked}");
     }
@@ -164,4 +186,67 @@ fn a_file_cut_off_is_never_believed() {
     for cut in (0..end).filter(|cut| text.is_char_boundary(*cut)) {
         assert!(records(&text[..cut]).is_err(), "cut at {cut}");
     }
+}
+
+/// What the streaming reader makes of a text, as [`records`] does of the same.
+fn streamed(text: &str) -> Result<(usize, bool), String> {
+    let mut keys = Builder::default();
+    let path = Path::new("keys.json");
+    let has_count = with_rules(|rules| stream(path, text.as_bytes(), rules, &mut keys))
+        .map_err(|error| error.to_string())?;
+    let peppers = Peppers::new([(1, vec![1; 16])].into()).expect("a pepper");
+    Ok((keys.build(Arc::new(peppers)).len(), has_count))
+}
+
+proptest! {
+    /// A file too large to be read whole is read key by key, with the same result.
+    #[test]
+    fn a_streamed_file_has_the_same_keys(
+        all in prop::collection::vec(arbitrary_record(), 0..6).prop_map(numbered),
+        at in 0_usize..1000,
+        new in "[ -~\n]{0,2}",
+    ) {
+        let mut text = written(&all);
+        prop_assert_eq!(streamed(&text), Ok((all.len(), true)));
+        let at = at % text.len();
+        if text.is_char_boundary(at) && text.is_char_boundary(at + 1) {
+            text.replace_range(at..=at, &new);
+        }
+        if let Ok((count, _)) = streamed(&text) {
+            prop_assert_eq!(records(&text).map(|records| records.len()), Ok(count), "{}", text);
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_streamed_file_has_its_line() {
+    let text = written(&numbered(vec![example(), example()]));
+    for (from, to, expected) in [
+        ("\"acme\"", "\"Acme\"", ": tenant \"Acme\" must be"),
+        ("000000000001", "000000000000", "key id '000000000000' is used twice"),
+        ("\"count\": 2", "\"count\": 3", "'count' says 3 keys and there are 2"),
+        ("\"count\": 2", "\"size\": 2", "unknown or repeated key \"size\""),
+        ("\"keys\"", "\"keys\": [], \"keys\"", "unknown or repeated key \"keys\""),
+        (
+            "\"keys\": [",
+            "\"tenants\": [{\"name\": \"Acme\"}], \"keys\": [",
+            "tenant \"Acme\" must be",
+        ),
+        ("\n]}", "\n}", "keys.json:"),
+        ("\n]}\n", "\n]}\n{}", "trailing characters"),
+    ] {
+        assert!(text.contains(from), "{from}: {text}");
+        let error = streamed(&text.replacen(from, to, 1)).expect_err(to);
+        assert!(error.contains(expected), "{error} instead of {expected}");
+        assert!(error.starts_with("keys.json:"), "{error} does not say where");
+    }
+    let tenants = "{\"tenants\": [{\"name\": \"acme\", \"suspended\": true}], \"keys\": []}";
+    assert_eq!(streamed(tenants), Ok((0, false)));
+}
+
+#[test]
+fn tenants_are_written_and_read_back() {
+    let tenants = [Tenant { name: "acme".to_owned(), is_suspended: true }];
+    let text = file(&tenants, std::iter::empty());
+    assert_eq!(parse(&text).expect("valid").tenants, tenants);
 }

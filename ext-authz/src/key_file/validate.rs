@@ -1,0 +1,227 @@
+//! From what a keys file says to records that cannot be wrong.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use chassis::config::{ConfigError, Spanned};
+use serde::Deserialize;
+
+use super::map::Map;
+use super::{
+    COMMENT_BYTES_MAX, Entry, NETWORKS_MAX, PLAN_DEFAULT, Position, Rules, SCOPES_MAX, Tenant,
+};
+use crate::check::digest::{DIGEST_LEN, Digest};
+use crate::check::key::KeyId;
+use crate::check::network::Network;
+use crate::check::record::{Grant, KeyRecord, Kind, Shared, Status};
+use crate::names::{name_problem, scope_problem, tenant_problem};
+use crate::timestamp::Timestamp;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawFile {
+    pub(super) count: Option<Spanned<u64>>,
+    #[serde(default)]
+    pub(super) tenants: Vec<Map<RawTenant>>,
+    pub(super) keys: Spanned<Vec<Map<RawKey>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTenant {
+    pub(super) name: Spanned<String>,
+    #[serde(default)]
+    pub(super) suspended: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawKey {
+    pub(super) id: Spanned<String>,
+    pub(super) tenant: Spanned<String>,
+    pub(super) priority: Spanned<String>,
+    pub(super) plan: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) scopes: Vec<Spanned<String>>,
+    pub(super) digest: Map<RawDigest>,
+    pub(super) not_before: Option<Spanned<String>>,
+    pub(super) expires_at: Option<Spanned<String>>,
+    pub(super) revoked: Option<Spanned<bool>>,
+    pub(super) suspended: Option<Spanned<bool>>,
+    #[serde(default)]
+    pub(super) networks: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub(super) imported: bool,
+    pub(super) comment: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawDigest {
+    pub(super) pepper: Spanned<u32>,
+    pub(super) hmac_sha256: Spanned<String>,
+}
+
+/// Checks one thing after another, and says where what is wrong stands.
+pub(super) struct Validator<'a> {
+    pub(super) path: &'a Path,
+    pub(super) rules: Rules<'a>,
+    pub(super) shared: &'a mut Shared,
+}
+
+impl Validator<'_> {
+    pub(super) fn tenants(&self, raw: Vec<Map<RawTenant>>) -> Result<Vec<Tenant>, ConfigError> {
+        let mut tenants: Vec<Tenant> = Vec::with_capacity(raw.len());
+        let mut names = HashSet::with_capacity(raw.len());
+        for Map(raw) in raw {
+            self.refuse(&raw.name, tenant_problem(&raw.name.value))?;
+            if !names.insert(raw.name.value.clone()) {
+                let message = format!("tenant '{}' comes twice", raw.name.value);
+                return Err(self.bad(&raw.name, message));
+            }
+            tenants.push(Tenant { name: raw.name.value, is_suspended: raw.suspended });
+        }
+        Ok(tenants)
+    }
+
+    pub(super) fn entry(&mut self, raw: RawKey) -> Result<Entry, ConfigError> {
+        let id = KeyId::parse(&raw.id.value)
+            .ok_or_else(|| self.bad(&raw.id, "'id' must be 12 letters or digits"))?;
+        self.refuse(&raw.tenant, tenant_problem(&raw.tenant.value))?;
+        let plan = raw.plan.map_or(Ok(PLAN_DEFAULT.to_owned()), |plan| {
+            self.refuse(&plan, name_problem("plan", &plan.value)).map(|()| plan.value)
+        })?;
+        if let Some(comment) = &raw.comment
+            && comment.value.len() > COMMENT_BYTES_MAX
+        {
+            let message = format!("'comment' is longer than {COMMENT_BYTES_MAX} bytes");
+            return Err(self.bad(comment, message));
+        }
+        let not_before = self.moment("not_before", raw.not_before.as_ref())?;
+        let expires_at = self.moment("expires_at", raw.expires_at.as_ref())?;
+        if let (Some(start), Some(end), Some(span)) = (not_before, expires_at, &raw.expires_at)
+            && start >= end
+        {
+            return Err(self.bad(span, "'expires_at' must be after 'not_before'"));
+        }
+        let grant = Grant {
+            priority: self.priority(raw.priority)?,
+            plan,
+            scopes: self.scopes(raw.scopes)?,
+            networks: self.networks(raw.networks)?,
+        };
+        let is = |flag: &Option<Spanned<bool>>| flag.as_ref().is_some_and(|flag| flag.value);
+        let status = match (is(&raw.revoked), is(&raw.suspended)) {
+            (true, _) => Status::Revoked,
+            (false, true) => Status::Suspended,
+            (false, false) => Status::Active,
+        };
+        let record = KeyRecord {
+            id,
+            tenant: self.shared.tenant(&raw.tenant.value),
+            digest: self.digest(&raw.digest.0)?,
+            grant: self.shared.grant(grant),
+            not_before,
+            expires_at,
+            status,
+            kind: if raw.imported { Kind::Imported } else { Kind::Issued },
+        };
+        Ok(Entry {
+            record,
+            comment: raw.comment.map(|comment| comment.value),
+            id_at: position(&raw.id),
+            revoked_at: raw.revoked.as_ref().map(position),
+            suspended_at: raw.suspended.as_ref().map(position),
+            expires_at_at: raw.expires_at.as_ref().map(position),
+        })
+    }
+
+    fn networks(&self, raw: Vec<Spanned<String>>) -> Result<Vec<Network>, ConfigError> {
+        let mut networks = Vec::with_capacity(raw.len());
+        for network in raw {
+            if networks.len() == NETWORKS_MAX {
+                return Err(self.bad(&network, format!("more than {NETWORKS_MAX} networks")));
+            }
+            let parsed = network.value.parse().map_err(|error| {
+                self.bad(&network, format!("network {:?} {error}", network.value))
+            })?;
+            networks.push(parsed);
+        }
+        Ok(networks)
+    }
+
+    fn priority(&self, raw: Spanned<String>) -> Result<String, ConfigError> {
+        if !self.rules.priority_classes.contains(&raw.value) {
+            let known = self.rules.priority_classes.join(", ");
+            let message = format!("priority {:?} is none of the classes {known}", raw.value);
+            return Err(self.bad(&raw, message));
+        }
+        Ok(raw.value)
+    }
+
+    fn scopes(&self, raw: Vec<Spanned<String>>) -> Result<Vec<String>, ConfigError> {
+        let mut scopes: Vec<String> = Vec::with_capacity(raw.len());
+        for scope in raw {
+            self.refuse(&scope, scope_problem(&scope.value))?;
+            if scopes.contains(&scope.value) {
+                return Err(self.bad(&scope, format!("scope '{}' comes twice", scope.value)));
+            }
+            if scopes.len() == SCOPES_MAX {
+                return Err(self.bad(&scope, format!("more than {SCOPES_MAX} scopes")));
+            }
+            scopes.push(scope.value);
+        }
+        Ok(scopes)
+    }
+
+    fn digest(&self, raw: &RawDigest) -> Result<Digest, ConfigError> {
+        let pepper = raw.pepper.value;
+        if !self.rules.peppers.has(pepper) {
+            let message = format!("pepper {pepper} is not among 'pepper_files'");
+            return Err(self.bad(&raw.pepper, message));
+        }
+        let hmac_sha256 = hex(&raw.hmac_sha256.value).ok_or_else(|| {
+            self.bad(&raw.hmac_sha256, "'hmac_sha256' must be 64 lower-case hexadecimal digits")
+        })?;
+        Ok(Digest { pepper, hmac_sha256 })
+    }
+
+    fn moment(
+        &self,
+        key: &str,
+        raw: Option<&Spanned<String>>,
+    ) -> Result<Option<Timestamp>, ConfigError> {
+        let Some(raw) = raw else { return Ok(None) };
+        raw.value.parse().map(Some).map_err(|error| self.bad(raw, format!("'{key}' {error}")))
+    }
+
+    fn refuse<T>(&self, at: &Spanned<T>, problem: Option<String>) -> Result<(), ConfigError> {
+        problem.map_or(Ok(()), |message| Err(self.bad(at, message)))
+    }
+
+    fn bad<T>(&self, at: &Spanned<T>, message: impl Into<String>) -> ConfigError {
+        ConfigError::at(self.path, at, message)
+    }
+}
+
+/// Where a value stands.
+pub(super) fn position<T>(value: &Spanned<T>) -> Position {
+    (value.referenced.line(), value.referenced.column())
+}
+
+fn hex(text: &str) -> Option<[u8; DIGEST_LEN]> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+    let mut bytes = [0; DIGEST_LEN];
+    if pairs.len() != DIGEST_LEN {
+        return None;
+    }
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        *byte = digit(*high)? << 4 | digit(*low)?;
+    }
+    Some(bytes)
+}
