@@ -161,7 +161,7 @@ async fn nobody_else_gets_in_by_the_break_glass_listener() -> Result<()> {
     let nameless = open.issue(&[])?;
     assert!(open.write(Some(&nameless), "m f=1").await.is_err(), "no name");
     let two = open.issue(&["node", "victim"])?;
-    assert_eq!(open.write(Some(&two), "m f=1").await?.status, 401, "two tenants");
+    assert_eq!(open.write(Some(&two), "m f=1").await?.status, 503, "two tenants");
     let cut = open.issue(&["node-"])?;
     assert!(open.write(Some(&cut), "m f=1").await.is_err(), "no name of a tenant");
     for reserved in ["unknown", "other"] {
