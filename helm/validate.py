@@ -93,6 +93,7 @@ def check_rules(checks, helm, scratch):
         checks.run(f"a change of {what}", rendered.restarts, helm, sets, expected)
     for what, sets, expected in rendered.CLASSES:
         checks.run(f"Envoy and ext-authz know {what}", rendered.classes_reach_envoy, helm, sets, expected)
+    checks.run("Envoy reports what quotas may limit", rendered.charges_what_quotas_limit, helm)
     checks.run("a digest wins over a tag, the global registry over all", rendered.digest_wins, helm)
     checks.run("large numbers are written out", rendered.large_numbers, helm)
     checks.run("a placeholder without a value stops the render", bootstrap.unknown_placeholder, helm, scratch)

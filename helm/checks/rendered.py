@@ -171,6 +171,17 @@ def drain_outlasts_health_check(rendered):
     need(min(delays) > seen, f"a drain delay of {min(delays)} s, but a health check sees it after {seen} s")
 
 
+def charges_what_quotas_limit(helm):
+    """Envoy reports bytes and points where a quota may limit them: none of the chart's own does."""
+    elsewhere = ["ratelimit.existingQuotasConfigMap=q", "ratelimit.outageByClass.a=local"]
+    control_plane = ["ratelimit.quotas.edge\\.yaml=null", "ratelimit.outageByClass.a=local"]
+    rule = ["ratelimit.quotas.b\\.yaml=domain: edge\ndescriptors:\n  - key: tenant_points\n    value: b"]
+    for sets, expected in [([], ()), (elsewhere, ("bytes", "points")), (control_plane, ("bytes", "points")), (rule, ("points",))]:
+        text = bootstrap_of(objects(helm.template(sets=sets)))
+        found = tuple(what for what in ("bytes", "points") if f"tidegate.charge_{what}" in text)
+        need(found == expected, f"{found} instead of {expected} with {sets}")
+
+
 def default_deny_is_exact(rendered):
     [policy] = [p for p in of_kind(rendered, "NetworkPolicy") if p["metadata"]["name"] == "default-deny-all"]
     need(policy["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}, str(policy["spec"]))

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use axum::Router;
 use rustix::process::Signal;
 use tests::edge::{Edge, Part, Parts, Patience, Service, Supervisor};
-use tests::steady::{self, CLASSES, Noticed, Traffic};
+use tests::steady::{self, CLASSES, Noticed, SteadyLoad};
 use tests::wait::{DEADLINE, wait_for};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -25,7 +25,7 @@ async fn three_of_each() -> Result<Stage> {
 }
 
 /// The rows of the table that an SRE asks for; `cargo test -- --nocapture` shows it.
-fn tell(how: &str, service: Service, noticed: &Noticed) {
+fn report(how: &str, service: Service, noticed: &Noticed) {
     eprintln!(
         "| {how} | {} | {} | {} | {:.2} s |",
         service.name(),
@@ -64,7 +64,7 @@ async fn a_rolling_restart_of_every_service_fails_no_request() -> Result<()> {
         if service != Service::Writer {
             healthy(&stage, service, REPLICAS).await?;
         }
-        let traffic = Traffic::start(&stage.edge, "acme", PER_SECOND).await?;
+        let traffic = SteadyLoad::start(&stage.edge, "acme", PER_SECOND).await?;
         traffic.go_on(50).await?;
         for number in 0..REPLICAS {
             restart_orderly(&mut stage, service, number).await?;
@@ -74,7 +74,7 @@ async fn a_rolling_restart_of_every_service_fails_no_request() -> Result<()> {
         }
         traffic.go_on(50).await?;
         let noticed = traffic.finish().await?;
-        tell("SIGTERM of each in turn", service, &noticed);
+        report("SIGTERM of each in turn", service, &noticed);
         assert_eq!(noticed.failures(), 0, "{}: {:?}", service.name(), noticed.failed);
     }
     Ok(())
@@ -85,14 +85,14 @@ async fn a_killed_or_frozen_replica_costs_at_most_what_it_held() -> Result<()> {
     let mut stage = three_of_each().await?;
     for service in [Service::Authz, Service::Ratelimit, Service::Gateway] {
         healthy(&stage, service, REPLICAS).await?;
-        let traffic = Traffic::start(&stage.edge, "acme", PER_SECOND).await?;
+        let traffic = SteadyLoad::start(&stage.edge, "acme", PER_SECOND).await?;
         traffic.go_on(50).await?;
         let child = stage.edge.replicas_mut(service)[1].child.as_mut().context("it runs")?;
         child.signal(Signal::KILL)?;
         child.wait(DEADLINE).await?;
         traffic.go_on(300).await?;
         let noticed = traffic.finish().await?;
-        tell("kill -9 of one", service, &noticed);
+        report("kill -9 of one", service, &noticed);
         // What was in flight at a gateway may have been stored, so it is not sent again.
         let most = if service == Service::Gateway { PER_SECOND as usize / 10 } else { 0 };
         assert!(noticed.failures() <= most, "{}: {:?}", service.name(), noticed.failed);
@@ -101,14 +101,14 @@ async fn a_killed_or_frozen_replica_costs_at_most_what_it_held() -> Result<()> {
     }
     for service in [Service::Authz, Service::Ratelimit, Service::Gateway] {
         healthy(&stage, service, REPLICAS).await?;
-        let traffic = Traffic::start(&stage.edge, "acme", PER_SECOND).await?;
+        let traffic = SteadyLoad::start(&stage.edge, "acme", PER_SECOND).await?;
         traffic.go_on(50).await?;
         let frozen = stage.edge.child(Part::Replica(service, 2)).context("it runs")?;
         frozen.signal(Signal::STOP)?;
         traffic.go_on(500).await?;
         stage.edge.child(Part::Replica(service, 2)).context("it runs")?.signal(Signal::CONT)?;
         let noticed = traffic.finish().await?;
-        tell("SIGSTOP of one", service, &noticed);
+        report("SIGSTOP of one", service, &noticed);
         // Two seconds of the share of one.
         let most = 2 * PER_SECOND as usize / REPLICAS;
         assert!(noticed.failures() <= most, "{}: {:?}", service.name(), noticed.failed);
@@ -160,7 +160,7 @@ async fn a_replica_that_is_healthy_and_does_not_serve_costs_no_request() -> Resu
         child.context("the replica runs")?.stop(DEADLINE).await;
         let pretender = pretender(address, hangs).await?;
         healthy(&stage, service, REPLICAS).await?;
-        let traffic = Traffic::with_keys(&stage.edge, keys.clone(), PER_SECOND);
+        let traffic = SteadyLoad::with_keys(&stage.edge, keys.clone(), PER_SECOND);
         traffic.go_on(300).await?;
         let noticed = traffic.finish().await?;
         assert_eq!(noticed.failures(), 0, "{} hangs={hangs}: {:?}", service.name(), noticed.failed);
@@ -213,13 +213,13 @@ async fn what_ends_is_started_again_and_bad_settings_are_given_up() -> Result<()
         Part::Replica(Service::Writer, 0),
         Part::Envoy,
     ];
-    supervisor.look(&mut stage.edge, |line| lines.push(line.to_owned()));
+    supervisor.poll(&mut stage.edge, |line| lines.push(line.to_owned()));
     for part in parts {
         let pid = |edge: &Edge| edge.child(part).map(tests::child::Child::pid);
         let before = pid(&stage.edge);
         stage.edge.child(part).context("it runs")?.signal(Signal::KILL)?;
         wait_for("a new process", DEADLINE, async || {
-            supervisor.look(&mut stage.edge, |line| lines.push(line.to_owned()));
+            supervisor.poll(&mut stage.edge, |line| lines.push(line.to_owned()));
             (pid(&stage.edge) != before).then_some(())
         })
         .await?;
@@ -232,14 +232,14 @@ async fn what_ends_is_started_again_and_bad_settings_are_given_up() -> Result<()
     lines.clear();
     stage.edge.child(Part::Replica(Service::Authz, 0)).context("it runs")?.signal(Signal::KILL)?;
     wait_for("it to be given up", DEADLINE, async || {
-        supervisor.look(&mut stage.edge, |line| lines.push(line.to_owned()));
+        supervisor.poll(&mut stage.edge, |line| lines.push(line.to_owned()));
         lines.last().filter(|line| line.contains("stays down")).map(|_| ())
     })
     .await?;
     assert!(lines[1].contains("no_such_key"), "the line says why: {lines:?}");
     let count = lines.len();
     for _ in 0..100 {
-        supervisor.look(&mut stage.edge, |line| lines.push(line.to_owned()));
+        supervisor.poll(&mut stage.edge, |line| lines.push(line.to_owned()));
     }
     assert_eq!(lines.len(), count, "said once: {lines:?}");
     Ok(())

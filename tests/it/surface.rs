@@ -57,12 +57,11 @@ async fn ping_and_health_ask_no_service_and_trace_and_connect_are_refused() -> R
     assert_eq!(health.header("content-type"), Some("application/json"));
     let health: serde_json::Value = serde_json::from_slice(&health.body)?;
     assert_eq!(health["status"], "pass");
-    for request in ["TRACE /api/v2/write", "CONNECT example.org:443"] {
+    for (request, status) in [("TRACE /api/v2/write", "405"), ("CONNECT example.org:443", "404")] {
         let reply = stage
             .raw(&format!("{request} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"))
             .await?;
-        let refused = ["405", "403", "404"].iter().any(|code| reply[9..].starts_with(code));
-        assert!(refused && !reply.contains("HTTP/1.1 200"), "{request}: {reply}");
+        assert!(reply.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {reply}");
     }
     Ok(())
 }

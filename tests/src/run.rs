@@ -16,7 +16,7 @@ const LOAD_TENANT: &str = "load";
 const DEFAULT_PORT: u16 = 8080;
 
 /// How often it is looked whether a part has ended.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const POLL_EVERY: Duration = Duration::from_millis(100);
 
 /// Starts the edge, says what to try, and stops it on SIGINT or SIGTERM.
 ///
@@ -119,9 +119,9 @@ async fn until_signal(edge: &mut Edge, env: &Path, keys: &Keys) -> Result<()> {
                 say(&format!("\n{}", name?))?;
                 return Ok(());
             }
-            () = tokio::time::sleep(LOOK_EVERY) => {
+            () = tokio::time::sleep(POLL_EVERY) => {
                 // Nothing can be done for a person whose terminal is gone.
-                if supervisor.look(edge, |line| drop(say(line))) {
+                if supervisor.poll(edge, |line| drop(say(line))) {
                     write_new(env, &assignments(edge, keys))?;
                 }
             }

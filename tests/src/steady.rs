@@ -17,7 +17,7 @@ use crate::wait::{DEADLINE, wait_for};
 pub const CLASSES: [&str; 4] = ["system-node-critical", "platform-core", "ingest", "background"];
 
 /// Requests of all classes by turns at a steady rate, whatever becomes of the ones before.
-pub struct Traffic {
+pub struct SteadyLoad {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicUsize>,
     task: JoinHandle<Result<Noticed>>,
@@ -46,7 +46,7 @@ impl Noticed {
     }
 }
 
-impl Traffic {
+impl SteadyLoad {
     /// Issues a key of each class for a tenant, waits until every replica knows them, and begins.
     ///
     /// # Errors

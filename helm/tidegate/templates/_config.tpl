@@ -66,12 +66,16 @@
 {{- $text -}}
 {{- end -}}
 
-{{/* "true" where a quota file may limit a key of the edge's descriptors: it names the key, or a pattern, or
-     the files are not the chart's own and so not known here. */}}
+{{/* "true" where a quota may limit a key of the edge's descriptors: a file of the chart names the key, or has
+     a pattern, or the quotas are elsewhere (another ConfigMap, a control plane) and so not known here. */}}
 {{- define "tidegate.charges" -}}
-{{- $found := ne .root.Values.ratelimit.existingQuotasConfigMap "" -}}
+{{- $known := list -}}
 {{- range $file, $text := .root.Values.ratelimit.quotas -}}
-{{- if and $text (or (contains $.key $text) (regexMatch "key:[^\n]*\\*" $text)) -}}{{- $found = true -}}{{- end -}}
+{{- if $text -}}{{- $known = append $known $text -}}{{- end -}}
+{{- end -}}
+{{- $found := or (empty $known) (ne .root.Values.ratelimit.existingQuotasConfigMap "") -}}
+{{- range $text := $known -}}
+{{- if or (contains $.key $text) (regexMatch "key:[^\n]*\\*" $text) -}}{{- $found = true -}}{{- end -}}
 {{- end -}}
 {{- if $found -}}true{{- end -}}
 {{- end -}}

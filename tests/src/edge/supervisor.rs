@@ -101,7 +101,7 @@ pub struct Supervisor {
 impl Supervisor {
     /// Looks at every part once. `say` hears one line of each part that has ended. Returns whether
     /// a process was started, which then has another id.
-    pub fn look(&mut self, edge: &mut Edge, mut say: impl FnMut(&str)) -> bool {
+    pub fn poll(&mut self, edge: &mut Edge, mut say: impl FnMut(&str)) -> bool {
         let now = Instant::now();
         let mut started = false;
         for part in edge.parts() {

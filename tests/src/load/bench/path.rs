@@ -222,7 +222,7 @@ async fn replicas(cx: &mut Context, dir: &Path) -> Result<()> {
     for service in [Service::Authz, Service::Ratelimit, Service::Gateway] {
         let name = service.name();
         cx.step(&format!("path: rolling restart of {name}"));
-        let traffic = steady::Traffic::start(&edge, "bench", PER_SECOND).await?;
+        let traffic = steady::SteadyLoad::start(&edge, "bench", PER_SECOND).await?;
         for number in 0..REPLICAS {
             let child = edge.replicas_mut(service)[number].child.take();
             let mut child = child.context("a replica runs")?;
@@ -235,7 +235,7 @@ async fn replicas(cx: &mut Context, dir: &Path) -> Result<()> {
         noticed(cx, &format!("path/{name}, SIGTERM of each"), traffic.finish().await?, Some(0.0));
 
         cx.step(&format!("path: kill of {name}"));
-        let traffic = steady::Traffic::start(&edge, "bench", PER_SECOND).await?;
+        let traffic = steady::SteadyLoad::start(&edge, "bench", PER_SECOND).await?;
         traffic.go_on(PER_SECOND as usize).await?;
         edge.child(Part::Replica(service, 1)).context("it runs")?.signal(Signal::KILL)?;
         let last = last_request(&edge, service, 1).await?;
@@ -252,7 +252,7 @@ async fn replicas(cx: &mut Context, dir: &Path) -> Result<()> {
         edge.start_service(service).await?;
 
         cx.step(&format!("path: freeze of {name}"));
-        let traffic = steady::Traffic::start(&edge, "bench", PER_SECOND).await?;
+        let traffic = steady::SteadyLoad::start(&edge, "bench", PER_SECOND).await?;
         traffic.go_on(PER_SECOND as usize).await?;
         edge.child(Part::Replica(service, 2)).context("it runs")?.signal(Signal::STOP)?;
         let last = last_request(&edge, service, 2).await?;
