@@ -8,7 +8,7 @@
 //! control plane ──┘ asked by `xds`
 //! ```
 //!
-//! Files import from their own part and from parts below, as tests/it/tidy/arrows.rs holds:
+//! Files import from their own part and from parts below, as tidy/arrows.rs holds:
 //!
 //! ```text
 //! cli ► server ► config ► grpc, json, reflection ► xds ► reload ► limiter ► outage ► metrics ► store
@@ -16,7 +16,7 @@
 //! ```
 //!
 //! What is pure, does no I/O and is given the time: `limits`, `decide`, `diff`, `lint`, `lease`, and of
-//! `store` and `outage` what PURE in tests/it/tidy.rs names.
+//! `store` and `outage` what PURE in tidy/main.rs names.
 
 pub mod cli;
 pub mod clock;

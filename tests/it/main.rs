@@ -24,5 +24,4 @@ mod stage;
 mod stand_in;
 mod startup;
 mod surface;
-mod tidy;
 mod trace;

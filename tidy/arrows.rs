@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{File, PURE, code, files, impure_words, is_test, report, rust};
+use crate::{File, PURE, code, files, impure_words, is_test, report, rust};
 
 /// A module of a crate, by its path from the crate's root.
 type Module = Vec<String>;
@@ -198,7 +198,7 @@ fn arrows_between_parts_point_downward() {
     for (from, targets) in &of.imports {
         let Some(part) = from.first() else { continue };
         let Some(floor) = floor_of(part) else {
-            problems.push(format!("{part}: give it a floor in FLOORS of tests/it/tidy/arrows.rs"));
+            problems.push(format!("{part}: give it a floor in FLOORS of tidy/arrows.rs"));
             continue;
         };
         for to in targets.iter().filter(|to| to.first() != Some(part)) {
