@@ -30,6 +30,7 @@ const PURE: &[&str] = &[
     "ingest-filter/src/remote_write",
     "ingest-filter/src/wire",
     "ingest-filter/src/target/answer",
+    "ingest-filter/src/target/refusal",
     "ingest-filter/src/types",
     "ingest-filter/src/writer/work",
     "ratelimit-svc/src/store/breaker",
