@@ -186,7 +186,11 @@ fn no_point_dies_while_the_database_refuses_everything() {
         // Few of a large batch are asked about before the canary.
         assert!(writes <= 50 * (13 + 2 * CONDEMNED_MAX), "{writes} writes of {lines}");
         let order = run(&mut work, |_| Answer::Written);
-        assert_eq!(order, [0..lines], "the whole batch, once more and in order");
+        assert_eq!(
+            (order.len(), &order[0]),
+            (1, &(0..lines)),
+            "the whole batch, once more and in order"
+        );
         assert_eq!((work.dead().len(), work.written()), (0, lines));
     }
 }
@@ -212,7 +216,7 @@ fn a_database_that_begins_to_refuse_gives_up_no_more() {
     work.well(false, 0.5);
     assert_eq!(buried(&work), [(0, Cause::Refused)]);
     let writes = run(&mut work, |_| Answer::Written);
-    assert_eq!(writes, [1..8]);
+    assert_eq!((writes.len(), &writes[0]), (1, &(1..8)));
     assert_eq!(work.written(), 7);
 }
 
