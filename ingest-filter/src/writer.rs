@@ -27,6 +27,7 @@ use crate::target::influxdb::Influxdb;
 
 pub mod batch;
 pub mod config;
+pub mod good_points;
 pub mod health;
 mod lane;
 pub mod lines;
@@ -86,6 +87,7 @@ impl Writer {
             metrics,
             health: Arc::new(Health::new(&readiness)),
             unwritten: Arc::new(Unwritten::default()),
+            good_points: Arc::default(),
             conflicts,
             shutdown: Shutdown::new(),
         };

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use chassis::readiness::Readiness;
 use ingest_filter::journal::config::{JournalConfig, KafkaConfig};
-use ingest_filter::journal::{AppendError, Journal, open_appender};
+use ingest_filter::journal::{AppendError, Journal, Original, open_appender};
 use ingest_filter::writer::config::TargetConfig;
 use prometheus_client::registry::Registry;
 use rdkafka::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
@@ -168,8 +169,20 @@ async fn a_foreign_message_becomes_a_dead_letter() {
     let (_mock, config) = cluster();
     let producer: BaseProducer =
         ClientConfig::new().set("bootstrap.servers", &config.brokers).create().unwrap();
+    // One of them nearly a record.
+    let headers = || {
+        let null = Header { key: "origin", value: None::<&[u8]> };
+        let bytes = Header { key: "bytes", value: Some(&[0xff_u8, 0][..]) };
+        let version = Header { key: "tg-version", value: Some(&b"2"[..]) };
+        let tenant = Header { key: "tg-tenant", value: Some(&b"acme"[..]) };
+        OwnedHeaders::new().insert(null).insert(bytes).insert(version).insert(tenant)
+    };
     for partition in 0..3 {
-        let foreign = BaseRecord::<str, str>::to("points").partition(partition).payload("hello");
+        let foreign = BaseRecord::<str, str>::to("points")
+            .partition(partition)
+            .key("whose")
+            .headers(headers())
+            .payload("hello");
         producer.send(foreign).map_err(|(error, _)| error).unwrap();
     }
     producer.flush(Duration::from_secs(10)).unwrap();
@@ -182,7 +195,6 @@ async fn a_foreign_message_becomes_a_dead_letter() {
         std::fs::read_to_string(&path).is_ok_and(|text| !text.is_empty()).then_some(())
     })
     .await;
-    // Dead letters are records again, of their own topic.
     let letters = JournalConfig::Kafka(KafkaConfig {
         topic: "points-dead-letter".to_owned(),
         dead_letter_topic: "nowhere".to_owned(),
@@ -190,7 +202,23 @@ async fn a_foreign_message_becomes_a_dead_letter() {
         ..config
     });
     let read = read_until(reader(&letters).reader, true, |all| all.len() >= 3).await;
-    assert!(records(&read).iter().all(|record| &record.body[..] == b"hello"));
+    for (_, delivery) in read {
+        let malformed = delivery.content.expect_err("never a record, wherever it is read");
+        assert_eq!(&malformed.body[..], b"hello");
+        let Original { key, headers } = malformed.original;
+        assert_eq!(key.as_deref(), Some(&b"whose"[..]));
+        let header = |name: &str| {
+            let found = headers.iter().find(|(key, _)| key == name);
+            found.unwrap_or_else(|| panic!("header {name}")).1.as_deref()
+        };
+        assert_eq!((header("origin"), header("bytes")), (None, Some(&[0xff, 0][..])));
+        assert_eq!(
+            (header("tg-version"), header("tg-tenant")),
+            (Some(&b"2"[..]), Some(&b"acme"[..]))
+        );
+        assert_eq!(header("tg-cause"), Some(&b"malformed"[..]));
+        assert_eq!(header("tg-source-topic"), Some(&b"points"[..]));
+    }
     running.stop().await;
 }
 

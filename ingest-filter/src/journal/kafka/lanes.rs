@@ -211,10 +211,14 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::journal::{Malformed, MalformedCause};
+    use crate::journal::{Malformed, MalformedCause, Original};
 
     fn delivery(offset: u64) -> Delivery {
-        let malformed = Malformed { cause: MalformedCause::BadHash, body: Bytes::new() };
+        let malformed = Malformed {
+            cause: MalformedCause::BadHash,
+            body: Bytes::new(),
+            original: Original::default(),
+        };
         Delivery { position: Position(offset), content: Err(malformed) }
     }
 

@@ -22,7 +22,9 @@ use crate::journal::kafka::lanes::{Flow, Lanes, PartitionLane};
 use crate::journal::kafka::topic::Topics;
 use crate::journal::kafka::{client, log};
 use crate::journal::metrics::JournalMetrics;
-use crate::journal::{Boxed, Delivery, Lane, OpenError, Position, ReadError, Reader, envelope};
+use crate::journal::{
+    Boxed, Delivery, Lane, Malformed, OpenError, Original, Position, ReadError, Reader, envelope,
+};
 
 /// How long one poll waits for a message.
 const POLL: Duration = Duration::from_millis(100);
@@ -258,14 +260,20 @@ impl Polling {
     fn deliver(&self, message: &BorrowedMessage<'_>) {
         let body = message.payload().map_or_else(Bytes::new, Bytes::copy_from_slice);
         let bytes = body.len() as u64 + 1024;
-        let headers = message
-            .headers()
-            .into_iter()
-            .flat_map(|headers| headers.iter().map(|header| (header.key, header.value)));
-        let delivery = Delivery {
-            position: Position(u64::try_from(message.offset()).unwrap_or(0)),
-            content: envelope::record(headers, body),
+        let headers = || {
+            let headers = message.headers().into_iter();
+            headers.flat_map(|headers| headers.iter().map(|header| (header.key, header.value)))
         };
+        let content = envelope::record(headers(), body).map_err(|malformed| {
+            let owned = |(key, value): (&str, Option<&[u8]>)| {
+                (key.to_owned(), value.map(Bytes::copy_from_slice))
+            };
+            let key = message.key().map(Bytes::copy_from_slice);
+            let original = Original { key, headers: headers().map(owned).collect() };
+            Malformed { original, ..malformed }
+        });
+        let position = Position(u64::try_from(message.offset()).unwrap_or(0));
+        let delivery = Delivery { position, content };
         let flow = self.consumer.context().lanes().deliver(message.partition(), delivery, bytes);
         apply(&self.consumer, &self.topic, flow.into_iter().collect());
     }
