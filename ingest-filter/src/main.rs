@@ -60,6 +60,7 @@ fn main() -> ExitCode {
 }
 
 fn run(role: &Role) -> anyhow::Result<()> {
+    chassis::tls::install_provider();
     let (Role::Gateway(ConfigPath { config: path }) | Role::Writer(ConfigPath { config: path })) =
         role;
     let raw: RawConfig = load_yaml(path)?;
