@@ -82,8 +82,8 @@
 {{- $pods := include "tidegate.podsMax" (dict "root" . "key" "writer") | int64 -}}
 {{- if eq .Values.ingest.journal.kind "kafka" -}}
 {{- $kafka := .Values.ingest.journal.kafka -}}
-{{- if and $kafka.group_instance_id (gt $pods 1) -}}
-{{- fail "ingest.journal.kafka.group_instance_id names one writer: with several they would take the partitions from each other" -}}
+{{- if and $kafka.group_instance_id (gt $pods 1) (not (contains "{hostname}" $kafka.group_instance_id)) -}}
+{{- fail "ingest.journal.kafka.group_instance_id names one writer: with several they would take the partitions from each other, unless {hostname} is in it" -}}
 {{- end -}}
 {{- with $kafka.create_topic -}}
 {{- if gt $pods (int64 .partitions) -}}
