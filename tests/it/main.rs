@@ -10,6 +10,7 @@ mod drain;
 mod encryption;
 mod end_to_end;
 mod health;
+mod impaired;
 mod launcher;
 mod lint_envoy;
 mod load;
