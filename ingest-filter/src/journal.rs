@@ -103,6 +103,10 @@ pub trait Lane: Send + 'static {
     /// The partition, 0 where there is only one.
     fn partition(&self) -> i32;
 
+    /// Waits for a delivery without taking it, and gives about how many bytes it has; `None` once
+    /// the lane is no longer ours. Cancel safe.
+    fn ready(&mut self) -> Boxed<'_, Option<u64>>;
+
     /// The next delivery; `None` once the lane is no longer ours. Cancel safe.
     fn next(&mut self) -> Boxed<'_, Option<Delivery>>;
 
@@ -136,6 +140,26 @@ pub struct Malformed {
     pub cause: MalformedCause,
     /// The bytes as found.
     pub body: Bytes,
+    /// What stood around them.
+    pub original: Original,
+}
+
+/// Key and headers of a message that is no record, byte for byte.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Original {
+    /// The key, where there was one.
+    pub key: Option<Bytes>,
+    /// The headers; one may have no value.
+    pub headers: Vec<(String, Option<Bytes>)>,
+}
+
+impl Delivery {
+    /// Whether this was written by a newer version of ours: it must wait for a reader that
+    /// understands it, and everything behind it too.
+    pub fn is_newer(&self) -> bool {
+        let newer = MalformedCause::UnknownVersion;
+        self.content.as_ref().is_err_and(|malformed| malformed.cause == newer)
+    }
 }
 
 /// What can be wrong with a stored record.
@@ -147,7 +171,7 @@ pub enum MalformedCause {
     /// A field does not have its form.
     #[error("a field is not readable")]
     BadField,
-    /// Written by a version with another format.
+    /// Written by a newer version with another format.
     #[error("the format version is unknown")]
     UnknownVersion,
     /// The body is not what was hashed.

@@ -394,3 +394,23 @@ fn threads_and_tls_of_grpc() {
         assert!(error.contains(problem), "{error}");
     }
 }
+
+#[test]
+fn what_is_recorded_and_how() {
+    let set = |set: &[(&str, &str)]| read(set).map(|config| config.record);
+    assert_eq!(set(&[]).expect("valid"), None);
+    assert_eq!(set(&[("RECORD_BYTES_MAX", "5GiB")]).expect("valid"), None);
+    let record = set(&[("RECORD_DIR", "/r"), ("RECORD_BYTES_MAX", "2MiB")]).expect("valid");
+    let record = record.expect("on");
+    assert_eq!((record.bytes_max, record.shapes_max), (2 << 20, 65_536));
+    let salt = "0123456789abcdef";
+    let hashed = [("RECORD_DIR", "/r"), ("RECORD_HASH_KEYS", "a, b"), ("RECORD_HASH_SALT", salt)];
+    let record = set(&hashed).expect("valid").expect("on");
+    assert_eq!(record.hashed.keys().iter().collect::<Vec<_>>(), ["a", "b"]);
+    for bad in
+        [("RECORD_BYTES_MAX", "1KiB"), ("RECORD_SHAPES_MAX", "3"), ("RECORD_HASH_KEYS", "tenant")]
+    {
+        let error = set(&[bad]).expect_err("refused");
+        assert!(error.contains(bad.0), "{error}");
+    }
+}

@@ -168,6 +168,11 @@ pub const VARIABLES: &[Variable] = &[
     full("LEASE_FREE_RATIO", "0", "share of leased limits that is spent without asking Redis"),
     full("LEASE_FREE_REPLICAS", "0", "most replicas among which LEASE_FREE_RATIO is divided"),
     full("LEASE_COUNTERS_MAX", "65536", "most counters with a lease"),
+    full("RECORD_DIR", "", "directory for recordings of what is asked; empty: nothing is recorded"),
+    full("RECORD_BYTES_MAX", "1GiB", "what recordings may take there; the oldest go first"),
+    full("RECORD_SHAPES_MAX", "65536", "different requests of one second that are kept apart"),
+    full("RECORD_HASH_KEYS", "", "keys of descriptors whose values are recorded as hashes"),
+    full("RECORD_HASH_SALT", "", "secret that goes into those hashes"),
     full("DRAIN_DELAY", "5s", "from SIGTERM to the closing of the listeners"),
     full("DRAIN_TIMEOUT", "20s", "from the closing of the listeners to the hard end"),
     full(

@@ -132,6 +132,7 @@ mod tests {
             partition: 0,
             position: 9,
             body: Bytes::from_static(body),
+            original: None,
         }
     }
 

@@ -1,16 +1,19 @@
 //! Dead letters as messages of a topic of their own.
 //!
-//! A letter has the headers of a record, so that a letter can be produced to the records' topic
-//! again, and headers of its own that say why it is one.
+//! A letter of points has the headers of a record; a letter of something else has the key and the
+//! headers it came with, so that it is no record wherever it is read. Both have headers of their
+//! own that say why they are letters.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use bytes::Bytes;
 
 use crate::journal::config::KafkaConfig;
 use crate::journal::dead_letter::{DeadLetter, DeadLetters};
 use crate::journal::kafka::producer::{Message, Producer};
 use crate::journal::kafka::topic::{DEAD_LETTER_EXTRA_BYTES, Topics};
-use crate::journal::{Append, AppendError, OpenError, envelope};
+use crate::journal::{Append, AppendError, OpenError, Original, envelope};
 use crate::record::Record;
 
 /// When a failed append is worth trying again.
@@ -59,6 +62,25 @@ impl KafkaDeadLetters {
     }
 
     fn message(&self, letter: DeadLetter) -> Message {
+        let mut why = vec![
+            ("tg-cause", letter.cause.name().to_owned()),
+            ("tg-status", letter.status.to_string()),
+            ("tg-message", letter.message),
+            ("tg-attempts", letter.attempts.to_string()),
+            ("tg-source-topic", self.records_topic.clone()),
+            ("tg-source-partition", letter.partition.to_string()),
+            ("tg-source-offset", letter.position.to_string()),
+        ];
+        if let Some(original) = letter.original {
+            let Original { key, headers: foreign_headers } = original;
+            return Message {
+                partition: None,
+                key,
+                foreign_headers,
+                headers: why,
+                body: letter.body,
+            };
+        }
         let record = Record {
             tenant: letter.tenant,
             database: letter.database,
@@ -70,16 +92,9 @@ impl KafkaDeadLetters {
             body: letter.body,
         };
         let mut headers = envelope::headers(&record);
-        headers.extend([
-            ("tg-cause", letter.cause.name().to_owned()),
-            ("tg-status", letter.status.to_string()),
-            ("tg-message", letter.message),
-            ("tg-attempts", letter.attempts.to_string()),
-            ("tg-source-topic", self.records_topic.clone()),
-            ("tg-source-partition", letter.partition.to_string()),
-            ("tg-source-offset", letter.position.to_string()),
-        ]);
-        Message { partition: None, key: record.tenant, headers, body: record.body }
+        headers.append(&mut why);
+        let key = Some(Bytes::from(record.tenant));
+        Message { partition: None, key, foreign_headers: Vec::new(), headers, body: record.body }
     }
 }
 
