@@ -25,6 +25,7 @@ use crate::wait::{DEADLINE, wait_for};
 mod configuration;
 pub mod encryption;
 mod options;
+mod pressure;
 mod replica;
 mod supervisor;
 
@@ -323,21 +324,6 @@ impl Edge {
         };
         self.envoy = Some(Envoy::start(&self.options.dir, settings).await?);
         Ok(())
-    }
-
-    /// Tells Envoy how hard it is pressed, from 0 to 1; it refuses requests from 0.97 on.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn set_pressure(&self, pressure: f64) -> Result<()> {
-        // Envoy watches for renames.
-        let (file, new) = (self.pressure_file(), self.options.dir.join("pressure.new"));
-        std::fs::write(&new, pressure.to_string())?;
-        Ok(std::fs::rename(&new, &file)?)
-    }
-
-    fn pressure_file(&self) -> PathBuf {
-        self.options.dir.join("pressure")
     }
 
     /// The file that quotas are read from.
