@@ -53,6 +53,7 @@ fn main() -> ExitCode {
 }
 
 fn run(role: &Role) -> anyhow::Result<()> {
+    chassis::tls::install_provider();
     // The name is the service's in traces.
     let (path, service) = match role {
         Role::Gateway(ConfigPath { config }) => (config, "ingest-gateway"),

@@ -8,7 +8,7 @@
 {{- $envoy := .Values.envoy -}}
 {{- $text := .Files.Get "files/envoy.yaml" -}}
 {{- if not $text -}}{{- fail "files/envoy.yaml is missing from the chart" -}}{{- end -}}
-{{- $cut := list "injected-pressure" -}}
+{{- $cut := list "injected-pressure" "edge-tls" "upstream-tls" -}}
 {{- if not .Values.otel.host -}}{{- $cut = append $cut "trace" -}}{{- end -}}
 {{- range $section := list "bytes" "points" -}}
 {{- if not (include "tidegate.charges" (dict "root" $ "key" (printf "tenant_%s" $section))) -}}{{- $cut = append $cut $section -}}{{- end -}}
@@ -179,6 +179,12 @@ pepper_files:
 {{- end }}
 {{- end -}}
 
+{{/* "true" where the database wants a password or token from a mount. */}}
+{{- define "tidegate.sinkAuth" -}}
+{{- $stored := include "tidegate.stored" (dict "root" . "use" "sink") | fromJsonArray -}}
+{{- if and (or .Values.writer.sink.auth.existingSecret $stored) (ne .Values.writer.sink.kind "file") -}}true{{- end -}}
+{{- end -}}
+
 {{- define "tidegate.ingest.config" -}}
 {{- $ports := include "tidegate.ports" . | fromYaml -}}
 {{- $gateway := mergeOverwrite (include "tidegate.gateway.budget" . | fromJson) (dict
@@ -187,7 +193,7 @@ pepper_files:
 -}}
 {{- $sink := .Values.writer.sink -}}
 {{- $target := deepCopy (index $sink $sink.kind) -}}
-{{- if and $sink.auth.existingSecret (ne $sink.kind "file") -}}
+{{- if include "tidegate.sinkAuth" . -}}
 {{- $_ := set $target (ternary "password_file" "token_file" (eq $sink.kind "influxdb_v1")) (printf "/etc/tidegate/sink/%s" $sink.auth.key) -}}
 {{- end -}}
 {{- $writer := dict
