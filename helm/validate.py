@@ -1,4 +1,5 @@
-"""The checks of helm/validate.sh: one line each, then the sum. `--write-docs` renews the README."""
+"""The checks of helm/validate.sh: one line each, then the sum. `--write` renews the README, the schema's
+descriptions and the golden files."""
 
 import argparse
 import functools
@@ -9,8 +10,8 @@ import tempfile
 
 from kubernetes_validate import utils
 
-from checks import CHART, Failure, Helm, bootstrap, compose, docs, need, objects, one_line
-from checks import refusals, rendered
+from checks import CHART, Failure, Helm, alerts, binaries, bootstrap, budgets, compose, custom, docs, edge
+from checks import golden, need, network, objects, observed, one_line, refusals, rendered, sets
 
 KUBERNETES = [f"1.{minor}" for minor in range(28, 38)]
 
@@ -47,7 +48,7 @@ def check_helm(checks, helm, value_sets):
         checks.run(f"{helm.name}: schema refuses {what}", helm.refuses, sets, expected)
 
 
-def check_value_set(checks, helms, name, values, envoy, file, scratch):
+def check_value_set(checks, helms, name, values, options, file, scratch):
     text = checks.run(f"{name}: helm 4 renders", helms[0].template, values)
     if text is None:
         return
@@ -59,10 +60,17 @@ def check_value_set(checks, helms, name, values, envoy, file, scratch):
         ("pods are restricted, bounded and probed", rendered.pods_are_restricted),
         ("selectors, ports and files meet", rendered.selectors_meet),
         ("drains outlast the health check", rendered.drain_outlasts_health_check),
+        ("policies admit ports that containers have", network.containers_listen),
+        ("no secret stands in an object", sets.no_secret_is_rendered),
     ]:
         checks.run(f"{name}: {what}", check, items)
+    if name in sets.PROMISES:
+        checks.run(f"{name}: keeps what the set promises", sets.PROMISES[name], items)
+    if custom.directory():
+        checks.run(f"{name}: schemas of operators' objects", custom.valid, items, custom.directory())
     file.write_text(bootstrap.with_certificates(bootstrap.bootstrap_of(items), scratch), encoding="utf-8")
-    checks.run(f"{name}: Envoy accepts its bootstrap", bootstrap.envoy_accepts, envoy, file)
+    checks.run(f"{name}: Envoy accepts its bootstrap", bootstrap.envoy_accepts, options.envoy, file)
+    checks.run(f"{name}: our programs take their configurations", binaries.take_it, items, options.programs, scratch / "machine")
     for version in KUBERNETES:
         checks.run(f"{name}: strict schemas of Kubernetes {version}", strict, helms[0], values, version)
 
@@ -74,10 +82,41 @@ def strict(helm, values, version):
 def check_flows(checks, helm, value_sets):
     default, full = objects(helm.template()), objects(helm.template(value_sets["full"]))
     checks.run("Envoy's upstreams are Services of the release", rendered.envoy_reaches, default)
-    checks.run("policies admit the known flows and no others", rendered.only_known_flows, default)
-    checks.run("default-deny-all is as specified", rendered.default_deny_is_exact, full)
-    checks.run("the break-glass listener is off by default", rendered.break_glass, default, False)
-    checks.run("the break-glass listener is open to its peers alone", rendered.break_glass, full, True)
+    for flavour in ("kubernetes", "cilium"):
+        rendered_so = objects(helm.template(sets=[f"networkPolicy.flavour={flavour}"]))
+        checks.run(f"{flavour} policies admit the flows of Envoy's configuration and no others", network.matrix, rendered_so)
+    checks.run("policies admit every address that settings name", network.outside, helm)
+    checks.run("peers of values mean the same to Cilium", network.peers_in_ciliums_words, helm)
+    checks.run("scrapes see one page, with Cilium", network.scrapes_see_one_page, helm)
+    checks.run("a user's egress rule is in both flavours", network.extra_egress, helm)
+    checks.run("default-deny-all is as specified", network.default_deny_is_exact, full)
+    checks.run("the break-glass listener is off by default", network.break_glass, default, False)
+    checks.run("the break-glass listener is open to its peers alone", network.break_glass, full, True)
+
+
+def check_edge(checks, helm, value_sets):
+    production = objects(helm.template(value_sets["prod-eks"]))
+    for what, check in [
+        ("the ALB", edge.alb), ("the ALB of partners", edge.private), ("the accelerator and its name", edge.accelerator),
+        ("KEDA's sums", edge.scaling), ("Karpenter's nodes", edge.nodes), ("secrets that AWS keeps", edge.stored_secrets),
+    ]:
+        checks.run(f"prod-eks: {what}", check, production)
+    checks.run("no-aws: routes of the Gateway API", edge.routes, objects(helm.template(value_sets["no-aws"])))
+    for what, check in [
+        ("Envoy trusts the hops that there are", edge.hops), ("an NLB keeps the clients' addresses", edge.nlb),
+        ("names in DNS", edge.names_in_dns), ("priority classes are on every pod", edge.classes),
+        ("roles by IRSA and Pod Identity", edge.identity),
+    ]:
+        checks.run(what, check, helm)
+
+
+def check_observed(checks, helm, programs, scratch):
+    checks.run("each alert fires where it should and rests where it should", alerts.fire_and_rest, helm, scratch)
+    checks.run("each alert has a runbook", alerts.runbooks, helm)
+    checks.run("labels and links of alerts are values", alerts.keys_of_values, helm)
+    checks.run("dashboards are in step with dashboards.py", observed.in_step)
+    checks.run("metrics in rules and dashboards are documented", observed.are_documented, helm)
+    checks.run("every panel has data from the real edge", observed.panels_return_data, helm, programs, scratch / "observed")
 
 
 def check_rules(checks, helm, scratch):
@@ -95,27 +134,31 @@ def check_rules(checks, helm, scratch):
         checks.run(f"Envoy and ext-authz know {what}", rendered.classes_reach_envoy, helm, sets, expected)
     checks.run("Envoy reports what quotas may limit", rendered.charges_what_quotas_limit, helm)
     checks.run("a digest wins over a tag, the global registry over all", rendered.digest_wins, helm)
+    checks.run("budgets follow the limits", budgets.derived, helm)
+    checks.run("Envoy's heap and threads follow its limits", budgets.envoys_heap, helm)
     checks.run("large numbers are written out", rendered.large_numbers, helm)
     checks.run("a placeholder without a value stops the render", bootstrap.unknown_placeholder, helm, scratch)
 
 
 def main():
     arguments = argparse.ArgumentParser()
-    arguments.add_argument("--tools", type=pathlib.Path)
+    arguments.add_argument("--tools", type=pathlib.Path, default=pathlib.Path("target/parts/helm").absolute())
     arguments.add_argument("--envoy")
     arguments.add_argument("--programs", type=pathlib.Path)
-    arguments.add_argument("--write-docs", action="store_true")
+    arguments.add_argument("--write", action="store_true")
     options = arguments.parse_args()
-    if options.write_docs:
-        docs.readme(write=True)
-        return 0
     # One parse per schema file, not one per object.
     utils.schema_contents = functools.lru_cache(maxsize=None)(utils.schema_contents)
     utils.all_versions = functools.lru_cache(maxsize=None)(utils.all_versions)
     checks, helms = Checks(), [Helm(options.tools, "4"), Helm(options.tools, "3")]
     value_sets = {"default": []}
-    for file in sorted((CHART / "ci").glob("*-values.yaml")):
-        value_sets[file.name.removesuffix("-values.yaml")] = [file]
+    for file in sorted([*(CHART / "ci").glob("*.yaml"), *(CHART / "values").glob("*.yaml")], key=lambda file: file.name):
+        value_sets[file.name.removesuffix(".yaml").removesuffix("-values")] = [file]
+    if options.write:
+        docs.schema_is_described(write=True)
+        docs.readme(write=True)
+        golden.write(helms[0], value_sets)
+        return 0
     out = options.tools / "rendered"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -124,14 +167,19 @@ def main():
     with tempfile.TemporaryDirectory(dir=options.tools) as scratch:
         scratch = pathlib.Path(scratch)
         for name, values in value_sets.items():
-            check_value_set(checks, helms, name, values, options.envoy, out / f"{name}-envoy.yaml", scratch)
+            check_value_set(checks, helms, name, values, options, out / f"{name}-envoy.yaml", scratch)
         check_flows(checks, helms[0], value_sets)
+        check_edge(checks, helms[0], value_sets)
         check_rules(checks, helms[0], scratch)
+        check_observed(checks, helms[0], options.programs, scratch)
         checks.run("Envoy drains by the preStop hook", bootstrap.envoy_drains, helms[0], options.envoy, scratch)
         for helm in helms:
             checks.run(f"{helm.name}: a package renders as its directory", bootstrap.packaged, helm, scratch)
+        checks.run("every value set is there", sets.every_set_is_there, value_sets)
+        checks.run("golden files", golden.hold, helms[0], value_sets)
         checks.run("every value is documented", docs.every_value_is_documented)
         checks.run("schema and values name the same keys", docs.schema_matches_values)
+        checks.run("the schema has the sentences of values.yaml", docs.schema_is_described, False)
         checks.run("README's table is that of values.yaml", docs.readme, False)
         file = checks.run("compose.yaml is valid and consistent", compose.consistent)
         if file:

@@ -25,7 +25,7 @@ const FLOORS: &[&[&str]] = &[
     &["clock", "document", "keyed_hash", "struct_json"],
     &["limits"],
     &["decide", "diff", "lint"],
-    &["lease"],
+    &["lease", "record"],
     &["store"],
     &["metrics"],
     &["outage"],

@@ -21,14 +21,19 @@ def bootstrap_of(rendered):
 BREAK_GLASS = "/etc/tidegate/break-glass"
 
 
+def certificate(directory):
+    """Makes tls.crt, tls.key and ca.crt, which are one self-signed certificate."""
+    request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1", "-subj", "/CN=check"]
+    done = subprocess.run([*request, "-keyout", directory / "tls.key", "-out", directory / "tls.crt"], capture_output=True, text=True)
+    need(done.returncode == 0, one_line(done.stderr))
+    shutil.copy(directory / "tls.crt", directory / "ca.crt")
+
+
 def with_certificates(bootstrap, scratch):
     """The bootstrap with a certificate of its own in place of the mounted Secret's, where it asks for one."""
     if BREAK_GLASS not in bootstrap:
         return bootstrap
-    request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1", "-subj", "/CN=check"]
-    done = subprocess.run([*request, "-keyout", scratch / "tls.key", "-out", scratch / "tls.crt"], capture_output=True, text=True)
-    need(done.returncode == 0, one_line(done.stderr))
-    shutil.copy(scratch / "tls.crt", scratch / "ca.crt")
+    certificate(scratch)
     return bootstrap.replace(BREAK_GLASS, str(scratch))
 
 
@@ -95,7 +100,11 @@ def envoy_drains(helm, envoy, scratch):
 
 
 def packaged(helm, scratch):
-    """A package holds the bootstrap itself, where the chart has a link."""
+    """Flux takes a chart from Git without its links, so it has none, and a package is all of it."""
+    links = [path for path in CHART.rglob("*") if path.is_symlink()]
+    need(not links, f"{links[:1]} is a link")
+    source = (CHART.parent.parent / "envoy-config/envoy.yaml").read_bytes()
+    need((CHART / "files/envoy.yaml").read_bytes() == source, "files/envoy.yaml differs: cp envoy-config/envoy.yaml helm/tidegate/files/")
     directory = scratch / helm.name.replace(" ", "-")
     code, _, err = helm.run("package", CHART, "--destination", directory)
     need(code == 0, one_line(err))

@@ -55,6 +55,8 @@ def schema_node(schema, node):
 
 def schema_keys(schema, node, prefix=""):
     for key, child in schema_node(schema, node).get("properties", {}).items():
+        if child.get("deprecated"):  # Allowed only so that a template can say what it is called now.
+            continue
         yield f"{prefix}{key}"
         yield from schema_keys(schema, child, f"{prefix}{key}.")
 
@@ -81,6 +83,34 @@ def table():
     return "".join(lines).replace("`see values.yaml`", "see values.yaml")
 
 
+def described(schema):
+    """Puts the sentences of values.yaml into the schema, for editors and helm's own messages."""
+    _, rows = documented_values()
+    for key, _, sentence in rows:
+        node = schema
+        for part in key.split("."):
+            node = schema_node(schema, node)["properties"][part]
+        # A definition that several components share has the sentence of the first.
+        node.setdefault("description", sentence)
+    return schema
+
+
+def undescribed(node):
+    """The schema without its descriptions, so that those of values that changed go too."""
+    if isinstance(node, dict):
+        return {key: undescribed(value) for key, value in node.items() if key != "description" or isinstance(value, dict)}
+    return [undescribed(item) for item in node] if isinstance(node, list) else node
+
+
+def schema_is_described(write):
+    path = CHART / "values.schema.json"
+    text = path.read_text(encoding="utf-8")
+    wanted = json.dumps(described(undescribed(json.loads(text))), indent=2, ensure_ascii=False) + "\n"
+    if write:
+        path.write_text(wanted, encoding="utf-8")
+    need(text == wanted or write, "not in step with values.yaml: run helm/validate.py --write")
+
+
 def readme(write):
     path = CHART / "README.md"
     text = path.read_text(encoding="utf-8")
@@ -88,4 +118,4 @@ def readme(write):
     wanted = before + BEGIN + table() + END + rest.split(END)[1]
     if write:
         path.write_text(wanted, encoding="utf-8")
-    need(text == wanted or write, "not in step with values.yaml: run helm/validate.py --write-docs")
+    need(text == wanted or write, "not in step with values.yaml: run helm/validate.py --write")

@@ -13,6 +13,7 @@
 //! been written or is a dead letter, and is not read again after a restart.
 
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,10 +32,12 @@ pub mod drain_rate;
 pub mod envelope;
 pub mod kafka;
 pub mod metrics;
+pub mod stored_letter;
 
 use config::JournalConfig;
 use dead_letter::DeadLetters;
 use metrics::JournalMetrics;
+use stored_letter::Entry;
 
 /// The future of an append.
 pub type Append<'a> = Pin<Box<dyn Future<Output = Result<(), AppendError>> + Send + 'a>>;
@@ -103,6 +106,10 @@ pub trait Lane: Send + 'static {
     /// The partition, 0 where there is only one.
     fn partition(&self) -> i32;
 
+    /// Waits for a delivery without taking it, and gives about how many bytes it has; `None` once
+    /// the lane is no longer ours. Cancel safe.
+    fn ready(&mut self) -> Boxed<'_, Option<u64>>;
+
     /// The next delivery; `None` once the lane is no longer ours. Cancel safe.
     fn next(&mut self) -> Boxed<'_, Option<Delivery>>;
 
@@ -136,6 +143,32 @@ pub struct Malformed {
     pub cause: MalformedCause,
     /// The bytes as found.
     pub body: Bytes,
+    /// What stood around them.
+    pub original: Original,
+}
+
+/// Key and headers of a message that is no record, byte for byte.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Original {
+    /// The key, where there was one.
+    pub key: Option<Bytes>,
+    /// The headers; one may have no value.
+    pub headers: Vec<(String, Option<Bytes>)>,
+}
+
+impl Malformed {
+    /// Whether this was written by a newer version of ours: it must wait for a reader that
+    /// understands it, and everything behind it too.
+    pub fn is_newer(&self) -> bool {
+        self.cause == MalformedCause::UnknownVersion
+    }
+}
+
+impl Delivery {
+    /// As [`Malformed::is_newer`].
+    pub fn is_newer(&self) -> bool {
+        self.content.as_ref().is_err_and(Malformed::is_newer)
+    }
 }
 
 /// What can be wrong with a stored record.
@@ -147,7 +180,7 @@ pub enum MalformedCause {
     /// A field does not have its form.
     #[error("a field is not readable")]
     BadField,
-    /// Written by a version with another format.
+    /// Written by a newer version with another format.
     #[error("the format version is unknown")]
     UnknownVersion,
     /// The body is not what was hashed.
@@ -218,6 +251,55 @@ pub fn open_appender(
         }
         JournalConfig::Kafka(config) => {
             Arc::new(kafka::appender::KafkaAppender::open(config, readiness, metrics)?)
+        }
+    })
+}
+
+/// Why a journal could not be read from one end to the other.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    /// Kafka.
+    #[error("the brokers do not give it")]
+    Kafka(#[from] rdkafka::error::KafkaError),
+    /// Kafka says nothing at all.
+    #[error("the brokers are silent")]
+    Silence,
+    /// A file.
+    #[error("{path} could not be read")]
+    File {
+        /// Which.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Reads all dead letters and marks, oldest first within a partition, until told to stop. With
+/// `since_ms` what was stored before may be left out.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn read_letters(
+    config: &JournalConfig,
+    since_ms: Option<i64>,
+    mut each: impl FnMut(Entry) -> ControlFlow<()>,
+) -> Result<(), ScanError> {
+    match config {
+        JournalConfig::Disk(config) => disk::dead_letters::read(config, &mut each),
+        JournalConfig::Kafka(config) => kafka::dead_letters::read(config, since_ms, &mut each),
+    }
+}
+
+/// Opens the dead letters of a journal without its records. Must run inside a tokio runtime.
+///
+/// # Errors
+/// As [`open_appender`].
+pub fn open_dead_letters(config: &JournalConfig) -> Result<Arc<dyn DeadLetters>, OpenError> {
+    Ok(match config {
+        JournalConfig::Disk(config) => Arc::new(disk::dead_letters::DiskDeadLetters::open(config)?),
+        JournalConfig::Kafka(config) => {
+            Arc::new(kafka::dead_letters::KafkaDeadLetters::open(config)?)
         }
     })
 }

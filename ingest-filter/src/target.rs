@@ -12,6 +12,7 @@ use answer::Answer;
 pub mod answer;
 pub mod file;
 pub mod influxdb;
+pub mod refusal;
 
 /// A target of the writer.
 pub trait Target: Send + Sync + 'static {

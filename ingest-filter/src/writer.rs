@@ -27,9 +27,11 @@ use crate::target::influxdb::Influxdb;
 
 pub mod batch;
 pub mod config;
+pub mod good_points;
 pub mod health;
 mod lane;
 pub mod lines;
+pub mod memory;
 pub mod metrics;
 pub mod unwritten;
 pub mod work;
@@ -37,6 +39,7 @@ pub mod work;
 use crate::types::Conflicts;
 use config::{TargetConfig, WriterConfig};
 use health::Health;
+use memory::Memory;
 use metrics::WriterMetrics;
 use unwritten::Unwritten;
 
@@ -80,12 +83,14 @@ impl Writer {
         let dead_letters: Arc<dyn DeadLetters> = opened.dead_letters;
         let shared = lane::Shared {
             destinations: Arc::new(Destinations::new(&config.destinations)),
+            memory: Memory::new(config.batches_bytes_max),
             config: Arc::new(config),
             target,
             dead_letters,
             metrics,
             health: Arc::new(Health::new(&readiness)),
             unwritten: Arc::new(Unwritten::default()),
+            good_points: Arc::default(),
             conflicts,
             shutdown: Shutdown::new(),
         };
@@ -174,6 +179,7 @@ async fn set_gauges(shared: lane::Shared) -> anyhow::Result<()> {
         let now_ns = now.map_or(0, |now| i64::try_from(now.as_nanos()).unwrap_or(i64::MAX));
         let age = shared.unwritten.age_seconds(now_ns);
         shared.metrics.oldest_unwritten_age_seconds.set(age);
+        shared.metrics.batches_bytes.set(shared.memory.bytes());
         tokio::time::sleep(GAUGE_PERIOD).await;
     }
 }

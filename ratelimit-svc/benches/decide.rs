@@ -26,6 +26,7 @@ use ratelimit_svc::limits::quotas::{Library, Quotas};
 use ratelimit_svc::limits::rule::Limit;
 use ratelimit_svc::limits::unit::Unit;
 use ratelimit_svc::metrics::Metrics;
+use ratelimit_svc::record::Recorder;
 use ratelimit_svc::store::memory::Memory;
 
 const NOW: Duration = Duration::from_secs(1_800_000_000);
@@ -137,5 +138,31 @@ fn deciding(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, matching, naming, deciding);
+/// What it costs to record a decision: of a request that was seen in this second, and of one that begins
+/// a row.
+fn recording(c: &mut Criterion) {
+    let (decider, asked) = (Decider::new("algorithm: fixed_window"), request(1));
+    let (plan, decision) = decider.decide(&asked);
+    let recorder = Recorder::new(65_536);
+    c.bench_function("record/again", |b| {
+        b.iter(|| recorder.record(black_box(&asked), &plan, &decision, NOW));
+    });
+    let names: Vec<String> = (0..8000).map(|n| format!("tenant-{n:05}")).collect();
+    let of = |name| {
+        let entries = [("tenant", name), ("priority", "ingest")][..].into();
+        let descriptors = vec![Descriptor { entries, ..Descriptor::default() }];
+        Request { domain: "edge", descriptors, hits_addend: 0 }
+    };
+    let requests: Vec<Request<'_>> = names.iter().map(|name| of(name)).collect();
+    let mut at = 0;
+    c.bench_function("record/first", |b| {
+        b.iter(|| {
+            at += 1;
+            let second = NOW + Duration::from_secs(at as u64 / 8000);
+            recorder.record(black_box(&requests[at % 8000]), &plan, &decision, second);
+        });
+    });
+}
+
+criterion_group!(benches, matching, naming, deciding, recording);
 criterion_main!(benches);

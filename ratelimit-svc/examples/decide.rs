@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The second argument is the number of descriptors, 1 where it is not given, and the third the
-//! number of rules beside the one that is met, as many for literal values as for patterns.
+//! number of rules beside the one that is met, as many for literal values as for patterns. With a fourth
+//! that is 1 the decisions are recorded too.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -21,6 +22,7 @@ use ratelimit_svc::decide::request::{Descriptor, Request};
 use ratelimit_svc::decide::settings::Settings;
 use ratelimit_svc::limits::quotas::Library;
 use ratelimit_svc::metrics::Metrics;
+use ratelimit_svc::record::Recorder;
 use ratelimit_svc::store::memory::Memory;
 
 const NOW: Duration = Duration::from_secs(1_800_000_000);
@@ -50,6 +52,7 @@ fn main() {
         descriptors: TENANTS[..descriptors.min(TENANTS.len())].iter().map(descriptor).collect(),
         hits_addend: 0,
     };
+    let recorder = (arguments.next() == Some(1)).then(|| Recorder::new(65_536));
     for _ in 0..times {
         let planned = plan(black_box(&asked), &quotas, &settings, NOW.as_secs());
         let Ok(plan) = planned else { return };
@@ -57,6 +60,9 @@ fn main() {
         let found = Evidence::Counts { hits: &plan.hits, counts: &counts, degraded: false };
         let decision = conclude(&asked, &plan, found, &settings, NOW.as_secs());
         metrics.decided(&plan, &decision, Duration::from_micros(20));
+        if let Some(recorder) = &recorder {
+            recorder.record(&asked, &plan, &decision, NOW);
+        }
         black_box(decision);
     }
 }

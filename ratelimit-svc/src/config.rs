@@ -6,6 +6,7 @@
 
 mod grpc_tls;
 mod leases;
+mod record;
 mod redis;
 pub mod stats;
 pub mod variables;
@@ -30,6 +31,7 @@ use crate::decide::settings::{HeaderNames, Settings};
 use crate::lease::LeaseSettings;
 use crate::outage::guard::ShareSettings;
 use crate::outage::replicas::ReplicasSettings;
+use crate::record::RecordSettings;
 use crate::store::redis::RedisSettings;
 use crate::store::redis::link::LinkSettings;
 use variables::{Support, VARIABLES};
@@ -79,6 +81,8 @@ pub struct Config {
     pub share: ShareSettings,
     /// The `LEASE_` variables.
     pub leases: LeaseSettings,
+    /// The `RECORD_` variables; none where nothing is recorded.
+    pub record: Option<RecordSettings>,
     /// How metrics are shown and sent.
     pub stats: stats::Stats,
     /// Variables that are set and have no effect here.
@@ -145,6 +149,7 @@ impl Config {
             wall_clock: crate::clock::wall,
             share: vars.share()?,
             leases: vars.leases()?,
+            record: vars.record()?,
             stats: vars.stats()?,
             without_effect,
         })

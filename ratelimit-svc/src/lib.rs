@@ -12,7 +12,7 @@
 //!
 //! ```text
 //! cli ► server ► config ► grpc, json, reflection ► xds ► reload ► limiter ► outage ► metrics ► store
-//!     ► lease ► decide, diff, lint ► limits ► clock, document, keyed_hash, struct_json
+//!     ► lease, record ► decide, diff, lint ► limits ► clock, document, keyed_hash, struct_json
 //! ```
 //!
 //! What is pure, does no I/O and is given the time: `limits`, `decide`, `diff`, `lint`, `lease`, and of
@@ -33,6 +33,7 @@ pub mod limits;
 pub mod lint;
 pub mod metrics;
 pub mod outage;
+pub mod record;
 mod reflection;
 pub mod reload;
 pub mod server;

@@ -1,6 +1,7 @@
 //! Deciding a request for real: the pure halves of a decision, with the store between them.
 
 pub mod leases;
+pub mod recording;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use crate::limits::class::OutagePolicy;
 use crate::limits::quotas::Quotas;
 use crate::metrics::Metrics;
 use crate::outage::guard::{Guard, Unavailable};
+use crate::record::Recorder;
 use crate::store::memory::Memory;
 use crate::store::redis::Redis;
 
@@ -59,6 +61,8 @@ pub struct Limiter {
     pub clock: Arc<Clock>,
     /// Counters of this process, where there are no others.
     pub memory: Memory,
+    /// What was asked and answered, where it is recorded.
+    pub recorder: Option<Recorder>,
     /// Switches for every request.
     pub settings: Settings,
     /// What is counted of all this.
@@ -81,6 +85,9 @@ impl Limiter {
         let plan = planned.inspect_err(|error| self.metrics.request_error(*error))?;
         let decision = self.decide_planned(request, &plan, now).await;
         self.metrics.decided(&plan, &decision, started.elapsed());
+        if let Some(recorder) = &self.recorder {
+            recorder.record(request, &plan, &decision, now);
+        }
         Ok(decision)
     }
 

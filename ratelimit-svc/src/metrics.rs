@@ -7,6 +7,7 @@
 pub mod latency;
 pub mod leases;
 pub mod mogrifier;
+pub mod record;
 pub mod reference;
 pub mod rules;
 pub mod statsd;
@@ -30,6 +31,7 @@ use crate::limits::class::{CLASSES_MAX, OutagePolicy};
 use crate::limits::stats::OTHER;
 use latency::Latency;
 use leases::LeaseMetrics;
+use record::RecordMetrics;
 
 pub use rules::RULES_MAX;
 use rules::{NamedBy, Rules};
@@ -105,6 +107,8 @@ pub struct Metrics {
     pub leases: LeaseMetrics,
     config_load_success: Counter,
     config_load_error: Counter,
+    /// What became of recordings.
+    pub record: RecordMetrics,
     /// Flushes to statsd of which something got lost on the way out.
     pub statsd_errors: Counter,
 }
@@ -169,6 +173,7 @@ impl Metrics {
             config_errors: Gauge::default(),
             config_source_lost: Gauge::default(),
             leases: LeaseMetrics::default(),
+            record: RecordMetrics::default(),
             statsd_errors: Counter::default(),
         };
         let registry = registry.sub_registry_with_prefix("ratelimit");
@@ -216,6 +221,7 @@ impl Metrics {
         let help = "Requests that SHADOW_MODE let pass";
         registry.register("global_shadow_mode", help, self.global_shadow_mode.clone());
         self.leases.register(registry);
+        self.record.register(registry);
         let help = "How far the clock of this machine is behind that of Redis";
         let skew = self.clock_skew.clone();
         registry.register_with_unit("clock_skew", help, Unit::Seconds, skew);

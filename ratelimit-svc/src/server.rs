@@ -1,9 +1,8 @@
 //! The service: built from its settings, bound, served and drained. Installs no signal handlers
 //! and reads no environment, so tests run it in process.
 
-use std::fmt;
-use std::net::SocketAddr;
-use std::path::PathBuf;
+mod addresses;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,17 +30,21 @@ use crate::config::{Backend, Config, QuotaSource};
 use crate::grpc::Service;
 use crate::json;
 use crate::limiter::leases::Leases;
+use crate::limiter::recording::Recording;
 use crate::limiter::{Counters, Limiter};
 use crate::limits::quotas::Quotas;
 use crate::metrics::Metrics;
 use crate::metrics::reference::Reference;
 use crate::metrics::statsd::Exporter;
 use crate::outage::guard::{Guard, ShareSettings};
+use crate::record::{RecordSettings, Recorder};
 use crate::reflection;
 use crate::reload::Reloader;
 use crate::store::memory::Memory;
 use crate::store::redis::Redis;
 use crate::xds;
+
+pub use addresses::{Addresses, GrpcAddress};
 
 /// How long the end of the service waits for metrics to be sent.
 const LAST_FLUSH: Duration = Duration::from_secs(1);
@@ -66,37 +69,7 @@ pub struct Server {
     reloader: Arc<Reloader>,
     source: QuotaSource,
     reload_period: Duration,
-}
-
-/// Where the service listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Addresses {
-    /// gRPC requests and health.
-    pub grpc: GrpcAddress,
-    /// `POST /json`, `GET /healthcheck`.
-    pub http: SocketAddr,
-    /// Admin pages.
-    pub debug: SocketAddr,
-    /// The page of `USE_PROMETHEUS`.
-    pub prometheus: Option<SocketAddr>,
-}
-
-/// Where gRPC is served.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum GrpcAddress {
-    /// On a port.
-    Tcp(SocketAddr),
-    /// On a unix socket.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for GrpcAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
+    recording: Option<RecordSettings>,
 }
 
 impl Server {
@@ -127,9 +100,10 @@ impl Server {
             workers: config.grpc_workers,
             tls: tls::Acceptor::start(
                 config.grpc_tls,
+                tls::Protocols::Grpc,
                 &readiness,
                 registry.sub_registry_with_prefix("ratelimit"),
-            ),
+            )?,
         };
         let registry = Arc::new(registry);
         let quotas = Arc::new(ArcSwapOption::<Quotas>::empty());
@@ -157,6 +131,7 @@ impl Server {
             leases,
             clock,
             memory: Memory::default(),
+            recorder: config.record.as_ref().map(|record| Recorder::new(record.shapes_max)),
             settings: config.settings,
             metrics,
         });
@@ -183,6 +158,7 @@ impl Server {
             reloader,
             source: config.quotas,
             reload_period,
+            recording: config.record,
         })
     }
 
@@ -217,6 +193,11 @@ impl Server {
         tasks.spawn(follow_readiness);
         tasks.spawn(tell_gauges(limiter.clone()));
         tasks.spawn(supervise(limiter));
+        let recording = self.recording.map(|settings| {
+            let recording = Recording::new(settings, self.limiter.clone());
+            tasks.spawn(recording.clone().follow());
+            recording
+        });
         // The admin pages answer to the very end.
         tasks.spawn(async move {
             if let Err(error) = self.admin.serve(self.debug, extra).await {
@@ -251,6 +232,9 @@ impl Server {
         tokio::select! {
             served = served => {
                 draining.drain().await;
+                if let Some(recording) = recording {
+                    recording.finish().await;
+                }
                 served
             }
             // Without its maintenance the service would go on with stale quotas.

@@ -8,7 +8,7 @@
 {{- $envoy := .Values.envoy -}}
 {{- $text := .Files.Get "files/envoy.yaml" -}}
 {{- if not $text -}}{{- fail "files/envoy.yaml is missing from the chart" -}}{{- end -}}
-{{- $cut := list "injected-pressure" -}}
+{{- $cut := list "injected-pressure" "edge-tls" "upstream-tls" -}}
 {{- if not .Values.otel.host -}}{{- $cut = append $cut "trace" -}}{{- end -}}
 {{- range $section := list "bytes" "points" -}}
 {{- if not (include "tidegate.charges" (dict "root" $ "key" (printf "tenant_%s" $section))) -}}{{- $cut = append $cut $section -}}{{- end -}}
@@ -28,7 +28,7 @@
   "EDGE_ADDRESS" .Values.bindAddress
   "EDGE_PORT" $ports.envoy.edge
   "CONNECTIONS_MAX" $envoy.connectionsMax
-  "HEAP_BYTES_MAX" $envoy.heapBytesMax
+  "HEAP_BYTES_MAX" (include "tidegate.envoy.heap" $envoy)
   "XFF_TRUSTED_HOPS" $envoy.xffTrustedHops
   "PER_ADDRESS_BURST" $envoy.perAddress.burst
   "PER_ADDRESS_PER_SECOND" $envoy.perAddress.perSecond
@@ -73,7 +73,7 @@
 {{- range $file, $text := .root.Values.ratelimit.quotas -}}
 {{- if $text -}}{{- $known = append $known $text -}}{{- end -}}
 {{- end -}}
-{{- $found := or (empty $known) (ne .root.Values.ratelimit.existingQuotasConfigMap "") -}}
+{{- $found := or (empty $known) (not (empty .root.Values.ratelimit.existingQuotasConfigMaps)) -}}
 {{- range $text := $known -}}
 {{- if or (contains $.key $text) (regexMatch "key:[^\n]*\\*" $text) -}}{{- $found = true -}}{{- end -}}
 {{- end -}}
@@ -97,7 +97,7 @@
 {{- $shipped := dict "system-node-critical" "bypass" "platform-core" "local" "ingest" "local" "background" "deny" -}}
 {{- $read := dict -}}
 {{- $owner := "" -}}
-{{- $files := ternary dict .Values.ratelimit.quotas (ne .Values.ratelimit.existingQuotasConfigMap "") -}}
+{{- $files := ternary .Values.ratelimit.quotas dict (empty .Values.ratelimit.existingQuotasConfigMaps) -}}
 {{- range $file, $text := $files -}}
 {{- $quotas := fromYaml $text -}}
 {{- with $quotas.Error -}}{{- fail (printf "ratelimit.quotas.%s is not YAML: %s" $file .) -}}{{- end -}}
@@ -161,7 +161,8 @@
 {{- $config := dict
   "grpc_listen" (include "tidegate.listen" (dict "root" . "port" $ports.grpc))
   "admin_listen" (include "tidegate.listen" (dict "root" . "port" $ports.admin))
-  "keys_file" (printf "/etc/tidegate/keys/%s" $authz.keysSecret.key)
+  "keys_file" "/etc/tidegate/keys"
+  "worker_threads" (include "tidegate.cores" $authz.resources.limits.cpu | int64)
   "drain_delay" (printf "%ds" (int64 $authz.drain.delaySeconds))
   "drain_timeout" (printf "%ds" (int64 $authz.drain.timeoutSeconds))
   "log_level" $authz.logLevel
@@ -178,20 +179,29 @@ pepper_files:
 {{- end }}
 {{- end -}}
 
+{{/* "true" where the database wants a password or token from a mount. */}}
+{{- define "tidegate.sinkAuth" -}}
+{{- $stored := include "tidegate.stored" (dict "root" . "use" "sink") | fromJsonArray -}}
+{{- if and (or .Values.writer.sink.auth.existingSecret $stored) (ne .Values.writer.sink.kind "file") -}}true{{- end -}}
+{{- end -}}
+
 {{- define "tidegate.ingest.config" -}}
 {{- $ports := include "tidegate.ports" . | fromYaml -}}
-{{- $gateway := dict
+{{- $gateway := mergeOverwrite (include "tidegate.gateway.budget" . | fromJson) (dict
   "listen" (include "tidegate.listen" (dict "root" . "port" $ports.gateway.http))
-  "admin_listen" (include "tidegate.listen" (dict "root" . "port" $ports.gateway.admin))
+  "admin_listen" (include "tidegate.listen" (dict "root" . "port" $ports.gateway.admin)))
 -}}
 {{- $sink := .Values.writer.sink -}}
-{{- $journal := .Values.ingest.journal -}}
+{{- $target := deepCopy (index $sink $sink.kind) -}}
+{{- if include "tidegate.sinkAuth" . -}}
+{{- $_ := set $target (ternary "password_file" "token_file" (eq $sink.kind "influxdb_v1")) (printf "/etc/tidegate/sink/%s" $sink.auth.key) -}}
+{{- end -}}
 {{- $writer := dict
   "admin_listen" (include "tidegate.listen" (dict "root" . "port" $ports.writer.admin))
-  $sink.kind (index $sink $sink.kind)
+  $sink.kind $target
 -}}
 {{- $config := dict
-  "journal" (dict $journal.kind (index $journal $journal.kind))
+  "journal" (dict .Values.ingest.journal.kind (include "tidegate.ingest.journal" . | fromJson))
   "destinations" .Values.ingest.destinations
   "gateway" (mergeOverwrite $gateway (deepCopy .Values.gateway.config))
   "writer" (mergeOverwrite $writer (deepCopy .Values.writer.config))
@@ -201,26 +211,4 @@ pepper_files:
 -}}
 {{- with include "tidegate.otlpEndpoint" . -}}{{- $_ := set $config "otlp_endpoint" . -}}{{- end -}}
 {{- toYaml $config -}}
-{{- end -}}
-
-{{/* What JSON Schema cannot see: rules between values. */}}
-{{- define "tidegate.checkValues" -}}
-{{- if eq .Values.ingest.journal.kind "disk" -}}
-{{- range $key := list "gateway" "writer" -}}
-{{- $values := index $.Values $key -}}
-{{- if or $values.autoscaling.enabled (ne (int64 $values.replicas) 1) -}}
-{{- fail (printf "a disk journal needs exactly one %s: set %s.replicas to 1 and its autoscaling off" $key $key) -}}
-{{- end -}}
-{{- end -}}
-{{- end -}}
-{{- if and (eq .Values.writer.sink.kind "file") (or .Values.writer.autoscaling.enabled (ne (int64 .Values.writer.replicas) 1)) -}}
-{{- fail "a file sink needs exactly one writer: set writer.replicas to 1 and its autoscaling off" -}}
-{{- end -}}
-{{- if and (eq .Values.ratelimit.backend "memory") (or .Values.ratelimit.autoscaling.enabled (ne (int64 .Values.ratelimit.replicas) 1)) -}}
-{{- fail "ratelimit.backend memory counts in each pod for itself: set ratelimit.replicas to 1 and its autoscaling off, or use redis" -}}
-{{- end -}}
-{{- $limit := include "tidegate.bytes" .Values.envoy.resources.limits.memory | int64 -}}
-{{- if ge (int64 .Values.envoy.heapBytesMax) $limit -}}
-{{- fail (printf "envoy.heapBytesMax is %d, which the memory limit of %s does not hold" (int64 .Values.envoy.heapBytesMax) (toString .Values.envoy.resources.limits.memory)) -}}
-{{- end -}}
 {{- end -}}

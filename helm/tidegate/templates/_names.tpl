@@ -14,13 +14,46 @@
 {{- end -}}
 {{- end -}}
 
+{{- define "tidegate.namespace" -}}
+{{- .Values.namespaceOverride | default .Release.Namespace -}}
+{{- end -}}
+
+{{/* The metadata of an object. Arguments: root, name; where it is a component's: component; labels and
+     annotations of its own (dicts); cluster (true where it stands in no namespace). */}}
+{{- define "tidegate.metadata" -}}
+name: {{ .name }}
+{{- if not .cluster }}
+namespace: {{ include "tidegate.namespace" .root }}
+{{- end }}
+labels:
+  {{- if .component }}
+  {{- include "tidegate.component.selector" . | nindent 2 }}
+  {{- else }}
+  app.kubernetes.io/name: {{ include "tidegate.name" .root }}
+  app.kubernetes.io/instance: {{ .root.Release.Name }}
+  {{- end }}
+  {{- include "tidegate.labels" .root | nindent 2 }}
+  {{- with .labels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with mergeOverwrite (deepCopy .root.Values.commonAnnotations) (default dict .annotations) }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* The same for the object that bears a component's name. Arguments: root, component, annotations. */}}
+{{- define "tidegate.component.metadata" -}}
+{{- include "tidegate.metadata" (merge (dict "name" (include "tidegate.component.name" .)) .) -}}
+{{- end -}}
+
 {{- define "tidegate.component.name" -}}
 {{- printf "%s-%s" (include "tidegate.fullname" .root) .component -}}
 {{- end -}}
 
 {{/* The DNS name of a component's Service, complete, so that a search list costs no query. */}}
 {{- define "tidegate.component.host" -}}
-{{- printf "%s.%s.svc.%s" (include "tidegate.component.name" .) .root.Release.Namespace .root.Values.clusterDomain -}}
+{{- printf "%s.%s.svc.%s" (include "tidegate.component.name" .) (include "tidegate.namespace" .root) .root.Values.clusterDomain -}}
 {{- end -}}
 
 {{- define "tidegate.component.selector" -}}
@@ -44,13 +77,18 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end }}
 {{- end -}}
 
-{{- define "tidegate.component.labels" -}}
-{{ include "tidegate.component.selector" . }}
-{{ include "tidegate.labels" .root }}
-{{- end -}}
-
 {{- define "tidegate.serviceAccountName" -}}
 {{- .values.serviceAccount.name | default (ternary (include "tidegate.component.name" .) "default" .values.serviceAccount.create) -}}
+{{- end -}}
+
+{{/* With IRSA, a component's role is an annotation of its ServiceAccount. Arguments: root, key. */}}
+{{- define "tidegate.serviceAccount.annotations" -}}
+{{- $annotations := dict -}}
+{{- $aws := .root.Values.aws -}}
+{{- if and $aws.enabled (eq $aws.identity "irsa") -}}
+{{- with index $aws.roles .key -}}{{- $_ := set $annotations "eks.amazonaws.com/role-arn" . -}}{{- end -}}
+{{- end -}}
+{{- mergeOverwrite $annotations (deepCopy (index .root.Values .key).serviceAccount.annotations) | toJson -}}
 {{- end -}}
 
 {{/* registry/repository:tag, or registry/repository@digest: a digest wins over a tag. Argument: root, image, tag. */}}
@@ -71,6 +109,11 @@ extAuthz: ext-authz
 ratelimit: ratelimit-svc
 gateway: gateway
 writer: writer
+{{- end -}}
+
+{{/* Our own image. */}}
+{{- define "tidegate.ourImage" -}}
+{{- include "tidegate.image" (dict "root" . "image" .Values.image "tag" (.Values.image.tag | default .Chart.AppVersion)) -}}
 {{- end -}}
 
 {{/* address:port to listen on, IPv6 in brackets. Argument: root, port. */}}

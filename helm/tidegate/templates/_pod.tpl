@@ -30,21 +30,22 @@ annotations:
 serviceAccountName: {{ include "tidegate.serviceAccountName" . }}
 automountServiceAccountToken: false
 enableServiceLinks: false
-{{- with .values.priorityClassName }}
+{{- with include "tidegate.priorityClassName" . }}
 priorityClassName: {{ . }}
+{{- end }}
+{{- with .values.hostAliases }}
+hostAliases:
+  {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 terminationGracePeriodSeconds: {{ .values.terminationGracePeriodSeconds }}
+{{- with .root.Values.podSecurityContext }}
 securityContext:
-  runAsNonRoot: true
-  runAsUser: 65532
-  runAsGroup: 65532
-  fsGroup: 65532
-  fsGroupChangePolicy: OnRootMismatch
-  seccompProfile: {type: RuntimeDefault}
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- with .root.Values.dnsConfig }}
 dnsConfig:
   {{- toYaml . | nindent 2 }}
@@ -71,6 +72,11 @@ topologySpreadConstraints:
   - maxSkew: 1
     topologyKey: {{ $key }}
     whenUnsatisfiable: {{ $when }}
+    {{- if and $spread.minDomains (eq $when "DoNotSchedule") (hasSuffix "/zone" $key) }}
+    minDomains: {{ $spread.minDomains }}
+    {{- end }}
+    # The nodes of a zone that is lost are tainted, and no longer a place that is short of pods.
+    nodeTaintsPolicy: Honor
     labelSelector:
       matchLabels:
         {{- include "tidegate.component.selector" $context | nindent 8 }}
@@ -83,13 +89,19 @@ topologySpreadConstraints:
 
 {{/* Replicas and the way of replacing pods. Further argument: recreate (at most one pod may run). */}}
 {{- define "tidegate.deployment.scale" -}}
-{{- if not .values.autoscaling.enabled }}
+{{- if not (or .values.autoscaling.enabled (include "tidegate.byKeda" (dict "root" .root "key" .component))) }}
 replicas: {{ .values.replicas }}
 {{- end }}
 revisionHistoryLimit: 5
+progressDeadlineSeconds: {{ .values.progressDeadlineSeconds }}
+{{- with .values.minReadySeconds }}
+minReadySeconds: {{ . }}
+{{- end }}
 strategy:
   {{- if .recreate }}
   type: Recreate
+  {{- else if .values.strategy }}
+  {{- toYaml .values.strategy | nindent 2 }}
   {{- else }}
   type: RollingUpdate
   rollingUpdate: {maxSurge: 1, maxUnavailable: 0}
@@ -99,22 +111,50 @@ selector:
     {{- include "tidegate.component.selector" . | nindent 4 }}
 {{- end -}}
 
-{{- define "tidegate.container.security" -}}
+{{/* Further settings of a component's container. Arguments: root, values. */}}
+{{- define "tidegate.container.bounds" -}}
+{{- with .values.envFrom }}
+envFrom:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+resources:
+  {{- toYaml .values.resources | nindent 2 }}
+{{- with .root.Values.containerSecurityContext }}
 securityContext:
-  allowPrivilegeEscalation: false
-  readOnlyRootFilesystem: true
-  privileged: false
-  capabilities: {drop: [ALL]}
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
-{{/* The probes of our own services: 30 seconds to start, out of the load balancing after 4. */}}
+{{/* Containers that a user adds to the pods. */}}
+{{- define "tidegate.pod.extraContainers" -}}
+{{- with .values.extraContainers }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "tidegate.pod.initContainers" -}}
+{{- with .values.initContainers }}
+initContainers:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* The class of a component's pods: its own, else that of the platform where those are in use. */}}
+{{- define "tidegate.priorityClassName" -}}
+{{- $classes := .root.Values.priorityClasses -}}
+{{- $platform := ternary "ingest" "platform-core" (has .component (list "gateway" "writer")) -}}
+{{- .values.priorityClassName | default (ternary $platform "" (or $classes.create $classes.use)) -}}
+{{- end -}}
+
+{{/* The probes of our own services: 30 seconds to start, out of the load balancing after 4. The argument
+     is the path that says whether a pod is ready. */}}
 {{- define "tidegate.container.probes" -}}
 startupProbe:
   httpGet: {path: /livez, port: admin}
   periodSeconds: 1
   failureThreshold: 30
 readinessProbe:
-  httpGet: {path: /readyz, port: admin}
+  httpGet: {path: {{ . }}, port: admin}
   periodSeconds: 2
   failureThreshold: 2
 livenessProbe:
@@ -124,15 +164,24 @@ livenessProbe:
   failureThreshold: 3
 {{- end -}}
 
-{{/* A dict of names and values as environment variables. */}}
+{{/* A component's variables of the user's, and where AWS is to one that has a role. Arguments: root, key. */}}
+{{- define "tidegate.userEnv" -}}
+{{- $env := dict -}}
+{{- $aws := .root.Values.aws -}}
+{{- if and $aws.enabled (hasKey $aws.roles .key) -}}
+{{- $env = dict "AWS_REGION" $aws.region "AWS_STS_REGIONAL_ENDPOINTS" "regional" -}}
+{{- end -}}
+{{- mergeOverwrite $env (deepCopy (index .root.Values .key).env) | toJson -}}
+{{- end -}}
+
+{{/* A dict of names and values as environment variables. A value is text, a number or {valueFrom: ...}. */}}
 {{- define "tidegate.container.env" -}}
 {{- range $name, $value := . }}
 - name: {{ $name }}
-  {{- /* Numbers of values are floats, and a large one would come out as 1e+06. */}}
-  {{- if and (kindIs "float64" $value) (eq (floor $value) $value) }}
-  value: {{ printf "%d" (int64 $value) | quote }}
+  {{- if kindIs "map" $value }}
+  {{- toYaml $value | nindent 2 }}
   {{- else }}
-  value: {{ $value | toString | quote }}
+  value: {{ include "tidegate.number" $value | quote }}
   {{- end }}
 {{- end }}
 {{- end -}}
@@ -145,12 +194,4 @@ livenessProbe:
 {{- if gt (int64 $sum) (int64 .grace) -}}
 {{- fail (printf "%s: terminationGracePeriodSeconds is %d, but draining takes %d seconds" .component (int64 .grace) (int64 $sum)) -}}
 {{- end -}}
-{{- end -}}
-
-{{/* Bytes of a Kubernetes quantity of memory. */}}
-{{- define "tidegate.bytes" -}}
-{{- $text := toString . -}}
-{{- $number := regexFind "^[0-9]+" $text | int64 -}}
-{{- $factors := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 -}}
-{{- mul $number (get $factors (regexReplaceAll "^[0-9]+" $text "") | int64) -}}
 {{- end -}}

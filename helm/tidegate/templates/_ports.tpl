@@ -6,19 +6,3 @@ ratelimit: {grpc: 8081, http: 8080, admin: 6070}
 gateway: {http: 8080, admin: 8090}
 writer: {admin: 8090}
 {{- end -}}
-
-{{/* The ports of "host:port,host:port" as a JSON list without repetitions. */}}
-{{- define "tidegate.portsOf" -}}
-{{- $ports := list -}}
-{{- range splitList "," . -}}
-{{- $ports = append $ports (splitList ":" (trim .) | last | int64) -}}
-{{- end -}}
-{{- $ports | uniq | toJson -}}
-{{- end -}}
-
-{{/* The port of a URL, that of its scheme when it names none. */}}
-{{- define "tidegate.portOfUrl" -}}
-{{- $url := urlParse . -}}
-{{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" -}}
-{{- $port | default (ternary "443" "80" (eq $url.scheme "https")) -}}
-{{- end -}}

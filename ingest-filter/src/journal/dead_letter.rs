@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::journal::Append;
+use crate::journal::{Append, Original};
 
 /// The most of a database's own words that is kept, bytes.
 pub const MESSAGE_BYTES_MAX: usize = 1024;
@@ -11,6 +11,9 @@ pub const MESSAGE_BYTES_MAX: usize = 1024;
 pub trait DeadLetters: Send + Sync + 'static {
     /// Stores all letters, as durably as the journal stores records.
     fn append(&self, letters: Vec<DeadLetter>) -> Append<'_>;
+
+    /// Marks letters, by their names, as put into the journal again.
+    fn mark_replayed(&self, ids: Vec<String>) -> Append<'_>;
 }
 
 /// Why something is a dead letter; a closed set, used as a metric label.
@@ -20,8 +23,6 @@ pub enum Cause {
     Refused,
     /// A field has another type in the database: the gateway did not know of it.
     TypeConflict,
-    /// The retention policy the database wants to write to does not exist.
-    RetentionPolicyMissing,
     /// The database fails or dies every time it is given the point.
     Poison,
     /// The point alone is more than the database takes in one request.
@@ -32,14 +33,8 @@ pub enum Cause {
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::Refused,
-        Self::TypeConflict,
-        Self::RetentionPolicyMissing,
-        Self::Poison,
-        Self::TooLarge,
-        Self::Malformed,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Refused, Self::TypeConflict, Self::Poison, Self::TooLarge, Self::Malformed];
 
     /// Why a database refuses a point, from its words: those of 1.x and 2.x, and those of 3.
     pub fn of_refusal(message: &str) -> Self {
@@ -55,7 +50,6 @@ impl Cause {
         match self {
             Self::Refused => "refused",
             Self::TypeConflict => "type_conflict",
-            Self::RetentionPolicyMissing => "retention_policy_missing",
             Self::Poison => "poison",
             Self::TooLarge => "too_large",
             Self::Malformed => "malformed",
@@ -94,6 +88,8 @@ pub struct DeadLetter {
     pub position: u64,
     /// The lines, or the bytes that are no record.
     pub body: Bytes,
+    /// What stood around bytes that are no record: a letter never makes a record of them.
+    pub original: Option<Original>,
 }
 
 /// `text`, cut to at most [`MESSAGE_BYTES_MAX`] bytes between characters.

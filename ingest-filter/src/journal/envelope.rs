@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::journal::{Malformed, MalformedCause};
+use crate::journal::{Malformed, MalformedCause, Original};
 use crate::record::Record;
 
 /// The format that is written.
@@ -61,7 +61,7 @@ pub fn record<'a>(
         .and_then(|()| found.finish(&body));
     match parsed {
         Ok(record) => Ok(Record { body, ..record }),
-        Err(cause) => Err(Malformed { cause, body }),
+        Err(cause) => Err(Malformed { cause, body, original: Original::default() }),
     }
 }
 
@@ -106,7 +106,7 @@ impl Found {
         match self.version.as_deref() {
             Some(VERSION) if self.database.is_none() => return Err(MalformedCause::MissingField),
             Some(VERSION | VERSION_WITHOUT_DATABASE) => {}
-            Some(_) => return Err(MalformedCause::UnknownVersion),
+            Some(other) => return Err(not_ours(other)),
             None => return Err(MalformedCause::MissingField),
         }
         let missing = MalformedCause::MissingField;
@@ -123,6 +123,15 @@ impl Found {
             traceparent: self.traceparent,
             body: Bytes::new(),
         })
+    }
+}
+
+/// A number above ours is a newer version's; anything else never was one.
+fn not_ours(version: &str) -> MalformedCause {
+    let ours = VERSION.parse().unwrap_or(u32::MAX);
+    match version.parse::<u32>() {
+        Ok(newer) if newer > ours => MalformedCause::UnknownVersion,
+        _ => MalformedCause::BadField,
     }
 }
 
@@ -182,6 +191,9 @@ mod tests {
             assert_eq!(read(&headers, &body), Err(MalformedCause::MissingField), "{left_out}");
         }
         assert_eq!(with(VERSION_KEY, "3"), Err(MalformedCause::UnknownVersion));
+        for never in ["0", "-3", "", "new", "99999999999"] {
+            assert_eq!(with(VERSION_KEY, never), Err(MalformedCause::BadField), "{never}");
+        }
         assert_eq!(with(SHARD_KEY, "-1"), Err(MalformedCause::BadField));
         assert_eq!(with(HASH_KEY, "0"), Err(MalformedCause::BadHash));
         assert_eq!(with("other", "x").map(|record| record.points), Ok(1));

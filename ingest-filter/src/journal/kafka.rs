@@ -12,10 +12,13 @@ pub mod appender;
 pub mod dead_letters;
 pub mod durability;
 pub mod fault;
+mod lag;
 mod lanes;
+pub mod offsets;
 pub mod partition;
 mod producer;
 pub mod reader;
+pub mod scan;
 mod topic;
 
 /// What every client of ours begins with.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::refusal::names_a_bound_on_series;
+
 /// What a target answered to a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -43,4 +45,16 @@ pub enum Answer {
     Broken(String),
     /// The target could not be reached at all.
     Unreachable(String),
+}
+
+impl Answer {
+    /// Whether a target that gives this answer to a point that it should take is able to take
+    /// points: it did, or it takes every series but new ones.
+    pub fn takes_points(&self) -> bool {
+        match self {
+            Self::Written => true,
+            Self::Refused { message, .. } => names_a_bound_on_series(message),
+            _ => false,
+        }
+    }
 }

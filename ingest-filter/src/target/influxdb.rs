@@ -23,6 +23,7 @@ use crate::destination::Destination;
 use crate::journal::Boxed;
 use crate::target::Target;
 use crate::target::answer::Answer;
+use crate::target::refusal::names_a_point;
 use crate::writer::config::{InfluxdbV1Config, InfluxdbV2Config, InfluxdbV3Config};
 
 mod secret;
@@ -58,9 +59,17 @@ enum Api {
 }
 
 enum Exchange {
-    Answered { status: StatusCode, retry_after: Option<Duration>, message: String },
+    Answered { status: StatusCode, retry_after: Option<Duration>, words: Words },
     NotSent(String),
     Broken(String),
+}
+
+/// The body of an answer.
+#[derive(Default)]
+struct Words {
+    message: String,
+    /// It names a line of the request, as 3 does.
+    names_a_line: bool,
 }
 
 impl Influxdb {
@@ -141,12 +150,12 @@ impl Influxdb {
             Ok(response) => {
                 let status = response.status();
                 let retry_after = response.headers().get(RETRY_AFTER).and_then(seconds);
-                let message = if status.is_success() {
-                    String::new()
+                let words = if status == StatusCode::NO_CONTENT {
+                    Words::default()
                 } else {
-                    read_message(response.into_body()).await
+                    read_words(response.into_body()).await
                 };
-                Exchange::Answered { status, retry_after, message }
+                Exchange::Answered { status, retry_after, words }
             }
             Err(error) if error.is_connect() => {
                 Exchange::NotSent(chassis::telemetry::error_chain(&error))
@@ -295,15 +304,18 @@ fn create_v1(name: &str, retention_policy: &Option<String>) -> String {
     format!("/query?q={}", query_value(&statement))
 }
 
+/// What an exchange means. Only an answer that is known to mean it stands for "written" or
+/// "refused": a proxy in between has statuses of its own.
 fn answer(exchange: Exchange) -> Answer {
-    let (status, retry_after, message) = match exchange {
+    let (status, retry_after, words) = match exchange {
         Exchange::NotSent(message) => return Answer::Unreachable(message),
         Exchange::Broken(message) => return Answer::Broken(message),
-        Exchange::Answered { status, retry_after, message } => (status, retry_after, message),
+        Exchange::Answered { status, retry_after, words } => (status, retry_after, words),
     };
-    let code = status.as_u16();
+    let (code, Words { message, names_a_line }) = (status.as_u16(), words);
     match code {
-        200..=299 => Answer::Written,
+        204 => Answer::Written,
+        200 if message.is_empty() => Answer::Written,
         401 | 403 => Answer::Unauthorized,
         404 => Answer::DatabaseMissing,
         413 => Answer::TooLarge,
@@ -311,11 +323,9 @@ fn answer(exchange: Exchange) -> Answer {
         _ if message.starts_with("retention policy not found") => {
             Answer::RetentionPolicyMissing { status: code, message }
         }
-        // 1.x says 400 for points it could not store because of itself, too.
-        400 if message == "timeout" || message == "engine is closed" => {
-            Answer::Failed { status: code, message }
+        400 | 422 if names_a_line || names_a_point(&message) => {
+            Answer::Refused { status: code, message }
         }
-        400..=499 => Answer::Refused { status: code, message },
         _ => Answer::Failed { status: code, message },
     }
 }
@@ -341,17 +351,20 @@ async fn read_bounded(mut body: Incoming) -> Vec<u8> {
 }
 
 /// What the database says.
-async fn read_message(body: Incoming) -> String {
+async fn read_words(body: Incoming) -> Words {
     let read = read_bounded(body).await;
     let json: serde_json::Value = serde_json::from_slice(&read).unwrap_or_default();
     let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
     // 3 names the first bad line apart; 2.x says `message` where the others say `error`.
-    let first_line = text(&json["data"][0]["error_message"]);
-    match (text(&json["error"]).or_else(|| text(&json["message"])), first_line) {
+    let data = if json["data"].is_array() { &json["data"][0] } else { &json["data"] };
+    let first_line = text(&data["error_message"]);
+    let names_a_line = first_line.is_some() && data["line_number"].is_u64();
+    let message = match (text(&json["error"]).or_else(|| text(&json["message"])), first_line) {
         (Some(error), Some(line)) => format!("{error}: {line}"),
         (Some(error), None) => error,
         (None, _) => String::from_utf8_lossy(&read).trim_end().to_owned(),
-    }
+    };
+    Words { message, names_a_line }
 }
 
 fn seconds(value: &HeaderValue) -> Option<Duration> {
@@ -381,13 +394,22 @@ mod tests {
         let of = |status: u16, message: &str| {
             let status = StatusCode::from_u16(status).expect("a status");
             let retry_after = Some(Duration::from_secs(7));
-            answer(Exchange::Answered { status, retry_after, message: message.to_owned() })
+            let words = Words { message: message.to_owned(), names_a_line: false };
+            answer(Exchange::Answered { status, retry_after, words })
         };
+        const REFUSED: &str = "unable to parse 'm': missing fields";
         let text = |message: &str| message.to_owned();
+        for status in [302, 400, 405, 408, 410, 415, 422, 431, 499, 502, 504] {
+            let message = text("a proxy's words");
+            assert_eq!(of(status, &message), Answer::Failed { status, message });
+        }
         let cases = [
             (204, "", Answer::Written),
-            (400, "x", Answer::Refused { status: 400, message: text("x") }),
-            (422, "x", Answer::Refused { status: 422, message: text("x") }),
+            (200, "", Answer::Written),
+            (200, "<html>", Answer::Failed { status: 200, message: text("<html>") }),
+            (202, "", Answer::Failed { status: 202, message: text("") }),
+            (400, REFUSED, Answer::Refused { status: 400, message: text(REFUSED) }),
+            (422, REFUSED, Answer::Refused { status: 422, message: text(REFUSED) }),
             (401, "", Answer::Unauthorized),
             (403, "", Answer::Unauthorized),
             (404, "database not found", Answer::DatabaseMissing),

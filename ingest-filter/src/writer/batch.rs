@@ -165,6 +165,7 @@ impl Batch {
             partition,
             position: position.0,
             body: malformed.body.clone(),
+            original: Some(malformed.original.clone()),
         };
         self.malformed.iter().map(letter).collect()
     }
@@ -186,6 +187,7 @@ impl Batch {
             partition,
             position: position.0,
             body: Bytes::new(),
+            original: None,
         }
     }
 }
@@ -244,7 +246,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::journal::MalformedCause;
+    use crate::journal::{MalformedCause, Original};
 
     fn delivery(position: u64, body: &'static str, traceparent: Option<&str>) -> Delivery {
         let record = Record {
@@ -277,8 +279,11 @@ mod tests {
             delivery
         };
         push(&mut batch, of_t1(1, "a v=1 1\na v=2 2\n"));
-        let malformed =
-            Malformed { cause: MalformedCause::BadHash, body: Bytes::from_static(b"?") };
+        let malformed = Malformed {
+            cause: MalformedCause::BadHash,
+            body: Bytes::from_static(b"?"),
+            original: Original::default(),
+        };
         push(&mut batch, Delivery { position: Position(2), content: Err(malformed) });
         push(&mut batch, of_t1(3, "b v=1 1\nb v=2 2"));
         push(&mut batch, delivery(4, "c v=1 1\n", None));
@@ -347,8 +352,11 @@ mod tests {
         push(&mut batch, delivery(1, "a v=1 1\na v=2 2\n", None));
         assert!(batch.is_full(&bounds(2, 1000)) && batch.is_full(&bounds(1000, 16)));
         assert!(!batch.is_full(&bounds(3, 17)));
-        let malformed =
-            Malformed { cause: MalformedCause::BadHash, body: Bytes::from_static(b"?") };
+        let malformed = Malformed {
+            cause: MalformedCause::BadHash,
+            body: Bytes::from_static(b"?"),
+            original: Original::default(),
+        };
         push(&mut batch, Delivery { position: Position(2), content: Err(malformed) });
         assert!(batch.is_full(&bounds(3, 1000)) && batch.is_full(&bounds(1000, 17)));
     }

@@ -12,13 +12,24 @@ pub struct Health {
     condition: Condition,
     /// What is wrong, as last logged.
     wrong: Mutex<Option<&'static str>>,
+    format: Condition,
 }
 
 impl Health {
     /// Not known to be well yet.
     pub fn new(readiness: &Readiness) -> Self {
         let condition = readiness.condition("target", "not reached yet");
-        Self { condition, wrong: Mutex::new(None) }
+        let format = readiness.condition("format", "nothing read yet");
+        format.met();
+        Self { condition, wrong: Mutex::new(None), format }
+    }
+
+    /// So many partitions hold a record of a newer version.
+    pub fn held(&self, partitions: i64) {
+        match partitions > 0 {
+            true => self.format.lost("records of a newer version wait for a newer writer"),
+            false => self.format.met(),
+        }
     }
 
     /// The target answered a ping at start.
@@ -29,8 +40,9 @@ impl Health {
     /// The target answered a write.
     pub fn answered(&self, partition: i32, answer: &Answer) {
         let wrong = match answer {
-            // The points were wrong, not the target.
-            Answer::Written | Answer::Refused { .. } | Answer::TooLarge => None,
+            Answer::Written => None,
+            // Whether the points are wrong or the target is seen by what it says to a good one.
+            Answer::Refused { .. } | Answer::TooLarge => return,
             Answer::RetentionPolicyMissing { .. } => Some("the retention policy does not exist"),
             Answer::Unauthorized => Some("the target refuses our login"),
             Answer::DatabaseMissing => Some("the database does not exist"),
@@ -39,6 +51,15 @@ impl Health {
             Answer::Broken(_) => Some("the connection to the target broke"),
             Answer::Unreachable(_) => Some("the target cannot be reached"),
         };
+        self.change(partition, wrong, answer);
+    }
+
+    /// The target refused a point that it should take: no point is given up for its answers.
+    pub fn refuses_good_points(&self, partition: i32, answer: &Answer) {
+        self.change(partition, Some("the target refuses points that it should take"), answer);
+    }
+
+    fn change(&self, partition: i32, wrong: Option<&'static str>, answer: &Answer) {
         match wrong {
             None => self.condition.met(),
             Some(wrong) => self.condition.lost(wrong),
@@ -54,6 +75,8 @@ impl Health {
             (
                 Some(reason),
                 Answer::Unauthorized
+                | Answer::Refused { .. }
+                | Answer::TooLarge
                 | Answer::DatabaseMissing
                 | Answer::RetentionPolicyMissing { .. },
             ) => tracing::error!(partition, reason, detail, "points wait until this is mended"),
@@ -65,6 +88,7 @@ impl Health {
 fn detail(answer: &Answer) -> &str {
     match answer {
         Answer::Failed { message, .. }
+        | Answer::Refused { message, .. }
         | Answer::RetentionPolicyMissing { message, .. }
         | Answer::Broken(message)
         | Answer::Unreachable(message) => {

@@ -7,9 +7,8 @@
 //!                  └── ack ◄── dead letters ◄── all done
 //! ```
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use chassis::drain::Shutdown;
@@ -19,14 +18,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::destination::{Destination, Destinations};
-use crate::journal::Lane;
 use crate::journal::dead_letter::{Cause, DeadLetter, DeadLetters};
+use crate::journal::{Lane, Position};
 use crate::target::Target;
 use crate::target::answer::Answer;
 use crate::types::Conflicts;
 use crate::writer::batch::{Batch, Part};
 use crate::writer::config::WriterConfig;
+use crate::writer::good_points::GoodPoints;
 use crate::writer::health::Health;
+use crate::writer::memory::{Held, Memory};
 use crate::writer::metrics::WriterMetrics;
 use crate::writer::unwritten::Unwritten;
 use crate::writer::work::{Class, Next, Then, Work};
@@ -35,19 +36,19 @@ use crate::writer::work::{Class, Next, Then, Work};
 const ACK_RETRY: Duration = Duration::from_secs(1);
 /// How many destinations of one batch are written to at once.
 const DESTINATIONS_AT_ONCE_MAX: usize = 4;
-/// Of how many destinations a lane remembers a point that was taken.
-const GOOD_POINTS_MAX: usize = 1000;
 
 /// What all lanes of a writer share.
 #[derive(Clone)]
 pub(super) struct Shared {
     pub config: Arc<WriterConfig>,
     pub destinations: Arc<Destinations>,
+    pub memory: Memory,
     pub target: Arc<dyn Target>,
     pub dead_letters: Arc<dyn DeadLetters>,
     pub metrics: WriterMetrics,
     pub health: Arc<Health>,
     pub unwritten: Arc<Unwritten>,
+    pub good_points: Arc<GoodPoints>,
     /// Conflicts of types that became dead letters.
     pub conflicts: Arc<Conflicts>,
     pub shutdown: Shutdown,
@@ -60,14 +61,13 @@ struct Abandoned;
 pub(super) async fn run(mut lane: Box<dyn Lane>, shared: Shared) {
     let partition = lane.partition();
     tracing::info!(partition, "reading");
-    let task =
-        LaneTask { stopped: lane.stopped(), partition, good_points: GoodPoints::default(), shared };
+    let task = LaneTask { stopped: lane.stopped(), partition, shared };
     loop {
         let batch = tokio::select! {
             batch = task.collect(&mut *lane) => batch,
             () = task.shared.shutdown.begun() => break,
         };
-        let Some(batch) = batch else { break };
+        let Some(Collected { batch, _held, newer }) = batch else { break };
         task.shared.unwritten.begin(partition, batch.oldest_admitted_at_ns());
         let delivered = task.deliver(&batch).await;
         let acked = match delivered {
@@ -78,52 +78,83 @@ pub(super) async fn run(mut lane: Box<dyn Lane>, shared: Shared) {
             break;
         }
         task.shared.unwritten.end(partition);
+        if let Some(position) = newer {
+            task.hold(position).await;
+            break;
+        }
     }
     task.shared.unwritten.end(partition);
     tracing::info!(partition, "no longer reading");
 }
 
+/// What came from the lane.
+struct Collected {
+    batch: Batch,
+    /// Its memory.
+    _held: Held,
+    /// The lane goes no further than the batch: a record of a newer version is next.
+    newer: Option<Position>,
+}
+
 struct LaneTask {
     stopped: CancellationToken,
     partition: i32,
-    good_points: GoodPoints,
     shared: Shared,
-}
-
-/// For some destinations a point that was taken there; writing it again changes nothing.
-#[derive(Default)]
-struct GoodPoints(Mutex<HashMap<Destination, Bytes>>);
-
-impl GoodPoints {
-    fn insert(&self, at: &Destination, point: Bytes) {
-        let mut points = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if points.len() >= GOOD_POINTS_MAX && !points.contains_key(at) {
-            points.clear();
-        }
-        points.insert(at.clone(), point);
-    }
-
-    fn of(&self, at: &Destination) -> Option<Bytes> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(at).cloned()
-    }
 }
 
 impl LaneTask {
     /// The next batch; `None` when the lane is over.
-    async fn collect(&self, lane: &mut dyn Lane) -> Option<Batch> {
+    async fn collect(&self, lane: &mut dyn Lane) -> Option<Collected> {
         let config = &self.shared.config.batch;
         let mut batch = Batch::default();
-        let destinations = &self.shared.destinations;
-        batch.push(lane.next().await?, destinations);
+        let mut held = self.room(lane).await?;
         let until = tokio::time::Instant::now() + config.linger;
-        while !batch.is_full(config) {
-            match tokio::time::timeout_at(until, lane.next()).await {
-                Ok(Some(delivery)) => batch.push(delivery, destinations),
-                Ok(None) => return None,
-                Err(_) => break,
+        loop {
+            let delivery = lane.next().await?;
+            if delivery.is_newer() {
+                let newer = Some(delivery.position);
+                return Some(Collected { batch, _held: held, newer });
+            }
+            batch.push(delivery, &self.shared.destinations);
+            let full = batch.is_full(config);
+            let more = match full {
+                true => false,
+                false => match tokio::time::timeout_at(until, lane.ready()).await {
+                    Ok(bytes) => self.shared.memory.grow(&mut held, bytes?),
+                    Err(_) => false,
+                },
+            };
+            if !more {
+                return Some(Collected { batch, _held: held, newer: None });
             }
         }
-        Some(batch)
+    }
+
+    /// Memory for a batch, once there is something to put into it.
+    async fn room(&self, lane: &mut dyn Lane) -> Option<Held> {
+        let bytes = lane.ready().await?;
+        tokio::select! {
+            held = self.shared.memory.begin(bytes) => Some(held),
+            () = self.stopped.cancelled() => None,
+        }
+    }
+
+    /// Waits for the lane to be taken away, by a newer writer or by the end of this one: what was
+    /// acknowledged to a client is not thrown away because we are too old to read it.
+    async fn hold(&self, position: Position) {
+        let (partition, position) = (self.partition, position.0);
+        tracing::error!(
+            partition,
+            position,
+            "a record of a newer version waits for a newer writer"
+        );
+        let held = &self.shared.metrics.held_partitions;
+        self.shared.health.held(held.inc() + 1);
+        tokio::select! {
+            () = self.stopped.cancelled() => {}
+            () = self.shared.shutdown.begun() => {}
+        }
+        self.shared.health.held(held.dec() - 1);
     }
 
     async fn deliver(&self, batch: &Batch) -> Result<(), Abandoned> {
@@ -167,7 +198,9 @@ impl LaneTask {
                 Next::Write(lines) => {
                     let answer = self.write(to, part.body(&lines), trace).await?;
                     if answer == Answer::Written {
-                        self.good_points.insert(to, part.body(&(lines.start..lines.start + 1)));
+                        self.shared
+                            .good_points
+                            .insert(to, part.body(&(lines.start..lines.start + 1)));
                     }
                     work.answered(answer, random())
                 }
@@ -176,9 +209,17 @@ impl LaneTask {
                     work.well(well, random())
                 }
                 Next::Canary(good) => {
-                    let canary = self.canary(batch, part, good);
+                    let canary = self.canary(part, good);
                     let answer = self.write(to, canary, None).await?;
-                    work.well(matches!(answer, Answer::Written | Answer::Refused { .. }), random())
+                    let well = answer.takes_points();
+                    if !well {
+                        // It may be too old by now to be a good point.
+                        self.shared.good_points.remove(to);
+                    }
+                    if matches!(answer, Answer::Refused { .. } | Answer::TooLarge) && !well {
+                        self.shared.health.refuses_good_points(self.partition, &answer);
+                    }
+                    work.well(well, random())
                 }
             };
             match then {
@@ -236,11 +277,13 @@ impl LaneTask {
     }
 
     /// A point the database should take: one it has taken, or else one of our own.
-    fn canary(&self, batch: &Batch, part: &Part, good: Option<usize>) -> Bytes {
+    fn canary(&self, part: &Part, good: Option<usize>) -> Bytes {
         let of_part = good.map(|line| part.body(&(line..line + 1)));
-        of_part.or_else(|| self.good_points.of(part.destination())).unwrap_or_else(|| {
-            let at = batch.oldest_admitted_at_ns().unwrap_or(0);
-            Bytes::from(format!("tidegate_writer_probe ok=true {at}\n"))
+        of_part.or_else(|| self.shared.good_points.of(part.destination())).unwrap_or_else(|| {
+            // Now, as whatever is older may be beyond the database's retention.
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            let minute = now.map_or(0, |now| now.as_secs() / 60 * 60);
+            Bytes::from(format!("tidegate_writer_probe ok=true {minute}000000000\n"))
         })
     }
 

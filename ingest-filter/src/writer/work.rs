@@ -9,11 +9,16 @@
 //! ```
 //!
 //! Halves stay in order, so a series is written in order even while a batch is taken apart.
-//! Refusals split at once. Failures (a 5xx, a connection that breaks, a time-out) say nothing
-//! about the points, until the database has failed on the same ones several times and is well
-//! otherwise: then they are suspects and are split too. One point is given up only when the
-//! database failed on it between two writes of another point that it took: a database that just
-//! came back would otherwise convict whatever it was given while it was away.
+//! Refusals split at once. Failures (a 5xx, a connection that breaks, a time-out, an answer of
+//! somebody in between) say nothing about the points, until the database has failed on the same
+//! ones several times and is well otherwise: then they are suspects and are split too. One point
+//! is given up only when the database failed on it between two writes of another point that it
+//! took: a database that just came back would otherwise convict whatever it was given while it
+//! was away.
+//!
+//! A point that was refused is condemned, and given up only when the database took another point
+//! after it. A database that refuses everything, or a proxy that speaks like one, gives up
+//! nothing: the batch begins anew, in order, when it takes points again.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -28,6 +33,8 @@ pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_BASE: Duration = Duration::from_millis(200);
 /// A `Retry-After` is not followed beyond this.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
+/// So many points may be refused before the database must show that it takes another one.
+pub const CONDEMNED_MAX: usize = 16;
 
 /// Why a write is tried again; a closed set, used as a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +47,10 @@ pub enum Class {
     Busy,
     /// The target failed.
     Failed,
+    /// The target refuses even a point that it should take: a person must act.
+    Refusing,
+    /// The retention policy does not exist: a person must act.
+    RetentionPolicyMissing,
     /// The connection broke.
     Broken,
     /// The target cannot be reached.
@@ -54,6 +65,8 @@ impl Class {
             Self::DatabaseMissing => "database_missing",
             Self::Busy => "busy",
             Self::Failed => "failed",
+            Self::Refusing => "refusing",
+            Self::RetentionPolicyMissing => "retention_policy_missing",
             Self::Broken => "broken",
             Self::Unreachable => "unreachable",
         }
@@ -109,6 +122,10 @@ pub struct Work {
     /// A point of this batch that the database took.
     good: Option<usize>,
     dead: Vec<Dead>,
+    /// Refused, and the database has not taken a point since.
+    condemned: Vec<Dead>,
+    /// How many points there are.
+    lines: usize,
     written: usize,
     /// Pauses since something last went well.
     pauses: u32,
@@ -119,42 +136,59 @@ struct Part {
     lines: Range<usize>,
     /// The database failed on these very points so many times.
     failures: u32,
-    /// Came from a part on which the database failed: split at the first failure.
-    suspect: bool,
-    /// Failed too often: the database's health decides what becomes of it.
-    on_trial: bool,
-    /// The database took another point, so the next failure is about this one.
-    last_try: bool,
+    standing: Standing,
     last: (u16, String),
 }
 
+/// What is held against a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Nothing.
+    Clear,
+    /// The database failed on the part it comes from: split at the first failure.
+    Suspect,
+    /// Failed too often: the database's health decides what becomes of it.
+    OnTrial,
+    /// The database took another point, so the next failure is about this one.
+    LastTry,
+    /// That failure has come; it counts when the database takes the other point once more.
+    Failed,
+}
+
 impl Part {
-    fn new(lines: Range<usize>, suspect: bool) -> Self {
-        Self {
-            lines,
-            failures: 0,
-            suspect,
-            on_trial: false,
-            last_try: false,
-            last: (0, String::new()),
-        }
+    fn new(lines: Range<usize>, standing: Standing) -> Self {
+        Self { lines, failures: 0, standing, last: (0, String::new()) }
     }
 }
 
 impl Work {
     /// The work of writing `lines` points.
     pub fn new(config: RetryConfig, lines: usize) -> Self {
-        let pending = if lines == 0 { Vec::new() } else { vec![Part::new(0..lines, false)] };
-        Self { config, pending, good: None, dead: Vec::new(), written: 0, pauses: 0 }
+        let pending =
+            if lines == 0 { Vec::new() } else { vec![Part::new(0..lines, Standing::Clear)] };
+        Self {
+            config,
+            pending,
+            good: None,
+            dead: Vec::new(),
+            condemned: Vec::new(),
+            lines,
+            written: 0,
+            pauses: 0,
+        }
     }
 
     /// What to do now.
     pub fn next(&self) -> Next {
         match self.pending.last() {
-            None => Next::Done,
-            Some(part) if !part.on_trial => Next::Write(part.lines.clone()),
-            Some(part) if part.lines.len() > 1 => Next::Ping,
-            Some(_) => Next::Canary(self.good),
+            None if self.condemned.is_empty() => Next::Done,
+            None => Next::Canary(self.good),
+            Some(part) => match part.standing {
+                Standing::OnTrial if part.lines.len() > 1 => Next::Ping,
+                Standing::OnTrial | Standing::Failed => Next::Canary(self.good),
+                _ if self.condemned.len() >= CONDEMNED_MAX => Next::Canary(self.good),
+                _ => Next::Write(part.lines.clone()),
+            },
         }
     }
 
@@ -166,13 +200,13 @@ impl Work {
                 Then::GoOn
             }
             Answer::Refused { status, message } => {
-                self.split_or_bury(Cause::of_refusal(&message), status, message)
+                self.split_or_condemn(Cause::of_refusal(&message), status, message)
             }
             Answer::TooLarge => {
-                self.split_or_bury(Cause::TooLarge, 413, "too large by itself".to_owned())
+                self.split_or_condemn(Cause::TooLarge, 413, "too large by itself".to_owned())
             }
-            Answer::RetentionPolicyMissing { status, message } => {
-                self.bury(Cause::RetentionPolicyMissing, status, message)
+            Answer::RetentionPolicyMissing { .. } => {
+                self.wait(None, Class::RetentionPolicyMissing, random)
             }
             Answer::Unauthorized => self.wait(None, Class::Unauthorized, random),
             Answer::DatabaseMissing => match self.wait(None, Class::DatabaseMissing, random) {
@@ -190,27 +224,30 @@ impl Work {
 
     /// The answer to a [`Next::Ping`] or a [`Next::Canary`].
     pub fn well(&mut self, well: bool, random: f64) -> Then {
-        let Some(part) = self.pending.last_mut() else { return Then::GoOn };
+        let tried = self
+            .pending
+            .last_mut()
+            .filter(|part| matches!(part.standing, Standing::OnTrial | Standing::Failed));
+        let Some(part) = tried else { return self.condemned_heard(well, random) };
         let several = part.lines.len() > 1;
         if !well {
             if !several {
                 // The database takes nothing now, so its failures were not about this point.
                 part.failures = 0;
-                part.on_trial = false;
-                part.last_try = false;
+                part.standing = Standing::Clear;
+                self.good = None;
             }
             return self.wait(None, Class::Failed, random);
         }
         if several {
-            return self.split(true);
+            return self.split(Standing::Suspect);
         }
-        if !part.last_try {
-            part.last_try = true;
-            part.on_trial = false;
+        if part.standing == Standing::OnTrial {
+            part.standing = Standing::LastTry;
+            self.confirm();
             return Then::GoOn;
         }
-        let (status, message) = std::mem::take(&mut part.last);
-        self.bury(Cause::Poison, status, message)
+        self.bury()
     }
 
     /// The points that are given up, in the order of the batch.
@@ -224,6 +261,7 @@ impl Work {
     }
 
     fn written_part(&mut self) {
+        self.confirm();
         if let Some(part) = self.pending.pop() {
             self.good = Some(part.lines.start);
             self.written += part.lines.len();
@@ -231,42 +269,89 @@ impl Work {
         }
     }
 
-    fn split_or_bury(&mut self, cause: Cause, status: u16, message: String) -> Then {
-        match self.pending.last() {
-            Some(part) if part.lines.len() > 1 => {
-                let suspect = part.suspect;
-                self.split(suspect)
-            }
-            _ => self.bury(cause, status, message),
-        }
+    /// The database takes points, so those it refused are given up.
+    fn confirm(&mut self) {
+        self.dead.append(&mut self.condemned);
+        self.dead.sort_by_key(|dead| dead.lines.start);
     }
 
-    fn split(&mut self, suspect: bool) -> Then {
+    /// Whether the database took a point after those that it refused.
+    fn condemned_heard(&mut self, well: bool, random: f64) -> Then {
+        if well {
+            self.confirm();
+            return Then::GoOn;
+        }
+        // All but what is given up once more, in order: later points of the same series may have
+        // been written meanwhile.
+        self.condemned.clear();
+        self.pending.clear();
+        let mut end = self.lines;
+        for dead in self.dead.iter().rev() {
+            if dead.lines.end < end {
+                self.pending.push(Part::new(dead.lines.end..end, Standing::Clear));
+            }
+            end = dead.lines.start;
+        }
+        if end > 0 {
+            self.pending.push(Part::new(0..end, Standing::Clear));
+        }
+        self.good = None;
+        self.written = 0;
+        self.wait(None, Class::Refusing, random)
+    }
+
+    fn split_or_condemn(&mut self, cause: Cause, status: u16, message: String) -> Then {
+        match self.pending.last() {
+            Some(part) if part.lines.len() > 1 => {
+                let standing = part.standing;
+                return self.split(standing);
+            }
+            Some(part) => self.condemned.push(Dead {
+                lines: part.lines.clone(),
+                cause,
+                status,
+                message,
+                attempts: part.failures.max(1),
+            }),
+            None => {}
+        }
+        self.pending.pop();
+        Then::GoOn
+    }
+
+    fn split(&mut self, standing: Standing) -> Then {
         if let Some(part) = self.pending.pop() {
             let middle = part.lines.start + part.lines.len() / 2;
-            self.pending.push(Part::new(middle..part.lines.end, suspect));
-            self.pending.push(Part::new(part.lines.start..middle, suspect));
-            self.pauses = 0;
+            self.pending.push(Part::new(middle..part.lines.end, standing));
+            self.pending.push(Part::new(part.lines.start..middle, standing));
         }
         Then::GoOn
     }
 
-    fn bury(&mut self, cause: Cause, status: u16, message: String) -> Then {
+    /// The database failed on this point between two that it took.
+    fn bury(&mut self) -> Then {
         if let Some(part) = self.pending.pop() {
+            let (status, message) = part.last;
             let attempts = part.failures.max(1);
-            self.dead.push(Dead { lines: part.lines, cause, status, message, attempts });
+            let cause = Cause::Poison;
+            self.condemned.push(Dead { lines: part.lines, cause, status, message, attempts });
+            self.confirm();
             self.pauses = 0;
         }
         Then::GoOn
     }
 
     fn failed(&mut self, status: u16, message: String, class: Class, random: f64) -> Then {
+        let attempts_max = self.config.poison_attempts;
         if let Some(part) = self.pending.last_mut() {
             part.failures += 1;
             part.last = (status, message);
-            let split_early = part.suspect && part.lines.len() > 1;
-            part.on_trial =
-                split_early || part.last_try || part.failures >= self.config.poison_attempts;
+            part.standing = match part.standing {
+                Standing::Suspect if part.lines.len() > 1 => Standing::OnTrial,
+                Standing::LastTry => Standing::Failed,
+                _ if part.failures >= attempts_max => Standing::OnTrial,
+                standing => standing,
+            };
         }
         self.wait(None, class, random)
     }

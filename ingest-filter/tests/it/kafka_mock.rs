@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use chassis::readiness::Readiness;
 use ingest_filter::journal::config::{JournalConfig, KafkaConfig};
-use ingest_filter::journal::{AppendError, Journal, open_appender};
+use ingest_filter::journal::{AppendError, Journal, Original, open_appender};
 use ingest_filter::writer::config::TargetConfig;
 use prometheus_client::registry::Registry;
 use rdkafka::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
@@ -168,8 +169,20 @@ async fn a_foreign_message_becomes_a_dead_letter() {
     let (_mock, config) = cluster();
     let producer: BaseProducer =
         ClientConfig::new().set("bootstrap.servers", &config.brokers).create().unwrap();
+    // One of them nearly a record.
+    let headers = || {
+        let null = Header { key: "origin", value: None::<&[u8]> };
+        let bytes = Header { key: "bytes", value: Some(&[0xff_u8, 0][..]) };
+        let version = Header { key: "tg-version", value: Some(&b"2"[..]) };
+        let tenant = Header { key: "tg-tenant", value: Some(&b"acme"[..]) };
+        OwnedHeaders::new().insert(null).insert(bytes).insert(version).insert(tenant)
+    };
     for partition in 0..3 {
-        let foreign = BaseRecord::<str, str>::to("points").partition(partition).payload("hello");
+        let foreign = BaseRecord::<str, str>::to("points")
+            .partition(partition)
+            .key("whose")
+            .headers(headers())
+            .payload("hello");
         producer.send(foreign).map_err(|(error, _)| error).unwrap();
     }
     producer.flush(Duration::from_secs(10)).unwrap();
@@ -182,7 +195,6 @@ async fn a_foreign_message_becomes_a_dead_letter() {
         std::fs::read_to_string(&path).is_ok_and(|text| !text.is_empty()).then_some(())
     })
     .await;
-    // Dead letters are records again, of their own topic.
     let letters = JournalConfig::Kafka(KafkaConfig {
         topic: "points-dead-letter".to_owned(),
         dead_letter_topic: "nowhere".to_owned(),
@@ -190,7 +202,23 @@ async fn a_foreign_message_becomes_a_dead_letter() {
         ..config
     });
     let read = read_until(reader(&letters).reader, true, |all| all.len() >= 3).await;
-    assert!(records(&read).iter().all(|record| &record.body[..] == b"hello"));
+    for (_, delivery) in read {
+        let malformed = delivery.content.expect_err("never a record, wherever it is read");
+        assert_eq!(&malformed.body[..], b"hello");
+        let Original { key, headers } = malformed.original;
+        assert_eq!(key.as_deref(), Some(&b"whose"[..]));
+        let header = |name: &str| {
+            let found = headers.iter().find(|(key, _)| key == name);
+            found.unwrap_or_else(|| panic!("header {name}")).1.as_deref()
+        };
+        assert_eq!((header("origin"), header("bytes")), (None, Some(&[0xff, 0][..])));
+        assert_eq!(
+            (header("tg-version"), header("tg-tenant")),
+            (Some(&b"2"[..]), Some(&b"acme"[..]))
+        );
+        assert_eq!(header("tg-cause"), Some(&b"malformed"[..]));
+        assert_eq!(header("tg-source-topic"), Some(&b"points"[..]));
+    }
     running.stop().await;
 }
 
@@ -217,10 +245,15 @@ async fn a_target_that_is_away_pauses_the_partitions() {
         false => Reply::Status(204, None, ""),
     })
     .await;
-    let running = Running::start(&journal, influxdb(fake.url())).await;
+    let mut writer = influxdb(fake.url());
+    writer.batches_bytes_max = 1 << 20;
+    let running = Running::start(&journal, writer).await;
     wait_for("a pause", || async {
         let metrics = get(running.admin, "/metrics").await;
-        (metrics.contains("class=\"busy\"")
+        let held = gauge(&metrics, "ingest_writer_batches_bytes");
+        assert!(held <= 1 << 20, "{held} bytes of batches");
+        (held > 0
+            && metrics.contains("class=\"busy\"")
             && metrics.contains("ingest_journal_paused_lanes ")
             && !metrics.contains("ingest_journal_paused_lanes 0"))
         .then_some(())
@@ -228,5 +261,91 @@ async fn a_target_that_is_away_pauses_the_partitions() {
     .await;
     away.store(false, Ordering::Relaxed);
     wait_for("all points", || async { owed.is_subset(&fake.lines()).then_some(()) }).await;
+    running.stop().await;
+}
+
+fn gauge(metrics: &str, name: &str) -> u64 {
+    let line = metrics.lines().find(|line| line.starts_with(&format!("{name} ")));
+    let value = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
+    value.unwrap_or_else(|| panic!("{name} in {metrics}"))
+}
+
+/// The target is away: what waits is counted from the first second on, by the next writer too,
+/// although nothing was ever written and partitions that are paused fetch nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lag_is_true_while_the_target_is_away() {
+    let (_mock, config) = cluster();
+    let config = KafkaConfig { read_ahead_bytes: 1 << 20, ..config };
+    let journal = JournalConfig::Kafka(config);
+    let appender = appender(&journal);
+    let send = async |range: std::ops::Range<u64>| {
+        for number in range {
+            let mut large = record(&format!("t{}", number % 10), (number % 64) as u32, number);
+            large.body = format!("m v=\"{}\" {number}\n", "x".repeat(50 << 10)).into();
+            append(&appender, vec![large]).await;
+        }
+    };
+    let away = Arc::new(AtomicBool::new(true));
+    let is_away = away.clone();
+    let fake = FakeInfluxdb::start(move |_| match is_away.load(Ordering::Relaxed) {
+        true => Reply::Status(503, None, ""),
+        false => Reply::Status(204, None, ""),
+    })
+    .await;
+    let lag = async |running: &Running, records: u64| {
+        wait_for("the lag", || async {
+            let metrics = get(running.admin, "/metrics").await;
+            (gauge(&metrics, "ingest_journal_lag_records") == records).then_some(())
+        })
+        .await;
+    };
+    send(0..60).await;
+    let running = Running::start(&journal, influxdb(fake.url())).await;
+    lag(&running, 60).await;
+    send(60..100).await;
+    lag(&running, 100).await;
+    running.stop().await;
+    let running = Running::start(&journal, influxdb(fake.url())).await;
+    lag(&running, 100).await;
+    away.store(false, Ordering::Relaxed);
+    lag(&running, 0).await;
+    running.stop().await;
+}
+
+/// The journal's retention has passed what no writer had read: that is counted, not silent.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_were_gone_before_they_were_read_are_counted() {
+    let (_mock, config) = cluster();
+    let journal = JournalConfig::Kafka(config);
+    let appender = appender(&journal);
+    let fake = FakeInfluxdb::start(|_| Reply::Status(204, None, "")).await;
+    let written = async |running: &Running, line: &str| {
+        wait_for("the point", || async { fake.lines().contains(line).then_some(()) }).await;
+        get(running.admin, "/metrics").await
+    };
+    append(&appender, vec![record("a", 0, 1)]).await;
+    let running = Running::start(&journal, influxdb(fake.url())).await;
+    let first = "m,tenant=a v=1i 1700000000000000001";
+    let metrics = written(&running, first).await;
+    assert_eq!(gauge(&metrics, "ingest_journal_missing_records_total"), 0);
+    running.stop().await;
+    // The mock cluster keeps 5 MiB of a partition. Nothing that compresses well.
+    let mut random = 1_u64;
+    for number in 2..32 {
+        let mut text = String::new();
+        while text.len() < 700 << 10 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            text.push_str(&format!("{:016x}", random.rotate_left(17) ^ (random >> 7)));
+        }
+        let mut large = record("a", 0, number);
+        large.body = format!("m v=\"{text}\" {number}\n").into();
+        append(&appender, vec![large]).await;
+    }
+    append(&appender, vec![record("a", 0, 32)]).await;
+    let running = Running::start(&journal, influxdb(fake.url())).await;
+    let metrics = written(&running, "m,tenant=a v=32i 1700000000000000032").await;
+    let missing = gauge(&metrics, "ingest_journal_missing_records_total");
+    let arrived = fake.lines().len() as u64;
+    assert!(missing > 0 && missing + arrived == 32, "{missing} missing, {arrived} arrived");
     running.stop().await;
 }

@@ -104,19 +104,23 @@ async fn the_admin_pages_are_served() {
     running.stop().await;
 }
 
+/// The bytes of an intact frame with this payload.
+fn frame(payload: &[u8]) -> Vec<u8> {
+    use ingest_filter::journal::disk::frame;
+    let mut bytes = frame::MAGIC.to_vec();
+    bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&frame::crc(payload.len(), payload).to_le_bytes());
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
 /// A frame that is intact and no record becomes a dead letter, and the lane goes on.
 #[tokio::test]
 async fn what_is_no_record_becomes_a_dead_letter() {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().join("journal");
     fs::create_dir(&place).unwrap();
-    let payload = [9_u8, 1, 2, 3];
-    let mut frame = ingest_filter::journal::disk::frame::MAGIC.to_vec();
-    frame.extend_from_slice(&4_u32.to_le_bytes());
-    let crc = ingest_filter::journal::disk::frame::crc(4, &payload);
-    frame.extend_from_slice(&crc.to_le_bytes());
-    frame.extend_from_slice(&payload);
-    fs::write(place.join(format!("{:020}.seg", 0)), frame).unwrap();
+    fs::write(place.join(format!("{:020}.seg", 0)), frame(&[2, 1, 2, 3])).unwrap();
 
     let journal = JournalConfig::Disk(DiskConfig::new(&place));
     let path = directory.path().join("points.lp");
@@ -127,7 +131,58 @@ async fn what_is_no_record_becomes_a_dead_letter() {
     let letters = lines(&place.join("dead-letter.ndjson"));
     assert_eq!(letters.len(), 1);
     assert!(letters[0].contains("\"cause\":\"malformed\""), "{}", letters[0]);
-    assert!(letters[0].contains("version is unknown"), "{}", letters[0]);
+    assert!(letters[0].contains("a field is missing"), "{}", letters[0]);
+}
+
+/// A record of a newer version, as after a rollback: it is no dead letter, nothing passes it, and
+/// a writer that understands it finds it where it was.
+#[tokio::test]
+async fn a_record_of_a_newer_version_is_held() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("journal");
+    fs::create_dir(&place).unwrap();
+    let journal = JournalConfig::Disk(DiskConfig::new(&place));
+    let newer = frame(&[9, 1, 2, 3]);
+    append(&appender(&journal), vec![record("acme", 0, 1)]).await;
+    let segment = place.join(format!("{:020}.seg", 0));
+    let mut bytes = fs::read(&segment).unwrap();
+    let at = bytes.len() as u64;
+    bytes.extend_from_slice(&newer);
+    fs::write(&segment, &bytes).unwrap();
+    append(&appender(&journal), vec![record("acme", 0, 2)]).await;
+
+    let path = directory.path().join("points.lp");
+    for _ in 0..2 {
+        let running =
+            Running::start(&journal, writer_config(TargetConfig::File(path.clone()))).await;
+        wait_for("the alarm", || async {
+            let metrics = get(running.admin, "/metrics").await;
+            let blockers = running.readiness.blockers().join("");
+            (metrics.contains("ingest_writer_held_partitions 1\n")
+                && blockers.contains("newer version"))
+            .then_some(())
+        })
+        .await;
+        running.stop().await;
+        assert_eq!(lines(&path).len(), 1, "what is in front is written once, nothing behind");
+        assert_eq!(fs::read_to_string(place.join("position")).unwrap().trim(), at.to_string());
+        assert!(lines(&place.join("dead-letter.ndjson")).is_empty());
+    }
+    // A writer that reads it: here, what was newer becomes a record of ours.
+    let mut sound = Vec::new();
+    let body = "m v=7 7";
+    let filler = record("acme", 0, 3);
+    let ours = Record { body: body.into(), request_id: None, ..filler };
+    assert!(ingest_filter::journal::disk::frame::encode(&ours, &mut sound));
+    let behind = bytes.split_off(at as usize + newer.len());
+    assert!(behind.is_empty());
+    bytes.truncate(at as usize);
+    bytes.extend_from_slice(&sound);
+    fs::write(&segment, &bytes).unwrap();
+    let running = Running::start(&journal, writer_config(TargetConfig::File(path.clone()))).await;
+    wait_for("all points", || async { (lines(&path).len() == 3).then_some(()) }).await;
+    assert!(running.readiness.is_ready(), "{:?}", running.readiness.blockers());
+    running.stop().await;
 }
 
 #[tokio::test]

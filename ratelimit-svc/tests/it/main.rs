@@ -19,6 +19,7 @@ mod outage_matrix;
 mod outage_return;
 mod pipelining;
 mod priority;
+mod recording;
 mod redis_parts;
 mod reflection;
 mod reload;

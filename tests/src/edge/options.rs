@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
+use super::encryption::Encryption;
 use crate::parts::envoy::{Limits, TlsFiles};
 use crate::ports::{Held, free_address};
 
@@ -37,6 +38,8 @@ pub struct Options {
     pub patience: Patience,
     /// What Envoy has beyond its defaults.
     pub proxy: Proxy,
+    /// Whether hops are encrypted.
+    pub encryption: Encryption,
 }
 
 /// What Envoy has beyond its defaults.
@@ -78,6 +81,8 @@ impl Patience {
 pub struct Addresses {
     /// Where clients connect.
     pub edge: SocketAddr,
+    /// Where clients connect over TLS, where hops are encrypted.
+    pub edge_tls: SocketAddr,
     /// Envoy's admin interface.
     pub envoy_admin: SocketAddr,
     /// Envoy's listener for probes and metrics.
@@ -90,9 +95,54 @@ impl Addresses {
     pub(super) fn free(edge: SocketAddr) -> Result<Self> {
         Ok(Self {
             edge,
+            edge_tls: free_address()?,
             envoy_admin: free_address()?,
             envoy_status: free_address()?,
             break_glass: free_address()?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parts::workspace;
+
+    /// Every value of `key` in a file, in seconds.
+    fn seconds(text: &str, key: &str) -> Vec<f64> {
+        let values = text.lines().filter_map(|line| line.trim().strip_prefix(key));
+        let number = |value: &str| value.trim().strip_suffix('s').and_then(|n| n.parse().ok());
+        values.map(|value| number(value).expect("a time in seconds")).collect()
+    }
+
+    fn read(path: &str) -> String {
+        std::fs::read_to_string(workspace().join(path)).expect("it is in the repository")
+    }
+
+    /// A process that stops goes on serving until Envoy knows: one interval and one timeout of the
+    /// health check, which fails at once. Then it has its drain timeout, and only then is it killed.
+    #[test]
+    fn what_drains_outlasts_the_health_check() {
+        let envoy = read("envoy-config/envoy.yaml");
+        let (_, check) = envoy.split_once("health_checks: &health").expect("a health check");
+        let (check, _) = check.split_once("grpc_health_check").expect("over gRPC");
+        assert!(check.contains("unhealthy_threshold: 1\n"), "failed at once");
+        let noticed = seconds(check, "- interval:")[0] + seconds(check, "timeout:")[0];
+        let compose = read("compose.yaml");
+        let mut delays = seconds(&compose, "drain_delay:");
+        delays.extend(seconds(&compose, "DRAIN_DELAY:"));
+        assert_eq!(delays.len(), 3, "ext-authz, ratelimit-svc, and gateway and writer together");
+        for patience in [Patience::DESK, Patience::ROLLING] {
+            delays.extend(seconds(&format!("delay: {}", patience.drain_delay), "delay:"));
+        }
+        for delay in &delays {
+            assert!(*delay > noticed, "a drain delay of {delay} s, noticed after {noticed} s");
+        }
+        let longest = delays.iter().copied().fold(0.0, f64::max);
+        let timeout = seconds(&compose, "DRAIN_TIMEOUT:")[0];
+        let grace = seconds(&compose, "stop_grace_period:");
+        for grace in grace {
+            assert!(grace > longest + timeout, "killed after {grace} s, amid its drain");
+        }
     }
 }

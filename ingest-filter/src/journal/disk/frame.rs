@@ -10,7 +10,7 @@
 
 use bytes::Bytes;
 
-use crate::journal::{Malformed, MalformedCause};
+use crate::journal::{Malformed, MalformedCause, Original};
 use crate::record::Record;
 
 /// What a frame begins with.
@@ -97,7 +97,9 @@ pub fn crc(payload_bytes: usize, payload: &[u8]) -> u32 {
 /// # Errors
 /// When it was written by another version, or by something else.
 pub fn decode(payload: Bytes) -> Result<Record, Malformed> {
-    fields(&payload).map_err(|cause| Malformed { cause, body: payload })
+    let malformed =
+        |cause| Malformed { cause, body: payload.clone(), original: Original::default() };
+    fields(&payload).map_err(malformed)
 }
 
 fn fields(payload: &Bytes) -> Result<Record, MalformedCause> {
@@ -106,7 +108,8 @@ fn fields(payload: &Bytes) -> Result<Record, MalformedCause> {
     let has_database = match version {
         VERSION => true,
         VERSION_WITHOUT_DATABASE => false,
-        _ => return Err(MalformedCause::UnknownVersion),
+        newer if newer > VERSION => return Err(MalformedCause::UnknownVersion),
+        _ => return Err(MalformedCause::BadField),
     };
     Ok(Record {
         shard: u32::from_le_bytes(take(&mut rest)?),

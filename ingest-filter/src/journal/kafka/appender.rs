@@ -147,8 +147,9 @@ impl Shared {
             partition(&record.tenant, record.shard, partitions, self.config.partitions_per_tenant);
         Ok(Message {
             partition: Some(i32::try_from(chosen).unwrap_or(i32::MAX)),
+            foreign_headers: Vec::new(),
             headers: envelope::headers(&record),
-            key: record.tenant,
+            key: Some(record.tenant.into()),
             body: record.body,
         })
     }

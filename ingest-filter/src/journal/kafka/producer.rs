@@ -29,7 +29,9 @@ const QUEUE_MESSAGES_MAX: &str = "100000";
 /// One message to be sent.
 pub(super) struct Message {
     pub partition: Option<i32>,
-    pub key: String,
+    pub key: Option<Bytes>,
+    /// Headers of somebody else, in front of ours.
+    pub foreign_headers: Vec<(String, Option<Bytes>)>,
     pub headers: Vec<envelope::Header>,
     pub body: Bytes,
 }
@@ -149,14 +151,19 @@ impl Producer {
         producer: &FutureProducer<Context>,
         message: &Message,
     ) -> Result<DeliveryFuture, SendError> {
-        let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
+        let count = message.foreign_headers.len() + message.headers.len();
+        let mut headers = OwnedHeaders::new_with_capacity(count);
+        for (key, value) in &message.foreign_headers {
+            headers = headers.insert(Header { key, value: value.as_deref() });
+        }
         for (key, value) in &message.headers {
             headers = headers.insert(Header { key, value: Some(value.as_bytes()) });
         }
-        let mut record = FutureRecord::to(&self.topic)
-            .key(&message.key)
-            .payload(&message.body[..])
-            .headers(headers);
+        let mut record: FutureRecord<'_, [u8], [u8]> =
+            FutureRecord::to(&self.topic).payload(&message.body[..]).headers(headers);
+        if let Some(key) = &message.key {
+            record = record.key(&key[..]);
+        }
         if let Some(partition) = message.partition {
             record = record.partition(partition);
         }

@@ -98,6 +98,11 @@ fn one_bad_point_of_5000_costs_few_writes() {
         run(&mut work, |part| if part.contains(&1234) { refused() } else { Answer::Written });
     assert_eq!(buried(&work), [(1234, Cause::Refused)]);
     assert!(writes.len() <= 2 * 13 + 1, "{}", writes.len());
+    let mut all_bad = Work::new(CONFIG, 1);
+    all_bad.answered(refused(), 0.5);
+    assert_eq!(all_bad.next(), Next::Canary(None));
+    all_bad.well(true, 0.5);
+    assert_eq!(buried(&all_bad), [(0, Cause::Refused)]);
 }
 
 #[test]
@@ -141,13 +146,78 @@ fn too_large_is_halved_down_to_the_point() {
 }
 
 #[test]
-fn a_missing_retention_policy_is_not_tried_for_ever() {
+fn a_missing_retention_policy_is_waited_for() {
     let mut work = Work::new(CONFIG, 8);
-    let message = "retention policy not found".to_owned();
-    work.answered(Answer::RetentionPolicyMissing { status: 500, message }, 0.5);
-    assert_eq!(work.next(), Next::Done);
-    assert_eq!(work.dead().len(), 1);
-    assert_eq!(work.dead()[0].lines, 0..8);
+    for _ in 0..100 {
+        let message = "retention policy not found".to_owned();
+        let then = work.answered(Answer::RetentionPolicyMissing { status: 500, message }, 0.5);
+        assert!(matches!(then, Then::Wait(_, Class::RetentionPolicyMissing)), "{then:?}");
+        assert_eq!(work.next(), Next::Write(0..8));
+    }
+    run(&mut work, |_| Answer::Written);
+    assert!(work.dead().is_empty());
+}
+
+/// However often it refuses, in whatever sizes: it must take another point before any is given up.
+#[test]
+fn no_point_dies_while_the_database_refuses_everything() {
+    for lines in [1, 2, 100, 5000] {
+        let mut work = Work::new(CONFIG, lines);
+        let (mut writes, mut canaries) = (0, 0);
+        while canaries < 50 {
+            match work.next() {
+                Next::Write(_) => {
+                    writes += 1;
+                    work.answered(
+                        if canaries % 2 == 0 { refused() } else { Answer::TooLarge },
+                        0.5,
+                    );
+                }
+                Next::Canary(good) => {
+                    canaries += 1;
+                    assert_eq!(good, None, "nothing was ever taken");
+                    let then = work.well(false, 0.5);
+                    assert!(matches!(then, Then::Wait(_, Class::Refusing)), "{then:?}");
+                }
+                next => panic!("{next:?}"),
+            }
+        }
+        assert!(work.dead().is_empty());
+        // Few of a large batch are asked about before the canary.
+        assert!(writes <= 50 * (13 + 2 * CONDEMNED_MAX), "{writes} writes of {lines}");
+        let order = run(&mut work, |_| Answer::Written);
+        assert_eq!(
+            (order.len(), &order[0]),
+            (1, &(0..lines)),
+            "the whole batch, once more and in order"
+        );
+        assert_eq!((work.dead().len(), work.written()), (0, lines));
+    }
+}
+
+/// What is already given up stays so; the rest is written again.
+#[test]
+fn a_database_that_begins_to_refuse_gives_up_no_more() {
+    let mut work = Work::new(CONFIG, 8);
+    // The first point is bad, the second is taken, then everything is refused.
+    for _ in 0..3 {
+        work.answered(refused(), 0.5);
+    }
+    assert_eq!(work.next(), Next::Write(0..1));
+    work.answered(refused(), 0.5);
+    assert!(work.dead().is_empty(), "not before another is taken");
+    assert_eq!(work.next(), Next::Write(1..2));
+    work.answered(Answer::Written, 0.5);
+    assert_eq!(buried(&work), [(0, Cause::Refused)]);
+    while let Next::Write(_) = work.next() {
+        work.answered(refused(), 0.5);
+    }
+    assert_eq!(work.next(), Next::Canary(Some(1)));
+    work.well(false, 0.5);
+    assert_eq!(buried(&work), [(0, Cause::Refused)]);
+    let writes = run(&mut work, |_| Answer::Written);
+    assert_eq!((writes.len(), &writes[0]), (1, &(1..8)));
+    assert_eq!(work.written(), 7);
 }
 
 #[test]
