@@ -1,4 +1,5 @@
-"""The checks of helm/validate.sh: one line each, then the sum. `--write-docs` renews the README."""
+"""The checks of helm/validate.sh: one line each, then the sum. `--write` renews the README, the schema's
+descriptions and the golden files."""
 
 import argparse
 import functools
@@ -9,8 +10,8 @@ import tempfile
 
 from kubernetes_validate import utils
 
-from checks import CHART, Failure, Helm, binaries, bootstrap, budgets, compose, docs, need, network
-from checks import objects, one_line, refusals, rendered
+from checks import CHART, Failure, Helm, binaries, bootstrap, budgets, compose, custom, docs, edge, golden
+from checks import need, network, objects, one_line, refusals, rendered, sets
 
 KUBERNETES = [f"1.{minor}" for minor in range(28, 38)]
 
@@ -60,8 +61,13 @@ def check_value_set(checks, helms, name, values, options, file, scratch):
         ("selectors, ports and files meet", rendered.selectors_meet),
         ("drains outlast the health check", rendered.drain_outlasts_health_check),
         ("policies admit ports that containers have", network.containers_listen),
+        ("no secret stands in an object", sets.no_secret_is_rendered),
     ]:
         checks.run(f"{name}: {what}", check, items)
+    if name in sets.PROMISES:
+        checks.run(f"{name}: keeps what the set promises", sets.PROMISES[name], items)
+    if custom.directory():
+        checks.run(f"{name}: schemas of operators' objects", custom.valid, items, custom.directory())
     file.write_text(bootstrap.with_certificates(bootstrap.bootstrap_of(items), scratch), encoding="utf-8")
     checks.run(f"{name}: Envoy accepts its bootstrap", bootstrap.envoy_accepts, options.envoy, file)
     checks.run(f"{name}: our programs take their configurations", binaries.take_it, items, options.programs, scratch / "machine")
@@ -88,6 +94,22 @@ def check_flows(checks, helm, value_sets):
     checks.run("the break-glass listener is open to its peers alone", network.break_glass, full, True)
 
 
+def check_edge(checks, helm, value_sets):
+    production = objects(helm.template(value_sets["prod-eks"]))
+    for what, check in [
+        ("the ALB", edge.alb), ("the ALB of partners", edge.private), ("the accelerator and its name", edge.accelerator),
+        ("KEDA's sums", edge.scaling), ("Karpenter's nodes", edge.nodes), ("secrets that AWS keeps", edge.stored_secrets),
+    ]:
+        checks.run(f"prod-eks: {what}", check, production)
+    checks.run("no-aws: routes of the Gateway API", edge.routes, objects(helm.template(value_sets["no-aws"])))
+    for what, check in [
+        ("Envoy trusts the hops that there are", edge.hops), ("an NLB keeps the clients' addresses", edge.nlb),
+        ("names in DNS", edge.names_in_dns), ("priority classes are on every pod", edge.classes),
+        ("roles by IRSA and Pod Identity", edge.identity),
+    ]:
+        checks.run(what, check, helm)
+
+
 def check_rules(checks, helm, scratch):
     for what, sets, expected in refusals.BY_RULE:
         checks.run(f"templates refuse {what}", helm.refuses, sets, expected)
@@ -111,22 +133,23 @@ def check_rules(checks, helm, scratch):
 
 def main():
     arguments = argparse.ArgumentParser()
-    arguments.add_argument("--tools", type=pathlib.Path)
+    arguments.add_argument("--tools", type=pathlib.Path, default=pathlib.Path("target/parts/helm").absolute())
     arguments.add_argument("--envoy")
     arguments.add_argument("--programs", type=pathlib.Path)
-    arguments.add_argument("--write-docs", action="store_true")
+    arguments.add_argument("--write", action="store_true")
     options = arguments.parse_args()
-    if options.write_docs:
-        docs.schema_is_described(write=True)
-        docs.readme(write=True)
-        return 0
     # One parse per schema file, not one per object.
     utils.schema_contents = functools.lru_cache(maxsize=None)(utils.schema_contents)
     utils.all_versions = functools.lru_cache(maxsize=None)(utils.all_versions)
     checks, helms = Checks(), [Helm(options.tools, "4"), Helm(options.tools, "3")]
     value_sets = {"default": []}
-    for file in sorted((CHART / "ci").glob("*-values.yaml")):
-        value_sets[file.name.removesuffix("-values.yaml")] = [file]
+    for file in sorted([*(CHART / "ci").glob("*.yaml"), *(CHART / "values").glob("*.yaml")], key=lambda file: file.name):
+        value_sets[file.name.removesuffix(".yaml").removesuffix("-values")] = [file]
+    if options.write:
+        docs.schema_is_described(write=True)
+        docs.readme(write=True)
+        golden.write(helms[0], value_sets)
+        return 0
     out = options.tools / "rendered"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -137,10 +160,13 @@ def main():
         for name, values in value_sets.items():
             check_value_set(checks, helms, name, values, options, out / f"{name}-envoy.yaml", scratch)
         check_flows(checks, helms[0], value_sets)
+        check_edge(checks, helms[0], value_sets)
         check_rules(checks, helms[0], scratch)
         checks.run("Envoy drains by the preStop hook", bootstrap.envoy_drains, helms[0], options.envoy, scratch)
         for helm in helms:
             checks.run(f"{helm.name}: a package renders as its directory", bootstrap.packaged, helm, scratch)
+        checks.run("every value set is there", sets.every_set_is_there, value_sets)
+        checks.run("golden files", golden.hold, helms[0], value_sets)
         checks.run("every value is documented", docs.every_value_is_documented)
         checks.run("schema and values name the same keys", docs.schema_matches_values)
         checks.run("the schema has the sentences of values.yaml", docs.schema_is_described, False)

@@ -31,6 +31,8 @@ def consistent():
         ours = service.get("image", "").startswith("tidegate/") or name in ("envoy", "redis")
         hardened = service.get("read_only") and service.get("cap_drop") == ["ALL"] and "mem_limit" in service
         need(hardened or not ours, f"{name}: writable, with capabilities or without a limit of memory")
+        dumps = service.get("ulimits", {}).get("core")
+        need(dumps == 0 or not ours or name == "redis", f"{name}: a core dump would hold keys")
         for port in service.get("ports", []):
             need(port.startswith("127.0.0.1:"), f"{name}: {port} is not bound to loopback")
         need(not (service.get("read_only") and service.get("configs")), f"{name}: configs in a read-only container")

@@ -108,7 +108,7 @@ def schema_is_described(write):
     wanted = json.dumps(described(undescribed(json.loads(text))), indent=2, ensure_ascii=False) + "\n"
     if write:
         path.write_text(wanted, encoding="utf-8")
-    need(text == wanted or write, "not in step with values.yaml: run helm/validate.py --write-docs")
+    need(text == wanted or write, "not in step with values.yaml: run helm/validate.py --write")
 
 
 def readme(write):
@@ -118,4 +118,4 @@ def readme(write):
     wanted = before + BEGIN + table() + END + rest.split(END)[1]
     if write:
         path.write_text(wanted, encoding="utf-8")
-    need(text == wanted or write, "not in step with values.yaml: run helm/validate.py --write-docs")
+    need(text == wanted or write, "not in step with values.yaml: run helm/validate.py --write")

@@ -40,8 +40,12 @@ BY_SCHEMA = [
     ("a further container without limits", ["gateway.extraContainers[0].name=a,gateway.extraContainers[0].image=a:1"], "extraContainers"),
     ("a further container of no version", ["gateway.initContainers[0].name=a,gateway.initContainers[0].image=a"], "initContainers"),
     ("an unknown flavour of policies", ["networkPolicy.flavour=calico"], "flavour"),
+    ("an old TLS policy", ["ingress.alb.sslPolicy=ELBSecurityPolicy-2016-08"], "sslPolicy"),
+    ("a role of no component", ["aws.roles.gatway=arn:aws:iam::111122223333:role/a"], "gatway"),
     ("a pepper version that is no number", ["extAuthz.pepperSecret.versions.new=pepper"], "new"),
 ]
+
+ALB = "aws.enabled=true,ingress.enabled=true,ingress.host=a.example.com,ingress.alb.certificateArn=arn:aws:acm:us-east-1:111122223333:certificate/a"
 
 # Values that are each right and together wrong: templates refuse them, with this message.
 BY_RULE = [
@@ -77,4 +81,23 @@ BY_RULE = [
     ("an outage policy that the shipped classes contradict", ["ratelimit.outageByClass.gold=deny"], "but ratelimit.quotas say"),
     ("a class of keys that is none of quotas", ["extAuthz.config.priority_classes={ingest,gold}"], "extAuthz.config.priority_classes has 'gold'"),
     ("more pods at least than at most", ["gateway.autoscaling.enabled=true,gateway.autoscaling.minReplicas=20"], "minReplicas is above maxReplicas"),
+    ("two ways in", [ALB, "gatewayApi.enabled=true"], "gatewayApi and ingress are all enabled"),
+    ("a trust in two hops behind an ALB", [ALB, "envoy.xffTrustedHops=2"], "behind an ALB exactly 1 hop"),
+    ("a trust in a client's header behind an NLB", ["aws.enabled=true,nlb.enabled=true"], "behind an NLB X-Forwarded-For is the client's own"),
+    ("an Ingress without a name", [ALB, "ingress.host="], "ingress.host is empty"),
+    ("an ALB without a certificate", [ALB, "ingress.alb.certificateArn="], "API keys would cross the internet in clear"),
+    ("an ALB where there is no AWS", [ALB, "aws.enabled=false"], "which needs aws.enabled"),
+    ("an open ALB for partners", [ALB, "ingress.private.enabled=true,ingress.private.host=b.example.com"], "ingress.private needs host and inboundCidrs"),
+    ("an accelerator that leads nowhere", ["aws.enabled=true,globalAccelerator.enabled=true"], "has nothing to lead to"),
+    ("a name that leads past the accelerator", [ALB, "globalAccelerator.enabled=true,externalDns.enabled=true"], "set it to status.dnsName of the GlobalAccelerator"),
+    ("a name for nothing", ["externalDns.enabled=true"], "externalDns has no name to publish"),
+    ("routes without a Gateway", ["gatewayApi.enabled=true"], "gatewayApi needs parentRefs and hostnames"),
+    ("nodes without a role", ["aws.enabled=true,karpenter.enabled=true"], "karpenter needs discovery and role"),
+    ("an association without its cluster", ["aws.enabled=true,aws.identity=podIdentity,aws.roles.writer=arn:aws:iam::111122223333:role/a"], "needs aws.clusterName"),
+    ("a drain that ends before the ALB turns away", [ALB, "ingress.alb.healthCheckIntervalSeconds=10"], "the load balancer turns away after two health checks, 20 seconds"),
+    ("a deregistration that outlasts Envoy", [ALB, "ingress.alb.deregistrationDelaySeconds=40"], "Envoy is gone 30 seconds after"),
+    ("a drain that outlasts a spot node", [ALB, "envoy.drain.timeoutSeconds=50,ingress.alb.deregistrationDelaySeconds=50,envoy.terminationGracePeriodSeconds=90"], "take 135 seconds, and a spot node has 120"),
+    ("an edge that scales to two", ["keda.enabled=true,keda.envoy.minReplicas=2"], "the edge needs a pod in each of three zones"),
+    ("a writer that nothing wakes", ["keda.enabled=true,keda.writer.minReplicas=0,keda.writer.maxReplicas=1,ingest.journal.kind=disk,gateway.replicas=1"], "only Kafka's lag can wake a writer"),
+    ("more writers by KEDA than partitions", ["keda.enabled=true,keda.writer.maxReplicas=25"], "there may be 25 writers, but the topic gets 24 partitions"),
 ]

@@ -7,6 +7,7 @@ import yaml
 
 from . import LOADER, Failure, named, need, objects, of_kind, one_line
 from .bootstrap import bootstrap_of
+from .custom import is_custom
 from .refusals import quotas
 
 SHIPPED = ("system-node-critical", "background", ["background", "ingest", "platform-core", "system-node-critical"])
@@ -27,13 +28,10 @@ CLASSES = [
     ("classes that only some keys may have", ["extAuthz.config.priority_classes={ingest}"], (SHIPPED[0], SHIPPED[1], ["ingest"])),
 ]
 
-# Kinds of operators, for which core Kubernetes has no schema.
-CUSTOM = {"PodMonitor", "CiliumNetworkPolicy"}
-
 
 def strict_schemas(rendered, version):
     for item in rendered:
-        if item["kind"] in CUSTOM:
+        if is_custom(item):
             continue
         try:
             kubernetes_validate.validate(item, version, strict=True)
@@ -88,7 +86,7 @@ def selects(selector, item):
 def selectors_meet(rendered):
     """Each selector means exactly one Deployment, each named port exists, each file is there."""
     deployments = of_kind(rendered, "Deployment")
-    for item in of_kind(rendered, "Service", "PodDisruptionBudget", "NetworkPolicy", "PodMonitor"):
+    for item in of_kind(rendered, "Service", "PodDisruptionBudget", "NetworkPolicy", "PodMonitor", "SecurityGroupPolicy"):
         selector = item["spec"].get("selector") or item["spec"].get("podSelector")
         if item["metadata"]["name"] == "default-deny-all":
             continue

@@ -103,6 +103,10 @@ pub trait Lane: Send + 'static {
     /// The partition, 0 where there is only one.
     fn partition(&self) -> i32;
 
+    /// Waits for a delivery without taking it, and gives about how many bytes it has; `None` once
+    /// the lane is no longer ours. Cancel safe.
+    fn ready(&mut self) -> Boxed<'_, Option<u64>>;
+
     /// The next delivery; `None` once the lane is no longer ours. Cancel safe.
     fn next(&mut self) -> Boxed<'_, Option<Delivery>>;
 

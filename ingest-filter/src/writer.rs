@@ -31,6 +31,7 @@ pub mod good_points;
 pub mod health;
 mod lane;
 pub mod lines;
+pub mod memory;
 pub mod metrics;
 pub mod unwritten;
 pub mod work;
@@ -38,6 +39,7 @@ pub mod work;
 use crate::types::Conflicts;
 use config::{TargetConfig, WriterConfig};
 use health::Health;
+use memory::Memory;
 use metrics::WriterMetrics;
 use unwritten::Unwritten;
 
@@ -81,6 +83,7 @@ impl Writer {
         let dead_letters: Arc<dyn DeadLetters> = opened.dead_letters;
         let shared = lane::Shared {
             destinations: Arc::new(Destinations::new(&config.destinations)),
+            memory: Memory::new(config.batches_bytes_max),
             config: Arc::new(config),
             target,
             dead_letters,
@@ -176,6 +179,7 @@ async fn set_gauges(shared: lane::Shared) -> anyhow::Result<()> {
         let now_ns = now.map_or(0, |now| i64::try_from(now.as_nanos()).unwrap_or(i64::MAX));
         let age = shared.unwritten.age_seconds(now_ns);
         shared.metrics.oldest_unwritten_age_seconds.set(age);
+        shared.metrics.batches_bytes.set(shared.memory.bytes());
         tokio::time::sleep(GAUGE_PERIOD).await;
     }
 }

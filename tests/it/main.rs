@@ -9,6 +9,7 @@ mod classes;
 mod drain;
 mod end_to_end;
 mod health;
+mod impaired;
 mod launcher;
 mod lint_envoy;
 mod load;

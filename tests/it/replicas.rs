@@ -36,7 +36,7 @@ fn report(how: &str, service: Service, noticed: &Noticed) {
 }
 
 /// Waits until Envoy has as many healthy hosts in a cluster.
-async fn healthy(stage: &Stage, service: Service, count: usize) -> Result<()> {
+pub async fn healthy(stage: &Stage, service: Service, count: usize) -> Result<()> {
     let url = format!("http://{}/clusters", stage.edge.at.envoy_admin);
     let start = format!("{}::", service.name());
     wait_for(&format!("{count} healthy {}", service.name()), DEADLINE, async || {

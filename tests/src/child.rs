@@ -7,7 +7,7 @@ use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, setrlimit};
 
 /// A running process, killed when dropped.
 pub struct Child {
@@ -41,6 +41,9 @@ impl Child {
         if let Some(directory) = command.get_current_dir() {
             bound.current_dir(directory);
         }
+        // A dump of Envoy or ext-authz would hold the keys of the requests in flight.
+        let none = Rlimit { current: Some(0), maximum: Some(0) };
+        setrlimit(Resource::Core, none).context("cannot turn core dumps off")?;
         // Out of our process group, so that Ctrl-C reaches us alone and the end is ours to order.
         use std::os::unix::process::CommandExt;
         bound.process_group(0).stdin(Stdio::null());

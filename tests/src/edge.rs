@@ -348,6 +348,16 @@ impl Edge {
         self.config(Service::Authz, 0)
     }
 
+    /// The configuration of the first gateway and the first writer.
+    pub fn gateway_config(&self) -> PathBuf {
+        self.config(Service::Gateway, 0)
+    }
+
+    /// The bootstrap that Envoy was started with.
+    pub fn bootstrap_file(&self) -> PathBuf {
+        self.options.dir.join(crate::parts::envoy::BOOTSTRAP)
+    }
+
     fn listeners(&self, service: Service) -> Vec<std::net::SocketAddr> {
         self.replicas(service).iter().map(|replica| replica.listen).collect()
     }

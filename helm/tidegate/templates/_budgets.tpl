@@ -60,14 +60,25 @@
   "body_bytes_max" (printf "%dMiB" (min 32 (max 1 (div $decoded 2)))) | toJson -}}
 {{- end -}}
 
-{{/* Fewest pods of a component. */}}
+{{/* Fewest pods of a component. Arguments: root, key (of the component in values). */}}
 {{- define "tidegate.podsMin" -}}
-{{- ternary .autoscaling.minReplicas .replicas .autoscaling.enabled | int64 -}}
+{{- $values := index .root.Values .key -}}
+{{- if include "tidegate.byKeda" . -}}{{- (index .root.Values.keda .key).minReplicas | int64 -}}
+{{- else -}}{{- ternary $values.autoscaling.minReplicas $values.replicas $values.autoscaling.enabled | int64 -}}
+{{- end -}}
 {{- end -}}
 
-{{/* Most pods of a component. */}}
+{{/* Most pods of a component. Arguments: root, key. */}}
 {{- define "tidegate.podsMax" -}}
-{{- ternary .autoscaling.maxReplicas .replicas .autoscaling.enabled | int64 -}}
+{{- $values := index .root.Values .key -}}
+{{- if include "tidegate.byKeda" . -}}{{- (index .root.Values.keda .key).maxReplicas | int64 -}}
+{{- else -}}{{- ternary $values.autoscaling.maxReplicas $values.replicas $values.autoscaling.enabled | int64 -}}
+{{- end -}}
+{{- end -}}
+
+{{/* "true" where KEDA owns the number of pods. Arguments: root, key (of the component in values). */}}
+{{- define "tidegate.byKeda" -}}
+{{- if and .root.Values.keda.enabled (has .key (list "envoy" "writer")) -}}true{{- end -}}
 {{- end -}}
 
 {{/* Refuses limits that do not hold what the settings in force may take. */}}
@@ -108,7 +119,7 @@
 {{- $ahead := include "tidegate.sizeBytes" $journal.read_ahead_bytes | int64 -}}
 {{- $lanes := 1 -}}
 {{- with $journal.create_topic -}}
-{{- $others := max 1 (sub (include "tidegate.podsMin" $.Values.writer | int64) 1) -}}
+{{- $others := max 1 (sub (include "tidegate.podsMin" (dict "root" $ "key" "writer") | int64) 1) -}}
 {{- $lanes = divf (.partitions | float64) ($others | float64) | ceil | int64 -}}
 {{- end -}}
 {{- $sum = add $ahead (mul 3 $batch $lanes) $room -}}

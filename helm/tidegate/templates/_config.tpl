@@ -179,6 +179,12 @@ pepper_files:
 {{- end }}
 {{- end -}}
 
+{{/* "true" where the database wants a password or token from a mount. */}}
+{{- define "tidegate.sinkAuth" -}}
+{{- $stored := include "tidegate.stored" (dict "root" . "use" "sink") | fromJsonArray -}}
+{{- if and (or .Values.writer.sink.auth.existingSecret $stored) (ne .Values.writer.sink.kind "file") -}}true{{- end -}}
+{{- end -}}
+
 {{- define "tidegate.ingest.config" -}}
 {{- $ports := include "tidegate.ports" . | fromYaml -}}
 {{- $gateway := mergeOverwrite (include "tidegate.gateway.budget" . | fromJson) (dict
@@ -187,7 +193,7 @@ pepper_files:
 -}}
 {{- $sink := .Values.writer.sink -}}
 {{- $target := deepCopy (index $sink $sink.kind) -}}
-{{- if and $sink.auth.existingSecret (ne $sink.kind "file") -}}
+{{- if include "tidegate.sinkAuth" . -}}
 {{- $_ := set $target (ternary "password_file" "token_file" (eq $sink.kind "influxdb_v1")) (printf "/etc/tidegate/sink/%s" $sink.auth.key) -}}
 {{- end -}}
 {{- $writer := dict

@@ -71,6 +71,13 @@
 {{- $spans := include "tidegate.flowTo" (dict "addresses" (list (printf "%s:%d" .Values.otel.host (int64 .Values.otel.port))) "peers" $policy.otelTo) | fromJson -}}
 {{- range $key := keys $egress -}}{{- $_ := set $egress $key (append (index $egress $key) $spans) -}}{{- end -}}
 {{- end -}}
+{{- if .Values.aws.enabled -}}
+{{- range $key := keys .Values.aws.roles -}}
+{{- if $policy.awsTo -}}
+{{- $_ := set $egress $key (append (index $egress $key) (dict "peers" $policy.awsTo "hosts" list "names" list "ports" (list 443) "protocol" "TCP")) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- $fromEnvoy := dict "component" "envoy" "protocol" "TCP" -}}
 {{- $ingress := dict
   "envoy" (list (dict "peers" $policy.edgeFrom "ports" (list $ports.envoy.edge) "protocol" "TCP"))

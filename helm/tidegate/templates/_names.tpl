@@ -81,6 +81,16 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- .values.serviceAccount.name | default (ternary (include "tidegate.component.name" .) "default" .values.serviceAccount.create) -}}
 {{- end -}}
 
+{{/* With IRSA, a component's role is an annotation of its ServiceAccount. Arguments: root, key. */}}
+{{- define "tidegate.serviceAccount.annotations" -}}
+{{- $annotations := dict -}}
+{{- $aws := .root.Values.aws -}}
+{{- if and $aws.enabled (eq $aws.identity "irsa") -}}
+{{- with index $aws.roles .key -}}{{- $_ := set $annotations "eks.amazonaws.com/role-arn" . -}}{{- end -}}
+{{- end -}}
+{{- mergeOverwrite $annotations (deepCopy (index .root.Values .key).serviceAccount.annotations) | toJson -}}
+{{- end -}}
+
 {{/* registry/repository:tag, or registry/repository@digest: a digest wins over a tag. Argument: root, image, tag. */}}
 {{- define "tidegate.image" -}}
 {{- $registry := .root.Values.global.imageRegistry | default .image.registry -}}

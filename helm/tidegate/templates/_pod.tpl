@@ -89,7 +89,7 @@ topologySpreadConstraints:
 
 {{/* Replicas and the way of replacing pods. Further argument: recreate (at most one pod may run). */}}
 {{- define "tidegate.deployment.scale" -}}
-{{- if not .values.autoscaling.enabled }}
+{{- if not (or .values.autoscaling.enabled (include "tidegate.byKeda" (dict "root" .root "key" .component))) }}
 replicas: {{ .values.replicas }}
 {{- end }}
 revisionHistoryLimit: 5
@@ -162,6 +162,16 @@ livenessProbe:
   periodSeconds: 10
   timeoutSeconds: 2
   failureThreshold: 3
+{{- end -}}
+
+{{/* A component's variables of the user's, and where AWS is to one that has a role. Arguments: root, key. */}}
+{{- define "tidegate.userEnv" -}}
+{{- $env := dict -}}
+{{- $aws := .root.Values.aws -}}
+{{- if and $aws.enabled (hasKey $aws.roles .key) -}}
+{{- $env = dict "AWS_REGION" $aws.region "AWS_STS_REGIONAL_ENDPOINTS" "regional" -}}
+{{- end -}}
+{{- mergeOverwrite $env (deepCopy (index .root.Values .key).env) | toJson -}}
 {{- end -}}
 
 {{/* A dict of names and values as environment variables. A value is text, a number or {valueFrom: ...}. */}}

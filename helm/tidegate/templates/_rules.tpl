@@ -6,6 +6,8 @@
 {{- include "tidegate.checkSecrets" . -}}
 {{- include "tidegate.checkWriter" . -}}
 {{- include "tidegate.checkBudgets" . -}}
+{{- include "tidegate.checkScaling" . -}}
+{{- include "tidegate.checkEdge" . -}}
 {{- end -}}
 
 {{/* A key that has another name now: the render says so, in place of passing it over. */}}
@@ -21,15 +23,15 @@
 {{- define "tidegate.checkSinglePods" -}}
 {{- if eq .Values.ingest.journal.kind "disk" -}}
 {{- range $key := list "gateway" "writer" -}}
-{{- if ne (include "tidegate.podsMax" (index $.Values $key) | int64) 1 -}}
+{{- if ne (include "tidegate.podsMax" (dict "root" $ "key" $key) | int64) 1 -}}
 {{- fail (printf "a disk journal needs exactly one %s: set %s.replicas to 1 and its autoscaling off" $key $key) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- if and (eq .Values.writer.sink.kind "file") (ne (include "tidegate.podsMax" .Values.writer | int64) 1) -}}
+{{- if and (eq .Values.writer.sink.kind "file") (ne (include "tidegate.podsMax" (dict "root" . "key" "writer") | int64) 1) -}}
 {{- fail "a file sink needs exactly one writer: set writer.replicas to 1 and its autoscaling off" -}}
 {{- end -}}
-{{- if and (eq .Values.ratelimit.backend "memory") (ne (include "tidegate.podsMax" .Values.ratelimit | int64) 1) -}}
+{{- if and (eq .Values.ratelimit.backend "memory") (ne (include "tidegate.podsMax" (dict "root" . "key" "ratelimit") | int64) 1) -}}
 {{- fail "ratelimit.backend memory counts in each pod for itself: set ratelimit.replicas to 1 and its autoscaling off, or use redis" -}}
 {{- end -}}
 {{- end -}}
@@ -45,6 +47,24 @@
 {{- end -}}
 {{- end -}}
 
+{{- define "tidegate.checkScaling" -}}
+{{- $keda := .Values.keda -}}
+{{- if $keda.enabled -}}
+{{- range $key := list "envoy" "writer" -}}
+{{- $scale := index $keda $key -}}
+{{- if gt (int64 $scale.minReplicas) (int64 $scale.maxReplicas) -}}
+{{- fail (printf "keda.%s: minReplicas is above maxReplicas" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- if and (lt (int64 $keda.envoy.minReplicas) 3) (not $keda.cron.enabled) -}}
+{{- fail (printf "keda.envoy.minReplicas is %d: the edge needs a pod in each of three zones, and one pod at least to have a metric" (int64 $keda.envoy.minReplicas)) -}}
+{{- end -}}
+{{- if and (eq (int64 $keda.writer.minReplicas) 0) (ne .Values.ingest.journal.kind "kafka") -}}
+{{- fail "keda.writer.minReplicas is 0, but only Kafka's lag can wake a writer again" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "tidegate.checkWriter" -}}
 {{- $sink := .Values.writer.sink -}}
 {{- range $kind := list "influxdb_v1" "influxdb_v2" "influxdb_v3" "file" -}}
@@ -53,17 +73,17 @@
 {{- end -}}
 {{- end -}}
 {{- $target := index $sink $sink.kind -}}
-{{- if and (eq $sink.kind "influxdb_v2") (not $sink.auth.existingSecret) (not $target.token_file) -}}
+{{- if and (eq $sink.kind "influxdb_v2") (not (include "tidegate.sinkAuth" .)) (not $target.token_file) -}}
 {{- fail "writer.sink.influxdb_v2 needs a token: set writer.sink.auth.existingSecret" -}}
 {{- end -}}
-{{- if and (eq $sink.kind "influxdb_v1") $sink.auth.existingSecret (not $target.username) -}}
+{{- if and (eq $sink.kind "influxdb_v1") (include "tidegate.sinkAuth" .) (not $target.username) -}}
 {{- fail "writer.sink.auth holds a password for InfluxDB 1.x, which needs writer.sink.influxdb_v1.username" -}}
 {{- end -}}
-{{- $pods := include "tidegate.podsMax" .Values.writer | int64 -}}
+{{- $pods := include "tidegate.podsMax" (dict "root" . "key" "writer") | int64 -}}
 {{- if eq .Values.ingest.journal.kind "kafka" -}}
 {{- $kafka := .Values.ingest.journal.kafka -}}
-{{- if and $kafka.group_instance_id (gt $pods 1) -}}
-{{- fail "ingest.journal.kafka.group_instance_id names one writer: with several they would take the partitions from each other" -}}
+{{- if and $kafka.group_instance_id (gt $pods 1) (not (contains "{hostname}" $kafka.group_instance_id)) -}}
+{{- fail "ingest.journal.kafka.group_instance_id names one writer: with several they would take the partitions from each other, unless {hostname} is in it" -}}
 {{- end -}}
 {{- with $kafka.create_topic -}}
 {{- if gt $pods (int64 .partitions) -}}

@@ -131,6 +131,12 @@ impl Refusal {
         }
     }
 
+    /// Whether another replica may take the request: this one stored nothing of it, and what stood
+    /// in the way is its own.
+    pub fn is_of_this_replica(self) -> bool {
+        self == Refusal::MemoryExhausted
+    }
+
     /// The gRPC code of `google.rpc.Status`.
     pub fn grpc_code(self) -> i32 {
         match self {

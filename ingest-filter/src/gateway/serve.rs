@@ -29,6 +29,9 @@ use crate::point::Chunker;
 /// How many points of the request are in the journal.
 pub const POINTS: HeaderName = HeaderName::from_static("x-tidegate-points");
 
+/// Promises Envoy that nothing of the request was stored and that another replica may take it.
+pub const TRY_ANOTHER: HeaderName = HeaderName::from_static("x-tidegate-try-another");
+
 /// Bodies from this size on are decoded on a thread of their own, so that one long body does not
 /// hold up the requests that share its thread.
 const BLOCKING_BYTES_MIN: usize = 128 << 10;
@@ -50,8 +53,13 @@ pub async fn serve<P: Protocol>(edge: Arc<Edge>, mut protocol: P, request: Reque
     let mut response = protocol.answer(&outcome);
     let stored = outcome.as_ref().map_or(0, |verdict| verdict.stored);
     response.headers_mut().insert(POINTS, HeaderValue::from(stored));
-    if let Some(after) = outcome.err().and_then(Refusal::retry_after) {
-        response.headers_mut().insert(header::RETRY_AFTER, seconds(after));
+    if let Err(refusal) = outcome {
+        if let Some(after) = refusal.retry_after() {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds(after));
+        }
+        if refusal.is_of_this_replica() {
+            response.headers_mut().insert(TRY_ANOTHER, HeaderValue::from_static("replica"));
+        }
     }
     response
 }

@@ -10,8 +10,10 @@ use crate::journal::disk::frame::PAYLOAD_BYTES_MAX;
 use crate::journal::kafka::durability::Demands;
 
 mod bounds;
+mod member;
 
 use bounds::{duration_of, is_host_and_port, is_topic_name, size_of};
+use member::group_instance_id;
 
 /// `journal:` as written by the user; exactly one kind is given.
 #[derive(Clone, Debug, Deserialize)]
@@ -105,8 +107,9 @@ pub const PARTITIONS_PER_TENANT: u32 = 4;
 pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(8);
 /// `message_bytes_max` when absent, Kafka's own default.
 pub const MESSAGE_BYTES_MAX: u64 = 1_048_588;
-/// `session_timeout` when absent.
-pub const SESSION_TIMEOUT: Duration = Duration::from_secs(45);
+/// `session_timeout` when absent: the partitions of a writer that was killed are read again within
+/// ten seconds.
+pub const SESSION_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The journal's settings, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -317,7 +320,7 @@ fn kafka_config(path: &Path, raw: &RawKafkaJournal) -> Result<KafkaConfig, Confi
     let create_topic = create_topic(path, raw.create_topic.as_ref())?;
     Ok(KafkaConfig {
         group: named(&raw.group, GROUP),
-        group_instance_id: raw.group_instance_id.as_ref().map(|id| id.value.clone()),
+        group_instance_id: group_instance_id(path, raw.group_instance_id.as_ref())?,
         create_topic,
         replication_factor_min: match &raw.replication_factor_min {
             Some(given) if !(1..=100).contains(&given.value) => {
@@ -413,6 +416,18 @@ mod tests {
             panic!("valid");
         };
         assert_eq!(config.dead_letter_topic, "t-dead-letter");
+    }
+
+    #[test]
+    fn one_file_names_every_member_of_the_group() {
+        let id = |text: &str| {
+            let text = format!("kafka: {{brokers: 'a:1', group_instance_id: '{text}'}}");
+            let Ok(JournalConfig::Kafka(config)) = parse(&text) else { panic!("valid") };
+            config.group_instance_id.expect("a name")
+        };
+        assert_eq!(id("writer-0"), "writer-0");
+        let ours = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("a name");
+        assert_eq!(id("w-{hostname}"), format!("w-{}", ours.trim()));
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct JournalMetrics {
     pub corrupt_regions: Counter,
     /// Bytes in those regions.
     pub corrupt_bytes: Counter,
+    /// Records that were gone before they were read, Kafka.
+    pub missing_records: Counter,
     /// Times the Kafka producer was replaced after a fatal error.
     pub producer_rebuilds: Counter,
     /// Partitions this writer reads.
@@ -49,6 +51,7 @@ impl JournalMetrics {
             queue_bytes: Gauge::default(),
             corrupt_regions: Counter::default(),
             corrupt_bytes: Counter::default(),
+            missing_records: Counter::default(),
             producer_rebuilds: Counter::default(),
             lanes: Gauge::default(),
             paused_lanes: Gauge::default(),
@@ -69,6 +72,8 @@ impl JournalMetrics {
         journal.register("queue_bytes", "Bytes on their way into the journal", m.queue_bytes);
         journal.register("corrupt_regions", "Damaged regions skipped", m.corrupt_regions);
         journal.register("corrupt_bytes", "Bytes in damaged regions", m.corrupt_bytes);
+        let help = "Records gone before they were read, Kafka";
+        journal.register("missing_records", help, m.missing_records);
         journal.register(
             "producer_rebuilds",
             "Kafka producers replaced after a fatal error",

@@ -10,6 +10,10 @@ use serde::Deserialize;
 
 use crate::destination::config::DestinationsConfig;
 
+mod bounds;
+
+use bounds::{duration, within};
+
 /// `writer:` as written by the user; exactly one target is given.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,6 +24,8 @@ pub struct RawWriter {
     pub batch_lines_max: Option<Spanned<u64>>,
     /// Bytes of a batch before compression.
     pub batch_bytes_max: Option<Spanned<ByteSize>>,
+    /// Memory of all batches in hand.
+    pub batches_bytes_max: Option<Spanned<ByteSize>>,
     /// How long a batch waits for more points.
     pub linger: Option<Spanned<DurationText>>,
     /// The longest pause between two tries.
@@ -97,6 +103,8 @@ pub const ADMIN_LISTEN: SocketAddr =
 pub const BATCH_LINES_MAX: usize = 5000;
 /// `batch_bytes_max` when absent.
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
+/// `batches_bytes_max` when absent.
+pub const BATCHES_BYTES_MAX: u64 = 256 << 20;
 /// `linger` when absent.
 pub const LINGER: Duration = Duration::from_millis(200);
 /// `backoff_max` when absent.
@@ -113,6 +121,8 @@ pub struct WriterConfig {
     pub admin_listen: SocketAddr,
     /// How points are put together.
     pub batch: BatchConfig,
+    /// Memory of all batches in hand, bytes.
+    pub batches_bytes_max: u64,
     /// How failures are met.
     pub retry: RetryConfig,
     /// Which database each tenant's points go to: a section of its own, as the gateway has it too.
@@ -205,6 +215,7 @@ impl WriterConfig {
                 bytes_max: BATCH_BYTES_MAX,
                 linger: LINGER,
             },
+            batches_bytes_max: BATCHES_BYTES_MAX,
             retry: RetryConfig { backoff_max: BACKOFF_MAX, poison_attempts: POISON_ATTEMPTS },
             destinations: DestinationsConfig::default(),
             target,
@@ -230,6 +241,13 @@ impl WriterConfig {
                 format!("{}KiB", size.0 >> 10)
             })?;
             config.batch.bytes_max = bytes.value.0 as usize;
+        }
+        if let Some(bytes) = &raw.batches_bytes_max {
+            let (min, max) = (ByteSize(16 << 20), ByteSize(64 << 30));
+            within(path, "batches_bytes_max", bytes, min, max, bytes.value, |size| {
+                format!("{}MiB", size.0 >> 20)
+            })?;
+            config.batches_bytes_max = bytes.value.0;
         }
         if let Some(linger) = &raw.linger {
             config.batch.linger = duration(path, "linger", linger, 0, 60)?;
@@ -356,35 +374,6 @@ fn influxdb_v1(path: &Path, raw: &RawInfluxdbV1) -> Result<InfluxdbV1Config, Con
         create_database: raw.create_database.unwrap_or(true),
         request_timeout: request_timeout(path, "influxdb_v1", &raw.request_timeout)?,
     })
-}
-
-fn duration(
-    path: &Path,
-    key: &str,
-    given: &Spanned<DurationText>,
-    min_seconds: u64,
-    max_seconds: u64,
-) -> Result<Duration, ConfigError> {
-    let bound = |seconds| DurationText(Duration::from_secs(seconds));
-    let (min, max) = (bound(min_seconds), bound(max_seconds));
-    within(path, key, given, min, max, given.value, |d| format!("{}s", d.0.as_secs()))?;
-    Ok(given.value.0)
-}
-
-fn within<S, T: PartialOrd>(
-    path: &Path,
-    key: &str,
-    place: &Spanned<S>,
-    min: T,
-    max: T,
-    value: T,
-    show: impl Fn(&T) -> String,
-) -> Result<(), ConfigError> {
-    if value >= min && value <= max {
-        return Ok(());
-    }
-    let message = format!("writer.{key} must be between {} and {}", show(&min), show(&max));
-    Err(ConfigError::at(path, place, message))
 }
 
 #[cfg(test)]

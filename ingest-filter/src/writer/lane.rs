@@ -27,6 +27,7 @@ use crate::writer::batch::{Batch, Part};
 use crate::writer::config::WriterConfig;
 use crate::writer::good_points::GoodPoints;
 use crate::writer::health::Health;
+use crate::writer::memory::{Held, Memory};
 use crate::writer::metrics::WriterMetrics;
 use crate::writer::unwritten::Unwritten;
 use crate::writer::work::{Class, Next, Then, Work};
@@ -41,6 +42,7 @@ const DESTINATIONS_AT_ONCE_MAX: usize = 4;
 pub(super) struct Shared {
     pub config: Arc<WriterConfig>,
     pub destinations: Arc<Destinations>,
+    pub memory: Memory,
     pub target: Arc<dyn Target>,
     pub dead_letters: Arc<dyn DeadLetters>,
     pub metrics: WriterMetrics,
@@ -65,7 +67,7 @@ pub(super) async fn run(mut lane: Box<dyn Lane>, shared: Shared) {
             batch = task.collect(&mut *lane) => batch,
             () = task.shared.shutdown.begun() => break,
         };
-        let Some(Collected { batch, newer }) = batch else { break };
+        let Some(Collected { batch, _held, newer }) = batch else { break };
         task.shared.unwritten.begin(partition, batch.oldest_admitted_at_ns());
         let delivered = task.deliver(&batch).await;
         let acked = match delivered {
@@ -88,6 +90,8 @@ pub(super) async fn run(mut lane: Box<dyn Lane>, shared: Shared) {
 /// What came from the lane.
 struct Collected {
     batch: Batch,
+    /// Its memory.
+    _held: Held,
     /// The lane goes no further than the batch: a record of a newer version is next.
     newer: Option<Position>,
 }
@@ -103,20 +107,35 @@ impl LaneTask {
     async fn collect(&self, lane: &mut dyn Lane) -> Option<Collected> {
         let config = &self.shared.config.batch;
         let mut batch = Batch::default();
-        let mut delivery = lane.next().await?;
+        let mut held = self.room(lane).await?;
         let until = tokio::time::Instant::now() + config.linger;
         loop {
+            let delivery = lane.next().await?;
             if delivery.is_newer() {
-                return Some(Collected { batch, newer: Some(delivery.position) });
+                let newer = Some(delivery.position);
+                return Some(Collected { batch, _held: held, newer });
             }
             batch.push(delivery, &self.shared.destinations);
-            if batch.is_full(config) {
-                return Some(Collected { batch, newer: None });
-            }
-            delivery = match tokio::time::timeout_at(until, lane.next()).await {
-                Ok(next) => next?,
-                Err(_) => return Some(Collected { batch, newer: None }),
+            let full = batch.is_full(config);
+            let more = match full {
+                true => false,
+                false => match tokio::time::timeout_at(until, lane.ready()).await {
+                    Ok(bytes) => self.shared.memory.grow(&mut held, bytes?),
+                    Err(_) => false,
+                },
             };
+            if !more {
+                return Some(Collected { batch, _held: held, newer: None });
+            }
+        }
+    }
+
+    /// Memory for a batch, once there is something to put into it.
+    async fn room(&self, lane: &mut dyn Lane) -> Option<Held> {
+        let bytes = lane.ready().await?;
+        tokio::select! {
+            held = self.shared.memory.begin(bytes) => Some(held),
+            () = self.stopped.cancelled() => None,
         }
     }
 

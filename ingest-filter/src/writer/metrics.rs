@@ -27,6 +27,8 @@ pub struct WriterMetrics {
     dead_lettered_points: Family<CauseLabel, Counter>,
     /// Dead letters that could not be stored; each stops a partition until it can.
     pub dead_letter_failures: Counter,
+    /// Memory of all batches in hand.
+    pub batches_bytes: Gauge<u64, AtomicU64>,
     /// Partitions that wait for a newer writer.
     pub held_partitions: Gauge,
     /// One request to the target.
@@ -56,6 +58,7 @@ impl WriterMetrics {
             retries: Family::default(),
             dead_lettered_points: Family::default(),
             dead_letter_failures: Counter::default(),
+            batches_bytes: Gauge::default(),
             held_partitions: Gauge::default(),
             write_duration_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
             oldest_unwritten_age_seconds: Gauge::default(),
@@ -77,6 +80,8 @@ impl WriterMetrics {
             "Dead letters that could not be stored yet",
             m.dead_letter_failures,
         );
+        let help = "Memory of all batches in hand";
+        writer.register("batches_bytes", help, m.batches_bytes);
         let help = "Partitions that wait for a newer writer";
         writer.register("held_partitions", help, m.held_partitions);
         writer.register(

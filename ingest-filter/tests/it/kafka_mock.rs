@@ -245,10 +245,15 @@ async fn a_target_that_is_away_pauses_the_partitions() {
         false => Reply::Status(204, None, ""),
     })
     .await;
-    let running = Running::start(&journal, influxdb(fake.url())).await;
+    let mut writer = influxdb(fake.url());
+    writer.batches_bytes_max = 1 << 20;
+    let running = Running::start(&journal, writer).await;
     wait_for("a pause", || async {
         let metrics = get(running.admin, "/metrics").await;
-        (metrics.contains("class=\"busy\"")
+        let held = gauge(&metrics, "ingest_writer_batches_bytes");
+        assert!(held <= 1 << 20, "{held} bytes of batches");
+        (held > 0
+            && metrics.contains("class=\"busy\"")
             && metrics.contains("ingest_journal_paused_lanes ")
             && !metrics.contains("ingest_journal_paused_lanes 0"))
         .then_some(())
@@ -256,5 +261,91 @@ async fn a_target_that_is_away_pauses_the_partitions() {
     .await;
     away.store(false, Ordering::Relaxed);
     wait_for("all points", || async { owed.is_subset(&fake.lines()).then_some(()) }).await;
+    running.stop().await;
+}
+
+fn gauge(metrics: &str, name: &str) -> u64 {
+    let line = metrics.lines().find(|line| line.starts_with(&format!("{name} ")));
+    let value = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
+    value.unwrap_or_else(|| panic!("{name} in {metrics}"))
+}
+
+/// The target is away: what waits is counted from the first second on, by the next writer too,
+/// although nothing was ever written and partitions that are paused fetch nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lag_is_true_while_the_target_is_away() {
+    let (_mock, config) = cluster();
+    let config = KafkaConfig { read_ahead_bytes: 1 << 20, ..config };
+    let journal = JournalConfig::Kafka(config);
+    let appender = appender(&journal);
+    let send = async |range: std::ops::Range<u64>| {
+        for number in range {
+            let mut large = record(&format!("t{}", number % 10), (number % 64) as u32, number);
+            large.body = format!("m v=\"{}\" {number}\n", "x".repeat(50 << 10)).into();
+            append(&appender, vec![large]).await;
+        }
+    };
+    let away = Arc::new(AtomicBool::new(true));
+    let is_away = away.clone();
+    let fake = FakeInfluxdb::start(move |_| match is_away.load(Ordering::Relaxed) {
+        true => Reply::Status(503, None, ""),
+        false => Reply::Status(204, None, ""),
+    })
+    .await;
+    let lag = async |running: &Running, records: u64| {
+        wait_for("the lag", || async {
+            let metrics = get(running.admin, "/metrics").await;
+            (gauge(&metrics, "ingest_journal_lag_records") == records).then_some(())
+        })
+        .await;
+    };
+    send(0..60).await;
+    let running = Running::start(&journal, influxdb(fake.url())).await;
+    lag(&running, 60).await;
+    send(60..100).await;
+    lag(&running, 100).await;
+    running.stop().await;
+    let running = Running::start(&journal, influxdb(fake.url())).await;
+    lag(&running, 100).await;
+    away.store(false, Ordering::Relaxed);
+    lag(&running, 0).await;
+    running.stop().await;
+}
+
+/// The journal's retention has passed what no writer had read: that is counted, not silent.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_were_gone_before_they_were_read_are_counted() {
+    let (_mock, config) = cluster();
+    let journal = JournalConfig::Kafka(config);
+    let appender = appender(&journal);
+    let fake = FakeInfluxdb::start(|_| Reply::Status(204, None, "")).await;
+    let written = async |running: &Running, line: &str| {
+        wait_for("the point", || async { fake.lines().contains(line).then_some(()) }).await;
+        get(running.admin, "/metrics").await
+    };
+    append(&appender, vec![record("a", 0, 1)]).await;
+    let running = Running::start(&journal, influxdb(fake.url())).await;
+    let first = "m,tenant=a v=1i 1700000000000000001";
+    let metrics = written(&running, first).await;
+    assert_eq!(gauge(&metrics, "ingest_journal_missing_records_total"), 0);
+    running.stop().await;
+    // The mock cluster keeps 5 MiB of a partition. Nothing that compresses well.
+    let mut random = 1_u64;
+    for number in 2..32 {
+        let mut text = String::new();
+        while text.len() < 700 << 10 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            text.push_str(&format!("{:016x}", random.rotate_left(17) ^ (random >> 7)));
+        }
+        let mut large = record("a", 0, number);
+        large.body = format!("m v=\"{text}\" {number}\n").into();
+        append(&appender, vec![large]).await;
+    }
+    append(&appender, vec![record("a", 0, 32)]).await;
+    let running = Running::start(&journal, influxdb(fake.url())).await;
+    let metrics = written(&running, "m,tenant=a v=32i 1700000000000000032").await;
+    let missing = gauge(&metrics, "ingest_journal_missing_records_total");
+    let arrived = fake.lines().len() as u64;
+    assert!(missing > 0 && missing + arrived == 32, "{missing} missing, {arrived} arrived");
     running.stop().await;
 }

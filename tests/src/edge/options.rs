@@ -96,3 +96,47 @@ impl Addresses {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parts::workspace;
+
+    /// Every value of `key` in a file, in seconds.
+    fn seconds(text: &str, key: &str) -> Vec<f64> {
+        let values = text.lines().filter_map(|line| line.trim().strip_prefix(key));
+        let number = |value: &str| value.trim().strip_suffix('s').and_then(|n| n.parse().ok());
+        values.map(|value| number(value).expect("a time in seconds")).collect()
+    }
+
+    fn read(path: &str) -> String {
+        std::fs::read_to_string(workspace().join(path)).expect("it is in the repository")
+    }
+
+    /// A process that stops goes on serving until Envoy knows: one interval and one timeout of the
+    /// health check, which fails at once. Then it has its drain timeout, and only then is it killed.
+    #[test]
+    fn what_drains_outlasts_the_health_check() {
+        let envoy = read("envoy-config/envoy.yaml");
+        let (_, check) = envoy.split_once("health_checks: &health").expect("a health check");
+        let (check, _) = check.split_once("grpc_health_check").expect("over gRPC");
+        assert!(check.contains("unhealthy_threshold: 1\n"), "failed at once");
+        let noticed = seconds(check, "- interval:")[0] + seconds(check, "timeout:")[0];
+        let compose = read("compose.yaml");
+        let mut delays = seconds(&compose, "drain_delay:");
+        delays.extend(seconds(&compose, "DRAIN_DELAY:"));
+        assert_eq!(delays.len(), 3, "ext-authz, ratelimit-svc, and gateway and writer together");
+        for patience in [Patience::DESK, Patience::ROLLING] {
+            delays.extend(seconds(&format!("delay: {}", patience.drain_delay), "delay:"));
+        }
+        for delay in &delays {
+            assert!(*delay > noticed, "a drain delay of {delay} s, noticed after {noticed} s");
+        }
+        let longest = delays.iter().copied().fold(0.0, f64::max);
+        let timeout = seconds(&compose, "DRAIN_TIMEOUT:")[0];
+        let grace = seconds(&compose, "stop_grace_period:");
+        for grace in grace {
+            assert!(grace > longest + timeout, "killed after {grace} s, amid its drain");
+        }
+    }
+}

@@ -125,8 +125,8 @@ impl Envoy {
     }
 }
 
-/// The rendered bootstrap.
-const BOOTSTRAP: &str = "envoy.yaml";
+/// The rendered bootstrap, in the edge's directory.
+pub const BOOTSTRAP: &str = "envoy.yaml";
 
 fn spawn(dir: &Path, settings: &Settings) -> Result<Child> {
     let mut command = Command::new(program()?);

@@ -98,6 +98,7 @@ async fn memory_is_reserved_or_the_request_is_refused() {
         let message = "the service is out of memory for requests, try again";
         assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(answer.header("retry-after"), "1");
+        assert_eq!(answer.header("x-tidegate-try-another"), "replica");
         assert_eq!(answer.json(), json!({"code": "unavailable", "message": message}));
     }
     assert!(gateway.budget.in_flight() > 300 << 10);

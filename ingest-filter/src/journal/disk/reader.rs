@@ -35,6 +35,8 @@ pub struct DiskReader {
 
 struct DiskLane {
     deliveries: mpsc::Receiver<(Delivery, OwnedSemaphorePermit)>,
+    /// Has come and is not taken.
+    waiting: Option<(Delivery, OwnedSemaphorePermit)>,
     room: Arc<Semaphore>,
     shared: Arc<Shared>,
     directory: PathBuf,
@@ -93,7 +95,7 @@ impl DiskReader {
                 action: "served by a thread",
                 source,
             })?;
-        let lane = DiskLane { deliveries, room, shared, directory };
+        let lane = DiskLane { deliveries, waiting: None, room, shared, directory };
         Ok(Self { lane: Some(lane), thread: Some(thread) })
     }
 }
@@ -124,10 +126,20 @@ impl Lane for DiskLane {
         0
     }
 
+    fn ready(&mut self) -> Boxed<'_, Option<u64>> {
+        Box::pin(async move {
+            if self.waiting.is_none() {
+                self.waiting = Some(self.deliveries.recv().await?);
+            }
+            let (_, room) = self.waiting.as_ref()?;
+            Some(room.num_permits() as u64 * KIB)
+        })
+    }
+
     fn next(&mut self) -> Boxed<'_, Option<Delivery>> {
         Box::pin(async move {
-            let (delivery, _room) = self.deliveries.recv().await?;
-            Some(delivery)
+            self.ready().await?;
+            self.waiting.take().map(|(delivery, _)| delivery)
         })
     }
 

@@ -160,9 +160,20 @@ impl Tail {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(source) => return Err(failed(&segment.path, "opened", source)),
         };
-        self.cursor = self.cursor.max(segment.base);
+        if self.cursor < segment.base {
+            self.missing(segment.base);
+        }
         self.open = Some(Open { base: segment.base, file, path: segment.path.clone() });
         Ok(true)
+    }
+
+    /// Segments that were not read are gone: somebody deleted them.
+    fn missing(&mut self, until: u64) {
+        let (position, bytes) = (self.cursor, until - self.cursor);
+        self.metrics.corrupt_regions.inc();
+        self.metrics.corrupt_bytes.inc_by(bytes);
+        tracing::error!(position, bytes, "segments of the journal are gone before they were read");
+        self.cursor = until;
     }
 
     fn next_base(&self) -> Result<Option<u64>, ReadError> {
@@ -324,6 +335,18 @@ mod tests {
                 .collect();
             prop_assert_eq!(found, expected);
         }
+    }
+
+    #[test]
+    fn segments_that_are_gone_are_counted() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let mut bytes = Vec::new();
+        assert!(frame::encode(&sound(1), &mut bytes));
+        std::fs::write(segment_path(directory.path(), 5000), &bytes).expect("written");
+        let metrics = JournalMetrics::register(&mut Registry::default());
+        let mut tail = Tail::new(directory.path().to_owned(), 200, metrics.clone());
+        assert!(matches!(tail.step(Instant::now()), Ok(Step::Frame { .. })));
+        assert_eq!((metrics.corrupt_regions.get(), metrics.corrupt_bytes.get()), (1, 4800));
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub(super) struct Lanes {
     open: BTreeMap<i32, Handle>,
     new: mpsc::UnboundedSender<PartitionLane>,
     bytes_max: u64,
+    /// About what all lanes hold: what they held when it was last counted, and what came since.
+    queued: u64,
 }
 
 struct Handle {
@@ -30,6 +32,10 @@ struct Handle {
     deliveries: mpsc::UnboundedSender<(Delivery, u64)>,
     paused: bool,
     stored: i64,
+    /// The offset that should come next, where it is known.
+    expected: Option<i64>,
+    /// What the group had committed, or what came first: nothing below is ours to write.
+    begin: Option<i64>,
 }
 
 struct State {
@@ -45,6 +51,28 @@ pub(super) struct PartitionLane {
     partition: i32,
     state: Arc<State>,
     deliveries: mpsc::UnboundedReceiver<(Delivery, u64)>,
+    /// Has come and is not taken; counts as queued.
+    waiting: Option<(Delivery, u64)>,
+}
+
+/// What came of a delivery.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Delivered {
+    /// What to tell the client.
+    pub flows: Vec<Flow>,
+    /// Whether it is the offset that was expected.
+    pub order: Order,
+}
+
+/// How an offset stands to the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// It follows, or nothing is known of what was before.
+    Next,
+    /// So many records are gone that nobody has read: the journal's retention has passed them.
+    Missing(u64),
+    /// The partition begins anew, below what was read: somebody made it again.
+    Backwards,
 }
 
 /// What the polling thread should tell the client about a partition.
@@ -60,11 +88,11 @@ impl Lanes {
     /// All lanes together hold about `bytes_max`, and at least one delivery each.
     pub fn new(bytes_max: u64) -> (Self, mpsc::UnboundedReceiver<PartitionLane>) {
         let (new, lanes) = mpsc::unbounded_channel();
-        (Self { open: BTreeMap::new(), new, bytes_max }, lanes)
+        (Self { open: BTreeMap::new(), new, bytes_max, queued: 0 }, lanes)
     }
 
-    /// The partition is ours now.
-    pub fn assign(&mut self, partition: i32) {
+    /// The partition is ours now, and read from `committed` on where that is known.
+    pub fn assign(&mut self, partition: i32, committed: Option<i64>) {
         let state = Arc::new(State {
             queued_bytes: AtomicU64::new(0),
             acked: AtomicI64::new(NOTHING),
@@ -73,8 +101,15 @@ impl Lanes {
             went: Condvar::new(),
         });
         let (sender, deliveries) = mpsc::unbounded_channel();
-        let lane = PartitionLane { partition, state: state.clone(), deliveries };
-        let handle = Handle { state, deliveries: sender, paused: false, stored: NOTHING };
+        let lane = PartitionLane { partition, state: state.clone(), deliveries, waiting: None };
+        let handle = Handle {
+            state,
+            deliveries: sender,
+            paused: false,
+            stored: NOTHING,
+            expected: committed,
+            begin: committed,
+        };
         if let Some(old) = self.open.insert(partition, handle) {
             old.state.stop.cancel();
         }
@@ -110,24 +145,47 @@ impl Lanes {
         self.open.keys().copied().collect()
     }
 
-    /// Hands a delivery to its lane; may ask for a pause.
-    pub fn deliver(&mut self, partition: i32, delivery: Delivery, bytes: u64) -> Option<Flow> {
-        let bytes_max = self.lane_bytes_max();
+    /// For each partition the first offset that is not written, where it is known.
+    pub fn next_unwritten(&self) -> Vec<(i32, Option<i64>)> {
+        let of = |handle: &Handle| match handle.state.acked.load(Ordering::Acquire) {
+            NOTHING => handle.begin,
+            acked => Some(acked + 1),
+        };
+        self.open.iter().map(|(partition, handle)| (*partition, of(handle))).collect()
+    }
+
+    /// Hands a delivery to its lane; may ask for pauses. `None` for a partition that is not ours.
+    pub fn deliver(&mut self, partition: i32, delivery: Delivery, bytes: u64) -> Option<Delivered> {
+        let lane_bytes_max = self.lane_bytes_max();
         let handle = self.open.get_mut(&partition)?;
+        let order = handle.follow(delivery.position);
         let queued = handle.state.queued_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
         // A lane whose task is gone is about to be revoked, or the process ends.
         let _ = handle.deliveries.send((delivery, bytes));
-        if queued < bytes_max {
-            return None;
+        self.queued += bytes;
+        if self.queued >= self.bytes_max {
+            // One record for each of many lanes is more than their shares.
+            for handle in self.open.values_mut() {
+                handle.paused = true;
+            }
+            let all = self.open.keys().map(|partition| Flow::Pause(*partition)).collect();
+            return Some(Delivered { flows: all, order });
+        }
+        if queued < lane_bytes_max {
+            return Some(Delivered { flows: Vec::new(), order });
         }
         // Asked for again after a rebalance may have undone it.
         handle.paused = true;
-        Some(Flow::Pause(partition))
+        Some(Delivered { flows: vec![Flow::Pause(partition)], order })
     }
 
     /// What has changed since the last time.
     pub fn flows(&mut self) -> Vec<Flow> {
         let resume_below = self.lane_bytes_max() / 2;
+        let held =
+            self.open.values().map(|handle| handle.state.queued_bytes.load(Ordering::Acquire));
+        self.queued = held.sum();
+        let room = self.queued < self.bytes_max;
         let mut flows = Vec::new();
         for (partition, handle) in &mut self.open {
             let acked = handle.state.acked.load(Ordering::Acquire);
@@ -136,7 +194,7 @@ impl Lanes {
                 flows.push(Flow::Store(*partition, acked));
             }
             let queued = handle.state.queued_bytes.load(Ordering::Acquire);
-            if handle.paused && queued <= resume_below {
+            if handle.paused && room && queued <= resume_below {
                 handle.paused = false;
                 flows.push(Flow::Resume(*partition));
             }
@@ -159,6 +217,26 @@ impl Lanes {
     }
 }
 
+impl Handle {
+    /// Compares an offset with the one that was expected.
+    fn follow(&mut self, position: Position) -> Order {
+        let offset = i64::try_from(position.0).unwrap_or(i64::MAX);
+        let expected = self.expected.replace(offset.saturating_add(1));
+        self.begin.get_or_insert(offset);
+        match expected {
+            Some(expected) if offset > expected => Order::Missing(offset.abs_diff(expected)),
+            Some(expected) if offset < expected => {
+                // What was acknowledged are offsets of something that is gone.
+                self.state.acked.store(NOTHING, Ordering::Release);
+                self.stored = NOTHING;
+                self.begin = Some(offset);
+                Order::Backwards
+            }
+            _ => Order::Next,
+        }
+    }
+}
+
 impl State {
     fn wait_until_gone(&self, until: Instant) -> bool {
         let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
@@ -176,13 +254,23 @@ impl Lane for PartitionLane {
         self.partition
     }
 
+    fn ready(&mut self) -> Boxed<'_, Option<u64>> {
+        Box::pin(async move {
+            if self.waiting.is_none() || self.state.stop.is_cancelled() {
+                self.waiting = tokio::select! {
+                    biased;
+                    () = self.state.stop.cancelled() => return None,
+                    delivery = self.deliveries.recv() => Some(delivery?),
+                };
+            }
+            self.waiting.as_ref().map(|(_, bytes)| *bytes)
+        })
+    }
+
     fn next(&mut self) -> Boxed<'_, Option<Delivery>> {
         Box::pin(async move {
-            let (delivery, bytes) = tokio::select! {
-                biased;
-                () = self.state.stop.cancelled() => return None,
-                delivery = self.deliveries.recv() => delivery?,
-            };
+            self.ready().await?;
+            let (delivery, bytes) = self.waiting.take()?;
             self.state.queued_bytes.fetch_sub(bytes, Ordering::AcqRel);
             Some(delivery)
         })
@@ -222,17 +310,62 @@ mod tests {
         Delivery { position: Position(offset), content: Err(malformed) }
     }
 
+    fn flows(delivered: Option<Delivered>) -> Vec<Flow> {
+        delivered.expect("the partition is ours").flows
+    }
+
+    /// A thousand partitions with one large record each: the bound is passed by one record.
+    #[tokio::test]
+    async fn all_lanes_are_paused_at_the_bound_of_all() {
+        let (mut lanes, mut new) = Lanes::new(1000);
+        for partition in 0..1000 {
+            lanes.assign(partition, None);
+        }
+        let mut first = new.recv().await.expect("a lane");
+        assert_eq!(flows(lanes.deliver(0, delivery(0), 600)), [Flow::Pause(0)]);
+        assert_eq!(flows(lanes.deliver(1, delivery(0), 600)).len(), 1000, "all of them");
+        assert_eq!(lanes.flows(), [], "and none is resumed while the bound is passed");
+        assert_eq!(first.ready().await, Some(600));
+        assert_eq!(lanes.flows(), [], "what is only looked at is held");
+        assert!(first.next().await.is_some());
+        let resumed = lanes.flows();
+        assert_eq!(resumed.len(), 999, "all but the one that holds its record");
+        assert!(!resumed.contains(&Flow::Resume(1)));
+    }
+
+    #[tokio::test]
+    async fn gaps_and_new_beginnings_are_seen() {
+        let (mut lanes, mut new) = Lanes::new(1 << 20);
+        lanes.assign(0, Some(10));
+        lanes.assign(1, None);
+        let mut lane = new.recv().await.expect("a lane");
+        let mut order = |partition, offset| {
+            lanes.deliver(partition, delivery(offset), 1).expect("the partition is ours").order
+        };
+        assert_eq!(order(0, 15), Order::Missing(5), "since what the group had committed");
+        assert_eq!(order(0, 16), Order::Next);
+        assert_eq!(order(0, 18), Order::Missing(1));
+        assert_eq!(order(1, 500), Order::Next, "nothing is known of what was before");
+        lane.ack(Position(18)).await.expect("noted");
+        assert_eq!(order(0, 3), Order::Backwards);
+        assert_eq!(order(0, 4), Order::Next);
+        assert_eq!(lanes.next_unwritten(), [(0, Some(3)), (1, Some(500))]);
+        lane.ack(Position(4)).await.expect("noted");
+        assert_eq!(lanes.flows(), [Flow::Store(0, 4)]);
+        assert_eq!(lanes.next_unwritten(), [(0, Some(5)), (1, Some(500))]);
+    }
+
     #[tokio::test]
     async fn a_lane_is_paused_at_its_share_and_resumed_below_half() {
         let (mut lanes, mut new) = Lanes::new(100);
-        lanes.assign(0);
-        lanes.assign(1);
+        lanes.assign(0, None);
+        lanes.assign(1, None);
         let mut lane = new.recv().await.expect("a lane");
         let _other = new.recv().await.expect("a lane");
-        assert_eq!(lanes.deliver(0, delivery(0), 30), None);
-        assert_eq!(lanes.deliver(0, delivery(1), 30), Some(Flow::Pause(0)));
+        assert_eq!(flows(lanes.deliver(0, delivery(0), 30)), []);
+        assert_eq!(flows(lanes.deliver(0, delivery(1), 30)), [Flow::Pause(0)]);
         assert_eq!(lanes.paused(), [0]);
-        assert_eq!(lanes.deliver(1, delivery(0), 30), None, "another lane has its own share");
+        assert_eq!(flows(lanes.deliver(1, delivery(0), 30)), [], "another lane has its own share");
         assert_eq!(lanes.flows(), []);
         assert_eq!(lane.next().await, Some(delivery(0)));
         assert_eq!(lanes.flows(), [], "30 of 50 are left");
@@ -244,7 +377,7 @@ mod tests {
     #[tokio::test]
     async fn acknowledgements_are_told_once_and_survive_a_revocation() {
         let (mut lanes, mut new) = Lanes::new(100);
-        lanes.assign(4);
+        lanes.assign(4, None);
         let mut lane = new.recv().await.expect("a lane");
         assert_eq!(lanes.flows(), []);
         lane.ack(Position(7)).await.expect("noted");
@@ -263,7 +396,7 @@ mod tests {
     #[test]
     fn a_lane_that_does_not_end_is_not_waited_for_for_ever() {
         let (mut lanes, _new) = Lanes::new(100);
-        lanes.assign(4);
+        lanes.assign(4, None);
         assert_eq!(lanes.revoke(&[4], Duration::from_millis(1)), []);
         assert_eq!(lanes.deliver(4, delivery(0), 1), None, "no longer ours");
     }

@@ -1,7 +1,8 @@
 //! The writer's side of the Kafka journal: one thread polls the consumer and does nothing else
 //! that takes long, so rebalances are answered even while the database is away.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -12,13 +13,15 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
-use rdkafka::{Offset, Statistics, TopicPartitionList};
+use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::journal::config::KafkaConfig;
-use crate::journal::kafka::lanes::{Flow, Lanes, PartitionLane};
+use crate::journal::kafka::lag::LagGauge;
+use crate::journal::kafka::lanes::{Delivered, Flow, Lanes, Order, PartitionLane};
+use crate::journal::kafka::offsets::{self, Offsets};
 use crate::journal::kafka::topic::Topics;
 use crate::journal::kafka::{client, log};
 use crate::journal::metrics::JournalMetrics;
@@ -34,6 +37,10 @@ const POLL_PAUSED: Duration = Duration::from_millis(10);
 const FLOW_PERIOD: Duration = Duration::from_millis(20);
 /// How often a topic that is not there is looked for.
 const TOPIC_PERIOD: Duration = Duration::from_secs(1);
+/// How long a revoked lane may finish its write. The group waits for it; heartbeats go on.
+const REVOKE_PATIENCE: Duration = Duration::from_secs(15);
+/// How long the question may take where the group has come to.
+const COMMITTED_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long leaving the group may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -55,13 +62,22 @@ impl KafkaReader {
         metrics: JournalMetrics,
     ) -> Result<Self, OpenError> {
         let (lanes, new_lanes) = Lanes::new(config.read_ahead_bytes / 4 * 3);
-        let context = Context {
-            lanes: Mutex::new(lanes),
-            metrics,
-            topic: config.topic.clone(),
-            patience: config.session_timeout / 2,
-        };
+        let lanes = Arc::new(Mutex::new(lanes));
         let closing = CancellationToken::new();
+        let unnamed = |source| OpenError::File {
+            path: config.topic.clone(),
+            action: "served by a thread",
+            source,
+        };
+        let lag = LagGauge {
+            offsets: Offsets::new(config).map_err(OpenError::Kafka)?,
+            lanes: lanes.clone(),
+            metrics: metrics.clone(),
+            closing: closing.clone(),
+            runtime: Handle::current(),
+        };
+        lag.spawn().map_err(unnamed)?;
+        let context = Context { lanes, metrics, topic: config.topic.clone() };
         let polling = Polling {
             consumer: consumer(config, context).map_err(OpenError::Kafka)?,
             topics: Topics::new(config).map_err(OpenError::Kafka)?,
@@ -73,11 +89,7 @@ impl KafkaReader {
         let thread = std::thread::Builder::new()
             .name("journal-read".to_owned())
             .spawn(move || polling.run())
-            .map_err(|source| OpenError::File {
-                path: config.topic.clone(),
-                action: "served by a thread",
-                source,
-            })?;
+            .map_err(unnamed)?;
         Ok(Self { lanes: new_lanes, closing, thread: Some(thread) })
     }
 }
@@ -115,11 +127,9 @@ impl Drop for KafkaReader {
 
 /// Takes what the client calls back for, all of it on the polling thread but statistics.
 struct Context {
-    lanes: Mutex<Lanes>,
+    lanes: Arc<Mutex<Lanes>>,
     metrics: JournalMetrics,
     topic: String,
-    /// How long a revoked lane may finish its write.
-    patience: Duration,
 }
 
 impl Context {
@@ -129,9 +139,12 @@ impl Context {
 
     /// Stops lanes and keeps how far they came.
     fn revoke(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) {
-        let acked = self.lanes().revoke(partitions, self.patience);
-        tracing::info!(?partitions, "partitions left");
-        if acked.is_empty() || consumer.assignment_lost() {
+        // Of what is lost nothing may be committed any more, so there is nothing to wait for.
+        let lost = consumer.assignment_lost();
+        let patience = if lost { Duration::ZERO } else { REVOKE_PATIENCE };
+        let acked = self.lanes().revoke(partitions, patience);
+        tracing::info!(?partitions, lost, "partitions left");
+        if acked.is_empty() || lost || consumer.assignment_lost() {
             return;
         }
         let mut offsets = TopicPartitionList::new();
@@ -148,14 +161,6 @@ impl Context {
 }
 
 impl ClientContext for Context {
-    fn stats(&self, statistics: Statistics) {
-        let Some(topic) = statistics.topics.get(&self.topic) else { return };
-        let ours = self.lanes().partitions();
-        let lag = ours.iter().filter_map(|partition| topic.partitions.get(partition));
-        let lag = lag.map(|partition| partition.consumer_lag_stored.max(0)).sum();
-        self.metrics.lag_records.set(lag);
-    }
-
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }
@@ -183,8 +188,9 @@ impl ConsumerContext for Context {
         if let Rebalance::Assign(list) = rebalance {
             let partitions = partitions_of(list);
             tracing::info!(?partitions, "partitions came");
+            let committed = committed(consumer, list);
             for partition in partitions {
-                lanes.assign(partition);
+                lanes.assign(partition, committed.get(&partition).copied());
             }
             apply(consumer, &self.topic, lanes.paused().into_iter().map(Flow::Pause).collect());
         }
@@ -196,6 +202,17 @@ impl ConsumerContext for Context {
             Ok(())
             | Err(KafkaError::ConsumerCommit(rdkafka::types::RDKafkaErrorCode::NoOffset)) => {}
             Err(error) => tracing::warn!(%error, "offsets were not committed, trying again"),
+        }
+    }
+}
+
+/// Where the group has come to, to see what is missing; nothing when that is not known in time.
+fn committed(consumer: &BaseConsumer<Context>, list: &TopicPartitionList) -> BTreeMap<i32, i64> {
+    match consumer.committed_offsets(list.clone(), COMMITTED_TIMEOUT) {
+        Ok(list) => offsets::of(&list),
+        Err(error) => {
+            tracing::warn!(%error, "where the group has come to is not known");
+            BTreeMap::new()
         }
     }
 }
@@ -274,8 +291,30 @@ impl Polling {
         });
         let position = Position(u64::try_from(message.offset()).unwrap_or(0));
         let delivery = Delivery { position, content };
-        let flow = self.consumer.context().lanes().deliver(message.partition(), delivery, bytes);
-        apply(&self.consumer, &self.topic, flow.into_iter().collect());
+        let (partition, offset) = (message.partition(), message.offset());
+        let delivered = self.consumer.context().lanes().deliver(partition, delivery, bytes);
+        let Some(Delivered { flows, order }) = delivered else { return };
+        match order {
+            Order::Next => {}
+            Order::Missing(records) => {
+                self.consumer.context().metrics.missing_records.inc_by(records);
+                tracing::error!(
+                    partition,
+                    offset,
+                    records,
+                    "records are gone before they were read: the journal's retention has passed them"
+                );
+            }
+            Order::Backwards => {
+                self.consumer.context().metrics.missing_records.inc();
+                tracing::error!(
+                    partition,
+                    offset,
+                    "the partition begins anew, below what was read"
+                );
+            }
+        }
+        apply(&self.consumer, &self.topic, flows);
     }
 
     fn pass_on(&self) {
@@ -290,21 +329,28 @@ impl Polling {
 }
 
 fn apply(consumer: &BaseConsumer<Context>, topic: &str, flows: Vec<Flow>) {
+    let (mut pause, mut resume) = (TopicPartitionList::new(), TopicPartitionList::new());
     for flow in flows {
-        let one = |partition| {
-            let mut list = TopicPartitionList::new();
-            list.add_partition(topic, partition);
-            list
-        };
-        let applied = match flow {
-            Flow::Pause(partition) => consumer.pause(&one(partition)),
-            Flow::Resume(partition) => consumer.resume(&one(partition)),
-            Flow::Store(partition, offset) => consumer.store_offset(topic, partition, offset),
-        };
-        // The partition may be leaving: then none of this matters any more.
-        if let Err(error) = applied {
-            tracing::debug!(%error, ?flow, "not applied");
+        match flow {
+            Flow::Pause(partition) => drop(pause.add_partition(topic, partition)),
+            Flow::Resume(partition) => drop(resume.add_partition(topic, partition)),
+            Flow::Store(partition, offset) => {
+                applied(consumer.store_offset(topic, partition, offset));
+            }
         }
+    }
+    if pause.count() > 0 {
+        applied(consumer.pause(&pause));
+    }
+    if resume.count() > 0 {
+        applied(consumer.resume(&resume));
+    }
+}
+
+/// A partition may be leaving: then none of this matters any more.
+fn applied(result: KafkaResult<()>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "not applied");
     }
 }
 
@@ -324,6 +370,9 @@ fn consumer(config: &KafkaConfig, context: Context) -> Result<BaseConsumer<Conte
         .set("auto.offset.reset", "earliest")
         .set("max.poll.interval.ms", "300000")
         .set("session.timeout.ms", config.session_timeout.as_millis().to_string())
+        .set("heartbeat.interval.ms", (config.session_timeout / 4).as_millis().to_string())
+        // The lag is asked of the brokers.
+        .set("statistics.interval.ms", "0")
         .set("check.crcs", "true")
         .set("message.max.bytes", message_max.min(1_000_000_000).to_string())
         .set("fetch.max.bytes", fetch_max.to_string())
