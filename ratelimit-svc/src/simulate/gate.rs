@@ -9,8 +9,10 @@ use std::str::FromStr;
 
 use crate::simulate::tally::{Both, Tally};
 
+type Figure = fn(&Both) -> u64;
+
 /// What can be asked of.
-const FIGURES: [(&str, fn(&Both) -> u64); 4] = [
+const FIGURES: [(&str, Figure); 4] = [
     ("requests", |both| both.requests),
     ("refused", |both| both.new_refused),
     ("newly_refused", |both| both.newly_refused),

@@ -104,13 +104,14 @@ pub fn run(question: &Question, progress: &mut dyn FnMut(Progress)) -> Result<An
                     Some(answers) => OldSide::Quotas(&answers[at]),
                     None => OldSide::Recorded,
                 };
-                tally.add(second, &shapes, &new, &of_new[at], &side);
+                tally.add(second, &shapes, &of_new[at], &side);
             }
             let decisions = new.decisions + old.as_ref().map_or(0, |old| old.decisions);
             progress(Progress { part: batch.part, decisions });
         }
         reader.join().map_err(|_| "reading the recordings failed".to_owned())
     })?;
+    tally.finish(&shapes, &new);
     let evictions = new.evictions() + old.as_ref().map_or(0, World::evictions);
     if evictions > 0 {
         notes.push(format!("{evictions} counters were dropped for want of room, and began anew"));

@@ -99,14 +99,7 @@ impl Tally {
     }
 
     /// Adds a second.
-    pub fn add(
-        &mut self,
-        second: &Second,
-        shapes: &[Shape],
-        world: &World,
-        new: &[RowAnswer],
-        old: &OldSide<'_>,
-    ) {
+    pub fn add(&mut self, second: &Second, shapes: &[Shape], new: &[RowAnswer], old: &OldSide<'_>) {
         self.span = Some(self.span.map_or((second.t, second.t), |(from, _)| (from, second.t)));
         self.other.0 += second.other.0;
         self.other.1 += second.other.1;
@@ -128,12 +121,6 @@ impl Tally {
                 self.shapes.resize(shapes.len().max(row.shape + 1), Both::default());
             }
             self.shapes[row.shape].add(&both);
-            if let Some(known) = world.shape(row.shape) {
-                self.classes.entry(known.class.clone()).or_default().add(&both);
-                for rule in known.rules.iter().flatten() {
-                    self.rule(domain, rule).requests += row.requests;
-                }
-            }
             self.refusals(domain, row, new, old, at);
         }
         self.total.add(&sum);
@@ -172,8 +159,20 @@ impl Tally {
         }
     }
 
+    /// Adds up by class and rule what is known by shape, once everything was added.
+    pub fn finish(&mut self, shapes: &[Shape], world: &World) {
+        for (at, both) in std::mem::take(&mut self.shapes).into_iter().enumerate() {
+            if let Some(known) = world.shape(at).filter(|_| both.requests > 0) {
+                self.classes.entry(known.class.clone()).or_default().add(&both);
+                for rule in known.rules.iter().flatten() {
+                    self.rule(&shapes[at].domain, rule).requests += both.requests;
+                }
+            }
+            self.shapes.push(both);
+        }
+    }
+
     fn rule(&mut self, domain: &str, rule: &str) -> &mut OfRule {
-        // Rules are few beside requests, and most have a row already.
         self.rules.entry((domain.to_owned(), rule.to_owned())).or_default()
     }
 
