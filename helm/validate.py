@@ -10,8 +10,8 @@ import tempfile
 
 from kubernetes_validate import utils
 
-from checks import CHART, Failure, Helm, binaries, bootstrap, budgets, compose, custom, docs, edge, golden
-from checks import need, network, objects, one_line, refusals, rendered, sets
+from checks import CHART, Failure, Helm, alerts, binaries, bootstrap, budgets, compose, custom, docs, edge
+from checks import golden, need, network, objects, observed, one_line, refusals, rendered, sets
 
 KUBERNETES = [f"1.{minor}" for minor in range(28, 38)]
 
@@ -110,6 +110,15 @@ def check_edge(checks, helm, value_sets):
         checks.run(what, check, helm)
 
 
+def check_observed(checks, helm, programs, scratch):
+    checks.run("each alert fires where it should and rests where it should", alerts.fire_and_rest, helm, scratch)
+    checks.run("each alert has a runbook", alerts.runbooks, helm)
+    checks.run("labels and links of alerts are values", alerts.keys_of_values, helm)
+    checks.run("dashboards are in step with dashboards.py", observed.in_step)
+    checks.run("metrics in rules and dashboards are documented", observed.are_documented, helm)
+    checks.run("every panel has data from the real edge", observed.panels_return_data, helm, programs, scratch / "observed")
+
+
 def check_rules(checks, helm, scratch):
     for what, sets, expected in refusals.BY_RULE:
         checks.run(f"templates refuse {what}", helm.refuses, sets, expected)
@@ -162,6 +171,7 @@ def main():
         check_flows(checks, helms[0], value_sets)
         check_edge(checks, helms[0], value_sets)
         check_rules(checks, helms[0], scratch)
+        check_observed(checks, helms[0], options.programs, scratch)
         checks.run("Envoy drains by the preStop hook", bootstrap.envoy_drains, helms[0], options.envoy, scratch)
         for helm in helms:
             checks.run(f"{helm.name}: a package renders as its directory", bootstrap.packaged, helm, scratch)

@@ -11,7 +11,7 @@ use chassis::config::{ConfigError, DurationText, Spanned, load_yaml};
 use chassis::drain::DrainTimes;
 use chassis::grpc::workers_default;
 use chassis::telemetry::TelemetryConfig;
-use chassis::tls::{ServerSettings, Subject};
+use chassis::tls::{RawServerTls, ServerSettings};
 use serde::Deserialize;
 
 use crate::check::digest::Peppers;
@@ -42,7 +42,7 @@ struct RawConfig {
     grpc_listen: Option<Spanned<String>>,
     admin_listen: Option<Spanned<String>>,
     worker_threads: Option<Spanned<usize>>,
-    grpc_tls: Option<RawGrpcTls>,
+    grpc_tls: Option<RawServerTls>,
     keys_file: PathBuf,
     pepper_files: Option<Spanned<BTreeMap<u32, Spanned<PathBuf>>>>,
     pepper_directory: Option<Spanned<PathBuf>>,
@@ -52,15 +52,6 @@ struct RawConfig {
     drain_timeout: Option<Spanned<DurationText>>,
     log_level: Option<String>,
     otlp_endpoint: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawGrpcTls {
-    certificate_file: PathBuf,
-    key_file: PathBuf,
-    client_ca_file: Option<PathBuf>,
-    client_san: Option<Spanned<String>>,
 }
 
 /// A valid configuration.
@@ -101,7 +92,7 @@ impl Config {
             grpc_listen: reader.address("grpc_listen", raw.grpc_listen, GRPC_LISTEN_DEFAULT)?,
             admin_listen: reader.address("admin_listen", raw.admin_listen, ADMIN_LISTEN_DEFAULT)?,
             worker_threads: reader.worker_threads(raw.worker_threads.as_ref())?,
-            grpc_tls: raw.grpc_tls.map(|raw| reader.grpc_tls(raw)).transpose()?,
+            grpc_tls: raw.grpc_tls.map(|raw| raw.settings(path, "grpc_tls")).transpose()?,
             keys: KeySource {
                 path: reader.beside(&raw.keys_file),
                 pepper_source,
@@ -172,25 +163,6 @@ impl Reader<'_> {
         threads.ok_or_else(|| {
             let message = format!("'worker_threads' must be from 1 to {WORKER_THREADS_MAX}");
             ConfigError::at(self.path, raw, message)
-        })
-    }
-
-    fn grpc_tls(&self, raw: RawGrpcTls) -> Result<ServerSettings, ConfigError> {
-        let client_subject = match &raw.client_san {
-            None => None,
-            Some(san) => Some(san.value.parse::<Subject>().map_err(|problem| {
-                ConfigError::at(self.path, san, format!("'client_san' {problem}"))
-            })?),
-        };
-        if let (Some(san), None) = (&raw.client_san, &raw.client_ca_file) {
-            // Without an authority anyone could make a certificate with this name.
-            return Err(ConfigError::at(self.path, san, "'client_san' needs 'client_ca_file'"));
-        }
-        Ok(ServerSettings {
-            certificate: self.beside(&raw.certificate_file),
-            key: self.beside(&raw.key_file),
-            client_authorities: raw.client_ca_file.map(|file| self.beside(&file)),
-            client_subject,
         })
     }
 

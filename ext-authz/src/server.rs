@@ -83,9 +83,10 @@ impl Server {
         let handler = grpc::Direct::new(service, Routes::new(health));
         let tls = tls::Acceptor::start(
             config.grpc_tls.clone(),
+            tls::Protocols::Grpc,
             &readiness,
             registry.sub_registry_with_prefix("authz"),
-        );
+        )?;
         let options = grpc::Options {
             age: grpc::ConnectionAge::default(),
             workers: config.worker_threads,

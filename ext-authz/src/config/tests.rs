@@ -51,7 +51,8 @@ fn everything_can_be_set() {
     let tls = config.grpc_tls.as_ref().expect("set");
     assert!(tls.certificate == Path::new("/c") && tls.key.is_absolute());
     assert_eq!(tls.client_authorities.as_deref(), Some(Path::new("/a")));
-    assert_eq!(tls.client_subject.as_ref().map(ToString::to_string).as_deref(), Some("envoy"));
+    let names: Vec<String> = tls.client_subjects.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["envoy"]);
     assert!(!format!("{config:?}").contains("0123456789"));
 }
 
@@ -63,11 +64,11 @@ fn every_error_says_where() {
         ("worker_threads: 257", "c.yaml:3:17: 'worker_threads' must be from 1 to 256"),
         (
             "grpc_tls: {certificate_file: c, key_file: k, client_san: envoy}",
-            "c.yaml:3:58: 'client_san' needs 'client_ca_file'",
+            "c.yaml:3:58: 'grpc_tls.client_san' needs 'client_ca_file'",
         ),
         (
-            "grpc_tls: {certificate_file: c, key_file: k, client_ca_file: a, client_san: 'a b'}",
-            "c.yaml:3:77: 'client_san' is neither a DNS name, an address nor a URI",
+            "grpc_tls: {certificate_file: c, key_file: k, client_ca_file: a, client_san: 'a..b'}",
+            "c.yaml:3:77: 'grpc_tls.client_san' 'a..b' is neither a DNS name",
         ),
         ("admin_listen: 127.0.0.1", "c.yaml:3:15: 'admin_listen' must be an address and port"),
         ("retry_after: 0s", "c.yaml:3:14: 'retry_after' must be from 1s to 3600s"),
