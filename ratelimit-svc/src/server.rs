@@ -100,9 +100,10 @@ impl Server {
             workers: config.grpc_workers,
             tls: tls::Acceptor::start(
                 config.grpc_tls,
+                tls::Protocols::Grpc,
                 &readiness,
                 registry.sub_registry_with_prefix("ratelimit"),
-            ),
+            )?,
         };
         let registry = Arc::new(registry);
         let quotas = Arc::new(ArcSwapOption::<Quotas>::empty());

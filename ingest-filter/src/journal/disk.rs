@@ -27,6 +27,7 @@ pub mod position;
 pub mod reader;
 mod segment_writer;
 mod tail;
+pub mod waiting;
 
 const SEGMENT_SUFFIX: &str = ".seg";
 

@@ -18,6 +18,7 @@ pub mod offsets;
 pub mod partition;
 mod producer;
 pub mod reader;
+pub mod scan;
 mod topic;
 
 /// What every client of ours begins with.

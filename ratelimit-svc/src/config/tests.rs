@@ -359,10 +359,15 @@ fn threads_and_tls_of_grpc() {
     let tls = config.grpc_tls.expect("set");
     assert_eq!((tls.certificate, tls.key), ("/c".into(), "/k".into()));
     assert_eq!(tls.client_authorities, Some("/a".into()));
-    assert_eq!(
-        tls.client_subject.map(|subject| subject.to_string()).as_deref(),
-        Some("envoy.mesh")
-    );
+    let names: Vec<String> = tls.client_subjects.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["envoy.mesh"]);
+    let list = [
+        ("GRPC_CLIENT_TLS_SAN", "envoy.mesh, spiffe://mesh/envoy"),
+        ("GRPC_CLIENT_TLS_SAN_FILE", "/names"),
+    ];
+    let tls = with(&list).expect("valid").grpc_tls.expect("set");
+    assert_eq!(tls.client_subjects.len(), 2);
+    assert_eq!(tls.client_subjects_file, Some("/names".into()));
 
     for (name, value, problem) in [
         ("GRPC_WORKER_THREADS", "0", "number would be zero"),
@@ -370,7 +375,7 @@ fn threads_and_tls_of_grpc() {
         ("GRPC_SERVER_TLS_CERT", "", "is needed when GRPC_SERVER_USE_TLS is true"),
         ("GRPC_SERVER_TLS_KEY", "", "is needed when GRPC_SERVER_USE_TLS is true"),
         ("GRPC_CLIENT_TLS_CACERT", "", "needs GRPC_CLIENT_TLS_CACERT"),
-        ("GRPC_CLIENT_TLS_SAN", "a b", "is neither a DNS name, an address nor a URI"),
+        ("GRPC_CLIENT_TLS_SAN", "a..b", "is neither a DNS name, an address nor a URI"),
     ] {
         let error = with(&[(name, value)]).expect_err(name);
         assert!(error.contains(problem), "{error}");
