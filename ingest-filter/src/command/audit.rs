@@ -18,7 +18,7 @@ use crate::writer::lines::lines;
 
 mod ledger;
 
-use ledger::{Ledger, Row};
+use ledger::{Ledger, Place, Row};
 
 /// How many records `audit find` names.
 const FOUND_MAX: usize = 1000;
@@ -134,7 +134,9 @@ impl Totals {
             bar.inc(1);
             let tenant = stored.content.as_ref().map_or("", |record| &record.tenant);
             if wanted(tenant) {
-                failed = ledger.record(&stored).err();
+                let StoredRecord { partition, position, done, .. } = stored;
+                let at = Place { partition, position, done };
+                failed = ledger.record(at, stored.content.as_ref().ok()).err();
             }
             if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })

@@ -11,8 +11,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::journal::StoredRecord;
 use crate::journal::stored_letter::StoredLetter;
+use crate::record::Record;
 use crate::writer::lines::lines;
 
 /// Rows of the books at most: a thousand tenants for a thousand hours.
@@ -61,6 +61,15 @@ impl Row {
     }
 }
 
+/// Where a record stands in the journal.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    pub partition: i32,
+    pub position: u64,
+    /// Whether the writers have passed it.
+    pub done: bool,
+}
+
 /// All rows.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -77,21 +86,21 @@ pub struct TooManyRows;
 impl Ledger {
     /// Takes in a record of the journal. What is no record counts as one point of nobody, in the
     /// first hour there is, since it does not say when it came.
-    pub fn record(&mut self, stored: &StoredRecord) -> Result<(), TooManyRows> {
-        let seen = self.read.entry(stored.partition).or_insert((stored.position, stored.position));
-        seen.1 = seen.1.max(stored.position);
-        let (tenant, at, points, held) = match &stored.content {
-            Ok(record) => {
+    pub fn record(&mut self, at: Place, record: Option<&Record>) -> Result<(), TooManyRows> {
+        let seen = self.read.entry(at.partition).or_insert((at.position, at.position));
+        seen.1 = seen.1.max(at.position);
+        let (tenant, admitted_at_ns, points, held) = match record {
+            Some(record) => {
                 let points = u64::from(record.points);
                 (&*record.tenant, record.admitted_at_ns, points, lines(&record.body).len() as u64)
             }
-            Err(_) => ("", 0, 1, 1),
+            None => ("", 0, 1, 1),
         };
-        let row = self.row(tenant, at)?;
+        let row = self.row(tenant, admitted_at_ns)?;
         row.records += 1;
         row.journalled += held;
         row.miscounted_records += u64::from(points != held);
-        match stored.done {
+        match at.done {
             true => row.passed += held,
             false => row.queued += held,
         }
@@ -141,9 +150,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::record::Record;
 
-    fn stored(position: u64, points: u32, done: bool, body: &'static str) -> StoredRecord {
+    fn take(ledger: &mut Ledger, position: u64, points: u32, done: bool, body: &'static str) {
         let record = Record {
             tenant: "acme".to_owned(),
             database: String::new(),
@@ -154,7 +162,7 @@ mod tests {
             traceparent: None,
             body: Bytes::from_static(body.as_bytes()),
         };
-        StoredRecord { partition: 0, position, done, content: Ok(record) }
+        ledger.record(Place { partition: 0, position, done }, Some(&record)).expect("room");
     }
 
     fn letter(position: u64, points: u32) -> StoredLetter {
@@ -170,9 +178,9 @@ mod tests {
     #[test]
     fn what_came_is_what_became_of_it() {
         let mut ledger = Ledger::default();
-        ledger.record(&stored(5, 3, true, "m v=1 1\nm v=\"a\nb\" 2\nm v=3 3\n")).expect("room");
-        ledger.record(&stored(6, 1, true, "m v=2 2\n")).expect("room");
-        ledger.record(&stored(7, 2, false, "m v=4 4\nm v=5 5\n")).expect("room");
+        take(&mut ledger, 5, 3, true, "m v=1 1\nm v=\"a\nb\" 2\nm v=3 3\n");
+        take(&mut ledger, 6, 1, true, "m v=2 2\n");
+        take(&mut ledger, 7, 2, false, "m v=4 4\nm v=5 5\n");
         ledger.letter(&letter(5, 1), true).expect("room");
         ledger.letter(&letter(4, 9), false).expect("room");
         let rows: Vec<_> = ledger.rows().collect();
@@ -187,11 +195,11 @@ mod tests {
     #[test]
     fn books_that_do_not_balance_are_seen() {
         let mut more_dead_than_passed = Ledger::default();
-        more_dead_than_passed.record(&stored(5, 1, false, "m v=1 1\n")).expect("room");
+        take(&mut more_dead_than_passed, 5, 1, false, "m v=1 1\n");
         more_dead_than_passed.letter(&letter(5, 1), false).expect("room");
         assert!(!more_dead_than_passed.total().balances());
         let mut other_count = Ledger::default();
-        other_count.record(&stored(5, 2, true, "m v=1 1\n")).expect("room");
+        take(&mut other_count, 5, 2, true, "m v=1 1\n");
         assert!(!other_count.total().balances());
     }
 }
