@@ -1,18 +1,21 @@
-//! The commands for people: dead letters, lag, a smoke test. The first two read the same
-//! configuration file as the roles. Each prints to the standard output and ends; none joins the
-//! writers' group.
+//! The commands for people: dead letters, the books, lag, a smoke test. All but the last read the
+//! same configuration file as the roles. Each prints to the standard output and ends; none joins
+//! the writers' group.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use anyhow::Context;
 use chassis::config::load_yaml;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
 
 use crate::config::RawConfig;
 use crate::journal::config::JournalConfig;
 
+mod audit;
 mod dlq;
 mod lag;
 pub mod moment;
@@ -24,6 +27,9 @@ pub enum Command {
     /// Look at the points that no database took, and put them into the journal again.
     #[command(subcommand)]
     Dlq(dlq::Dlq),
+    /// Account for every point that was admitted, and find one.
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Show how far the writers are behind, and what holds them up.
     #[command(after_help = lag::EXAMPLES)]
     Lag(lag::Lag),
@@ -48,6 +54,15 @@ impl Common {
         let journal = JournalConfig::from_raw(&self.config, &raw.journal)?;
         Ok((raw, journal))
     }
+
+    /// Prints one object, on one line when a program reads it.
+    fn print_value(&self, value: &Value) -> anyhow::Result<()> {
+        let text = match self.json {
+            true => value.to_string(),
+            false => serde_json::to_string_pretty(value)?,
+        };
+        print(&text).context("the result cannot be printed")
+    }
 }
 
 /// Runs the command to its end.
@@ -57,6 +72,7 @@ impl Common {
 pub fn run(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Dlq(command) => command.run(),
+        Command::Audit(command) => command.run(),
         Command::Lag(command) => command.run(),
         Command::SmokeTest(command) => command.run(),
     }

@@ -273,6 +273,38 @@ pub enum ScanError {
         #[source]
         source: std::io::Error,
     },
+    /// A segment.
+    #[error("a segment could not be read")]
+    Segment(#[from] ReadError),
+}
+
+/// A record as it stands in the journal.
+#[derive(Clone, Debug)]
+pub struct StoredRecord {
+    /// Its partition.
+    pub partition: i32,
+    /// Its position there: its offset on Kafka, where it ends on disk.
+    pub position: u64,
+    /// Whether the writers have passed it: its points are written, or dead letters.
+    pub done: bool,
+    /// The record, or why it is none.
+    pub content: Result<Record, Malformed>,
+}
+
+/// Reads all records that the journal still has, oldest first within a partition, until told to
+/// stop. With `since_ms` what was stored before may be left out.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn read_records(
+    config: &JournalConfig,
+    since_ms: Option<i64>,
+    mut each: impl FnMut(StoredRecord) -> ControlFlow<()>,
+) -> Result<(), ScanError> {
+    match config {
+        JournalConfig::Disk(config) => disk::records::read(config, &mut each),
+        JournalConfig::Kafka(config) => kafka::records::read(config, since_ms, &mut each),
+    }
 }
 
 /// Reads all dead letters and marks, oldest first within a partition, until told to stop. With

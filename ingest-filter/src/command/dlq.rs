@@ -142,7 +142,7 @@ impl Dlq {
 }
 
 /// The names of letters that were replayed before.
-fn replayed(journal: &JournalConfig) -> anyhow::Result<BTreeSet<String>> {
+pub(super) fn replayed(journal: &JournalConfig) -> anyhow::Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     read_letters(journal, None, |entry| {
         if let Entry::Replayed(name) = entry {
@@ -217,11 +217,7 @@ impl Show {
         .context("the dead letters cannot be read")?;
         for letter in &shown {
             let described = described(letter, &replayed, true);
-            let text = match self.common.json {
-                true => described.to_string(),
-                false => serde_json::to_string_pretty(&described)?,
-            };
-            print(&text).context("the letters cannot be printed")?;
+            self.common.print_value(&described)?;
         }
         match wanted.first() {
             Some(missing) => anyhow::bail!("there is no dead letter {missing}"),

@@ -98,6 +98,15 @@ async fn a_letter_goes_round(tool: &Tool, journal: &JournalConfig) {
         lines.iter().all(|line| line["held_up_by"] == "nothing").then_some(())
     })
     .await;
+    match journal {
+        JournalConfig::Kafka(_) => the_books_balance(tool, id).await,
+        // The writer has deleted the segment of the first record.
+        JournalConfig::Disk(_) => {
+            let lines = tool.lines(&["audit", "totals"]).await;
+            let all = lines.last().unwrap();
+            assert_eq!((&all["journalled"], &all["written"]), (&1.into(), &1.into()), "{all}");
+        }
+    }
     running.stop().await;
     for number in 1..4 {
         append(&appender(journal), vec![record("acme", 0, number)]).await;
@@ -107,6 +116,34 @@ async fn a_letter_goes_round(tool: &Tool, journal: &JournalConfig) {
     assert_eq!((sum("records"), sum("points")), (3, 3), "{lines:?}");
     let late = lines.iter().find(|line| line["records"] != 0).unwrap();
     assert!(late["seconds"].as_f64().unwrap() > 0.0, "since its admission");
+}
+
+/// Three points admitted, one a dead letter, which was replayed: four in the journal.
+async fn the_books_balance(tool: &Tool, letter: &str) {
+    let lines = tool.lines(&["audit", "totals", "--tenant", "acme"]).await;
+    let all = lines.last().unwrap();
+    let numbers = ["admitted", "replayed", "journalled", "written", "dead_lettered", "queued"]
+        .map(|key| all[key].as_i64().unwrap());
+    assert_eq!((numbers, &all["balances"]), ([3, 1, 4, 3, 1, 0], &true.into()), "{lines:?}");
+    assert_eq!(lines[0]["hour"], "2023-11-14T22:00:00Z");
+
+    let found = tool.lines(&["audit", "find", "--tenant", "acme", "--at", "2"]).await;
+    assert_eq!(found.len(), 2, "the record and the one of the replay: {found:?}");
+    assert_eq!(found[0]["points_found"], serde_json::json!(["m,mark=poison v=2i 2"]));
+    let first = found.iter().find(|found| found["dead_letters"] != serde_json::json!([])).unwrap();
+    assert_eq!(
+        (&first["state"], &first["dead_letters"][0]["id"]),
+        (&"written".into(), &letter.into())
+    );
+    let name = first["record"].as_str().unwrap();
+    let record = tool.lines(&["audit", "record", name]).await;
+    assert_eq!((&record[0]["tenant"], &record[0]["points"]), (&"acme".into(), &3.into()));
+    assert!(record[0]["body"].as_str().unwrap().contains("m,mark=poison v=2i 2\n"));
+    for none in [["--tenant", "zeta", "--at", "2"], ["--tenant", "acme", "--at", "1970-01-01"]] {
+        let arguments = [&["audit", "find"][..], &none].concat();
+        let found = if none[3] == "2" { Some(1) } else { Some(0) };
+        assert_eq!(tool.run(&arguments).await.0, found, "{none:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

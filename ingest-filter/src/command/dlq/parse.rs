@@ -108,7 +108,7 @@ mod tests {
         assert_eq!((parsed.points, parsed.refused.values().sum::<u64>()), (2, 2), "{parsed:?}");
         assert_eq!(parsed.refused.get("field type conflict"), Some(&1));
         let [record] = &parsed.records[..] else { panic!("one series") };
-        assert_eq!((&record.body[..], record.points), (&b"m v=1 1\nm v=3 3\n"[..], 2));
+        assert_eq!((&record.body[..], record.points), (&b"m v=1.0 1\nm v=3.0 3\n"[..], 2));
         assert_eq!((&*record.database, record.admitted_at_ns), ("app", 7));
         let beyond = rules.read(&letter("other", "m v=1 1\n"));
         assert_eq!((beyond.records.len(), beyond.refused.values().sum::<u64>()), (0, 4));
