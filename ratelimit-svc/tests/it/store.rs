@@ -746,6 +746,18 @@ async fn a_server_that_cannot_count_fails_its_probe() {
     assert!(matches!(error, StoreError::Refused(_)), "{error:?}");
 }
 
+/// After a failover too, nothing is counted before it is known which data the server holds.
+#[tokio::test]
+async fn a_server_that_does_not_say_which_data_it_holds_counts_nothing() {
+    let mute = RedisServer::start_with(&["--rename-command", "EVALSHA", "NOBODY_CALLS_THIS"]).await;
+    let store = unconnected(Topology::Unix(mute.socket()), settings());
+    store.probe().await.expect_err("its epoch cannot be read");
+    let hit = [hit("early", 1, 9)];
+    let error = store.count(&hit, Mode::CountAll, NOW).await.expect_err("not in use");
+    assert!(matches!(error, StoreError::NotConnected), "{error:?}");
+    assert_eq!(mute.asked(&["exists", "t:early"]).trim(), "0");
+}
+
 #[test]
 fn windows_are_counted_apart_in_memory() {
     let memory = Memory::default();

@@ -59,3 +59,28 @@ impl Table {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::lease::Terms;
+
+    /// Every request that finds its tokens asks whether claims are due: with a lock there, all of them
+    /// would wait for one another, whatever the number of shards.
+    #[test]
+    fn to_see_that_nothing_is_due_takes_no_lock() {
+        let table = Table::new(&Terms::default(), 1000, 1, Duration::ZERO);
+        let (due, returns) = (lock(&table.due), lock(&table.returns));
+        let (sender, seen) = mpsc::channel();
+        std::thread::scope(|scope| {
+            let table = &table;
+            scope.spawn(move || sender.send(table.has_due()));
+            let seen = seen.recv_timeout(Duration::from_secs(10));
+            drop((due, returns));
+            assert_eq!(seen, Ok(false));
+        });
+    }
+}
