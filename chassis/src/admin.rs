@@ -61,12 +61,13 @@ impl Admin {
 }
 
 async fn readyz(State(admin): State<Admin>) -> Response {
-    let blockers = admin.readiness.blockers();
-    if blockers.is_empty() {
-        "ready\n".into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", blockers.join("\n"))).into_response()
-    }
+    let (blockers, warnings) = (admin.readiness.blockers(), admin.readiness.warnings());
+    let (status, mut lines) = match blockers.is_empty() {
+        true => (StatusCode::OK, vec!["ready".to_owned()]),
+        false => (StatusCode::SERVICE_UNAVAILABLE, blockers),
+    };
+    lines.extend(warnings.iter().map(|warning| format!("warning: {warning}")));
+    (status, format!("{}\n", lines.join("\n"))).into_response()
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {

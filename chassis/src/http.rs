@@ -1,4 +1,5 @@
-//! Serves a router over HTTP/1.1 and HTTP/2 without TLS on one port, and gives silence no slot.
+//! Serves a router over HTTP/1.1 and HTTP/2 on one port, with TLS or without, and gives silence no
+//! slot.
 //!
 //! What a connection may do is bounded by [`Limits`]; what a request may do is the router's
 //! affair.
@@ -16,6 +17,7 @@ use http::{Request, Response};
 use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,6 +25,7 @@ use tonic::codegen::Service;
 
 use crate::connections::{Limits, OpenRequest, Peer, Slot, Slots, accept_failed};
 use crate::drain::Shutdown;
+use crate::tls;
 
 /// The largest head of a request, bytes.
 pub const HEAD_BYTES_MAX: u32 = 32 << 10;
@@ -34,7 +37,7 @@ const GRACE: Duration = Duration::from_secs(5);
 const PAGES_CONNECTIONS_MAX: usize = 256;
 
 /// How a router is served.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// What a connection may do.
     pub limits: Limits,
@@ -44,6 +47,8 @@ pub struct Options {
     pub stream_window_bytes: u32,
     /// What all streams of a connection may send ahead, bytes.
     pub connection_window_bytes: u32,
+    /// TLS, or clear text.
+    pub tls: Option<Arc<tls::Acceptor>>,
 }
 
 impl Options {
@@ -60,6 +65,7 @@ impl Options {
             streams_max: 64,
             stream_window_bytes: 64 << 10,
             connection_window_bytes: 256 << 10,
+            tls: None,
         }
     }
 }
@@ -89,13 +95,13 @@ pub async fn serve(
             // A connection without a slot is closed by dropping it.
             let Some(slot) = slots.admit(peer).await else { continue };
             accepted();
-            let connection = connection(
-                builder.clone(),
-                stream,
-                router.clone(),
-                Arc::new(slot),
-                shutdown.clone(),
-            );
+            let serving = Serving {
+                builder: builder.clone(),
+                router: router.clone(),
+                slot: Arc::new(slot),
+                shutdown: shutdown.clone(),
+            };
+            let connection = serving.accepted(stream, options.tls.clone());
             let stop = stop.clone();
             connections.spawn(async move { stop.run_until_cancelled(connection).await });
         }
@@ -109,34 +115,64 @@ pub async fn serve(
     connections.wait().await;
 }
 
-async fn connection(
+/// What a connection is served with.
+struct Serving {
     builder: Builder<TokioExecutor>,
-    stream: TcpStream,
     router: Router,
     slot: Arc<Slot>,
     shutdown: Shutdown,
-) {
-    // Answers are small and wait for nothing.
-    let _ = stream.set_nodelay(true);
-    let service = Tracked { router, slot: slot.clone() };
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let has_expired = tokio::select! {
-        ended = connection.as_mut() => return ended_with(ended),
-        () = slot.evicted() => return,
-        () = slot.expired() => true,
-        () = shutdown.begun() => false,
-    };
-    connection.as_mut().graceful_shutdown();
-    let cut = async {
-        if !has_expired {
-            slot.expired().await;
+}
+
+impl Serving {
+    async fn accepted(self, stream: TcpStream, tls: Option<Arc<tls::Acceptor>>) {
+        // Answers are small and wait for nothing.
+        let _ = stream.set_nodelay(true);
+        let Some(tls) = tls else { return self.connection(stream, None).await };
+        let secured = tokio::select! {
+            secured = tls.accept(stream) => secured,
+            () = self.slot.evicted() => None,
+            () = self.slot.expired() => None,
+        };
+        if let Some((stream, peer)) = secured {
+            self.connection(stream, Some(peer)).await;
         }
-        tokio::time::sleep(GRACE).await;
-    };
-    tokio::select! {
-        ended = connection => ended_with(ended),
-        () = slot.evicted() => {}
-        () = cut => {}
+    }
+
+    async fn connection<IO>(self, stream: IO, peer: Option<tls::Peer>)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self { builder, router, slot, shutdown } = self;
+        let service = Tracked { router, slot: slot.clone() };
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let lost = async {
+            match peer {
+                Some(peer) => peer.lost().await,
+                None => std::future::pending().await,
+            }
+        };
+        let until_cut = tokio::select! {
+            ended = connection.as_mut() => return ended_with(ended),
+            () = slot.evicted() => return,
+            () = slot.expired() => Some(GRACE),
+            () = lost => Some(tls::FAREWELL),
+            () = shutdown.begun() => None,
+        };
+        connection.as_mut().graceful_shutdown();
+        let cut = async {
+            match until_cut {
+                Some(left) => tokio::time::sleep(left).await,
+                None => {
+                    slot.expired().await;
+                    tokio::time::sleep(GRACE).await;
+                }
+            }
+        };
+        tokio::select! {
+            ended = connection => ended_with(ended),
+            () = slot.evicted() => {}
+            () = cut => {}
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! A start-up step takes a [`Latch`] before it begins and drops it when it is through. What can
 //! come and go later (a configuration, a broker) is a [`Condition`] that is set and cleared.
+//! A warning is for people: it stands beside the answer and never changes it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +17,7 @@ pub struct Readiness {
 
 struct Inner {
     blockers: Mutex<BTreeMap<u64, String>>,
+    warnings: Mutex<BTreeMap<&'static str, String>>,
     next_id: Mutex<u64>,
     ready: watch::Sender<bool>,
 }
@@ -44,6 +46,7 @@ impl Readiness {
     pub fn new() -> Self {
         let inner = Inner {
             blockers: Mutex::new(BTreeMap::new()),
+            warnings: Mutex::default(),
             next_id: Mutex::new(0),
             ready: watch::Sender::new(true),
         };
@@ -68,6 +71,23 @@ impl Readiness {
         let condition = Condition { name, readiness: self.clone(), latch: Mutex::new(None) };
         condition.lost(reason);
         condition
+    }
+
+    /// Something is wrong that traffic need not wait for; one warning for each name.
+    pub fn warn(&self, name: &'static str, reason: impl Into<String>) {
+        let mut warnings = self.inner.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        warnings.insert(name, reason.into());
+    }
+
+    /// Takes the warning of that name back.
+    pub fn all_well(&self, name: &'static str) {
+        self.inner.warnings.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    /// What is wrong and stands in nobody's way.
+    pub fn warnings(&self) -> Vec<String> {
+        let warnings = self.inner.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        warnings.iter().map(|(name, reason)| format!("{name}: {reason}")).collect()
     }
 
     /// What stands in the way, oldest first; empty means ready.
@@ -148,5 +168,16 @@ mod tests {
         config.lost("gone");
         config.lost("gone");
         assert_eq!(readiness.blockers(), ["config: gone"]);
+    }
+
+    #[test]
+    fn a_warning_changes_nothing_but_what_is_told() {
+        let readiness = Readiness::new();
+        readiness.warn("tls", "old files");
+        readiness.warn("tls", "older files");
+        assert_eq!(readiness.warnings(), ["tls: older files"]);
+        assert!(readiness.is_ready());
+        readiness.all_well("tls");
+        assert!(readiness.warnings().is_empty());
     }
 }

@@ -6,22 +6,27 @@
 pub mod client;
 pub mod expiry;
 mod metrics;
+mod peer;
 mod server;
+mod settings;
 mod subject;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-pub use server::{Acceptor, HANDSHAKE_TIMEOUT, ServerSettings, Status};
-pub use subject::Subject;
+pub use peer::{FAREWELL, Peer};
+pub use server::{Acceptor, HANDSHAKE_TIMEOUT, Status};
+pub use settings::{Protocols, RawServerTls, ServerSettings};
+pub use subject::{Subject, subjects};
 
-/// The protocol that both ends must agree on.
+/// The protocol that both ends of a gRPC connection must agree on.
 const ALPN: &[u8] = b"h2";
 
 /// Makes ring the cryptography of the process, for every library that asks for a default.
@@ -58,6 +63,12 @@ pub enum TlsError {
     /// A certificate that cannot be used, or not with this key.
     #[error("certificate '{0}' and its key cannot be used together")]
     Identity(PathBuf, #[source] rustls::Error),
+    /// A certificate whose time is over or has not come.
+    #[error("certificate '{0}' {1}")]
+    Invalid(PathBuf, expiry::Invalid),
+    /// A list of names that cannot be one.
+    #[error("the names in '{0}' cannot be used: {1}")]
+    Subjects(PathBuf, String),
     /// The authorities cannot verify anyone.
     #[error("client certificates cannot be verified")]
     Verifier(#[source] rustls::server::VerifierBuilderError),
@@ -79,6 +90,20 @@ fn private_key(path: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsErr
     })
 }
 
+/// When the certificate of this file is valid, if that can be read; its time must be now.
+fn valid_now(
+    path: &Path,
+    chain: &[CertificateDer<'_>],
+) -> Result<Option<expiry::Validity>, TlsError> {
+    let validity = chain.first().and_then(|leaf| expiry::validity(leaf));
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.map_or(0, |since| since.as_secs());
+    if let Some(Err(invalid)) = validity.map(|validity| validity.check(now)) {
+        return Err(TlsError::Invalid(path.to_owned(), invalid));
+    }
+    Ok(validity)
+}
+
 fn authorities(path: &Path, pem: &[u8]) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path, pem)? {
@@ -86,3 +111,6 @@ fn authorities(path: &Path, pem: &[u8]) -> Result<RootCertStore, TlsError> {
     }
     Ok(roots)
 }
+
+#[cfg(test)]
+mod tests;

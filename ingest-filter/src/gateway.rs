@@ -18,6 +18,7 @@ use chassis::admin::Admin;
 use chassis::drain::Shutdown;
 use chassis::process::listen;
 use chassis::readiness::Readiness;
+use chassis::tls::Acceptor;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 
@@ -59,13 +60,14 @@ pub struct Gateway {
     admin_listener: TcpListener,
     readiness: Readiness,
     registry: Registry,
+    tls: Option<Arc<Acceptor>>,
 }
 
 impl Gateway {
     /// Binds the sockets and registers the metrics.
     ///
     /// # Errors
-    /// When an address cannot be bound.
+    /// When an address cannot be bound or the TLS files cannot be used.
     pub async fn bind(
         config: GatewayConfig,
         journal: Arc<dyn Journal>,
@@ -74,6 +76,7 @@ impl Gateway {
     ) -> anyhow::Result<Self> {
         let (listener, admin_listener) =
             (listen(config.listen).await?, listen(config.admin_listen).await?);
+        let tls = server::tls(&config, &readiness, &mut registry)?;
         let budget = Budget::new(config.memory_bytes_max);
         let types = Types::new(Limits {
             fields_max: config.fields_pinned_max,
@@ -91,7 +94,7 @@ impl Gateway {
             metrics,
             conversions: edge::conversions(),
         });
-        Ok(Self { edge, listener, admin_listener, readiness, registry })
+        Ok(Self { edge, listener, admin_listener, readiness, registry, tls })
     }
 
     /// Where clients are served.
@@ -125,9 +128,10 @@ impl Gateway {
         let router =
             router(self.edge.clone()).route_service("/grpc.health.v1.Health/{method}", health);
         let config = serde_json::to_value(&self.edge.config)?;
-        let types = self.edge.types.clone();
+        let (types, tls) = (self.edge.types.clone(), self.tls.clone());
         let admin = Admin::new(self.readiness, Arc::new(self.registry), move || {
             let mut shown = config.clone();
+            shown["tls"] = server::describe(tls.as_ref());
             shown["types"] = serde_json::json!({
                 "fields_pinned": types.fields(),
                 "fields_unpinned": types.unpinned.get(),
@@ -135,7 +139,8 @@ impl Gateway {
             });
             shown
         });
-        let (options, edge) = (server::options(&self.edge.config), self.edge);
+        let options = server::options(&self.edge.config, self.tls.clone());
+        let edge = self.edge;
         let accepted = || {
             edge.metrics.connections.inc();
         };
@@ -143,6 +148,7 @@ impl Gateway {
         tokio::select! {
             () = serving => Ok(()),
             () = follow => anyhow::bail!("readiness is no longer followed"),
+            () = server::follow(self.tls) => anyhow::bail!("following the TLS files ended"),
             failed = admin.serve(self.admin_listener, Router::new()) => {
                 failed?;
                 anyhow::bail!("the admin listener ended")

@@ -11,8 +11,8 @@
 //! Files import from their own part and from parts below, as tidy/arrows.rs holds:
 //!
 //! ```text
-//! cli ► server ► config ► console, grpc, json, reflection ► xds ► reload ► limiter ► outage ► metrics ► store
-//!     ► lease, live, record ► decide, diff, lint ► limits ► clock, document, keyed_hash, struct_json
+//! cli ► server ► config ► console, grpc, json, reflection ► xds ► reload ► limiter, simulate ► outage ► metrics
+//!     ► store ► lease, live, record ► decide, diff, lint ► limits ► clock, document, keyed_hash, struct_json
 //! ```
 //!
 //! What is pure, does no I/O and is given the time: `limits`, `decide`, `diff`, `lint`, `lease`, `live`, and of
@@ -39,6 +39,7 @@ pub mod record;
 mod reflection;
 pub mod reload;
 pub mod server;
+pub mod simulate;
 pub mod store;
 pub mod struct_json;
 pub mod xds;

@@ -35,6 +35,7 @@ use crate::limiter::recording::Recording;
 use crate::limiter::{Counters, Limiter};
 use crate::limits::quotas::Quotas;
 use crate::metrics::Metrics;
+use crate::metrics::mapped::Mapped;
 use crate::metrics::reference::Reference;
 use crate::metrics::statsd::Exporter;
 use crate::outage::guard::{Guard, ShareSettings};
@@ -60,6 +61,7 @@ pub struct Server {
     pub readiness: Readiness,
     grpc: grpc::Listener,
     options: grpc::Options,
+    begins_traces: bool,
     reflection: bool,
     http: TcpListener,
     debug: TcpListener,
@@ -101,9 +103,10 @@ impl Server {
             workers: config.grpc_workers,
             tls: tls::Acceptor::start(
                 config.grpc_tls,
+                tls::Protocols::Grpc,
                 &readiness,
                 registry.sub_registry_with_prefix("ratelimit"),
-            ),
+            )?,
         };
         let registry = Arc::new(registry);
         let quotas = Arc::new(ArcSwapOption::<Quotas>::empty());
@@ -151,6 +154,7 @@ impl Server {
             readiness,
             grpc,
             options,
+            begins_traces: config.telemetry.traces.root_sampling_ppm > 0,
             reflection: config.grpc_reflection,
             http,
             debug,
@@ -173,7 +177,8 @@ impl Server {
         let (health, follow_readiness) = grpc::health(&self.readiness, &["ratelimit"]);
         let others = Routes::new(health);
         let others = if self.reflection { reflection::add(others)? } else { others };
-        let handler = grpc::Direct::new(Service::new(self.limiter.clone()), others);
+        let handler =
+            grpc::Direct::new(Service::new(self.limiter.clone(), self.begins_traces), others);
         let console = Console::new(self.limiter.clone(), self.reloader.clone());
         let extra = Router::new()
             .route("/rlconfig", get(rlconfig))
@@ -288,8 +293,12 @@ fn metrics(stats: &Stats) -> (Arc<Metrics>, Registry) {
     register_build_info(&mut own);
     let mut shown = if stats.names == Names::Reference { Registry::default() } else { own };
     if stats.names != Names::Tidegate {
-        let reference = Reference::new(metrics.clone(), stats.milliseconds);
-        shown.register_collector(Box::new(reference));
+        shown.register_collector(match &stats.mapping {
+            None => Box::new(Reference::new(metrics.clone(), stats.milliseconds)),
+            Some(mapping) => {
+                Box::new(Mapped::new(metrics.clone(), mapping.clone(), stats.milliseconds))
+            }
+        });
     }
     (metrics, shown)
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use tempfile::TempDir;
-use tests::edge::{Edge, Options, Parts, Patience, Proxy};
+use tests::edge::{Edge, Encryption, Options, Parts, Patience, Proxy};
 use tests::http::{Http, Reply};
 use tests::wait::{DEADLINE, wait_for};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -86,6 +86,7 @@ impl Stage {
             otlp,
             patience,
             proxy: Proxy::default(),
+            encryption: Encryption::Off,
         };
         options.proxy.limits.access_log_success_percent = 100;
         change(&mut options);

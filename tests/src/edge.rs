@@ -18,14 +18,18 @@ use crate::parts::envoy::{BreakGlass, Envoy, Settings};
 use crate::parts::influxdb::InfluxDb;
 use crate::parts::kafka::Kafka;
 use crate::parts::redis::Redis;
+use crate::pki::Pki;
 use crate::ports::free_address;
 use crate::wait::{DEADLINE, wait_for};
 
 mod configuration;
+pub mod encryption;
 mod options;
+mod pressure;
 mod replica;
 mod supervisor;
 
+pub use encryption::Encryption;
 pub use options::{Addresses, Options, Parts, Patience, Proxy};
 pub use replica::{Replica, Service};
 pub use supervisor::{Part, Supervisor};
@@ -58,6 +62,8 @@ pub struct Edge {
     pub kafka: Option<Kafka>,
     /// InfluxDB, on real parts.
     pub influxdb: Option<InfluxDb>,
+    /// The authority of this run's certificates, where hops are encrypted.
+    pub pki: Option<Pki>,
 }
 
 impl Edge {
@@ -84,6 +90,10 @@ impl Edge {
             redis: None,
             kafka: None,
             influxdb: None,
+            pki: match options.encryption {
+                Encryption::On => Some(Self::new_pki(&options.dir)?),
+                Encryption::Off => None,
+            },
             options,
         };
         this.write_configuration()?;
@@ -219,6 +229,7 @@ impl Edge {
         // One that was killed and started again would be counted twice for a minute.
         command.env("LOCAL_SHARE_REPLICAS", self.options.replicas.to_string());
         command.env("DRAIN_DELAY", self.options.patience.drain_delay);
+        self.ratelimit_tls(command);
         match &self.redis {
             Some(redis) => {
                 command.env("BACKEND_TYPE", "redis").env("REDIS_SOCKET_TYPE", "tcp");
@@ -271,7 +282,8 @@ impl Edge {
     pub async fn wait_for_key(&self, key: &str) -> Result<()> {
         let id = key.split('_').nth(2).context("a key has an id")?.to_owned();
         for replica in &self.authz {
-            let authz = crate::parts::authz::Authz::connect(replica.listen).await?;
+            let tls = self.client_of_services();
+            let authz = crate::parts::authz::Authz::connect(replica.listen, tls.as_ref()).await?;
             wait_for(&format!("{} to know key {id}", replica.name()), DEADLINE, async || {
                 authz.clone().allows(key).await.ok().filter(|allowed| *allowed)
             })
@@ -307,25 +319,11 @@ impl Edge {
             charged: self.charged(),
             limits: proxy.limits,
             break_glass,
+            tls: self.envoy_tls(self.at.edge_tls)?,
             pressure_file,
         };
         self.envoy = Some(Envoy::start(&self.options.dir, settings).await?);
         Ok(())
-    }
-
-    /// Tells Envoy how hard it is pressed, from 0 to 1; it refuses requests from 0.97 on.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn set_pressure(&self, pressure: f64) -> Result<()> {
-        // Envoy watches for renames.
-        let (file, new) = (self.pressure_file(), self.options.dir.join("pressure.new"));
-        std::fs::write(&new, pressure.to_string())?;
-        Ok(std::fs::rename(&new, &file)?)
-    }
-
-    fn pressure_file(&self) -> PathBuf {
-        self.options.dir.join("pressure")
     }
 
     /// The file that quotas are read from.

@@ -9,6 +9,7 @@ pub mod edge;
 pub mod http;
 pub mod load;
 pub mod parts;
+pub mod pki;
 pub mod ports;
 pub mod run;
 pub mod steady;

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::edge::{DATABASE, Edge, Options, Part, Parts, Patience, Proxy, Service, Supervisor};
+use crate::edge::{
+    DATABASE, Edge, Encryption, Options, Part, Parts, Patience, Proxy, Service, Supervisor,
+};
 use crate::ports::{Held, hold};
 
 const TENANT: &str = "demo";
@@ -95,6 +97,7 @@ async fn start(
         otlp: std::env::var("OTLP").ok().map(|otlp| otlp.parse()).transpose().context("OTLP")?,
         patience: Patience::DESK,
         proxy: Proxy::default(),
+        encryption: Encryption::Off,
     };
     // Nothing can be done for a person whose terminal is gone.
     let edge = Edge::start(options, |step| drop(say(&format!("  {step}")))).await?;

@@ -22,6 +22,7 @@ use tonic::codegen::Service;
 
 use crate::connections::Slot;
 use crate::drain::Shutdown;
+use crate::tls::{FAREWELL, Peer};
 
 /// How often an idle connection is pinged.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -72,9 +73,10 @@ fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// The connection to its end.
+/// The connection to its end. Over TLS it ends as well when its client may not stay.
 pub(super) async fn serve<IO, H>(
     io: IO,
+    peer: Option<Peer>,
     slot: Slot,
     handler: H,
     age: ConnectionAge,
@@ -97,23 +99,31 @@ pub(super) async fn serve<IO, H>(
     let mut connection = pin!(connection);
     let old = async {
         tokio::select! {
-            () = after(age.max) => {}
-            () = shutdown.begun() => {}
+            () = after(age.max) => age.grace,
+            () = shutdown.begun() => age.grace,
+            () = lost(peer) => Some(FAREWELL),
         }
     };
-    tokio::select! {
+    let grace = tokio::select! {
         // How a connection ended is its peer's affair.
         _ = connection.as_mut() => return,
         () = spoken.slot.evicted() => return,
         () = spoken.stays_silent() => return,
-        () = old => {}
-    }
+        grace = old => grace,
+    };
     connection.as_mut().graceful_shutdown();
     tokio::select! {
         _ = connection => {}
         () = spoken.slot.evicted() => {}
         () = spoken.stays_silent() => {}
-        () = after(age.grace) => {}
+        () = after(grace) => {}
+    }
+}
+
+async fn lost(peer: Option<Peer>) {
+    match peer {
+        Some(peer) => peer.lost().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -175,14 +175,14 @@ async fn secure_and_serve<IO, H>(
     H: Handler,
 {
     let Some(tls) = options.tls else {
-        return connection::serve(io, slot, handler, options.age, shutdown).await;
+        return connection::serve(io, None, slot, handler, options.age, shutdown).await;
     };
     let secured = tokio::select! {
         secured = tls.accept(io) => secured,
         () = slot.evicted() => return,
     };
-    if let Some(io) = secured {
-        connection::serve(io, slot, handler, options.age, shutdown).await;
+    if let Some((io, peer)) = secured {
+        connection::serve(io, Some(peer), slot, handler, options.age, shutdown).await;
     }
 }
 

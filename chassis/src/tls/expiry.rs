@@ -1,5 +1,5 @@
-//! When a certificate expires: the one field of X.509 that operators must watch and the TLS
-//! library does not tell. Reads DER down to `validity.notAfter` and nothing else; verifies nothing.
+//! When a certificate is valid: the one field of X.509 that operators must watch and the TLS
+//! library does not tell. Reads DER down to `validity` and nothing else; verifies nothing.
 //!
 //! ```text
 //! Certificate ─ tbsCertificate ─ [version] serial signature issuer validity ─ notBefore notAfter
@@ -11,9 +11,42 @@ const GENERALIZED_TIME: u8 = 0x18;
 const SEQUENCE: u8 = 0x30;
 const VERSION: u8 = 0xa0;
 
-/// Seconds from 1970 to the last moment at which the certificate is valid (RFC 5280, 4.1.2.5);
-/// none where that cannot be read or lies before 1970.
-pub fn not_after(certificate: &[u8]) -> Option<u64> {
+/// The time in which a certificate is valid, seconds from 1970 (RFC 5280, 4.1.2.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// The first moment; 0 where it lies before 1970.
+    pub not_before: u64,
+    /// The last moment.
+    pub not_after: u64,
+}
+
+/// Why a certificate is not valid at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// Its time is over.
+    #[error("has expired")]
+    Expired,
+    /// Its time has not come.
+    #[error("is not valid yet")]
+    NotYetValid,
+}
+
+impl Validity {
+    /// Whether the certificate is valid at a moment, seconds from 1970.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub fn check(self, now: u64) -> Result<(), Invalid> {
+        match () {
+            () if now < self.not_before => Err(Invalid::NotYetValid),
+            () if now > self.not_after => Err(Invalid::Expired),
+            () => Ok(()),
+        }
+    }
+}
+
+/// When the certificate is valid; none where that cannot be read or ends before 1970.
+pub fn validity(certificate: &[u8]) -> Option<Validity> {
     let (certificate, _) = element(certificate, SEQUENCE)?;
     let (mut rest, _) = element(certificate, SEQUENCE)?;
     if let Some((_, after)) = element(rest, VERSION) {
@@ -23,9 +56,17 @@ pub fn not_after(certificate: &[u8]) -> Option<u64> {
         (_, rest) = element(rest, skipped)?;
     }
     let (validity, _) = element(rest, SEQUENCE)?;
-    let (_, not_after) = time(validity)?;
-    let (seconds, _) = time(not_after)?;
-    u64::try_from(seconds).ok()
+    let (not_before, not_after) = time(validity)?;
+    let (not_after, _) = time(not_after)?;
+    Some(Validity {
+        not_before: u64::try_from(not_before).unwrap_or(0),
+        not_after: u64::try_from(not_after).ok()?,
+    })
+}
+
+/// When the certificate expires, as [`validity`] has it.
+pub fn not_after(certificate: &[u8]) -> Option<u64> {
+    validity(certificate).map(|validity| validity.not_after)
 }
 
 /// The contents of the element at the front, if it has this tag, and what follows it.
@@ -107,6 +148,22 @@ mod tests {
         // From 2050 on with four digits.
         check((2050, 1, 1), 2_524_608_000);
         check((2100, 3, 1), 4_107_542_400);
+    }
+
+    #[test]
+    fn a_certificate_is_valid_from_its_beginning_to_its_end() {
+        let validity = Validity { not_before: 10, not_after: 20 };
+        for (now, expected) in [
+            (9, Err(Invalid::NotYetValid)),
+            (10, Ok(())),
+            (20, Ok(())),
+            (21, Err(Invalid::Expired)),
+        ] {
+            assert_eq!(validity.check(now), expected, "{now}");
+        }
+        let read = super::validity(&certificate(2030, 1, 1)).expect("read");
+        // What rcgen writes unless told otherwise: 1975-01-01.
+        assert_eq!(read.not_before, 157_766_400);
     }
 
     #[test]

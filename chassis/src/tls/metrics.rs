@@ -23,6 +23,8 @@ pub(super) struct Metrics {
     expiry: Gauge,
     loads: Family<ResultLabels, Counter>,
     failures: Family<ReasonLabels, Counter>,
+    ended: Family<ReasonLabels, Counter>,
+    is_refused: Gauge,
 }
 
 impl Metrics {
@@ -33,15 +35,25 @@ impl Metrics {
         registry.register("tls_certificate_loads", help, self.loads.clone());
         let help = "TLS handshakes that failed, by reason";
         registry.register("tls_handshake_failures", help, self.failures.clone());
+        let help = "Connections ended because their client's certificate was no longer good";
+        registry.register("tls_connections_ended", help, self.ended.clone());
+        let help = "1 while the newest TLS files are refused and older ones are in force";
+        registry.register("tls_files_refused", help, self.is_refused.clone());
     }
 
     pub(super) fn loaded(&self, expires_at: Option<u64>) {
         self.expiry.set(expires_at.and_then(|at| i64::try_from(at).ok()).unwrap_or(0));
         self.loads.get_or_create(&ResultLabels { result: "success" }).inc();
+        self.is_refused.set(0);
     }
 
     pub(super) fn refused(&self) {
         self.loads.get_or_create(&ResultLabels { result: "error" }).inc();
+        self.is_refused.set(1);
+    }
+
+    pub(super) fn ended(&self, reason: &'static str) {
+        self.ended.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     pub(super) fn failed(&self, reason: &'static str) {

@@ -1,66 +1,52 @@
 //! The server's side: certificates that are followed while the process runs, and handshakes.
 //!
 //! ```text
-//! files ─ good ─► in force for the next handshake; open connections stay as they are
-//!       └ bad ──► named; what was in force stays, and before the first good ones nobody gets in
+//! files ─ good ─► in force for the next handshake; open connections stay while their client may
+//!       └ bad ──► at the start the end of the process, later a warning; what was in force stays
 //! ```
 
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwapOption;
 use prometheus_client::registry::Registry;
-use rustls::ServerConfig;
-use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::metrics::Metrics;
-use super::subject::{NamedClient, Subject};
-use super::{ALPN, TlsError, authorities, certificates, expiry, private_key, provider};
-use crate::readiness::{Condition, Readiness};
-use crate::reload::{self, ReloadStatus, Snapshot, Source};
+use super::peer::Peer;
+use super::settings::{InForce, Protocols, ServerSettings};
+use crate::process::UsageError;
+use crate::readiness::Readiness;
+use crate::reload::{self, ReloadStatus, Snapshot};
 use crate::telemetry::error_chain;
 
 /// How long a client may take to become a connection.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The files of a server, and who may be its client.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerSettings {
-    /// The certificate and those between it and the authority, PEM.
-    pub certificate: PathBuf,
-    /// Its private key, PEM.
-    pub key: PathBuf,
-    /// The authorities that clients need a certificate of, PEM; none lets everyone in.
-    pub client_authorities: Option<PathBuf>,
-    /// The name that a client's certificate must carry as well.
-    pub client_subject: Option<Subject>,
-}
+/// The name of the warning in `/readyz`.
+const WARNING: &str = "tls";
 
 /// Turns accepted sockets into connections over TLS.
 pub struct Acceptor {
     settings: ServerSettings,
-    config: ArcSwapOption<ServerConfig>,
+    protocols: Protocols,
+    in_force: watch::Sender<Arc<InForce>>,
     metrics: Metrics,
-    ready: Condition,
+    readiness: Readiness,
     state: Mutex<State>,
     /// Since when failures are counted, and the second at which one was last logged.
     began: Instant,
     logged: AtomicU64,
 }
 
-#[derive(Default)]
 struct State {
-    read: Option<u64>,
+    read: u64,
     reload: ReloadStatus,
-    expires_at_seconds: Option<u64>,
 }
 
 /// What `/config` tells of the certificate.
@@ -70,29 +56,40 @@ pub struct Status {
     reload: ReloadStatus,
     /// When it expires, seconds since 1970.
     expires_at_seconds: Option<u64>,
+    /// Whether clients need a certificate.
+    clients_authenticated: bool,
 }
 
 impl Acceptor {
-    /// Reads the files, if there is to be TLS. Bad ones hold back readiness until they are good.
-    /// The metrics are there in any case.
+    /// Reads the files, if there is to be TLS. The metrics are there in any case.
+    ///
+    /// # Errors
+    /// When the files cannot be used; the first of them is named.
     pub fn start(
         settings: Option<ServerSettings>,
+        protocols: Protocols,
         readiness: &Readiness,
         registry: &mut Registry,
-    ) -> Option<Arc<Self>> {
+    ) -> Result<Option<Arc<Self>>, UsageError> {
         let metrics = Metrics::default();
         metrics.register(registry);
-        let acceptor = Self {
-            settings: settings?,
-            config: ArcSwapOption::empty(),
+        let Some(settings) = settings else { return Ok(None) };
+        let snapshot = settings.source().read();
+        let in_force = settings.read(&snapshot, protocols);
+        let in_force = in_force.map_err(|error| UsageError(error_chain(&error)))?;
+        metrics.loaded(in_force.expires_at);
+        let mut state = State { read: reload::hash(&snapshot), reload: ReloadStatus::default() };
+        state.reload.loaded(state.read);
+        Ok(Some(Arc::new(Self {
+            settings,
+            protocols,
+            in_force: watch::Sender::new(Arc::new(in_force)),
             metrics,
-            ready: readiness.condition("tls", "no certificate read yet"),
-            state: Mutex::default(),
+            readiness: readiness.clone(),
+            state: Mutex::new(state),
             began: Instant::now(),
             logged: AtomicU64::new(0),
-        };
-        acceptor.apply(&acceptor.source().read());
-        Some(Arc::new(acceptor))
+        })))
     }
 
     /// Follows the files. Never ends.
@@ -101,41 +98,44 @@ impl Acceptor {
             self.apply(&snapshot);
             std::future::ready(())
         };
-        reload::follow(self.source(), period, apply).await;
+        reload::follow(self.settings.source(), period, apply).await;
     }
 
     /// What is in force, and what was last wrong.
     pub fn status(&self) -> Status {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        Status { reload: state.reload.clone(), expires_at_seconds: state.expires_at_seconds }
+        Status {
+            reload: state.reload.clone(),
+            expires_at_seconds: self.in_force.borrow().expires_at,
+            clients_authenticated: self.authenticates_clients(),
+        }
     }
 
-    fn source(&self) -> Source {
-        let ServerSettings { certificate, key, client_authorities, .. } = &self.settings;
-        Source::Files([certificate, key].into_iter().chain(client_authorities).cloned().collect())
+    /// Whether clients need a certificate.
+    pub fn authenticates_clients(&self) -> bool {
+        self.settings.client_authorities.is_some()
     }
 
     fn apply(&self, snapshot: &Snapshot) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let hash = reload::hash(snapshot);
-        if state.read.replace(hash) == Some(hash) {
+        if std::mem::replace(&mut state.read, hash) == hash {
             return;
         }
-        match self.settings.read(snapshot) {
-            Ok((config, expires_at)) => {
-                self.config.store(Some(Arc::new(config)));
+        match self.settings.read(snapshot, self.protocols) {
+            Ok(in_force) => {
+                let expires_at = in_force.expires_at;
+                self.in_force.send_replace(Arc::new(in_force));
                 self.metrics.loaded(expires_at);
-                self.ready.met();
-                state.expires_at_seconds = expires_at;
+                self.readiness.all_well(WARNING);
                 state.reload.loaded(hash);
                 tracing::info!(expires_at_seconds = expires_at, "TLS certificate in force");
             }
             Err(error) => {
                 let reason = error_chain(&error);
                 self.metrics.refused();
-                if self.config.load().is_none() {
-                    self.ready.lost(&reason);
-                }
+                let warning = format!("new files are refused, the old are in force: {reason}");
+                self.readiness.warn(WARNING, warning);
                 tracing::error!(reason, "TLS files refused");
                 state.reload.refused(reason);
             }
@@ -143,17 +143,20 @@ impl Acceptor {
     }
 
     /// The handshake. One that fails is counted, and the connection is closed.
-    pub(crate) async fn accept<IO>(&self, io: IO) -> Option<TlsStream<IO>>
+    pub(crate) async fn accept<IO>(&self, io: IO) -> Option<(TlsStream<IO>, Peer)>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let Some(config) = self.config.load_full() else {
-            self.failed("no_certificate", "no certificate in force");
-            return None;
-        };
+        // Before the configuration is taken, so that no change goes by unseen.
+        let changes = self.in_force.subscribe();
+        let config = self.in_force.borrow().config.clone();
         let handshake = TlsAcceptor::from(config).accept(io);
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
-            Ok(Ok(connection)) => return Some(connection),
+            Ok(Ok(connection)) => {
+                let chain = connection.get_ref().1.peer_certificates();
+                let peer = Peer::new(chain, changes, self.metrics.clone());
+                return Some((connection, peer));
+            }
             Ok(Err(error)) => self.failed(reason(&error), &error_chain(&error)),
             Err(_) => self.failed("timeout", "the client took too long"),
         }
@@ -181,47 +184,5 @@ fn reason(error: &io::Error) -> &'static str {
         Some(rustls::Error::InvalidMessage(_)) => "not_tls",
         Some(rustls::Error::AlertReceived(_)) => "refused_by_client",
         Some(_) => "protocol",
-    }
-}
-
-impl ServerSettings {
-    /// The configuration in these files, and when its certificate expires.
-    fn read(&self, files: &Snapshot) -> Result<(ServerConfig, Option<u64>), TlsError> {
-        let chain = certificates(&self.certificate, bytes(files, &self.certificate)?)?;
-        let key = private_key(&self.key, bytes(files, &self.key)?)?;
-        let expires_at = chain.first().and_then(|leaf| expiry::not_after(leaf));
-        let config = ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| TlsError::Identity(self.certificate.clone(), error))?
-            .with_client_cert_verifier(self.verifier(files)?)
-            .with_single_cert(chain, key);
-        let mut config =
-            config.map_err(|error| TlsError::Identity(self.certificate.clone(), error))?;
-        config.alpn_protocols = vec![ALPN.to_vec()];
-        // Connections live for hours, and a resumed one would skip the client's certificate.
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
-        Ok((config, expires_at))
-    }
-
-    fn verifier(&self, files: &Snapshot) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-        let Some(path) = &self.client_authorities else {
-            return Ok(WebPkiClientVerifier::no_client_auth());
-        };
-        let roots = Arc::new(authorities(path, bytes(files, path)?)?);
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build();
-        let verifier = verifier.map_err(TlsError::Verifier)?;
-        Ok(match self.client_subject.clone() {
-            Some(subject) => Arc::new(NamedClient { verifier, subject }),
-            None => verifier,
-        })
-    }
-}
-
-fn bytes<'a>(files: &'a Snapshot, path: &Path) -> Result<&'a [u8], TlsError> {
-    match files.get(path) {
-        Some(Ok(bytes)) => Ok(bytes),
-        Some(Err(error)) => Err(TlsError::Read(path.to_owned(), io::Error::other(error.clone()))),
-        None => Err(TlsError::Read(path.to_owned(), io::ErrorKind::NotFound.into())),
     }
 }

@@ -1,4 +1,4 @@
-//! Who a client must be: a name that its certificate has to carry beside a good signature.
+//! Who a client may be: names of which its certificate has to carry one beside a good signature.
 
 use std::fmt;
 use std::str::FromStr;
@@ -41,20 +41,33 @@ impl fmt::Display for Subject {
 }
 
 impl Subject {
-    fn is_in(&self, certificate: &CertificateDer<'_>) -> bool {
-        let Ok(certificate) = EndEntityCert::try_from(certificate) else { return false };
+    /// Whether a certificate carries the name. A URI must be its only one, as SPIFFE has it: who
+    /// carries two could be taken for either.
+    fn is_in(&self, certificate: &EndEntityCert<'_>) -> bool {
         match self {
             Self::Host(name) => certificate.verify_is_valid_for_subject_name(name).is_ok(),
-            Self::Uri(uri) => certificate.valid_uri_names().any(|named| named == uri),
+            Self::Uri(uri) => {
+                let mut named = certificate.valid_uri_names();
+                named.next() == Some(uri) && named.next().is_none()
+            }
         }
     }
 }
 
-/// Verifies as another verifier does, and the name of the client too.
+/// An allow-list of names, separated by commas or white space; lines that begin with `#` are
+/// comments.
+pub fn subjects(text: &str) -> Result<Vec<Subject>, String> {
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let names = lines.flat_map(|line| line.split([',', ' ', '\t', '\r']));
+    let names = names.filter(|name| !name.is_empty());
+    names.map(|name| name.parse().map_err(|error| format!("'{name}' {error}"))).collect()
+}
+
+/// Verifies as another verifier does, and that the client carries one of the names allowed.
 #[derive(Debug)]
 pub(super) struct NamedClient {
     pub(super) verifier: Arc<dyn ClientCertVerifier>,
-    pub(super) subject: Subject,
+    pub(super) allowed: Vec<Subject>,
 }
 
 impl ClientCertVerifier for NamedClient {
@@ -69,7 +82,9 @@ impl ClientCertVerifier for NamedClient {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.verifier.verify_client_cert(end_entity, intermediates, now)?;
-        match self.subject.is_in(end_entity) {
+        let certificate = EndEntityCert::try_from(end_entity)
+            .map_err(|_| Error::from(CertificateError::BadEncoding))?;
+        match self.allowed.iter().any(|subject| subject.is_in(&certificate)) {
             true => Ok(verified),
             false => Err(CertificateError::NotValidForName.into()),
         }
@@ -104,29 +119,58 @@ mod tests {
 
     use super::*;
 
+    fn certificate(names: &[&str], uris: &[&str]) -> rcgen::Certificate {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("names");
+        for uri in uris {
+            let uri = SanType::URI((*uri).try_into().expect("ASCII"));
+            params.subject_alt_names.push(uri);
+        }
+        let key = KeyPair::generate().expect("generated");
+        params.self_signed(&key).expect("signed")
+    }
+
+    fn is_in(subject: &str, certificate: &rcgen::Certificate) -> bool {
+        let subject: Subject = subject.parse().expect("a subject");
+        subject.is_in(&EndEntityCert::try_from(certificate.der()).expect("a certificate"))
+    }
+
     #[test]
     fn a_name_is_in_a_certificate_or_not() {
-        let names = ["envoy.edge", "*.mesh.test", "10.0.0.7"].map(str::to_owned);
-        let mut params = CertificateParams::new(names).expect("names");
-        let uri = "spiffe://mesh/envoy".try_into().expect("ASCII");
-        params.subject_alt_names.push(SanType::URI(uri));
-        let key = KeyPair::generate().expect("generated");
-        let certificate = params.self_signed(&key).expect("signed");
-        let check = |subject: &str, expected| {
-            let subject: Subject = subject.parse().expect("a subject");
-            assert_eq!(subject.is_in(certificate.der()), expected, "{subject}");
-        };
-        check("envoy.edge", true);
-        check("ENVOY.edge", true);
-        check("a.mesh.test", true);
-        check("10.0.0.7", true);
-        check("spiffe://mesh/envoy", true);
-        check("edge", false);
-        check("a.b.mesh.test", false);
-        check("10.0.0.8", false);
-        check("spiffe://mesh/envoy2", false);
-        check("spiffe://mesh", false);
+        let names = ["envoy.edge", "*.mesh.test", "10.0.0.7"];
+        let certificate = certificate(&names, &["spiffe://mesh/envoy"]);
+        for (subject, expected) in [
+            ("envoy.edge", true),
+            ("ENVOY.edge", true),
+            ("a.mesh.test", true),
+            ("10.0.0.7", true),
+            ("spiffe://mesh/envoy", true),
+            ("edge", false),
+            ("a.b.mesh.test", false),
+            ("10.0.0.8", false),
+            ("spiffe://mesh/envoy2", false),
+            ("spiffe://mesh", false),
+        ] {
+            assert_eq!(is_in(subject, &certificate), expected, "{subject}");
+        }
         assert!("a b".parse::<Subject>().is_err());
         assert!("".parse::<Subject>().is_err());
+    }
+
+    #[test]
+    fn a_uri_must_be_the_only_one() {
+        let two = certificate(&["envoy.edge"], &["spiffe://mesh/envoy", "spiffe://mesh/other"]);
+        assert!(!is_in("spiffe://mesh/envoy", &two) && !is_in("spiffe://mesh/other", &two));
+        assert!(is_in("envoy.edge", &two));
+    }
+
+    #[test]
+    fn lists_are_separated_by_commas_and_lines() {
+        let list = subjects("# Envoy\nspiffe://mesh/envoy, envoy.edge\n\nnext.edge\r\n");
+        let names: Vec<String> = list.expect("valid").iter().map(Subject::to_string).collect();
+        assert_eq!(names, ["spiffe://mesh/envoy", "envoy.edge", "next.edge"]);
+        assert_eq!(subjects(" \n# none\n"), Ok(Vec::new()));
+        let error = subjects("envoy.edge, a..b").expect_err("no name");
+        assert!(error.starts_with("'a..b' is neither"), "{error}");
     }
 }

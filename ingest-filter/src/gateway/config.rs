@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use chassis::config::{ByteSize, ConfigError, DurationText, Spanned};
+use chassis::tls::{RawServerTls, ServerSettings};
 use serde::{Deserialize, Serialize};
 
 use crate::destination::config::DestinationsConfig;
@@ -44,6 +45,8 @@ const fn loopback(port: u16) -> SocketAddr {
 pub struct RawGateway {
     /// Address and port for clients.
     pub listen: Option<Spanned<String>>,
+    /// TLS of that port.
+    pub tls: Option<RawServerTls>,
     /// Address and port of the admin pages.
     pub admin_listen: Option<Spanned<String>>,
     /// The largest body on the wire.
@@ -75,6 +78,9 @@ pub struct RawGateway {
 pub struct GatewayConfig {
     /// Where clients are served.
     pub listen: SocketAddr,
+    /// TLS of that port, or clear text. `/config` shows its state instead.
+    #[serde(skip)]
+    pub tls: Option<ServerSettings>,
     /// Where the admin pages are served.
     pub admin_listen: SocketAddr,
     /// The largest body on the wire, bytes.
@@ -151,6 +157,7 @@ impl GatewayConfig {
         let chunk = &raw.chunk_bytes_max;
         Ok(Self {
             listen: address(path, "listen", raw.listen.as_ref(), LISTEN)?,
+            tls: raw.tls.as_ref().map(|raw| raw.settings(path, "gateway.tls")).transpose()?,
             admin_listen: address(path, "admin_listen", raw.admin_listen.as_ref(), ADMIN_LISTEN)?,
             body_bytes_max: bytes(key, &raw.body_bytes_max, BODY_BYTES_MAX, 1 << 10, most)?
                 as usize,

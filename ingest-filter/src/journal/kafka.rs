@@ -18,6 +18,8 @@ pub mod offsets;
 pub mod partition;
 mod producer;
 pub mod reader;
+pub mod records;
+pub mod scan;
 mod topic;
 
 /// What every client of ours begins with.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use chassis::grpc::workers_default;
 use chassis::process::UsageError;
-use chassis::tls::{ServerSettings, Subject};
+use chassis::tls::{ServerSettings, subjects};
 
 use super::Vars;
 
@@ -29,14 +29,17 @@ impl Vars<'_> {
         if !self.flag("GRPC_SERVER_USE_TLS")? {
             return Ok(None);
         }
-        let client_authorities = self.path("GRPC_CLIENT_TLS_CACERT");
-        let client_subject = match self.text("GRPC_CLIENT_TLS_SAN").as_str() {
-            "" => None,
-            _ => Some(self.parse::<Subject>("GRPC_CLIENT_TLS_SAN")?),
-        };
-        if client_subject.is_some() && client_authorities.is_none() {
-            // Without an authority anyone could make a certificate with this name.
-            return Err(self.bad("GRPC_CLIENT_TLS_SAN", "needs GRPC_CLIENT_TLS_CACERT"));
+        // The second is what Envoy Gateway sets.
+        let client_authorities =
+            self.path("GRPC_CLIENT_TLS_CACERT").or_else(|| self.path("GRPC_SERVER_TLS_CA_CERT"));
+        let client_subjects = subjects(&self.text("GRPC_CLIENT_TLS_SAN"));
+        let client_subjects =
+            client_subjects.map_err(|problem| self.bad("GRPC_CLIENT_TLS_SAN", problem))?;
+        for name in ["GRPC_CLIENT_TLS_SAN", "GRPC_CLIENT_TLS_SAN_FILE"] {
+            if !self.text(name).is_empty() && client_authorities.is_none() {
+                // Without an authority anyone could make a certificate with this name.
+                return Err(self.bad(name, "needs GRPC_CLIENT_TLS_CACERT"));
+            }
         }
         let needed = |name| {
             let problem = || self.bad(name, "is needed when GRPC_SERVER_USE_TLS is true");
@@ -46,7 +49,8 @@ impl Vars<'_> {
             certificate: needed("GRPC_SERVER_TLS_CERT")?,
             key: needed("GRPC_SERVER_TLS_KEY")?,
             client_authorities,
-            client_subject,
+            client_subjects,
+            client_subjects_file: self.path("GRPC_CLIENT_TLS_SAN_FILE"),
         }))
     }
 

@@ -17,6 +17,7 @@ pub mod hit;
 pub mod key;
 pub mod metadata;
 pub mod plan;
+pub mod refusal;
 pub mod request;
 pub mod reserve;
 pub mod settings;

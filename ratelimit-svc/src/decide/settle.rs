@@ -6,7 +6,8 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::decide::algorithm::{State, apply, previous, read, rolled, value};
-use crate::decide::hit::{Count, Hit, Mode, Role};
+use crate::decide::hit::{Count, Hit, Mode};
+use crate::decide::refusal::Refusals;
 use crate::decide::reserve::{Terms, Usage};
 use crate::limits::algorithm::Algorithm;
 use crate::limits::sharing::{How, Share};
@@ -82,7 +83,7 @@ pub fn settle<'u>(
         settled.push(one);
         shares.push(share);
     }
-    let refusals = Refusals::of(hits, &settled);
+    let refusals = Refusals::of(hits, |at| settled[at].over);
     if refusals.any() && mode == Mode::AllOrNothing {
         for ((hit, settled), found) in hits.iter().zip(&mut settled).zip(&found) {
             (settled.state, settled.moved) = (rolled(hit, found.0, now), false);
@@ -121,39 +122,6 @@ fn one(
     Settled { state, over, moved, withheld: capacity - cap, usage: None }
 }
 
-/// Whether a hit that is over refuses others.
-fn vetoes(hit: &Hit, settled: &Settled) -> bool {
-    settled.over && !hit.is_refund
-}
-
-/// How many hits refuse the request: each enforced one that is over, and the quota hits as one,
-/// if all of them are.
-struct Refusals {
-    enforced: usize,
-    quota: bool,
-}
-
-impl Refusals {
-    fn of(hits: &[Hit], settled: &[Settled]) -> Self {
-        let of = |role: Role| hits.iter().zip(settled).filter(move |(hit, _)| hit.role == role);
-        let vetoes = |(hit, settled): (&Hit, &Settled)| vetoes(hit, settled);
-        Self {
-            enforced: of(Role::Enforced).filter(|(hit, settled)| vetoes((hit, settled))).count(),
-            quota: of(Role::Quota).next().is_some() && of(Role::Quota).all(vetoes),
-        }
-    }
-
-    fn any(&self) -> bool {
-        self.enforced > 0 || self.quota
-    }
-
-    /// Whether others than this hit refuse the request.
-    fn others(&self, hit: &Hit, settled: &Settled) -> bool {
-        let own = usize::from(hit.role == Role::Enforced && vetoes(hit, settled));
-        self.enforced > own || (self.quota && hit.role != Role::Quota)
-    }
-}
-
 /// Notes in the figures of the classes what they asked for and were given. What is refused for
 /// another limit's sake is no demand on this one, and neither is what could never pass; but claims,
 /// which only travel together, tell of demand that was.
@@ -169,10 +137,11 @@ fn note(
         let hit = &hits[at];
         let moved = settled[at].moved;
         let claim = hit.share.as_ref().and_then(|share| share.asked);
-        let alone = !refusals.others(hit, &settled[at]);
+        let alone = !refusals.by_others(hit, settled[at].over);
         let is_possible = hit.amount <= u64::from(hit.capacity());
         let asks = !hit.is_refund && (moved || alone && is_possible || claim.is_some());
         let demand = claim.unwrap_or(hit.amount);
+        let withdraws = hit.is_refund && claim.is_some();
         if hit.amount == 0 && demand == 0 || !(asks || moved) {
             continue;
         }
@@ -185,6 +154,8 @@ fn note(
         }
         if asks {
             terms.ask(&mut usage, demand as f64);
+        } else if withdraws {
+            terms.withdraw(&mut usage, demand as f64);
         }
         settled[at].usage = Some(usage);
     }

@@ -18,8 +18,9 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::decide::hit::{Count, Hit, Role};
+use crate::decide::hit::{Count, Hit};
 use crate::decide::key::stem;
+use crate::decide::refusal::Refusals;
 use crate::lease::claim::{Claim, Grant, Return, Unspent};
 use crate::lease::slot::{Slot, Source, Taken};
 use crate::lease::{Terms, class_of};
@@ -157,7 +158,7 @@ impl Table {
                 }
             }
         }
-        let refused = refuses(hits, &counts);
+        let refused = Refusals::of(hits, |at| counts[at].over).any();
         if short.is_none() && !held && !refused {
             let spent = taken.iter().map(|(at, _)| hits[*at].amount).sum();
             self.tally.spent.fetch_add(spent, Ordering::Relaxed);
@@ -356,16 +357,6 @@ impl Table {
 enum Found {
     Taken(Taken),
     Held,
-}
-
-/// Whether hits over their limit refuse the whole request.
-fn refuses(hits: &[Hit], counts: &[Count]) -> bool {
-    let over = |role| {
-        let of_role = hits.iter().zip(counts).filter(move |(hit, _)| hit.role == role);
-        of_role.map(|(_, count)| count.over)
-    };
-    let mut quota = over(Role::Quota).peekable();
-    over(Role::Enforced).any(|over| over) || quota.peek().is_some() && quota.all(|over| over)
 }
 
 /// The answer to a hit that moved and left so much.

@@ -199,7 +199,8 @@ pub struct Share {
     /// By which rule.
     pub how: How,
     /// Of a block claimed ahead of requests: what requests of the class asked for since the last
-    /// one. A request asks for what it takes, and says nothing here.
+    /// one. A request asks for what it takes, and says nothing here. Of a refund: what was asked for and
+    /// is no demand after all, as another limit refused it.
     pub asked: Option<u64>,
 }
 

@@ -1,13 +1,14 @@
 //! Counters in Redis: one server, a master that sentinels watch over, or a cluster.
 //!
-//! Counting every hit is a pipeline of `INCRBY`, with `EXPIRE` only for a counter that is new.
+//! Counting every hit is a pipeline of `INCRBY`, with `SET NX EX` in front for a counter that this
+//! process meets for the first time.
 //! All-or-nothing, refunds and the other algorithms are a Lua script, a cheaper one where all
 //! windows are fixed. Each is one round trip.
 //!
 //! ```text
-//! INCRBY k 1 → 1      new: EXPIRE follows, off the request's path
-//! INCRBY k 1 → 2      has its EXPIRE
-//! no answer           unsure whether new: EXPIRE when Redis is back
+//! SET k 0 EX ttl NX, INCRBY k 1 → 2      first hit here
+//! INCRBY k 1 → 3                         has its expiry, see `expiry`
+//! INCRBY k 1 → 1                         Redis lost it meanwhile: EXPIRE at once
 //! ```
 
 pub mod address;
@@ -55,9 +56,8 @@ use crate::store::over_cache::OverCache;
 use crate::store::redis::heartbeat::SignOfLife;
 use crate::store::split::{beside, but_refused};
 use apart::Apart;
-use connector::PROBE_TIMEOUT;
 use epoch::{Epochs, Marks};
-use expiry::{Asked, Expiry, Unsure, jitter};
+use expiry::{Known, jitter};
 use give_back::GiveBack;
 use link::{LinkSettings, Threads};
 use number::number;
@@ -77,7 +77,7 @@ pub struct Redis {
     settings: RedisSettings,
     scripts: Scripts,
     over: OverCache,
-    unsure: Arc<Unsure>,
+    known: Known,
     back: GiveBack,
     life: SignOfLife,
     epochs: Arc<Epochs>,
@@ -156,7 +156,7 @@ impl Redis {
             clock,
             scripts: Scripts::default(),
             over: OverCache::new(settings.local_cache_bytes),
-            unsure: Arc::default(),
+            known: Known::default(),
             back: GiveBack::default(),
             life: SignOfLife::new(),
             epochs,
@@ -191,8 +191,7 @@ impl Redis {
         now: Duration,
         deadline: Instant,
     ) -> Result<Vec<Count>, StoreError> {
-        let asked = Asked::new(self, if is_plain(hits, mode) { hits } else { &[] }, now);
-        let counts = match &self.servers {
+        match &self.servers {
             Servers::One(link) => match link.connection() {
                 Err(error) => Err(error),
                 Ok(mut connection) => {
@@ -204,13 +203,7 @@ impl Redis {
             Servers::Cluster(cluster) => self.count_in(cluster, hits, mode, now, deadline).await,
             // Each of them looks after its own.
             Servers::Apart(apart) => apart.count(hits, mode, now, deadline).await,
-        };
-        asked.answered(&counts);
-        if counts.is_ok() {
-            // No more than there was to do anyway.
-            self.settle_expiries(hits.len());
         }
-        counts
     }
 
     /// Counts over one connection, in one round trip.
@@ -234,29 +227,46 @@ impl Redis {
         now: Duration,
     ) -> Result<Vec<Count>, StoreError> {
         let mut pipe = redis::pipe();
+        // Of each hit whether its counter is given an expiry first: a second answer, which says nothing.
+        let mut is_met = Vec::with_capacity(hits.len());
         for hit in hits {
+            let key = self.key(hit);
+            is_met.push(hit.amount > 0 && !self.known.has(&key));
+            if is_met.last() == Some(&true) {
+                let ttl = self.ttl(hit, now);
+                pipe.cmd("SET").arg(&key).arg(0).arg("EX").arg(ttl).arg("NX");
+            }
             match hit.amount {
                 // A look must not make a counter.
-                0 => pipe.cmd("GET").arg(self.key(hit)),
-                amount => pipe.cmd("INCRBY").arg(self.key(hit)).arg(amount),
+                0 => pipe.cmd("GET").arg(key),
+                amount => pipe.cmd("INCRBY").arg(key).arg(amount),
             };
         }
         // What the server refuses of one says nothing of the others.
         pipe.ignore_errors();
         let values: Vec<Value> = pipe.query_async(connection).await.map_err(classify)?;
-        if values.len() != hits.len() {
+        let commands = hits.len() + is_met.iter().filter(|met| **met).count();
+        if values.len() != commands {
             return Err(StoreError::Unexpected);
         }
+        let mut values = values.into_iter();
         let mut new = Vec::new();
         let (mut counts, mut refused) = (Vec::with_capacity(hits.len()), Vec::new());
-        for (at, (hit, value)) in hits.iter().zip(values).enumerate() {
-            if let Value::ServerError(error) = value {
-                refused.push((at, classify(error.into())));
-                continue;
+        for (at, hit) in hits.iter().enumerate() {
+            if is_met[at] {
+                values.next();
             }
-            let value = number(&value)?;
-            if hit.amount > 0 && value == hit.amount {
-                new.push((self.key(hit), self.ttl(hit, now)));
+            let value = match values.next().ok_or(StoreError::Unexpected)? {
+                Value::ServerError(error) => {
+                    refused.push((at, classify(error.into())));
+                    continue;
+                }
+                value => number(&value)?,
+            };
+            if is_met[at] {
+                self.known.add(&self.key(hit));
+            } else if hit.amount > 0 && value == hit.amount {
+                new.push(hit);
             }
             let over = value > u64::from(hit.limit);
             let state = State::Fixed(value);
@@ -264,51 +274,26 @@ impl Redis {
             counts.push(settled.count(hit, now));
         }
         if !new.is_empty() {
-            self.expire(new);
+            self.expire(connection, &new, now).await;
         }
         but_refused(counts, refused)
     }
 
-    /// Sends `EXPIRE` without keeping the request waiting.
-    fn expire(&self, expiries: Vec<Expiry>) {
-        let spread = match &self.servers {
-            // Each of them looks after its own.
-            Servers::Apart(_) => return,
-            Servers::Cluster(cluster) => self.spread(cluster, expiries),
-            Servers::One(link) => match link.connection() {
-                Ok(connection) => vec![(connection, expiries)],
-                Err(_) => return self.unsure.remember(expiries),
-            },
-        };
-        for (mut connection, expiries) in spread {
-            let unsure = self.unsure.clone();
-            tokio::spawn(async move {
-                let mut pipe = redis::pipe();
-                for (key, seconds) in &expiries {
-                    pipe.cmd("EXPIRE").arg(key).arg(*seconds).ignore();
-                }
-                let sent = pipe.query_async::<()>(&mut connection);
-                if !matches!(tokio::time::timeout(PROBE_TIMEOUT, sent).await, Ok(Ok(()))) {
-                    unsure.remember(expiries);
-                }
-            });
+    /// Gives counters an expiry that had one before the server lost them.
+    async fn expire(
+        &self,
+        connection: &mut (impl ConnectionLike + Send),
+        hits: &[&Hit],
+        now: Duration,
+    ) {
+        let mut pipe = redis::pipe();
+        for hit in hits {
+            pipe.cmd("EXPIRE").arg(self.key(hit)).arg(self.ttl(hit, now)).ignore();
         }
-    }
-
-    /// The counters of these hits may exist without an expiry.
-    fn doubt<'a>(&self, hits: impl IntoIterator<Item = &'a Hit>, now: Duration) {
-        if matches!(self.servers, Servers::Apart(_)) {
-            return;
-        }
-        let moved = hits.into_iter().filter(|hit| hit.amount > 0);
-        self.unsure.remember(moved.map(|hit| (self.key(hit), self.ttl(hit, now))));
-    }
-
-    /// Gives up to `max` counters of failed calls, which may exist, their expiry.
-    fn settle_expiries(&self, max: usize) {
-        let expiries = self.unsure.take(max);
-        if !expiries.is_empty() {
-            self.expire(expiries);
+        if let Err(error) = pipe.query_async::<()>(connection).await.map_err(classify) {
+            // They are counted, whatever became of this.
+            let cause = chassis::telemetry::error_chain(&error);
+            tracing::debug!(cause, "a counter that redis had lost may have no expiry");
         }
     }
 }

@@ -8,6 +8,9 @@
 //!                                             └─ yes ─► a, b give back what they took
 //! ```
 //!
+//! What a class asked for on trial is demand of its class until it is known that another place
+//! refuses the request; it is taken back with the hits.
+//!
 //! Hits on trial count for everybody, so no limit is ever passed; until they are given back others
 //! find less room than there is. What cannot be given back is lost until its window ends.
 
@@ -17,6 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use futures_util::future::join_all;
 
 use crate::decide::hit::{Count, Hit, Mode, Outcome, Role};
+use crate::decide::refusal::Refusals;
 use crate::store::error::StoreError;
 
 /// Counts `hits` where `place` says, by `count`; the answers are in the order of the hits. What
@@ -54,11 +58,10 @@ where
     let took = |part: &[usize], answer: &Answer| trial.took(part, answer);
     let tried = ask(hits, &parts, mode, on_trial, &count, &took).await;
     let taken = trial.over();
-    let refunds = || refunds(hits, &taken);
     let mut counts = match together(unanswered, tried) {
         Ok(counts) => counts,
         Err(error) => {
-            give_back(refunds()).await;
+            give_back(refunds(hits, &taken, &taken)).await;
             let given_back = |outcome| match outcome {
                 Outcome::Counted(_) => Outcome::NotCounted,
                 other => other,
@@ -67,8 +70,9 @@ where
             return Err(error.with_outcomes(outcomes));
         }
     };
-    if is_refused(hits, &counts) {
-        give_back(refunds()).await;
+    let refusals = Refusals::of(hits, |at| counts[at].over);
+    if refusals.any() {
+        give_back(refunds(hits, &taken, &no_demand(hits, &counts, &refusals))).await;
         undo(hits, &taken, &mut counts);
         return Ok(counts);
     }
@@ -118,13 +122,37 @@ impl<B: Fn(Vec<Hit>) -> G, G> Drop for Trial<'_, B, G> {
         let taken = self.over();
         if !taken.is_empty() {
             // Nobody waits for it.
-            drop((self.give_back)(refunds(self.hits, &taken)));
+            drop((self.give_back)(refunds(self.hits, &taken, &taken)));
         }
     }
 }
 
-fn refunds(hits: &[Hit], taken: &[usize]) -> Vec<Hit> {
-    taken.iter().map(|at| Hit { is_refund: true, ..on_trial(&hits[*at]) }).collect()
+/// Gives back the hits that were `taken`, and the demand of those that are none after all.
+fn refunds(hits: &[Hit], taken: &[usize], no_demand: &[usize]) -> Vec<Hit> {
+    let refund = |at: usize| {
+        let amount = if taken.contains(&at) { hits[at].amount } else { 0 };
+        let mut refund = Hit { amount, is_refund: true, ..on_trial(&hits[at]) };
+        if let Some(share) = &mut refund.share
+            && no_demand.contains(&at)
+        {
+            share.asked = Some(hits[at].amount);
+        }
+        refund
+    };
+    let concerned = |at: &usize| taken.contains(at) || no_demand.contains(at);
+    (0..hits.len()).filter(concerned).map(refund).collect()
+}
+
+/// Hits whose demand was noted on trial although another limit refuses their request: no place knows
+/// what another refuses. The same judgement as in `decide::settle`.
+fn no_demand(hits: &[Hit], counts: &[Count], refusals: &Refusals) -> Vec<usize> {
+    let was_noted = |hit: &Hit| {
+        let is_possible = hit.amount <= u64::from(hit.capacity());
+        hit.forecasts() && !hit.is_refund && hit.amount > 0 && is_possible
+    };
+    let is_none =
+        |at: &usize| was_noted(&hits[*at]) && refusals.by_others(&hits[*at], counts[*at].over);
+    (0..hits.len()).filter(is_none).collect()
 }
 
 fn parts<P: PartialEq>(hits: &[Hit], of: &[usize], place: impl Fn(&Hit) -> P) -> Parts<P> {
@@ -245,15 +273,6 @@ fn worse(known: Option<StoreError>, error: StoreError) -> StoreError {
 /// How much an error says: most of all that the whole store is lost.
 fn says(error: &StoreError) -> (bool, bool) {
     (!error.is_partial() && !error.is_of_a_counter(), error.was_asked())
-}
-
-/// The same judgement as in `decide::settle`.
-fn is_refused(hits: &[Hit], counts: &[Count]) -> bool {
-    let vetoes = |(hit, count): &(&Hit, &Count)| count.over && !hit.is_refund;
-    let mut of_quota = hits.iter().zip(counts).filter(|(hit, _)| hit.role == Role::Quota);
-    let quota = of_quota.clone().next().is_some() && of_quota.all(|pair| vetoes(&pair));
-    let mut enforced = hits.iter().zip(counts).filter(|(hit, _)| hit.role == Role::Enforced);
-    quota || enforced.any(|pair| vetoes(&pair))
 }
 
 /// The counts as if nothing had been taken.

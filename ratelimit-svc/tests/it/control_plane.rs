@@ -9,7 +9,7 @@ use std::sync::Arc;
 use chassis::drain::Shutdown;
 use chassis::grpc::Options;
 use chassis::readiness::Readiness;
-use chassis::tls::{Acceptor, ServerSettings};
+use chassis::tls::{Acceptor, Protocols, ServerSettings};
 use futures_util::{Stream, stream};
 use prometheus_client::registry::Registry;
 use prost::Message;
@@ -85,9 +85,12 @@ impl ControlPlane {
             certificate: certificate.clone(),
             key: key.clone(),
             client_authorities: Some(authorities.to_owned()),
-            client_subject: None,
+            client_subjects: Vec::new(),
+            client_subjects_file: None,
         };
-        let tls = Acceptor::start(Some(settings), &Readiness::new(), &mut Registry::default());
+        let (readiness, mut registry) = (Readiness::new(), Registry::default());
+        let tls = Acceptor::start(Some(settings), Protocols::Grpc, &readiness, &mut registry);
+        let tls = tls.expect("good files");
         let options = Options { tls, ..Options::default() };
         let routes = Routes::new(AggregatedDiscoveryServiceServer::new(service)).prepare();
         let server = chassis::grpc::serve(listener, routes, options, Shutdown::new());

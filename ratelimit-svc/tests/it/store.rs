@@ -416,8 +416,17 @@ pub async fn decides_as_the_model<S: Store + 'static>(store: Arc<S>) {
         // What is given back in one place comes too late for another.
         for step in requests.iter_mut().flat_map(|(_, _, steps)| steps) {
             step.is_refund = false;
-            // Nor does one place know that another refused, which is no demand of the class.
-            step.share = None;
+            // Demand that is taken back leaves its class awake, and so what it is promised; and of
+            // demand that was cut off too much is taken back.
+            step.share = step
+                .share
+                .take()
+                .filter(|share| matches!(share.how, How::Forecast { guarantees: None }));
+            step.share.iter_mut().for_each(|share| share.asked = None);
+            if step.share.is_some() {
+                step.requests_per_unit = step.requests_per_unit.max(400);
+                step.amount %= 60;
+            }
         }
         (atomic, requests)
     });
@@ -638,6 +647,31 @@ async fn a_counter_whose_answer_was_lost_still_expires() {
     })
     .await;
     server.kill();
+}
+
+/// A process that ends within its first hit, at any command: what reached Redis expires.
+#[tokio::test]
+async fn a_process_that_ends_leaves_no_counter_without_an_expiry() {
+    let server = RedisServer::start().await;
+    let store = connected(&server, settings()).await;
+    // What this process does after a call it will not do any more: nothing but the call is waited for.
+    server.command(&["CONFIG", "RESETSTAT"]).await;
+    let hits = [hit("e1", 1, 9), hit("e2", 2, 9)];
+    count(&*store, Mode::CountAll, &hits).await;
+    for key in ["t:e1", "t:e2"] {
+        let ttl = server.asked(&["ttl", key]);
+        assert!(ttl.trim().parse::<i64>().is_ok_and(|ttl| ttl > 0), "{key}: {ttl}");
+    }
+    // The next hit needs one command.
+    server.command(&["CONFIG", "RESETSTAT"]).await;
+    count(&*store, Mode::CountAll, &hits).await;
+    let stats = server.asked(&["info", "commandstats"]);
+    assert!(stats.contains("cmdstat_incrby:calls=2") && !stats.contains("cmdstat_set:"), "{stats}");
+    // What the server loses under an open connection expires, too.
+    server.command(&["FLUSHALL"]).await;
+    count(&*store, Mode::CountAll, &hits).await;
+    let ttl = server.asked(&["ttl", "t:e1"]);
+    assert!(ttl.trim().parse::<i64>().is_ok_and(|ttl| ttl > 0), "{ttl}");
 }
 
 #[tokio::test]

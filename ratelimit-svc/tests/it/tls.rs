@@ -101,9 +101,9 @@ fn server_files(certificate: &Path, key: &Path) -> Vec<(&'static str, String)> {
     ]
 }
 
-type Client = RateLimitServiceClient<Channel>;
+pub type Client = RateLimitServiceClient<Channel>;
 
-async fn client(service: &Service, settings: &ClientSettings) -> Result<Client, String> {
+pub async fn client(service: &Service, settings: &ClientSettings) -> Result<Client, String> {
     let endpoint = Endpoint::from_shared(url(&service.addresses.grpc)).expect("an address");
     let channel = connect(endpoint, settings).await;
     let channel = channel.map_err(|error| chassis::telemetry::error_chain(&error))?;
@@ -247,20 +247,23 @@ async fn certificates_change_under_load() {
 }
 
 #[tokio::test]
-async fn without_a_certificate_the_service_waits_for_one() {
+async fn without_a_certificate_the_process_ends() {
     let ours = Authority::new("ours");
     let (certificate, key) = ours.issue_files("server.test", 2090);
-    let later = fs::read(&certificate).expect("issued");
     fs::write(&certificate, "not a certificate").expect("written");
-    let more = server_files(&certificate, &key);
-    let service = Service::start_with(&[("a.yaml", QUOTAS)], &more).await;
-    let (status, why) = service.admin("/readyz").await;
-    assert!(status == 503 && why.contains("holds no certificate"), "{why}");
-    ask(&service, &ours.client(None)).await.expect_err("nothing to prove ourselves with");
-    fs::write(&certificate, later).expect("written");
-    wait_for("ready", async || service.readiness.is_ready()).await;
-    ask(&service, &ours.client(None)).await.expect("in force");
-    service.stop().await;
+    let run = move || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ratelimit-svc"));
+        command.envs(server_files(&certificate, &key)).env("BACKEND_TYPE", "memory");
+        command.env("RUNTIME_ROOT", certificate.parent().expect("a directory"));
+        for port in ["GRPC_PORT", "PORT", "DEBUG_PORT"] {
+            command.env(port, "0");
+        }
+        let output = command.output().expect("runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned(), certificate)
+    };
+    let (code, error, certificate) = tokio::task::spawn_blocking(run).await.expect("ran");
+    let expected = format!("'{}' holds no certificate", certificate.display());
+    assert!(code == Some(64) && error.contains(&expected), "{code:?} {error}");
 }
 
 #[tokio::test]

@@ -74,10 +74,11 @@ impl Edge {
             classes.ladder().iter().map(|class| format!("{:?}", class.name)).collect();
         Ok(format!(
             "grpc_listen: {}\nadmin_listen: {}\nkeys_file: keys.yaml\npepper_files:\n  1: pepper\n\
-             priority_classes: [{}]\n",
+             priority_classes: [{}]\n{}",
             replica.listen,
             replica.admin,
-            names.join(", ")
+            names.join(", "),
+            self.listener_tls("grpc_tls", Service::Authz)
         ))
     }
 
@@ -102,9 +103,12 @@ impl Edge {
             None => format!("  file:\n    path: {dir}/points.lp\n"),
         };
         format!(
-            "journal:\n{journal}gateway:\n  listen: {}\n  admin_listen: {}\n\
+            "journal:\n{journal}gateway:\n  listen: {}\n  admin_listen: {}\n{}\
              writer:\n  admin_listen: {}\n{sink}",
-            gateway.listen, gateway.admin, writer.admin
+            gateway.listen,
+            gateway.admin,
+            self.listener_tls("  tls", Service::Gateway),
+            writer.admin
         )
     }
 }

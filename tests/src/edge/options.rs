@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
+use super::encryption::Encryption;
 use crate::parts::envoy::{Limits, TlsFiles};
 use crate::ports::{Held, free_address};
 
@@ -37,6 +38,8 @@ pub struct Options {
     pub patience: Patience,
     /// What Envoy has beyond its defaults.
     pub proxy: Proxy,
+    /// Whether hops are encrypted.
+    pub encryption: Encryption,
 }
 
 /// What Envoy has beyond its defaults.
@@ -78,6 +81,8 @@ impl Patience {
 pub struct Addresses {
     /// Where clients connect.
     pub edge: SocketAddr,
+    /// Where clients connect over TLS, where hops are encrypted.
+    pub edge_tls: SocketAddr,
     /// Envoy's admin interface.
     pub envoy_admin: SocketAddr,
     /// Envoy's listener for probes and metrics.
@@ -90,6 +95,7 @@ impl Addresses {
     pub(super) fn free(edge: SocketAddr) -> Result<Self> {
         Ok(Self {
             edge,
+            edge_tls: free_address()?,
             envoy_admin: free_address()?,
             envoy_status: free_address()?,
             break_glass: free_address()?,

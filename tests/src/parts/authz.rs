@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::Result;
+use chassis::tls::client::{self, ClientSettings};
 use proto::pb::envoy::config::core::v3::{HeaderMap, HeaderValue};
 use proto::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Request};
 use proto::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
@@ -16,12 +17,16 @@ pub struct Authz {
 }
 
 impl Authz {
-    /// Connects.
+    /// Connects, over TLS as a client with these files.
     ///
     /// # Errors
     /// When nothing listens there.
-    pub async fn connect(address: SocketAddr) -> Result<Self> {
-        let channel = Endpoint::try_from(format!("http://{address}"))?.connect().await?;
+    pub async fn connect(address: SocketAddr, tls: Option<&ClientSettings>) -> Result<Self> {
+        let endpoint = Endpoint::try_from(format!("http://{address}"))?;
+        let channel = match tls {
+            Some(tls) => client::connect(endpoint, tls).await?,
+            None => endpoint.connect().await?,
+        };
         Ok(Self { client: AuthorizationClient::new(channel) })
     }
 

@@ -49,6 +49,8 @@ pub struct Settings {
     pub limits: Limits,
     /// The break-glass listener, which is off when absent.
     pub break_glass: Option<BreakGlass>,
+    /// Encryption of the hops to the services and of a second listener for clients.
+    pub tls: Option<EdgeTls>,
     /// A file with a number from 0 to 1 that Envoy takes for pressure on a resource.
     pub pressure_file: Option<PathBuf>,
 }
@@ -68,6 +70,21 @@ impl Default for Limits {
     fn default() -> Self {
         Self { gateway_requests_max: 10_000, local_limit: 100, access_log_success_percent: 10 }
     }
+}
+
+/// Encryption on both sides of Envoy.
+#[derive(Clone, Debug)]
+pub struct EdgeTls {
+    /// Where clients connect over TLS.
+    pub edge: SocketAddr,
+    /// The directory of the files that tell Envoy of its certificates.
+    pub sds: PathBuf,
+    /// The name in the certificate of ext-authz.
+    pub authz: String,
+    /// The name in the certificate of ratelimit-svc.
+    pub ratelimit: String,
+    /// The name in the certificate of the gateway.
+    pub gateway: String,
 }
 
 /// The break-glass listener.

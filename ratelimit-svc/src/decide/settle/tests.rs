@@ -1,6 +1,7 @@
 //! Tests of `decide::settle`.
 
 use super::*;
+use crate::decide::hit::Role;
 use crate::decide::reserve::Figures;
 use crate::limits::sharing::{Fraction, Guarantee, How, Share};
 use crate::limits::unit::Window;

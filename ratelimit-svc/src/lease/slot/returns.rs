@@ -89,7 +89,12 @@ impl Slot {
         let is_open = claim.hit.key == self.hit.key && claim.epoch == self.epoch;
         if is_open && self.returns.is_loose && amount > 0 && !self.is_telling() {
             self.granted += amount;
-            self.returns.add(Hit { amount, is_refund: true, ..claim.hit.clone() });
+            let mut back = Hit { amount, is_refund: true, ..claim.hit.clone() };
+            if let Some(share) = &mut back.share {
+                // What was asked for was demand all the same.
+                share.asked = None;
+            }
+            self.returns.add(back);
         }
     }
 

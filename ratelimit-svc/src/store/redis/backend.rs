@@ -1,7 +1,6 @@
 //! Redis as a store that can be lost and found: probes, checks, signs of life, what is told after a
 //! loss of data, and what no request waits for. Counts nothing.
 
-use super::expiry::UNSURE_BATCH;
 use super::heartbeat::SignOfLife;
 use super::servers::Servers;
 use super::slots::slot_of;
@@ -31,7 +30,6 @@ impl Backend for Redis {
             Servers::Cluster(cluster) => cluster.repair().await?,
             Servers::Apart(apart) => apart.repair().await?,
         }
-        self.settle_expiries(UNSURE_BATCH);
         Ok(())
     }
 

@@ -1,80 +1,54 @@
-//! Counters that may exist without an expiry, because an answer was lost.
+//! Which counters are known to have an expiry, so that only the first hit on one sends it.
+//!
+//! ```text
+//! first hit here   SET k 0 EX ttl NX, INCRBY k 1     in one write; cut short anywhere, k expires
+//! later ones       INCRBY k 1
+//! ```
+//!
+//! A process that ends, a call that is given up, an answer that is lost: none leaves a counter without
+//! an expiry, for no counter is made before it has one. What is forgotten here costs one command.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Redis;
-use crate::decide::hit::{Count, Hit, Outcome};
-use crate::store::error::StoreError;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// The most counters whose expiry is unsure after a failure.
-pub const UNSURE_MAX: usize = 4096;
+/// Counters remembered at a time, in 512 KiB; one takes the place of another with the same remainder.
+pub const KNOWN_MAX: usize = 65_536;
 
-/// The most of them that are set at once when the server was found again.
-pub const UNSURE_BATCH: usize = 64;
-
-/// A counter and the seconds it lives.
-pub type Expiry = (Vec<u8>, u64);
-
-/// The counters of a call under way: in doubt if nobody waits for its answer any more.
-pub(super) struct Asked<'a> {
-    store: &'a Redis,
-    hits: &'a [Hit],
-    now: Duration,
+/// Counters whose expiry this process has seen acknowledged.
+pub struct Known {
+    seed: u64,
+    hashes: Box<[AtomicU64]>,
 }
 
-impl<'a> Asked<'a> {
-    /// `hits` are counted by plain increments, which set no expiry.
-    pub(super) fn new(store: &'a Redis, hits: &'a [Hit], now: Duration) -> Self {
-        Self { store, hits, now }
-    }
-
-    /// The call ended so.
-    pub(super) fn answered(mut self, answer: &Result<Vec<Count>, StoreError>) {
-        let hits = std::mem::take(&mut self.hits);
-        if let Err(error) = answer {
-            let outcomes = error.outcomes(hits.len()).into_iter();
-            let unsure = hits.iter().zip(outcomes).filter(|(_, of)| *of == Outcome::Unsure);
-            self.store.doubt(unsure.map(|(hit, _)| hit), self.now);
-        }
+impl Default for Known {
+    fn default() -> Self {
+        use std::hash::{BuildHasher, RandomState};
+        let hashes = (0..KNOWN_MAX).map(|_| AtomicU64::new(0)).collect();
+        Self { seed: RandomState::new().hash_one(0), hashes }
     }
 }
 
-impl Drop for Asked<'_> {
-    fn drop(&mut self) {
-        if !self.hits.is_empty() {
-            self.store.doubt(self.hits, self.now);
-        }
-    }
-}
-
-/// The counters in doubt.
-#[derive(Default)]
-pub struct Unsure {
-    expiries: Mutex<Vec<Expiry>>,
-    any: AtomicBool,
-}
-
-impl Unsure {
-    /// Remembers counters, up to [`UNSURE_MAX`].
-    pub fn remember(&self, expiries: impl IntoIterator<Item = Expiry>) {
-        let mut kept = self.expiries.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = UNSURE_MAX.saturating_sub(kept.len());
-        kept.extend(expiries.into_iter().take(room));
-        self.any.store(!kept.is_empty(), Ordering::Relaxed);
+impl Known {
+    /// Whether the counter has its expiry.
+    pub fn has(&self, key: &[u8]) -> bool {
+        let hash = self.hash(key);
+        self.entry(hash).load(Ordering::Relaxed) == hash
     }
 
-    /// Takes up to `max` of them.
-    pub fn take(&self, max: usize) -> Vec<Expiry> {
-        if !self.any.load(Ordering::Relaxed) {
-            return Vec::new();
-        }
-        let mut kept = self.expiries.lock().unwrap_or_else(PoisonError::into_inner);
-        let rest = kept.len().saturating_sub(max);
-        let taken = kept.split_off(rest);
-        self.any.store(!kept.is_empty(), Ordering::Relaxed);
-        taken
+    /// It has.
+    pub fn add(&self, key: &[u8]) {
+        let hash = self.hash(key);
+        self.entry(hash).store(hash, Ordering::Relaxed);
+    }
+
+    fn hash(&self, key: &[u8]) -> u64 {
+        // Zero is for nothing.
+        xxh3_64_with_seed(key, self.seed).max(1)
+    }
+
+    fn entry(&self, hash: u64) -> &AtomicU64 {
+        &self.hashes[hash as usize % KNOWN_MAX]
     }
 }
 
@@ -89,15 +63,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_remembered_is_bounded_and_taken_once() {
-        let unsure = Unsure::default();
-        assert!(unsure.take(9).is_empty());
-        for n in 0..UNSURE_MAX as u64 + 10 {
-            unsure.remember([(n.to_be_bytes().to_vec(), 60)]);
+    fn what_is_remembered_is_bounded() {
+        let known = Known::default();
+        let keys = || (0..4 * KNOWN_MAX as u64).map(u64::to_be_bytes);
+        assert!(!keys().any(|key| known.has(&key)));
+        for key in keys() {
+            known.add(&key);
+            assert!(known.has(&key));
         }
-        assert_eq!(unsure.take(9).len(), 9);
-        assert_eq!(unsure.take(UNSURE_MAX).len(), UNSURE_MAX - 9);
-        assert!(unsure.take(1).is_empty());
+        let kept = keys().filter(|key| known.has(key)).count();
+        assert!((KNOWN_MAX / 2..=KNOWN_MAX).contains(&kept), "{kept}");
     }
 
     #[test]

@@ -74,6 +74,23 @@ struct Back {
     waiting: Vec<Arc<oneshot::Sender<()>>>,
 }
 
+impl Back {
+    /// Takes in another refund of the same counter: its hits, and the demand that goes with them.
+    fn merge(&mut self, hit: Hit, now: Duration) {
+        let asked = |hit: &Hit| hit.share.as_ref().and_then(|share| share.asked);
+        let sum = match (asked(&self.hit), asked(&hit)) {
+            (None, None) => None,
+            (one, other) => Some(one.unwrap_or(0).saturating_add(other.unwrap_or(0))),
+        };
+        let amount = self.hit.amount.saturating_add(hit.amount);
+        self.hit = Hit { amount, ..hit };
+        if let Some(share) = &mut self.hit.share {
+            share.asked = sum;
+        }
+        self.now = self.now.max(now);
+    }
+}
+
 impl GiveBack {
     /// Has refunds given back; the receiver resolves once they are, or when they are not.
     pub fn add(&self, hits: Vec<Hit>, now: Duration) -> oneshot::Receiver<()> {
@@ -147,8 +164,7 @@ impl Waiting {
         let counter = Counter::of(&hit);
         match self.backs.get_mut(&counter) {
             Some(back) => {
-                let amount = back.hit.amount.saturating_add(hit.amount);
-                (back.hit, back.now) = (Hit { amount, ..hit }, back.now.max(now));
+                back.merge(hit, now);
                 back.hits += 1;
                 back.waiting.push(done);
             }
@@ -223,6 +239,25 @@ mod tests {
         let done: Vec<_> = (0..100).map(|n| back.add(vec![hit(n % 2)], Duration::ZERO)).collect();
         let all = async { drop(futures_util::future::join_all(done).await) };
         assert_eq!(given(&back, all).await, [50, 50]);
+    }
+
+    #[test]
+    fn demand_that_is_none_adds_up_with_the_hits() {
+        use crate::limits::sharing::{How, Share};
+        let share = |asked| Share { place: 1, classes: 2, how: How::UpTo(fraction()), asked };
+        let fraction_hit = |asked| Hit { share: Some(share(asked)), ..hit(0) };
+        let mut waiting = Waiting::default();
+        let (done, _receiver) = oneshot::channel();
+        let done = Arc::new(done);
+        for asked in [None, Some(2), None, Some(3)] {
+            waiting.add(fraction_hit(asked), Duration::ZERO, done.clone());
+        }
+        let back = waiting.take().expect("one counter");
+        assert_eq!((back.hit.amount, back.hit.share), (4, Some(share(Some(5)))));
+    }
+
+    fn fraction() -> crate::limits::sharing::Fraction {
+        crate::limits::sharing::Fraction::try_new(0.5).expect("in bounds")
     }
 
     #[tokio::test]

@@ -1,7 +1,6 @@
 //! Counting the hits of one request in a cluster: each slot's in its own step, all at once.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use redis::ServerError;
@@ -10,7 +9,6 @@ use tokio::time::Instant;
 
 use super::asking::Way;
 use super::cluster::{Cluster, Node};
-use super::expiry::Expiry;
 use super::slots::slot_of;
 use super::{Redis, deadlines, is_plain};
 use crate::decide::hit::{Count, Hit, Mode};
@@ -51,33 +49,6 @@ impl Redis {
             self.count_in(cluster, &[hit], Mode::CountAll, now, deadline).await
         };
         self.back.run(give_back).await;
-    }
-
-    /// Expiries by the connection they go over; those that no connection takes stay behind.
-    pub(super) fn spread(
-        &self,
-        cluster: &Cluster,
-        expiries: Vec<Expiry>,
-    ) -> Vec<(MultiplexedConnection, Vec<Expiry>)> {
-        let mut spread: Vec<(Arc<Node>, Vec<Expiry>)> = Vec::new();
-        for expiry in expiries {
-            let Ok(node) = cluster.node(slot_of(&expiry.0)) else {
-                self.unsure.remember([expiry]);
-                continue;
-            };
-            match spread.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &node)) {
-                Some((_, of_node)) => of_node.push(expiry),
-                None => spread.push((node, vec![expiry])),
-            }
-        }
-        let connected = |(node, expiries): (Arc<Node>, Vec<Expiry>)| match node.connection(&[]) {
-            Ok((connection, _)) => Some((connection, expiries)),
-            Err(_) => {
-                self.unsure.remember(expiries);
-                None
-            }
-        };
-        spread.into_iter().filter_map(connected).collect()
     }
 }
 

@@ -12,7 +12,8 @@
 --   what the class may take: -1 all, -2 what a forecast leaves, or that much
 --   of a forecast: place  classes  window number  elapsed  early  horizon  margin horizon  margin max
 --     inflow  inflow of previous  seconds to live
---     what was asked for where that is not the amount: -1 it is, or of a claim that much
+--     what was asked for where that is not the amount: -1 it is, or of a claim that much; of a
+--       refund -1 nothing, or what was asked for and is no demand after all
 --     whether there are guarantees (1), and then floor and minimum of each class
 -- A fixed window is a number, a sliding one three packed doubles, its number and the hits in it
 -- and in the one before, a bucket its instant, the part of 1/limit us, and 0. Figures are the
@@ -29,7 +30,7 @@ local found = redis.call('MGET', unpack(KEYS))
 -- held, 12 kind, 13 amount, 14 refund, 15 role, 16 seconds to live, 17 instant, 18 figures,
 -- 19 their name, 20 where the class's begin, 21 seconds they live, 22 used before, 23 how many,
 -- 24 what a claim asks for, 25 whether it could pass at all, 26 the most demand that counts, 27 the
--- number of figures that begin now.
+-- number of figures that begin now, 28 the number of the window.
 local hits = {}
 local by_counter, by_figures = n > 1 and {}, n > 1 and {}
 local vetoes, quota, quota_over, at = 0, 0, 0, 0
@@ -111,13 +112,13 @@ for i = 1, n do
   end
 
   -- What the class may take.
-  local figures, name, own, figures_live, width, asked, first
+  local figures, name, own, figures_live, width, asked, first, this
   if cap == -2 then
     local place, classes, number, elapsed, early, horizon, margin_horizon, margin_max, inflow,
       inflow_of_previous, live, claim, guarantees, list = unpacked(FORECAST, ARGV[i + 1], more)
     at = at + 1
     name, own, figures_live, width = KEYS[at], 2 + 4 * place, live, 1 + 4 * classes
-    asked = claim ~= -1 and claim
+    asked, this = claim ~= -1 and claim, number
     figures = by_figures and by_figures[name]
     -- Element 0: whether more than the class's own is to be written.
     if figures then
@@ -212,7 +213,7 @@ for i = 1, n do
   hits[i] = {
     s1, s2, s3, f1, f2, f3, over, moved, withheld, key, raw, kind, amount, refund, role, lives, a1,
     figures or false, name, own, figures_live, used, width, asked, amount <= capacity,
-    2 * max(capacity, limit), first,
+    2 * max(capacity, limit), first, this,
   }
   if role == 1 then
     quota = quota + 1
@@ -253,6 +254,9 @@ for i = 1, n do
       if not known then figures[0], figures[1] = true, hit[27] end
       figures[own + 1] = min(figures[own + 1] + demand, hit[26])
       figures[own + 3] = max(figures[own + 3], floor(figures[1]))
+    end
+    if refund and moved and claim and floor(figures[1]) == hit[28] then
+      figures[hit[20] + 1] = max(figures[hit[20] + 1] - claim, 0)
     end
     if asked or moved then
       if changed then changed[hit[19]] = i else changed = 1 end

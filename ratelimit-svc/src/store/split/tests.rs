@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::limits::algorithm::Algorithm;
+use crate::limits::sharing::{How, Share};
 use crate::limits::unit::Window;
 use crate::store::memory::Memory;
 
@@ -221,11 +222,33 @@ fn a_refused_request_refunds_nothing() {
     assert_eq!(counts, [(3, false, true), (1, false, true)]);
 }
 
+fn forecast(place: u8, hit: Hit) -> Hit {
+    let how = How::Forecast { guarantees: None };
+    Hit { share: Some(Share { place, classes: 2, how, asked: None }), ..hit }
+}
+
+/// A tenant that is over its own limit has no use for the pool it shares with others.
+#[test]
+fn what_another_place_refuses_is_no_demand() {
+    let (two, mode) = (Two::new(), Mode::AllOrNothing);
+    let pool = |place| forecast(place, hit(1, 1, 100));
+    for _ in 0..200 {
+        two.count(&[hit(0, 1, 0), pool(0)], mode).expect("counted");
+    }
+    assert_eq!((two.value(0), two.value(1)), (0, 0));
+    let passes = |_: &usize| !two.count(&[pool(1)], mode).expect("counted")[0].1;
+    assert_eq!((0..100).filter(passes).count(), 100, "nothing is kept for it");
+}
+
 fn hits() -> impl Strategy<Value = Vec<Hit>> {
     let role = prop_oneof![Just(Role::Enforced), Just(Role::Quota), Just(Role::Observer)];
     let one = (0..6u8, 0..4u64, 0..6u32, role)
         .prop_map(|(key, amount, limit, role)| Hit { role, ..hit(key, amount, limit) });
-    proptest::collection::vec(one, 1..6)
+    // Of a limit that is too large for demand to reach the most that counts: what is cut off there is
+    // taken off twice.
+    let shared = (6..9u8, 0..4u64, 0..2u8)
+        .prop_map(|(key, amount, place)| forecast(place, hit(key, amount, 200)));
+    proptest::collection::vec(prop_oneof![3 => one, 1 => shared], 1..6)
 }
 
 proptest! {

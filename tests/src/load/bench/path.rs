@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use super::results::{Aim, Results, min};
 use super::{Context, rig};
-use crate::edge::{Edge, Options, Part, Parts, Patience, Proxy, Service};
+use crate::edge::{Edge, Encryption, Options, Part, Parts, Patience, Proxy, Service};
 use crate::http::Http;
 use crate::load::cpu;
 use crate::load::engine::{Engine, Target};
@@ -84,6 +84,7 @@ impl Subject {
             otlp: None,
             patience: Patience::DESK,
             proxy: Proxy::default(),
+            encryption: Encryption::Off,
         };
         change(&mut options);
         let edge = Edge::start(options, |_| ()).await?;

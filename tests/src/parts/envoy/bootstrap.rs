@@ -27,6 +27,8 @@ fn sections(settings: &Settings) -> Vec<&'static str> {
         ("bytes", settings.charged.bytes),
         ("points", settings.charged.points),
         ("trace", settings.otlp.is_some()),
+        ("edge-tls", settings.tls.is_some()),
+        ("upstream-tls", settings.tls.is_some()),
         ("injected-pressure", settings.pressure_file.is_some()),
     ];
     wanted.into_iter().filter_map(|(name, wanted)| wanted.then_some(name)).collect()
@@ -67,6 +69,9 @@ fn values(settings: &Settings) -> Result<BTreeMap<&'static str, String>> {
     if let Some(otlp) = settings.otlp {
         address("OTLP_HOST", "OTLP_PORT", otlp);
     }
+    if let Some(tls) = &settings.tls {
+        address("EDGE_TLS_ADDRESS", "EDGE_TLS_PORT", tls.edge);
+    }
     if let Some(break_glass) = &settings.break_glass {
         address("BREAK_GLASS_ADDRESS", "BREAK_GLASS_PORT", break_glass.address);
         values.insert("BREAK_GLASS_CONNECTIONS_MAX", "1000".to_owned());
@@ -75,10 +80,22 @@ fn values(settings: &Settings) -> Result<BTreeMap<&'static str, String>> {
         values.insert("BREAK_GLASS_KEY", files.key.display().to_string());
         values.insert("BREAK_GLASS_CA", files.ca.display().to_string());
     }
+    if let Some(tls) = &settings.tls {
+        values.insert("SDS_DIRECTORY", tls.sds.display().to_string());
+        values.insert("AUTHZ_SANS", names(&tls.authz));
+        values.insert("RATELIMIT_SANS", names(&tls.ratelimit));
+        values.insert("GATEWAY_SANS", names(&tls.gateway));
+    }
     if let Some(file) = &settings.pressure_file {
         values.insert("PRESSURE_FILE", file.display().to_string());
     }
     Ok(values)
+}
+
+/// The one name that the certificate of a service must carry, a YAML flow sequence.
+fn names(name: &str) -> String {
+    let kind = if name.contains("://") { "URI" } else { "DNS" };
+    format!("[{{san_type: {kind}, matcher: {{exact: \"{name}\"}}}}]")
 }
 
 /// What one of two tries may take of a timeout such as `0.25s`, with room for what lies between them.

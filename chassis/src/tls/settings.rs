@@ -1,0 +1,168 @@
+//! What a server is told of TLS: its files, who may be its client, and what the files hold.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use serde::Deserialize;
+
+use super::subject::{NamedClient, Subject, subjects};
+use super::{TlsError, authorities, certificates, private_key, provider, valid_now};
+use crate::config::{ConfigError, Spanned};
+use crate::reload::{Snapshot, Source};
+
+/// TLS of a listener, as written in a configuration file. Relative paths are relative to it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawServerTls {
+    /// The certificate and those between it and the authority, PEM.
+    pub certificate_file: PathBuf,
+    /// Its private key, PEM.
+    pub key_file: PathBuf,
+    /// The authorities that clients need a certificate of, PEM.
+    pub client_ca_file: Option<PathBuf>,
+    /// The names of which a client's certificate must carry one, separated by commas.
+    pub client_san: Option<Spanned<String>>,
+    /// A file with more such names, one a line, which is followed.
+    pub client_san_file: Option<Spanned<PathBuf>>,
+}
+
+/// The files of a server, and who may be its client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// The certificate and those between it and the authority, PEM.
+    pub certificate: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// The authorities that clients need a certificate of, PEM; none lets everyone in.
+    pub client_authorities: Option<PathBuf>,
+    /// The names of which a client's certificate must carry one; none, here and in the file, lets
+    /// in whom the authorities signed.
+    pub client_subjects: Vec<Subject>,
+    /// A file with more such names.
+    pub client_subjects_file: Option<PathBuf>,
+}
+
+/// The protocols that a listener offers in the handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocols {
+    /// HTTP/2 alone, for gRPC.
+    Grpc,
+    /// HTTP/2 and HTTP/1.1.
+    Http,
+}
+
+/// What a listener serves with until its files change.
+pub(super) struct InForce {
+    pub(super) config: Arc<ServerConfig>,
+    pub(super) verifier: Arc<dyn ClientCertVerifier>,
+    pub(super) expires_at: Option<u64>,
+}
+
+impl RawServerTls {
+    /// Checks the section `key` of the file `path`.
+    ///
+    /// # Errors
+    /// For names that cannot be any, and names without an authority.
+    pub fn settings(&self, path: &Path, key: &str) -> Result<ServerSettings, ConfigError> {
+        let beside = |file: &PathBuf| path.parent().unwrap_or(Path::new("")).join(file);
+        let client_subjects = match &self.client_san {
+            None => Vec::new(),
+            Some(san) => {
+                let message = |problem| format!("'{key}.client_san' {problem}");
+                let names = subjects(&san.value);
+                names.map_err(|problem| ConfigError::at(path, san, message(problem)))?
+            }
+        };
+        if self.client_ca_file.is_none() {
+            // Without an authority anyone could make a certificate with this name.
+            let needs = |name| format!("'{key}.{name}' needs 'client_ca_file'");
+            if let Some(san) = &self.client_san {
+                return Err(ConfigError::at(path, san, needs("client_san")));
+            }
+            if let Some(file) = &self.client_san_file {
+                return Err(ConfigError::at(path, file, needs("client_san_file")));
+            }
+        }
+        Ok(ServerSettings {
+            certificate: beside(&self.certificate_file),
+            key: beside(&self.key_file),
+            client_authorities: self.client_ca_file.as_ref().map(beside),
+            client_subjects,
+            client_subjects_file: self.client_san_file.as_ref().map(|file| beside(&file.value)),
+        })
+    }
+}
+
+impl Protocols {
+    fn alpn(self) -> Vec<Vec<u8>> {
+        match self {
+            Self::Grpc => vec![b"h2".to_vec()],
+            Self::Http => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        }
+    }
+}
+
+impl ServerSettings {
+    pub(super) fn source(&self) -> Source {
+        let Self { certificate, key, client_authorities, client_subjects_file, .. } = self;
+        let files = [certificate, key].into_iter().chain(client_authorities);
+        Source::Files(files.chain(client_subjects_file).cloned().collect())
+    }
+
+    /// What these files make of the listener.
+    pub(super) fn read(&self, files: &Snapshot, protocols: Protocols) -> Result<InForce, TlsError> {
+        let chain = certificates(&self.certificate, bytes(files, &self.certificate)?)?;
+        let key = private_key(&self.key, bytes(files, &self.key)?)?;
+        let validity = valid_now(&self.certificate, &chain)?;
+        let verifier = self.verifier(files)?;
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| TlsError::Identity(self.certificate.clone(), error))?
+            .with_client_cert_verifier(verifier.clone())
+            .with_single_cert(chain, key);
+        let mut config =
+            config.map_err(|error| TlsError::Identity(self.certificate.clone(), error))?;
+        config.alpn_protocols = protocols.alpn();
+        // Connections live for hours, and a resumed one would skip the client's certificate.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        let expires_at = validity.map(|validity| validity.not_after);
+        Ok(InForce { config: Arc::new(config), verifier, expires_at })
+    }
+
+    fn verifier(&self, files: &Snapshot) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+        let Some(path) = &self.client_authorities else {
+            return Ok(WebPkiClientVerifier::no_client_auth());
+        };
+        let roots = Arc::new(authorities(path, bytes(files, path)?)?);
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build();
+        let verifier = verifier.map_err(TlsError::Verifier)?;
+        let mut allowed = self.client_subjects.clone();
+        if let Some(path) = &self.client_subjects_file {
+            let text = String::from_utf8_lossy(bytes(files, path)?).into_owned();
+            let names = subjects(&text);
+            let names = names.map_err(|problem| TlsError::Subjects(path.clone(), problem))?;
+            if names.is_empty() {
+                // A file that lost its lines must not let everybody in, nor turn everybody out.
+                return Err(TlsError::Subjects(path.clone(), "it holds no name".to_owned()));
+            }
+            allowed.extend(names);
+        }
+        Ok(match allowed.is_empty() {
+            true => verifier,
+            false => Arc::new(NamedClient { verifier, allowed }),
+        })
+    }
+}
+
+fn bytes<'a>(files: &'a Snapshot, path: &Path) -> Result<&'a [u8], TlsError> {
+    match files.get(path) {
+        Some(Ok(bytes)) => Ok(bytes),
+        Some(Err(error)) => Err(TlsError::Read(path.to_owned(), io::Error::other(error.clone()))),
+        None => Err(TlsError::Read(path.to_owned(), io::ErrorKind::NotFound.into())),
+    }
+}
