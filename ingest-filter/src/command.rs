@@ -1,5 +1,6 @@
-//! The commands for people: dead letters, the books, lag. Each reads the same configuration file as the
-//! roles, prints to the standard output and ends; none joins the writers' group.
+//! The commands for people: dead letters, the books, lag, a smoke test. All but the last read the
+//! same configuration file as the roles. Each prints to the standard output and ends; none joins
+//! the writers' group.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ mod audit;
 mod dlq;
 mod lag;
 pub mod moment;
+mod smoke_test;
 
 /// What people run.
 #[derive(Debug, Subcommand)]
@@ -31,6 +33,8 @@ pub enum Command {
     /// Show how far the writers are behind, and what holds them up.
     #[command(after_help = lag::EXAMPLES)]
     Lag(lag::Lag),
+    /// Try a running edge: a bad key, a good one, a quota, and the point in the database.
+    SmokeTest(smoke_test::SmokeTest),
 }
 
 /// What every command takes.
@@ -70,6 +74,7 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
         Command::Dlq(command) => command.run(),
         Command::Audit(command) => command.run(),
         Command::Lag(command) => command.run(),
+        Command::SmokeTest(command) => command.run(),
     }
 }
 

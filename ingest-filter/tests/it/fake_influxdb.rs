@@ -21,6 +21,8 @@ pub enum Reply {
     Status(u16, Option<u32>, &'static str),
     /// Break the connection, as a process that dies.
     Crash,
+    /// Store it, but not before two writes have been under way at once.
+    StoreTogether,
 }
 
 /// A write as it came in.
@@ -31,6 +33,21 @@ pub struct Write {
     pub target: String,
     pub traceparent: Option<String>,
     pub authorization: Option<String>,
+}
+
+/// Whether two writes were under way at once.
+static TOGETHER: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(0);
+static WAITING: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+
+/// Waits for another write that waits here too; only one test may use it.
+async fn together() {
+    use std::sync::atomic::Ordering::SeqCst;
+    if WAITING.fetch_add(1, SeqCst) == 1 {
+        TOGETHER.close();
+    }
+    // An error once it is closed.
+    let _ = TOGETHER.acquire().await;
+    WAITING.fetch_sub(1, SeqCst);
 }
 
 type Decide = dyn FnMut(&Write) -> Reply + Send;
@@ -108,6 +125,11 @@ async fn answer(
     let reply = (decide.lock().unwrap())(&write);
     match reply {
         Reply::Crash => Err(std::io::Error::other("crash")),
+        Reply::StoreTogether => {
+            together().await;
+            stored.lock().unwrap().push(write);
+            empty(StatusCode::NO_CONTENT)
+        }
         Reply::Status(204, _, _) => {
             stored.lock().unwrap().push(write);
             empty(StatusCode::NO_CONTENT)
