@@ -156,7 +156,11 @@ impl Writer {
     }
 }
 
-fn open_target(target: &TargetConfig) -> anyhow::Result<Arc<dyn Target>> {
+/// Opens a target; it need not be there yet.
+///
+/// # Errors
+/// When a file with a secret, or the file of points, cannot be used.
+pub fn open_target(target: &TargetConfig) -> anyhow::Result<Arc<dyn Target>> {
     let secret = "the file with the password or token cannot be used";
     Ok(match target {
         TargetConfig::File(path) => Arc::new(
