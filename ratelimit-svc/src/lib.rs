@@ -11,8 +11,9 @@
 //! Files import from their own part and from parts below, as tidy/arrows.rs holds:
 //!
 //! ```text
-//! cli ► server ► config ► console, grpc, json, reflection ► xds ► reload ► limiter, simulate ► outage ► metrics
-//!     ► store ► lease, live, record ► decide, diff, lint ► limits ► clock, document, keyed_hash, struct_json
+//! cli ► server ► config ► console, grpc, json, reflection ► xds ► reload ► import, limiter, simulate ► outage
+//!     ► metrics ► store ► lease, live, record ► decide, diff, lint ► limits
+//!     ► clock, document, keyed_hash, struct_json
 //! ```
 //!
 //! What is pure, does no I/O and is given the time: `limits`, `decide`, `diff`, `lint`, `lease`, `live`, and of
@@ -26,6 +27,7 @@ pub mod decide;
 pub mod diff;
 pub mod document;
 pub mod grpc;
+pub mod import;
 pub mod json;
 pub mod keyed_hash;
 pub mod lease;
