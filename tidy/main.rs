@@ -46,6 +46,7 @@ const PURE: &[&str] = &[
     "ingest-filter/src/target/answer",
     "ingest-filter/src/target/refusal",
     "ingest-filter/src/types",
+    "ingest-filter/src/writer/pace",
     "ingest-filter/src/writer/work",
     "ratelimit-svc/src/store/breaker",
     "ratelimit-svc/src/store/gate",
