@@ -65,6 +65,7 @@ fn run(role: &Role) -> anyhow::Result<()> {
         role;
     let raw: RawConfig = load_yaml(path)?;
     let journal = JournalConfig::from_raw(path, &raw.journal)?;
+    journal.check_files()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let telemetry = {
         // Spans are exported by a task of the runtime.

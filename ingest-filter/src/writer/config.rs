@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chassis::config::{ByteSize, ConfigError, DurationText, Spanned};
+use chassis::tls::client::{ClientSettings, RawClientTls};
 use http::Uri;
 use serde::Deserialize;
 
@@ -46,7 +47,7 @@ pub struct RawWriter {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawInfluxdbV1 {
-    /// `http://host:port`.
+    /// `http://host:port` or `https://host:port`.
     pub url: Spanned<String>,
     /// The retention policy to write to; the database's default when absent.
     pub retention_policy: Option<String>,
@@ -56,6 +57,8 @@ pub struct RawInfluxdbV1 {
     pub password_file: Option<Spanned<PathBuf>>,
     /// Creates databases that are missing.
     pub create_database: Option<bool>,
+    /// TLS of an https URL.
+    pub tls: Option<Spanned<RawClientTls>>,
     /// How long one request may take.
     pub request_timeout: Option<Spanned<DurationText>>,
 }
@@ -64,7 +67,7 @@ pub struct RawInfluxdbV1 {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawInfluxdbV2 {
-    /// `http://host:port`.
+    /// `http://host:port` or `https://host:port`.
     pub url: Spanned<String>,
     /// The organisation, by name or ID.
     pub org: Spanned<String>,
@@ -72,6 +75,8 @@ pub struct RawInfluxdbV2 {
     pub token_file: Spanned<PathBuf>,
     /// Creates buckets that are missing.
     pub create_bucket: Option<bool>,
+    /// TLS of an https URL.
+    pub tls: Option<Spanned<RawClientTls>>,
     /// How long one request may take.
     pub request_timeout: Option<Spanned<DurationText>>,
 }
@@ -80,10 +85,12 @@ pub struct RawInfluxdbV2 {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawInfluxdbV3 {
-    /// `http://host:port`.
+    /// `http://host:port` or `https://host:port`.
     pub url: Spanned<String>,
     /// A file that holds the token.
     pub token_file: Option<Spanned<PathBuf>>,
+    /// TLS of an https URL.
+    pub tls: Option<Spanned<RawClientTls>>,
     /// How long one request may take.
     pub request_timeout: Option<Spanned<DurationText>>,
 }
@@ -175,6 +182,8 @@ pub struct InfluxdbV1Config {
     pub login: Option<(String, PathBuf)>,
     /// Creates databases that are missing.
     pub create_database: bool,
+    /// TLS of an https URL.
+    pub tls: Option<ClientSettings>,
     /// How long one request may take.
     pub request_timeout: Duration,
 }
@@ -190,6 +199,8 @@ pub struct InfluxdbV2Config {
     pub token_file: PathBuf,
     /// Creates buckets that are missing.
     pub create_bucket: bool,
+    /// TLS of an https URL.
+    pub tls: Option<ClientSettings>,
     /// How long one request may take.
     pub request_timeout: Duration,
 }
@@ -201,6 +212,8 @@ pub struct InfluxdbV3Config {
     pub url: String,
     /// The file with the token.
     pub token_file: Option<PathBuf>,
+    /// TLS of an https URL.
+    pub tls: Option<ClientSettings>,
     /// How long one request may take.
     pub request_timeout: Duration,
 }
@@ -301,21 +314,34 @@ fn url(path: &Path, section: &str, raw: &Spanned<String>) -> Result<String, Conf
     let url: Uri =
         raw.value.parse().map_err(|_| error("is not a URL such as http://127.0.0.1:8086"))?;
     match (url.scheme_str(), url.authority()) {
-        (Some("http"), Some(authority)) if !authority.as_str().contains('@') => {}
-        (Some("http"), Some(_)) => {
+        (Some("http" | "https"), Some(authority)) if !authority.as_str().contains('@') => {}
+        (Some("http" | "https"), Some(_)) => {
             return Err(error("must not hold a password, use the keys that name a file"));
         }
-        (Some("https"), _) => {
-            return Err(error(
-                "is https, which is not supported: use http inside the cluster or a local TLS proxy",
-            ));
-        }
-        _ => return Err(error("must begin with http://")),
+        _ => return Err(error("must begin with http:// or https://")),
     }
     if url.path() != "/" || url.query().is_some() {
         return Err(error("must have no path and no query"));
     }
     Ok(raw.value.trim_end_matches('/').to_owned())
+}
+
+/// TLS of an https URL, by default with the authorities of the system.
+fn tls(
+    path: &Path,
+    section: &str,
+    url: &str,
+    raw: Option<&Spanned<RawClientTls>>,
+) -> Result<Option<ClientSettings>, ConfigError> {
+    match (url.starts_with("https:"), raw) {
+        (false, None) => Ok(None),
+        (true, None) => Ok(Some(ClientSettings::default())),
+        (true, Some(raw)) => raw.value.settings(path, &format!("writer.{section}.tls")).map(Some),
+        (false, Some(raw)) => {
+            let message = format!("writer.{section}.tls needs a url that begins with https://");
+            Err(ConfigError::at(path, raw, message))
+        }
+    }
 }
 
 fn name(path: &Path, key: &str, raw: &Spanned<String>) -> Result<String, ConfigError> {
@@ -338,6 +364,7 @@ fn request_timeout(
 
 fn influxdb_v2(path: &Path, raw: &RawInfluxdbV2) -> Result<InfluxdbV2Config, ConfigError> {
     Ok(InfluxdbV2Config {
+        tls: tls(path, "influxdb_v2", &raw.url.value, raw.tls.as_ref())?,
         url: url(path, "influxdb_v2", &raw.url)?,
         org: name(path, "influxdb_v2.org", &raw.org)?,
         token_file: raw.token_file.value.clone(),
@@ -348,6 +375,7 @@ fn influxdb_v2(path: &Path, raw: &RawInfluxdbV2) -> Result<InfluxdbV2Config, Con
 
 fn influxdb_v3(path: &Path, raw: &RawInfluxdbV3) -> Result<InfluxdbV3Config, ConfigError> {
     Ok(InfluxdbV3Config {
+        tls: tls(path, "influxdb_v3", &raw.url.value, raw.tls.as_ref())?,
         url: url(path, "influxdb_v3", &raw.url)?,
         token_file: raw.token_file.as_ref().map(|file| file.value.clone()),
         request_timeout: request_timeout(path, "influxdb_v3", &raw.request_timeout)?,
@@ -368,6 +396,7 @@ fn influxdb_v1(path: &Path, raw: &RawInfluxdbV1) -> Result<InfluxdbV1Config, Con
         }
     };
     Ok(InfluxdbV1Config {
+        tls: tls(path, "influxdb_v1", &raw.url.value, raw.tls.as_ref())?,
         url: url(path, "influxdb_v1", &raw.url)?,
         retention_policy: raw.retention_policy.clone(),
         login,
@@ -401,6 +430,7 @@ mod tests {
             retention_policy: None,
             login: Some(("u".to_owned(), "p".into())),
             create_database: true,
+            tls: None,
             request_timeout: REQUEST_TIMEOUT,
         });
         assert_eq!(config, Ok(WriterConfig::new(target)));
@@ -420,9 +450,10 @@ mod tests {
             ("linger: 2m\nfile: {path: a}\n".to_owned(), "0s and 60s"),
             ("backoff_max: 1ms\nfile: {path: a}\n".to_owned(), "writer.backoff_max"),
             ("poison_attempts: 0\nfile: {path: a}\n".to_owned(), "writer.poison_attempts"),
-            (influxdb("url: https://db:8086"), "i.yaml:3:8: writer.influxdb_v1.url is https"),
+            (influxdb("url: http://db\n  tls: {ca_file: a}"), "needs a url that begins with https"),
+            (influxdb("url: https://db\n  tls: {key_file: a}"), "needs 'certificate_file'"),
             (influxdb("url: http://u:p@db:8086"), "must not hold a password"),
-            (influxdb("url: db"), "must begin with http://"),
+            (influxdb("url: db"), "must begin with http:// or"),
             (influxdb("url: http://db/x"), "no path"),
             (influxdb("url: http://db\n  username: u"), "needs password_file"),
             (influxdb("url: http://db\n  password_file: u"), "needs username"),
