@@ -8,7 +8,7 @@ help:
 	@echo 'make run-full  the edge on Redis, Apache Kafka and InfluxDB'
 	@echo 'make test      all tests, on the real parts, which it installs where missing'
 	@echo 'make bench     what it costs, in target/bench: 20 minutes, 6 with QUICK=1; ONLY=keys,overload'
-	@echo 'make bench-readme  puts the newest figures into README.md'
+	@echo 'make bench-readme  puts the newest figures into tests/REFERENCE.md'
 	@echo 'make bench-gate  instructions per decision against a baseline; ACCEPT=1 renews it'
 	@echo 'make lint      format, clippy and cargo deny'
 	@echo 'make fuzz      every fuzz target, each for TIME=60 seconds'

@@ -10,8 +10,8 @@ import tempfile
 
 from kubernetes_validate import utils
 
-from checks import CHART, Failure, Helm, alerts, binaries, bootstrap, budgets, compose, custom, docs, edge
-from checks import golden, need, network, objects, observed, one_line, refusals, rendered, sets
+from checks import CHART, Failure, Helm, admission, alerts, binaries, bootstrap, budgets, compose, custom, docs
+from checks import edge, golden, hooks, need, network, objects, observed, one_line, refusals, rendered, sets
 
 KUBERNETES = [f"1.{minor}" for minor in range(28, 38)]
 
@@ -110,6 +110,19 @@ def check_edge(checks, helm, value_sets):
         checks.run(what, check, helm)
 
 
+def check_gates(checks, helm, value_sets, options, scratch):
+    full = objects(helm.template(value_sets["full"]))
+    checks.run("the admission policy passes our pods and refuses what breaks each rule", admission.policy, full)
+    if admission.library():
+        checks.run("Gatekeeper's own templates do the same", admission.gatekeeper, full, admission.library())
+    for what, check, *arguments in [
+        ("broken quotas stop an upgrade", hooks.broken_quotas_stop_an_upgrade, options.programs, scratch / "hooks"),
+        ("a trap in the bootstrap stops an upgrade", hooks.broken_bootstraps_stop_an_upgrade, options.programs, scratch / "hooks"),
+        ("the check knows quotas that are elsewhere", hooks.without_files),
+    ]:
+        checks.run(what, check, helm, *arguments)
+
+
 def check_observed(checks, helm, programs, scratch):
     checks.run("each alert fires where it should and rests where it should", alerts.fire_and_rest, helm, scratch)
     checks.run("each alert has a runbook", alerts.runbooks, helm)
@@ -171,6 +184,7 @@ def main():
         check_flows(checks, helms[0], value_sets)
         check_edge(checks, helms[0], value_sets)
         check_rules(checks, helms[0], scratch)
+        check_gates(checks, helms[0], value_sets, options, scratch)
         check_observed(checks, helms[0], options.programs, scratch)
         checks.run("Envoy drains by the preStop hook", bootstrap.envoy_drains, helms[0], options.envoy, scratch)
         for helm in helms:

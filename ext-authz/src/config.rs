@@ -15,9 +15,10 @@ use chassis::tls::{RawServerTls, ServerSettings};
 use serde::Deserialize;
 
 use crate::check::digest::Peppers;
-use crate::keys::KeySource;
 use crate::names::name_problem;
 use crate::peppers::PepperSource;
+use crate::source::KeySource;
+use crate::source::redis::settings::{RedisSettings, RedisTls};
 
 /// Where Envoy asks, unless the file says otherwise.
 pub const GRPC_LISTEN_DEFAULT: &str = "127.0.0.1:9001";
@@ -26,6 +27,15 @@ pub const ADMIN_LISTEN_DEFAULT: &str = "127.0.0.1:9002";
 /// The classes a key may have, unless the file says otherwise.
 pub const PRIORITY_CLASSES_DEFAULT: [&str; 4] =
     ["system-node-critical", "platform-core", "ingest", "background"];
+/// The classes whose keys pass on the last known records, unless the file says otherwise.
+pub const BYPASS_CLASSES_DEFAULT: [&str; 1] = ["system-node-critical"];
+/// What all keys in Redis begin with, unless the file says otherwise.
+pub const REDIS_PREFIX_DEFAULT: &str = "tidegate";
+/// For how long records are believed without hearing of Redis, unless the file says otherwise.
+pub const MAX_STALENESS_DEFAULT: Duration = Duration::from_secs(300);
+/// The bounds of that time. Redis is heard of once a second.
+pub const MAX_STALENESS_BOUNDS: (Duration, Duration) =
+    (Duration::from_secs(5), Duration::from_secs(86_400));
 /// What callers are told to wait when keys cannot be checked.
 pub const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(2);
 /// The bounds of that wait.
@@ -43,15 +53,36 @@ struct RawConfig {
     admin_listen: Option<Spanned<String>>,
     worker_threads: Option<Spanned<usize>>,
     grpc_tls: Option<RawServerTls>,
-    keys_file: PathBuf,
+    keys_file: Option<PathBuf>,
+    redis: Option<RawRedis>,
     pepper_files: Option<Spanned<BTreeMap<u32, Spanned<PathBuf>>>>,
     pepper_directory: Option<Spanned<PathBuf>>,
     priority_classes: Option<Spanned<Vec<Spanned<String>>>>,
+    bypass_classes: Option<Spanned<Vec<Spanned<String>>>>,
     retry_after: Option<Spanned<DurationText>>,
     drain_delay: Option<Spanned<DurationText>>,
     drain_timeout: Option<Spanned<DurationText>>,
     log_level: Option<String>,
     otlp_endpoint: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRedis {
+    address: Spanned<String>,
+    user: Option<String>,
+    password_file: Option<PathBuf>,
+    tls: Option<RawRedisTls>,
+    prefix: Option<Spanned<String>>,
+    max_staleness: Option<Spanned<DurationText>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRedisTls {
+    ca_file: Option<PathBuf>,
+    certificate_file: Option<PathBuf>,
+    key_file: Option<Spanned<PathBuf>>,
 }
 
 /// A valid configuration.
@@ -88,16 +119,23 @@ impl Config {
         let zero_up = (Duration::ZERO, DRAIN_MAX);
         let (pepper_source, peppers) =
             reader.peppers(raw.pepper_files.as_ref(), raw.pepper_directory.as_ref())?;
+        if raw.keys_file.is_none() && raw.redis.is_none() {
+            let message = "one of 'keys_file' and 'redis', or both, must say where the keys are";
+            return Err(ConfigError::file(path, message));
+        }
+        let priority_classes = reader.priority_classes(raw.priority_classes)?;
         Ok(Self {
             grpc_listen: reader.address("grpc_listen", raw.grpc_listen, GRPC_LISTEN_DEFAULT)?,
             admin_listen: reader.address("admin_listen", raw.admin_listen, ADMIN_LISTEN_DEFAULT)?,
             worker_threads: reader.worker_threads(raw.worker_threads.as_ref())?,
             grpc_tls: raw.grpc_tls.map(|raw| raw.settings(path, "grpc_tls")).transpose()?,
             keys: KeySource {
-                path: reader.beside(&raw.keys_file),
+                path: raw.keys_file.map(|file| reader.beside(&file)),
+                redis: raw.redis.map(|raw| reader.redis(raw)).transpose()?,
                 pepper_source,
                 peppers: Arc::new(peppers),
-                priority_classes: reader.priority_classes(raw.priority_classes)?,
+                bypass_classes: reader.bypass_classes(raw.bypass_classes, &priority_classes)?,
+                priority_classes,
             },
             retry_after: reader.duration(
                 "retry_after",
@@ -183,6 +221,74 @@ impl Reader<'_> {
             }
         }
         Ok(raw.value.into_iter().map(|class| class.value).collect())
+    }
+
+    fn bypass_classes(
+        &self,
+        raw: Option<Spanned<Vec<Spanned<String>>>>,
+        all: &[String],
+    ) -> Result<Arc<[String]>, ConfigError> {
+        let Some(raw) = raw else {
+            let default = BYPASS_CLASSES_DEFAULT.map(str::to_owned);
+            return Ok(default.into_iter().filter(|class| all.contains(class)).collect());
+        };
+        if let Some(class) = raw.value.iter().find(|class| !all.contains(&class.value)) {
+            let known = all.join(", ");
+            let message = format!("bypass class {:?} is none of the classes {known}", class.value);
+            return Err(ConfigError::at(self.path, class, message));
+        }
+        Ok(raw.value.into_iter().map(|class| class.value).collect())
+    }
+
+    fn redis(&self, raw: RawRedis) -> Result<RedisSettings, ConfigError> {
+        let address = raw.address.value.rsplit_once(':').and_then(|(host, port)| {
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            (!host.is_empty()).then_some((host.to_owned(), port.parse().ok()?))
+        });
+        let address = address.ok_or_else(|| {
+            let message = "'address' must be a host and a port such as redis:6379";
+            ConfigError::at(self.path, &raw.address, message)
+        })?;
+        let prefix = match raw.prefix {
+            None => REDIS_PREFIX_DEFAULT.to_owned(),
+            Some(prefix) => match name_problem("prefix", &prefix.value) {
+                Some(problem) => return Err(ConfigError::at(self.path, &prefix, problem)),
+                None => prefix.value,
+            },
+        };
+        Ok(RedisSettings {
+            address,
+            user: raw.user,
+            password_file: raw.password_file.map(|file| self.beside(&file)),
+            tls: raw.tls.map(|tls| self.redis_tls(tls)).transpose()?,
+            prefix,
+            max_staleness: self.duration(
+                "max_staleness",
+                raw.max_staleness.as_ref(),
+                MAX_STALENESS_DEFAULT,
+                MAX_STALENESS_BOUNDS,
+            )?,
+        })
+    }
+
+    fn redis_tls(&self, raw: RawRedisTls) -> Result<RedisTls, ConfigError> {
+        let client = match (raw.certificate_file, raw.key_file) {
+            (Some(certificate), Some(key)) => {
+                Some((self.beside(&certificate), self.beside(&key.value)))
+            }
+            (None, None) => None,
+            (None, Some(key)) => {
+                return Err(ConfigError::at(
+                    self.path,
+                    &key,
+                    "'key_file' needs 'certificate_file'",
+                ));
+            }
+            (Some(_), None) => {
+                return Err(ConfigError::file(self.path, "'certificate_file' needs 'key_file'"));
+            }
+        };
+        Ok(RedisTls { ca: raw.ca_file.map(|file| self.beside(&file)), client })
     }
 
     /// Peppers are files of their own, so that a configuration can be shown to anyone.

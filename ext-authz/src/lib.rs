@@ -3,13 +3,17 @@
 //! ```text
 //! CheckRequest ─► service::request ─► check::decide(now, keys, request) ─► service::response ─► CheckResponse
 //!                                            ▲
-//!   keys files ─► source::file ─► key_file ─► keys (keyring, swapped whole)
+//!   keys files ─► source::file ─► key_file ─┐           │
+//!   Redis ──────► source::redis ────────────┴► keys (the keyring in force)
+//!     ▲
+//!   cli ─► store
 //! ```
 //!
-//! Everything that decides is in [`check`], [`key_file`] and [`names`]: pure, synchronous, told the
-//! time. [`keys`] follows the files, [`service`] speaks Envoy's gRPC, [`server`] is the process
-//! around them, and [`cli`] issues and revokes keys.
+//! Everything that decides is in [`check`], [`key_file`], [`names`] and [`admin`]: pure, synchronous,
+//! told the time. [`keys`] holds what is in force, which [`source`] follows, [`service`] speaks
+//! Envoy's gRPC, [`server`] is the process around them, and [`cli`] changes keys in a [`store`].
 
+pub mod admin;
 pub mod check;
 pub mod cli;
 pub mod config;
@@ -21,4 +25,5 @@ pub mod peppers;
 pub mod server;
 pub mod service;
 pub mod source;
+pub mod store;
 pub mod timestamp;

@@ -1,7 +1,7 @@
 //! Metrics of the service. All labels are closed sets: no tenant, key or client text.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chassis::build_info;
@@ -16,7 +16,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::check::decide::Decision;
 use crate::check::profile::{Profile, UnknownProfile};
-use crate::keys::Keys;
+use crate::keys::{Keys, Origin, SourceStatus};
+use crate::source::redis::follow::FeedStatus;
 
 /// Upper bounds of the duration histogram, in seconds.
 const DURATION_BUCKETS: [f64; 12] =
@@ -38,7 +39,11 @@ pub struct Metrics {
 
 impl Metrics {
     /// Registers everything, the state of the keys included.
-    pub fn new(registry: &mut Registry, keys: Arc<Keys>) -> Self {
+    pub fn new(
+        registry: &mut Registry,
+        keys: Arc<Keys>,
+        feed: Option<Arc<Mutex<FeedStatus>>>,
+    ) -> Self {
         let metrics = Self {
             checks: Family::default(),
             duration: Histogram::new(DURATION_BUCKETS),
@@ -62,7 +67,7 @@ impl Metrics {
         );
         let build = Info::new([("version", build_info::VERSION)]);
         registry.register("authz_build", "The version of this build", build);
-        registry.register_collector(Box::new(KeysCollector(keys)));
+        registry.register_collector(Box::new(KeysCollector { keys, feed }));
         metrics
     }
 
@@ -94,7 +99,10 @@ impl Metrics {
 }
 
 /// The state of the keys, read when it is asked for, so that ages are never old.
-struct KeysCollector(Arc<Keys>);
+struct KeysCollector {
+    keys: Arc<Keys>,
+    feed: Option<Arc<Mutex<FeedStatus>>>,
+}
 
 impl fmt::Debug for KeysCollector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -104,38 +112,75 @@ impl fmt::Debug for KeysCollector {
 
 impl Collector for KeysCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let status = self.0.status();
-        let seconds = Some(&Unit::Seconds);
-        let mut gauge = |name, help, unit, value: f64| {
-            let gauge = ConstGauge::new(value);
-            let metric = encoder.encode_descriptor(name, help, unit, gauge.metric_type())?;
-            gauge.encode(metric)
-        };
-        gauge("authz_snapshot_keys", "Keys in force", None, status.keys as f64)?;
-        gauge(
-            "authz_snapshot_version",
-            "Counts the keys files in force since the start; 0 before the first",
-            None,
-            status.reload.version as f64,
-        )?;
-        gauge(
-            "authz_snapshot_age",
-            "Time since the keys came into force; 0 before the first",
-            seconds,
-            status.age.unwrap_or_default().as_secs_f64(),
-        )?;
-        gauge(
-            "authz_snapshot_stale",
-            "Time for which the keys file could not be put in force; 0 while it is in force",
-            seconds,
-            status.stale.as_secs_f64(),
-        )?;
-        let mut counter = |name, help, value: u64| {
-            let counter = ConstCounter::new(value);
-            let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
-            counter.encode(metric)
-        };
-        counter("authz_snapshot_loads", "Keys files that came into force", status.loads)?;
-        counter("authz_snapshot_refusals", "Keys files that were refused", status.refusals)
+        let sources: Vec<SourceStatus> = [Origin::Files, Origin::Redis]
+            .into_iter()
+            .filter_map(|o| self.keys.status(o))
+            .collect();
+        let encoder = &mut encoder;
+        let count: usize = sources.iter().map(|source| source.keys).sum();
+        let version: u64 = sources.iter().map(|source| source.reload.version).sum();
+        let age = sources.iter().filter_map(|source| source.age).min().unwrap_or_default();
+        let stale = sources.iter().map(|source| source.stale).max().unwrap_or_default();
+        gauge(encoder, "authz_snapshot_keys", "Keys in force", None, count as f64)?;
+        let help = "Counts the sets of keys in force since the start; 0 before the first";
+        gauge(encoder, "authz_snapshot_version", help, None, version as f64)?;
+        let help = "Time since the keys came into force; 0 before the first";
+        gauge(encoder, "authz_snapshot_age", help, SECONDS, age.as_secs_f64())?;
+        let help =
+            "Time for which a source of keys could not be put in force; 0 while it is in force";
+        gauge(encoder, "authz_snapshot_stale", help, SECONDS, stale.as_secs_f64())?;
+        let loads = sources.iter().map(|source| source.loads).sum();
+        counter(encoder, "authz_snapshot_loads", "Sets of keys that came into force", loads)?;
+        let refusals = sources.iter().map(|source| source.refusals).sum();
+        let help = "Times that a source of keys was refused or could not be read";
+        counter(encoder, "authz_snapshot_refusals", help, refusals)?;
+        match &self.feed {
+            Some(feed) => {
+                encode_feed(encoder, &feed.lock().unwrap_or_else(PoisonError::into_inner))
+            }
+            None => Ok(()),
+        }
     }
+}
+
+const SECONDS: Option<&Unit> = Some(&Unit::Seconds);
+
+fn encode_feed(encoder: &mut DescriptorEncoder<'_>, feed: &FeedStatus) -> Result<(), fmt::Error> {
+    let generation = feed.position.as_ref().map_or(0, |position| position.generation);
+    let help = "The last change of Redis that is in force; 0 before the first";
+    gauge(encoder, "authz_redis_generation", help, None, generation as f64)?;
+    let is_following = f64::from(u8::from(feed.is_following));
+    let help = "Whether Redis is followed: 1, or 0 while it cannot be";
+    gauge(encoder, "authz_redis_following", help, None, is_following)?;
+    let silence = feed.confirmed_at.map_or(0.0, |at| at.elapsed().as_secs_f64());
+    let help = "Time since Redis last confirmed what is in force; 0 before that";
+    gauge(encoder, "authz_redis_silence", help, SECONDS, silence)?;
+    let help = "Records and changes in Redis that cannot be used";
+    gauge(encoder, "authz_redis_unreadable", help, None, feed.unreadable as f64)?;
+    let help = "Changes that came into force one by one";
+    counter(encoder, "authz_redis_changes", help, feed.changes)?;
+    counter(encoder, "authz_redis_resyncs", "Times that all keys were read", feed.resyncs)
+}
+
+fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    value: f64,
+) -> Result<(), fmt::Error> {
+    let gauge = ConstGauge::new(value);
+    let metric = encoder.encode_descriptor(name, help, unit, gauge.metric_type())?;
+    gauge.encode(metric)
+}
+
+fn counter(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: u64,
+) -> Result<(), fmt::Error> {
+    let counter = ConstCounter::new(value);
+    let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+    counter.encode(metric)
 }

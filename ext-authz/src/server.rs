@@ -1,7 +1,7 @@
 //! The process around the service: bind, serve, follow the keys file, drain.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use axum::Router;
@@ -19,9 +19,11 @@ use tokio::net::TcpListener;
 use tonic::service::Routes;
 
 use crate::config::Config;
-use crate::keys::Keys;
+use crate::keys::{Keys, Origin, SourceStatus};
 use crate::metrics::Metrics;
 use crate::service::{AuthorizationService, SERVICE_NAME};
+use crate::source::file;
+use crate::source::redis::follow::{FeedStatus, Follower};
 
 /// The largest `CheckRequest` that is decoded, in bytes. Envoy's own header limits keep far below
 /// it; what is larger is answered with a gRPC error, which Envoy treats as an outage.
@@ -73,9 +75,14 @@ impl Server {
     /// When a listener fails.
     pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
         let Self { config, grpc: grpc_listener, admin: admin_listener, readiness } = self;
-        let keys = Arc::new(Keys::new(config.keys.clone(), &readiness));
+        let keys = Arc::new(Keys::new(&config.keys, &readiness));
+        let follower = config.keys.redis.clone().map(|redis| {
+            let replica = replica(grpc_listener.local_addr().ok());
+            Follower::new(Arc::clone(&keys), redis, config.keys.priority_classes.clone(), replica)
+        });
+        let feed = follower.as_ref().map(Follower::status);
         let mut registry = Registry::default();
-        let metrics = Arc::new(Metrics::new(&mut registry, Arc::clone(&keys)));
+        let metrics = Arc::new(Metrics::new(&mut registry, Arc::clone(&keys), feed.clone()));
         let service = AuthorizationService::new(Arc::clone(&keys), metrics, config.retry_after);
         let service =
             AuthorizationServer::new(service).max_decoding_message_size(CHECK_REQUEST_BYTES_MAX);
@@ -93,8 +100,9 @@ impl Server {
             tls: tls.clone(),
         };
         let (shown, shown_tls) = (Arc::clone(&keys), tls.clone());
+        let files = file::follow::follow(keys, config.keys.clone());
         let admin = Admin::new(readiness, Arc::new(registry), move || {
-            let mut shown = describe(&config, &shown);
+            let mut shown = describe(&config, &shown, feed.as_deref());
             shown["grpc_tls"] = json!(shown_tls.as_ref().map(|tls| tls.status()));
             shown
         });
@@ -104,42 +112,89 @@ impl Server {
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            served = grpc::serve(grpc_listener, handler, options, shutdown) => {
-                served.context("gRPC listener")
+        let follow_redis = async {
+            match &follower {
+                Some(follower) => follower.follow().await,
+                None => std::future::pending().await,
             }
-            ended = admin.serve(admin_listener, Router::new()) => {
-                ended.context("admin listener")?;
-                anyhow::bail!("the admin listener ended")
+        };
+        let serve = async {
+            tokio::select! {
+                served = grpc::serve(grpc_listener, handler, options, shutdown) => {
+                    served.context("gRPC listener")
+                }
+                ended = admin.serve(admin_listener, Router::new()) => {
+                    ended.context("admin listener")?;
+                    anyhow::bail!("the admin listener ended")
+                }
+                () = follow_health => anyhow::bail!("health reporting ended"),
+                () = follow_tls => anyhow::bail!("following the TLS files ended"),
+                never = files => match never {},
+                never = follow_redis => match never {},
             }
-            () = follow_health => anyhow::bail!("health reporting ended"),
-            () = follow_tls => anyhow::bail!("following the TLS files ended"),
-            () = keys.follow() => anyhow::bail!("following the keys file ended"),
+        };
+        let ended = serve.await;
+        if let Some(follower) = &follower {
+            follower.leave().await;
         }
+        ended
     }
 }
 
+/// What this service is called in Redis: two on one machine have different ports.
+fn replica(listen: Option<SocketAddr>) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = if host.trim().is_empty() { "ext-authz" } else { host.trim() };
+    format!("{host}:{}", listen.map_or(0, |address| address.port()))
+}
+
 /// What `/config` shows: settings and what is in force, and nothing secret.
-fn describe(config: &Config, keys: &Keys) -> Value {
-    let status = keys.status();
+fn describe(config: &Config, keys: &Keys, feed: Option<&Mutex<FeedStatus>>) -> Value {
+    let files = config.keys.path.as_ref();
+    let versions = match keys.in_force().as_deref() {
+        Some(keyring) => keyring.pepper_versions().collect::<Vec<_>>(),
+        None => keys.peppers().versions().collect(),
+    };
     json!({
         "version": build_info::VERSION,
         "grpc_listen": config.grpc_listen.to_string(),
         "admin_listen": config.admin_listen.to_string(),
         "worker_threads": config.worker_threads,
-        "keys_file": config.keys.path.display().to_string(),
-        "pepper_versions": keys.pepper_versions(),
+        "keys_file": files.map(|path| path.display().to_string()),
+        "pepper_versions": versions,
         "priority_classes": config.keys.priority_classes,
+        "bypass_classes": config.keys.bypass_classes.to_vec(),
         "retry_after_seconds": config.retry_after.as_secs_f64(),
         "drain_delay_seconds": config.drain.delay.as_secs_f64(),
         "drain_timeout_seconds": config.drain.timeout.as_secs_f64(),
         "log_level": config.telemetry.log_level,
         "otlp_endpoint": config.telemetry.otlp_endpoint,
-        "keys": {
-            "count": status.keys,
-            "age_seconds": status.age.map(|age| age.as_secs()),
-            "stale_seconds": status.stale.as_secs(),
-            "reload": status.reload,
-        },
+        "keys": keys.status(Origin::Files).map(describe_source),
+        "redis": describe_redis(config, keys, feed),
     })
+}
+
+fn describe_source(status: SourceStatus) -> Value {
+    json!({
+        "count": status.keys,
+        "age_seconds": status.age.map(|age| age.as_secs()),
+        "stale_seconds": status.stale.as_secs(),
+        "reload": status.reload,
+    })
+}
+
+fn describe_redis(config: &Config, keys: &Keys, feed: Option<&Mutex<FeedStatus>>) -> Option<Value> {
+    let (redis, status) = (config.keys.redis.as_ref()?, keys.status(Origin::Redis)?);
+    let is_stale = status.is_stale;
+    let feed = feed?.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut shown = describe_source(status);
+    shown["address"] = json!(format!("{}:{}", redis.address.0, redis.address.1));
+    shown["prefix"] = json!(redis.prefix);
+    shown["max_staleness_seconds"] = json!(redis.max_staleness.as_secs());
+    shown["is_stale"] = json!(is_stale);
+    shown["is_following"] = json!(feed.is_following);
+    shown["epoch"] = json!(feed.position.as_ref().map(|position| &position.epoch));
+    shown["generation"] = json!(feed.position.as_ref().map(|position| position.generation));
+    shown["unreadable"] = json!(feed.unreadable);
+    Some(shown)
 }

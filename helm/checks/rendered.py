@@ -51,7 +51,7 @@ def no_duplicates(rendered):
 
 def pods_are_restricted(rendered):
     """Pod Security Standard `restricted`, and what else a pod of ours must have."""
-    for item in of_kind(rendered, "Deployment"):
+    for item in of_kind(rendered, "Deployment", "Job"):
         name, spec = named(item), item["spec"]["template"]["spec"]
         context = spec["securityContext"]
         # None where the platform gives the user, as OpenShift does.
@@ -65,13 +65,13 @@ def pods_are_restricted(rendered):
             need(own["readOnlyRootFilesystem"] is True, f"{name}: writable root")
             need(own["capabilities"] == {"drop": ["ALL"]}, f"{name}: capabilities")
             for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-                need(probe in container or container is not spec["containers"][0], f"{name}: no {probe}")
+                need(probe in container or container is not spec["containers"][0] or item["kind"] == "Job", f"{name}: no {probe}")
             for bound in ("requests", "limits"):
                 need({"cpu", "memory"} <= container["resources"][bound].keys(), f"{name}: {bound}")
             need(re.search(r"(:[^/:]+|@sha256:[0-9a-f]{64})$", container["image"]), f"{name}: {container['image']}")
             need(not container["image"].endswith(":latest"), f"{name}: latest")
             need(all("subPath" not in mount for mount in container.get("volumeMounts", [])), f"{name}: subPath")
-        mounted = {mount["name"] for container in spec["containers"] for mount in container.get("volumeMounts", [])}
+        mounted = {mount["name"] for container in spec["containers"] + spec.get("initContainers", []) for mount in container.get("volumeMounts", [])}
         volumes = {volume["name"] for volume in spec["volumes"]}
         need(mounted == volumes, f"{name}: mounts {mounted} of volumes {volumes}")
     need(not of_kind(rendered, "Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding"), "a role")

@@ -13,6 +13,7 @@
 //! been written or is a dead letter, and is not read again after a restart.
 
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,10 +32,12 @@ pub mod drain_rate;
 pub mod envelope;
 pub mod kafka;
 pub mod metrics;
+pub mod stored_letter;
 
 use config::JournalConfig;
 use dead_letter::DeadLetters;
 use metrics::JournalMetrics;
+use stored_letter::Entry;
 
 /// The future of an append.
 pub type Append<'a> = Pin<Box<dyn Future<Output = Result<(), AppendError>> + Send + 'a>>;
@@ -153,12 +156,18 @@ pub struct Original {
     pub headers: Vec<(String, Option<Bytes>)>,
 }
 
-impl Delivery {
+impl Malformed {
     /// Whether this was written by a newer version of ours: it must wait for a reader that
     /// understands it, and everything behind it too.
     pub fn is_newer(&self) -> bool {
-        let newer = MalformedCause::UnknownVersion;
-        self.content.as_ref().is_err_and(|malformed| malformed.cause == newer)
+        self.cause == MalformedCause::UnknownVersion
+    }
+}
+
+impl Delivery {
+    /// As [`Malformed::is_newer`].
+    pub fn is_newer(&self) -> bool {
+        self.content.as_ref().is_err_and(Malformed::is_newer)
     }
 }
 
@@ -242,6 +251,87 @@ pub fn open_appender(
         }
         JournalConfig::Kafka(config) => {
             Arc::new(kafka::appender::KafkaAppender::open(config, readiness, metrics)?)
+        }
+    })
+}
+
+/// Why a journal could not be read from one end to the other.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    /// Kafka.
+    #[error("the brokers do not give it")]
+    Kafka(#[from] rdkafka::error::KafkaError),
+    /// Kafka says nothing at all.
+    #[error("the brokers are silent")]
+    Silence,
+    /// A file.
+    #[error("{path} could not be read")]
+    File {
+        /// Which.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A segment.
+    #[error("a segment could not be read")]
+    Segment(#[from] ReadError),
+}
+
+/// A record as it stands in the journal.
+#[derive(Clone, Debug)]
+pub struct StoredRecord {
+    /// Its partition.
+    pub partition: i32,
+    /// Its position there: its offset on Kafka, where it ends on disk.
+    pub position: u64,
+    /// Whether the writers have passed it: its points are written, or dead letters.
+    pub done: bool,
+    /// The record, or why it is none.
+    pub content: Result<Record, Malformed>,
+}
+
+/// Reads all records that the journal still has, oldest first within a partition, until told to
+/// stop. With `since_ms` what was stored before may be left out.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn read_records(
+    config: &JournalConfig,
+    since_ms: Option<i64>,
+    mut each: impl FnMut(StoredRecord) -> ControlFlow<()>,
+) -> Result<(), ScanError> {
+    match config {
+        JournalConfig::Disk(config) => disk::records::read(config, &mut each),
+        JournalConfig::Kafka(config) => kafka::records::read(config, since_ms, &mut each),
+    }
+}
+
+/// Reads all dead letters and marks, oldest first within a partition, until told to stop. With
+/// `since_ms` what was stored before may be left out.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn read_letters(
+    config: &JournalConfig,
+    since_ms: Option<i64>,
+    mut each: impl FnMut(Entry) -> ControlFlow<()>,
+) -> Result<(), ScanError> {
+    match config {
+        JournalConfig::Disk(config) => disk::dead_letters::read(config, &mut each),
+        JournalConfig::Kafka(config) => kafka::dead_letters::read(config, since_ms, &mut each),
+    }
+}
+
+/// Opens the dead letters of a journal without its records. Must run inside a tokio runtime.
+///
+/// # Errors
+/// As [`open_appender`].
+pub fn open_dead_letters(config: &JournalConfig) -> Result<Arc<dyn DeadLetters>, OpenError> {
+    Ok(match config {
+        JournalConfig::Disk(config) => Arc::new(disk::dead_letters::DiskDeadLetters::open(config)?),
+        JournalConfig::Kafka(config) => {
+            Arc::new(kafka::dead_letters::KafkaDeadLetters::open(config)?)
         }
     })
 }

@@ -9,6 +9,7 @@
 //!
 //! The two roles run apart and meet only in the journal. [`record`] is what passes between them.
 
+pub mod command;
 pub mod config;
 pub mod datadog;
 pub mod destination;

@@ -9,6 +9,7 @@ use chassis::drain::Shutdown;
 use chassis::readiness::Readiness;
 use chassis::{process, telemetry};
 use clap::{Args, Parser, Subcommand};
+use ingest_filter::command::{self, Command};
 use ingest_filter::config::RawConfig;
 use ingest_filter::destination::config::{DestinationsConfig, RawDestinations};
 use ingest_filter::gateway::Gateway;
@@ -33,16 +34,8 @@ enum Role {
     Gateway(ConfigPath),
     /// Carry the points from the journal into the database.
     Writer(ConfigPath),
-}
-
-impl Role {
-    /// The service's name in traces.
-    fn service(&self) -> &'static str {
-        match self {
-            Role::Gateway(_) => "ingest-gateway",
-            Role::Writer(_) => "ingest-writer",
-        }
-    }
+    #[command(flatten)]
+    Command(Command),
 }
 
 #[derive(Args)]
@@ -61,8 +54,12 @@ fn main() -> ExitCode {
 
 fn run(role: &Role) -> anyhow::Result<()> {
     chassis::tls::install_provider();
-    let (Role::Gateway(ConfigPath { config: path }) | Role::Writer(ConfigPath { config: path })) =
-        role;
+    // The name is the service's in traces.
+    let (path, service) = match role {
+        Role::Gateway(ConfigPath { config }) => (config, "ingest-gateway"),
+        Role::Writer(ConfigPath { config }) => (config, "ingest-writer"),
+        Role::Command(command) => return command::run(command),
+    };
     let raw: RawConfig = load_yaml(path)?;
     let journal = JournalConfig::from_raw(path, &raw.journal)?;
     journal.check_files()?;
@@ -70,11 +67,12 @@ fn run(role: &Role) -> anyhow::Result<()> {
     let telemetry = {
         // Spans are exported by a task of the runtime.
         let _entered = runtime.enter();
-        telemetry::init(role.service(), &raw.telemetry())?
+        telemetry::init(service, &raw.telemetry())?
     };
     let ended = match role {
         Role::Gateway(_) => runtime.block_on(gateway(path, &raw, &journal)),
         Role::Writer(_) => runtime.block_on(writer(path, &raw, &journal)),
+        Role::Command(_) => Ok(()),
     };
     telemetry.flush();
     ended

@@ -5,6 +5,7 @@ pub mod check;
 pub mod diff;
 pub mod explain;
 pub mod lint_envoy;
+pub mod simulate;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,8 @@ enum Command {
     Explain(explain::Args),
     /// Says which limits change from one set of quota files to another.
     Diff(diff::Args),
+    /// Says what quotas would have done to recorded traffic.
+    Simulate(simulate::Args),
     /// Names the traps of an Envoy bootstrap that limits or authorises.
     LintEnvoy(lint_envoy::Args),
     /// Asks a running rate limit service, and shows its answer.
@@ -46,6 +49,7 @@ pub fn run(args: Args, environment: impl Iterator<Item = (String, String)>) -> E
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Explain(args)) => explain::run(&args, &environment.collect()),
         Some(Command::Diff(args)) => diff::run(&args),
+        Some(Command::Simulate(args)) => simulate::run(&args, &environment.collect()),
         Some(Command::LintEnvoy(args)) => lint_envoy::run(&args),
         Some(Command::Call(args)) => call::run(&args),
         None => process::exit(PROGRAM, serve(environment)),

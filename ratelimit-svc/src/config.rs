@@ -164,6 +164,14 @@ pub fn settings(environment: &Environment) -> Result<Settings, UsageError> {
     Vars { environment }.settings()
 }
 
+/// `LEASE_LIMIT_MIN` alone, for the same.
+///
+/// # Errors
+/// A sentence that names the variable if it cannot work.
+pub fn lease_limit_min(environment: &Environment) -> Result<u32, UsageError> {
+    Vars { environment }.parse("LEASE_LIMIT_MIN")
+}
+
 struct Vars<'a> {
     environment: &'a Environment,
 }

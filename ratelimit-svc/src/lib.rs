@@ -11,7 +11,7 @@
 //! Files import from their own part and from parts below, as tidy/arrows.rs holds:
 //!
 //! ```text
-//! cli ► server ► config ► grpc, json, reflection ► xds ► reload ► limiter ► outage ► metrics ► store
+//! cli ► server ► config ► grpc, json, reflection ► xds ► reload ► limiter, simulate ► outage ► metrics ► store
 //!     ► lease, record ► decide, diff, lint ► limits ► clock, document, keyed_hash, struct_json
 //! ```
 //!
@@ -37,6 +37,7 @@ pub mod record;
 mod reflection;
 pub mod reload;
 pub mod server;
+pub mod simulate;
 pub mod store;
 pub mod struct_json;
 pub mod xds;

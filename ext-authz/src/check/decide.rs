@@ -3,7 +3,7 @@
 use super::extract::{ExtractError, Request, extract};
 use super::key::{KeyError, KeyId, Presented};
 use super::keyring::{Found, Keyring};
-use super::record::{KeyRecord, Validity};
+use super::record::{KeyRecord, Status, Validity};
 use crate::timestamp::Timestamp;
 
 /// The most that one request can cost: above it Envoy would not charge anything at all.
@@ -37,6 +37,9 @@ pub enum Decision<'s> {
 pub enum Trouble {
     /// No keys were ever in force.
     NoKeys,
+    /// A source of keys could not be asked for too long, or never: the key may have been issued or
+    /// taken back since.
+    Stale,
     /// Envoy's route names a profile that there is not, so nobody knows which answer is safe.
     UnknownProfile,
 }
@@ -104,6 +107,7 @@ impl Trouble {
     pub fn as_str(self) -> &'static str {
         match self {
             Trouble::NoKeys => "no_keys",
+            Trouble::Stale => "stale",
             Trouble::UnknownProfile => "unknown_profile",
         }
     }
@@ -240,6 +244,13 @@ pub fn decide<'s>(
     };
     let record = match keys.find(&key) {
         Found::Key(record) => record,
+        // What was revoked stays revoked, and classes that bypass pass on what was last known.
+        Found::StaleKey(record)
+            if record.status == Status::Revoked || keys.is_bypass(&record.grant.priority) =>
+        {
+            record
+        }
+        Found::StaleKey(_) | Found::Unsure => return Decision::Unavailable(Trouble::Stale),
         Found::WrongSecret => return deny(Reason::WrongSecret, key.id()),
         Found::Unknown => return deny(Reason::UnknownKey, key.id()),
     };

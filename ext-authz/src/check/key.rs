@@ -93,6 +93,11 @@ impl KeyId {
         bytes.try_into().ok().map(Self).filter(|id| id.0.iter().all(u8::is_ascii_alphanumeric))
     }
 
+    /// The twelve digits, in ASCII.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The twelve digits.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("a key id holds only ASCII letters and digits")

@@ -78,6 +78,17 @@ pub enum Validity {
     NotYet,
 }
 
+impl Status {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Suspended => "suspended",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
 /// Keeps one copy of what many records say.
 #[derive(Default)]
 pub struct Shared {

@@ -1,13 +1,15 @@
-//! `ext-authz keys`: what to do with the keys of the keys file, one file for each verb.
+//! `ext-authz keys`: what to do with the keys of a keys file or of Redis, one file for each verb.
 //!
-//! A key's text is on stdout exactly once, when it is issued; everything else about it goes to
-//! stderr, so that `KEY=$(ext-authz keys issue …)` holds the key and nothing else.
+//! A key's text is on stdout exactly once, when it is issued; everything else about it, the audit
+//! event too, goes to stderr, so that `KEY=$(ext-authz keys issue …)` holds the key and nothing else.
 
 mod export;
 mod import;
 mod issue;
 mod list;
+mod load;
 mod rotate;
+mod show;
 mod status;
 mod verify;
 mod wanted;
@@ -23,13 +25,16 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use self::wanted::Wanted;
+use crate::admin::{Event, WHO_BYTES_MAX};
 use crate::check::key::{IMPORTED_BYTES_MAX, KeyId, NewKey};
 use crate::check::network::Network;
 use crate::check::record::{KeyRecord, Kind, Status};
 use crate::config::Config;
-use crate::key_file::edit::EditError;
-use crate::key_file::{KeyFile, Rules};
+use crate::key_file::Rules;
 use crate::names::{ENVIRONMENT_BYTES_MAX, is_environment};
+use crate::store::Store;
+use crate::store::file::FileStore;
+use crate::store::redis::RedisStore;
 use crate::timestamp::Timestamp;
 
 /// What to do with keys.
@@ -52,42 +57,34 @@ pub enum Command {
     },
     /// Make a key with all that another may do, and end the other after a time.
     Rotate(rotate::Rotate),
-    /// List the keys of the keys file.
+    /// List all keys.
     List {
         /// Where, and how to print.
         #[command(flatten)]
         shared: Shared,
     },
-    /// Print the keys file in JSON, which the service reads some ten times as fast.
+    /// Show one key, and in Redis which replicas follow.
+    Show {
+        /// The key id, as `list` shows it.
+        id: String,
+        /// Where, and how to print.
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// Print all keys as a keys file in JSON, which the service reads some ten times as fast as YAML.
     Export {
         /// Where.
         #[command(flatten)]
         shared: Shared,
     },
+    /// Put all keys of a keys file into Redis, in place of those that are there.
+    Load(load::Load),
     /// Take a key back, by its id.
-    Revoke {
-        /// The key id: the part of a key between its second and third '_'.
-        id: String,
-        /// Where, and how to print.
-        #[command(flatten)]
-        shared: Shared,
-    },
-    /// Take a key back for a time, by its id.
-    Suspend {
-        /// The key id, as `list` shows it.
-        id: String,
-        /// Where, and how to print.
-        #[command(flatten)]
-        shared: Shared,
-    },
-    /// Let a suspended key pass again.
-    Resume {
-        /// The key id, as `list` shows it.
-        id: String,
-        /// Where, and how to print.
-        #[command(flatten)]
-        shared: Shared,
-    },
+    Revoke(status::Change),
+    /// Take a key, or all keys of a tenant, back for a time.
+    Suspend(status::Change),
+    /// Let a suspended key, or those of a suspended tenant, pass again.
+    Resume(status::Change),
     /// Read a key from stdin and say whether it is good. Exits 1 when it is not.
     Verify {
         /// Where, and how to print.
@@ -105,6 +102,21 @@ pub struct Shared {
     /// How to print.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
+    /// Which keys are meant, where the configuration names a keys file and Redis.
+    #[arg(long, value_enum)]
+    store: Option<Place>,
+    /// Who does this, for the audit; else $SUDO_USER or $USER.
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+}
+
+/// Where keys are changed.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Place {
+    /// In the keys file.
+    File,
+    /// In Redis.
+    Redis,
 }
 
 /// How to print.
@@ -127,10 +139,12 @@ impl Command {
             Command::Import { wanted } => import::run(wanted),
             Command::Rotate(rotate) => rotate.run(),
             Command::List { shared } => list::run(&shared),
+            Command::Show { id, shared } => show::run(&id, &shared),
             Command::Export { shared } => export::run(&shared),
-            Command::Revoke { id, shared } => status::set(&id, Status::Revoked, &shared),
-            Command::Suspend { id, shared } => status::set(&id, Status::Suspended, &shared),
-            Command::Resume { id, shared } => status::set(&id, Status::Active, &shared),
+            Command::Load(load) => load.run(),
+            Command::Revoke(change) => change.run("revoke", Status::Revoked),
+            Command::Suspend(change) => change.run("suspend", Status::Suspended),
+            Command::Resume(change) => change.run("resume", Status::Active),
             Command::Verify { shared } => verify::run(&shared),
         }
     }
@@ -185,27 +199,60 @@ fn describe(record: &KeyRecord, comment: Option<&str>, now: Timestamp) -> Value 
     })
 }
 
-fn read(config: &Config) -> Result<KeyFile, ConfigError> {
-    let path = &config.keys.path;
-    let bytes = std::fs::read(path)
-        .map_err(|error| ConfigError::file(path, format!("cannot be read: {error}")))?;
-    KeyFile::parse(path, &bytes, rules(config))
-}
-
 fn rules(config: &Config) -> Rules<'_> {
     Rules { peppers: &config.keys.peppers, priority_classes: &config.keys.priority_classes }
 }
 
-fn in_file(config: &Config) -> String {
-    config.keys.path.display().to_string()
+impl Shared {
+    fn load_config(&self) -> Result<Config, ConfigError> {
+        Config::load(&self.config)
+    }
+
+    /// The keys that are meant.
+    fn store<'c>(&self, config: &'c Config) -> anyhow::Result<Store<'c>> {
+        let file = config.keys.path.as_deref();
+        let store = match (self.store, file, &config.keys.redis) {
+            (None, Some(_), Some(_)) => {
+                let problem =
+                    "the configuration names a keys file and Redis: say which with --store";
+                bail!(UsageError(problem.to_owned()));
+            }
+            (None | Some(Place::File), Some(path), _) => {
+                Store::File(FileStore::new(path, rules(config)))
+            }
+            (None | Some(Place::Redis), _, Some(redis)) => {
+                Store::Redis(Box::new(RedisStore::open(redis, rules(config))?))
+            }
+            (Some(Place::File), None, _) => {
+                bail!(UsageError("the configuration names no keys file".to_owned()));
+            }
+            (_, _, None) => bail!(UsageError("the configuration names no Redis".to_owned())),
+        };
+        Ok(store)
+    }
+
+    /// What is kept of a change that is being made now.
+    fn event(
+        &self,
+        what: &'static str,
+        key_id: Option<KeyId>,
+        tenant: Option<&str>,
+    ) -> Result<Event, UsageError> {
+        let shell = |name| std::env::var(name).ok().filter(|name: &String| !name.is_empty());
+        let who = self.by.clone().or_else(|| shell("SUDO_USER")).or_else(|| shell("USER"));
+        let who = who.unwrap_or_else(|| "unknown".to_owned());
+        if who.is_empty() || who.len() > WHO_BYTES_MAX {
+            let problem = format!("by: the name must have 1 to {WHO_BYTES_MAX} bytes");
+            return Err(UsageError(problem));
+        }
+        let tenant = tenant.map(str::to_owned);
+        Ok(Event { at: Timestamp::now(), who, what, key_id, tenant })
+    }
 }
 
-/// What the caller must put right is a matter of usage, unless the file itself says where.
-fn usage(error: EditError) -> anyhow::Error {
-    match error {
-        EditError::Invalid(_) | EditError::Refused(_) => anyhow::Error::new(error),
-        _ => anyhow::Error::new(UsageError(error.to_string())),
-    }
+/// Logs what was changed, by whom.
+fn audit(event: &Event) {
+    tell(&format!("{}\n", json!({"audit": event.to_json()})));
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

@@ -25,7 +25,12 @@ fn defaults() {
     assert_eq!(config.drain, DrainTimes::default());
     assert_eq!(config.telemetry, TelemetryConfig::default());
     assert_eq!((config.worker_threads, config.grpc_tls), (workers_default(), None));
-    assert!(config.keys.path.is_absolute() && config.keys.path.ends_with("k.yaml"));
+    let path = config.keys.path.expect("set");
+    assert!(path.is_absolute() && path.ends_with("k.yaml"));
+    assert_eq!(
+        (config.keys.redis, &*config.keys.bypass_classes),
+        (None, &["system-node-critical".to_owned()][..])
+    );
     assert!(config.grpc_listen.ip().is_loopback() && config.admin_listen.ip().is_loopback());
 }
 
@@ -40,7 +45,7 @@ fn everything_can_be_set() {
     .expect("valid");
     assert_eq!(config.grpc_listen.to_string(), "[::1]:1");
     assert_eq!(config.admin_listen.to_string(), "0.0.0.0:2");
-    assert_eq!(config.keys.path, Path::new("/k"));
+    assert_eq!(config.keys.path.as_deref(), Some(Path::new("/k")));
     assert_eq!(config.keys.peppers.versions().collect::<Vec<_>>(), [7]);
     assert_eq!(config.keys.priority_classes, ["a", "b"]);
     assert_eq!(config.retry_after, Duration::from_secs(60));
@@ -103,4 +108,36 @@ fn every_error_says_where() {
         assert!(error.starts_with(expected), "{error} instead of {expected}");
     }
     assert!(load("pepper_files: {1: pepper}\n").expect_err("no file").contains("keys_file"));
+}
+
+#[test]
+fn redis_in_place_of_a_file_or_beside_it() {
+    let of = |redis: &str| load(&format!("pepper_files: {{1: pepper}}\nredis: {redis}\n"));
+    let redis = of("{address: 'r:6379'}").expect("valid").keys.redis.expect("set");
+    assert_eq!(redis.address, ("r".to_owned(), 6379));
+    assert_eq!((redis.prefix.as_str(), redis.max_staleness), ("tidegate", MAX_STALENESS_DEFAULT));
+    assert_eq!((redis.user, redis.password_file, redis.tls), (None, None, None));
+    let all = "{address: '[::1]:1', user: authz, password_file: p, prefix: edge, max_staleness: 5s, \
+               tls: {ca_file: /ca, certificate_file: c, key_file: k}}\nkeys_file: k.yaml\n\
+               priority_classes: [a, b]\nbypass_classes: [b]";
+    let keys = of(all).expect("valid").keys;
+    let redis = keys.redis.expect("set");
+    assert_eq!((redis.address, redis.user.as_deref()), (("::1".to_owned(), 1), Some("authz")));
+    assert_eq!((redis.prefix.as_str(), redis.max_staleness.as_secs()), ("edge", 5));
+    let tls = redis.tls.expect("set");
+    assert!(tls.ca == Some("/ca".into()) && tls.client.is_some_and(|(c, _)| c.is_absolute()));
+    assert!(keys.path.is_some() && *keys.bypass_classes == ["b".to_owned()]);
+    assert!(of("{address: 'r:1', tls: {}}").expect("valid").keys.redis.expect("set").tls.is_some());
+    for (redis, expected) in [
+        ("{address: r}", "c.yaml:2:18: 'address' must be a host and a port"),
+        ("{address: ':1'}", "c.yaml:2:18: 'address' must be a host and a port"),
+        ("{address: 'r:1', prefix: 'a{b}'}", "c.yaml:2:33: prefix"),
+        ("{address: 'r:1', max_staleness: 4s}", "c.yaml:2:40: 'max_staleness' must be from 5s"),
+        ("{address: 'r:1', tls: {key_file: k}}", "c.yaml:2:41: 'key_file' needs"),
+        ("{address: 'r:1', tls: {certificate_file: k}}", "c.yaml: 'certificate_file' needs"),
+        ("{address: 'r:1'}\nbypass_classes: [vip]", "c.yaml:3:18: bypass class \"vip\" is none"),
+    ] {
+        let error = of(redis).expect_err(redis);
+        assert!(error.starts_with(expected), "{error} instead of {expected}");
+    }
 }

@@ -10,6 +10,7 @@ use std::path::Path;
 use chassis::config::ConfigError;
 
 use super::{KeyFile, Position, Rules, json};
+use crate::admin::{Objection, may_become};
 use crate::check::key::KeyId;
 use crate::check::record::{KeyRecord, Kind, Status};
 use crate::timestamp::Timestamp;
@@ -23,15 +24,9 @@ pub enum EditError {
     /// The file would not be valid after the change.
     #[error("the keys file would not be valid afterwards, so it was left alone")]
     Refused(#[source] ConfigError),
-    /// There is no such key.
-    #[error("there is no key '{0}'")]
-    NoSuchKey(KeyId),
-    /// The key has that status already.
-    #[error("key '{0}' is {1} already")]
-    Already(KeyId, &'static str),
-    /// The key is revoked, which is for ever.
-    #[error("key '{0}' is revoked, which cannot be undone")]
-    Revoked(KeyId),
+    /// The key cannot be changed so.
+    #[error(transparent)]
+    Objection(#[from] Objection),
     /// The file is written in a way that cannot be changed safely.
     #[error("the keys file is laid out in a way that cannot be changed safely: please edit it")]
     Layout,
@@ -128,14 +123,8 @@ pub fn set_status(
 ) -> Result<String, EditError> {
     let file = parse(path, text, rules)?;
     let entry = file.entries.iter().find(|entry| entry.record.id == id);
-    let entry = entry.ok_or(EditError::NoSuchKey(id))?;
-    match (entry.record.status, status) {
-        (Status::Revoked, Status::Revoked) => return Err(EditError::Already(id, "revoked")),
-        (Status::Suspended, Status::Suspended) => return Err(EditError::Already(id, "suspended")),
-        (Status::Active, Status::Active) => return Err(EditError::Already(id, "active")),
-        (Status::Revoked, _) => return Err(EditError::Revoked(id)),
-        _ => {}
-    }
+    let entry = entry.ok_or(Objection::NoSuchKey(id))?;
+    may_become(id, entry.record.status, status)?;
     let (word, value, at) = match status {
         Status::Revoked => ("revoked", "true", entry.revoked_at),
         Status::Suspended => ("suspended", "true", entry.suspended_at),
@@ -163,7 +152,7 @@ pub fn expire(
 ) -> Result<String, EditError> {
     let file = parse(path, text, rules)?;
     let entry = file.entries.iter().find(|entry| entry.record.id == id);
-    let entry = entry.ok_or(EditError::NoSuchKey(id))?;
+    let entry = entry.ok_or(Objection::NoSuchKey(id))?;
     let field = Field { word: "expires_at", value: format!("\"{end}\""), at: entry.expires_at_at };
     let proposals = with_field(text, entry.id_at, &field, id);
     let mut expected = contents(file);

@@ -12,13 +12,29 @@ use serde::{Deserializer, Serialize};
 use super::map::Map;
 use super::validate::{RawFile, RawKey, RawTenant, Validator};
 use super::{Rules, Tenant, add_tenant, count_problem};
-use crate::check::keyring::Builder;
-use crate::check::record::{KeyRecord, Kind, Status};
+use crate::check::key_set::Builder;
+use crate::check::record::{KeyRecord, Kind, Shared, Status};
 
 /// Reads a file that is JSON from its first brace to its last; positions are unknown.
 pub(super) fn read(bytes: &[u8]) -> Option<RawFile> {
     // Anything else is told apart by one byte, and not read twice.
     bytes.trim_ascii_start().starts_with(b"{").then(|| serde_json::from_slice(bytes).ok())?
+}
+
+/// Reads one record as [`render`] writes it, and its comment.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn record(
+    path: &Path,
+    text: &str,
+    rules: Rules<'_>,
+    shared: &mut Shared,
+) -> Result<(KeyRecord, Option<String>), ConfigError> {
+    let Map(raw) = serde_json::from_str::<Map<RawKey>>(text)
+        .map_err(|error| ConfigError::file(path, error.to_string()))?;
+    let entry = Validator { path, rules, shared }.entry(raw)?;
+    Ok((entry.record, entry.comment))
 }
 
 /// Reads a file key by key, so that it is never whole in memory. Returns whether it says how many
@@ -78,7 +94,6 @@ impl<'de> Visitor<'de> for FileSeed<'_> {
                 "count" if stated.is_none() => {
                     let number = map.next_value::<u64>()?;
                     stated = Some(number);
-                    self.keys.reserve(usize::try_from(number).unwrap_or(usize::MAX));
                 }
                 "tenants" if !seen_tenants => {
                     seen_tenants = true;

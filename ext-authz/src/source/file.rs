@@ -1,6 +1,8 @@
 //! Keys from a file, or from all files of a directory, as a Secret is mounted. Each file is read
 //! once, front to back, and hashed on the way.
 
+pub mod follow;
+
 use std::fs::File;
 use std::hash::{DefaultHasher, Hasher};
 use std::io::{self, BufReader, Read};
@@ -10,7 +12,7 @@ use chassis::config::ConfigError;
 use chassis::reload::Source;
 
 use crate::check::digest::Peppers;
-use crate::check::keyring::Builder;
+use crate::check::key_set::Builder;
 use crate::key_file::{Rules, load};
 
 /// The most files of a directory.
@@ -105,7 +107,7 @@ mod tests {
         let peppers = Peppers::new([(1, vec![1; 16])].into()).expect("a pepper");
         let loaded = read(path, &peppers, &CLASSES.map(str::to_owned));
         let loaded = loaded.map_err(|error| error.to_string())?;
-        Ok((loaded.keys.build(std::sync::Arc::new(peppers)).len(), loaded.is_counted))
+        Ok((loaded.keys.build().len(), loaded.is_counted))
     }
 
     fn record(n: usize) -> String {

@@ -19,6 +19,13 @@ fn reference() -> String {
     fs::read_to_string(here("REFERENCE.md")).expect("there is a reference")
 }
 
+/// What the reference says a user of Redis needs, as an ACL rule.
+pub fn redis_rights() -> String {
+    let reference = reference();
+    let (_, after) = reference.split_once("ACL SETUSER authz on >password ").expect("rights");
+    after.lines().next().expect("a line").to_owned()
+}
+
 #[test]
 fn the_examples_load() {
     let dir = tempfile::tempdir().expect("temporary directory");
@@ -27,10 +34,11 @@ fn the_examples_load() {
     }
     fs::write(dir.path().join("pepper-1"), "as the example says: make one").expect("written");
     let config = Config::load(&dir.path().join("ext-authz.yaml")).expect("valid");
-    let bytes = fs::read(&config.keys.path).expect("beside the configuration");
+    let path = config.keys.path.as_deref().expect("a keys file");
+    let bytes = fs::read(path).expect("beside the configuration");
     let rules =
         Rules { peppers: &config.keys.peppers, priority_classes: &config.keys.priority_classes };
-    KeyFile::parse(&config.keys.path, &bytes, rules).expect("valid");
+    KeyFile::parse(path, &bytes, rules).expect("valid");
 }
 
 /// The fields of the structs in a source file whose names begin with `Raw`.
@@ -54,7 +62,9 @@ fn the_reference_names_every_key_reason_profile_and_header() {
     let mut names = raw_fields("src/config.rs");
     names.extend(raw_fields("src/key_file/validate.rs"));
     names.extend(Reason::ALL.map(|reason| reason.as_str().to_owned()));
-    names.extend([Trouble::NoKeys, Trouble::UnknownProfile].map(|t| t.as_str().to_owned()));
+    names.extend(
+        [Trouble::NoKeys, Trouble::Stale, Trouble::UnknownProfile].map(|t| t.as_str().to_owned()),
+    );
     names.extend(WRITE_SCOPES.map(str::to_owned));
     names.extend(Profile::ALL.map(|profile| profile.as_str().to_owned()));
     names.extend(CREDENTIAL_HEADERS.iter().chain(&STRIPPED_HEADERS).map(|name| (*name).to_owned()));

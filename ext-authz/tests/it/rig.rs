@@ -111,7 +111,11 @@ pub struct Running {
 
 impl Running {
     pub async fn start(files: &Files) -> Self {
-        let server = Server::bind(files.config()).await.expect("bound");
+        Self::start_with(files.config()).await
+    }
+
+    pub async fn start_with(config: Config) -> Self {
+        let server = Server::bind(config).await.expect("bound");
         let grpc = server.grpc_address().expect("bound");
         let admin = server.admin_address().expect("bound");
         let shutdown = Shutdown::new();

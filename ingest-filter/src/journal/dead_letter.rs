@@ -11,6 +11,9 @@ pub const MESSAGE_BYTES_MAX: usize = 1024;
 pub trait DeadLetters: Send + Sync + 'static {
     /// Stores all letters, as durably as the journal stores records.
     fn append(&self, letters: Vec<DeadLetter>) -> Append<'_>;
+
+    /// Marks letters, by their names, as put into the journal again.
+    fn mark_replayed(&self, ids: Vec<String>) -> Append<'_>;
 }
 
 /// Why something is a dead letter; a closed set, used as a metric label.

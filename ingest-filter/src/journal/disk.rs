@@ -25,8 +25,10 @@ pub mod dead_letters;
 pub mod frame;
 pub mod position;
 pub mod reader;
+pub mod records;
 mod segment_writer;
 mod tail;
+pub mod waiting;
 
 const SEGMENT_SUFFIX: &str = ".seg";
 

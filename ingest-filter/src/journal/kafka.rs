@@ -19,6 +19,8 @@ pub mod offsets;
 pub mod partition;
 mod producer;
 pub mod reader;
+pub mod records;
+pub mod scan;
 mod security;
 mod topic;
 

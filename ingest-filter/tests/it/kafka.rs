@@ -24,7 +24,7 @@ use crate::support::{append, appender, read_until, reader, record, wait_for};
 use crate::writer_file::{Running, writer_config};
 
 /// One cluster at a time: brokers that starve fence each other, which is not what is tested.
-static TURN: Mutex<()> = Mutex::const_new(());
+pub static TURN: Mutex<()> = Mutex::const_new(());
 
 fn topic(broker: &Broker, name: &str) -> KafkaConfig {
     KafkaConfig {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod canonical;
+mod commands;
 mod contract;
 mod disk;
 mod fake_influxdb;

@@ -55,7 +55,9 @@ pub mod slot;
 pub mod table;
 
 use crate::decide::hit::Hit;
+use crate::decide::plan::Counted;
 use crate::limits::algorithm::Algorithm;
+use crate::limits::rule::CountingMode;
 
 /// Where blocks are claimed from, what a replica may hold, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +122,17 @@ pub const LEASE_LIMIT_MIN: u32 = 1000;
 /// Whether leases can serve the hit: they are labelled with a window that all hits share.
 pub fn serves(hit: &Hit) -> bool {
     hit.algorithm == Algorithm::FixedWindow
+}
+
+/// Whether a limit is leased, where those from `limit_min` on are unless their rule says otherwise.
+pub fn is_leased(counted: &Counted<'_>, hit: &Hit, limit_min: u32) -> bool {
+    // A limit that came with the request may be another with the next, and tokens are of one.
+    if counted.rule.is_none() {
+        return false;
+    }
+    let limit = counted.limit;
+    let by_size = limit_min > 0 && limit.requests_per_unit >= limit_min;
+    serves(hit) && limit.mode.map_or(by_size, |mode| mode == CountingMode::Lease)
 }
 
 /// The position of the hit's class on the ladder; hits of limits that classes do not share are

@@ -30,7 +30,6 @@ use crate::lease::loss::{Finding, News, TOLD_EVERY, TOLD_MAX};
 use crate::lease::table::view::Holding;
 use crate::lease::table::{NOT_YET, Outcome, Table};
 use crate::lease::{self, LeaseSettings, Terms};
-use crate::limits::rule::CountingMode;
 use crate::metrics::Metrics;
 use crate::outage::guard::{Guard, Unavailable};
 use crate::store::backend::Backend;
@@ -105,14 +104,7 @@ impl Leases {
     }
 
     fn is_leased(&self, plan: &Plan, counted: &Counted) -> bool {
-        // A limit that came with the request may be another with the next, and tokens are of one.
-        if counted.rule.is_none() {
-            return false;
-        }
-        let limit = counted.limit;
-        let by_size = self.limit_min > 0 && limit.requests_per_unit >= self.limit_min;
-        lease::serves(&plan.hits[counted.hit])
-            && limit.mode.map_or(by_size, |mode| mode == CountingMode::Lease)
+        lease::is_leased(counted, &plan.hits[counted.hit], self.limit_min)
     }
 
     /// Takes what is spent without a claim off the limits of hits that are counted otherwise: exactly,

@@ -306,7 +306,7 @@ fn number_of(
 fn head(path: &Path) -> Result<(Line, Lines), String> {
     let mut file = BufReader::new(File::open(path).map_err(|error| error.to_string())?);
     let is_zstd = file.fill_buf().map_err(|error| error.to_string())?.starts_with(&ZSTD_MAGIC);
-    let from: Box<dyn Read> = match is_zstd {
+    let from: Box<dyn Read + Send> = match is_zstd {
         true => Box::new(zstd::Decoder::with_buffer(file).map_err(|error| error.to_string())?),
         false => Box::new(file),
     };
@@ -324,7 +324,7 @@ fn head(path: &Path) -> Result<(Line, Lines), String> {
 
 /// Lines of JSON, each bounded.
 struct Lines {
-    from: BufReader<Box<dyn Read>>,
+    from: BufReader<Box<dyn Read + Send>>,
     buffer: Vec<u8>,
     number: u64,
 }

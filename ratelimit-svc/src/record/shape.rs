@@ -36,11 +36,10 @@ pub struct ShapeDescriptor {
     pub is_look: bool,
 }
 
-/// Writes the shape of a request, decided for `class`, into `bytes`.
-pub fn encode(request: &Request<'_>, class: &str, bytes: &mut Vec<u8>) {
+/// Writes the shape of a request, decided for `class`, into `bytes`; whether it is short enough.
+pub fn encode(request: &Request<'_>, class: &str, bytes: &mut Vec<u8>) -> bool {
     bytes.clear();
-    text(bytes, request.domain);
-    text(bytes, class);
+    let mut fits = pair(bytes, request.domain, class);
     for descriptor in &request.descriptors {
         let limit = descriptor.limit_override.and_then(|limit| Some((limit, limit.unit?)));
         let mut flags = 0;
@@ -57,22 +56,28 @@ pub fn encode(request: &Request<'_>, class: &str, bytes: &mut Vec<u8>) {
             bytes.push(unit as u8);
         }
         for (key, value) in &descriptor.entries {
-            text(bytes, key);
-            text(bytes, value);
+            fits = fits && pair(bytes, key, value);
         }
     }
+    fits && bytes.len() <= SHAPE_BYTES_MAX
 }
 
-fn text(bytes: &mut Vec<u8>, text: &str) {
-    // A request is at most 64 KiB, so three bytes are enough.
-    bytes.extend_from_slice(&(text.len() as u32).to_le_bytes()[..3]);
-    bytes.extend_from_slice(text.as_bytes());
+/// Two texts after their lengths, which are written in one step; whether they are short enough.
+fn pair(bytes: &mut Vec<u8>, one: &str, other: &str) -> bool {
+    let fits = one.len() <= SHAPE_BYTES_MAX && other.len() <= SHAPE_BYTES_MAX;
+    if fits {
+        let lengths = one.len() as u32 | (other.len() as u32) << 16;
+        bytes.extend_from_slice(&lengths.to_le_bytes());
+        bytes.extend_from_slice(one.as_bytes());
+        bytes.extend_from_slice(other.as_bytes());
+    }
+    fits
 }
 
 /// Reads what [`encode`] wrote; nothing for other bytes.
 pub fn decode(bytes: &[u8]) -> Option<Shape> {
     let mut rest = bytes;
-    let (domain, class) = (take_text(&mut rest)?, take_text(&mut rest)?);
+    let (domain, class) = take_pair(&mut rest)?;
     let mut descriptors = Vec::new();
     while !rest.is_empty() {
         let [flags, entries] = *take(&mut rest, 2)? else { return None };
@@ -84,9 +89,8 @@ pub fn decode(bytes: &[u8]) -> Option<Shape> {
                 Some((requests, *unit))
             }
         };
-        let entry = |rest: &mut &[u8]| Some((take_text(rest)?, take_text(rest)?));
         descriptors.push(ShapeDescriptor {
-            entries: (0..entries).map(|_| entry(&mut rest)).collect::<Option<_>>()?,
+            entries: (0..entries).map(|_| take_pair(&mut rest)).collect::<Option<_>>()?,
             limit,
             is_refund: flags & REFUND != 0,
             is_look: flags & LOOK != 0,
@@ -101,10 +105,10 @@ fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
     Some(taken)
 }
 
-fn take_text(rest: &mut &[u8]) -> Option<String> {
-    let length = take(rest, 3)?;
-    let length = u32::from_le_bytes([length[0], length[1], length[2], 0]) as usize;
-    String::from_utf8(take(rest, length)?.to_vec()).ok()
+fn take_pair(rest: &mut &[u8]) -> Option<(String, String)> {
+    let lengths = u32::from_le_bytes(take(rest, 4)?.try_into().ok()?) as usize;
+    let mut text = |length| String::from_utf8(take(rest, length)?.to_vec()).ok();
+    Some((text(lengths & 0xffff)?, text(lengths >> 16)?))
 }
 
 impl Shape {
@@ -145,7 +149,7 @@ mod tests {
         let look = Descriptor { hits_addend: Some(0), ..Descriptor::default() };
         let request = Request { domain: "d", descriptors: vec![descriptor, look], hits_addend: 1 };
         let mut bytes = Vec::new();
-        encode(&request, "ingest", &mut bytes);
+        assert!(encode(&request, "ingest", &mut bytes));
         let shape = decode(&bytes).expect("a shape");
         assert_eq!((shape.domain.as_str(), shape.class.as_str()), ("d", "ingest"));
         let [first, second] = &shape.descriptors[..] else { panic!("two") };
@@ -160,8 +164,11 @@ mod tests {
         assert!(asked.is_negative_hits && look.hits_addend == Some(0));
         // The hits are no part of the shape.
         let mut other = Vec::new();
-        encode(&shape.request(|_| 6), "ingest", &mut other);
+        assert!(encode(&shape.request(|_| 6), "ingest", &mut other));
         assert_eq!(bytes, other);
+        let long = "x".repeat(SHAPE_BYTES_MAX);
+        let request = Request { domain: &long, ..Request::default() };
+        assert!(!encode(&request, "ingest", &mut other));
     }
 
     proptest! {

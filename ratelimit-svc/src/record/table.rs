@@ -10,7 +10,7 @@ use crate::decide::plan::Plan;
 use crate::decide::request::Request;
 use crate::keyed_hash::KeyedState;
 use crate::limits::stats::Reason;
-use crate::record::shape::{SHAPE_BYTES_MAX, encode};
+use crate::record::shape::encode;
 
 /// Bytes of all shapes of a table, by row.
 const SHAPE_BYTES_A_ROW: usize = 256;
@@ -141,7 +141,11 @@ impl Table {
         refused: Option<Refused<'_>>,
         millisecond: u16,
     ) {
-        encode(request, class, &mut self.scratch);
+        if !encode(request, class, &mut self.scratch) {
+            self.other.requests += 1;
+            self.other.refused += u64::from(refused.is_some());
+            return;
+        }
         let hash = self.hasher.hash_one(Bytes(&self.scratch));
         let found = self.index.get(&hash).copied();
         let at = found.map(|at| at as usize).or_else(|| self.insert(hash, request, millisecond));
@@ -167,9 +171,6 @@ impl Table {
     fn insert(&mut self, hash: u64, request: &Request<'_>, millisecond: u16) -> Option<usize> {
         let (length, descriptors) = (self.scratch.len(), request.descriptors.len());
         let has_room = self.shapes.len() + length <= self.rows_max * SHAPE_BYTES_A_ROW;
-        if length > SHAPE_BYTES_MAX {
-            return None;
-        }
         let least = if self.rows.len() < self.rows_max { None } else { Some(self.least()) };
         // Space of a row that goes is used again where the newcomer fits.
         let space = least.map(|at| &self.rows[at]).filter(|row| {

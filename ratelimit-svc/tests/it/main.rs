@@ -23,6 +23,7 @@ mod recording;
 mod redis_parts;
 mod reflection;
 mod reload;
+mod simulation;
 mod store;
 mod support;
 mod thread_connections;

@@ -51,7 +51,7 @@ pub struct BenchArgs {
     /// Only these stages, with commas between or given several times
     #[arg(long, value_delimiter = ',')]
     only: Vec<Stage>,
-    /// Measure nothing: write the table of README.md from what a run left in DIR
+    /// Measure nothing: write the table of tests/REFERENCE.md from what a run left in DIR
     #[arg(long, conflicts_with_all = ["quick", "only"])]
     readme: bool,
 }

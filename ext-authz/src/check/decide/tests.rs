@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::check::digest::Peppers;
 use crate::check::key::{ImportedKey, NewKey};
-use crate::check::keyring::Builder;
+use crate::check::key_set::Builder;
+use crate::check::keyring::Part;
 use crate::check::profile::{CREDENTIAL_HEADERS, Profile, UnknownProfile};
 use crate::check::record::{Grant, Kind, Status};
 
@@ -110,7 +111,7 @@ fn a_key_is_for_its_networks_and_not_while_its_tenant_is_suspended() {
         builder.add_tenant("acme".into(), suspended);
         let client = client.map(|client| client.parse().expect("an address"));
         let request = Request { client, ..request(key.expose().as_bytes(), Some("write")) };
-        match decide(NOW, Some(&builder.build(peppers())), Some(&request)) {
+        match decide(NOW, Some(&Keyring::of(builder.build(), peppers())), Some(&request)) {
             Decision::Allow { .. } => None,
             Decision::Deny { reason, .. } => Some(reason),
             Decision::Unavailable(_) => panic!("there are keys"),
@@ -122,6 +123,41 @@ fn a_key_is_for_its_networks_and_not_while_its_tenant_is_suspended() {
     assert_eq!(at(None, false, &limited), Some(Reason::Network), "an unknown address");
     assert_eq!(at(None, false, &record(&key)), None);
     assert_eq!(at(Some("192.0.2.7"), true, &limited), Some(Reason::TenantSuspended));
+}
+
+#[test]
+fn a_source_that_is_stale_or_was_never_read_denies_nobody_who_may_be_good() {
+    let (key, revoked, critical, other) = (new_key(1), new_key(2), new_key(3), new_key(4));
+    let mut keys = Builder::default();
+    keys.add(record(&key)).expect("the first");
+    keys.add(KeyRecord { status: Status::Revoked, ..record(&revoked) }).expect("another");
+    let mut of_class = record(&critical);
+    Arc::make_mut(&mut of_class.grant).priority = "critical".into();
+    keys.add(of_class).expect("a third");
+    let keys = Arc::new(keys.build());
+    let decision = |is_stale, is_whole, key: &[u8]| {
+        let part = Part { keys: Arc::clone(&keys), is_stale };
+        let keyring = Keyring::new(vec![part], is_whole, Arc::new(["critical".into()]), peppers());
+        match decide(NOW, Some(&keyring), Some(&request(key, None))) {
+            Decision::Allow { .. } => "allow",
+            Decision::Deny { reason, .. } => reason.as_str(),
+            Decision::Unavailable(trouble) => trouble.as_str(),
+        }
+    };
+    let foreign = b"0123456789abcdef0123456789abcdef".as_slice();
+    let text = |key: &NewKey| key.expose().as_bytes().to_vec();
+    for (shown, fresh, stale, not_whole) in [
+        (text(&key), "allow", "stale", "allow"),
+        (text(&critical), "allow", "allow", "allow"),
+        (text(&revoked), "revoked", "revoked", "revoked"),
+        (text(&other), "unknown_key", "stale", "stale"),
+        (foreign.to_vec(), "malformed", "stale", "stale"),
+        (b"junk".to_vec(), "malformed", "malformed", "malformed"),
+    ] {
+        assert_eq!(decision(false, true, &shown), fresh);
+        assert_eq!(decision(true, true, &shown), stale);
+        assert_eq!(decision(false, false, &shown), not_whole);
+    }
 }
 
 #[test]

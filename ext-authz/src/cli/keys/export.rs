@@ -1,12 +1,12 @@
-//! `keys export`: the keys file in JSON.
+//! `keys export`: all keys, as a keys file in JSON.
 
-use super::{Shared, print, read};
-use crate::config::Config;
+use super::{Shared, print};
 use crate::key_file::json;
 
-/// Prints the whole file.
+/// Prints them.
 pub fn run(shared: &Shared) -> anyhow::Result<()> {
-    let file = read(&Config::load(&shared.config)?)?;
-    let records = file.entries.iter().map(|entry| (&entry.record, entry.comment.as_deref()));
-    print(&json::file(&file.tenants, records))
+    let config = shared.load_config()?;
+    let mut store = shared.store(&config)?;
+    let (all, tenants) = (store.all()?, store.tenants()?);
+    print(&json::file(&tenants, all.iter().map(|(record, comment)| (record, comment.as_deref()))))
 }

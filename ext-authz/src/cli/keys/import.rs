@@ -7,11 +7,10 @@ use super::wanted::Wanted;
 use super::{no_random, read_key};
 use crate::check::key::{ImportedKey, KeyId};
 use crate::check::record::Kind;
-use crate::config::Config;
 
 /// Makes a record of the key on stdin.
 pub fn run(wanted: Wanted) -> anyhow::Result<()> {
-    let config = Config::load(&wanted.shared.config)?;
+    let config = wanted.shared.load_config()?;
     let wanted = wanted.checked(&config)?;
     let input = read_key()?;
     let Ok(key) = ImportedKey::parse(input.trim_ascii()) else {
@@ -21,6 +20,5 @@ pub fn run(wanted: Wanted) -> anyhow::Result<()> {
     };
     let id = KeyId::generate(getrandom::fill).map_err(no_random)?;
     let record = wanted.record(id, config.keys.peppers.digest_imported(&key), Kind::Imported)?;
-    wanted.append(&record, &config)?;
-    wanted.show(None, &record, &config)
+    wanted.add_and_show("import", None, &record, &config)
 }

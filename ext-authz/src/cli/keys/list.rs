@@ -2,18 +2,17 @@
 
 use serde_json::Value;
 
-use super::{Output, Shared, describe, print, read};
-use crate::config::Config;
-use crate::key_file::Entry;
+use super::{Output, Shared, describe, print};
+use crate::store::Noted;
 use crate::timestamp::Timestamp;
 
 /// Lists all records.
 pub fn run(shared: &Shared) -> anyhow::Result<()> {
-    let config = Config::load(&shared.config)?;
-    let (file, now) = (read(&config)?, Timestamp::now());
+    let config = shared.load_config()?;
+    let (all, now) = (shared.store(&config)?.all()?, Timestamp::now());
     if shared.output == Output::Json {
-        let describe = |entry: &Entry| describe(&entry.record, entry.comment.as_deref(), now);
-        let all: Vec<Value> = file.entries.iter().map(describe).collect();
+        let describe = |(record, comment): &Noted| describe(record, comment.as_deref(), now);
+        let all: Vec<Value> = all.iter().map(describe).collect();
         return print(&format!("{}\n", Value::from(all)));
     }
     let mut text = String::new();
@@ -26,7 +25,7 @@ pub fn run(shared: &Shared) -> anyhow::Result<()> {
         text.push('\n');
     };
     row(["ID", "TENANT", "PRIORITY", "PLAN", "STATE", "EXPIRES", "SCOPES", "COMMENT"]);
-    for Entry { record, comment, .. } in &file.entries {
+    for (record, comment) in &all {
         let expires = record.expires_at.map_or("never".to_owned(), |moment| moment.to_string());
         // A comment may hold anything, and a terminal should see none of it.
         let comment = comment.as_deref().unwrap_or("").escape_debug().to_string();

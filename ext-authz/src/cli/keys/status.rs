@@ -1,30 +1,130 @@
-//! `keys revoke`, `keys suspend` and `keys resume`: another status of one key.
+//! `keys revoke`, `keys suspend` and `keys resume`: another status of one key or tenant.
 
-use anyhow::Context;
+use std::time::Duration;
+
+use anyhow::bail;
+use chassis::config::DurationText;
 use chassis::process::UsageError;
-use serde_json::json;
+use clap::Args;
+use serde_json::{Value, json};
 
-use super::{Output, Shared, in_file, key_id, print, rules, usage};
+use super::{Output, Shared, audit, key_id, print, show};
+use crate::check::feed::Position;
 use crate::check::record::Status;
-use crate::config::Config;
-use crate::key_file::{edit, save};
+use crate::names::tenant_problem;
+use crate::store::Store;
+use crate::store::redis::{RedisStore, Replica};
 
-/// Writes the status into the key's record.
-pub fn set(id: &str, status: Status, shared: &Shared) -> anyhow::Result<()> {
-    let config = Config::load(&shared.config)?;
-    let id = key_id(id)?;
-    save::update(&config.keys.path, |present| -> anyhow::Result<String> {
-        let present = present.ok_or_else(|| UsageError("there is no keys file".to_owned()))?;
-        edit::set_status(&config.keys.path, present, id, status, rules(&config)).map_err(usage)
-    })
-    .with_context(|| in_file(&config))?;
-    let state = match status {
-        Status::Active => "active",
-        Status::Suspended => "suspended",
-        Status::Revoked => "revoked",
-    };
-    match shared.output {
-        Output::Text => print(&format!("key '{id}' is {state}\n")),
-        Output::Json => print(&format!("{}\n", json!({"key_id": id.as_str(), "state": state}))),
+/// How long it is waited for replicas, unless it is said.
+const WAIT_DEFAULT: Duration = Duration::from_secs(30);
+
+/// Which key, and whether to wait.
+#[derive(Args)]
+pub struct Change {
+    /// The key id: the part of a key between its second and third '_'.
+    #[arg(required_unless_present = "tenant")]
+    id: Option<String>,
+    /// All keys of this tenant, in Redis; for `suspend` and `resume`.
+    #[arg(long, conflicts_with = "id")]
+    tenant: Option<String>,
+    /// Return once every replica has it in force, or exit 1 and say which has not. In Redis.
+    #[arg(long)]
+    wait: bool,
+    /// How long to wait for that at most.
+    #[arg(long, value_name = "DURATION", requires = "wait")]
+    wait_timeout: Option<DurationText>,
+    /// Where, and how to print.
+    #[command(flatten)]
+    shared: Shared,
+}
+
+impl Change {
+    /// Writes the status into the record.
+    pub fn run(self, what: &'static str, status: Status) -> anyhow::Result<()> {
+        let config = self.shared.load_config()?;
+        let mut store = self.shared.store(&config)?;
+        if self.wait && matches!(store, Store::File(_)) {
+            let problem = "wait: nobody acknowledges a keys file; it is in force within a second";
+            bail!(UsageError(problem.to_owned()));
+        }
+        let (subject, mut shown, position) = match (&self.id, &self.tenant) {
+            (_, Some(tenant)) => {
+                let position = self.change_tenant(tenant, what, status, &mut store)?;
+                (format!("tenant '{tenant}'"), json!({"tenant": tenant}), Some(position))
+            }
+            (id, None) => {
+                let id = key_id(id.as_deref().unwrap_or_default())?;
+                let mut event = self.shared.event(what, Some(id), None)?;
+                let position = store.set_status(id, status, &mut event)?;
+                audit(&event);
+                (format!("key '{id}'"), json!({"key_id": id.as_str()}), position)
+            }
+        };
+        let state = status.as_str();
+        shown["state"] = json!(state);
+        shown["generation"] = json!(position.as_ref().map(|position| position.generation));
+        let mut text = format!("{subject} is {state}");
+        let mut behind = Vec::new();
+        if let (true, Some(position), Store::Redis(redis)) = (self.wait, &position, &mut store) {
+            let replicas = self.wait(redis, position)?;
+            shown["replicas"] =
+                replicas.iter().map(|replica| acknowledged(replica, position)).collect();
+            text.push_str(&format!(", in force at {} replicas", replicas.len()));
+            behind = replicas.into_iter().filter(|replica| !replica.has(position)).collect();
+        }
+        match self.shared.output {
+            Output::Json => print(&format!("{shown}\n"))?,
+            Output::Text if behind.is_empty() => print(&format!("{text}\n"))?,
+            Output::Text => {}
+        }
+        if !behind.is_empty() {
+            bail!("{subject} is {state} in Redis, and not acknowledged by {}", names(&behind));
+        }
+        Ok(())
     }
+
+    fn change_tenant(
+        &self,
+        tenant: &str,
+        what: &'static str,
+        status: Status,
+        store: &mut Store<'_>,
+    ) -> anyhow::Result<Position> {
+        if let Some(problem) = tenant_problem(tenant) {
+            bail!(UsageError(problem));
+        }
+        let is_suspended = match status {
+            Status::Suspended => true,
+            Status::Active => false,
+            Status::Revoked => {
+                bail!(UsageError("a tenant can be suspended, not revoked".to_owned()))
+            }
+        };
+        let Store::Redis(redis) = store else {
+            let problem = "tenants of a keys file are changed there, in its list 'tenants'";
+            bail!(UsageError(problem.to_owned()));
+        };
+        let event = self.shared.event(what, None, Some(tenant))?;
+        let position = redis.set_tenant(tenant, is_suspended, &event)?;
+        audit(&event);
+        Ok(position)
+    }
+
+    fn wait(&self, redis: &mut RedisStore<'_>, change: &Position) -> anyhow::Result<Vec<Replica>> {
+        let most = self.wait_timeout.as_ref().map_or(WAIT_DEFAULT, |timeout| timeout.0);
+        redis.wait(change, most)
+    }
+}
+
+fn acknowledged(replica: &Replica, change: &Position) -> Value {
+    let mut shown = show::replica(replica);
+    shown["acknowledged"] = json!(replica.has(change));
+    shown
+}
+
+fn names(replicas: &[Replica]) -> String {
+    let name = |replica: &Replica| {
+        format!("{} (last heard of {} s ago)", replica.name, replica.silence.as_secs())
+    };
+    replicas.iter().map(name).collect::<Vec<_>>().join(", ")
 }

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use anyhow::Context;
 use chassis::process::UsageError;
 use clap::Args;
 use serde_json::json;
 
-use super::{Output, Shared, describe, in_file, print, rules, tell, usage};
+use super::{Output, Shared, audit, describe, print, tell};
 use crate::check::digest::Digest;
 use crate::check::key::{KeyId, NewKey};
 use crate::check::network::Network;
@@ -15,10 +14,11 @@ use crate::check::profile::WRITE_SCOPES;
 use crate::check::record::{Grant, KeyRecord, Kind, Status};
 use crate::config::Config;
 use crate::key_file::{
-    COMMENT_BYTES_MAX, NETWORKS_MAX, PLAN_DEFAULT, SCOPES_MAX, edit, json as json_file, save,
+    COMMENT_BYTES_MAX, NETWORKS_MAX, PLAN_DEFAULT, SCOPES_MAX, edit, json as json_file,
 };
 use crate::names::{name_problem, scope_problem, tenant_problem};
 use crate::service::response::NO_SCOPES;
+use crate::store::Store;
 use crate::timestamp::Timestamp;
 
 /// What a new key is to be.
@@ -48,7 +48,7 @@ pub struct Wanted {
     /// A note for operators.
     #[arg(long)]
     comment: Option<String>,
-    /// Add the record to the keys file; without this it is printed to stderr.
+    /// Add the record to the keys file; without this it is printed to stderr. In Redis it is always added.
     #[arg(long)]
     append: bool,
     /// Where, and how to print.
@@ -57,16 +57,24 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Adds the record to the keys file, if that was asked for.
-    pub fn append(&self, record: &KeyRecord, config: &Config) -> anyhow::Result<()> {
-        if !self.append {
-            return Ok(());
+    /// Adds the record where that was asked for, in Redis always, and prints the key, where there is
+    /// one, and the record.
+    pub fn add_and_show(
+        &self,
+        what: &'static str,
+        key: Option<&NewKey>,
+        record: &KeyRecord,
+        config: &Config,
+    ) -> anyhow::Result<()> {
+        let mut store = self.shared.store(config)?;
+        let comment = self.comment.as_deref();
+        let is_added = self.append || matches!(store, Store::Redis(_));
+        if is_added {
+            let event = self.shared.event(what, Some(record.id), Some(&record.tenant))?;
+            store.add(record, comment, &event)?;
+            audit(&event);
         }
-        save::update(&config.keys.path, |present| -> anyhow::Result<String> {
-            let comment = self.comment.as_deref();
-            edit::append(&config.keys.path, present, record, comment, rules(config)).map_err(usage)
-        })
-        .with_context(|| in_file(config))
+        show(key, record, comment, is_added, &self.shared, &store)
     }
 
     /// What the keys file's own validation would refuse is refused here with the flag's name.
@@ -131,17 +139,6 @@ impl Wanted {
             kind,
         })
     }
-
-    /// Prints the key, where there is one, and its record.
-    pub fn show(
-        &self,
-        key: Option<&NewKey>,
-        record: &KeyRecord,
-        config: &Config,
-    ) -> anyhow::Result<()> {
-        let comment = self.comment.as_deref();
-        show(key, record, comment, self.append, &self.shared, config)
-    }
 }
 
 /// Prints a new key, where there is one, and its record.
@@ -151,7 +148,7 @@ pub fn show(
     comment: Option<&str>,
     is_appended: bool,
     shared: &Shared,
-    config: &Config,
+    store: &Store<'_>,
 ) -> anyhow::Result<()> {
     let lines = edit::render(record, comment);
     if shared.output == Output::Json {
@@ -164,10 +161,14 @@ pub fn show(
         return print(&format!("{shown}\n"));
     }
     let told = match is_appended {
-        true => format!("added to {}:", config.keys.path.display()),
-        false => format!("add this under 'keys' in {}:", config.keys.path.display()),
+        true => format!("added to {}:", store.name()),
+        false => format!("add this under 'keys' in {}:", store.name()),
     };
-    let shown = match edit::is_json(&config.keys.path) {
+    let is_json = match store {
+        Store::File(file) => edit::is_json(file.path()),
+        Store::Redis(_) => true,
+    };
+    let shown = match is_json {
         true => json_file::render(record, comment),
         false => format!("  - {}", lines.join("\n    ")),
     };

@@ -137,11 +137,17 @@ fn a_key_is_revoked_and_the_rest_stays() {
         let expected: Vec<_> =
             state(&text).into_iter().map(|(id, _)| (id, id.as_str() == "AAAAAAAAAAAA")).collect();
         assert_eq!(state(&new), expected, "{new}");
-        assert!(matches!(revoked(&new, "AAAAAAAAAAAA"), Err(EditError::Already(_, "revoked"))));
+        assert!(matches!(
+            revoked(&new, "AAAAAAAAAAAA"),
+            Err(EditError::Objection(Objection::Already(_, "revoked")))
+        ));
     }
     assert!(matches!(revoked(&a, "AAAAAAAAAAAA"), Err(EditError::Invalid(_))));
     let text = format!("keys:\n{a}");
-    assert!(matches!(revoked(&text, "BBBBBBBBBBBB"), Err(EditError::NoSuchKey(_))));
+    assert!(matches!(
+        revoked(&text, "BBBBBBBBBBBB"),
+        Err(EditError::Objection(Objection::NoSuchKey(_)))
+    ));
 }
 
 #[test]
@@ -166,17 +172,23 @@ fn a_key_is_suspended_and_resumed() {
         with_rules(|rules| set_status(path(), text, id("AAAAAAAAAAAA"), status, rules))
     };
     let status = |text: &str| parse(text).expect("valid").entries[0].record.status;
-    assert!(matches!(set(&text, Status::Active), Err(EditError::Already(_, "active"))));
+    assert!(matches!(
+        set(&text, Status::Active),
+        Err(EditError::Objection(Objection::Already(_, "active")))
+    ));
     let suspended = set(&text, Status::Suspended).expect("suspended");
     assert_eq!(status(&suspended), Status::Suspended);
-    assert!(matches!(set(&suspended, Status::Suspended), Err(EditError::Already(..))));
+    assert!(matches!(
+        set(&suspended, Status::Suspended),
+        Err(EditError::Objection(Objection::Already(..)))
+    ));
     let resumed = set(&suspended, Status::Active).expect("resumed");
     assert_eq!(status(&resumed), Status::Active);
     assert_eq!(status(&set(&resumed, Status::Suspended).expect("again")), Status::Suspended);
     let revoked = set(&suspended, Status::Revoked).expect("revoked");
     assert_eq!(status(&revoked), Status::Revoked);
     for status in [Status::Active, Status::Suspended] {
-        assert!(matches!(set(&revoked, status), Err(EditError::Revoked(_))));
+        assert!(matches!(set(&revoked, status), Err(EditError::Objection(Objection::Revoked(_)))));
     }
 }
 

@@ -4,7 +4,8 @@
 //! the writer stops: a person must look at what is in it, and nothing is dropped meanwhile.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, BufRead, Write};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -13,7 +14,8 @@ use serde_json::{Value, json};
 
 use crate::journal::config::DiskConfig;
 use crate::journal::dead_letter::{DeadLetter, DeadLetters};
-use crate::journal::{Append, AppendError, OpenError};
+use crate::journal::stored_letter::{self, Entry, REPLAYS};
+use crate::journal::{Append, AppendError, OpenError, ScanError};
 
 /// The file's name in the journal directory.
 pub const NAME: &str = "dead-letter.ndjson";
@@ -50,10 +52,20 @@ impl DiskDeadLetters {
 
 impl DeadLetters for DiskDeadLetters {
     fn append(&self, letters: Vec<DeadLetter>) -> Append<'_> {
+        self.lines(letters.iter().map(line).collect())
+    }
+
+    fn mark_replayed(&self, ids: Vec<String>) -> Append<'_> {
+        let mark = |id: String| json!({ "at_seconds": now_seconds(), REPLAYS: id });
+        self.lines(ids.into_iter().map(mark).collect())
+    }
+}
+
+impl DiskDeadLetters {
+    fn lines(&self, values: Vec<Value>) -> Append<'_> {
         let inner = self.inner.clone();
         Box::pin(async move {
-            let lines: String =
-                letters.iter().map(|letter| format!("{}\n", line(letter))).collect();
+            let lines: String = values.iter().map(|value| format!("{value}\n")).collect();
             let store = tokio::task::spawn_blocking(move || inner.store(lines.as_bytes()));
             store
                 .await
@@ -83,14 +95,42 @@ impl Inner {
     }
 }
 
-fn line(letter: &DeadLetter) -> Value {
+/// Reads the file from its beginning, until told to stop. What is no letter is passed over.
+///
+/// # Errors
+/// When the file cannot be read; one that is not there is empty.
+pub fn read(
+    config: &DiskConfig,
+    each: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+) -> Result<(), ScanError> {
+    let path = config.directory.join(NAME);
+    let failed = |source| ScanError::File { path: path.display().to_string(), source };
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    for line in io::BufReader::new(file).lines() {
+        let entry = stored_letter::of_line(&line.map_err(failed)?);
+        if entry.is_some_and(|entry| each(entry).is_break()) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn now_seconds() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |now| now.as_secs())
+}
+
+fn line(letter: &DeadLetter) -> Value {
     let body = match std::str::from_utf8(&letter.body) {
         Ok(text) => ("body", text.to_owned()),
         Err(_) => ("body_hex", letter.body.iter().map(|byte| format!("{byte:02x}")).collect()),
     };
     let mut line = json!({
-        "at_seconds": now.map_or(0, |now| now.as_secs()),
+        "at_seconds": now_seconds(),
         "cause": letter.cause.name(),
         "status": letter.status,
         "message": letter.message,

@@ -4,6 +4,7 @@
 //! headers it came with, so that it is no record wherever it is read. Both have headers of their
 //! own that say why they are letters.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -11,9 +12,12 @@ use bytes::Bytes;
 
 use crate::journal::config::KafkaConfig;
 use crate::journal::dead_letter::{DeadLetter, DeadLetters};
+use crate::journal::kafka::offsets::Offsets;
 use crate::journal::kafka::producer::{Message, Producer};
+use crate::journal::kafka::scan::{Range, scan};
 use crate::journal::kafka::topic::{DEAD_LETTER_EXTRA_BYTES, Topics};
-use crate::journal::{Append, AppendError, OpenError, Original, envelope};
+use crate::journal::stored_letter::{self, Entry, REPLAYS};
+use crate::journal::{Append, AppendError, OpenError, Original, ScanError, envelope};
 use crate::record::Record;
 
 /// When a failed append is worth trying again.
@@ -45,7 +49,7 @@ impl KafkaDeadLetters {
         })
     }
 
-    async fn store(&self, letters: Vec<DeadLetter>) -> Result<(), AppendError> {
+    async fn store(&self, messages: Vec<Message>) -> Result<(), AppendError> {
         let unavailable = |error: &dyn std::fmt::Display| {
             AppendError::unavailable(error.to_string(), RETRY_AFTER)
         };
@@ -53,7 +57,6 @@ impl KafkaDeadLetters {
             self.topics.dead_letters(&self.topic).await.map_err(|error| unavailable(&error))?;
             self.found.store(true, Ordering::Relaxed);
         }
-        let messages = letters.into_iter().map(|letter| self.message(letter)).collect();
         let sent = self.producer.send(messages).await;
         if sent.is_err() && self.producer.fatal_error().is_some() {
             self.producer.replace().map_err(|error| unavailable(&error))?;
@@ -100,6 +103,38 @@ impl KafkaDeadLetters {
 
 impl DeadLetters for KafkaDeadLetters {
     fn append(&self, letters: Vec<DeadLetter>) -> Append<'_> {
-        Box::pin(self.store(letters))
+        Box::pin(self.store(letters.into_iter().map(|letter| self.message(letter)).collect()))
     }
+
+    fn mark_replayed(&self, ids: Vec<String>) -> Append<'_> {
+        let mark = |id: String| Message {
+            partition: None,
+            key: None,
+            foreign_headers: Vec::new(),
+            headers: vec![(REPLAYS, id)],
+            body: Bytes::new(),
+        };
+        Box::pin(self.store(ids.into_iter().map(mark).collect()))
+    }
+}
+
+/// Reads the topic as it is now, until told to stop. What is no letter is passed over.
+///
+/// # Errors
+/// When the brokers do not give it.
+pub fn read(
+    config: &KafkaConfig,
+    since_ms: Option<i64>,
+    each: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+) -> Result<(), ScanError> {
+    let letters = KafkaConfig { topic: config.dead_letter_topic.clone(), ..config.clone() };
+    let range = Range::of(&Offsets::new(&letters)?, since_ms)?;
+    scan(&letters, &range, |found| {
+        let id = format!("{}:{}", found.partition(), found.offset());
+        let body = Bytes::copy_from_slice(found.body());
+        match stored_letter::of_headers(id, found.at_ms(), found.headers(), body) {
+            Some(entry) => each(entry),
+            None => ControlFlow::Continue(()),
+        }
+    })
 }

@@ -21,6 +21,7 @@ pub type ByPartition = BTreeMap<i32, i64>;
 pub struct Offsets {
     consumer: BaseConsumer,
     topic: String,
+    group: String,
 }
 
 impl Offsets {
@@ -34,7 +35,8 @@ impl Offsets {
             .set("group.id", &config.group)
             .set("enable.auto.commit", "false")
             .set("statistics.interval.ms", "0");
-        Ok(Self { consumer: client.create()?, topic: config.topic.clone() })
+        let (topic, group) = (config.topic.clone(), config.group.clone());
+        Ok(Self { consumer: client.create()?, topic, group })
     }
 
     /// All partitions of the topic.
@@ -77,6 +79,9 @@ impl Offsets {
     /// # Errors
     /// As [`Self::partitions`].
     pub fn committed(&self, partitions: &[i32]) -> KafkaResult<ByPartition> {
+        if partitions.is_empty() {
+            return Ok(ByPartition::new());
+        }
         let mut list = TopicPartitionList::new();
         for partition in partitions {
             list.add_partition(&self.topic, *partition);
@@ -84,7 +89,20 @@ impl Offsets {
         Ok(of(&self.consumer.committed_offsets(list, TIMEOUT)?))
     }
 
+    /// How many writers are in the group.
+    ///
+    /// # Errors
+    /// As [`Self::partitions`].
+    pub fn writers(&self) -> KafkaResult<usize> {
+        let list = self.consumer.fetch_group_list(Some(&self.group), TIMEOUT)?;
+        Ok(list.groups().iter().map(|group| group.members().len()).sum())
+    }
+
     fn at(&self, partitions: &[i32], offset: Offset) -> KafkaResult<ByPartition> {
+        // A topic that does not exist yet has none, and librdkafka refuses an empty question.
+        if partitions.is_empty() {
+            return Ok(ByPartition::new());
+        }
         let mut list = TopicPartitionList::new();
         for partition in partitions {
             list.add_partition_offset(&self.topic, *partition, offset)?;

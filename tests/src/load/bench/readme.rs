@@ -1,4 +1,4 @@
-//! The table of README.md, out of what a run left in its directory. Not a judge: it copies figures
+//! The table of tests/REFERENCE.md, out of what a run left in its directory. Not a judge: it copies figures
 //! and targets as they were written.
 
 use std::collections::BTreeMap;
@@ -82,10 +82,10 @@ const TOLD: [(&str, &[&str]); 27] = [
     ("points through Kafka into InfluxDB", &["ingest/arrived in InfluxDB"]),
 ];
 
-/// Puts the table of the run in `dir` into README.md. What to say about it.
+/// Puts the table of the run in `dir` into tests/REFERENCE.md. What to say about it.
 ///
 /// # Errors
-/// When there is no run, or README.md has no place for a table.
+/// When there is no run, or tests/REFERENCE.md has no place for a table.
 pub fn write(dir: &Path) -> Result<String> {
     let read = |name: &str| -> Result<Value> {
         let path = dir.join(name);
@@ -94,8 +94,8 @@ pub fn write(dir: &Path) -> Result<String> {
         serde_json::from_slice(&text).with_context(|| path.display().to_string())
     };
     let (table, absent) = table(&read("results.json")?, &read("machine.json")?)?;
-    let path = workspace().join("README.md");
-    let readme = std::fs::read_to_string(&path).context("cannot read README.md")?;
+    let path = workspace().join("tests/REFERENCE.md");
+    let readme = std::fs::read_to_string(&path).context("cannot read tests/REFERENCE.md")?;
     std::fs::write(&path, put(&readme, &table)?)?;
     let mut said = format!("{} has the table of {}\n", path.display(), dir.display());
     for what in absent {
@@ -106,8 +106,10 @@ pub fn write(dir: &Path) -> Result<String> {
 
 /// The text with the table between its marks.
 fn put(readme: &str, table: &str) -> Result<String> {
-    let (before, rest) = readme.split_once(BEGIN).context("README.md has no mark for the table")?;
-    let (_, after) = rest.split_once(END).context("README.md has no mark for the table's end")?;
+    let (before, rest) =
+        readme.split_once(BEGIN).context("tests/REFERENCE.md has no mark for the table")?;
+    let (_, after) =
+        rest.split_once(END).context("tests/REFERENCE.md has no mark for the table's end")?;
     Ok(format!("{before}{BEGIN}\n{table}{END}{after}"))
 }
 
@@ -149,7 +151,7 @@ fn table(results: &Value, machine: &Value) -> Result<(String, Vec<&'static str>)
         // Writing into a String cannot fail.
         let _ = writeln!(table, "| {what} | {value} {unit} | {target} | {met} |");
     }
-    ensure!(absent.len() < TOLD.len(), "the run has none of the figures of README.md");
+    ensure!(absent.len() < TOLD.len(), "the run has none of the figures of tests/REFERENCE.md");
     Ok((table, absent))
 }
 
@@ -182,7 +184,7 @@ mod tests {
         let readme = format!("a\n{BEGIN}\nold\n{END}\nb\n");
         assert_eq!(put(&readme, "new\n").unwrap(), format!("a\n{BEGIN}\nnew\n{END}\nb\n"));
         assert!(put("a", "new").is_err());
-        let ours = std::fs::read_to_string(workspace().join("README.md")).unwrap();
+        let ours = std::fs::read_to_string(workspace().join("tests/REFERENCE.md")).unwrap();
         assert!(put(&ours, "").is_ok());
     }
 }

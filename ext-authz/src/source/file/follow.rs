@@ -1,0 +1,96 @@
+//! Following the keys files and the peppers' files: what they hold comes into force once they have
+//! been still for a moment.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use chassis::config::ConfigError;
+use chassis::reload;
+use tokio::sync::watch;
+
+use super::{Loaded, read, source};
+use crate::check::digest::Peppers;
+use crate::check::key_set::KeySet;
+use crate::keys::{Keys, Origin};
+use crate::source::KeySource;
+
+/// Loads the keys and then follows their files and the peppers'. Never ends.
+pub async fn follow(keys: Arc<Keys>, settings: KeySource) -> Infallible {
+    let mut watches = vec![reload::Watch::new(settings.pepper_source.files())];
+    watches.extend(settings.path.as_deref().map(|path| reload::Watch::new(source(path))));
+    let (sender, receiver) = watch::channel(());
+    let changes = async move {
+        loop {
+            tokio::time::sleep(reload::PERIOD).await;
+            // All are asked each time.
+            let changed: Vec<bool> = watches.iter_mut().map(reload::Watch::has_changed).collect();
+            if changed.contains(&true) {
+                // The loader lives as long as this future: both end together.
+                let _ = sender.send(());
+            }
+        }
+    };
+    // The watches have looked already, so that no change falls between them and the first load.
+    tokio::select! {
+        never = changes => never,
+        never = load_on(&keys, &settings, receiver) => never,
+    }
+}
+
+async fn load_on(
+    keys: &Keys,
+    settings: &KeySource,
+    mut changes: watch::Receiver<()>,
+) -> Infallible {
+    loop {
+        changes.mark_unchanged();
+        let (source, present) = (settings.clone(), keys.of(Origin::Files));
+        // A large file takes a moment to parse, and requests must not wait for it.
+        let loaded = tokio::task::spawn_blocking(move || load(&source, present.as_deref()));
+        let result = match loaded.await {
+            Ok(Ok((hash, Some(loaded), peppers))) => keys
+                .load(Origin::Files, hash, loaded, Some(peppers))
+                .map_err(|error| error.to_string()),
+            Ok(Ok((_, None, peppers))) => {
+                keys.renew_peppers(peppers).map_err(|error| error.to_string())
+            }
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(panic) => Err(panic.to_string()),
+        };
+        if let Err(error) = result {
+            match settings.path {
+                Some(_) => keys.refuse(Origin::Files, &error),
+                None => tracing::error!(error, "peppers were refused, those before them stay"),
+            }
+        }
+        if changes.changed().await.is_err() {
+            // Nobody looks at the files any more: the process is ending.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+type Read = (u64, Option<KeySet>, Arc<Peppers>);
+
+/// The keys of the files as they are now, their peppers, and a hash of all that they were made of.
+fn load(settings: &KeySource, present: Option<&KeySet>) -> Result<Read, ConfigError> {
+    let (pepper_hash, peppers) = settings.pepper_source.read()?;
+    let Some(path) = &settings.path else { return Ok((pepper_hash, None, Arc::new(peppers))) };
+    let Loaded { keys, hash, is_counted } = read(path, &peppers, &settings.priority_classes)?;
+    let keys = keys.build();
+    if let Some(present) = present
+        && !is_counted
+        && present.is_cut_by(&keys)
+    {
+        let missing = present.missing_from(&keys);
+        let message = format!(
+            "has {} keys and lacks {missing} of the {} in force, as a file that was cut does; if that \
+             is meant, state 'count: {}' in it",
+            keys.len(),
+            present.len(),
+            keys.len()
+        );
+        return Err(ConfigError::file(path, message));
+    }
+    Ok((hash ^ pepper_hash, Some(keys), Arc::new(peppers)))
+}

@@ -1,0 +1,98 @@
+//! Connections to the Redis that holds keys: TLS, the password, a time limit.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, ClientTlsConfig, Connection, ConnectionAddr, IntoConnectionInfo,
+    RedisError, TlsCertificates,
+};
+use zeroize::Zeroizing;
+
+use super::settings::RedisSettings;
+
+/// The longest attempt to connect and log in.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The longest wait of a command for an answer.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Redis cannot be reached, or does not let us in.
+    #[error("cannot be reached: {0}")]
+    Redis(#[from] RedisError),
+    /// It does not answer.
+    #[error("does not answer within {} s", CONNECT_TIMEOUT.as_secs())]
+    TimedOut,
+}
+
+/// A connection for the service.
+///
+/// # Errors
+/// When there is none within [`CONNECT_TIMEOUT`].
+pub async fn open(settings: &RedisSettings) -> Result<MultiplexedConnection, ConnectError> {
+    let client = client(settings)?;
+    // The follower says of each call how long it waits.
+    let config =
+        AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+    let opened = client.get_multiplexed_async_connection_with_config(&config);
+    match tokio::time::timeout(CONNECT_TIMEOUT, opened).await {
+        Ok(opened) => Ok(opened?),
+        Err(_) => Err(ConnectError::TimedOut),
+    }
+}
+
+/// A connection for a command.
+///
+/// # Errors
+/// When there is none within [`CONNECT_TIMEOUT`].
+pub fn open_blocking(settings: &RedisSettings) -> Result<Connection, ConnectError> {
+    let connection = client(settings)?.get_connection_with_timeout(CONNECT_TIMEOUT)?;
+    connection.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    connection.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+    Ok(connection)
+}
+
+fn client(settings: &RedisSettings) -> Result<Client, ConnectError> {
+    let (host, port) = settings.address.clone();
+    let address = match &settings.tls {
+        None => ConnectionAddr::Tcp(host, port),
+        Some(_) => ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None },
+    };
+    let mut info = address.into_connection_info()?;
+    let mut login = info.redis_settings().clone();
+    if let Some(user) = &settings.user {
+        login = login.set_username(user);
+    }
+    if let Some(path) = &settings.password_file {
+        let password = Zeroizing::new(read(path)?);
+        let password = String::from_utf8_lossy(&password);
+        login = login.set_password(password.trim_end_matches(['\r', '\n']));
+    }
+    info = info.set_redis_settings(login);
+    let Some(tls) = &settings.tls else { return Ok(Client::open(info)?) };
+    chassis::tls::install_provider();
+    let client_tls = match &tls.client {
+        None => None,
+        Some((certificate, key)) => {
+            Some(ClientTlsConfig { client_cert: read(certificate)?, client_key: read(key)? })
+        }
+    };
+    let root_cert = tls.ca.as_deref().map(read).transpose()?;
+    Ok(Client::build_with_tls(info, TlsCertificates { client_tls, root_cert })?)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ConnectError> {
+    std::fs::read(path).map_err(|source| ConnectError::Read { path: path.to_owned(), source })
+}

@@ -1,0 +1,62 @@
+//! How to reach the Redis that holds keys, and what its keys are called.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How to reach Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisSettings {
+    /// Host and port.
+    pub address: (String, u16),
+    /// The ACL user; the default one where none is named.
+    pub user: Option<String>,
+    /// The file that holds the password, read anew for every connection.
+    pub password_file: Option<PathBuf>,
+    /// TLS, or clear text.
+    pub tls: Option<RedisTls>,
+    /// What all keys in Redis begin with.
+    pub prefix: String,
+    /// For how long records are believed without hearing of Redis.
+    pub max_staleness: Duration,
+}
+
+/// Certificates, as PEM files that are read anew for every connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RedisTls {
+    /// Who signs for the server; the roots of the system when absent.
+    pub ca: Option<PathBuf>,
+    /// Our certificate with its chain, and its key.
+    pub client: Option<(PathBuf, PathBuf)>,
+}
+
+/// What is where in Redis. All names share a hash tag, so that one script may touch them all.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// A hash: `epoch`, `generation`, `count`, `origin`.
+    pub state: String,
+    /// A hash of records in JSON by key id.
+    pub records: String,
+    /// A hash of `active` or `suspended` by tenant.
+    pub tenants: String,
+    /// The stream of changes; an entry's id is its generation.
+    pub changes: String,
+    /// The stream of audit events.
+    pub audit: String,
+    /// A hash of what each replica has acknowledged.
+    pub replicas: String,
+}
+
+impl Names {
+    /// Those that begin so.
+    pub fn new(prefix: &str) -> Self {
+        let name = |what: &str| format!("{prefix}:{{keys}}:{what}");
+        Self {
+            state: name("state"),
+            records: name("records"),
+            tenants: name("tenants"),
+            changes: name("changes"),
+            audit: name("audit"),
+            replicas: name("replicas"),
+        }
+    }
+}

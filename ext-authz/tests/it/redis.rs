@@ -1,0 +1,266 @@
+//! Keys in a real Redis: issued, followed and changed by the commands, as keys of a file are.
+
+use std::fs;
+
+use redis::Commands;
+use serde_json::Value;
+
+use crate::cli::{keys, run, stderr, stdout};
+use crate::redis_server::{AUDIT, RECORDS, REPLICAS, RedisServer, STATE, shown};
+use crate::rig::{Files, Running, bearer, keys_yaml, wait_for};
+
+fn issue(files: &Files, tenant: &str, more: &[&str]) -> String {
+    let issued = keys(files, &[&["issue", "--append", "--tenant", tenant], more].concat());
+    stdout(&issued).trim().to_owned()
+}
+
+async fn wait_for_reason(running: &Running, key: &str, reason: Option<&str>) {
+    wait_for(&format!("{reason:?}"), async || {
+        let outcome = running.check(bearer(key)).await;
+        outcome.reason() == reason && (reason.is_some() || outcome.tenant().is_some())
+    })
+    .await;
+}
+
+/// What every store does for every command; the same for a file and for Redis.
+async fn every_command(files: &Files) {
+    let first = issue(files, "acme", &["--comment", "the first"]);
+    let id = &first[9..21];
+    let running = Running::start_ready(files).await;
+    wait_for_reason(&running, &first, None).await;
+
+    let second = issue(files, "umbrella", &["--by", "ann"]);
+    wait_for_reason(&running, &second, None).await;
+
+    let suspended = keys(files, &["suspend", id, "--by", "ann"]);
+    assert_eq!(stdout(&suspended), format!("key '{id}' is suspended\n"));
+    let audit: Value = serde_json::from_str(stderr(&suspended).trim()).expect("one line of JSON");
+    let audit = &audit["audit"];
+    assert_eq!((&audit["who"], &audit["what"]), (&"ann".into(), &"suspend".into()));
+    assert_eq!((&audit["key_id"], &audit["tenant"]), (&id.into(), &"acme".into()));
+    assert!(audit["at"].as_str().is_some_and(|at| at.ends_with('Z')), "{audit}");
+    wait_for_reason(&running, &first, Some("suspended")).await;
+    stdout(&keys(files, &["resume", id]));
+    wait_for_reason(&running, &first, None).await;
+
+    let third = stdout(&keys(files, &["rotate", id, "--overlap", "24h"])).trim().to_owned();
+    wait_for_reason(&running, &third, None).await;
+    assert_eq!(running.check(bearer(&third)).await.tenant(), Some("acme"));
+    assert_eq!(running.check(bearer(&first)).await.tenant(), Some("acme"), "for a day yet");
+
+    let foreign = "0123456789abcdef0123456789abcdef";
+    let config = files.path("ext-authz.yaml");
+    stdout(&run(&["keys", "import", "--append", "--tenant", "initech"], &config, foreign));
+    wait_for_reason(&running, foreign, None).await;
+    let again = run(&["keys", "import", "--append", "--tenant", "initech"], &config, foreign);
+    assert_ne!(again.status.code(), Some(0), "one key has one owner");
+
+    let verified = run(&["keys", "verify"], &config, &third);
+    assert!(stdout(&verified).contains("of tenant 'acme' is valid"));
+    let verified = run(&["keys", "verify"], &config, foreign);
+    assert!(stdout(&verified).contains("of tenant 'initech' is valid"));
+    let one = stdout(&keys(files, &["show", id, "--output", "json"]));
+    let one: Value = serde_json::from_str(&one).expect("JSON");
+    assert_eq!((&one["comment"], &one["state"]), (&"the first".into(), &"valid".into()));
+    assert!(one["expires_at"].is_string(), "it has a successor: {one}");
+    assert!(stdout(&keys(files, &["show", id])).contains("tenant: \"acme\""));
+    let listed = stdout(&keys(files, &["list"]));
+    for (part, of) in
+        [("the first", "a comment"), ("umbrella", "a tenant"), (&third[9..21], "an id")]
+    {
+        assert!(listed.contains(part), "{of}: {listed}");
+    }
+    let exported = stdout(&keys(files, &["export"]));
+    assert!(exported.starts_with("{\"count\": 4, \"keys\": ["), "{exported}");
+
+    assert_eq!(stdout(&keys(files, &["revoke", id])), format!("key '{id}' is revoked\n"));
+    wait_for_reason(&running, &first, Some("revoked")).await;
+    for (args, said) in [
+        (&["revoke", id][..], "is revoked already"),
+        (&["resume", id], "cannot be undone"),
+        (&["rotate", id, "--overlap", "1h"], "is revoked or suspended"),
+        (&["revoke", "AAAAAAAAAAAA"], "there is no key"),
+        (&["show", "AAAAAAAAAAAA"], "there is no key"),
+        (&["suspend", &third[9..21], "--by", ""], "the name must have"),
+    ] {
+        let output = keys(files, args);
+        assert_eq!(output.status.code(), Some(64), "{args:?}");
+        assert!(stderr(&output).contains(said), "{args:?}: {}", stderr(&output));
+    }
+    for text in [&listed, &exported, &stderr(&suspended)] {
+        assert!(!text.contains(&first[22..]) && !text.contains(&third[22..]), "a secret");
+    }
+}
+
+#[tokio::test]
+async fn every_command_changes_keys_in_a_file() {
+    every_command(&Files::new()).await;
+}
+
+#[tokio::test]
+async fn every_command_changes_keys_in_redis() {
+    let redis = RedisServer::start();
+    every_command(&redis.files()).await;
+    let mut raw = redis.connect();
+    let state: (String, u64, String) = redis::cmd("HMGET")
+        .arg(STATE)
+        .arg(&["epoch", "generation", "origin"])
+        .query(&mut raw)
+        .expect("a state");
+    assert_eq!((state.1, state.2.as_str(), state.0.len()), (7, "issue", 12));
+    let events: u64 = redis::cmd("XLEN").arg(AUDIT).query(&mut raw).expect("a stream");
+    assert_eq!(events, 7, "one for each change");
+    let text: String = redis::cmd("XRANGE")
+        .arg(AUDIT)
+        .arg("-")
+        .arg("+")
+        .query::<redis::Value>(&mut raw)
+        .map(|value| format!("{value:?}"))
+        .expect("events");
+    for what in ["issue", "suspend", "resume", "rotate", "import", "revoke", "ann"] {
+        assert!(text.contains(&format!("\\\"{what}\\\"")), "{what}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn revoke_waits_for_every_replica_or_names_who_is_behind() {
+    let redis = RedisServer::start();
+    let files = redis.files();
+    let (first, second) = (issue(&files, "acme", &[]), issue(&files, "acme", &[]));
+    let replicas = [Running::start_ready(&files).await, Running::start_ready(&files).await];
+    let waited = keys(&files, &["revoke", &first[9..21], "--wait"]);
+    assert!(stdout(&waited).ends_with("is revoked, in force at 2 replicas\n"), "{waited:?}");
+    // No wait for it here: that is what the command was for.
+    for replica in &replicas {
+        assert_eq!(replica.check(bearer(&first)).await.reason(), Some("revoked"));
+    }
+    let mut raw = redis.connect();
+    let ((now, _), epoch): ((u64, u64), String) = redis::pipe()
+        .cmd("TIME")
+        .cmd("HGET")
+        .arg(STATE)
+        .arg("epoch")
+        .query(&mut raw)
+        .expect("a state");
+    // One that is behind, and one that has not been heard of for an hour.
+    let _: () = raw.hset(REPLICAS, "behind:9001", format!("{epoch} 1 {now}")).expect("set");
+    let _: () = raw.hset(REPLICAS, "gone:9001", format!("{epoch} 1 {}", now - 3600)).expect("set");
+    let args = ["revoke", &second[9..21], "--wait", "--wait-timeout", "200ms", "--output", "json"];
+    let waited = keys(&files, &args);
+    assert_eq!(waited.status.code(), Some(1));
+    let said = stderr(&waited);
+    assert!(
+        said.contains("not acknowledged by behind:9001 (last heard of") && !said.contains("gone:"),
+        "{said}"
+    );
+    let json: Value = serde_json::from_slice(&waited.stdout).expect("JSON");
+    let acknowledged: Vec<bool> = json["replicas"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|replica| replica["acknowledged"].as_bool().expect("said"))
+        .collect();
+    assert_eq!(acknowledged.iter().filter(|acknowledged| **acknowledged).count(), 2, "{json}");
+
+    // Those who end in order take their leave.
+    let [a, b] = replicas;
+    for replica in [a, b] {
+        replica.shutdown.begin();
+        replica.task.await.expect("no panic").expect("ended well");
+    }
+    let left: Vec<String> = raw.hkeys(REPLICAS).expect("names");
+    assert!(left.iter().all(|name| name.ends_with(":9001")), "{left:?}");
+    let file = Files::new();
+    let key = issue(&file, "acme", &[]);
+    assert_eq!(
+        keys(&file, &["revoke", &key[9..21], "--wait"]).status.code(),
+        Some(64),
+        "no file acknowledges"
+    );
+}
+
+#[tokio::test]
+async fn a_tenant_is_suspended_and_a_whole_file_loaded() {
+    let redis = RedisServer::start();
+    let files = redis.files();
+    let key = issue(&files, "acme", &[]);
+    let running = Running::start_ready(&files).await;
+    wait_for_reason(&running, &key, None).await;
+    stdout(&keys(&files, &["suspend", "--tenant", "acme"]));
+    wait_for_reason(&running, &key, Some("tenant_suspended")).await;
+    assert_eq!(keys(&files, &["suspend", "--tenant", "acme"]).status.code(), Some(64), "already");
+    assert_eq!(keys(&files, &["revoke", "--tenant", "acme"]).status.code(), Some(64));
+    stdout(&keys(&files, &["resume", "--tenant", "acme"]));
+    wait_for_reason(&running, &key, None).await;
+
+    // All others at once; the key that was there is meant to go.
+    let (other, record) = files.issue("umbrella");
+    let (quiet, quiet_record) = files.issue("quiet");
+    let text = keys_yaml(&[&record, &quiet_record]) + "tenants: [{name: quiet, suspended: true}]\n";
+    fs::write(files.path("all.yaml"), text).expect("written");
+    let path = files.path("all.yaml");
+    let loaded = keys(&files, &["load", path.to_str().expect("UTF-8")]);
+    assert!(stdout(&loaded).starts_with("2 keys are in Redis"));
+    wait_for_reason(&running, &other, None).await;
+    wait_for_reason(&running, &quiet, Some("tenant_suspended")).await;
+    assert_eq!(running.check(bearer(&key)).await.reason(), Some("unknown_key"));
+    let exported = stdout(&keys(&files, &["export"]));
+    assert!(
+        exported.contains("\"tenants\": [{\"name\":\"quiet\",\"suspended\":true}]"),
+        "{exported}"
+    );
+    // Changes go on from there.
+    stdout(&keys(&files, &["resume", "--tenant", "quiet"]));
+    wait_for_reason(&running, &quiet, None).await;
+    let shown = shown(&running).await;
+    assert_eq!((&shown["count"], &shown["is_following"]), (&2.into(), &true.into()), "{shown}");
+}
+
+#[tokio::test]
+async fn a_file_and_redis_are_both_in_force_and_share_no_key() {
+    let redis = RedisServer::start();
+    let files = redis.files_with("keys_file: keys.yaml");
+    let (in_file, record) = files.issue("acme");
+    files.write_keys(&keys_yaml(&[&record]));
+    let running = Running::start(&files).await;
+    // The keys of the file pass while Redis has none yet, and nobody is taken for a stranger.
+    wait_for_reason(&running, &in_file, None).await;
+    assert_eq!(running.get("/readyz").await.0, 503);
+    let (stranger, other) = files.issue("acme");
+    assert!(matches!(
+        running.check(bearer(&stranger)).await,
+        crate::rig::Outcome::Failed { status: 503, .. }
+    ));
+    assert_eq!(keys(&files, &["list"]).status.code(), Some(64), "which keys?");
+    let in_redis = issue(&files, "umbrella", &["--store", "redis"]);
+    wait_for_reason(&running, &in_redis, None).await;
+    wait_for("ready", async || running.get("/readyz").await.0 == 200).await;
+    assert_eq!(running.check(bearer(&stranger)).await.reason(), Some("unknown_key"));
+
+    // The file may not have what Redis has.
+    let id = &in_redis[9..21];
+    let same_id = keys_yaml(&[&record, &other]).replace(other.id.as_str(), id);
+    files.write_keys(&same_id);
+    wait_for("the refusal", async || {
+        running
+            .get("/config")
+            .await
+            .1
+            .contains(&format!("key id '{id}' is used twice, by the Redis"))
+    })
+    .await;
+    wait_for_reason(&running, &in_file, None).await;
+    files.write_keys(&keys_yaml(&[&record]));
+    wait_for("no error", async || !running.get("/config").await.1.contains("used twice")).await;
+    // Nor Redis what the file has; what else changes there does not wait for it.
+    let mut raw = redis.connect();
+    let text: String = raw.hget(RECORDS, id).expect("a record");
+    let (before, after) = text.split_once("\"hmac_sha256\":\"").expect("a digest");
+    let text = format!("{before}\"hmac_sha256\":\"00000000{}", &after[8..]);
+    let text = text.replace(id, record.id.as_str());
+    crate::redis_faults::change_by_hand(&mut raw, record.id.as_str(), &text);
+    crate::redis_server::wait_for_error(&running, "is used twice").await;
+    stdout(&keys(&files, &["revoke", id, "--store", "redis"]));
+    wait_for_reason(&running, &in_redis, Some("revoked")).await;
+    wait_for_reason(&running, &in_file, None).await;
+}

@@ -1,0 +1,217 @@
+//! `ingest-filter lag`: what waits in each partition, and what holds it up.
+
+use std::ops::ControlFlow;
+
+use anyhow::Context;
+use bytes::Bytes;
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::command::{Common, now_ms, print, progress};
+use crate::journal::config::{DiskConfig, JournalConfig, KafkaConfig};
+use crate::journal::disk::waiting::waiting;
+use crate::journal::envelope;
+use crate::journal::kafka::offsets::{ByPartition, Offsets};
+use crate::journal::kafka::scan::{Range, scan};
+
+/// Shown by `--help`.
+pub const EXAMPLES: &str = "Examples:
+  ingest-filter lag --config i.yaml
+  ingest-filter lag --config i.yaml --points
+  ingest-filter lag --config i.yaml --json | jq 'select(.records > 0)'
+
+What holds a partition up:
+  nothing        all is written
+  no_writer      nobody is in the writers' group
+  newer_version  the next record needs a newer writer
+  missing        records were gone before they were read: the topic's retention has passed them
+  writing        a writer has it; whether its target is away is on its /readyz";
+
+/// `lag`.
+#[derive(Args, Debug)]
+pub struct Lag {
+    #[command(flatten)]
+    common: Common,
+    /// Read what waits, to count its points; on the disk journal they are always counted.
+    #[arg(long)]
+    points: bool,
+}
+
+/// One partition.
+#[derive(Debug, Default, PartialEq)]
+struct Partition {
+    partition: i32,
+    next: i64,
+    end: i64,
+    records: i64,
+    points: Option<u64>,
+    /// Since the next record was admitted.
+    seconds: Option<f64>,
+    newer: bool,
+    missing: i64,
+}
+
+impl Partition {
+    fn held_up_by(&self, writers: usize) -> &'static str {
+        match self {
+            Self { records: 0, .. } => "nothing",
+            Self { missing: 1.., .. } => "missing",
+            _ if writers == 0 => "no_writer",
+            Self { newer: true, .. } => "newer_version",
+            _ => "writing",
+        }
+    }
+
+    fn described(&self, writers: usize) -> Value {
+        json!({
+            "partition": self.partition,
+            "next": self.next,
+            "end": self.end,
+            "records": self.records,
+            "points": self.points,
+            "seconds": self.seconds,
+            "missing_records": self.missing,
+            "held_up_by": self.held_up_by(writers),
+        })
+    }
+
+    fn line(&self, writers: usize) -> String {
+        let points = self.points.map_or_else(|| "-".to_owned(), |points| points.to_string());
+        let seconds = self.seconds.map_or_else(|| "-".to_owned(), |s| format!("{s:.1}"));
+        let by = self.held_up_by(writers);
+        format!("{:>9} {:>10} {points:>12} {seconds:>10}  {by}", self.partition, self.records)
+    }
+}
+
+impl Lag {
+    /// Runs the command to its end.
+    ///
+    /// # Errors
+    /// When the journal does not say.
+    pub fn run(&self) -> anyhow::Result<()> {
+        let (_, journal) = self.common.load()?;
+        let (partitions, writers) = match &journal {
+            JournalConfig::Disk(config) => (vec![of_disk(config)?], 1),
+            JournalConfig::Kafka(config) => self.of_kafka(config).context("Kafka does not say")?,
+        };
+        self.report(&partitions, writers).context("the lag cannot be printed")
+    }
+
+    fn report(&self, partitions: &[Partition], writers: usize) -> std::io::Result<()> {
+        if self.common.json {
+            return partitions.iter().try_for_each(|p| print(&p.described(writers).to_string()));
+        }
+        print("partition    records       points    seconds  held up by")?;
+        partitions.iter().try_for_each(|partition| print(&partition.line(writers)))?;
+        let records: i64 = partitions.iter().map(|partition| partition.records).sum();
+        let points: u64 = partitions.iter().filter_map(|partition| partition.points).sum();
+        let oldest = partitions.iter().filter_map(|p| p.seconds).fold(0.0, f64::max);
+        print(&format!("      all {records:>10} {points:>12} {oldest:>10.1}"))
+    }
+
+    fn of_kafka(&self, config: &KafkaConfig) -> anyhow::Result<(Vec<Partition>, usize)> {
+        let offsets = Offsets::new(config)?;
+        let all = offsets.partitions()?;
+        anyhow::ensure!(!all.is_empty(), "topic '{}' does not exist", config.topic);
+        let (ends, begin) = (offsets.ends(&all)?, offsets.beginnings(&all)?);
+        let committed = offsets.committed(&all)?;
+        let mut partitions: Vec<Partition> = ends
+            .iter()
+            .map(|(partition, end)| partition_of(*partition, *end, &begin, &committed))
+            .collect();
+        self.read(config, &mut partitions)?;
+        Ok((partitions, offsets.writers()?))
+    }
+
+    /// Reads the next record of each partition, or all that waits.
+    fn read(&self, config: &KafkaConfig, partitions: &mut [Partition]) -> anyhow::Result<()> {
+        let to = |p: &Partition| if self.points { p.end } else { p.end.min(p.next + 1) };
+        let range = Range {
+            from: partitions.iter().map(|p| (p.partition, p.next)).collect(),
+            to: partitions.iter().map(|p| (p.partition, to(p))).collect(),
+        };
+        let bar = progress("reading what waits", Some(range.records()));
+        let now_ns = now_ms().saturating_mul(1_000_000);
+        scan(config, &range, |found| {
+            bar.inc(1);
+            let body = Bytes::copy_from_slice(found.body());
+            let at = partitions.iter_mut().find(|p| p.partition == found.partition());
+            let Some(partition) = at else { return ControlFlow::Continue(()) };
+            let first = found.offset() == partition.next;
+            match envelope::record(found.headers(), body) {
+                Ok(record) => {
+                    let points = partition.points.get_or_insert(0);
+                    *points += u64::from(record.points);
+                    if first {
+                        let age = now_ns.saturating_sub(record.admitted_at_ns).max(0);
+                        partition.seconds = Some(age as f64 / 1e9);
+                    }
+                }
+                Err(malformed) => partition.newer |= first && malformed.is_newer(),
+            }
+            ControlFlow::Continue(())
+        })?;
+        bar.finish_and_clear();
+        for partition in partitions {
+            match self.points {
+                true => drop(partition.points.get_or_insert(0)),
+                false => partition.points = None,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn partition_of(
+    partition: i32,
+    end: i64,
+    begin: &ByPartition,
+    committed: &ByPartition,
+) -> Partition {
+    let begin = begin.get(&partition).copied().unwrap_or(0);
+    let wanted = committed.get(&partition).copied();
+    let next = wanted.unwrap_or(begin).max(begin).min(end);
+    let missing = wanted.map_or(0, |wanted| (begin - wanted).max(0));
+    Partition { partition, next, end, records: end - next, missing, ..Partition::default() }
+}
+
+fn of_disk(config: &DiskConfig) -> anyhow::Result<Partition> {
+    let found = waiting(config).context("the journal cannot be read")?;
+    let now_ns = now_ms().saturating_mul(1_000_000);
+    let age = |at: i64| now_ns.saturating_sub(at).max(0) as f64 / 1e9;
+    Ok(Partition {
+        partition: 0,
+        next: i64::try_from(found.position)?,
+        end: i64::try_from(found.end)?,
+        records: i64::try_from(found.records)?,
+        points: Some(found.points),
+        seconds: found.oldest_admitted_at_ns.map(age),
+        newer: found.newer,
+        missing: 0,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_holds_a_partition_up() {
+        let begin = ByPartition::from([(0, 10)]);
+        let of = |end, committed: Option<i64>| {
+            let committed = committed.map(|at| ByPartition::from([(0, at)])).unwrap_or_default();
+            partition_of(0, end, &begin, &committed)
+        };
+        let all_written = of(20, Some(20));
+        assert_eq!((all_written.records, all_written.held_up_by(0)), (0, "nothing"));
+        let never_read = of(20, None);
+        assert_eq!((never_read.records, never_read.held_up_by(0)), (10, "no_writer"));
+        assert_eq!(never_read.held_up_by(1), "writing");
+        let passed = of(20, Some(4));
+        assert_eq!((passed.records, passed.missing, passed.held_up_by(1)), (10, 6, "missing"));
+        let newer = Partition { newer: true, ..of(20, Some(15)) };
+        assert_eq!((newer.records, newer.held_up_by(1)), (5, "newer_version"));
+        // A topic that was made anew ends below what is committed.
+        assert_eq!(of(12, Some(500)).records, 0);
+    }
+}

@@ -1,0 +1,172 @@
+//! The commands for people, as processes, on a real broker and on disk.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ingest_filter::journal::config::{CreateTopic, DiskConfig, JournalConfig, KafkaConfig};
+use serde_json::Value;
+
+use crate::fake_influxdb::{FakeInfluxdb, Reply};
+use crate::kafka::TURN;
+use crate::kafka_broker::Broker;
+use crate::support::{append, appender, record, wait_for};
+use crate::writer_file::Running;
+use crate::writer_influxdb::{influxdb, with_body};
+
+/// A configuration file, and commands that are given it.
+struct Tool(PathBuf);
+
+impl Tool {
+    fn new(directory: &Path, journal: &str) -> Self {
+        let path = directory.join("config.yaml");
+        std::fs::write(&path, format!("journal:\n  {journal}\n")).unwrap();
+        Self(path)
+    }
+
+    /// Exit code and the lines of JSON.
+    async fn run(&self, arguments: &[&str]) -> (Option<i32>, Vec<Value>) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ingest-filter"));
+        command.args(arguments).args(["--json", "--config"]).arg(&self.0);
+        let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        (output.status.code(), lines)
+    }
+
+    async fn lines(&self, arguments: &[&str]) -> Vec<Value> {
+        let (code, lines) = self.run(arguments).await;
+        assert_eq!(code, Some(0), "{arguments:?}");
+        lines
+    }
+}
+
+/// A refused point is listed, shown, replayed once, and arrives.
+async fn a_letter_goes_round(tool: &Tool, journal: &JournalConfig) {
+    let refuses = Arc::new(AtomicBool::new(true));
+    let is_refusing = refuses.clone();
+    let fake = FakeInfluxdb::start(move |write| {
+        match write.body.contains("poison") && is_refusing.load(Ordering::Relaxed) {
+            true => Reply::Status(400, None, "{\"error\":\"unable to parse 'm': not yet\"}"),
+            false => Reply::Status(204, None, ""),
+        }
+    })
+    .await;
+    let running = Running::start(journal, influxdb(fake.url())).await;
+    let body = "m v=1i 1\nm,mark=poison v=2i 2\nm v=3i 3\n";
+    append(&appender(journal), vec![with_body(0, body)]).await;
+    let found = wait_for("the letter", || async {
+        let lines = tool.lines(&["dlq", "list", "--since", "1h"]).await;
+        (lines.len() == 2).then_some(lines)
+    })
+    .await;
+    assert_eq!((&found[0]["tenant"], &found[0]["cause"]), (&"acme".into(), &"refused".into()));
+    assert_eq!((&found[0]["points"], &found[0]["replayed"]), (&1.into(), &false.into()));
+    assert_eq!(
+        found[1],
+        serde_json::json!({
+            "letters": 1, "points": 1, "letters_by_cause": { "refused": 1 }
+        })
+    );
+    for other in [["--tenant", "zeta"], ["--cause", "poison"], ["--until", "1h"]] {
+        let lines = tool.lines(&["dlq", "list", other[0], other[1]]).await;
+        assert_eq!(lines[0]["letters"], 0, "{other:?}");
+    }
+    let id = found[0]["id"].as_str().unwrap();
+    let shown = tool.lines(&["dlq", "show", id]).await;
+    assert_eq!(shown[0]["body"], "m,mark=poison v=2i 2\n");
+    assert_eq!(tool.run(&["dlq", "show", "no such"]).await.0, Some(1));
+    assert_eq!(tool.run(&["dlq", "replay"]).await.0, Some(64), "nothing was chosen");
+
+    refuses.store(false, Ordering::Relaxed);
+    let counts = |line: &Value| {
+        ["letters", "points", "letters_replayed_before"].map(|key| line[key].as_u64().unwrap())
+    };
+    let dry = tool.lines(&["dlq", "replay", "--tenant", "acme", "--dry-run"]).await;
+    assert_eq!(counts(&dry[0]), [1, 1, 0]);
+    let real = tool.lines(&["dlq", "replay", "--tenant", "acme"]).await;
+    assert_eq!(counts(&real[0]), [1, 1, 0], "a dry run marks nothing");
+    wait_for("the point", || async { fake.lines().contains("m,mark=poison v=2i 2").then_some(()) })
+        .await;
+    let again = tool.lines(&["dlq", "replay", "--everything"]).await;
+    assert_eq!(counts(&again[0]), [0, 0, 1]);
+    let listed = tool.lines(&["dlq", "list"]).await;
+    assert_eq!((&listed[0]["replayed"], &listed[1]["letters"]), (&true.into(), &1.into()));
+    wait_for("no lag", || async {
+        let lines = tool.lines(&["lag"]).await;
+        lines.iter().all(|line| line["held_up_by"] == "nothing").then_some(())
+    })
+    .await;
+    match journal {
+        JournalConfig::Kafka(_) => the_books_balance(tool, id).await,
+        // The writer has deleted the segment of the first record.
+        JournalConfig::Disk(_) => {
+            let lines = tool.lines(&["audit", "totals"]).await;
+            let all = lines.last().unwrap();
+            assert_eq!((&all["journalled"], &all["written"]), (&1.into(), &1.into()), "{all}");
+        }
+    }
+    running.stop().await;
+    for number in 1..4 {
+        append(&appender(journal), vec![record("acme", 0, number)]).await;
+    }
+    let lines = tool.lines(&["lag", "--points"]).await;
+    let sum = |key: &str| lines.iter().map(|line| line[key].as_u64().unwrap_or(0)).sum::<u64>();
+    assert_eq!((sum("records"), sum("points")), (3, 3), "{lines:?}");
+    let late = lines.iter().find(|line| line["records"] != 0).unwrap();
+    assert!(late["seconds"].as_f64().unwrap() > 0.0, "since its admission");
+}
+
+/// Three points admitted, one a dead letter, which was replayed: four in the journal.
+async fn the_books_balance(tool: &Tool, letter: &str) {
+    let lines = tool.lines(&["audit", "totals", "--tenant", "acme"]).await;
+    let all = lines.last().unwrap();
+    let numbers = ["admitted", "replayed", "journalled", "written", "dead_lettered", "queued"]
+        .map(|key| all[key].as_i64().unwrap());
+    assert_eq!((numbers, &all["balances"]), ([3, 1, 4, 3, 1, 0], &true.into()), "{lines:?}");
+    assert_eq!(lines[0]["hour"], "2023-11-14T22:00:00Z");
+
+    let found = tool.lines(&["audit", "find", "--tenant", "acme", "--at", "2"]).await;
+    assert_eq!(found.len(), 2, "the record and the one of the replay: {found:?}");
+    assert_eq!(found[0]["points_found"], serde_json::json!(["m,mark=poison v=2i 2"]));
+    let first = found.iter().find(|found| found["dead_letters"] != serde_json::json!([])).unwrap();
+    assert_eq!(
+        (&first["state"], &first["dead_letters"][0]["id"]),
+        (&"written".into(), &letter.into())
+    );
+    let name = first["record"].as_str().unwrap();
+    let record = tool.lines(&["audit", "record", name]).await;
+    assert_eq!((&record[0]["tenant"], &record[0]["points"]), (&"acme".into(), &3.into()));
+    assert!(record[0]["body"].as_str().unwrap().contains("m,mark=poison v=2i 2\n"));
+    for none in [["--tenant", "zeta", "--at", "2"], ["--tenant", "acme", "--at", "1970-01-01"]] {
+        let arguments = [&["audit", "find"][..], &none].concat();
+        let found = if none[3] == "2" { Some(1) } else { Some(0) };
+        assert_eq!(tool.run(&arguments).await.0, found, "{none:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_on_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("journal");
+    let tool = Tool::new(directory.path(), &format!("disk: {{directory: '{}'}}", place.display()));
+    a_letter_goes_round(&tool, &JournalConfig::Disk(DiskConfig::new(place))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_on_kafka() {
+    let _turn = TURN.lock().await;
+    let broker = Broker::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let address = broker.address();
+    let tool = Tool::new(directory.path(), &format!("kafka: {{brokers: '{address}'}}"));
+    let config = KafkaConfig {
+        create_topic: Some(CreateTopic { partitions: 3, replication_factor: 1 }),
+        ..KafkaConfig::new(address)
+    };
+    a_letter_goes_round(&tool, &JournalConfig::Kafka(config)).await;
+    let lines = tool.lines(&["lag"]).await;
+    let late = lines.iter().find(|line| line["records"] != 0).unwrap();
+    assert_eq!((late["held_up_by"].as_str(), &late["points"]), (Some("no_writer"), &Value::Null));
+}

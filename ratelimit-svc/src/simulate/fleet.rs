@@ -1,0 +1,349 @@
+//! Replicas that lease hits from one Redis, in virtual time: the tables, claims and shares are those of
+//! the service, the network between them is a round trip that always takes as long.
+//!
+//! ```text
+//! request ─► table ─ short ─► claims ──½──► Redis ──½──► table ─► request again
+//!              └ enough: decided               (a round trip, unless there is an outage)
+//! ```
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::decide::conclude::Evidence;
+use crate::decide::hit::{Count, Hit, Mode};
+use crate::decide::plan::{Line, Plan};
+use crate::lease::claim::{BATCH_MAX, Claim};
+use crate::lease::table::{KEYS_MAX, Outcome, Table, Ticket};
+use crate::lease::{Terms, is_leased};
+use crate::limits::class::OutagePolicy;
+use crate::outage::local::Local;
+use crate::outage::share::Share;
+use crate::outage::unavailable::Unavailable;
+use crate::store::memory::Memory;
+
+/// `REDIS_CALL_BUDGET` of a service that sets nothing: so long a request waits.
+pub const CALL_BUDGET: Duration = Duration::from_millis(5);
+/// Counters that are told of what was admitted without them, in one step.
+const REPAID_AT_ONCE: usize = 1024;
+
+/// All replicas and the Redis that they share.
+pub struct Fleet {
+    replicas: Vec<Replica>,
+    redis: Memory,
+    limit_min: u32,
+    round_trip: Duration,
+    outage: Option<Range<u64>>,
+    mode: Mode,
+    events: BinaryHeap<Reverse<Event>>,
+    numbered: u64,
+    waiting: usize,
+    next: usize,
+    /// No event is taken in before this.
+    now: Duration,
+}
+
+struct Replica {
+    table: Table,
+    local: Local,
+    owes: bool,
+}
+
+/// What happens at a time; of two at the same time the one that was planned first.
+struct Event {
+    at: Duration,
+    number: u64,
+    replica: usize,
+    what: What,
+}
+
+enum What {
+    /// Redis counts claims.
+    Count(Vec<Claim>),
+    /// Their answers arrive; none in an outage.
+    Answer(Vec<Claim>, Option<Vec<Count>>),
+    /// A request tries again.
+    Again(Box<Waiting>),
+}
+
+struct Waiting {
+    row: usize,
+    hits: Vec<Hit>,
+    policy: OutagePolicy,
+    first: Ticket,
+    until: Duration,
+}
+
+/// What became of a request at once.
+pub enum Asked {
+    /// It is decided.
+    Decided(Found),
+    /// It waits for a claim.
+    Waits,
+}
+
+/// On what a request is decided.
+pub enum Found {
+    /// Counts, and the hits as they were counted where not as planned.
+    Counts(Vec<Hit>, Vec<Count>, bool),
+    /// The policy bypass.
+    Bypass,
+    /// The policy deny.
+    Deny,
+}
+
+impl Found {
+    /// The same for a decision.
+    pub fn evidence(&self) -> Evidence<'_> {
+        match self {
+            Self::Counts(hits, counts, degraded) => {
+                Evidence::Counts { hits, counts, degraded: *degraded }
+            }
+            Self::Bypass => Evidence::Bypass,
+            Self::Deny => Evidence::Deny,
+        }
+    }
+}
+
+impl Fleet {
+    /// So many replicas, which have claimed nothing yet.
+    pub fn new(
+        replicas: u32,
+        limit_min: u32,
+        round_trip: Duration,
+        outage: Option<Range<u64>>,
+        mode: Mode,
+    ) -> Self {
+        let replicas = replicas.max(1);
+        let terms = Terms { replicas, ..Terms::default() };
+        let replica = |seed| Replica {
+            table: Table::new(&terms, KEYS_MAX, seed, Duration::ZERO),
+            local: Local::default(),
+            owes: false,
+        };
+        Self {
+            replicas: (0..u64::from(replicas)).map(replica).collect(),
+            redis: Memory::default(),
+            limit_min,
+            round_trip,
+            outage,
+            mode,
+            events: BinaryHeap::new(),
+            numbered: 0,
+            waiting: 0,
+            next: 0,
+            now: Duration::ZERO,
+        }
+    }
+
+    /// Live counters that were dropped for want of room.
+    pub fn evictions(&self) -> u64 {
+        self.redis.evictions()
+    }
+
+    /// Takes in what happens up to `now`, and hands over requests that waited.
+    pub fn advance(&mut self, now: Duration, decided: &mut dyn FnMut(usize, Evidence<'_>)) {
+        while self.events.peek().is_some_and(|Reverse(event)| event.at <= now) {
+            self.step(decided);
+        }
+        self.now = self.now.max(now);
+    }
+
+    /// Lets time go on until no request waits.
+    pub fn settle(&mut self, decided: &mut dyn FnMut(usize, Evidence<'_>)) {
+        while self.waiting > 0 && !self.events.is_empty() {
+            self.step(decided);
+        }
+    }
+
+    /// Asks the next replica about a request of `row`.
+    pub fn ask(&mut self, row: usize, plan: &Plan<'_>, now: Duration) -> Asked {
+        self.now = self.now.max(now);
+        self.next = (self.next + 1) % self.replicas.len();
+        let (at, policy) = (self.next, plan.class.outage);
+        if plan.hits.is_empty() {
+            return Asked::Decided(Found::Counts(vec![], vec![], false));
+        }
+        let is_lost = self.is_lost(self.now);
+        if !is_lost {
+            self.repay(at);
+        }
+        if is_lost && policy == OutagePolicy::Deny {
+            return Asked::Decided(Found::Deny);
+        }
+        if !self.is_leased(plan) {
+            return Asked::Decided(match is_lost {
+                true => self.without_redis(at, &plan.hits, policy),
+                false => {
+                    let counts = self.redis.count_now(&plan.hits, self.mode, self.now);
+                    let counted = plan.hits.iter().zip(counts.iter().copied());
+                    self.replicas[at].local.learn(counted, self.now, false);
+                    Found::Counts(plan.hits.clone(), counts, false)
+                }
+            });
+        }
+        match self.replicas[at].table.take(&plan.hits, false, self.now) {
+            Outcome::Counts(counts) => {
+                self.send_due(at);
+                Asked::Decided(Found::Counts(plan.hits.clone(), counts, false))
+            }
+            Outcome::Short(first) if !is_lost => {
+                self.send_due(at);
+                let until = self.now + CALL_BUDGET;
+                let hits = plan.hits.clone();
+                self.again(at, Waiting { row, hits, policy, first, until });
+                Asked::Waits
+            }
+            Outcome::Short(_) | Outcome::Held => {
+                Asked::Decided(self.without_redis(at, &plan.hits, policy))
+            }
+        }
+    }
+
+    fn step(&mut self, decided: &mut dyn FnMut(usize, Evidence<'_>)) {
+        let Some(Reverse(event)) = self.events.pop() else { return };
+        self.now = self.now.max(event.at);
+        let at = event.replica;
+        match event.what {
+            What::Count(claims) => {
+                let counts = (!self.is_lost(self.now)).then(|| {
+                    let hits: Vec<Hit> = claims.iter().map(Claim::counted_hit).collect();
+                    self.redis.count_now(&hits, Mode::CountAll, self.now)
+                });
+                let half = match counts {
+                    Some(_) => self.round_trip / 2,
+                    None => CALL_BUDGET,
+                };
+                self.plan(self.now + half, at, What::Answer(claims, counts));
+            }
+            What::Answer(claims, counts) => {
+                for (n, claim) in claims.iter().enumerate() {
+                    let table = &self.replicas[at].table;
+                    match counts.as_ref().and_then(|counts| counts.get(n)) {
+                        Some(count) => table.granted(claim, claim.grant(count), self.now),
+                        None => table.failed(claim),
+                    };
+                }
+                self.send_due(at);
+            }
+            What::Again(waiting) => {
+                self.waiting -= 1;
+                if let Some(found) = self.try_again(at, &waiting) {
+                    decided(waiting.row, found.evidence());
+                } else {
+                    self.again(at, *waiting);
+                }
+            }
+        }
+    }
+
+    /// What a request that waited is decided on, unless it has to wait on.
+    fn try_again(&mut self, at: usize, waiting: &Waiting) -> Option<Found> {
+        let taken = self.replicas[at].table.take(&waiting.hits, true, self.now);
+        match taken {
+            Outcome::Counts(counts) => Some(Found::Counts(waiting.hits.clone(), counts, false)),
+            Outcome::Short(again)
+                if !again.has_failed_since(waiting.first)
+                    && self.now < waiting.until
+                    && !self.is_lost(self.now) =>
+            {
+                self.send_due(at);
+                None
+            }
+            Outcome::Short(_) | Outcome::Held => {
+                Some(self.without_redis(at, &waiting.hits, waiting.policy))
+            }
+        }
+    }
+
+    fn again(&mut self, at: usize, waiting: Waiting) {
+        self.waiting += 1;
+        // Just after the answer, and no earlier than the next instant.
+        let pause = self.round_trip.max(Duration::from_micros(1));
+        self.plan(self.now + pause, at, What::Again(Box::new(waiting)));
+    }
+
+    /// Sends the claims that are due, where Redis is in reach.
+    fn send_due(&mut self, at: usize) {
+        while self.replicas[at].table.has_due() && !self.is_lost(self.now) {
+            let claims = self.replicas[at].table.claims(BATCH_MAX, self.now);
+            // What was claimed under limits that changed has no place here: quotas never change.
+            if claims.is_empty() {
+                break;
+            }
+            self.plan(self.now + self.round_trip / 2, at, What::Count(claims));
+        }
+    }
+
+    fn plan(&mut self, at: Duration, replica: usize, what: What) {
+        self.numbered += 1;
+        self.events.push(Reverse(Event { at, number: self.numbered, replica, what }));
+    }
+
+    /// The policy of an outage.
+    fn without_redis(&mut self, at: usize, hits: &[Hit], policy: OutagePolicy) -> Found {
+        let share = Share { replicas: self.replicas.len() as u32, factor: 1.0 };
+        let (replica, lost) = (&mut self.replicas[at], Unavailable::NOT_ASKED);
+        replica.owes = true;
+        match policy {
+            OutagePolicy::Bypass => {
+                replica.local.bypass(hits, share, self.now, &lost);
+                Found::Bypass
+            }
+            OutagePolicy::Deny => Found::Deny,
+            OutagePolicy::Local => {
+                let (hits, counts, _) =
+                    replica.local.count(hits, share, self.mode, self.now, &lost);
+                Found::Counts(hits, counts, true)
+            }
+        }
+    }
+
+    /// Counts in Redis what was admitted without it.
+    fn repay(&mut self, at: usize) {
+        let replica = &mut self.replicas[at];
+        if !std::mem::take(&mut replica.owes) {
+            return;
+        }
+        loop {
+            let owed = replica.local.take_owed(REPAID_AT_ONCE, self.now);
+            if owed.is_empty() {
+                break;
+            }
+            self.redis.count_now(&owed, Mode::CountAll, self.now);
+        }
+    }
+
+    fn is_lost(&self, now: Duration) -> bool {
+        self.outage.as_ref().is_some_and(|outage| outage.contains(&now.as_secs()))
+    }
+
+    /// Whether all limits of a request are leased.
+    fn is_leased(&self, plan: &Plan<'_>) -> bool {
+        plan.lines.iter().all(|line| match line {
+            Line::Counted(counted) => is_leased(counted, &plan.hits[counted.hit], self.limit_min),
+            _ => true,
+        })
+    }
+}
+
+impl Ord for Event {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+impl PartialOrd for Event {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Event {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Event {}

@@ -1,0 +1,147 @@
+//! A simulation is held to the truth: a service is recorded under load, and the same quotas must give the
+//! same answers to the recording; other quotas must give what a service with those answered.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use proto::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
+use serde_json::Value as Json;
+
+use crate::support::{Service, descriptor, request};
+
+/// Every algorithm, a limit that classes share, and requests that meet two rules.
+const QUOTAS: &str = "
+domain: edge
+descriptors:
+  - {key: tenant, value: second, rate_limit: {unit: second, requests_per_unit: 90}}
+  - {key: tenant, value: shared, rate_limit: {unit: second, requests_per_unit: 120}}
+  - {key: tenant, value: sliding, rate_limit: {window: 2s, requests_per_unit: 150, algorithm: sliding_window}}
+  - {key: tenant, value: bucket, rate_limit: {unit: second, requests_per_unit: 80, algorithm: token_bucket, burst: 100}}
+  - {key: tenant, rate_limit: {unit: hour, requests_per_unit: 300}}
+  - {key: path, rate_limit: {unit: hour, requests_per_unit: 500}}
+";
+
+/// How long the service is asked.
+const LOAD: Duration = Duration::from_secs(4);
+/// Requests of one client a second.
+const RATE: u32 = 150;
+
+/// One client that asks at a steady rate; how many of its requests were asked and refused.
+async fn client(
+    service: &Service,
+    tenant: &'static str,
+    class: Option<&'static str>,
+) -> (u64, u64) {
+    let (began, mut asked, mut refused) = (Instant::now(), 0_u32, 0);
+    while began.elapsed() < LOAD {
+        let class = class.map(|class| ("priority", class));
+        let entries: Vec<_> = [("tenant", tenant)].into_iter().chain(class).collect();
+        let mut message = request("edge", &[&entries]);
+        if tenant == "plain" {
+            message.descriptors.push(descriptor(&[("path", "/write")]));
+        }
+        let answer = service.ask(message).await.expect("answered");
+        refused += u64::from(answer.overall_code() == Code::OverLimit);
+        asked += 1;
+        let due = began + Duration::from_secs(1) / RATE * asked;
+        tokio::time::sleep_until(due.into()).await;
+    }
+    (asked.into(), refused)
+}
+
+/// What the clients saw of a service with these quotas, which is recorded into `dir`.
+async fn load(quotas: &str, dir: &Path) -> (u64, u64) {
+    let set = [("RECORD_DIR", dir.display().to_string())];
+    let service = Service::start_with(&[("a.yaml", quotas)], &set).await;
+    let clients = [
+        client(&service, "second", None),
+        client(&service, "shared", Some("system-node-critical")),
+        client(&service, "shared", Some("background")),
+        client(&service, "sliding", None),
+        client(&service, "bucket", None),
+        client(&service, "plain", None),
+    ];
+    let all = futures_util::future::join_all(clients).await;
+    service.stop().await;
+    all.into_iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+}
+
+fn simulate(dir: &Path, quotas: &str, more: &[&str]) -> (Option<i32>, Json) {
+    let file = dir.join("new.yaml");
+    std::fs::write(&file, quotas).expect("written");
+    let output = Command::new(env!("CARGO_BIN_EXE_ratelimit-svc"))
+        .args(["simulate", "--format", "json", "--quotas"])
+        .arg(&file)
+        .arg("--traffic")
+        .arg(dir.join("traffic"))
+        .args(more)
+        .env_clear()
+        .output()
+        .expect("runs");
+    let report = serde_json::from_slice(&output.stdout);
+    let report = report.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    (output.status.code(), report)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_quotas_give_the_same_answers() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let (asked, refused) = load(QUOTAS, &dir.path().join("traffic")).await;
+    let (code, report) = simulate(dir.path(), QUOTAS, &["--fail-if", "not_simulated > 0"]);
+    assert_eq!(code, Some(0), "{report}");
+    let total = |name: &str| report["total"][name].as_u64().expect("a number");
+    assert_eq!((total("requests"), total("old_refused")), (asked, refused), "{report}");
+    let off = total("new_refused").abs_diff(refused);
+    assert!(refused > asked / 10, "{report}");
+    assert!(off * 1000 <= asked, "{off} of {asked}: {report:#}");
+}
+
+/// The sums do not depend on how fast this machine is: what a year allows is used up in any case.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prediction_comes_true() {
+    const BEFORE: &str = "
+domain: edge
+descriptors:
+  - {key: tenant, rate_limit: {unit: year, requests_per_unit: 1000000, mode: exact}}
+";
+    let after = "
+domain: edge
+descriptors:
+  - {key: tenant, rate_limit: {unit: year, requests_per_unit: 60, reserve: none}}
+  - {key: path, rate_limit: {unit: year, requests_per_unit: 25}}
+";
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let (asked, refused) = load(BEFORE, &dir.path().join("traffic")).await;
+    assert_eq!(refused, 0);
+    let (code, report) = simulate(dir.path(), after, &["--fail-if", "newly_refused > 1 %"]);
+    assert_eq!(code, Some(1), "{report}");
+    let predicted = asked - report["total"]["new_refused"].as_u64().expect("a number");
+    let (asked, refused) = load(after, &dir.path().join("truth")).await;
+    assert_eq!(asked - refused, predicted, "{report:#}");
+    // Four tenants of one rule, and one whose path allows less.
+    assert_eq!(predicted, 4 * 60 + 25);
+}
+
+const BAD: &str = "domain: edge\ndescriptor: []\n";
+
+#[test]
+fn bad_arguments_are_named() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let (file, empty) = (dir.path().join("a.yaml"), dir.path().join("empty"));
+    std::fs::create_dir(&empty).expect("created");
+    let check = |quotas: &str, more: &[&str], expected: &str| {
+        std::fs::write(&file, quotas).expect("written");
+        let mut program = Command::new(env!("CARGO_BIN_EXE_ratelimit-svc"));
+        program.args(["simulate", "--quotas"]).arg(&file).arg("--traffic").arg(&empty).args(more);
+        let output = program.env_clear().output().expect("runs");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{error}");
+        assert!(error.contains(expected), "{error}");
+    };
+    check(BAD, &[], "a.yaml:2:1");
+    check(QUOTAS, &[], "holds no recordings");
+    check(QUOTAS, &["--fail-if", "many > 3"], "'many' is none of");
+    check(QUOTAS, &["--replicas", "2", "--outage", "9..3"], "ends before it begins");
+    check(QUOTAS, &["--salt-file", "/nonexistent"], "cannot be read");
+}
