@@ -15,7 +15,7 @@ mod bounds;
 mod member;
 pub mod security;
 
-use bounds::{duration_of, is_host_and_port, is_topic_name, size_of};
+use bounds::{create_topic, duration_of, is_host_and_port, is_topic_name, size_of};
 use member::group_instance_id;
 use security::{RawSasl, Security};
 
@@ -393,26 +393,6 @@ fn kafka_config(path: &Path, raw: &RawKafkaJournal) -> Result<KafkaConfig, Confi
         dead_letter_topic,
         ..defaults
     })
-}
-
-fn create_topic(
-    path: &Path,
-    raw: Option<&RawCreateTopic>,
-) -> Result<Option<CreateTopic>, ConfigError> {
-    let Some(raw) = raw else { return Ok(None) };
-    let bounded = |key: &str, value: &Spanned<u32>, max: i32| {
-        i32::try_from(value.value).ok().filter(|number| (1..=max).contains(number)).ok_or_else(
-            || {
-                let message =
-                    format!("journal.kafka.create_topic.{key} must be between 1 and {max}");
-                ConfigError::at(path, value, message)
-            },
-        )
-    };
-    Ok(Some(CreateTopic {
-        partitions: bounded("partitions", &raw.partitions, 10_000)?,
-        replication_factor: bounded("replication_factor", &raw.replication_factor, 100)?,
-    }))
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use chassis::config::{ByteSize, ConfigError, DurationText, Spanned};
 use chassis::tls::client::{ClientSettings, RawClientTls};
-use http::Uri;
 use serde::Deserialize;
 
 use crate::destination::config::DestinationsConfig;
@@ -14,6 +13,10 @@ use crate::destination::config::DestinationsConfig;
 mod bounds;
 
 use bounds::{duration, within};
+
+mod server;
+
+use server::{tls, url};
 
 /// `writer:` as written by the user; exactly one target is given.
 #[derive(Clone, Debug, Deserialize)]
@@ -307,42 +310,6 @@ fn target(path: &Path, raw: &RawWriter) -> Result<TargetConfig, ConfigError> {
 
 const TARGETS: &str = "'influxdb_v1', 'influxdb_v2', 'influxdb_v3' or 'file'";
 const TWO_TARGETS: &str = "writer has two targets, give exactly one";
-
-fn url(path: &Path, section: &str, raw: &Spanned<String>) -> Result<String, ConfigError> {
-    let error =
-        |message: &str| ConfigError::at(path, raw, format!("writer.{section}.url {message}"));
-    let url: Uri =
-        raw.value.parse().map_err(|_| error("is not a URL such as http://127.0.0.1:8086"))?;
-    match (url.scheme_str(), url.authority()) {
-        (Some("http" | "https"), Some(authority)) if !authority.as_str().contains('@') => {}
-        (Some("http" | "https"), Some(_)) => {
-            return Err(error("must not hold a password, use the keys that name a file"));
-        }
-        _ => return Err(error("must begin with http:// or https://")),
-    }
-    if url.path() != "/" || url.query().is_some() {
-        return Err(error("must have no path and no query"));
-    }
-    Ok(raw.value.trim_end_matches('/').to_owned())
-}
-
-/// TLS of an https URL, by default with the authorities of the system.
-fn tls(
-    path: &Path,
-    section: &str,
-    url: &str,
-    raw: Option<&Spanned<RawClientTls>>,
-) -> Result<Option<ClientSettings>, ConfigError> {
-    match (url.starts_with("https:"), raw) {
-        (false, None) => Ok(None),
-        (true, None) => Ok(Some(ClientSettings::default())),
-        (true, Some(raw)) => raw.value.settings(path, &format!("writer.{section}.tls")).map(Some),
-        (false, Some(raw)) => {
-            let message = format!("writer.{section}.tls needs a url that begins with https://");
-            Err(ConfigError::at(path, raw, message))
-        }
-    }
-}
 
 fn name(path: &Path, key: &str, raw: &Spanned<String>) -> Result<String, ConfigError> {
     match raw.value.is_empty() {
