@@ -56,12 +56,18 @@ RUN . /target.env; \
     done; \
     exit 0
 
+# What the manifests of gateways call the rate limit service. A directory of its own, so that it ends up in
+# /bin whether the base has that or a link to /usr/bin.
+RUN mkdir /alias && ln -s /usr/local/bin/ratelimit-svc /alias/ratelimit
+
 FROM ${RUNTIME_DEBUG} AS debug
 COPY --from=build /out /
+COPY --from=build /alias/ /bin/
 USER 65532:65532
 
 FROM ${RUNTIME} AS runtime
 COPY --from=build /out /
+COPY --from=build /alias/ /bin/
 USER 65532:65532
 LABEL org.opencontainers.image.title="Tidegate" \
       org.opencontainers.image.description="ext-authz, ratelimit-svc and ingest-filter, the edge of a telemetry platform" \

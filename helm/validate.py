@@ -10,8 +10,9 @@ import tempfile
 
 from kubernetes_validate import utils
 
-from checks import CHART, Failure, Helm, admission, alerts, binaries, bootstrap, budgets, compose, custom, docs
-from checks import edge, golden, hooks, need, network, objects, observed, one_line, refusals, rendered, sets
+from checks import CHART, Failure, Helm, admission, alerts, binaries, bootstrap, budgets, certificates, compose
+from checks import custom, docs, edge, golden, hooks, need, network, objects, observed, one_line, promises
+from checks import refusals, rendered, sets, upgrade
 
 KUBERNETES = [f"1.{minor}" for minor in range(28, 38)]
 
@@ -21,8 +22,10 @@ class Checks:
 
     def __init__(self):
         self.passed = self.failed = 0
+        self.names = set()
 
     def run(self, name, check, *arguments):
+        self.names.add(name)
         try:
             result = check(*arguments)
         except Exception as error:  # A check that breaks has not passed, and the rest still counts.
@@ -68,6 +71,7 @@ def check_value_set(checks, helms, name, values, options, file, scratch):
         checks.run(f"{name}: keeps what the set promises", sets.PROMISES[name], items)
     if custom.directory():
         checks.run(f"{name}: schemas of operators' objects", custom.valid, items, custom.directory())
+    bootstrap.secrets_of(items, scratch)
     file.write_text(bootstrap.with_certificates(bootstrap.bootstrap_of(items), scratch), encoding="utf-8")
     checks.run(f"{name}: Envoy accepts its bootstrap", bootstrap.envoy_accepts, options.envoy, file)
     checks.run(f"{name}: our programs take their configurations", binaries.take_it, items, options.programs, scratch / "machine")
@@ -110,6 +114,13 @@ def check_edge(checks, helm, value_sets):
         checks.run(what, check, helm)
 
 
+def check_certificates(checks, helm, value_sets):
+    encrypted = objects(helm.template(value_sets["tls"]))
+    for what, check in [("bear the names that are asked for", certificates.names), ("are in the Secrets that are mounted", certificates.secrets), ("encrypt the ALB's hop", certificates.edge)]:
+        checks.run(f"certificates {what}", check, encrypted)
+    checks.run("nothing asks for certificates by default", certificates.off, helm)
+
+
 def check_gates(checks, helm, value_sets, options, scratch):
     full = objects(helm.template(value_sets["full"]))
     checks.run("the admission policy passes our pods and refuses what breaks each rule", admission.policy, full)
@@ -129,7 +140,7 @@ def check_observed(checks, helm, programs, scratch):
     checks.run("labels and links of alerts are values", alerts.keys_of_values, helm)
     checks.run("dashboards are in step with dashboards.py", observed.in_step)
     checks.run("metrics in rules and dashboards are documented", observed.are_documented, helm)
-    checks.run("every panel has data from the real edge", observed.panels_return_data, helm, programs, scratch / "observed")
+    checks.run("every panel has data from the real edge, and helm test passes there", observed.panels_return_data, helm, programs, scratch / "observed")
 
 
 def check_rules(checks, helm, scratch):
@@ -184,6 +195,7 @@ def main():
         check_flows(checks, helms[0], value_sets)
         check_edge(checks, helms[0], value_sets)
         check_rules(checks, helms[0], scratch)
+        check_certificates(checks, helms[0], value_sets)
         check_gates(checks, helms[0], value_sets, options, scratch)
         check_observed(checks, helms[0], options.programs, scratch)
         checks.run("Envoy drains by the preStop hook", bootstrap.envoy_drains, helms[0], options.envoy, scratch)
@@ -191,6 +203,8 @@ def main():
             checks.run(f"{helm.name}: a package renders as its directory", bootstrap.packaged, helm, scratch)
         checks.run("every value set is there", sets.every_set_is_there, value_sets)
         checks.run("golden files", golden.hold, helms[0], value_sets)
+        checks.run("value sets of the commit before can be upgraded", upgrade.from_the_commit_before, helms[0], scratch)
+        checks.run("each renamed key is told", upgrade.every_rename_is_told, helms[0])
         checks.run("every value is documented", docs.every_value_is_documented)
         checks.run("schema and values name the same keys", docs.schema_matches_values)
         checks.run("the schema has the sentences of values.yaml", docs.schema_is_described, False)
@@ -200,6 +214,7 @@ def main():
             checks.run("compose.yaml: its init job makes a bootstrap that Envoy accepts",
                        compose.renders_envoy, file, options.envoy, scratch)
             checks.run("compose.yaml: our binaries take what it mounts", compose.binaries_take_it, file, options.programs, scratch)
+    checks.run("each promise has a check", promises.every_number_has_a_check, checks.names)
     print(f"{checks.passed} passed, {checks.failed} failed")
     return 1 if checks.failed else 0
 

@@ -29,7 +29,7 @@ const FLOORS: &[&[&str]] = &[
     &["store"],
     &["metrics"],
     &["outage"],
-    &["limiter", "simulate"],
+    &["import", "limiter", "simulate"],
     &["reload"],
     &["xds"],
     &["grpc", "json", "reflection"],

@@ -1,10 +1,12 @@
 //! Logs and traces of our own: JSON lines on stdout, and OTLP spans joined to the caller's
 //! `traceparent` when a collector is configured.
 //!
-//! Spans are exported only where the caller sampled: Envoy decides, not we.
+//! Spans are exported where the caller sampled: Envoy decides, not we, unless a share of requests without
+//! a trace is asked for.
 
 use std::collections::HashMap;
 
+use opentelemetry::KeyValue;
 use opentelemetry::propagation::{Extractor, TextMapPropagator};
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
@@ -27,11 +29,24 @@ pub struct TelemetryConfig {
     pub log_level: String,
     /// The collector's gRPC endpoint, as `http://127.0.0.1:4317`; none means no spans.
     pub otlp_endpoint: Option<String>,
+    /// How spans are made.
+    pub traces: TraceSettings,
+}
+
+/// What spans say of the process, and which there are beside those that callers sample.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TraceSettings {
+    /// `service.name`; none for the name of the program.
+    pub service_name: Option<String>,
+    /// More attributes of the process, by name.
+    pub attributes: Vec<(String, String)>,
+    /// Of requests that bring no trace context, so many millionths are sampled.
+    pub root_sampling_ppm: u32,
 }
 
 impl Default for TelemetryConfig {
     fn default() -> Self {
-        Self { log_level: "info".to_owned(), otlp_endpoint: None }
+        Self { log_level: "info".to_owned(), otlp_endpoint: None, traces: TraceSettings::default() }
     }
 }
 
@@ -56,7 +71,7 @@ pub fn init(service: &'static str, config: &TelemetryConfig) -> Result<Telemetry
         .with_span_list(false)
         .with_filter(level);
     let provider = match &config.otlp_endpoint {
-        Some(endpoint) => Some(provider(service, endpoint)?),
+        Some(endpoint) => Some(provider(service, endpoint, &config.traces)?),
         None => None,
     };
     let spans = provider.as_ref().map(|provider| {
@@ -70,15 +85,27 @@ pub fn init(service: &'static str, config: &TelemetryConfig) -> Result<Telemetry
     Ok(Telemetry { provider })
 }
 
-fn provider(service: &'static str, endpoint: &str) -> Result<SdkTracerProvider, UsageError> {
+fn provider(
+    service: &'static str,
+    endpoint: &str,
+    traces: &TraceSettings,
+) -> Result<SdkTracerProvider, UsageError> {
     let exporter = SpanExporter::builder()
         .with_tonic()
         .with_endpoint(endpoint)
         .build()
         .map_err(|error| UsageError(format!("OTLP endpoint '{endpoint}': {error}")))?;
+    let name = traces.service_name.clone().unwrap_or_else(|| service.to_owned());
+    let attributes = traces.attributes.iter();
+    let attributes = attributes.map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
+    let resource = Resource::builder().with_service_name(name).with_attributes(attributes);
+    let root = match traces.root_sampling_ppm {
+        0 => Sampler::AlwaysOff,
+        ppm => Sampler::TraceIdRatioBased(f64::from(ppm) / 1e6),
+    };
     Ok(SdkTracerProvider::builder()
-        .with_resource(Resource::builder().with_service_name(service).build())
-        .with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOff)))
+        .with_resource(resource.build())
+        .with_sampler(Sampler::ParentBased(Box::new(root)))
         .with_batch_exporter(exporter)
         .build())
 }

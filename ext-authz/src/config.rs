@@ -150,6 +150,7 @@ impl Config {
             telemetry: TelemetryConfig {
                 log_level: raw.log_level.unwrap_or(defaults.1.log_level),
                 otlp_endpoint: raw.otlp_endpoint,
+                traces: defaults.1.traces,
             },
         })
     }

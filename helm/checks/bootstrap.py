@@ -19,6 +19,7 @@ def bootstrap_of(rendered):
 
 
 BREAK_GLASS = "/etc/tidegate/break-glass"
+SDS = "/etc/tidegate/envoy"
 
 
 def certificate(directory):
@@ -31,10 +32,17 @@ def certificate(directory):
 
 def with_certificates(bootstrap, scratch):
     """The bootstrap with a certificate of its own in place of the mounted Secret's, where it asks for one."""
-    if BREAK_GLASS not in bootstrap:
-        return bootstrap
-    certificate(scratch)
-    return bootstrap.replace(BREAK_GLASS, str(scratch))
+    if BREAK_GLASS in bootstrap or SDS in bootstrap:
+        certificate(scratch)
+    return bootstrap.replace(BREAK_GLASS, str(scratch)).replace(SDS, str(scratch))
+
+
+def secrets_of(rendered, scratch):
+    """Writes the files by which Envoy finds its certificates."""
+    for item in of_kind(rendered, "ConfigMap"):
+        for name, text in (item["data"] or {}).items():
+            if name.startswith(("upstream-", "edge-")):
+                (scratch / name).write_text(re.sub(r"/etc/tidegate/(edge-)?tls", str(scratch), text), encoding="utf-8")
 
 
 def envoy_accepts(envoy, file):

@@ -8,7 +8,7 @@ from .refusals import quotas
 
 def job_of(helm, sets=()):
     rendered = objects(helm.template(sets=sets))
-    [job] = of_kind(rendered, "Job")
+    [job] = [job for job in of_kind(rendered, "Job") if "pre-upgrade" in job["metadata"]["annotations"]["helm.sh/hook"]]
     return job, {item["metadata"]["name"]: item for item in of_kind(rendered, "ConfigMap")}
 
 
@@ -56,3 +56,28 @@ def without_files(helm):
     job, _ = job_of(helm, ["ratelimit.existingQuotasConfigMaps={ours}"])
     [volume] = [v for v in job["spec"]["template"]["spec"]["volumes"] if v["name"] == "quotas"]
     need(volume["projected"]["sources"] == [{"configMap": {"name": "ours"}}], f"{volume}")
+
+
+def smoke_test(helm, programs, scratch, edge):
+    """The container of `helm test`, run against the real edge: it passes, and fails where the edge is not as it should be."""
+    sets = ["smokeTest.keysSecret=smoke", "smokeTest.tenant=load", f"writer.sink.influxdb_v1.url={edge.env['TIDEGATE_INFLUXDB']}"]
+    [job] = [job for job in of_kind(objects(helm.template(sets=sets)), "Job") if job["metadata"]["annotations"]["helm.sh/hook"] == "test"]
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    keys = scratch / "smoke"
+    keys.mkdir()
+    (keys / "key").write_text(edge.env["TIDEGATE_LOAD_KEY"], encoding="utf-8")
+    (keys / "limited-key").write_text(edge.env["TIDEGATE_KEY"] + "\n", encoding="utf-8")
+
+    def tried(*changed):
+        arguments = [argument.replace("/etc/tidegate/keys", str(keys)) for argument in container["args"]]
+        arguments[arguments.index("--edge") + 1] = edge.env["TIDEGATE_EDGE"]
+        return subprocess.run([programs / "ingest-filter", *arguments, *changed], capture_output=True, text=True, timeout=120)
+
+    done = tried()
+    need(done.returncode == 0 and done.stdout.count("ok: ") == 4, one_line(done.stdout + done.stderr))
+    (keys / "limited-key").write_text(edge.env["TIDEGATE_LOAD_KEY"], encoding="utf-8")
+    done = tried()
+    need(done.returncode == 1 and "no quota refused one" in done.stderr, f"a quota that refuses nobody: {one_line(done.stdout + done.stderr)}")
+    (keys / "key").write_text("tdg_live_unknown", encoding="utf-8")
+    done = tried()
+    need(done.returncode == 1 and "a good key was answered 401" in done.stderr, f"a key that is not admitted: {one_line(done.stdout + done.stderr)}")

@@ -100,4 +100,7 @@ BY_RULE = [
     ("an edge that scales to two", ["keda.enabled=true,keda.envoy.minReplicas=2"], "the edge needs a pod in each of three zones"),
     ("a writer that nothing wakes", ["keda.enabled=true,keda.writer.minReplicas=0,keda.writer.maxReplicas=1,ingest.journal.kind=disk,gateway.replicas=1"], "only Kafka's lag can wake a writer"),
     ("more writers by KEDA than partitions", ["keda.enabled=true,keda.writer.maxReplicas=25"], "there may be 25 writers, but the topic gets 24 partitions"),
+    ("certificates of no issuer", ["tls.enabled=true,tls.certManager.enabled=true"], "the name of an issuer"),
+    ("certificates that are renewed before they are made", ["tls.enabled=true,tls.certManager.enabled=true,tls.certManager.issuerRef.name=a,tls.certManager.renewBefore=800h"], "leaves nothing of a certificate's 720h"),
+    ("one name for two components", ["tls.enabled=true,gateway.serviceAccount.create=false,extAuthz.serviceAccount.create=false"], "tells components apart by their ServiceAccounts"),
 ]

@@ -1,5 +1,6 @@
-//! The commands for people: dead letters, the books, lag. Each reads the same configuration file as the
-//! roles, prints to the standard output and ends; none joins the writers' group.
+//! The commands for people: dead letters, the books, lag, a smoke test. All but the last read the
+//! same configuration file as the roles. Each prints to the standard output and ends; none joins
+//! the writers' group.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -18,6 +19,8 @@ mod audit;
 mod dlq;
 mod lag;
 pub mod moment;
+mod smoke_test;
+mod tenant;
 
 /// What people run.
 #[derive(Debug, Subcommand)]
@@ -28,9 +31,14 @@ pub enum Command {
     /// Account for every point that was admitted, and find one.
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Delete what is stored of a tenant.
+    #[command(subcommand)]
+    Tenant(tenant::Tenant),
     /// Show how far the writers are behind, and what holds them up.
     #[command(after_help = lag::EXAMPLES)]
     Lag(lag::Lag),
+    /// Try a running edge: a bad key, a good one, a quota, and the point in the database.
+    SmokeTest(smoke_test::SmokeTest),
 }
 
 /// What every command takes.
@@ -70,7 +78,9 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Dlq(command) => command.run(),
         Command::Audit(command) => command.run(),
+        Command::Tenant(command) => command.run(),
         Command::Lag(command) => command.run(),
+        Command::SmokeTest(command) => command.run(),
     }
 }
 

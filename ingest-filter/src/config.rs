@@ -40,6 +40,7 @@ impl RawConfig {
         TelemetryConfig {
             log_level: self.log_level.clone().unwrap_or(default.log_level),
             otlp_endpoint: self.otlp_endpoint.clone(),
+            traces: default.traces,
         }
     }
 

@@ -30,17 +30,20 @@ use crate::target::influxdb::Influxdb;
 
 pub mod batch;
 pub mod config;
+mod gate;
 pub mod good_points;
 pub mod health;
 mod lane;
 pub mod lines;
 pub mod memory;
 pub mod metrics;
+pub mod pace;
 pub mod unwritten;
 pub mod work;
 
 use crate::types::Conflicts;
 use config::{TargetConfig, WriterConfig};
+use gate::Gate;
 use health::Health;
 use memory::Memory;
 use metrics::WriterMetrics;
@@ -87,6 +90,7 @@ impl Writer {
         let shared = lane::Shared {
             destinations: Arc::new(Destinations::new(&config.destinations)),
             memory: Memory::new(config.batches_bytes_max),
+            gate: Arc::new(Gate::new(config.writes_at_once_max)),
             config: Arc::new(config),
             target,
             dead_letters,
@@ -155,7 +159,11 @@ impl Writer {
     }
 }
 
-fn open_target(
+/// Opens a target; it need not be there yet.
+///
+/// # Errors
+/// When a file with a secret or a certificate, or the file of points, cannot be used.
+pub fn open_target(
     target: &TargetConfig,
     readiness: &Readiness,
     registry: &mut Registry,
@@ -200,6 +208,7 @@ async fn set_gauges(shared: lane::Shared) -> anyhow::Result<()> {
         let age = shared.unwritten.age_seconds(now_ns);
         shared.metrics.oldest_unwritten_age_seconds.set(age);
         shared.metrics.batches_bytes.set(shared.memory.bytes());
+        shared.metrics.writes_at_once.set(shared.gate.limit() as i64);
         tokio::time::sleep(GAUGE_PERIOD).await;
     }
 }

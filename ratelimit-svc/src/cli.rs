@@ -4,7 +4,10 @@ pub mod call;
 pub mod check;
 pub mod diff;
 pub mod explain;
+pub mod finding;
 pub mod lint_envoy;
+pub mod only_domain;
+pub mod record;
 pub mod simulate;
 
 use std::process::ExitCode;
@@ -12,7 +15,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use chassis::drain::Shutdown;
 use chassis::process;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{Config, variables};
 use crate::server::Server;
@@ -37,10 +40,17 @@ enum Command {
     Diff(diff::Args),
     /// Says what quotas would have done to recorded traffic.
     Simulate(simulate::Args),
+    /// Makes recordings of other sources.
+    Record(record::Args),
     /// Names the traps of an Envoy bootstrap that limits or authorises.
     LintEnvoy(lint_envoy::Args),
     /// Asks a running rate limit service, and shows its answer.
     Call(call::Args),
+    /// Prints what makes a shell complete these commands.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
 }
 
 /// Runs the program with its environment to its exit code.
@@ -50,8 +60,14 @@ pub fn run(args: Args, environment: impl Iterator<Item = (String, String)>) -> E
         Some(Command::Explain(args)) => explain::run(&args, &environment.collect()),
         Some(Command::Diff(args)) => diff::run(&args),
         Some(Command::Simulate(args)) => simulate::run(&args, &environment.collect()),
+        Some(Command::Record(args)) => record::run(&args),
         Some(Command::LintEnvoy(args)) => lint_envoy::run(&args),
         Some(Command::Call(args)) => call::run(&args),
+        Some(Command::Completions { shell }) => {
+            let mut command = Args::command();
+            clap_complete::generate(shell, &mut command, PROGRAM, &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
         None => process::exit(PROGRAM, serve(environment)),
     }
 }

@@ -9,6 +9,7 @@ mod leases;
 mod record;
 mod redis;
 pub mod stats;
+mod traces;
 pub mod variables;
 pub mod xds;
 
@@ -122,7 +123,11 @@ impl Config {
     /// A sentence that names the first variable that cannot work.
     pub fn from_environment(environment: &Environment) -> Result<Self, UsageError> {
         let vars = Vars { environment };
-        let without_effect = vars.refuse_unsupported()?;
+        let mut without_effect = vars.refuse_unsupported()?;
+        let stats = vars.stats()?;
+        if stats.mapping.is_none() && vars.path("PROMETHEUS_MAPPER_YAML").is_some() {
+            without_effect.push("PROMETHEUS_MAPPER_YAML");
+        }
         let drain = DrainTimes {
             delay: vars.parse::<DurationText>("DRAIN_DELAY")?.0,
             timeout: vars.parse::<DurationText>("DRAIN_TIMEOUT")?.0,
@@ -150,7 +155,7 @@ impl Config {
             share: vars.share()?,
             leases: vars.leases()?,
             record: vars.record()?,
-            stats: vars.stats()?,
+            stats,
             without_effect,
         })
     }
@@ -241,8 +246,8 @@ impl Vars<'_> {
             parts.push(target.map_or_else(|| level.to_owned(), joined));
         }
         let log_level = parts.join(",");
-        let endpoint = self.text("OTEL_EXPORTER_OTLP_ENDPOINT");
-        Ok(TelemetryConfig { log_level, otlp_endpoint: Some(endpoint).filter(|e| !e.is_empty()) })
+        let (otlp_endpoint, traces) = self.traces()?;
+        Ok(TelemetryConfig { log_level, otlp_endpoint, traces })
     }
 
     fn quotas(&self) -> Result<QuotaSource, UsageError> {

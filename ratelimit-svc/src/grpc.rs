@@ -35,20 +35,22 @@ const SHOULD_RATE_LIMIT: &str = "/envoy.service.ratelimit.v3.RateLimitService/Sh
 #[derive(Clone)]
 pub struct Service {
     limiter: Arc<Limiter>,
+    /// Requests that bring no trace may become spans, too.
+    begins_traces: bool,
 }
 
 impl Service {
-    /// The service over a limiter.
-    pub fn new(limiter: Arc<Limiter>) -> Self {
-        Self { limiter }
+    /// The service over a limiter. Where it `begins_traces`, requests without a trace are sampled as well.
+    pub fn new(limiter: Arc<Limiter>, begins_traces: bool) -> Self {
+        Self { limiter, begins_traces }
     }
 
     async fn should_rate_limit(self, request: Request<Incoming>) -> Result<Response<Body>, Status> {
         let traceparent = request.headers().get("traceparent").and_then(|v| v.to_str().ok());
-        // Spans are exported only where the caller traces, so only those pay for one.
-        let span = traceparent.map(|traceparent| {
+        // Only what may be exported pays for a span.
+        let span = (self.begins_traces || traceparent.is_some()).then(|| {
             let span = tracing::info_span!("should_rate_limit", otel.kind = "server");
-            chassis::telemetry::continue_trace(&span, Some(traceparent));
+            chassis::telemetry::continue_trace(&span, traceparent);
             span
         });
         let bytes = unary::read(request, MESSAGE_BYTES_MAX).await?;

@@ -43,9 +43,9 @@ async fn healthcheck(State(api): State<Api>) -> Response {
 }
 
 async fn json(State(api): State<Api>, body: Bytes) -> Response {
-    let request: WireRequest = match serde_json::from_slice(&body) {
+    let request = match WireRequest::read(&body) {
         Ok(request) => request,
-        Err(error) => return refusal(&format!("not a rate limit request: {error}")),
+        Err(problem) => return refusal(&problem),
     };
     match api.limiter.decide(&request.request()).await {
         Ok(decision) => {
@@ -65,9 +65,10 @@ fn refusal(reason: &str) -> Response {
 // The JSON mapping of protobuf takes both spellings of a field, numbers as text, and names as
 // well as numbers of an enum; what it does not know is an error.
 
+/// A request as JSON has it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WireRequest {
+pub struct WireRequest {
     #[serde(default, deserialize_with = "or_default")]
     domain: String,
     #[serde(default, deserialize_with = "or_default")]
@@ -157,7 +158,16 @@ fn whole(number: f64) -> Result<Number, &'static str> {
 }
 
 impl WireRequest {
-    fn request(&self) -> Request<'_> {
+    /// Reads a request.
+    ///
+    /// # Errors
+    /// A sentence that says why it is none.
+    pub fn read(body: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(body).map_err(|error| format!("not a rate limit request: {error}"))
+    }
+
+    /// The same to be decided.
+    pub fn request(&self) -> Request<'_> {
         Request {
             domain: &self.domain,
             descriptors: self.descriptors.iter().map(WireDescriptor::descriptor).collect(),

@@ -11,7 +11,7 @@
 //! Files import from their own part and from parts below, as tidy/arrows.rs holds:
 //!
 //! ```text
-//! cli ► server ► config ► grpc, json, reflection ► xds ► reload ► limiter, simulate ► outage ► metrics ► store
+//! cli ► server ► config ► grpc, json, reflection ► xds ► reload ► import, limiter, simulate ► outage ► metrics ► store
 //!     ► lease, record ► decide, diff, lint ► limits ► clock, document, keyed_hash, struct_json
 //! ```
 //!
@@ -25,6 +25,7 @@ pub mod decide;
 pub mod diff;
 pub mod document;
 pub mod grpc;
+pub mod import;
 pub mod json;
 pub mod keyed_hash;
 pub mod lease;

@@ -6,6 +6,8 @@
 
 pub mod latency;
 pub mod leases;
+pub mod mapped;
+pub mod mapping;
 pub mod mogrifier;
 pub mod record;
 pub mod reference;

@@ -34,6 +34,7 @@ use crate::limiter::recording::Recording;
 use crate::limiter::{Counters, Limiter};
 use crate::limits::quotas::Quotas;
 use crate::metrics::Metrics;
+use crate::metrics::mapped::Mapped;
 use crate::metrics::reference::Reference;
 use crate::metrics::statsd::Exporter;
 use crate::outage::guard::{Guard, ShareSettings};
@@ -59,6 +60,7 @@ pub struct Server {
     pub readiness: Readiness,
     grpc: grpc::Listener,
     options: grpc::Options,
+    begins_traces: bool,
     reflection: bool,
     http: TcpListener,
     debug: TcpListener,
@@ -150,6 +152,7 @@ impl Server {
             readiness,
             grpc,
             options,
+            begins_traces: config.telemetry.traces.root_sampling_ppm > 0,
             reflection: config.grpc_reflection,
             http,
             debug,
@@ -172,7 +175,8 @@ impl Server {
         let (health, follow_readiness) = grpc::health(&self.readiness, &["ratelimit"]);
         let others = Routes::new(health);
         let others = if self.reflection { reflection::add(others)? } else { others };
-        let handler = grpc::Direct::new(Service::new(self.limiter.clone()), others);
+        let handler =
+            grpc::Direct::new(Service::new(self.limiter.clone(), self.begins_traces), others);
         let extra =
             Router::new().route("/rlconfig", get(rlconfig)).with_state(self.limiter.clone());
 
@@ -283,8 +287,12 @@ fn metrics(stats: &Stats) -> (Arc<Metrics>, Registry) {
     register_build_info(&mut own);
     let mut shown = if stats.names == Names::Reference { Registry::default() } else { own };
     if stats.names != Names::Tidegate {
-        let reference = Reference::new(metrics.clone(), stats.milliseconds);
-        shown.register_collector(Box::new(reference));
+        shown.register_collector(match &stats.mapping {
+            None => Box::new(Reference::new(metrics.clone(), stats.milliseconds)),
+            Some(mapping) => {
+                Box::new(Mapped::new(metrics.clone(), mapping.clone(), stats.milliseconds))
+            }
+        });
     }
     (metrics, shown)
 }

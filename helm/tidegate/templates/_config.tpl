@@ -8,7 +8,9 @@
 {{- $envoy := .Values.envoy -}}
 {{- $text := .Files.Get "files/envoy.yaml" -}}
 {{- if not $text -}}{{- fail "files/envoy.yaml is missing from the chart" -}}{{- end -}}
-{{- $cut := list "injected-pressure" "edge-tls" "upstream-tls" -}}
+{{- $cut := list "injected-pressure" -}}
+{{- if not .Values.tls.edge.enabled -}}{{- $cut = append $cut "edge-tls" -}}{{- end -}}
+{{- if not .Values.tls.enabled -}}{{- $cut = append $cut "upstream-tls" -}}{{- end -}}
 {{- if not .Values.otel.host -}}{{- $cut = append $cut "trace" -}}{{- end -}}
 {{- range $section := list "bytes" "points" -}}
 {{- if not (include "tidegate.charges" (dict "root" $ "key" (printf "tenant_%s" $section))) -}}{{- $cut = append $cut $section -}}{{- end -}}
@@ -47,6 +49,12 @@
   "AUTHZ_ENDPOINTS" (include "tidegate.envoy.endpoints" (dict "root" . "component" "ext-authz" "port" $ports.extAuthz.grpc))
   "RATELIMIT_ENDPOINTS" (include "tidegate.envoy.endpoints" (dict "root" . "component" "ratelimit-svc" "port" $ports.ratelimit.grpc))
   "GATEWAY_ENDPOINTS" (include "tidegate.envoy.endpoints" (dict "root" . "component" "gateway" "port" $ports.gateway.http))
+  "EDGE_TLS_ADDRESS" .Values.bindAddress
+  "EDGE_TLS_PORT" $ports.envoy.edgeTls
+  "SDS_DIRECTORY" "/etc/tidegate/envoy"
+  "AUTHZ_SANS" (include "tidegate.tls.sans" (dict "root" . "key" "extAuthz"))
+  "RATELIMIT_SANS" (include "tidegate.tls.sans" (dict "root" . "key" "ratelimit"))
+  "GATEWAY_SANS" (include "tidegate.tls.sans" (dict "root" . "key" "gateway"))
   "OTLP_HOST" $otel
   "OTLP_PORT" .Values.otel.port
 -}}
@@ -169,6 +177,7 @@
   "priority_classes" (keys $classes | sortAlpha)
 -}}
 {{- with include "tidegate.otlpEndpoint" . -}}{{- $_ := set $config "otlp_endpoint" . -}}{{- end -}}
+{{- if .Values.tls.enabled -}}{{- $_ := set $config "grpc_tls" (include "tidegate.tls.section" . | fromJson) -}}{{- end -}}
 {{- toYaml (mergeOverwrite $config (deepCopy $authz.config)) }}
 {{- if not (hasKey $authz.config "pepper_files") }}
 pepper_files:
@@ -191,6 +200,7 @@ pepper_files:
   "listen" (include "tidegate.listen" (dict "root" . "port" $ports.gateway.http))
   "admin_listen" (include "tidegate.listen" (dict "root" . "port" $ports.gateway.admin)))
 -}}
+{{- if .Values.tls.enabled -}}{{- $_ := set $gateway "tls" (include "tidegate.tls.section" . | fromJson) -}}{{- end -}}
 {{- $sink := .Values.writer.sink -}}
 {{- $target := deepCopy (index $sink $sink.kind) -}}
 {{- if include "tidegate.sinkAuth" . -}}

@@ -22,6 +22,7 @@
   (printf "%sunhealthy-threshold-count" $prefix) "2"
   (printf "%starget-group-attributes" $prefix) (printf "deregistration_delay.timeout_seconds=%d" (int64 $alb.deregistrationDelaySeconds))
   (printf "%sload-balancer-attributes" $prefix) (join "," $attributes) -}}
+{{- if .root.Values.tls.edge.enabled -}}{{- $_ := set $annotations (printf "%sbackend-protocol" $prefix) "HTTPS" -}}{{- end -}}
 {{- with .subnets -}}{{- $_ := set $annotations (printf "%ssubnets" $prefix) (join "," .) -}}{{- end -}}
 {{- with .inboundCidrs -}}{{- $_ := set $annotations (printf "%sinbound-cidrs" $prefix) (join "," .) -}}{{- end -}}
 {{- with $alb.securityGroups -}}{{- $_ := set $annotations (printf "%ssecurity-groups" $prefix) (join "," .) -}}{{- end -}}
@@ -71,7 +72,7 @@ rules:
         {{- end }}
         - path: /
           pathType: Prefix
-          backend: {service: {name: {{ $envoy }}, port: {name: http}}}
+          backend: {service: {name: {{ $envoy }}, port: {name: {{ ternary "https" "http" .root.Values.tls.edge.enabled }}}}}
 {{- end -}}
 
 {{- define "tidegate.checkEdge" -}}

@@ -65,7 +65,7 @@
 {{- $url := urlParse (index .Values.writer.sink .Values.writer.sink.kind).url -}}
 {{- $address := ternary $url.host (printf "%s:%s" $url.host (ternary "443" "80" (eq $url.scheme "https"))) (regexMatch ":[0-9]+$" $url.host) -}}
 {{- $database := include "tidegate.flowTo" (dict "addresses" (list $address) "peers" $policy.databaseTo "ports" $policy.databasePorts) | fromJson -}}
-{{- $_ := set $egress "writer" (append $egress.writer $database) -}}
+{{- $_ := set $egress "writer" (append $egress.writer (set $database "database" true)) -}}
 {{- end -}}
 {{- if .Values.otel.host -}}
 {{- $spans := include "tidegate.flowTo" (dict "addresses" (list (printf "%s:%d" .Values.otel.host (int64 .Values.otel.port))) "peers" $policy.otelTo) | fromJson -}}
@@ -80,7 +80,7 @@
 {{- end -}}
 {{- $fromEnvoy := dict "component" "envoy" "protocol" "TCP" -}}
 {{- $ingress := dict
-  "envoy" (list (dict "peers" $policy.edgeFrom "ports" (list $ports.envoy.edge) "protocol" "TCP"))
+  "envoy" (list (dict "peers" $policy.edgeFrom "ports" (ternary (list $ports.envoy.edge $ports.envoy.edgeTls) (list $ports.envoy.edge) .Values.tls.edge.enabled) "protocol" "TCP"))
   "extAuthz" (list (set (deepCopy $fromEnvoy) "ports" (list $ports.extAuthz.grpc)))
   "ratelimit" (list (set (deepCopy $fromEnvoy) "ports" (list $ports.ratelimit.grpc)))
   "gateway" (list (set (deepCopy $fromEnvoy) "ports" (list $ports.gateway.http)))

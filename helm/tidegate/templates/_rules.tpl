@@ -7,6 +7,7 @@
 {{- include "tidegate.checkWriter" . -}}
 {{- include "tidegate.checkBudgets" . -}}
 {{- include "tidegate.checkScaling" . -}}
+{{- include "tidegate.checkTls" . -}}
 {{- include "tidegate.checkEdge" . -}}
 {{- end -}}
 
@@ -43,6 +44,25 @@
 {{- if and (not (kindIs "map" $value)) $value (regexMatch "(?i)(^|_)(AUTH|PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|CLIENT_ADDITIONAL_HEADERS)$" $name) -}}
 {{- fail (printf "%s.env.%s would be rendered in clear: give {valueFrom: {secretKeyRef: {name: ..., key: ...}}}" $key $name) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "tidegate.checkTls" -}}
+{{- $manager := .Values.tls.certManager -}}
+{{- if $manager.enabled -}}
+{{- if not (and .Values.tls.enabled $manager.issuerRef.name) -}}
+{{- fail "tls.certManager needs tls.enabled and the name of an issuer (tls.certManager.issuerRef.name)" -}}
+{{- end -}}
+{{- if ge (trimSuffix "h" $manager.renewBefore | int64) (trimSuffix "h" $manager.duration | int64) -}}
+{{- fail (printf "tls.certManager.renewBefore of %s leaves nothing of a certificate's %s" $manager.renewBefore $manager.duration) -}}
+{{- end -}}
+{{- end -}}
+{{- if .Values.tls.enabled -}}
+{{- $names := list -}}
+{{- range $key := list "envoy" "extAuthz" "ratelimit" "gateway" -}}{{- $names = append $names (include "tidegate.tls.name" (dict "root" $ "key" $key)) -}}{{- end -}}
+{{- if lt (len (uniq $names)) 4 -}}
+{{- fail "tls tells components apart by their ServiceAccounts: give each its own (serviceAccount)" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

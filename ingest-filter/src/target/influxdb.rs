@@ -23,17 +23,20 @@ use chassis::tls::https::HttpsConnector;
 
 use crate::destination::Destination;
 use crate::journal::Boxed;
-use crate::target::Target;
 use crate::target::answer::Answer;
 use crate::target::refusal::names_a_point;
+use crate::target::{Database, Target};
 use crate::writer::config::{InfluxdbV1Config, InfluxdbV2Config, InfluxdbV3Config};
 
+mod manage;
 mod secret;
 
 use secret::Secret;
 
 /// How much of an answer is read: 1.x echoes refused lines, which can be the whole batch.
 pub const ANSWER_BYTES_MAX: usize = 16 << 10;
+/// How much of an answer to a question is read: a list of some hundred thousand databases.
+pub const LIST_BYTES_MAX: usize = 16 << 20;
 /// How long a ping may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -230,6 +233,14 @@ impl Target for Influxdb {
         })
     }
 
+    fn databases(&self) -> Boxed<'_, Result<Vec<Database>, String>> {
+        Box::pin(self.list())
+    }
+
+    fn delete<'a>(&'a self, database: &'a Database) -> Boxed<'a, Result<(), String>> {
+        Box::pin(self.remove(database))
+    }
+
     fn create<'a>(&'a self, to: &'a Destination) -> Boxed<'a, bool> {
         Box::pin(async move {
             if !self.creates {
@@ -293,7 +304,7 @@ impl Influxdb {
         let asked = async {
             let response = self.client.request(request).await.map_err(|error| error.to_string())?;
             let status = response.status();
-            let read = read_bounded(response.into_body()).await;
+            let read = read_bounded(response.into_body(), LIST_BYTES_MAX).await;
             Ok((status, String::from_utf8_lossy(&read).into_owned()))
         };
         let answered = tokio::time::timeout(self.request_timeout, asked).await;
@@ -344,13 +355,13 @@ fn gzip(body: &[u8]) -> std::io::Result<Bytes> {
 }
 
 /// Reads an answer up to the bound; what is left unread closes the connection.
-async fn read_bounded(mut body: Incoming) -> Vec<u8> {
+async fn read_bounded(mut body: Incoming, bytes_max: usize) -> Vec<u8> {
     let mut read = Vec::new();
     while let Some(Ok(frame)) = body.frame().await {
         if let Some(data) = frame.data_ref() {
-            read.extend_from_slice(&data[..data.len().min(ANSWER_BYTES_MAX - read.len())]);
+            read.extend_from_slice(&data[..data.len().min(bytes_max - read.len())]);
         }
-        if read.len() >= ANSWER_BYTES_MAX {
+        if read.len() >= bytes_max {
             break;
         }
     }
@@ -359,7 +370,7 @@ async fn read_bounded(mut body: Incoming) -> Vec<u8> {
 
 /// What the database says.
 async fn read_words(body: Incoming) -> Words {
-    let read = read_bounded(body).await;
+    let read = read_bounded(body, ANSWER_BYTES_MAX).await;
     let json: serde_json::Value = serde_json::from_slice(&read).unwrap_or_default();
     let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
     // 3 names the first bad line apart; 2.x says `message` where the others say `error`.

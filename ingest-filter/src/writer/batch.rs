@@ -1,5 +1,5 @@
-//! The points of some deliveries of one lane, put together by destination, a request for each,
-//! and the way back from a line to the record it came from. Pure.
+//! The points of some deliveries of one lane, put together by destination and strand, a request
+//! for each, and the way back from a line to the record it came from. Pure.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -18,14 +18,17 @@ use crate::writer::work::Dead;
 #[derive(Default)]
 pub struct Batch {
     parts: Vec<Part>,
-    part_of: HashMap<Destination, usize>,
+    part_of: HashMap<(Destination, u32), usize>,
+    /// How many strands there are of each destination; none is one.
+    strands: u32,
     records: Vec<Source>,
     malformed: Vec<(Position, Malformed)>,
     malformed_bytes: usize,
     end: Option<Position>,
 }
 
-/// Points of one destination, which are written together.
+/// Points of one destination and strand, which are written together. All points of a series are
+/// in one strand, as they are in one virtual shard; so strands may be written at once.
 pub struct Part {
     destination: Destination,
     body: Vec<u8>,
@@ -46,6 +49,11 @@ struct Line {
 }
 
 impl Batch {
+    /// A batch whose destinations have so many strands each.
+    pub fn with_strands(strands: usize) -> Self {
+        Self { strands: u32::try_from(strands).unwrap_or(1), ..Self::default() }
+    }
+
     /// Takes in one delivery.
     pub fn push(&mut self, delivery: Delivery, destinations: &Destinations) {
         self.end = Some(delivery.position);
@@ -58,7 +66,7 @@ impl Batch {
                 let body = std::mem::take(&mut record.body);
                 let destination = destinations.resolve(&record.tenant, &record.database);
                 let index = self.records.len();
-                let part = self.part(destination);
+                let part = self.part(destination, record.shard % self.strands.max(1));
                 for line in lines(&body) {
                     part.push(index, &body[line]);
                 }
@@ -67,9 +75,9 @@ impl Batch {
         }
     }
 
-    fn part(&mut self, destination: Destination) -> &mut Part {
+    fn part(&mut self, destination: Destination, strand: u32) -> &mut Part {
         let next = self.parts.len();
-        let index = *self.part_of.entry(destination.clone()).or_insert(next);
+        let index = *self.part_of.entry((destination.clone(), strand)).or_insert(next);
         if index == next {
             self.parts.push(Part { destination, body: Vec::new(), lines: Vec::new() });
         }
@@ -331,6 +339,24 @@ mod tests {
         );
         let letters = batch.dead_letters(part, &[dead(0..2, "x")], 0);
         assert_eq!(letters[0].body, "a\\,b\\ c,tenant=x v=\"a b\" 1\nm v=1 2\n");
+    }
+
+    #[test]
+    fn a_series_stays_in_its_strand() {
+        let mut batch = Batch::with_strands(3);
+        for number in 0..60_u64 {
+            let mut delivery = delivery(number, "m v=1 1\n", None);
+            let record = delivery.content.as_mut().expect("a record");
+            (record.tenant, record.shard) = ("t".to_owned(), (number % 20) as u32);
+            push(&mut batch, delivery);
+        }
+        assert_eq!(batch.parts().iter().map(Part::len).collect::<Vec<_>>(), [21, 21, 18]);
+        let shards = |part: &Part| -> std::collections::BTreeSet<u32> {
+            part.lines.iter().map(|line| batch.records[line.record].record.shard).collect()
+        };
+        let [a, b, c] = batch.parts() else { panic!("three strands") };
+        assert!(shards(a).is_disjoint(&shards(b)) && shards(b).is_disjoint(&shards(c)));
+        assert!(a.lines.is_sorted_by_key(|line| line.record), "in order");
     }
 
     #[test]

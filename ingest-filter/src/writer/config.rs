@@ -30,6 +30,8 @@ pub struct RawWriter {
     pub batch_bytes_max: Option<Spanned<ByteSize>>,
     /// Memory of all batches in hand.
     pub batches_bytes_max: Option<Spanned<ByteSize>>,
+    /// Writes under way at once.
+    pub writes_at_once_max: Option<Spanned<u32>>,
     /// How long a batch waits for more points.
     pub linger: Option<Spanned<DurationText>>,
     /// The longest pause between two tries.
@@ -115,6 +117,8 @@ pub const BATCH_LINES_MAX: usize = 5000;
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
 /// `batches_bytes_max` when absent.
 pub const BATCHES_BYTES_MAX: u64 = 256 << 20;
+/// `writes_at_once_max` when absent.
+pub const WRITES_AT_ONCE_MAX: usize = 8;
 /// `linger` when absent.
 pub const LINGER: Duration = Duration::from_millis(200);
 /// `backoff_max` when absent.
@@ -133,6 +137,8 @@ pub struct WriterConfig {
     pub batch: BatchConfig,
     /// Memory of all batches in hand, bytes.
     pub batches_bytes_max: u64,
+    /// How many writes may be under way at once.
+    pub writes_at_once_max: usize,
     /// How failures are met.
     pub retry: RetryConfig,
     /// Which database each tenant's points go to: a section of its own, as the gateway has it too.
@@ -232,6 +238,7 @@ impl WriterConfig {
                 linger: LINGER,
             },
             batches_bytes_max: BATCHES_BYTES_MAX,
+            writes_at_once_max: WRITES_AT_ONCE_MAX,
             retry: RetryConfig { backoff_max: BACKOFF_MAX, poison_attempts: POISON_ATTEMPTS },
             destinations: DestinationsConfig::default(),
             target,
@@ -264,6 +271,10 @@ impl WriterConfig {
                 format!("{}MiB", size.0 >> 20)
             })?;
             config.batches_bytes_max = bytes.value.0;
+        }
+        if let Some(writes) = &raw.writes_at_once_max {
+            within(path, "writes_at_once_max", writes, 1, 256, writes.value, |n| n.to_string())?;
+            config.writes_at_once_max = writes.value as usize;
         }
         if let Some(linger) = &raw.linger {
             config.batch.linger = duration(path, "linger", linger, 0, 60)?;

@@ -25,17 +25,19 @@ use crate::target::answer::Answer;
 use crate::types::Conflicts;
 use crate::writer::batch::{Batch, Part};
 use crate::writer::config::WriterConfig;
+use crate::writer::gate::Gate;
 use crate::writer::good_points::GoodPoints;
 use crate::writer::health::Health;
 use crate::writer::memory::{Held, Memory};
 use crate::writer::metrics::WriterMetrics;
+use crate::writer::pace::Ended;
 use crate::writer::unwritten::Unwritten;
 use crate::writer::work::{Class, Next, Then, Work};
 
 /// How long a position that could not be kept waits for the next try.
 const ACK_RETRY: Duration = Duration::from_secs(1);
-/// How many destinations of one batch are written to at once.
-const DESTINATIONS_AT_ONCE_MAX: usize = 4;
+/// How many parts of one batch are worked off at once; the gate says how many are written.
+const PARTS_AT_ONCE_MAX: usize = 32;
 
 /// What all lanes of a writer share.
 #[derive(Clone)]
@@ -43,6 +45,7 @@ pub(super) struct Shared {
     pub config: Arc<WriterConfig>,
     pub destinations: Arc<Destinations>,
     pub memory: Memory,
+    pub gate: Arc<Gate>,
     pub target: Arc<dyn Target>,
     pub dead_letters: Arc<dyn DeadLetters>,
     pub metrics: WriterMetrics,
@@ -62,12 +65,18 @@ pub(super) async fn run(mut lane: Box<dyn Lane>, shared: Shared) {
     let partition = lane.partition();
     tracing::info!(partition, "reading");
     let task = LaneTask { stopped: lane.stopped(), partition, shared };
+    // A lane that keeps up writes few large requests; one that does not, several at once.
+    let mut strands = 1;
     loop {
         let batch = tokio::select! {
-            batch = task.collect(&mut *lane) => batch,
+            batch = task.collect(&mut *lane, strands) => batch,
             () = task.shared.shutdown.begun() => break,
         };
         let Some(Collected { batch, _held, newer }) = batch else { break };
+        strands = match batch.is_full(&task.shared.config.batch) {
+            true => task.shared.gate.limit(),
+            false => 1,
+        };
         task.shared.unwritten.begin(partition, batch.oldest_admitted_at_ns());
         let delivered = task.deliver(&batch).await;
         let acked = match delivered {
@@ -104,9 +113,9 @@ struct LaneTask {
 
 impl LaneTask {
     /// The next batch; `None` when the lane is over.
-    async fn collect(&self, lane: &mut dyn Lane) -> Option<Collected> {
+    async fn collect(&self, lane: &mut dyn Lane, strands: usize) -> Option<Collected> {
         let config = &self.shared.config.batch;
-        let mut batch = Batch::default();
+        let mut batch = Batch::with_strands(strands);
         let mut held = self.room(lane).await?;
         let until = tokio::time::Instant::now() + config.linger;
         loop {
@@ -177,7 +186,7 @@ impl LaneTask {
         let parts: Vec<_> =
             parts.map(|part| self.work_off(batch, part, trace.as_deref())).collect();
         let worked_off =
-            stream::iter(parts).buffer_unordered(DESTINATIONS_AT_ONCE_MAX).try_collect::<Vec<()>>();
+            stream::iter(parts).buffer_unordered(PARTS_AT_ONCE_MAX).try_collect::<Vec<()>>();
         worked_off.instrument(current).await?;
         self.shared.metrics.batches.inc();
         self.bury(batch.malformed_letters(self.partition)).await
@@ -196,7 +205,8 @@ impl LaneTask {
             let then = match work.next() {
                 Next::Done => break,
                 Next::Write(lines) => {
-                    let answer = self.write(to, part.body(&lines), trace).await?;
+                    let answer =
+                        self.write(to, &work, lines.len(), part.body(&lines), trace).await?;
                     if answer == Answer::Written {
                         self.shared
                             .good_points
@@ -210,7 +220,7 @@ impl LaneTask {
                 }
                 Next::Canary(good) => {
                     let canary = self.canary(part, good);
-                    let answer = self.write(to, canary, None).await?;
+                    let answer = self.write(to, &work, 1, canary, None).await?;
                     let well = answer.takes_points();
                     if !well {
                         // It may be too old by now to be a good point.
@@ -243,9 +253,22 @@ impl LaneTask {
     async fn write(
         &self,
         to: &Destination,
+        work: &Work,
+        points: usize,
         body: Bytes,
         trace: Option<&str>,
     ) -> Result<Answer, Abandoned> {
+        let enter = async {
+            match work.is_trying() {
+                true => self.shared.gate.enter_alone().await,
+                false => self.shared.gate.enter().await,
+            }
+        };
+        let under_way = tokio::select! {
+            under_way = enter => under_way,
+            () = self.stopped.cancelled() => return Err(Abandoned),
+            () = self.shared.shutdown.begun() => return Err(Abandoned),
+        };
         if self.stopped.is_cancelled() {
             return Err(Abandoned);
         }
@@ -253,7 +276,13 @@ impl LaneTask {
         let bytes = body.len() as u64;
         // A write under way is not cut off, so that what it achieves can still be kept.
         let answer = self.shared.target.write(to, body, trace).await;
-        self.shared.metrics.write_duration_seconds.observe(began.elapsed().as_secs_f64());
+        let took = began.elapsed();
+        under_way.end(match &answer {
+            Answer::Written | Answer::Refused { .. } => Ended::Answered(points, took),
+            Answer::Busy { .. } | Answer::Broken(_) => Ended::Overloaded,
+            _ => Ended::Otherwise,
+        });
+        self.shared.metrics.write_duration_seconds.observe(took.as_secs_f64());
         if answer == Answer::Written {
             self.shared.metrics.bytes_written.inc_by(bytes);
         }

@@ -29,6 +29,8 @@ pub struct WriterMetrics {
     pub dead_letter_failures: Counter,
     /// Memory of all batches in hand.
     pub batches_bytes: Gauge<u64, AtomicU64>,
+    /// How many writes may be under way now.
+    pub writes_at_once: Gauge,
     /// Partitions that wait for a newer writer.
     pub held_partitions: Gauge,
     /// One request to the target.
@@ -59,6 +61,7 @@ impl WriterMetrics {
             dead_lettered_points: Family::default(),
             dead_letter_failures: Counter::default(),
             batches_bytes: Gauge::default(),
+            writes_at_once: Gauge::default(),
             held_partitions: Gauge::default(),
             write_duration_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
             oldest_unwritten_age_seconds: Gauge::default(),
@@ -82,6 +85,8 @@ impl WriterMetrics {
         );
         let help = "Memory of all batches in hand";
         writer.register("batches_bytes", help, m.batches_bytes);
+        let help = "How many writes may be under way now";
+        writer.register("writes_at_once", help, m.writes_at_once);
         let help = "Partitions that wait for a newer writer";
         writer.register("held_partitions", help, m.held_partitions);
         writer.register(

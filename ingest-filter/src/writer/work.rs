@@ -192,6 +192,12 @@ impl Work {
         }
     }
 
+    /// Whether a failure of what is next would be held against its points: then nothing else
+    /// should be written meanwhile.
+    pub fn is_trying(&self) -> bool {
+        self.pending.last().is_some_and(|part| part.standing != Standing::Clear)
+    }
+
     /// The answer to a [`Next::Write`]. `random` is from 0 to 1.
     pub fn answered(&mut self, answer: Answer, random: f64) -> Then {
         match answer {

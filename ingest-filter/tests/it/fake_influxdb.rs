@@ -21,6 +21,8 @@ pub enum Reply {
     Status(u16, Option<u32>, &'static str),
     /// Break the connection, as a process that dies.
     Crash,
+    /// Store it, but not before two writes have been under way at once.
+    StoreTogether,
 }
 
 /// A write as it came in.
@@ -33,6 +35,22 @@ pub struct Write {
     pub authorization: Option<String>,
 }
 
+/// Whether two writes were under way at once.
+static TOGETHER: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(0);
+static WAITING: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+
+/// Waits for another write that waits here too; only one test may use it.
+async fn together() {
+    use std::sync::atomic::Ordering::SeqCst;
+    if WAITING.fetch_add(1, SeqCst) == 1 {
+        TOGETHER.close();
+    }
+    // An error once it is closed.
+    let _ = TOGETHER.acquire().await;
+    WAITING.fetch_sub(1, SeqCst);
+}
+
+pub type Databases = Arc<Mutex<std::collections::BTreeSet<String>>>;
 type Decide = dyn FnMut(&Write) -> Reply + Send;
 
 /// The server; it stops when dropped.
@@ -40,6 +58,8 @@ pub struct FakeInfluxdb {
     pub address: SocketAddr,
     /// Every write that was answered with 204.
     pub stored: Arc<Mutex<Vec<Write>>>,
+    /// Its databases or buckets, as 2.x and 3 list and delete them; a bucket's ID is `id-name`.
+    pub databases: Databases,
     task: JoinHandle<()>,
 }
 
@@ -50,12 +70,15 @@ impl FakeInfluxdb {
         let stored = Arc::new(Mutex::new(Vec::new()));
         let decide: Arc<Mutex<Box<Decide>>> = Arc::new(Mutex::new(Box::new(decide)));
         let into = stored.clone();
+        let databases = Databases::default();
+        let listed = databases.clone();
         let task = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let (decide, into) = (decide.clone(), into.clone());
-                let service =
-                    service_fn(move |request| answer(request, decide.clone(), into.clone()));
+                let (decide, into, listed) = (decide.clone(), into.clone(), listed.clone());
+                let service = service_fn(move |request| {
+                    answer(request, decide.clone(), into.clone(), listed.clone())
+                });
                 tokio::spawn(async move {
                     let io = TokioIo::new(stream);
                     // A connection that breaks is part of the play.
@@ -65,7 +88,7 @@ impl FakeInfluxdb {
                 });
             }
         });
-        Self { address, stored, task }
+        Self { address, stored, databases, task }
     }
 
     pub fn url(&self) -> String {
@@ -89,9 +112,13 @@ async fn answer(
     request: Request<Incoming>,
     decide: Arc<Mutex<Box<Decide>>>,
     stored: Arc<Mutex<Vec<Write>>>,
+    databases: Databases,
 ) -> Result<Response<Full<Bytes>>, std::io::Error> {
     let empty =
         |status| Ok(Response::builder().status(status).body(Full::default()).expect("a response"));
+    if let Some(text) = manage(&request, &databases) {
+        return Ok(Response::new(Full::new(Bytes::from(text))));
+    }
     if !["/write", "/api/v2/write", "/api/v3/write_lp"].contains(&request.uri().path()) {
         return empty(StatusCode::NO_CONTENT);
     }
@@ -108,6 +135,11 @@ async fn answer(
     let reply = (decide.lock().unwrap())(&write);
     match reply {
         Reply::Crash => Err(std::io::Error::other("crash")),
+        Reply::StoreTogether => {
+            together().await;
+            stored.lock().unwrap().push(write);
+            empty(StatusCode::NO_CONTENT)
+        }
         Reply::Status(204, _, _) => {
             stored.lock().unwrap().push(write);
             empty(StatusCode::NO_CONTENT)
@@ -121,5 +153,38 @@ async fn answer(
             Ok::<_, Infallible>(response.body(body).expect("a response"))
                 .map_err(|never| match never {})
         }
+    }
+}
+
+/// Lists and deletes as 2.x does, in pages, and as 3 does.
+fn manage(request: &Request<Incoming>, databases: &Databases) -> Option<String> {
+    let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+    let parameter = |name: &str| {
+        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
+    };
+    let mut databases = databases.lock().unwrap();
+    let number = |name| parameter(name).unwrap().parse::<usize>().unwrap();
+    match (request.method().as_str(), path) {
+        ("GET", "/api/v2/buckets") => {
+            let page = databases.iter().skip(number("offset")).take(number("limit"));
+            let bucket =
+                |name: &String| serde_json::json!({ "id": format!("id-{name}"), "name": name });
+            let page: Vec<_> = page.map(bucket).collect();
+            Some(serde_json::json!({ "buckets": page }).to_string())
+        }
+        ("GET", "/api/v3/configure/database") => {
+            let row = |name: &String| serde_json::json!({ "iox::database": name });
+            Some(serde_json::Value::from_iter(databases.iter().map(row)).to_string())
+        }
+        ("DELETE", "/api/v3/configure/database") => {
+            assert!(databases.remove(&parameter("db").unwrap()));
+            Some(String::new())
+        }
+        ("DELETE", path) => {
+            assert!(databases.remove(path.strip_prefix("/api/v2/buckets/id-").unwrap()));
+            Some(String::new())
+        }
+        _ => None,
     }
 }

@@ -369,3 +369,38 @@ async fn an_endless_answer_is_cut() {
     let message = letters(&dead)[0]["message"].as_str().unwrap().to_owned();
     assert!(message.contains("bad bad ") && message.len() <= 1024, "{}", message.len());
 }
+
+/// A lane that does not keep up writes several requests at once; each series stays in order.
+#[tokio::test(flavor = "multi_thread")]
+async fn strands_are_written_at_once_and_series_in_order() {
+    let writes = AtomicU32::new(0);
+    let fake = FakeInfluxdb::start(move |_| match writes.fetch_add(1, Ordering::Relaxed) {
+        // The first batch is written as one request.
+        0 => OK,
+        _ => Reply::StoreTogether,
+    })
+    .await;
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, _) = journal_in(directory.path());
+    let appender = appender(&journal);
+    for number in 0..400_u64 {
+        let shard = (number % 16) as u32;
+        let body = format!("m,s={shard} v={number}i {number}\n");
+        let record = ingest_filter::record::Record { shard, ..with_body(number, body) };
+        append(&appender, vec![record]).await;
+    }
+    let mut config = influxdb(fake.url());
+    config.batch.lines_max = 50;
+    let running = Running::start(&journal, config).await;
+    all_stored(&fake, 400).await;
+    running.stop().await;
+    let stored = fake.stored.lock().unwrap().clone();
+    let mut last = std::collections::BTreeMap::new();
+    for line in stored.iter().flat_map(|write| write.body.lines()) {
+        let (series, rest) = line.split_once(' ').unwrap();
+        let time: u64 = rest.split(' ').nth(1).unwrap().parse().unwrap();
+        let before = last.insert(series.to_owned(), time);
+        assert!(before.is_none_or(|before| before < time), "{line}");
+    }
+    assert_eq!(last.len(), 16);
+}

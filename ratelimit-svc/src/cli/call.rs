@@ -15,7 +15,7 @@ use rustls::pki_types::ServerName;
 use serde_json::{Value as Json, json};
 use tonic::transport::Endpoint;
 
-use crate::cli::explain;
+use crate::cli::{explain, only_domain};
 use crate::struct_json::from_struct;
 
 /// The exit code of an answer OVER_LIMIT.
@@ -27,9 +27,12 @@ pub struct Args {
     /// The service, as HOST:PORT or unix:PATH.
     #[arg(long, default_value = "127.0.0.1:8081")]
     pub addr: String,
-    /// The domain of the request.
+    /// The domain of the request; the only one of the service where it is not given.
     #[arg(long)]
-    pub domain: String,
+    pub domain: Option<String>,
+    /// The admin listener of the service, as HOST:PORT, which is asked for its only domain.
+    #[arg(long, default_value = "127.0.0.1:6070", value_name = "HOST:PORT")]
+    pub admin: String,
     /// A descriptor as key=value,key=value; give it again for each descriptor.
     #[arg(long = "descriptor", required = true, value_name = "K=V,...")]
     pub descriptors: Vec<String>,
@@ -117,7 +120,10 @@ pub fn run(args: &Args) -> ExitCode {
 fn ask(args: &Args) -> Result<RateLimitResponse, String> {
     let descriptors = args.descriptors.iter().map(|text| descriptor(text));
     let request = RateLimitRequest {
-        domain: args.domain.clone(),
+        domain: match &args.domain {
+            Some(domain) => domain.clone(),
+            None => only_domain::of_service(&args.admin, args.timeout.0)?,
+        },
         descriptors: descriptors.collect::<Result<_, _>>()?,
         hits_addend: args.hits,
     };

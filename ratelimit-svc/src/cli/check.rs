@@ -3,10 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use chassis::config::ConfigError;
 use chassis::process::EXIT_USAGE;
 use chassis::reload::Source;
 
+use crate::cli::finding::{Finding, Format, Level, is_coloured, render};
+use crate::limits::file::{faults, meant};
 use crate::limits::quotas::{Contents, Library, Update};
+
+/// The longest part of a line that is quoted.
+const QUOTED_CHARS_MAX: usize = 160;
 
 /// Which files.
 #[derive(Debug, clap::Args)]
@@ -17,12 +23,18 @@ pub struct Args {
     /// Let several files define one domain, as MERGE_DOMAIN_CONFIG does.
     #[arg(long)]
     pub merge_domains: bool,
+    /// How findings are printed.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
 }
 
 /// Reads the files as one configuration, as [`contents`] does each.
 pub fn load(files: &[PathBuf], merge_domains: bool) -> Update {
-    let contents: Contents = files.iter().flat_map(|path| contents(path)).collect();
-    Library::new(merge_domains).update(&contents)
+    Library::new(merge_domains).update(&all_contents(files))
+}
+
+fn all_contents(files: &[PathBuf]) -> Contents {
+    files.iter().flat_map(|path| contents(path)).collect()
 }
 
 /// A file, or all files of a directory but those whose names begin with a dot: the links of a
@@ -39,21 +51,56 @@ pub fn contents(path: &Path) -> Contents {
     files
 }
 
+/// Everything that is wrong with files that are read as one configuration, and what has no effect in
+/// them; with the quotas that the good ones make.
+pub fn findings(contents: &Contents, merge_domains: bool) -> (Vec<Finding>, Update) {
+    let update = Library::new(merge_domains).update(contents);
+    let finding = |level, error: &ConfigError| {
+        let text = match contents.get(&error.path) {
+            Some(Ok(bytes)) => std::str::from_utf8(bytes).unwrap_or_default(),
+            _ => "",
+        };
+        let line = error.at.and_then(|(line, _)| text.lines().nth(line.checked_sub(1)? as usize));
+        Finding {
+            level,
+            path: error.path.display().to_string(),
+            at: error.at,
+            message: error.message.clone(),
+            quoted: line.map(|line| line.chars().take(QUOTED_CHARS_MAX).collect()),
+            meant: meant(&error.message, update.quotas.classes()),
+        }
+    };
+    let mut findings = Vec::new();
+    for warning in &update.warnings {
+        findings.push(finding(Level::Warning, warning));
+    }
+    for error in &update.errors {
+        let all = match contents.get(&error.path) {
+            Some(Ok(bytes)) => faults(&error.path, bytes),
+            _ => vec![],
+        };
+        // What only shows beside other files is the one fault that the set has found.
+        let all = if all.is_empty() { vec![error.clone()] } else { all };
+        findings.extend(all.iter().map(|fault| finding(Level::Error, fault)));
+    }
+    (findings, update)
+}
+
 /// Prints what is wrong, or a line for each domain.
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 pub fn run(args: &Args) -> ExitCode {
-    let update = load(&args.files, args.merge_domains);
-    for warning in &update.warnings {
-        eprintln!("warning: {warning}");
-    }
-    for error in &update.errors {
-        eprintln!("error: {error}");
+    let (findings, update) = findings(&all_contents(&args.files), args.merge_domains);
+    match args.format {
+        Format::Text => eprint!("{}", render(&findings, args.format, is_coloured())),
+        _ => print!("{}", render(&findings, args.format, false)),
     }
     if !update.errors.is_empty() {
         return ExitCode::from(EXIT_USAGE);
     }
-    for domain in update.quotas.domains() {
-        println!("ok: domain {} has {} rules", domain.name, domain.root.rules().len());
+    if args.format == Format::Text {
+        for domain in update.quotas.domains() {
+            println!("ok: domain {} has {} rules", domain.name, domain.root.rules().len());
+        }
     }
     ExitCode::SUCCESS
 }

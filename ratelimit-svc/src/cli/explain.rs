@@ -1,16 +1,18 @@
 //! `explain`: which rule a request would meet, and why. Uses the very code that decides, with the
 //! switches of the environment that a service would have.
 
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use chassis::process::EXIT_USAGE;
 
-use crate::cli::check;
+use crate::cli::{check, only_domain};
 use crate::config::{self, Environment};
 use crate::decide::plan::{ClassSource, Line, Plan, plan};
 use crate::decide::request::{Descriptor, Request};
+use crate::json::{BODY_BYTES_MAX, WireRequest};
 use crate::limits::algorithm::Algorithm;
 use crate::limits::class::PRIORITY_KEY;
 use crate::limits::pattern::Precedence;
@@ -27,12 +29,15 @@ pub struct Args {
     /// Let several files define one domain, as MERGE_DOMAIN_CONFIG does.
     #[arg(long)]
     pub merge_domains: bool,
-    /// The domain of the request.
+    /// The domain of the request; the only one of the files where it is not given.
     #[arg(long)]
-    pub domain: String,
+    pub domain: Option<String>,
     /// A descriptor as key=value,key=value; give it again for each descriptor.
-    #[arg(long = "descriptor", required = true, value_name = "K=V,...")]
+    #[arg(long = "descriptor", required_unless_present = "json", value_name = "K=V,...")]
     pub descriptors: Vec<String>,
+    /// A file with the whole request as JSON, as /json takes it; - for standard input.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["domain", "descriptors"])]
+    pub json: Option<PathBuf>,
 }
 
 /// Prints the explanation.
@@ -70,9 +75,16 @@ pub fn explain(
 ) -> Result<String, String> {
     let settings = config::settings(environment).map_err(|error| error.to_string())?;
     let key_prefix = environment.get("CACHE_KEY_PREFIX").map_or("", String::as_str);
-    let descriptors: Vec<Descriptor<'_>> =
-        args.descriptors.iter().map(|text| descriptor(text)).collect::<Result<_, _>>()?;
-    let request = Request { domain: &args.domain, descriptors, hits_addend: 1 };
+    let read = args.json.as_deref().map(json_request).transpose()?;
+    let only = only_domain::of_quotas(quotas);
+    let request = match &read {
+        Some(read) => read.request(),
+        None => {
+            let descriptors = args.descriptors.iter().map(|text| descriptor(text));
+            let domain = args.domain.as_deref().map_or(only, Ok)?;
+            Request { domain, descriptors: descriptors.collect::<Result<_, _>>()?, hits_addend: 1 }
+        }
+    };
     let planned = plan(&request, quotas, &settings, now_seconds);
     let planned = planned.map_err(|error| error.to_string())?;
     let mut text = class(&planned);
@@ -80,16 +92,16 @@ pub fn explain(
         text += "SHADOW_MODE: nothing is refused\n";
     }
     if !planned.domain_known {
-        text += &format!("domain {}: no file has it, so everything passes\n", args.domain);
+        text += &format!("domain {}: no file has it, so everything passes\n", request.domain);
         return Ok(text);
     }
-    let domain = quotas.domain(&args.domain);
+    let domain = quotas.domain(request.domain);
     let names_priority = domain.is_some_and(|domain| domain.names_priority);
     if domain.is_some_and(|domain| domain.root.precedence() == Precedence::MostSpecific) {
         text += "wildcards: of the patterns that match, the most specific counts\n";
     }
     for (at, line) in planned.lines.iter().enumerate() {
-        text += &format!("descriptor {}: {}\n", args.descriptors[at], verdict(line));
+        text += &format!("descriptor {}: {}\n", written(&request.descriptors[at]), verdict(line));
         let takes_off = !names_priority
             && request.descriptors[at].entries.iter().any(|(key, _)| *key == PRIORITY_KEY);
         if takes_off {
@@ -113,6 +125,30 @@ pub fn explain(
         }
     }
     Ok(text)
+}
+
+/// The request that a file holds.
+fn json_request(path: &Path) -> Result<WireRequest, String> {
+    let cannot = |error: std::io::Error| format!("{}: cannot be read: {error}", path.display());
+    let mut bytes = Vec::new();
+    match path.to_str() {
+        Some("-") => {
+            std::io::stdin().lock().take(BODY_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)
+        }
+        _ => std::fs::File::open(path)
+            .and_then(|file| file.take(BODY_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)),
+    }
+    .map_err(cannot)?;
+    if bytes.len() > BODY_BYTES_MAX {
+        return Err(format!("{}: is larger than {BODY_BYTES_MAX} bytes", path.display()));
+    }
+    WireRequest::read(&bytes).map_err(|problem| format!("{}: {problem}", path.display()))
+}
+
+/// A descriptor as it is written on the command line.
+fn written(descriptor: &Descriptor<'_>) -> String {
+    let entries = descriptor.entries.iter().map(|(key, value)| format!("{key}={value}"));
+    entries.collect::<Vec<_>>().join(",")
 }
 
 /// The descriptor written as `key=value,key=value`.

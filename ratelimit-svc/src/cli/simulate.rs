@@ -11,11 +11,12 @@ use chassis::config::DurationText;
 use chassis::process::EXIT_USAGE;
 
 use crate::cli::check;
+use crate::cli::finding::{self, Finding, Level, render};
 use crate::config::{self, Environment};
 use crate::limits::quotas::Quotas;
 use crate::simulate::gate::Condition;
 use crate::simulate::report::Report;
-use crate::simulate::run::{Progress, Question, run as simulate};
+use crate::simulate::run::{Answer, Progress, Question, run as simulate};
 use crate::simulate::{Counting, REPLICAS_MAX, Scenario};
 
 /// The exit code when a condition of `--fail-if` holds.
@@ -68,6 +69,10 @@ pub enum Format {
     Json,
     /// A comment on a pull request.
     Markdown,
+    /// Workflow commands that GitHub shows.
+    Github,
+    /// A code quality report for GitLab.
+    Gitlab,
 }
 
 fn outage(text: &str) -> Result<Range<u64>, String> {
@@ -134,8 +139,37 @@ fn try_run(args: &Args, environment: &Environment) -> Result<(String, bool), Vec
         Format::Text => report.text(),
         Format::Json => format!("{}\n", report.json()),
         Format::Markdown => report.markdown(),
+        Format::Github => render(&findings(args, &answer), finding::Format::Github, false),
+        Format::Gitlab => render(&findings(args, &answer), finding::Format::Gitlab, false),
     };
     Ok((text, fails))
+}
+
+/// A sentence about the whole, and one for each condition that holds.
+fn findings(args: &Args, answer: &Answer) -> Vec<Finding> {
+    let total = answer.tally.total;
+    let path = args.quotas.first().map(|path| path.display().to_string()).unwrap_or_default();
+    let finding = |level, message| Finding {
+        level,
+        path: path.clone(),
+        at: None,
+        message,
+        quoted: None,
+        meant: None,
+    };
+    let sentence = format!(
+        "of {} recorded requests {} would be refused, {} of them newly, and {} newly admitted",
+        total.requests, total.new_refused, total.newly_refused, total.newly_admitted
+    );
+    let mut findings = vec![finding(Level::Notice, sentence)];
+    for condition in &args.fail_if {
+        let (holds, figure) = condition.holds(&answer.tally);
+        if holds {
+            let message = format!("the simulation fails: {condition}, it is {figure:.4}");
+            findings.push(finding(Level::Error, message));
+        }
+    }
+    findings
 }
 
 fn quotas(files: &[PathBuf], merge_domains: bool) -> Result<Arc<Quotas>, Vec<String>> {

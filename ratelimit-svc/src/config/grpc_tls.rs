@@ -29,7 +29,9 @@ impl Vars<'_> {
         if !self.flag("GRPC_SERVER_USE_TLS")? {
             return Ok(None);
         }
-        let client_authorities = self.path("GRPC_CLIENT_TLS_CACERT");
+        // The second is what Envoy Gateway sets.
+        let client_authorities =
+            self.path("GRPC_CLIENT_TLS_CACERT").or_else(|| self.path("GRPC_SERVER_TLS_CA_CERT"));
         let client_subjects = subjects(&self.text("GRPC_CLIENT_TLS_SAN"));
         let client_subjects =
             client_subjects.map_err(|problem| self.bad("GRPC_CLIENT_TLS_SAN", problem))?;

@@ -6,6 +6,7 @@ use chassis::config::DurationText;
 use chassis::process::UsageError;
 
 use super::Vars;
+use crate::metrics::mapping::Mapping;
 use crate::metrics::mogrifier::Mogrifier;
 use crate::metrics::statsd::{Dialect, Protocol, Settings};
 
@@ -19,6 +20,8 @@ pub struct Stats {
     pub names: Names,
     /// `PROMETHEUS_RESPONSE_TIME_AS_MILLISECONDS`
     pub milliseconds: bool,
+    /// `PROMETHEUS_MAPPER_YAML`: the names of the reference's metrics, in place of its own mapping.
+    pub mapping: Option<Mapping>,
     /// `USE_PROMETHEUS`: a listener of its own for metrics.
     pub page: Option<Page>,
     /// `USE_STATSD`, `USE_DOG_STATSD`: a server metrics are sent to.
@@ -62,6 +65,7 @@ impl Vars<'_> {
         Ok(Stats {
             names,
             milliseconds: self.flag("PROMETHEUS_RESPONSE_TIME_AS_MILLISECONDS")?,
+            mapping: self.mapping()?,
             page: page.filter(|_| !disabled),
             statsd: statsd.filter(|_| !disabled),
         })
@@ -83,6 +87,21 @@ impl Vars<'_> {
         }
         let page = Page { address: (host.to_owned(), port), path };
         Ok(self.flag("USE_PROMETHEUS")?.then_some(page))
+    }
+
+    /// The mapping file, if one is named. One that is not there is none: gateways mount it from a
+    /// ConfigMap that may be absent.
+    fn mapping(&self) -> Result<Option<Mapping>, UsageError> {
+        let Some(path) = self.path("PROMETHEUS_MAPPER_YAML") else { return Ok(None) };
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(self.bad("PROMETHEUS_MAPPER_YAML", format!("cannot be read: {error}")));
+            }
+        };
+        let mapping = Mapping::parse(&path, &text);
+        mapping.map(Some).map_err(|error| UsageError(format!("PROMETHEUS_MAPPER_YAML: {error}")))
     }
 
     fn statsd(&self) -> Result<Option<Settings>, UsageError> {

@@ -2,6 +2,8 @@
 
 use stats::{Names, Page};
 
+use chassis::telemetry::TraceSettings;
+
 use super::*;
 use crate::metrics::statsd::{Dialect, Protocol};
 use crate::store::redis::address::Login;
@@ -417,5 +419,46 @@ fn what_is_recorded_and_how() {
     {
         let error = set(&[bad]).expect_err("refused");
         assert!(error.contains(bad.0), "{error}");
+    }
+}
+
+#[test]
+fn spans_are_made_as_the_reference_makes_them() {
+    let traced = |set: &[(&str, &str)]| read(set).map(|config| config.telemetry);
+    let of = |set| traced(set).expect("valid");
+    assert_eq!(of(&[]).otlp_endpoint, None);
+    let only_named = of(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317")]);
+    assert_eq!(only_named.otlp_endpoint.as_deref(), Some("http://c:4317"));
+    assert_eq!(only_named.traces, TraceSettings::default(), "the caller alone decides");
+    let off = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317"), ("TRACING_ENABLED", "false")];
+    assert_eq!(of(&off).otlp_endpoint, None, "switched off");
+    let on = of(&[("TRACING_ENABLED", "true")]);
+    assert_eq!(on.otlp_endpoint.as_deref(), Some("http://localhost:4317"));
+    assert_eq!(on.traces.service_name.as_deref(), Some("RateLimit"));
+    assert_eq!(on.traces.root_sampling_ppm, 1_000_000);
+    let gateway = of(&[
+        ("TRACING_ENABLED", "true"),
+        ("TRACING_SERVICE_NAME", "envoy-ratelimit"),
+        ("TRACING_SERVICE_NAMESPACE", "envoy-gateway-system"),
+        ("TRACING_SERVICE_INSTANCE_ID", "pod-1"),
+        ("TRACING_SAMPLING_RATE", "0.6"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://t:4317"),
+    ]);
+    let attribute = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let expected = TraceSettings {
+        service_name: Some("envoy-ratelimit".to_owned()),
+        attributes: vec![
+            attribute("service.namespace", "envoy-gateway-system"),
+            attribute("service.instance.id", "pod-1"),
+        ],
+        root_sampling_ppm: 600_000,
+    };
+    assert_eq!(
+        (gateway.otlp_endpoint.as_deref(), gateway.traces),
+        (Some("http://t:4317"), expected)
+    );
+    for rate in ["1.5", "-1", "half"] {
+        assert!(traced(&[("TRACING_SAMPLING_RATE", rate)]).is_err(), "{rate}");
     }
 }

@@ -42,10 +42,8 @@ const fn refused(
 
 const OFF: &[&str] = &["false", "f", "0"];
 const ZERO: &[&str] = &["0", "0s"];
-const MAPPER: &str =
-    "the default mapping is built in, use statsd with a statsd_exporter for others";
 const MEMCACHE: &str = "memcache is not supported, use redis";
-const TRACING: &str = "spans go to OTEL_EXPORTER_OTLP_ENDPOINT where the caller samples";
+const TRACING: &str = "spans go over gRPC: name the gRPC port of the collector";
 const POOL: &str = "each thread has one multiplexed connection and there is no pool";
 const PIPELINE: &str = "concurrent calls share a pipeline without a window";
 const STARTUP: &str = "the service serves while it connects";
@@ -73,6 +71,11 @@ pub const VARIABLES: &[Variable] = &[
     full("GRPC_SERVER_USE_TLS", "false", "serve gRPC over TLS"),
     full("GRPC_SERVER_TLS_CERT", "", "PEM file of the server's certificate"),
     full("GRPC_SERVER_TLS_KEY", "", "PEM file of its private key"),
+    full(
+        "GRPC_SERVER_TLS_CA_CERT",
+        "",
+        "another name of GRPC_CLIENT_TLS_CACERT, which comes first",
+    ),
     full("GRPC_CLIENT_TLS_CACERT", "", "PEM file of authorities; clients need their certificate"),
     full("GRPC_CLIENT_TLS_SAN", "", "names of which the certificate of a client must carry one"),
     full("GRPC_CLIENT_TLS_SAN_FILE", "", "file with more such names, one a line"),
@@ -80,6 +83,12 @@ pub const VARIABLES: &[Variable] = &[
     full("DEBUG_PORT", "6070", "port of the admin pages"),
     full("LOG_LEVEL", "info", "trace, debug, info, warn, error; also per module"),
     full("OTEL_EXPORTER_OTLP_ENDPOINT", "", "gRPC endpoint for spans; empty: no spans"),
+    full("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "", "the same, and comes first"),
+    full("TRACING_ENABLED", "false", "make spans, also of requests that bring no trace"),
+    full("TRACING_SERVICE_NAME", "RateLimit", "service.name of spans, with TRACING_ENABLED"),
+    full("TRACING_SERVICE_NAMESPACE", "", "service.namespace of spans"),
+    full("TRACING_SERVICE_INSTANCE_ID", "", "service.instance.id of spans"),
+    full("TRACING_SAMPLING_RATE", "1", "share of requests without a trace that are sampled"),
     full("RUNTIME_ROOT", "/srv/runtime_data/current", "directory of quota files, first part"),
     full("RUNTIME_SUBDIRECTORY", "", "directory of quota files, second part"),
     full("RUNTIME_APPDIRECTORY", "config", "directory of quota files, last part"),
@@ -189,6 +198,11 @@ pub const VARIABLES: &[Variable] = &[
         "false",
         "count the reference's response time in milliseconds",
     ),
+    full(
+        "PROMETHEUS_MAPPER_YAML",
+        "",
+        "statsd_exporter mapping for the reference's names; one that is not there is none",
+    ),
     full("USE_STATSD", "true", "send metrics to a statsd server"),
     full("STATSD_HOST", "localhost", "host of the statsd or dogstatsd server"),
     full("STATSD_PORT", "8125", "port of the statsd or dogstatsd server"),
@@ -208,7 +222,6 @@ pub const VARIABLES: &[Variable] = &[
     no_effect("HEALTHY_WITH_AT_LEAST_ONE_CONFIG_LOADED", "always so: not ready without quotas"),
     no_effect("REDIS_POOL_SIZE", POOL),
     no_effect("REDIS_POOL_ON_EMPTY_BEHAVIOR", POOL),
-    refused("PROMETHEUS_MAPPER_YAML", &[], MAPPER),
     no_effect("REDIS_PIPELINE_WINDOW", PIPELINE),
     no_effect("REDIS_PIPELINE_LIMIT", PIPELINE),
     no_effect("REDIS_CLUSTER_PIPELINE_PARALLELISM", PIPELINE),
@@ -232,12 +245,7 @@ pub const VARIABLES: &[Variable] = &[
     no_effect("MEMCACHE_TLS_CLIENT_KEY", MEMCACHE),
     no_effect("MEMCACHE_TLS_CACERT", MEMCACHE),
     no_effect("MEMCACHE_TLS_SKIP_HOSTNAME_VERIFICATION", MEMCACHE),
-    refused("TRACING_ENABLED", OFF, TRACING),
-    no_effect("TRACING_SERVICE_NAME", TRACING),
-    no_effect("TRACING_SERVICE_NAMESPACE", TRACING),
-    no_effect("TRACING_SERVICE_INSTANCE_ID", TRACING),
     no_effect("TRACING_EXPORTER_PROTOCOL", TRACING),
-    no_effect("TRACING_SAMPLING_RATE", TRACING),
 ];
 
 /// All variables for `--help`.

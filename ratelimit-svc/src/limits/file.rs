@@ -5,6 +5,7 @@
 //! choose its algorithm and any period.
 
 mod classes;
+mod faults;
 mod rate_limit;
 mod sharing;
 
@@ -20,6 +21,8 @@ use crate::limits::pattern::Precedence;
 use crate::limits::rule::{Rule, Step, header_safe, push_step};
 use crate::limits::stats::CountsOfRule;
 use crate::limits::tree::{Level, Node};
+
+pub use faults::{FAULTS_MAX, faults, meant};
 
 /// The largest quota file.
 pub const FILE_BYTES_MAX: usize = 16 << 20;

@@ -11,6 +11,7 @@
 pub mod algorithm;
 pub mod class;
 pub mod file;
+pub mod nearest;
 pub mod pattern;
 pub mod quotas;
 pub mod rule;

@@ -17,7 +17,7 @@ use crate::limits::stats::KINDS;
 use crate::metrics::Metrics;
 use crate::metrics::latency::SAMPLES_MAX;
 use crate::metrics::mogrifier::{Mogrifier, mogrify};
-use crate::metrics::reference::{METHOD, sanitized};
+use crate::metrics::reference::sanitized;
 use crate::metrics::rules::RULES_MAX;
 
 /// The most bytes of a datagram, and of a line over TCP: what fits an Ethernet frame.
@@ -98,36 +98,17 @@ impl Told {
     /// What is new since the last call.
     pub fn samples(&mut self, metrics: &Metrics) -> Vec<Sample> {
         let mut samples = Vec::new();
-        let totals = metrics.totals();
-        for (name, count) in [
-            ("ratelimit_server.ShouldRateLimit.total_requests", totals.requests),
-            ("ratelimit.service.config_load_success", totals.config_load_success),
-            ("ratelimit.service.config_load_error", totals.config_load_error),
-            ("ratelimit.service.global_shadow_mode", totals.global_shadow_mode),
-            ("ratelimit.service.call.should_rate_limit.redis_error", totals.store_errors),
-            ("ratelimit.service.call.should_rate_limit.service_error", totals.service_errors),
-            ("ratelimit.service.rate_limit.unknown.domain_not_found", totals.domain_not_found),
-        ] {
-            self.counter(name, count, &mut samples);
-        }
-        // Two rules may have one name when it is written for the wire.
-        let mut sums: HashMap<String, u64> = HashMap::new();
-        for counts in metrics.rules.all() {
-            let (domain, rule) = (sanitized(&counts.domain), sanitized(&counts.rule));
-            for ((_, kind), hits) in KINDS.iter().zip(counts.hits()).filter(|(_, n)| *n > 0) {
-                let name = format!("ratelimit.service.rate_limit.{domain}.{rule}.{kind}");
-                *sums.entry(name).or_default() += hits;
-            }
-        }
-        for (name, count) in sums {
+        for (name, count) in counters(metrics) {
             self.counter(&name, count, &mut samples);
         }
         let new = metrics.duration.observed() - self.observed;
         self.observed += new;
-        let name = format!("ratelimit_server.{METHOD}.response_time");
         let newest = metrics.duration.newest(new);
         let rate = newest.len() as f64 / new.max(1) as f64;
-        let timer = |micros| Sample { name: name.clone(), value: Value::Timer { micros, rate } };
+        let timer = |micros| Sample {
+            name: RESPONSE_TIME.to_owned(),
+            value: Value::Timer { micros, rate },
+        };
         samples.extend(newest.into_iter().map(timer));
         samples
     }
@@ -139,6 +120,37 @@ impl Told {
             samples.push(Sample { name: name.to_owned(), value: Value::Counter(count - told) });
         }
     }
+}
+
+/// The name of what is told of durations.
+pub const RESPONSE_TIME: &str = "ratelimit_server.ShouldRateLimit.response_time";
+
+/// What was counted since the start, by the names of the reference: the totals, and of rules what is
+/// not zero.
+pub fn counters(metrics: &Metrics) -> Vec<(String, u64)> {
+    let totals = metrics.totals();
+    let mut counters: Vec<(String, u64)> = [
+        ("ratelimit_server.ShouldRateLimit.total_requests", totals.requests),
+        ("ratelimit.service.config_load_success", totals.config_load_success),
+        ("ratelimit.service.config_load_error", totals.config_load_error),
+        ("ratelimit.service.global_shadow_mode", totals.global_shadow_mode),
+        ("ratelimit.service.call.should_rate_limit.redis_error", totals.store_errors),
+        ("ratelimit.service.call.should_rate_limit.service_error", totals.service_errors),
+        ("ratelimit.service.rate_limit.unknown.domain_not_found", totals.domain_not_found),
+    ]
+    .map(|(name, count)| (name.to_owned(), count))
+    .into();
+    // Two rules may have one name when it is written for the wire.
+    let mut sums: HashMap<String, u64> = HashMap::new();
+    for counts in metrics.rules.all() {
+        let (domain, rule) = (sanitized(&counts.domain), sanitized(&counts.rule));
+        for ((_, kind), hits) in KINDS.iter().zip(counts.hits()).filter(|(_, n)| *n > 0) {
+            let name = format!("ratelimit.service.rate_limit.{domain}.{rule}.{kind}");
+            *sums.entry(name).or_default() += hits;
+        }
+    }
+    counters.extend(sums);
+    counters
 }
 
 /// The most samples of one flush.

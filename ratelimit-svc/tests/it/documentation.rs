@@ -46,6 +46,46 @@ fn every_difference_from_the_reference_has_a_test() {
     }
 }
 
+/// The commands in the examples are ones that the program takes.
+#[test]
+fn the_examples_of_gitops_run() {
+    use clap::Parser;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut commands = 0;
+    for name in
+        ["examples/gitops/github.yaml", "examples/gitops/gitlab.yaml", "../.pre-commit-hooks.yaml"]
+    {
+        let text = std::fs::read_to_string(root.join(name)).expect("there");
+        for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
+            let Some((_, command)) = line.split_once("ratelimit-svc ") else { continue };
+            let mut arguments = vec!["ratelimit-svc".to_owned()];
+            arguments.extend(words(command));
+            // pre-commit adds the files.
+            if name.ends_with("hooks.yaml") {
+                arguments.push("quotas/a.yaml".to_owned());
+            }
+            let parsed = ratelimit_svc::cli::Args::try_parse_from(&arguments);
+            parsed.unwrap_or_else(|error| panic!("{name}: {arguments:?}: {error}"));
+            commands += 1;
+        }
+    }
+    assert_eq!(commands, 5);
+}
+
+/// The words of a shell command up to a redirection or an alternative.
+fn words(command: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for (at, part) in command.split('"').enumerate() {
+        match at % 2 {
+            1 => words.push(part.to_owned()),
+            _ => words.extend(part.split(' ').filter(|word| !word.is_empty()).map(str::to_owned)),
+        }
+    }
+    let end = words.iter().position(|word| word == ">" || word == "||").unwrap_or(words.len());
+    words.truncate(end);
+    words
+}
+
 fn gather(dir: &Path, code: &mut String) {
     for entry in std::fs::read_dir(dir).expect("a directory") {
         let path = entry.expect("an entry").path();

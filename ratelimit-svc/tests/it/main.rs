@@ -10,6 +10,7 @@ mod control_plane;
 mod differences;
 mod documentation;
 mod environment;
+mod images;
 mod leases;
 mod leases_cluster;
 mod metrics;

@@ -145,3 +145,36 @@ fn bad_arguments_are_named() {
     check(QUOTAS, &["--replicas", "2", "--outage", "9..3"], "ends before it begins");
     check(QUOTAS, &["--salt-file", "/nonexistent"], "cannot be read");
 }
+
+#[test]
+fn an_access_log_is_enough() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let (log, traffic, quotas) =
+        (dir.path().join("access.log"), dir.path().join("traffic"), dir.path().join("a.yaml"));
+    let line = |n: u32| format!("2027-01-15T08:00:{:02}.000Z tenant-{} 200\n", n % 60, n % 3);
+    let lines: String = (0..600).map(line).chain(["no line\n".to_owned()]).collect();
+    std::fs::write(&log, lines).expect("written");
+    std::fs::write(&quotas, QUOTAS.replace("requests_per_unit: 300", "requests_per_unit: 50"))
+        .expect("written");
+    let run = |arguments: &[&str]| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_ratelimit-svc"));
+        program.args(arguments).current_dir(dir.path()).env_clear().output().expect("runs")
+    };
+    let format = "%START_TIME% %REQ(X-TENANT)% %RESPONSE_CODE%";
+    let import = ["record", "import", "access.log", "--to", "traffic", "--domain", "edge"];
+    let rules = ["--format", format, "--descriptor", "tenant=%REQ(X-TENANT)%"];
+    let output = run(&[&import[..], &rules[..]].concat());
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(out.starts_with("600 requests recorded, 0 of them refused; 0 lines ask"), "{out}{err}");
+    assert!(err.contains("line 601 at column"), "{err}");
+    assert!(traffic.is_dir());
+    let output = run(&["simulate", "--quotas", "a.yaml", "--traffic", "traffic"]);
+    let report = String::from_utf8_lossy(&output.stdout);
+    // Three tenants of 200 requests each.
+    assert!(report.contains("over_limit 450"), "{report}");
+    let output = run(&[&import[..], &["--format", "json", "--descriptor", "a=%B%"]].concat());
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(err.contains("the log has no %B%, so no [a]"), "{err}");
+}

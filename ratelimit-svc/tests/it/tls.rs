@@ -101,9 +101,9 @@ fn server_files(certificate: &Path, key: &Path) -> Vec<(&'static str, String)> {
     ]
 }
 
-type Client = RateLimitServiceClient<Channel>;
+pub type Client = RateLimitServiceClient<Channel>;
 
-async fn client(service: &Service, settings: &ClientSettings) -> Result<Client, String> {
+pub async fn client(service: &Service, settings: &ClientSettings) -> Result<Client, String> {
     let endpoint = Endpoint::from_shared(url(&service.addresses.grpc)).expect("an address");
     let channel = connect(endpoint, settings).await;
     let channel = channel.map_err(|error| chassis::telemetry::error_chain(&error))?;

@@ -50,8 +50,9 @@ impl Drop for Program {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_sampled_request_becomes_a_span_of_its_trace() {
+/// What a process with these settings sends for three requests: one that its caller samples, one that it
+/// does not, one without a trace.
+async fn sent(even_more: &[(&'static str, &str)]) -> ResourceSpans {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("bound");
     let endpoint = format!("http://{}", listener.local_addr().expect("bound"));
     let (sender, mut spans) = mpsc::unbounded_channel();
@@ -62,7 +63,9 @@ async fn a_sampled_request_becomes_a_span_of_its_trace() {
     let dir = tempfile::tempdir().expect("temporary directory");
     std::fs::create_dir(dir.path().join("config")).expect("created");
     std::fs::write(dir.path().join("config/a.yaml"), "domain: edge").expect("written");
-    let more = [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint), ("DRAIN_DELAY", "0s".to_owned())];
+    let mut more =
+        vec![("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint), ("DRAIN_DELAY", "0s".to_owned())];
+    more.extend(even_more.iter().map(|(name, value)| (*name, (*value).to_owned())));
     let child = Command::new(env!("CARGO_BIN_EXE_ratelimit-svc"))
         .env_clear()
         .envs(environment(dir.path(), &more))
@@ -86,7 +89,6 @@ async fn a_sampled_request_becomes_a_span_of_its_trace() {
     let mut client =
         RateLimitServiceClient::connect(format!("http://{address}")).await.expect("connected");
     let trace_id: String = TRACE_ID.iter().map(|byte| format!("{byte:02x}")).collect();
-    // One is sampled by the caller; one is not, and one has no trace.
     for flags in [Some("01"), Some("00"), None] {
         let mut asked = Request::new(request("edge", &[&[("tenant", "a")]]));
         if let Some(flags) = flags {
@@ -105,15 +107,47 @@ async fn a_sampled_request_becomes_a_span_of_its_trace() {
     let ended = tokio::time::timeout(DEADLINE, ended).await.expect("in time").expect("ended");
     assert_eq!(ended.code(), Some(0));
 
-    let attributes = received.resource.expect("described").attributes;
-    let name = attributes.into_iter().find(|attribute| attribute.key == "service.name");
-    let name = name.and_then(|attribute| attribute.value?.value);
+    assert!(spans.try_recv().is_err(), "nothing else is sent");
+    collector.abort();
+    received
+}
+
+fn attribute(received: &ResourceSpans, key: &str) -> Option<Value> {
+    let mut attributes = received.resource.as_ref().expect("described").attributes.iter();
+    attributes.find(|attribute| attribute.key == key)?.value.clone()?.value
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sampled_request_becomes_a_span_of_its_trace() {
+    let received = sent(&[]).await;
+    let name = attribute(&received, "service.name");
     assert_eq!(name, Some(Value::StringValue("ratelimit-svc".to_owned())));
     let found: Vec<_> = received.scope_spans.into_iter().flat_map(|scope| scope.spans).collect();
     assert_eq!(found.len(), 1, "only the sampled request: {found:?}");
     let hex: String = found[0].parent_span_id.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!((found[0].trace_id.as_slice(), hex.as_str()), (&TRACE_ID[..], PARENT));
     assert_eq!((found[0].name.as_str(), found[0].kind()), ("should_rate_limit", SpanKind::Server));
-    assert!(spans.try_recv().is_err(), "nothing else is sent");
-    collector.abort();
+}
+
+/// As Envoy Gateway switches it on.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_variables_of_the_reference_name_the_process_and_sample_what_has_no_trace() {
+    let received = sent(&[
+        ("TRACING_ENABLED", "true"),
+        ("TRACING_SERVICE_NAME", "envoy-ratelimit"),
+        ("TRACING_SERVICE_NAMESPACE", "envoy-gateway-system"),
+        ("TRACING_SERVICE_INSTANCE_ID", "pod-1"),
+        ("TRACING_SAMPLING_RATE", "1"),
+    ])
+    .await;
+    for (key, value) in [
+        ("service.name", "envoy-ratelimit"),
+        ("service.namespace", "envoy-gateway-system"),
+        ("service.instance.id", "pod-1"),
+    ] {
+        assert_eq!(attribute(&received, key), Some(Value::StringValue(value.to_owned())), "{key}");
+    }
+    let found: Vec<_> = received.scope_spans.into_iter().flat_map(|scope| scope.spans).collect();
+    let of_callers = found.iter().filter(|span| span.trace_id == TRACE_ID).count();
+    assert_eq!((found.len(), of_callers), (2, 1), "what the caller left out stays out: {found:?}");
 }

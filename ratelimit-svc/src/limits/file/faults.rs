@@ -1,0 +1,205 @@
+//! Everything that is wrong with a file, for people who want to mend it in one go: what is wrong first is
+//! taken out, or replaced by something that is right, and the rest is read again.
+//!
+//! The service itself stops at the first fault of a file, for it is out of force with one.
+
+use std::path::Path;
+
+use chassis::config::{ConfigError, parse_yaml_within};
+
+use crate::document::{Node as Yaml, Value};
+use crate::limits::class::Classes;
+use crate::limits::file::{FILE_BYTES_MAX, FILE_NODES_MAX, KNOWN_KEYS, Reader, parse};
+use crate::limits::nearest::nearest;
+use crate::limits::unit::UNITS;
+
+/// The most faults of a file that are named.
+pub const FAULTS_MAX: usize = 100;
+
+/// All faults of a file, in the order of the file.
+pub fn faults(path: &Path, bytes: &[u8]) -> Vec<ConfigError> {
+    let Err(first) = parse(path, bytes) else { return vec![] };
+    if bytes.len() > FILE_BYTES_MAX {
+        return vec![first];
+    }
+    let Ok(mut root) = parse_yaml_within::<Yaml>(path, bytes, FILE_NODES_MAX) else {
+        return vec![first];
+    };
+    let text = std::str::from_utf8(bytes).unwrap_or_default();
+    let mut faults: Vec<ConfigError> = Vec::new();
+    while faults.len() < FAULTS_MAX {
+        let reader = Reader { path, text, domain: String::new(), warnings: Vec::new() };
+        let read = reader.check_keys(&root, true).and_then(|()| reader.file(&root));
+        let Err(fault) = read else { break };
+        let is_mended = mend(&mut root, &fault);
+        // What was mended and is at fault again cannot be mended.
+        let is_new = !faults.contains(&fault);
+        if is_new {
+            faults.push(fault);
+        }
+        if !is_mended || !is_new {
+            break;
+        }
+    }
+    faults.sort_by_key(|fault| fault.at);
+    faults
+}
+
+/// What may have been meant, where the fault is a word that nobody knows.
+pub fn meant(message: &str, classes: &Classes) -> Option<String> {
+    let word = message.split('\'').nth(1)?;
+    let units: Vec<String> = UNITS.iter().map(|unit| unit.name().to_lowercase()).collect();
+    let names: Vec<&str> = if message.contains("unknown key '") {
+        KNOWN_KEYS.into_iter().chain(["priority_classes", "wildcards"]).collect()
+    } else if message.starts_with("invalid rate limit unit '") {
+        units.iter().map(String::as_str).collect()
+    } else if message.starts_with("invalid rate limit algorithm '") {
+        vec!["fixed_window", "sliding_window", "token_bucket"]
+    } else if message.starts_with("priority class '") {
+        classes.ladder().iter().map(|class| class.name.as_str()).collect()
+    } else {
+        return None;
+    };
+    nearest(word, names).map(str::to_owned)
+}
+
+/// Takes out what is at fault; whether it was found.
+fn mend(root: &mut Yaml, fault: &ConfigError) -> bool {
+    let Some(at) = fault.at else { return give_domain(root) };
+    let is_key = fault.message.contains("key '") && fault.message.starts_with("config error, ")
+        || fault.message.contains("key is not of type string");
+    match is_key {
+        true => take_out(root, at, true) || take_out(root, at, false),
+        false => take_out(root, at, false) || take_out(root, at, true),
+    }
+}
+
+/// A file without a domain gets one, so that the rest can be looked at.
+fn give_domain(root: &mut Yaml) -> bool {
+    let Value::Map(pairs) = &mut root.value else { return false };
+    let Some((key, value)) = pairs.first().cloned() else { return false };
+    let is_there = pairs.iter().any(|(key, _)| key.value.as_text() == Some("domain"));
+    let key = Yaml { value: Value::Text("domain".to_owned()), ..key };
+    pairs.push((key, Yaml { value: Value::Text("domain".to_owned()), ..value }));
+    !is_there
+}
+
+/// Takes out the pair whose key, or the pair or item whose value, stands there. Values that a limit
+/// cannot be without are replaced by right ones.
+fn take_out(node: &mut Yaml, at: (u64, u64), by_key: bool) -> bool {
+    match &mut node.value {
+        Value::Map(pairs) => {
+            let stands_there =
+                |(key, value): &(Yaml, Yaml)| place(if by_key { key } else { value }) == at;
+            let Some(found) = pairs.iter().position(stands_there) else {
+                return pairs.iter_mut().any(|(_, value)| take_out(value, at, by_key));
+            };
+            let right = pairs[found].0.value.as_text().and_then(right);
+            match right.filter(|_| !by_key) {
+                Some(right) if pairs[found].1.value != right => pairs[found].1.value = right,
+                _ => {
+                    pairs.remove(found);
+                }
+            }
+            true
+        }
+        Value::List(items) => match items.iter().position(|item| !by_key && place(item) == at) {
+            Some(found) => {
+                items.remove(found);
+                true
+            }
+            None => items.iter_mut().any(|item| take_out(item, at, by_key)),
+        },
+        _ => false,
+    }
+}
+
+/// A value that is right wherever the key may stand.
+fn right(key: &str) -> Option<Value> {
+    let text = |text: &str| Some(Value::Text(text.to_owned()));
+    match key {
+        "unit" => text("minute"),
+        "window" => text("1m"),
+        "domain" => text("domain"),
+        "requests_per_unit" => Some(Value::Integer(1)),
+        _ => None,
+    }
+}
+
+fn place(node: &Yaml) -> (u64, u64) {
+    (node.referenced.line(), node.referenced.column())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Vec<(u64, String)> {
+        let line = |fault: ConfigError| (fault.at.map_or(0, |at| at.0), fault.message);
+        faults(Path::new("a.yaml"), text.as_bytes()).into_iter().map(line).collect()
+    }
+
+    #[test]
+    fn every_fault_is_named_and_nothing_else() {
+        let text = "\
+domain: edge
+descriptors:
+  - key: a
+    rate_limt: {unit: minute, requests_per_unit: 5}
+  - key: b
+    rate_limit: {unit: minut, requests_per_unit: many, algorithm: tokens}
+  - rate_limit: {unit: minute, requests_per_unit: 5}
+  - key: c
+    rate_limit: {unit: hour, requests_per_unit: 5, mode: exact}
+  - key: c
+    rate_limit: {unit: hour, requests_per_unit: 5}
+  - key: d
+    descriptors:
+      - {key: e, shadow_mode: maybe, rate_limit: {unit: day, requests_per_unit: -1}}
+";
+        let found = of(text);
+        let lines: Vec<u64> = found.iter().map(|(line, _)| *line).collect();
+        assert_eq!(lines, [4, 6, 6, 6, 7, 10, 14, 14], "{found:#?}");
+        let all: Vec<&str> = found.iter().map(|(_, message)| message.as_str()).collect();
+        for (at, expected) in [
+            (0, "unknown key 'rate_limt'"),
+            (1, "invalid rate limit unit 'minut'"),
+            (2, "requests_per_unit must be a whole number"),
+            (3, "invalid rate limit algorithm 'tokens'"),
+            (4, "descriptor has empty key"),
+            (5, "duplicate descriptor composite key 'edge.c'"),
+            (6, "shadow_mode must be true or false"),
+            (7, "requests_per_unit must be from 0"),
+        ] {
+            assert!(all[at].contains(expected), "{expected}\n{all:#?}");
+        }
+        assert!(of("domain: edge\ndescriptors: []\n").is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_mended_ends_the_list() {
+        assert_eq!(of("domain: [").len(), 1);
+        assert_eq!(of("- a").len(), 1);
+        let without = of("descriptors:\n  - {key: a, rate_limit: {unit: eon}}\n");
+        assert_eq!(without.len(), 2, "{without:?}");
+        let many: String =
+            (0..300).map(|n| format!("  - {{key: k{n}, rate_limit: {{unit: eon}}}}\n")).collect();
+        assert_eq!(of(&format!("domain: d\ndescriptors:\n{many}")).len(), FAULTS_MAX);
+    }
+
+    #[test]
+    fn a_slip_is_guessed() {
+        let classes = Classes::default();
+        for (message, expected) in [
+            ("config error, unknown key 'rate_limt'", Some("rate_limit")),
+            ("config error, unknown key 'priority_clases'", Some("priority_classes")),
+            ("invalid rate limit unit 'minutes'", Some("minute")),
+            ("invalid rate limit algorithm 'token_buckets'", Some("token_bucket")),
+            ("priority class 'ingets' is not configured", Some("ingest")),
+            ("priority class 'gold' is not configured", None),
+            ("duplicate domain 'rate_limt' in config file", None),
+        ] {
+            assert_eq!(meant(message, &classes).as_deref(), expected, "{message}");
+        }
+    }
+}
