@@ -17,6 +17,8 @@ const PURE: &[&str] = &[
     "ratelimit-svc/src/lint",
     "ratelimit-svc/src/keyed_hash",
     "ratelimit-svc/src/lease",
+    "ratelimit-svc/src/live",
+    "ratelimit-svc/src/console/changes",
     "ratelimit-svc/src/record/format",
     "ratelimit-svc/src/record/hashed",
     "ratelimit-svc/src/record/shape",

@@ -231,8 +231,10 @@ fn what_to_try(edge: &Edge, key: &str) -> String {
          curl -i '{url}' -H 'Authorization: Token wrong' --data-binary 'weather temperature=1'\n\n\
          What has arrived:\n\n  \
          {read}\n\n\
+         What is decided, live, in a browser: http://{admin}/console\n\n\
          Shell variables for scripts: {dir}/env. Logs and configuration: {dir}.\n\
          Quotas reload when {dir}/quotas/edge.yaml changes. Ctrl-C stops everything.\n",
+        admin = edge.ratelimit[0].admin,
         dir = edge.options.dir.display()
     )
 }
