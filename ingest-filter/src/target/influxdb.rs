@@ -4,13 +4,10 @@
 //! nanoseconds without a word, so the one each version knows is always sent. A database that is
 //! not there is answered 404 and made on demand; InfluxDB 3 makes it by itself.
 
-use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -28,9 +25,11 @@ use crate::target::refusal::names_a_point;
 use crate::target::{Database, Target};
 use crate::writer::config::{InfluxdbV1Config, InfluxdbV2Config, InfluxdbV3Config};
 
+mod compress;
 mod manage;
 mod secret;
 
+use compress::gzip;
 use secret::Secret;
 
 /// How much of an answer is read: 1.x echoes refused lines, which can be the whole batch.
@@ -346,12 +345,6 @@ fn answer(exchange: Exchange) -> Answer {
         }
         _ => Answer::Failed { status: code, message },
     }
-}
-
-fn gzip(body: &[u8]) -> std::io::Result<Bytes> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
-    encoder.write_all(body)?;
-    Ok(Bytes::from(encoder.finish()?))
 }
 
 /// Reads an answer up to the bound; what is left unread closes the connection.
