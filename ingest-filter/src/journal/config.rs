@@ -151,7 +151,7 @@ pub struct KafkaConfig {
     /// `host:port` of some brokers, separated by commas.
     pub brokers: String,
     /// TLS and login.
-    pub security: Security,
+    pub security: Box<Security>,
     /// The topic of the records.
     pub topic: String,
     /// The writers' consumer group.
@@ -250,7 +250,7 @@ impl KafkaConfig {
     pub fn new(brokers: impl Into<String>) -> Self {
         Self {
             brokers: brokers.into(),
-            security: Security::default(),
+            security: Box::default(),
             topic: TOPIC.to_owned(),
             group: GROUP.to_owned(),
             group_instance_id: None,
@@ -343,7 +343,7 @@ fn kafka_config(path: &Path, raw: &RawKafkaJournal) -> Result<KafkaConfig, Confi
     };
     let create_topic = create_topic(path, raw.create_topic.as_ref())?;
     Ok(KafkaConfig {
-        security: Security::from_raw(path, raw.tls.as_ref(), raw.sasl.as_ref())?,
+        security: Security::from_raw(path, raw.tls.as_ref(), raw.sasl.as_ref()).map(Box::new)?,
         group: named(&raw.group, GROUP),
         group_instance_id: group_instance_id(path, raw.group_instance_id.as_ref())?,
         create_topic,
