@@ -30,6 +30,7 @@ const PURE: &[&str] = &[
     "ratelimit-svc/src/simulate/fleet",
     "ratelimit-svc/src/simulate/gate",
     "ratelimit-svc/src/simulate/report",
+    "ratelimit-svc/src/simulate/suggest",
     "ratelimit-svc/src/simulate/tally",
     "ratelimit-svc/src/simulate/world",
     "ratelimit-svc/src/xds/backoff",

@@ -14,10 +14,12 @@ use crate::journal::kafka::durability::Demands;
 mod bounds;
 mod member;
 pub mod security;
+mod topics;
 
-use bounds::{create_topic, duration_of, is_host_and_port, is_topic_name, size_of};
+use bounds::{duration_of, is_host_and_port, size_of};
 use member::group_instance_id;
 use security::{RawSasl, Security};
+use topics::{Topics, create_topic, topics};
 
 /// `journal:` as written by the user; exactly one kind is given.
 #[derive(Clone, Debug, Deserialize)]
@@ -65,7 +67,9 @@ pub struct RawKafkaJournal {
     pub group_instance_id: Option<Spanned<String>>,
     /// The topic of the dead letters.
     pub dead_letter_topic: Option<Spanned<String>>,
-    /// Creates both topics at start when they are missing.
+    /// The topic of the types of fields.
+    pub types_topic: Option<Spanned<String>>,
+    /// Creates the topics at start when they are missing.
     pub create_topic: Option<RawCreateTopic>,
     /// Copies each partition of the records' topic must have.
     pub replication_factor_min: Option<Spanned<u32>>,
@@ -109,6 +113,8 @@ pub const TOPIC: &str = "tidegate-points";
 pub const GROUP: &str = "tidegate-writer";
 /// What `dead_letter_topic` appends to the topic when absent.
 pub const DEAD_LETTER_SUFFIX: &str = "-dead-letter";
+/// What `types_topic` appends to the topic when absent.
+pub const TYPES_SUFFIX: &str = "-types";
 /// `partitions_per_tenant` when absent.
 pub const PARTITIONS_PER_TENANT: u32 = 4;
 /// `delivery_timeout` when absent: below the 15 s of Envoy's route.
@@ -160,6 +166,8 @@ pub struct KafkaConfig {
     pub group_instance_id: Option<String>,
     /// The topic of the dead letters.
     pub dead_letter_topic: String,
+    /// The topic of the types of fields.
+    pub types_topic: String,
     /// Creates the topics when they are missing.
     pub create_topic: Option<CreateTopic>,
     /// How many copies each partition of the records' topic must have.
@@ -255,6 +263,7 @@ impl KafkaConfig {
             group: GROUP.to_owned(),
             group_instance_id: None,
             dead_letter_topic: format!("{TOPIC}{DEAD_LETTER_SUFFIX}"),
+            types_topic: format!("{TOPIC}{TYPES_SUFFIX}"),
             create_topic: None,
             replication_factor_min: 1,
             partitions_per_tenant: PARTITIONS_PER_TENANT,
@@ -276,6 +285,7 @@ impl KafkaConfig {
             replication_factor_min: self.replication_factor_min as usize,
             in_sync_min: if copies >= 3 { 2 } else { 1 },
             message_bytes_max: self.message_bytes_max,
+            forever: false,
         }
     }
 }
@@ -325,19 +335,7 @@ fn kafka_config(path: &Path, raw: &RawKafkaJournal) -> Result<KafkaConfig, Confi
         let message = "journal.kafka.brokers must be 'host:port', or several separated by commas";
         return Err(ConfigError::at(path, &raw.brokers, message));
     }
-    for (key, name) in [("topic", &raw.topic), ("dead_letter_topic", &raw.dead_letter_topic)] {
-        if let Some(bad) = name.as_ref().filter(|name| !is_topic_name(&name.value)) {
-            let message =
-                format!("journal.kafka.{key} is not a topic name: 1-249 of [a-zA-Z0-9._-]");
-            return Err(ConfigError::at(path, bad, message));
-        }
-    }
-    let topic = named(&raw.topic, TOPIC);
-    let dead_letter_topic = named(&raw.dead_letter_topic, &format!("{topic}{DEAD_LETTER_SUFFIX}"));
-    if let Some(bad) = raw.dead_letter_topic.as_ref().filter(|name| name.value == topic) {
-        let message = "journal.kafka.dead_letter_topic must not be the topic of the records";
-        return Err(ConfigError::at(path, bad, message));
-    }
+    let Topics { records, dead_letters, types } = topics(path, raw)?;
     let size = |key, value: &Option<Spanned<ByteSize>>, default, min| {
         size_of(path, "journal.kafka", key, value, default, min)
     };
@@ -389,8 +387,9 @@ fn kafka_config(path: &Path, raw: &RawKafkaJournal) -> Result<KafkaConfig, Confi
             READ_AHEAD_BYTES,
             1 << 20,
         )?,
-        topic,
-        dead_letter_topic,
+        topic: records,
+        dead_letter_topic: dead_letters,
+        types_topic: types,
         ..defaults
     })
 }
@@ -421,6 +420,7 @@ mod tests {
             panic!("valid");
         };
         assert_eq!(config.dead_letter_topic, "t-dead-letter");
+        assert_eq!(config.types_topic, "t-types");
     }
 
     #[test]
@@ -447,6 +447,7 @@ mod tests {
             ("kafka:\n  brokers: a\n", "i.yaml:2:12: journal.kafka.brokers"),
             ("kafka: {brokers: 'a:1', topic: 'a b'}\n", "journal.kafka.topic"),
             ("kafka: {brokers: 'a:1', topic: t, dead_letter_topic: t}\n", "must not be"),
+            ("kafka: {brokers: 'a:1', types_topic: tidegate-points}\n", "a topic of its own"),
             ("kafka: {brokers: 'a:1', delivery_timeout: 1ms}\n", "between 1s and 60s"),
             ("kafka: {brokers: 'a:1', partitions_per_tenant: 0}\n", "at least 1"),
             ("kafka: {brokers: 'a:1', tls: {server_name: a}}\n", "brokers have names of their own"),

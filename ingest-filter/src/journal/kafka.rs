@@ -17,6 +17,7 @@ mod lag;
 mod lanes;
 pub mod offsets;
 pub mod partition;
+pub mod pins;
 mod producer;
 pub mod reader;
 pub mod records;

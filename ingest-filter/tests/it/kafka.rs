@@ -26,11 +26,12 @@ use crate::writer_file::{Running, writer_config};
 /// One cluster at a time: brokers that starve fence each other, which is not what is tested.
 pub static TURN: Mutex<()> = Mutex::const_new(());
 
-fn topic(broker: &Broker, name: &str) -> KafkaConfig {
+pub fn topic(broker: &Broker, name: &str) -> KafkaConfig {
     KafkaConfig {
         topic: name.to_owned(),
         group: format!("{name}-writer"),
         dead_letter_topic: format!("{name}-dead-letter"),
+        types_topic: format!("{name}-types"),
         create_topic: Some(CreateTopic { partitions: 4, replication_factor: 1 }),
         delivery_timeout: Duration::from_secs(3),
         session_timeout: Duration::from_secs(6),

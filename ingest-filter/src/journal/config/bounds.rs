@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use chassis::config::{ByteSize, ConfigError, DurationText, Spanned};
 
-use super::{CreateTopic, RawCreateTopic};
-
 /// A size between `min` and 1 TiB.
 pub(super) fn size_of(
     path: &Path,
@@ -59,25 +57,4 @@ pub(super) fn is_host_and_port(broker: &str) -> bool {
 pub(super) fn is_topic_name(name: &str) -> bool {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     (1..=249).contains(&name.len()) && name.chars().all(legal) && name != "." && name != ".."
-}
-
-/// How topics are created, within what Kafka takes.
-pub(super) fn create_topic(
-    path: &Path,
-    raw: Option<&RawCreateTopic>,
-) -> Result<Option<CreateTopic>, ConfigError> {
-    let Some(raw) = raw else { return Ok(None) };
-    let bounded = |key: &str, value: &Spanned<u32>, max: i32| {
-        i32::try_from(value.value).ok().filter(|number| (1..=max).contains(number)).ok_or_else(
-            || {
-                let message =
-                    format!("journal.kafka.create_topic.{key} must be between 1 and {max}");
-                ConfigError::at(path, value, message)
-            },
-        )
-    };
-    Ok(Some(CreateTopic {
-        partitions: bounded("partitions", &raw.partitions, 10_000)?,
-        replication_factor: bounded("replication_factor", &raw.replication_factor, 100)?,
-    }))
 }
