@@ -9,6 +9,7 @@ pub mod lint_envoy;
 pub mod only_domain;
 pub mod record;
 pub mod simulate;
+pub mod suggest;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,8 @@ enum Command {
     Diff(diff::Args),
     /// Says what quotas would have done to recorded traffic.
     Simulate(simulate::Args),
+    /// Proposes limits that fit recorded traffic.
+    Suggest(suggest::Args),
     /// Makes recordings of other sources.
     Record(record::Args),
     /// Names the traps of an Envoy bootstrap that limits or authorises.
@@ -60,6 +63,7 @@ pub fn run(args: Args, environment: impl Iterator<Item = (String, String)>) -> E
         Some(Command::Explain(args)) => explain::run(&args, &environment.collect()),
         Some(Command::Diff(args)) => diff::run(&args),
         Some(Command::Simulate(args)) => simulate::run(&args, &environment.collect()),
+        Some(Command::Suggest(args)) => suggest::run(&args),
         Some(Command::Record(args)) => record::run(&args),
         Some(Command::LintEnvoy(args)) => lint_envoy::run(&args),
         Some(Command::Call(args)) => call::run(&args),

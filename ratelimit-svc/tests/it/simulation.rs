@@ -173,6 +173,23 @@ fn an_access_log_is_enough() {
     let report = String::from_utf8_lossy(&output.stdout);
     // Three tenants of 200 requests each.
     assert!(report.contains("over_limit 450"), "{report}");
+    let suggest = ["suggest", "--quotas", "a.yaml", "--traffic", "traffic", "--rule"];
+    let output = run(&[&suggest[..], &["tenant", "--refuse-max", "0"]].concat());
+    let text = String::from_utf8_lossy(&output.stdout);
+    // All within one minute of one hour, each tenant ten times in each of its seconds.
+    for expected in [
+        "rule tenant: 3 counters in 60 busy seconds; each refused at most 0 % of its hits\n",
+        "  10 per second, for tenant=",
+        "  200 per minute, for tenant=",
+        "the peak was 200, and half need no more than 200\n",
+        "  4 per second as a token_bucket with burst ",
+        "in force: 50 per hour, headroom over the peak -300 %\n",
+    ] {
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+    let output = run(&[&suggest[..], &["nobody"]].concat());
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(64) && err.contains("meets rule nobody"), "{err}");
     let output = run(&[&import[..], &["--format", "json", "--descriptor", "a=%B%"]].concat());
     let err = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(64));
