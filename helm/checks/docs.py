@@ -87,7 +87,8 @@ def schema_knows_settings():
     for before, path in SETTINGS.items():
         found = re.search(rf"^{re.escape(before)}.*?^\|---.*?\n(.*?)(?=^[^|])", reference, re.MULTILINE | re.DOTALL)
         need(found, f"the reference has no table after {before}")
-        wanted, node = set(re.findall(r"^\| `(\w+)` \|", found[1], re.MULTILINE)), schema
+        rows = re.findall(r"^\| (`[^|]*`) \|", found[1], re.MULTILINE)
+        wanted, node = {key for row in rows for key in re.findall(r"`(\w+)`", row)}, schema
         for part in path.split("."):
             node = schema_node(schema, node)["properties"][part]
         keys = set(schema_node(schema, node)["properties"])

@@ -56,6 +56,7 @@ impl Common {
     fn load(&self) -> anyhow::Result<(RawConfig, JournalConfig)> {
         let raw: RawConfig = load_yaml(&self.config)?;
         let journal = JournalConfig::from_raw(&self.config, &raw.journal)?;
+        journal.check_files()?;
         Ok((raw, journal))
     }
 

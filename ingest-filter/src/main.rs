@@ -64,6 +64,7 @@ fn run(role: &Role) -> anyhow::Result<()> {
     };
     let raw: RawConfig = load_yaml(path)?;
     let journal = JournalConfig::from_raw(path, &raw.journal)?;
+    journal.check_files()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let telemetry = {
         // Spans are exported by a task of the runtime.

@@ -4,7 +4,9 @@ use std::ops::ControlFlow;
 
 use anyhow::{Context, bail};
 use chassis::process::UsageError;
+use chassis::readiness::Readiness;
 use clap::{Args, Subcommand};
+use prometheus_client::registry::Registry;
 use serde_json::json;
 
 use crate::command::{Common, print, progress};
@@ -73,7 +75,8 @@ impl Delete {
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let _entered = runtime.enter();
-        let target = open_target(&config.target)?;
+        let (readiness, mut registry) = (Readiness::new(), Registry::default());
+        let target = open_target(&config.target, &readiness, &mut registry)?;
         let all = runtime.block_on(target.databases()).map_err(anyhow::Error::msg);
         let mut own: Vec<Database> = all.context("the databases cannot be listed")?;
         own.retain(|database| of_tenant.has(&database.name));

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chassis::config::{ByteSize, ConfigError, DurationText, Spanned};
+use chassis::process::UsageError;
+use chassis::tls::client::RawClientTls;
 use serde::Deserialize;
 
 use crate::journal::disk::frame::PAYLOAD_BYTES_MAX;
@@ -11,10 +13,12 @@ use crate::journal::kafka::durability::Demands;
 
 mod bounds;
 mod member;
+pub mod security;
 mod topics;
 
 use bounds::{duration_of, is_host_and_port, size_of};
 use member::group_instance_id;
+use security::{RawSasl, Security};
 use topics::{Topics, create_topic, topics};
 
 /// `journal:` as written by the user; exactly one kind is given.
@@ -51,6 +55,10 @@ pub struct RawDiskJournal {
 pub struct RawKafkaJournal {
     /// `host:port` of some brokers, separated by commas.
     pub brokers: Spanned<String>,
+    /// TLS to the brokers.
+    pub tls: Option<RawClientTls>,
+    /// The login at the brokers.
+    pub sasl: Option<RawSasl>,
     /// The topic of the records.
     pub topic: Option<Spanned<String>>,
     /// The writers' consumer group.
@@ -148,6 +156,8 @@ pub struct DiskConfig {
 pub struct KafkaConfig {
     /// `host:port` of some brokers, separated by commas.
     pub brokers: String,
+    /// TLS and login.
+    pub security: Box<Security>,
     /// The topic of the records.
     pub topic: String,
     /// The writers' consumer group.
@@ -216,6 +226,19 @@ impl JournalConfig {
     }
 }
 
+impl JournalConfig {
+    /// Whether the files that the settings name can be used.
+    ///
+    /// # Errors
+    /// When they cannot; the first of them is named.
+    pub fn check_files(&self) -> Result<(), UsageError> {
+        match self {
+            Self::Disk(_) => Ok(()),
+            Self::Kafka(kafka) => kafka.security.check_files(),
+        }
+    }
+}
+
 impl DiskConfig {
     /// The defaults, in this directory.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
@@ -235,6 +258,7 @@ impl KafkaConfig {
     pub fn new(brokers: impl Into<String>) -> Self {
         Self {
             brokers: brokers.into(),
+            security: Box::default(),
             topic: TOPIC.to_owned(),
             group: GROUP.to_owned(),
             group_instance_id: None,
@@ -317,6 +341,7 @@ fn kafka_config(path: &Path, raw: &RawKafkaJournal) -> Result<KafkaConfig, Confi
     };
     let create_topic = create_topic(path, raw.create_topic.as_ref())?;
     Ok(KafkaConfig {
+        security: Security::from_raw(path, raw.tls.as_ref(), raw.sasl.as_ref()).map(Box::new)?,
         group: named(&raw.group, GROUP),
         group_instance_id: group_instance_id(path, raw.group_instance_id.as_ref())?,
         create_topic,
@@ -425,6 +450,16 @@ mod tests {
             ("kafka: {brokers: 'a:1', types_topic: tidegate-points}\n", "a topic of its own"),
             ("kafka: {brokers: 'a:1', delivery_timeout: 1ms}\n", "between 1s and 60s"),
             ("kafka: {brokers: 'a:1', partitions_per_tenant: 0}\n", "at least 1"),
+            ("kafka: {brokers: 'a:1', tls: {server_name: a}}\n", "brokers have names of their own"),
+            ("kafka: {brokers: 'a:1', tls: {key_file: k}}\n", "needs 'certificate_file'"),
+            (
+                "kafka: {brokers: 'a:1', sasl: {mechanism: PLAIN, username: u, password_file: p}}\n",
+                "in clear text",
+            ),
+            (
+                "kafka: {brokers: 'a:1', sasl: {mechanism: SCRAM-SHA-512, username: '', password_file: p}}\n",
+                "username is empty",
+            ),
             (
                 "kafka: {brokers: 'a:1', create_topic: {partitions: 0, replication_factor: 1}}\n",
                 "create_topic.partitions",

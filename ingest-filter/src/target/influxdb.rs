@@ -4,20 +4,19 @@
 //! nanoseconds without a word, so the one each version knows is always sent. A database that is
 //! not there is answered 404 and made on demand; InfluxDB 3 makes it by itself.
 
-use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+
+use chassis::tls::client::Connector;
+use chassis::tls::https::HttpsConnector;
 
 use crate::destination::Destination;
 use crate::journal::Boxed;
@@ -26,23 +25,23 @@ use crate::target::refusal::names_a_point;
 use crate::target::{Database, Target};
 use crate::writer::config::{InfluxdbV1Config, InfluxdbV2Config, InfluxdbV3Config};
 
+mod compress;
 mod manage;
 mod secret;
 
+use compress::gzip;
 use secret::Secret;
 
 /// How much of an answer is read: 1.x echoes refused lines, which can be the whole batch.
 pub const ANSWER_BYTES_MAX: usize = 16 << 10;
 /// How much of an answer to a question is read: a list of some hundred thousand databases.
 pub const LIST_BYTES_MAX: usize = 16 << 20;
-/// How long a connection may take to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a ping may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Writes to the databases or buckets of one server.
 pub struct Influxdb {
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<HttpsConnector, Full<Bytes>>,
     request_timeout: Duration,
     url: String,
     /// Path and query of a write, up to the database's name.
@@ -59,6 +58,13 @@ enum Api {
     V1 { retention_policy: Option<String> },
     V2 { org: String },
     V3,
+}
+
+/// Where a server is and how it is asked.
+struct Server<'a> {
+    url: &'a str,
+    tls: Option<Connector>,
+    request_timeout: Duration,
 }
 
 enum Exchange {
@@ -80,7 +86,7 @@ impl Influxdb {
     ///
     /// # Errors
     /// When the password file cannot be read.
-    pub fn v1(config: &InfluxdbV1Config) -> std::io::Result<Self> {
+    pub fn v1(config: &InfluxdbV1Config, tls: Option<Connector>) -> std::io::Result<Self> {
         let mut write = "/write?precision=n".to_owned();
         if let Some(policy) = &config.retention_policy {
             write.push_str("&rp=");
@@ -89,7 +95,8 @@ impl Influxdb {
         let secret = config.login.clone();
         let secret = secret.map(|(username, file)| Secret::Password { username, file });
         let api = Api::V1 { retention_policy: config.retention_policy.clone() };
-        let target = Self::new(&config.url, write + "&db=", api, secret, config.request_timeout)?;
+        let at = Server { url: &config.url, tls, request_timeout: config.request_timeout };
+        let target = Self::new(at, write + "&db=", api, secret)?;
         Ok(Self { creates: config.create_database, ..target })
     }
 
@@ -97,12 +104,13 @@ impl Influxdb {
     ///
     /// # Errors
     /// When the token file cannot be read.
-    pub fn v2(config: &InfluxdbV2Config) -> std::io::Result<Self> {
+    pub fn v2(config: &InfluxdbV2Config, tls: Option<Connector>) -> std::io::Result<Self> {
         let org = query_value(&config.org);
         let write = format!("/api/v2/write?org={org}&precision=ns&bucket=");
         let secret = Secret::Token { scheme: "Token", file: config.token_file.clone() };
         let api = Api::V2 { org: config.org.clone() };
-        let target = Self::new(&config.url, write, api, Some(secret), config.request_timeout)?;
+        let at = Server { url: &config.url, tls, request_timeout: config.request_timeout };
+        let target = Self::new(at, write, api, Some(secret))?;
         Ok(Self { creates: config.create_bucket, ..target })
     }
 
@@ -111,28 +119,26 @@ impl Influxdb {
     ///
     /// # Errors
     /// When the token file cannot be read.
-    pub fn v3(config: &InfluxdbV3Config) -> std::io::Result<Self> {
+    pub fn v3(config: &InfluxdbV3Config, tls: Option<Connector>) -> std::io::Result<Self> {
         let write = "/api/v3/write_lp?precision=nanosecond&db=".to_owned();
         let secret = config.token_file.clone();
         let secret = secret.map(|file| Secret::Token { scheme: "Bearer", file });
-        Self::new(&config.url, write, Api::V3, secret, config.request_timeout)
+        let at = Server { url: &config.url, tls, request_timeout: config.request_timeout };
+        Self::new(at, write, Api::V3, secret)
     }
 
     fn new(
-        url: &str,
+        at: Server<'_>,
         write: String,
         api: Api,
         secret: Option<Secret>,
-        request_timeout: Duration,
     ) -> std::io::Result<Self> {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        connector.set_nodelay(true);
+        let connector = HttpsConnector::new(at.tls);
         let authorization = secret.as_ref().map(Secret::read).transpose()?;
         Ok(Self {
             client: Client::builder(TokioExecutor::new()).build(connector),
-            request_timeout,
-            url: url.to_owned(),
+            request_timeout: at.request_timeout,
+            url: at.url.to_owned(),
             write,
             api,
             creates: false,
@@ -339,12 +345,6 @@ fn answer(exchange: Exchange) -> Answer {
         }
         _ => Answer::Failed { status: code, message },
     }
-}
-
-fn gzip(body: &[u8]) -> std::io::Result<Bytes> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
-    encoder.write_all(body)?;
-    Ok(Bytes::from(encoder.finish()?))
 }
 
 /// Reads an answer up to the bound; what is left unread closes the connection.

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use crate::journal::config::KafkaConfig;
 use crate::journal::envelope;
 use crate::journal::kafka::fault::{Fault, classify};
-use crate::journal::kafka::{client, log};
+use crate::journal::kafka::{client, log, report};
 use crate::journal::metrics::JournalMetrics;
 
 /// How long after `delivery_timeout` we stop waiting: with all brokers down the client's own
@@ -78,7 +78,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "the Kafka producer reports an error");
+        report("producer", &error, reason);
         let down = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
         if let Some(observer) = self.observer.as_ref().filter(|_| down) {
             observer.brokers_down.notify_one();
