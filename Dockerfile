@@ -27,14 +27,18 @@ RUN set -eu; \
     tools=${triple%%-*}-linux-gnu; \
     echo "export CARGO_BUILD_TARGET=$triple OBJDUMP=$tools-objdump" >/target.env; \
     if [ "$TARGETPLATFORM" != "$BUILDPLATFORM" ]; then \
+        dpkg --add-architecture "$TARGETARCH"; \
         apt-get -qq update; \
-        apt-get -qq install -y --no-install-recommends "gcc-$package" "g++-$package"; \
+        apt-get -qq install -y --no-install-recommends "gcc-$package" "g++-$package" \
+            "libssl-dev:$TARGETARCH"; \
+        pkgconfig=/usr/lib/$tools/pkgconfig; \
+        echo "export PKG_CONFIG_ALLOW_CROSS=1 PKG_CONFIG_LIBDIR=$pkgconfig" >>/target.env; \
         rustup target add "$triple"; \
         linker=$(echo "CARGO_TARGET_${triple}_LINKER" | tr 'a-z-' 'A-Z_'); \
         echo "export $linker=$tools-gcc CC=$tools-gcc CXX=$tools-g++ AR=$tools-ar" >>/target.env; \
     fi
 COPY . .
-# zlib goes into the binary: the runtime has none.
+# zlib goes into the binary: the runtime has none. OpenSSL, for Kafka, is in the runtime.
 ENV LIBZ_SYS_STATIC=1
 # The directory of the build is a cache and not part of the stage, hence the copy.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
@@ -48,7 +52,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 RUN . /target.env; \
     for program in /out/usr/local/bin/*; do \
         "$OBJDUMP" -p "$program" | awk '$1 == "NEEDED" { print $2 }' \
-            | grep -vE '^(ld-linux.*|lib(c|m|dl|rt|pthread|gcc_s|stdc\+\+))\.so' && exit 1; \
+            | grep -vE '^(ld-linux.*|lib(c|m|dl|rt|pthread|gcc_s|stdc\+\+|ssl|crypto))\.so' && exit 1; \
     done; \
     exit 0
 

@@ -205,6 +205,7 @@ def main():
         checks.run("golden files", golden.hold, helms[0], value_sets)
         checks.run("value sets of the commit before can be upgraded", upgrade.from_the_commit_before, helms[0], scratch)
         checks.run("each renamed key is told", upgrade.every_rename_is_told, helms[0])
+        checks.run("the schema knows the settings of the reference", docs.schema_knows_settings)
         checks.run("every value is documented", docs.every_value_is_documented)
         checks.run("schema and values name the same keys", docs.schema_matches_values)
         checks.run("the schema has the sentences of values.yaml", docs.schema_is_described, False)

@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod expiry;
+pub mod https;
 mod metrics;
 mod peer;
 mod server;

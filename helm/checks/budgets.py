@@ -28,6 +28,9 @@ def derived(helm):
         found = (gateway["memory_bytes_max"], gateway["decoded_bytes_max"], gateway["body_bytes_max"],
                  config["journal"]["kafka"]["queue_bytes_max"], threads["GRPC_WORKER_THREADS"], authz["worker_threads"])
         need(found == wanted, f"{memory}, {cpu}: {found} instead of {wanted}")
+        share = {"1Gi": "409MiB", "2Gi": "819MiB", "300Mi": "120MiB"}[memory]
+        writer = ingest(objects(helm.template(sets=[f"writer.resources.limits.memory={memory}", "writer.resources.requests.memory=64Mi"])))["writer"]
+        need(writer["batches_bytes_max"] == share, f"{memory}: batches of {writer['batches_bytes_max']}")
     given = ["gateway.config.memory_bytes_max=300MiB", "ingest.journal.kafka.queue_bytes_max=100MiB"]
     config = ingest(objects(helm.template(sets=given)))
     found = (config["gateway"]["memory_bytes_max"], config["journal"]["kafka"]["queue_bytes_max"])

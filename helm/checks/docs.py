@@ -72,6 +72,29 @@ def schema_matches_values():
     need(not stray, f"in the schema, but not in values.yaml: {sorted(stray)}")
 
 
+# Tables of settings in the reference, by what stands before them, and where they are in the schema.
+SETTINGS = {
+    "#### `journal.disk`": "ingest.journal.disk", "#### `journal.kafka`": "ingest.journal.kafka", "### `destinations`": "ingest.destinations",
+    "`writer.influxdb_v1`:": "writer.sink.influxdb_v1", "`writer.influxdb_v2`:": "writer.sink.influxdb_v2",
+    "`writer.influxdb_v3`": "writer.sink.influxdb_v3", "`writer.file`:": "writer.sink.file",
+}
+
+
+def schema_knows_settings():
+    """Where the schema spells out a section of ingest-filter.yaml, it has the keys of the reference, and no others."""
+    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+    reference = (CHART.parent.parent / "ingest-filter/REFERENCE-writer.md").read_text(encoding="utf-8")
+    for before, path in SETTINGS.items():
+        found = re.search(rf"^{re.escape(before)}.*?^\|---.*?\n(.*?)(?=^[^|])", reference, re.MULTILINE | re.DOTALL)
+        need(found, f"the reference has no table after {before}")
+        rows = re.findall(r"^\| (`[^|]*`) \|", found[1], re.MULTILINE)
+        wanted, node = {key for row in rows for key in re.findall(r"`(\w+)`", row)}, schema
+        for part in path.split("."):
+            node = schema_node(schema, node)["properties"][part]
+        keys = set(schema_node(schema, node)["properties"])
+        need(wanted == keys, f"{path}: {sorted(wanted ^ keys)} are in the reference or in the schema alone")
+
+
 def table():
     _, rows = documented_values()
     lines = ["| Key | Default | Meaning |\n", "|---|---|---|\n"]

@@ -17,6 +17,7 @@ OUTSIDE_SETS = [
     "ratelimit.redis.perSecond.url=second.cache:6390", "networkPolicy.redisPorts={6379,6390,26379}",
     "ratelimit.env.CONFIG_TYPE=GRPC_XDS_SOTW", "ratelimit.env.CONFIG_GRPC_XDS_SERVER_URL=plane.control:18000",
     "ratelimit.env.USE_DOG_STATSD=true", "ratelimit.env.STATSD_HOST=10.1.2.3", "ratelimit.env.STATSD_PORT=8126",
+    "extAuthz.config.redis.address=keys.keystore:6379",
     "ingest.journal.kafka.brokers=b-1.msk.example.com:9094\\,b-2.msk.example.com:9094",
     "networkPolicy.cilium.kafkaNames={*.msk.example.com}",
     "writer.sink.influxdb_v1.url=http://influx.data.svc.cluster.local", "networkPolicy.databasePorts={8086}",
@@ -29,6 +30,7 @@ OUTSIDE = OTEL | KAFKA | {
     *(("ratelimit-svc", f"ns {space}", port, "TCP") for space in ("redis", "cache") for port in (6379, 6390, 26379)),
     ("ratelimit-svc", "ns control", 18000, "TCP"), ("ratelimit-svc", "10.1.2.3/32", 8126, "UDP"),
     ("writer", "ns data", 8086, "TCP"),
+    *(("ext-authz", "ns keystore", port, "TCP") for port in (6379, 6390, 26379)),
 }
 
 

@@ -20,6 +20,7 @@ mod dlq;
 mod lag;
 pub mod moment;
 mod smoke_test;
+mod tenant;
 
 /// What people run.
 #[derive(Debug, Subcommand)]
@@ -30,6 +31,9 @@ pub enum Command {
     /// Account for every point that was admitted, and find one.
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Delete what is stored of a tenant.
+    #[command(subcommand)]
+    Tenant(tenant::Tenant),
     /// Show how far the writers are behind, and what holds them up.
     #[command(after_help = lag::EXAMPLES)]
     Lag(lag::Lag),
@@ -52,6 +56,7 @@ impl Common {
     fn load(&self) -> anyhow::Result<(RawConfig, JournalConfig)> {
         let raw: RawConfig = load_yaml(&self.config)?;
         let journal = JournalConfig::from_raw(&self.config, &raw.journal)?;
+        journal.check_files()?;
         Ok((raw, journal))
     }
 
@@ -73,6 +78,7 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Dlq(command) => command.run(),
         Command::Audit(command) => command.run(),
+        Command::Tenant(command) => command.run(),
         Command::Lag(command) => command.run(),
         Command::SmokeTest(command) => command.run(),
     }

@@ -16,7 +16,7 @@ pub mod name;
 mod template;
 
 use config::DestinationsConfig;
-use template::{Part, Template};
+use template::{Common, Part, Template};
 
 /// The tag that names the tenant where the template does not.
 pub const TENANT_TAG: &str = "tidegate_tenant";
@@ -74,6 +74,18 @@ impl Destinations {
         Destination { name, tags }
     }
 
+    /// Which names of databases are a tenant's and nobody else's; `None` when the template does
+    /// not say so, or the tenant's name is too long for it.
+    pub fn of_tenant(&self, tenant: &str) -> Option<OfTenant> {
+        let common = self.template.common(tenant)?;
+        let fits = match &common {
+            Common::Whole(name) => name.len() <= self.name_bytes_max,
+            // A name that is cut must still show it.
+            Common::Begin(begin) => begin.len() < name::kept_bytes(self.name_bytes_max),
+        };
+        fits.then_some(OfTenant(common))
+    }
+
     /// The client's database, or the default where it named none.
     pub fn named<'a>(&'a self, database: &'a str) -> &'a str {
         if database.is_empty() { &self.default_database } else { database }
@@ -82,6 +94,20 @@ impl Destinations {
     /// How many tags of ours a point gets.
     pub fn tags_added(&self) -> usize {
         [Part::Tenant, Part::Database].iter().filter(|part| !self.template.has(**part)).count()
+    }
+}
+
+/// Tells a tenant's databases by their names.
+#[derive(Clone, Debug)]
+pub struct OfTenant(Common);
+
+impl OfTenant {
+    /// Whether the database of this name is the tenant's.
+    pub fn has(&self, name: &str) -> bool {
+        match &self.0 {
+            Common::Whole(whole) => name == whole,
+            Common::Begin(begin) => name.starts_with(begin.as_str()),
+        }
     }
 }
 
@@ -138,6 +164,14 @@ mod tests {
     }
 
     #[test]
+    fn databases_that_names_do_not_tell_are_nobodys() {
+        assert!(of("all", 64).of_tenant("a").is_none());
+        assert!(of("{database}__{tenant}", 64).of_tenant("a").is_none());
+        assert!(of("{tenant}__{database}", 64).of_tenant(&"a".repeat(40)).is_none());
+        assert!(of("{tenant}", 64).of_tenant(&"a".repeat(65)).is_none());
+    }
+
+    #[test]
     fn a_name_at_the_bound_is_kept_and_a_longer_one_is_shortened() {
         let destinations = of("{tenant}__{database}", 64);
         let at = destinations.resolve("t", &"d".repeat(61)).name;
@@ -167,6 +201,25 @@ mod tests {
                     if let Some(other) = other {
                         prop_assert_eq!(other, (tenant, database), "{}", name);
                     }
+                }
+            }
+        }
+
+        /// What is deleted with a tenant is all of its databases and none of another.
+        #[test]
+        fn a_tenants_databases_are_told_by_their_names(
+            all in proptest::collection::vec(names(), 2..60), short: bool,
+        ) {
+            for template in ["{tenant}__{database}", "t-{tenant}_x__{database}", "{tenant}-a", "{tenant}"] {
+                let destinations = of(template, if short { 48 } else { 200 });
+                let (wanted, _) = &all[0];
+                let Some(of_tenant) = destinations.of_tenant(wanted) else {
+                    prop_assert!(short);
+                    continue;
+                };
+                for (tenant, database) in &all {
+                    let name = destinations.resolve(tenant, database).name;
+                    prop_assert_eq!(of_tenant.has(&name), tenant == wanted, "{}", name);
                 }
             }
         }

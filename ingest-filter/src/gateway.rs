@@ -24,11 +24,11 @@ use tokio::net::TcpListener;
 
 use crate::destination::Destinations;
 use crate::journal::Journal;
-use crate::types::{Limits, Types};
 use budget::Budget;
 use config::GatewayConfig;
 use edge::Edge;
 use metrics::GatewayMetrics;
+use pinning::Pinning;
 
 pub mod admission;
 mod body;
@@ -43,6 +43,7 @@ mod intake;
 mod media_type;
 mod metrics;
 mod otlp;
+pub mod pinning;
 mod protocol;
 pub mod refusal;
 mod remote_write;
@@ -71,6 +72,7 @@ impl Gateway {
     pub async fn bind(
         config: GatewayConfig,
         journal: Arc<dyn Journal>,
+        pinning: Pinning,
         readiness: Readiness,
         mut registry: Registry,
     ) -> anyhow::Result<Self> {
@@ -78,17 +80,12 @@ impl Gateway {
             (listen(config.listen).await?, listen(config.admin_listen).await?);
         let tls = server::tls(&config, &readiness, &mut registry)?;
         let budget = Budget::new(config.memory_bytes_max);
-        let types = Types::new(Limits {
-            fields_max: config.fields_pinned_max,
-            fields_per_tenant_max: config.fields_pinned_per_tenant_max,
-            databases_per_tenant_max: config.destinations.databases_per_tenant_max,
-        });
-        let metrics = GatewayMetrics::register(&mut registry, &budget, &types);
+        let metrics = GatewayMetrics::register(&mut registry, &budget, pinning.types());
         let destinations = Destinations::new(&config.destinations);
         let edge = Arc::new(Edge {
             config,
             destinations,
-            types,
+            pinning,
             journal,
             budget,
             metrics,
@@ -128,7 +125,7 @@ impl Gateway {
         let router =
             router(self.edge.clone()).route_service("/grpc.health.v1.Health/{method}", health);
         let config = serde_json::to_value(&self.edge.config)?;
-        let (types, tls) = (self.edge.types.clone(), self.tls.clone());
+        let (types, tls) = (self.edge.pinning.types().clone(), self.tls.clone());
         let admin = Admin::new(self.readiness, Arc::new(self.registry), move || {
             let mut shown = config.clone();
             shown["tls"] = server::describe(tls.as_ref());

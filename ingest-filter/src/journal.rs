@@ -24,6 +24,7 @@ use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::record::Record;
+use crate::types::Types;
 
 pub mod config;
 pub mod dead_letter;
@@ -32,11 +33,13 @@ pub mod drain_rate;
 pub mod envelope;
 pub mod kafka;
 pub mod metrics;
+pub mod pins;
 pub mod stored_letter;
 
 use config::JournalConfig;
 use dead_letter::DeadLetters;
 use metrics::JournalMetrics;
+use pins::PinLog;
 use stored_letter::Entry;
 
 /// The future of an append.
@@ -50,6 +53,11 @@ pub trait Journal: Send + Sync + 'static {
     /// Stores all records, or says why not. After an error some of them may be stored all the
     /// same: the client sends the points again, and rewriting a point changes nothing.
     fn append(&self, records: Vec<Record>) -> Append<'_>;
+
+    /// Waits until it is known that no record is taken at present, and says why. Cancel safe.
+    fn refusing(&self) -> Boxed<'_, AppendError> {
+        Box::pin(std::future::pending())
+    }
 }
 
 /// Why an append was not confirmed.
@@ -251,6 +259,24 @@ pub fn open_appender(
         }
         JournalConfig::Kafka(config) => {
             Arc::new(kafka::appender::KafkaAppender::open(config, readiness, metrics)?)
+        }
+    })
+}
+
+/// Opens the log of pins beside the journal, and hands what is in it to `types`; until then the
+/// gateway is not ready. Must run inside a tokio runtime, after the journal was opened.
+///
+/// # Errors
+/// When it cannot be opened by this process whatever happens later.
+pub fn open_pins(
+    config: &JournalConfig,
+    types: Arc<Types>,
+    readiness: &Readiness,
+) -> Result<Arc<dyn PinLog>, OpenError> {
+    Ok(match config {
+        JournalConfig::Disk(config) => Arc::new(disk::pins::DiskPins::open(config, types)?),
+        JournalConfig::Kafka(config) => {
+            Arc::new(kafka::pins::KafkaPins::open(config, types, readiness)?)
         }
     })
 }

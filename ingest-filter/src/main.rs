@@ -14,8 +14,10 @@ use ingest_filter::config::RawConfig;
 use ingest_filter::destination::config::{DestinationsConfig, RawDestinations};
 use ingest_filter::gateway::Gateway;
 use ingest_filter::gateway::config::GatewayConfig;
+use ingest_filter::gateway::pinning::Pinning;
 use ingest_filter::journal;
 use ingest_filter::journal::config::JournalConfig;
+use ingest_filter::types::Types;
 use ingest_filter::writer::Writer;
 use ingest_filter::writer::config::WriterConfig;
 use prometheus_client::registry::Registry;
@@ -62,6 +64,7 @@ fn run(role: &Role) -> anyhow::Result<()> {
     };
     let raw: RawConfig = load_yaml(path)?;
     let journal = JournalConfig::from_raw(path, &raw.journal)?;
+    journal.check_files()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let telemetry = {
         // Spans are exported by a task of the runtime.
@@ -85,9 +88,13 @@ async fn gateway(path: &Path, raw: &RawConfig, journal: &JournalConfig) -> anyho
     config.chunk_bytes_max = config.chunk_bytes_max.min(journal.record_bytes_max());
     let (readiness, shutdown, mut registry) =
         (Readiness::new(), Shutdown::new(), Registry::default());
-    let journal = journal::open_appender(journal, &readiness, &mut registry)
+    let types = Types::new(config.type_limits());
+    let appender = journal::open_appender(journal, &readiness, &mut registry)
         .context("the journal could not be opened")?;
-    let gateway = Gateway::bind(config, journal, readiness.clone(), registry).await?;
+    let pins = journal::open_pins(journal, types.clone(), &readiness)
+        .context("the types of fields could not be opened")?;
+    let pinning = Pinning::new(types, pins);
+    let gateway = Gateway::bind(config, appender, pinning, readiness.clone(), registry).await?;
     let (address, admin) = (gateway.addr()?, gateway.admin_addr()?);
     tracing::info!(%address, %admin, version = env!("CARGO_PKG_VERSION"), "gateway is serving");
     let serving = gateway.run(shutdown.clone());

@@ -11,6 +11,10 @@
 //!                                                                used=2.5 ─► refused
 //! ```
 //!
+//! A request that brings a new field keeps its type to itself until the pins' log has it: the log
+//! decides for all gateways, by which came first, and only what came out of it is known here. So
+//! a request that is refused leaves nothing behind, and a restart finds the same types.
+//!
 //! What is pinned is bounded, for each tenant and in all; a field beyond the bounds is let
 //! through unpinned and counted.
 
@@ -24,6 +28,7 @@ use prometheus_client::metrics::gauge::Gauge;
 
 mod conflict;
 mod field;
+mod line;
 mod request;
 
 pub use conflict::{Conflict, Conflicts};
@@ -32,6 +37,9 @@ pub use request::{Checked, TypesOf};
 
 /// Tenants of which anything is remembered; what others write is not pinned.
 const TENANTS_MAX: usize = 100_000;
+
+/// Bytes that a pinned field takes beside its names.
+const PIN_BYTES: usize = 150;
 
 /// Bounds of what is pinned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +82,7 @@ pub struct Types {
     /// Conflicts that were refused.
     pub conflicts: Conflicts,
     /// Fields that are pinned.
-    pub pinned: Gauge,
+    pub fields_pinned: Gauge,
     /// Fields that were let through unpinned, because a bound was reached.
     pub unpinned: Counter,
     /// Fields that were converted.
@@ -117,15 +125,6 @@ impl Columns {
         Some((place, self.order[place].1))
     }
 
-    fn remove(&mut self, field: &str) -> bool {
-        let Some(place) = self.places.remove(field) else { return false };
-        self.order.swap_remove(place);
-        if let Some((moved, _)) = self.order.get(place) {
-            self.places.insert(moved.clone(), place);
-        }
-        true
-    }
-
     fn insert(&mut self, field: &str, field_type: FieldType) {
         let name: Arc<str> = Arc::from(field);
         self.places.insert(name.clone(), self.order.len());
@@ -142,7 +141,7 @@ impl Types {
             tenants: DashMap::new(),
             fields: AtomicUsize::new(0),
             conflicts: Conflicts::default(),
-            pinned: Gauge::default(),
+            fields_pinned: Gauge::default(),
             unpinned: Counter::default(),
             converted: Counter::default(),
         })
@@ -185,8 +184,8 @@ impl Types {
         Ok(TypesOf::new(self.clone(), owner, database, names))
     }
 
-    /// Pins what was pinned by somebody else or before a restart; what is pinned here already
-    /// stays. Gives the type that counts from now on.
+    /// Pins what came out of the log of pins; what is pinned already stays. Gives the type that
+    /// counts from now on.
     pub fn restore(self: &Arc<Self>, pin: &Pin) -> FieldType {
         let Some(owner) = self.tenant(&pin.tenant) else { return pin.field_type };
         if !pin.database.is_empty() {
@@ -209,6 +208,14 @@ impl Types {
         pin.field_type
     }
 
+    /// The type that a field is pinned to, if it is.
+    pub fn pinned(&self, pin: &Pin) -> Option<FieldType> {
+        let database = self.databases.get(&*pin.destination)?.clone();
+        let table = database.known(&pin.measurement)?;
+        let columns = table.columns.read().unwrap_or_else(PoisonError::into_inner);
+        columns.find(0, &pin.field).map(|(_, field_type)| field_type)
+    }
+
     /// How many fields are pinned.
     pub fn fields(&self) -> usize {
         self.fields.load(Ordering::Relaxed)
@@ -219,12 +226,16 @@ impl Types {
         if let Some(known) = database.known(measurement) {
             return Some(known);
         }
-        let room = owner.fields.load(Ordering::Relaxed) < self.limits.fields_per_tenant_max
-            && self.fields() < self.limits.fields_max;
-        room.then(|| {
+        self.has_room(owner, 0).then(|| {
             let mut tables = database.tables.write().unwrap_or_else(PoisonError::into_inner);
             tables.entry(Box::from(measurement)).or_default().clone()
         })
+    }
+
+    /// Whether another field of this tenant fits beside `more` that are not pinned yet.
+    fn has_room(&self, owner: &Tenant, more: usize) -> bool {
+        owner.fields.load(Ordering::Relaxed) + more < self.limits.fields_per_tenant_max
+            && self.fields() + more < self.limits.fields_max
     }
 
     /// Takes room for a field; false at a bound.
@@ -245,15 +256,8 @@ impl Types {
             self.unpinned.inc();
             return false;
         }
-        self.pinned.inc();
+        self.fields_pinned.inc();
         true
-    }
-
-    /// Gives the room of a field back.
-    fn release(&self, owner: &Tenant) {
-        owner.fields.fetch_sub(1, Ordering::Relaxed);
-        self.fields.fetch_sub(1, Ordering::Relaxed);
-        self.pinned.dec();
     }
 
     fn tenant(&self, tenant: &str) -> Option<Arc<Tenant>> {

@@ -11,8 +11,11 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use chassis::admin::Admin;
 use chassis::drain::Shutdown;
+use chassis::process::UsageError;
 use chassis::process::listen;
 use chassis::readiness::Readiness;
+use chassis::tls::Protocols;
+use chassis::tls::client::{ClientSettings, Connector};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -74,7 +77,7 @@ impl Writer {
         let metrics = WriterMetrics::register(&mut registry);
         let admin_listener = listen(config.admin_listen).await?;
         let opened = journal::open_reader(journal, &readiness, &mut registry)?;
-        let target = open_target(&config.target)?;
+        let target = open_target(&config.target, &readiness, &mut registry)?;
         let described = describe(journal, &config);
         let conflicts = Arc::new(Conflicts::default());
         let dead = conflicts.clone();
@@ -156,16 +159,37 @@ impl Writer {
     }
 }
 
-fn open_target(target: &TargetConfig) -> anyhow::Result<Arc<dyn Target>> {
-    let secret = "the file with the password or token cannot be used";
+/// Opens a target; it need not be there yet.
+///
+/// # Errors
+/// When a file with a secret or a certificate, or the file of points, cannot be used.
+pub fn open_target(
+    target: &TargetConfig,
+    readiness: &Readiness,
+    registry: &mut Registry,
+) -> anyhow::Result<Arc<dyn Target>> {
+    let mut tls = |settings: &Option<ClientSettings>| {
+        let registry = registry.sub_registry_with_prefix("ingest_writer");
+        let settings = settings.clone();
+        settings
+            .map(|it| Connector::start(it, Protocols::Http, "target_tls", readiness, registry))
+            .transpose()
+    };
+    let secret = |error: std::io::Error| UsageError(error.to_string());
     Ok(match target {
         TargetConfig::File(path) => Arc::new(
             FileTarget::open(path.clone())
                 .with_context(|| format!("{} cannot be opened", path.display()))?,
         ),
-        TargetConfig::InfluxdbV1(config) => Arc::new(Influxdb::v1(config).context(secret)?),
-        TargetConfig::InfluxdbV2(config) => Arc::new(Influxdb::v2(config).context(secret)?),
-        TargetConfig::InfluxdbV3(config) => Arc::new(Influxdb::v3(config).context(secret)?),
+        TargetConfig::InfluxdbV1(config) => {
+            Arc::new(Influxdb::v1(config, tls(&config.tls)?).map_err(secret)?)
+        }
+        TargetConfig::InfluxdbV2(config) => {
+            Arc::new(Influxdb::v2(config, tls(&config.tls)?).map_err(secret)?)
+        }
+        TargetConfig::InfluxdbV3(config) => {
+            Arc::new(Influxdb::v3(config, tls(&config.tls)?).map_err(secret)?)
+        }
     })
 }
 

@@ -7,7 +7,9 @@ pub mod explain;
 pub mod finding;
 pub mod lint_envoy;
 pub mod only_domain;
+pub mod record;
 pub mod simulate;
+pub mod suggest;
 
 use std::process::ExitCode;
 
@@ -39,6 +41,10 @@ enum Command {
     Diff(diff::Args),
     /// Says what quotas would have done to recorded traffic.
     Simulate(simulate::Args),
+    /// Proposes limits that fit recorded traffic.
+    Suggest(suggest::Args),
+    /// Makes recordings of other sources.
+    Record(record::Args),
     /// Names the traps of an Envoy bootstrap that limits or authorises.
     LintEnvoy(lint_envoy::Args),
     /// Asks a running rate limit service, and shows its answer.
@@ -57,6 +63,8 @@ pub fn run(args: Args, environment: impl Iterator<Item = (String, String)>) -> E
         Some(Command::Explain(args)) => explain::run(&args, &environment.collect()),
         Some(Command::Diff(args)) => diff::run(&args),
         Some(Command::Simulate(args)) => simulate::run(&args, &environment.collect()),
+        Some(Command::Suggest(args)) => suggest::run(&args),
+        Some(Command::Record(args)) => record::run(&args),
         Some(Command::LintEnvoy(args)) => lint_envoy::run(&args),
         Some(Command::Call(args)) => call::run(&args),
         Some(Command::Completions { shell }) => {

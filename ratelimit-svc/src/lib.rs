@@ -11,26 +11,30 @@
 //! Files import from their own part and from parts below, as tidy/arrows.rs holds:
 //!
 //! ```text
-//! cli ► server ► config ► grpc, json, reflection ► xds ► reload ► limiter, simulate ► outage ► metrics ► store
-//!     ► lease, record ► decide, diff, lint ► limits ► clock, document, keyed_hash, struct_json
+//! cli ► server ► config ► console, grpc, json, reflection ► xds ► reload ► import, limiter, simulate ► outage
+//!     ► metrics ► store ► lease, live, record ► decide, diff, lint ► limits
+//!     ► clock, document, keyed_hash, struct_json
 //! ```
 //!
-//! What is pure, does no I/O and is given the time: `limits`, `decide`, `diff`, `lint`, `lease`, and of
+//! What is pure, does no I/O and is given the time: `limits`, `decide`, `diff`, `lint`, `lease`, `live`, and of
 //! `store` and `outage` what PURE in tidy/main.rs names.
 
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod console;
 pub mod decide;
 pub mod diff;
 pub mod document;
 pub mod grpc;
+pub mod import;
 pub mod json;
 pub mod keyed_hash;
 pub mod lease;
 pub mod limiter;
 pub mod limits;
 pub mod lint;
+pub mod live;
 pub mod metrics;
 pub mod outage;
 pub mod record;

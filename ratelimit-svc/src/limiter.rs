@@ -19,6 +19,7 @@ use crate::decide::settings::Settings;
 use crate::limiter::leases::Leases;
 use crate::limits::class::OutagePolicy;
 use crate::limits::quotas::Quotas;
+use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::outage::guard::{Guard, Unavailable};
 use crate::record::Recorder;
@@ -61,6 +62,8 @@ pub struct Limiter {
     pub clock: Arc<Clock>,
     /// Counters of this process, where there are no others.
     pub memory: Memory,
+    /// What is being decided, for the console.
+    pub live: Arc<Live>,
     /// What was asked and answered, where it is recorded.
     pub recorder: Option<Recorder>,
     /// Switches for every request.
@@ -85,6 +88,7 @@ impl Limiter {
         let plan = planned.inspect_err(|error| self.metrics.request_error(*error))?;
         let decision = self.decide_planned(request, &plan, now).await;
         self.metrics.decided(&plan, &decision, started.elapsed());
+        self.live.decided(request, &plan, &decision, now);
         if let Some(recorder) = &self.recorder {
             recorder.record(request, &plan, &decision, now);
         }

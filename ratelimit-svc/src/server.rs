@@ -27,6 +27,7 @@ use tonic::service::Routes;
 use crate::clock::Clock;
 use crate::config::stats::{Names, Stats};
 use crate::config::{Backend, Config, QuotaSource};
+use crate::console::Console;
 use crate::grpc::Service;
 use crate::json;
 use crate::limiter::leases::Leases;
@@ -133,6 +134,7 @@ impl Server {
             leases,
             clock,
             memory: Memory::default(),
+            live: Arc::default(),
             recorder: config.record.as_ref().map(|record| Recorder::new(record.shapes_max)),
             settings: config.settings,
             metrics,
@@ -177,8 +179,11 @@ impl Server {
         let others = if self.reflection { reflection::add(others)? } else { others };
         let handler =
             grpc::Direct::new(Service::new(self.limiter.clone(), self.begins_traces), others);
-        let extra =
-            Router::new().route("/rlconfig", get(rlconfig)).with_state(self.limiter.clone());
+        let console = Console::new(self.limiter.clone(), self.reloader.clone());
+        let extra = Router::new()
+            .route("/rlconfig", get(rlconfig))
+            .with_state(self.limiter.clone())
+            .merge(console.routes());
 
         let mut tasks = tokio::task::JoinSet::new();
         let (limiter, reloader) = (self.limiter.clone(), self.reloader);
@@ -194,6 +199,7 @@ impl Server {
             let period = self.reload_period;
             tasks.spawn(async move { tls.follow(period).await });
         }
+        tasks.spawn(console.follow());
         tasks.spawn(follow_readiness);
         tasks.spawn(tell_gauges(limiter.clone()));
         tasks.spawn(supervise(limiter));

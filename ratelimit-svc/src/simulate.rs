@@ -16,6 +16,7 @@ pub mod fleet;
 pub mod gate;
 pub mod report;
 pub mod run;
+pub mod suggest;
 pub mod tally;
 pub mod world;
 

@@ -6,10 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use chassis::tls::client::ClientSettings;
+use tests::child::Child;
 use tests::edge::encryption::{ENVOY, LISTENER};
 use tests::edge::{Encryption, Parts, Service};
 use tests::pki::Pki;
+use tests::ports::free_address;
 use tests::wait::{DEADLINE, wait_for};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::stage::Stage;
@@ -179,5 +183,92 @@ async fn a_rotation_of_every_certificate_drops_no_request() -> Result<()> {
         ended??;
     }
     eprintln!("{} requests through three rotations, none lost", sent.load(Ordering::Relaxed));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_hop_to_the_real_parts_is_encrypted() -> Result<()> {
+    let stage = Stage::with(Parts::Real, |options| options.encryption = Encryption::On).await?;
+    let key = stage.edge.issue_live_key("acme", "ingest").await?;
+    assert_eq!(stage.write(&key, "sealed f=1").await?.status, 204);
+    let rows = stage.rows("acme__default", "SELECT f FROM sealed", 1).await?;
+    ensure!(rows.len() == 1, "{rows:?}");
+    // Nobody of them answers in clear text.
+    let influxdb = stage.edge.influxdb.as_ref().context("InfluxDB runs")?.address;
+    let clear = stage.http.get(&format!("http://{influxdb}/ping")).await?;
+    ensure!(clear.status == 400, "InfluxDB answered {} in clear text", clear.status);
+    let redis = stage.edge.redis.as_ref().context("Redis runs")?.address;
+    let mut stream = TcpStream::connect(redis).await?;
+    stream.write_all(b"PING\r\n").await?;
+    let mut answer = Vec::new();
+    // It closes the connection, one way or the other.
+    let _ = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await?;
+    ensure!(!answer.starts_with(b"+PONG"), "Redis answered in clear text");
+    let ratelimit = stage.admin(stage.edge.ratelimit[0].admin, "/metrics").await?.text();
+    ensure!(ratelimit.contains("ratelimit_breaker_open 0"), "{ratelimit}");
+    Ok(())
+}
+
+/// Runs another gateway on the stage's Kafka, with a login of its own.
+async fn gateway_with(stage: &Stage, section: &str, port: u16) -> Result<Child> {
+    let kafka = stage.edge.kafka.as_ref().context("Kafka runs")?.address;
+    let dir = &stage.edge.options.dir;
+    let yaml = format!(
+        "journal:\n  kafka:\n    brokers: {kafka}\n{section}gateway:\n  listen: 127.0.0.1:0\n  \
+         admin_listen: 127.0.0.1:{port}\n"
+    );
+    let file = dir.join(format!("gateway-{port}.yaml"));
+    std::fs::write(&file, yaml)?;
+    let mut command = std::process::Command::new(tests::edge::service("ingest-filter")?);
+    command.args(["gateway", "--config"]).arg(file);
+    Child::start(&format!("gateway-{port}"), dir, command)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_lets_in_who_logs_in_and_says_once_who_does_not() -> Result<()> {
+    let stage = Stage::with(Parts::Real, |options| options.encryption = Encryption::On).await?;
+    let ca = pki(&stage)?.authority().display().to_string();
+    let dir = stage.edge.options.dir.clone();
+    std::fs::write(dir.join("wrong-password"), "not it\n")?;
+    std::fs::write(dir.join("empty-password"), "\n")?;
+    let section = |mechanism: &str, password: &str| {
+        format!(
+            "    tls: {{ca_file: {ca}}}\n    sasl: {{mechanism: {mechanism}, username: tidegate, \
+             password_file: {password}}}\n"
+        )
+    };
+    let readyz =
+        async |port: u16| stage.http.get(&format!("http://127.0.0.1:{port}/readyz")).await.ok();
+    for mechanism in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] {
+        let port = free_address()?.port();
+        let mut child = gateway_with(&stage, &section(mechanism, "kafka-password"), port).await?;
+        wait_for(&format!("{mechanism} to log in"), DEADLINE, async || {
+            readyz(port).await.filter(|reply| reply.status == 200).map(drop)
+        })
+        .await
+        .or_else(|error| child.check_alive().and(Err(error)))
+        .with_context(|| child.output())?;
+    }
+    // A refused login: up, not ready, one line.
+    let port = free_address()?.port();
+    let child = gateway_with(&stage, &section("SCRAM-SHA-512", "wrong-password"), port).await?;
+    let refused = |output: &str| output.to_lowercase().matches("authentication").count();
+    wait_for("the refusal to be said", DEADLINE, async || {
+        (refused(&child.output()) > 0).then_some(())
+    })
+    .await
+    .with_context(|| child.output())?;
+    ensure!(readyz(port).await.is_some_and(|reply| reply.status == 503), "not ready");
+    // Settings that cannot work: the end, with the file named.
+    for (section, expected) in [
+        (section("PLAIN", "empty-password"), "empty-password' holds no secret"),
+        (section("PLAIN", "no-password"), "no-password' cannot be read"),
+        (format!("    tls: {{ca_file: {ca}.not}}\n"), "ca.crt.not' cannot be read"),
+    ] {
+        let mut child = gateway_with(&stage, &section, free_address()?.port()).await?;
+        let status = child.wait(DEADLINE).await?;
+        ensure!(status.code() == Some(64), "{status} {}", child.output());
+        ensure!(child.output().contains(expected), "{}", child.output());
+    }
     Ok(())
 }

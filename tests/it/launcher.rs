@@ -133,5 +133,15 @@ async fn the_full_edge_prints_how_to_ask_influxdb() -> Result<()> {
     assert!(arrived.contains("4.5"), "{arrived}");
     assert!(launched.env.contains_key("TIDEGATE_INFLUXDB"));
     assert_eq!(launched.env["TIDEGATE_DATABASE"], "demo__demo");
+    // Every hop is encrypted, and the second listener is for clients that are.
+    assert!(launched.env["TIDEGATE_INFLUXDB"].starts_with("https://"), "{:?}", launched.env);
+    let (ca, edge) = (&launched.env["TIDEGATE_CA"], &launched.env["TIDEGATE_EDGE_TLS"]);
+    let write = format!(
+        "curl -si --cacert {ca} '{edge}/api/v2/write?bucket=demo' \
+         -H 'Authorization: Token {}' --data-binary 'weather,city=Bergen temperature=7'",
+        launched.env["TIDEGATE_KEY"]
+    );
+    let answer = shell(&write)?;
+    assert!(answer.lines().next().is_some_and(|line| line.contains(" 204")), "{answer}");
     stop(launched, dir.path(), Signal::TERM).await
 }

@@ -16,6 +16,7 @@ mod lint_envoy;
 mod load;
 mod outage;
 mod outage_table;
+mod own_answers;
 mod points;
 mod pools;
 mod quota;

@@ -39,6 +39,9 @@ toolchain() {
     package cc gcc libc6-dev
     package c++ g++
     package make make
+    # librdkafka speaks TLS with OpenSSL.
+    package pkg-config pkg-config
+    [ -e /usr/include/openssl/ssl.h ] || debian libssl-dev libssl-dev
     package setpriv util-linux
     package curl curl
 }

@@ -26,6 +26,7 @@ mod configuration;
 pub mod encryption;
 mod options;
 mod pressure;
+mod real_parts;
 mod replica;
 mod supervisor;
 
@@ -118,18 +119,6 @@ impl Edge {
         this.start_envoy().await?;
         progress(&format!("envoy            ready, clients on {}", this.at.edge));
         Ok(this)
-    }
-
-    async fn start_real_parts(&mut self, progress: &mut impl FnMut(&str)) -> Result<()> {
-        let dir = self.options.dir.clone();
-        let redis = Redis::start(&dir, free_address()?).await?;
-        progress(&format!("redis            ready on {}", redis.address));
-        let influxdb = InfluxDb::start(&dir.join("influxdb"), free_address()?).await?;
-        progress(&format!("influxdb         ready on {}", influxdb.address));
-        let kafka = Kafka::start(&dir.join("kafka"), free_address()?).await?;
-        progress(&format!("kafka            ready on {}", kafka.address));
-        (self.redis, self.influxdb, self.kafka) = (Some(redis), Some(influxdb), Some(kafka));
-        self.write_configuration()
     }
 
     /// Stops everything that still runs, in the order in which requests pass.
@@ -234,6 +223,7 @@ impl Edge {
             Some(redis) => {
                 command.env("BACKEND_TYPE", "redis").env("REDIS_SOCKET_TYPE", "tcp");
                 command.env("REDIS_URL", redis.address.to_string());
+                self.redis_tls(command);
                 command.env("REDIS_CALL_BUDGET", self.options.patience.redis);
             }
             None => {

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
+use chassis::tls::Protocols;
+use chassis::tls::client::{ClientSettings, Connector};
+use chassis::tls::https::HttpsConnector;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
 /// A whole answer.
@@ -36,7 +38,7 @@ impl Reply {
 /// A client with a connection pool of its own.
 #[derive(Clone)]
 pub struct Http {
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<HttpsConnector, Full<Bytes>>,
 }
 
 impl Default for Http {
@@ -48,7 +50,14 @@ impl Default for Http {
 impl Http {
     /// An HTTP/1.1 client.
     pub fn new() -> Self {
-        Self { client: Client::builder(TokioExecutor::new()).build_http() }
+        Self::trusting(None)
+    }
+
+    /// The same, over TLS for https.
+    pub fn trusting(tls: Option<ClientSettings>) -> Self {
+        let tls = tls.map(|settings| Connector::new(settings, Protocols::Http));
+        let connector = HttpsConnector::new(tls);
+        Self { client: Client::builder(TokioExecutor::new()).build(connector) }
     }
 
     /// Sends a request and reads the whole answer.

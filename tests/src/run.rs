@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::edge::encryption::ENVOY;
 use crate::edge::{
     DATABASE, Edge, Encryption, Options, Part, Parts, Patience, Proxy, Service, Supervisor,
 };
@@ -97,7 +98,7 @@ async fn start(
         otlp: std::env::var("OTLP").ok().map(|otlp| otlp.parse()).transpose().context("OTLP")?,
         patience: Patience::DESK,
         proxy: Proxy::default(),
-        encryption: Encryption::Off,
+        encryption: encryption(parts)?,
     };
     // Nothing can be done for a person whose terminal is gone.
     let edge = Edge::start(options, |step| drop(say(&format!("  {step}")))).await?;
@@ -109,6 +110,21 @@ async fn start(
         say("  counters in memory are each replica's own: a quota is met once for each of them")?;
     }
     Ok((edge, Keys { demo, load }))
+}
+
+/// On real parts every hop is encrypted unless `TLS=off`; embedded parts are a desk.
+fn encryption(parts: Parts) -> Result<Encryption> {
+    let wanted = std::env::var("TLS").unwrap_or_default();
+    let encryption = match (parts, wanted.as_str()) {
+        (Parts::Real, "" | "on") => Encryption::On,
+        (Parts::Real, "off") | (Parts::Embedded, "" | "off") => Encryption::Off,
+        (Parts::Embedded, "on") => Encryption::On,
+        _ => bail!("TLS={wanted} is neither on nor off"),
+    };
+    if encryption == Encryption::Off {
+        say("  in clear text, on loopback: a desk; make run-full encrypts every hop")?;
+    }
+    Ok(encryption)
 }
 
 /// Until then, what ends is started again.
@@ -145,7 +161,7 @@ fn assignments(edge: &Edge, keys: &Keys) -> String {
         format!("RLS_GRPC={}", ratelimit.listen),
         format!("RLS_HTTP=http://{}", ratelimit.http),
         format!("AUTHZ_GRPC={}", authz.listen),
-        format!("GATEWAY_HTTP=http://{}", gateway.listen),
+        format!("GATEWAY_HTTP={}://{}", edge.scheme_of_services(), gateway.listen),
         format!("ENVOY_ADMIN=http://{}", edge.at.envoy_admin),
         format!("ENVOY_STATUS=http://{}", edge.at.envoy_status),
         format!("RLS_ADMIN=http://{}", ratelimit.admin),
@@ -173,9 +189,16 @@ fn assignments(edge: &Edge, keys: &Keys) -> String {
     ] {
         lines.extend(pid(part).map(|pid| format!("{name}={pid}")));
     }
+    if let Some(pki) = &edge.pki {
+        lines.push(format!("TIDEGATE_CA={}", pki.authority().display()));
+        lines.push(format!("TIDEGATE_EDGE_TLS=https://{}", edge.at.edge_tls));
+        // Envoy's own, which the services take.
+        lines.push(format!("TIDEGATE_CERT={}", pki.certificate(ENVOY).display()));
+        lines.push(format!("TIDEGATE_CERT_KEY={}", pki.key(ENVOY).display()));
+    }
     match &edge.influxdb {
         Some(influxdb) => {
-            lines.push(format!("TIDEGATE_INFLUXDB=http://{}", influxdb.address));
+            lines.push(format!("TIDEGATE_INFLUXDB={}", influxdb.url()));
             lines.push(format!("TIDEGATE_DATABASE={DATABASE}"));
         }
         None => lines.push(format!("TIDEGATE_POINTS={}", edge.points_file().display())),
@@ -185,11 +208,15 @@ fn assignments(edge: &Edge, keys: &Keys) -> String {
 
 fn what_to_try(edge: &Edge, key: &str) -> String {
     let url = edge.url("/api/v2/write?bucket=demo");
+    let trust = match edge.authority() {
+        Some(authority) => format!("--cacert {} ", authority.display()),
+        None => String::new(),
+    };
     let read = match &edge.influxdb {
         Some(influxdb) => format!(
-            "curl -sG http://{}/query --data-urlencode db={DATABASE} \\\n       \
+            "curl -sG {trust}{}/query --data-urlencode db={DATABASE} \\\n       \
              --data-urlencode 'q=SELECT * FROM weather'",
-            influxdb.address
+            influxdb.url()
         ),
         None => format!("cat {}", edge.points_file().display()),
     };
@@ -204,8 +231,10 @@ fn what_to_try(edge: &Edge, key: &str) -> String {
          curl -i '{url}' -H 'Authorization: Token wrong' --data-binary 'weather temperature=1'\n\n\
          What has arrived:\n\n  \
          {read}\n\n\
+         What is decided, live, in a browser: http://{admin}/console\n\n\
          Shell variables for scripts: {dir}/env. Logs and configuration: {dir}.\n\
          Quotas reload when {dir}/quotas/edge.yaml changes. Ctrl-C stops everything.\n",
+        admin = edge.ratelimit[0].admin,
         dir = edge.options.dir.display()
     )
 }

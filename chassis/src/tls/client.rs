@@ -80,6 +80,9 @@ pub enum ConnectError {
     /// The two ends do not agree.
     #[error("TLS handshake")]
     Handshake(#[source] io::Error),
+    /// An address of https without TLS settings.
+    #[error("https needs TLS settings")]
+    NoTls,
     /// The server speaks something else.
     #[error("the server does not speak HTTP/2 over TLS")]
     Protocol,
@@ -95,11 +98,6 @@ pub async fn connect(
 ) -> Result<Channel, tonic::transport::Error> {
     let connector = Connector::new(settings.clone(), Protocols::Grpc);
     secured(endpoint).connect_with_connector(connector).await
-}
-
-/// The same, connecting when the channel is first used and again whenever it must.
-pub fn connect_lazily(endpoint: Endpoint, connector: Connector) -> Channel {
-    secured(endpoint).connect_with_connector_lazy(connector)
 }
 
 /// Requests carry the scheme that they have on the wire.
@@ -142,7 +140,8 @@ struct State {
 }
 
 impl Connector {
-    fn new(settings: ClientSettings, protocols: Protocols) -> Self {
+    /// Reads the files when it first connects, and says nowhere when they change for the worse.
+    pub fn new(settings: ClientSettings, protocols: Protocols) -> Self {
         let state = Mutex::default();
         Self { shared: Arc::new(Shared { settings, protocols, told: None, state }) }
     }

@@ -71,10 +71,12 @@ pub fn answer(
     if status == 401 && dialect.knows_basic() {
         challenge("Basic realm=\"tidegate\", charset=\"UTF-8\"");
     }
-    if matches!(refusal, Refusal::Unavailable | Refusal::Throttled) {
-        headers.push(("retry-after", retry_after_seconds.to_string()));
+    let waits = matches!(refusal, Refusal::Unavailable | Refusal::Throttled);
+    let wait = waits.then_some(retry_after_seconds);
+    if let Some(seconds) = wait {
+        headers.push(("retry-after", seconds.to_string()));
     }
-    Answer { status, headers, body: body(refusal, dialect, status) }
+    Answer { status, headers, body: body(refusal, dialect, status, wait) }
 }
 
 /// Envoy makes gRPC codes of HTTP statuses, and those agree in all profiles.
@@ -129,7 +131,8 @@ fn message(refusal: Refusal) -> &'static str {
     }
 }
 
-fn body(refusal: Refusal, dialect: Dialect, status: u16) -> String {
+/// `wait` is what the client is told to wait, in seconds, where that helps.
+fn body(refusal: Refusal, dialect: Dialect, status: u16, wait: Option<u64>) -> String {
     let message = message(refusal);
     match dialect {
         Dialect::Problem => {
@@ -154,8 +157,13 @@ fn body(refusal: Refusal, dialect: Dialect, status: u16) -> String {
             };
             format!(r#"{{"code":"{code}","message":"{message}"}}"#)
         }
-        Dialect::OtlpJson => format!(r#"{{"code":{},"message":"{message}"}}"#, grpc_code(status)),
-        Dialect::OtlpProtobuf => rpc_status(grpc_code(status), message),
+        Dialect::OtlpJson => {
+            let details = wait.map_or(String::new(), |seconds| {
+                format!(r#","details":[{{"@type":"{RETRY_INFO}","retryDelay":"{seconds}s"}}]"#)
+            });
+            format!(r#"{{"code":{},"message":"{message}"{details}}}"#, grpc_code(status))
+        }
+        Dialect::OtlpProtobuf => rpc_status(grpc_code(status), message, wait),
         Dialect::Text => format!("{message}\n"),
         Dialect::Datadog => {
             let error = if status == 403 { "Forbidden" } else { message };
@@ -188,12 +196,26 @@ fn splunk(refusal: Refusal) -> String {
     format!(r#"{{"text":"{text}","code":{code}}}"#)
 }
 
-/// `google.rpc.Status{code = 1, message = 2}` on the wire. Envoy takes a body as text, and with a
-/// code and a message length below 128 every byte of this is ASCII.
-fn rpc_status(code: i32, message: &'static str) -> String {
+/// The type of the detail that says when to come back.
+const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
+
+/// `google.rpc.Status{code = 1, message = 2, details = 3}` on the wire, with
+/// `RetryInfo{retry_delay = 1: Duration{seconds = 1}}` as its one detail. Envoy takes a body as
+/// text, and with numbers and lengths below 128 every byte of this is ASCII; a longer wait stands in
+/// the header alone.
+fn rpc_status(code: i32, message: &'static str, wait: Option<u64>) -> String {
     let (code, len) = (code as u8, message.len() as u8);
     debug_assert!(code < 128 && message.len() < 128 && message.is_ascii());
-    format!("\u{8}{}\u{12}{}{message}", char::from(code), char::from(len))
+    let status = format!("\u{8}{}\u{12}{}{message}", char::from(code), char::from(len));
+    match wait.and_then(|seconds| u8::try_from(seconds).ok()).filter(u8::is_ascii) {
+        None => status,
+        Some(seconds) => {
+            let info = format!("\n\u{2}\u{8}{}", char::from(seconds));
+            let value = format!("\u{12}{}{info}", char::from(info.len() as u8));
+            let any = format!("\n{}{RETRY_INFO}{value}", char::from(RETRY_INFO.len() as u8));
+            format!("{status}\u{1a}{}{any}", char::from(any.len() as u8))
+        }
+    }
 }
 
 #[cfg(test)]

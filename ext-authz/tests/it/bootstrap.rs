@@ -48,8 +48,9 @@ fn texts<'v>(values: impl IntoIterator<Item = &'v Value>) -> BTreeSet<&'v str> {
 #[test]
 fn ext_authz_sees_every_credential_and_little_else() {
     let bootstrap = bootstrap();
+    // Listeners with TLS and without have the same filters.
     let allowed = all(&bootstrap, "allowed_headers");
-    assert_eq!(allowed.len(), 1);
+    assert!(!allowed.is_empty() && allowed.iter().all(|list| *list == allowed[0]));
     let seen = texts(all(allowed[0], "exact"));
     let expected = CREDENTIAL_HEADERS.iter().chain(&SEEN_HEADERS).copied().collect();
     assert_eq!(seen, expected, "allowed_headers");

@@ -41,7 +41,7 @@
 {{- if .heapBytesMax -}}{{- int64 .heapBytesMax -}}{{- else -}}{{- div (mul $limit 3) 4 -}}{{- end -}}
 {{- end -}}
 
-{{/* The journal's section: half of the gateway's budget is for requests, a quarter for the journal's queue. */}}
+{{/* The journal's section: a fifth of the gateway's memory is for its queue, a quarter of the writer's for reading ahead. */}}
 {{- define "tidegate.ingest.journal" -}}
 {{- $journal := .Values.ingest.journal -}}
 {{- $section := dict
@@ -58,6 +58,12 @@
   "memory_bytes_max" (printf "%dMiB" $memory)
   "decoded_bytes_max" (printf "%dMiB" $decoded)
   "body_bytes_max" (printf "%dMiB" (min 32 (max 1 (div $decoded 2)))) | toJson -}}
+{{- end -}}
+
+{{/* The writer's limit of memory for batches. */}}
+{{- define "tidegate.writer.budget" -}}
+{{- $batches := include "tidegate.shareOfMemory" (dict "values" .Values.writer "percent" 40) | int64 -}}
+{{- dict "batches_bytes_max" (printf "%dMiB" (max 16 $batches)) | toJson -}}
 {{- end -}}
 
 {{/* Fewest pods of a component. Arguments: root, key (of the component in values). */}}
@@ -115,16 +121,12 @@
 {{- if gt $sum (include "tidegate.bytes" $given | int64) -}}
 {{- fail (printf "gateway.resources.limits.memory is %s, but requests, the journal's queue, types of fields and the process itself may take %dMi" (toString $given) (div (add $sum 1048575) 1048576)) -}}
 {{- end -}}
-{{- $batch := include "tidegate.sizeBytes" (default "4MiB" .Values.writer.config.batch_bytes_max) | int64 -}}
+{{- $writer := mergeOverwrite (include "tidegate.writer.budget" . | fromJson) (deepCopy .Values.writer.config) -}}
+{{- $batches := include "tidegate.sizeBytes" $writer.batches_bytes_max | int64 -}}
 {{- $ahead := include "tidegate.sizeBytes" $journal.read_ahead_bytes | int64 -}}
-{{- $lanes := 1 -}}
-{{- with $journal.create_topic -}}
-{{- $others := max 1 (sub (include "tidegate.podsMin" (dict "root" $ "key" "writer") | int64) 1) -}}
-{{- $lanes = divf (.partitions | float64) ($others | float64) | ceil | int64 -}}
-{{- end -}}
-{{- $sum = add $ahead (mul 3 $batch $lanes) $room -}}
+{{- $sum = add $ahead $batches $room -}}
 {{- $given = .Values.writer.resources.limits.memory -}}
 {{- if gt $sum (include "tidegate.bytes" $given | int64) -}}
-{{- fail (printf "writer.resources.limits.memory is %s, but reading ahead, the batches of %d partitions and the process itself may take %dMi" (toString $given) $lanes (div (add $sum 1048575) 1048576)) -}}
+{{- fail (printf "writer.resources.limits.memory is %s, but reading ahead, batches and the process itself may take %dMi" (toString $given) (div (add $sum 1048575) 1048576)) -}}
 {{- end -}}
 {{- end -}}

@@ -206,9 +206,9 @@ pepper_files:
 {{- if include "tidegate.sinkAuth" . -}}
 {{- $_ := set $target (ternary "password_file" "token_file" (eq $sink.kind "influxdb_v1")) (printf "/etc/tidegate/sink/%s" $sink.auth.key) -}}
 {{- end -}}
-{{- $writer := dict
+{{- $writer := mergeOverwrite (include "tidegate.writer.budget" . | fromJson) (dict
   "admin_listen" (include "tidegate.listen" (dict "root" . "port" $ports.writer.admin))
-  $sink.kind $target
+  $sink.kind $target)
 -}}
 {{- $config := dict
   "journal" (dict .Values.ingest.journal.kind (include "tidegate.ingest.journal" . | fromJson))

@@ -55,6 +55,10 @@
 {{- $flow := include "tidegate.flowTo" (dict "addresses" (list (printf "%s:%s" $host $port)) "peers" $policy.controlTo "protocol" $protocol) | fromJson -}}
 {{- $_ := set $egress "ratelimit" (append $egress.ratelimit $flow) -}}
 {{- end -}}
+{{- with (.Values.extAuthz.config.redis | default dict).address -}}
+{{- $keys := include "tidegate.flowTo" (dict "addresses" (list .) "peers" $policy.redisTo "ports" $policy.redisPorts) | fromJson -}}
+{{- $_ := set $egress "extAuthz" (append $egress.extAuthz $keys) -}}
+{{- end -}}
 {{- if eq .Values.ingest.journal.kind "kafka" -}}
 {{- $brokers := include "tidegate.addresses" .Values.ingest.journal.kafka.brokers | fromJsonArray -}}
 {{- $kafka := include "tidegate.flowTo" (dict "addresses" $brokers "peers" $policy.kafkaTo "ports" $policy.kafkaPorts "names" $policy.cilium.kafkaNames) | fromJson -}}

@@ -43,6 +43,11 @@ pub fn encoded(text: &str) -> String {
     name
 }
 
+/// How much of a name that is too long is kept.
+pub fn kept_bytes(bytes_max: usize) -> usize {
+    bytes_max.max(NAME_BYTES_MIN) - HASH_MARK.len() - HASH_DIGITS
+}
+
 /// `name` cut down to `bytes_max`, at least [`NAME_BYTES_MIN`], with a hash of what it stands for
 /// at its end.
 pub fn shortened(name: &str, tenant: &str, database: &str, bytes_max: usize) -> String {
@@ -50,7 +55,7 @@ pub fn shortened(name: &str, tenant: &str, database: &str, bytes_max: usize) -> 
     hasher.update((tenant.len() as u64).to_le_bytes());
     hasher.update(tenant.as_bytes());
     hasher.update(database.as_bytes());
-    let kept = bytes_max.max(NAME_BYTES_MIN) - HASH_MARK.len() - HASH_DIGITS;
+    let kept = kept_bytes(bytes_max);
     // A dash at the cut would join the mark.
     let mut short = name[..kept.min(name.len())].trim_end_matches(['-', '_']).to_owned();
     short.push_str(HASH_MARK);

@@ -11,6 +11,15 @@ pub enum Part {
     Database,
 }
 
+/// What the names of a tenant's databases have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Common {
+    /// There is one, of this name.
+    Whole(String),
+    /// All begin so, up to a `__`, and no other tenant's do.
+    Begin(String),
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
     Text(String),
@@ -90,6 +99,24 @@ impl Template {
             }
         }
         name
+    }
+
+    /// What the names of a tenant's databases have in common, up to the client's database; `None`
+    /// when the client's database comes first, or there is no tenant in them.
+    pub fn common(&self, tenant: &str) -> Option<Common> {
+        let mut begin = String::new();
+        let mut named = false;
+        for piece in &self.pieces {
+            match piece {
+                Piece::Text(text) => begin.push_str(text),
+                Piece::Part(Part::Tenant) => {
+                    begin.push_str(&encoded(tenant));
+                    named = true;
+                }
+                Piece::Part(Part::Database) => return named.then_some(Common::Begin(begin)),
+            }
+        }
+        named.then_some(Common::Whole(begin))
     }
 
     /// Whether the name tells this part.

@@ -9,6 +9,7 @@ use chassis::tls::{RawServerTls, ServerSettings};
 use serde::{Deserialize, Serialize};
 
 use crate::destination::config::DestinationsConfig;
+use crate::types::Limits;
 
 /// Where clients are served.
 pub const LISTEN: SocketAddr = loopback(8086);
@@ -116,6 +117,15 @@ impl Default for GatewayConfig {
 }
 
 impl GatewayConfig {
+    /// Bounds of the types that are pinned.
+    pub fn type_limits(&self) -> Limits {
+        Limits {
+            fields_max: self.fields_pinned_max,
+            fields_per_tenant_max: self.fields_pinned_per_tenant_max,
+            databases_per_tenant_max: self.destinations.databases_per_tenant_max,
+        }
+    }
+
     /// Checks the settings of the file `path`.
     ///
     /// # Errors

@@ -14,12 +14,13 @@ use crate::gateway::config::GatewayConfig;
 use crate::gateway::inflate::BodyCaps;
 use crate::gateway::intake::Converted;
 use crate::gateway::metrics::GatewayMetrics;
+use crate::gateway::pinning::{Pinned, Pinning};
 use crate::gateway::refusal::Refusal;
 use crate::gateway::verdict::Verdict;
 use crate::journal::{AppendError, Journal};
 use crate::point::Chunker;
 use crate::record::Record;
-use crate::types::{TooManyDatabases, Types};
+use crate::types::{Pin, TooManyDatabases};
 
 /// When to come back after the journal did not answer within the deadline.
 const DEADLINE_RETRY_AFTER: Duration = Duration::from_secs(2);
@@ -40,7 +41,7 @@ pub struct Edge {
     /// Which database a tenant's points go to.
     pub destinations: Destinations,
     /// The types that fields have.
-    pub types: Arc<Types>,
+    pub pinning: Pinning,
     /// Where points go.
     pub journal: Arc<dyn Journal>,
     /// The memory of all requests.
@@ -77,7 +78,8 @@ impl Edge {
         let default = self.destinations.named("") == database;
         let database = if default { "" } else { database.as_str() };
         let types = self
-            .types
+            .pinning
+            .types()
             .of(tenant, database, &destination.name)
             .map_err(|TooManyDatabases(max)| Refusal::DatabasesTooMany(max))?;
         let (tags, bytes_max) = (self.destinations.tags_added(), self.config.chunk_bytes_max);
@@ -95,10 +97,11 @@ impl Edge {
         converted: Converted,
         deadline: Instant,
     ) -> Result<Verdict, Refusal> {
-        let Converted { chunks, verdict, reservation } = converted;
+        let Converted { pins, chunks, verdict, reservation } = converted;
         if chunks.is_empty() {
             return Ok(verdict);
         }
+        self.pin(pins, deadline).await?;
         let traceparent =
             chassis::telemetry::traceparent(&Span::current(), admission.traceparent.as_deref());
         let bytes: usize = chunks.iter().map(|chunk| chunk.body.len()).sum();
@@ -136,6 +139,24 @@ impl Edge {
                 );
                 Err(Refusal::JournalUnavailable { retry_after: DEADLINE_RETRY_AFTER })
             }
+        }
+    }
+
+    /// Pins the types of new fields, before any point of them is stored.
+    async fn pin(&self, pins: Vec<Pin>, deadline: Instant) -> Result<(), Refusal> {
+        let late = Pinned::Unavailable { retry_after: DEADLINE_RETRY_AFTER };
+        let pinned = tokio::select! {
+            biased;
+            pinned = self.pinning.pin(pins) => pinned,
+            refused = self.journal.refusing() => {
+                Pinned::Unavailable { retry_after: refused.retry_after() }
+            }
+            () = tokio::time::sleep_until(deadline) => late,
+        };
+        match pinned {
+            Pinned::Ours => Ok(()),
+            Pinned::Others => Err(Refusal::TypeUndecided),
+            Pinned::Unavailable { retry_after } => Err(Refusal::JournalUnavailable { retry_after }),
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::gateway::refusal::{Cap, Refusal};
 use crate::gateway::verdict::{Rejection, Verdict};
 use crate::intake::{Intake, Item, Kind, Stop};
 use crate::point::{Chunk, Chunker, FieldValue, Point};
+use crate::types::Pin;
 
 /// How many times its decoded size a body may become as canonical line protocol. The tags of a
 /// resource or a series are written for each of its points, so work grows faster than a body.
@@ -47,6 +48,8 @@ pub struct GiveUpOnDrop(Arc<AtomicBool>);
 
 /// What a body was turned into.
 pub struct Converted {
+    /// The types of new fields, to be pinned before anything is stored.
+    pub pins: Vec<Pin>,
     /// What the journal is to store.
     pub chunks: Vec<Chunk>,
     /// What becomes of the points once it has.
@@ -108,7 +111,6 @@ impl RequestIntake {
 
     /// Why the body was not read to its end; nothing of it is stored.
     pub fn refusal(self, stop: Stop, malformed: Refusal) -> Refusal {
-        self.chunker.withdraw();
         match stop {
             Stop::Malformed => malformed,
             Stop::Refused => self.refusal.unwrap_or(malformed),
@@ -118,16 +120,15 @@ impl RequestIntake {
     /// The chunks, when all has been taken; none of them when `accept_partial` is false and an
     /// item was rejected. The body must be gone by now.
     pub fn finish(mut self, accept_partial: bool) -> Converted {
-        let chunks = match accept_partial || self.verdict.rejected.is_empty() {
-            true => self.chunker.finish(),
+        let (pins, chunks) = match accept_partial || self.verdict.rejected.is_empty() {
+            true => (self.chunker.take_pins(), self.chunker.finish()),
             false => {
                 self.verdict.withhold();
-                self.chunker.withdraw();
-                Vec::new()
+                (Vec::new(), Vec::new())
             }
         };
         self.reservation.shrink_to(if chunks.is_empty() { 0 } else { self.chunk_bytes });
-        Converted { chunks, verdict: self.verdict, reservation: self.reservation }
+        Converted { pins, chunks, verdict: self.verdict, reservation: self.reservation }
     }
 
     fn reject(&mut self, position: u64, fault: Fault) {

@@ -83,7 +83,11 @@ impl GatewayMetrics {
         let help = "Time from headers to answer";
         registry.register("request_duration_seconds", help, of.request_seconds.clone());
         registry.register("connections", "Connections accepted", of.connections.clone());
-        registry.register("fields_pinned", "Fields whose type is pinned", types.pinned.clone());
+        registry.register(
+            "fields_pinned",
+            "Fields whose type is pinned",
+            types.fields_pinned.clone(),
+        );
         let help = "Fields let through without a pinned type, because a bound was reached";
         registry.register("fields_unpinned", help, types.unpinned.clone());
         let help = "Values converted to the type of their field";

@@ -46,6 +46,9 @@ pub enum Refusal {
     /// The journal takes no record as large as one of the request's.
     #[error("the points are larger than can be stored")]
     RecordTooLarge,
+    /// Another request gave one of the new fields another type at the same moment.
+    #[error("the type of a new field was decided by another request, try again")]
+    TypeUndecided,
     /// The journal did not confirm.
     #[error("the points could not be stored now, try again")]
     JournalUnavailable {
@@ -113,6 +116,7 @@ impl Refusal {
             | Refusal::BodyTimeout
             | Refusal::MemoryExhausted
             | Refusal::Overloaded
+            | Refusal::TypeUndecided
             | Refusal::JournalUnavailable { .. } => Status::SERVICE_UNAVAILABLE,
         }
     }
@@ -123,6 +127,7 @@ impl Refusal {
             Refusal::TenantMissing
             | Refusal::BodyTimeout
             | Refusal::MemoryExhausted
+            | Refusal::TypeUndecided
             | Refusal::Overloaded => Some(SHORT_RETRY_AFTER),
             Refusal::JournalUnavailable { retry_after } => {
                 Some(retry_after.max(Duration::from_secs(1)))
@@ -151,6 +156,7 @@ impl Refusal {
             | Refusal::BodyTimeout
             | Refusal::MemoryExhausted
             | Refusal::Overloaded
+            | Refusal::TypeUndecided
             | Refusal::JournalUnavailable { .. } => 14,
         }
     }
@@ -172,6 +178,7 @@ impl Refusal {
             Refusal::BodyBroken => "body_broken",
             Refusal::MemoryExhausted => "memory_exhausted",
             Refusal::Overloaded => "overloaded",
+            Refusal::TypeUndecided => "type_undecided",
             Refusal::JournalUnavailable { .. } => "journal_unavailable",
         }
     }

@@ -17,8 +17,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::journal::pins::PinLog;
 use crate::journal::{Append, AppendError, Journal};
 use crate::record::Record;
+use crate::types::{Pin, Types};
 
 mod datadog;
 mod influx;
@@ -85,6 +87,16 @@ impl Journal for TestJournal {
     }
 }
 
+/// Keeps pins in memory.
+struct TestPins(Arc<Types>);
+
+impl PinLog for TestPins {
+    fn append(&self, pins: Vec<Pin>) -> Append<'_> {
+        pins.iter().for_each(|pin| _ = self.0.restore(pin));
+        Box::pin(async { Ok(()) })
+    }
+}
+
 /// A gateway that serves, and a client for it.
 struct Running {
     journal: Arc<TestJournal>,
@@ -130,8 +142,11 @@ async fn start_with(change: impl FnOnce(&mut GatewayConfig)) -> Running {
         GatewayConfig { listen: any_port, admin_listen: any_port, ..GatewayConfig::default() };
     change(&mut config);
     let (journal, readiness, shutdown) = (TestJournal::new(), Readiness::new(), Shutdown::new());
+    let types = Types::new(config.type_limits());
+    let pinning = Pinning::new(types.clone(), Arc::new(TestPins(types)));
     let gateway =
-        Gateway::bind(config, journal.clone(), readiness.clone(), Registry::default()).await;
+        Gateway::bind(config, journal.clone(), pinning, readiness.clone(), Registry::default())
+            .await;
     let gateway = gateway.expect("a free port");
     let address = gateway.addr().expect("bound");
     let admin_address = gateway.admin_addr().expect("bound");

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chassis::config::{ByteSize, ConfigError, DurationText, Spanned};
+use chassis::process::UsageError;
+use chassis::tls::client::RawClientTls;
 use serde::Deserialize;
 
 use crate::journal::disk::frame::PAYLOAD_BYTES_MAX;
@@ -11,9 +13,13 @@ use crate::journal::kafka::durability::Demands;
 
 mod bounds;
 mod member;
+pub mod security;
+mod topics;
 
-use bounds::{duration_of, is_host_and_port, is_topic_name, size_of};
+use bounds::{duration_of, is_host_and_port, size_of};
 use member::group_instance_id;
+use security::{RawSasl, Security};
+use topics::{Topics, create_topic, topics};
 
 /// `journal:` as written by the user; exactly one kind is given.
 #[derive(Clone, Debug, Deserialize)]
@@ -49,6 +55,10 @@ pub struct RawDiskJournal {
 pub struct RawKafkaJournal {
     /// `host:port` of some brokers, separated by commas.
     pub brokers: Spanned<String>,
+    /// TLS to the brokers.
+    pub tls: Option<RawClientTls>,
+    /// The login at the brokers.
+    pub sasl: Option<RawSasl>,
     /// The topic of the records.
     pub topic: Option<Spanned<String>>,
     /// The writers' consumer group.
@@ -57,7 +67,9 @@ pub struct RawKafkaJournal {
     pub group_instance_id: Option<Spanned<String>>,
     /// The topic of the dead letters.
     pub dead_letter_topic: Option<Spanned<String>>,
-    /// Creates both topics at start when they are missing.
+    /// The topic of the types of fields.
+    pub types_topic: Option<Spanned<String>>,
+    /// Creates the topics at start when they are missing.
     pub create_topic: Option<RawCreateTopic>,
     /// Copies each partition of the records' topic must have.
     pub replication_factor_min: Option<Spanned<u32>>,
@@ -101,6 +113,8 @@ pub const TOPIC: &str = "tidegate-points";
 pub const GROUP: &str = "tidegate-writer";
 /// What `dead_letter_topic` appends to the topic when absent.
 pub const DEAD_LETTER_SUFFIX: &str = "-dead-letter";
+/// What `types_topic` appends to the topic when absent.
+pub const TYPES_SUFFIX: &str = "-types";
 /// `partitions_per_tenant` when absent.
 pub const PARTITIONS_PER_TENANT: u32 = 4;
 /// `delivery_timeout` when absent: below the 15 s of Envoy's route.
@@ -142,6 +156,8 @@ pub struct DiskConfig {
 pub struct KafkaConfig {
     /// `host:port` of some brokers, separated by commas.
     pub brokers: String,
+    /// TLS and login.
+    pub security: Box<Security>,
     /// The topic of the records.
     pub topic: String,
     /// The writers' consumer group.
@@ -150,6 +166,8 @@ pub struct KafkaConfig {
     pub group_instance_id: Option<String>,
     /// The topic of the dead letters.
     pub dead_letter_topic: String,
+    /// The topic of the types of fields.
+    pub types_topic: String,
     /// Creates the topics when they are missing.
     pub create_topic: Option<CreateTopic>,
     /// How many copies each partition of the records' topic must have.
@@ -208,6 +226,19 @@ impl JournalConfig {
     }
 }
 
+impl JournalConfig {
+    /// Whether the files that the settings name can be used.
+    ///
+    /// # Errors
+    /// When they cannot; the first of them is named.
+    pub fn check_files(&self) -> Result<(), UsageError> {
+        match self {
+            Self::Disk(_) => Ok(()),
+            Self::Kafka(kafka) => kafka.security.check_files(),
+        }
+    }
+}
+
 impl DiskConfig {
     /// The defaults, in this directory.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
@@ -227,10 +258,12 @@ impl KafkaConfig {
     pub fn new(brokers: impl Into<String>) -> Self {
         Self {
             brokers: brokers.into(),
+            security: Box::default(),
             topic: TOPIC.to_owned(),
             group: GROUP.to_owned(),
             group_instance_id: None,
             dead_letter_topic: format!("{TOPIC}{DEAD_LETTER_SUFFIX}"),
+            types_topic: format!("{TOPIC}{TYPES_SUFFIX}"),
             create_topic: None,
             replication_factor_min: 1,
             partitions_per_tenant: PARTITIONS_PER_TENANT,
@@ -252,6 +285,7 @@ impl KafkaConfig {
             replication_factor_min: self.replication_factor_min as usize,
             in_sync_min: if copies >= 3 { 2 } else { 1 },
             message_bytes_max: self.message_bytes_max,
+            forever: false,
         }
     }
 }
@@ -301,24 +335,13 @@ fn kafka_config(path: &Path, raw: &RawKafkaJournal) -> Result<KafkaConfig, Confi
         let message = "journal.kafka.brokers must be 'host:port', or several separated by commas";
         return Err(ConfigError::at(path, &raw.brokers, message));
     }
-    for (key, name) in [("topic", &raw.topic), ("dead_letter_topic", &raw.dead_letter_topic)] {
-        if let Some(bad) = name.as_ref().filter(|name| !is_topic_name(&name.value)) {
-            let message =
-                format!("journal.kafka.{key} is not a topic name: 1-249 of [a-zA-Z0-9._-]");
-            return Err(ConfigError::at(path, bad, message));
-        }
-    }
-    let topic = named(&raw.topic, TOPIC);
-    let dead_letter_topic = named(&raw.dead_letter_topic, &format!("{topic}{DEAD_LETTER_SUFFIX}"));
-    if let Some(bad) = raw.dead_letter_topic.as_ref().filter(|name| name.value == topic) {
-        let message = "journal.kafka.dead_letter_topic must not be the topic of the records";
-        return Err(ConfigError::at(path, bad, message));
-    }
+    let Topics { records, dead_letters, types } = topics(path, raw)?;
     let size = |key, value: &Option<Spanned<ByteSize>>, default, min| {
         size_of(path, "journal.kafka", key, value, default, min)
     };
     let create_topic = create_topic(path, raw.create_topic.as_ref())?;
     Ok(KafkaConfig {
+        security: Security::from_raw(path, raw.tls.as_ref(), raw.sasl.as_ref()).map(Box::new)?,
         group: named(&raw.group, GROUP),
         group_instance_id: group_instance_id(path, raw.group_instance_id.as_ref())?,
         create_topic,
@@ -364,30 +387,11 @@ fn kafka_config(path: &Path, raw: &RawKafkaJournal) -> Result<KafkaConfig, Confi
             READ_AHEAD_BYTES,
             1 << 20,
         )?,
-        topic,
-        dead_letter_topic,
+        topic: records,
+        dead_letter_topic: dead_letters,
+        types_topic: types,
         ..defaults
     })
-}
-
-fn create_topic(
-    path: &Path,
-    raw: Option<&RawCreateTopic>,
-) -> Result<Option<CreateTopic>, ConfigError> {
-    let Some(raw) = raw else { return Ok(None) };
-    let bounded = |key: &str, value: &Spanned<u32>, max: i32| {
-        i32::try_from(value.value).ok().filter(|number| (1..=max).contains(number)).ok_or_else(
-            || {
-                let message =
-                    format!("journal.kafka.create_topic.{key} must be between 1 and {max}");
-                ConfigError::at(path, value, message)
-            },
-        )
-    };
-    Ok(Some(CreateTopic {
-        partitions: bounded("partitions", &raw.partitions, 10_000)?,
-        replication_factor: bounded("replication_factor", &raw.replication_factor, 100)?,
-    }))
 }
 
 #[cfg(test)]
@@ -416,6 +420,7 @@ mod tests {
             panic!("valid");
         };
         assert_eq!(config.dead_letter_topic, "t-dead-letter");
+        assert_eq!(config.types_topic, "t-types");
     }
 
     #[test]
@@ -442,8 +447,19 @@ mod tests {
             ("kafka:\n  brokers: a\n", "i.yaml:2:12: journal.kafka.brokers"),
             ("kafka: {brokers: 'a:1', topic: 'a b'}\n", "journal.kafka.topic"),
             ("kafka: {brokers: 'a:1', topic: t, dead_letter_topic: t}\n", "must not be"),
+            ("kafka: {brokers: 'a:1', types_topic: tidegate-points}\n", "a topic of its own"),
             ("kafka: {brokers: 'a:1', delivery_timeout: 1ms}\n", "between 1s and 60s"),
             ("kafka: {brokers: 'a:1', partitions_per_tenant: 0}\n", "at least 1"),
+            ("kafka: {brokers: 'a:1', tls: {server_name: a}}\n", "brokers have names of their own"),
+            ("kafka: {brokers: 'a:1', tls: {key_file: k}}\n", "needs 'certificate_file'"),
+            (
+                "kafka: {brokers: 'a:1', sasl: {mechanism: PLAIN, username: u, password_file: p}}\n",
+                "in clear text",
+            ),
+            (
+                "kafka: {brokers: 'a:1', sasl: {mechanism: SCRAM-SHA-512, username: '', password_file: p}}\n",
+                "username is empty",
+            ),
             (
                 "kafka: {brokers: 'a:1', create_topic: {partitions: 0, replication_factor: 1}}\n",
                 "create_topic.partitions",

@@ -5,6 +5,7 @@
 //! directory/
 //!   00000000000000000000.seg   frames; the name is the position of the first byte
 //!   00000000000067112960.seg   the next one begins where the last one ended, or later
+//!   types.ndjson               the gateway's: the type of each field
 //!   position                   the writer's: everything below is written
 //!   dead-letter.ndjson         the writer's
 //!   gateway.lock  writer.lock  one process each
@@ -23,6 +24,7 @@ use crate::journal::OpenError;
 pub mod appender;
 pub mod dead_letters;
 pub mod frame;
+pub mod pins;
 pub mod position;
 pub mod reader;
 pub mod records;

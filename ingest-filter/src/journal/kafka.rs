@@ -5,6 +5,7 @@
 //! only when everything before it is written.
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::KafkaError;
 
 use crate::journal::config::KafkaConfig;
 
@@ -16,10 +17,12 @@ mod lag;
 mod lanes;
 pub mod offsets;
 pub mod partition;
+pub mod pins;
 mod producer;
 pub mod reader;
 pub mod records;
 pub mod scan;
+mod security;
 mod topic;
 
 /// What every client of ours begins with.
@@ -35,13 +38,22 @@ fn client(config: &KafkaConfig) -> ClientConfig {
         // asks for that unless it is told not to.
         .set("allow.auto.create.topics", "false")
         .set("statistics.interval.ms", "5000");
+    security::apply(&mut client, &config.security);
     client
+}
+
+/// What a client reports as an error, into our own log; a refused login at most once a minute.
+fn report(client: &str, error: &KafkaError, reason: &str) {
+    if !security::is_refusal(reason) || security::may_be_said() {
+        tracing::warn!(%error, reason, client, "a Kafka client reports an error");
+    }
 }
 
 /// What the client library says of itself, into our own log.
 fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         // Producers obey this setting, and warn that it is one for consumers.
+        _ if security::is_refusal(message) && !security::may_be_said() => {}
         _ if facility == "CONFWARN" && message.contains("allow.auto.create.topics") => {}
         RDKafkaLogLevel::Emerg
         | RDKafkaLogLevel::Alert

@@ -10,7 +10,7 @@ use super::encode::drop_repeated_fields;
 use super::{Point, TAGS_MAX, TAGS_STORED_MAX, encode};
 use crate::fault::Fault;
 use crate::record::SHARDS;
-use crate::types::{Checked, TypesOf};
+use crate::types::{Checked, Pin, TypesOf};
 
 /// The first allocation of a chunk; most requests put a few lines into each shard.
 const CHUNK_BYTES_MIN: usize = 1024;
@@ -126,16 +126,15 @@ impl Chunker {
         types.and_then(TypesOf::conflict).map_or_else(String::new, ToString::to_string)
     }
 
-    /// Takes back the types that were pinned, as nothing will be stored.
-    pub fn withdraw(self) {
-        if let Some(types) = self.types {
-            types.withdraw();
-        }
+    /// The types of fields that nobody has pinned yet: to be pinned before the chunks are stored.
+    pub fn take_pins(&mut self) -> Vec<Pin> {
+        self.types.take().map_or_else(Vec::new, TypesOf::into_pins)
     }
 
     /// How many bytes the chunks hold in memory.
     pub fn allocated(&self) -> usize {
-        self.allocated + self.scratch.capacity()
+        let types = self.types.as_ref().map_or(0, TypesOf::allocated);
+        self.allocated + self.scratch.capacity() + types
     }
 
     /// How many points were added.

@@ -18,8 +18,8 @@ use bytes::Bytes;
 
 use crate::destination::Destination;
 use crate::journal::Boxed;
-use crate::target::Target;
 use crate::target::answer::Answer;
+use crate::target::{Database, Target};
 
 /// Appends to one file.
 pub struct FileTarget {
@@ -70,6 +70,16 @@ impl Target for FileTarget {
             let append = tokio::task::spawn_blocking(move || inner.append(b"")).await;
             matches!(append, Ok(Ok(())))
         })
+    }
+
+    fn databases(&self) -> Boxed<'_, Result<Vec<Database>, String>> {
+        let message =
+            "a file has no databases: take the lines behind '# CONTEXT-DATABASE' out of it";
+        Box::pin(std::future::ready(Err(message.to_owned())))
+    }
+
+    fn delete<'a>(&'a self, _: &'a Database) -> Boxed<'a, Result<(), String>> {
+        Box::pin(std::future::ready(Err("a file has no databases".to_owned())))
     }
 
     fn create<'a>(&'a self, _: &'a Destination) -> Boxed<'a, bool> {

@@ -4,42 +4,44 @@
 //! nanoseconds without a word, so the one each version knows is always sent. A database that is
 //! not there is answered 404 and made on demand; InfluxDB 3 makes it by itself.
 
-use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+
+use chassis::tls::client::Connector;
+use chassis::tls::https::HttpsConnector;
 
 use crate::destination::Destination;
 use crate::journal::Boxed;
-use crate::target::Target;
 use crate::target::answer::Answer;
 use crate::target::refusal::names_a_point;
+use crate::target::{Database, Target};
 use crate::writer::config::{InfluxdbV1Config, InfluxdbV2Config, InfluxdbV3Config};
 
+mod compress;
+mod manage;
 mod secret;
 
+use compress::gzip;
 use secret::Secret;
 
 /// How much of an answer is read: 1.x echoes refused lines, which can be the whole batch.
 pub const ANSWER_BYTES_MAX: usize = 16 << 10;
-/// How long a connection may take to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How much of an answer to a question is read: a list of some hundred thousand databases.
+pub const LIST_BYTES_MAX: usize = 16 << 20;
 /// How long a ping may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Writes to the databases or buckets of one server.
 pub struct Influxdb {
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<HttpsConnector, Full<Bytes>>,
     request_timeout: Duration,
     url: String,
     /// Path and query of a write, up to the database's name.
@@ -56,6 +58,13 @@ enum Api {
     V1 { retention_policy: Option<String> },
     V2 { org: String },
     V3,
+}
+
+/// Where a server is and how it is asked.
+struct Server<'a> {
+    url: &'a str,
+    tls: Option<Connector>,
+    request_timeout: Duration,
 }
 
 enum Exchange {
@@ -77,7 +86,7 @@ impl Influxdb {
     ///
     /// # Errors
     /// When the password file cannot be read.
-    pub fn v1(config: &InfluxdbV1Config) -> std::io::Result<Self> {
+    pub fn v1(config: &InfluxdbV1Config, tls: Option<Connector>) -> std::io::Result<Self> {
         let mut write = "/write?precision=n".to_owned();
         if let Some(policy) = &config.retention_policy {
             write.push_str("&rp=");
@@ -86,7 +95,8 @@ impl Influxdb {
         let secret = config.login.clone();
         let secret = secret.map(|(username, file)| Secret::Password { username, file });
         let api = Api::V1 { retention_policy: config.retention_policy.clone() };
-        let target = Self::new(&config.url, write + "&db=", api, secret, config.request_timeout)?;
+        let at = Server { url: &config.url, tls, request_timeout: config.request_timeout };
+        let target = Self::new(at, write + "&db=", api, secret)?;
         Ok(Self { creates: config.create_database, ..target })
     }
 
@@ -94,12 +104,13 @@ impl Influxdb {
     ///
     /// # Errors
     /// When the token file cannot be read.
-    pub fn v2(config: &InfluxdbV2Config) -> std::io::Result<Self> {
+    pub fn v2(config: &InfluxdbV2Config, tls: Option<Connector>) -> std::io::Result<Self> {
         let org = query_value(&config.org);
         let write = format!("/api/v2/write?org={org}&precision=ns&bucket=");
         let secret = Secret::Token { scheme: "Token", file: config.token_file.clone() };
         let api = Api::V2 { org: config.org.clone() };
-        let target = Self::new(&config.url, write, api, Some(secret), config.request_timeout)?;
+        let at = Server { url: &config.url, tls, request_timeout: config.request_timeout };
+        let target = Self::new(at, write, api, Some(secret))?;
         Ok(Self { creates: config.create_bucket, ..target })
     }
 
@@ -108,28 +119,26 @@ impl Influxdb {
     ///
     /// # Errors
     /// When the token file cannot be read.
-    pub fn v3(config: &InfluxdbV3Config) -> std::io::Result<Self> {
+    pub fn v3(config: &InfluxdbV3Config, tls: Option<Connector>) -> std::io::Result<Self> {
         let write = "/api/v3/write_lp?precision=nanosecond&db=".to_owned();
         let secret = config.token_file.clone();
         let secret = secret.map(|file| Secret::Token { scheme: "Bearer", file });
-        Self::new(&config.url, write, Api::V3, secret, config.request_timeout)
+        let at = Server { url: &config.url, tls, request_timeout: config.request_timeout };
+        Self::new(at, write, Api::V3, secret)
     }
 
     fn new(
-        url: &str,
+        at: Server<'_>,
         write: String,
         api: Api,
         secret: Option<Secret>,
-        request_timeout: Duration,
     ) -> std::io::Result<Self> {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        connector.set_nodelay(true);
+        let connector = HttpsConnector::new(at.tls);
         let authorization = secret.as_ref().map(Secret::read).transpose()?;
         Ok(Self {
             client: Client::builder(TokioExecutor::new()).build(connector),
-            request_timeout,
-            url: url.to_owned(),
+            request_timeout: at.request_timeout,
+            url: at.url.to_owned(),
             write,
             api,
             creates: false,
@@ -223,6 +232,14 @@ impl Target for Influxdb {
         })
     }
 
+    fn databases(&self) -> Boxed<'_, Result<Vec<Database>, String>> {
+        Box::pin(self.list())
+    }
+
+    fn delete<'a>(&'a self, database: &'a Database) -> Boxed<'a, Result<(), String>> {
+        Box::pin(self.remove(database))
+    }
+
     fn create<'a>(&'a self, to: &'a Destination) -> Boxed<'a, bool> {
         Box::pin(async move {
             if !self.creates {
@@ -286,7 +303,7 @@ impl Influxdb {
         let asked = async {
             let response = self.client.request(request).await.map_err(|error| error.to_string())?;
             let status = response.status();
-            let read = read_bounded(response.into_body()).await;
+            let read = read_bounded(response.into_body(), LIST_BYTES_MAX).await;
             Ok((status, String::from_utf8_lossy(&read).into_owned()))
         };
         let answered = tokio::time::timeout(self.request_timeout, asked).await;
@@ -330,20 +347,14 @@ fn answer(exchange: Exchange) -> Answer {
     }
 }
 
-fn gzip(body: &[u8]) -> std::io::Result<Bytes> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
-    encoder.write_all(body)?;
-    Ok(Bytes::from(encoder.finish()?))
-}
-
 /// Reads an answer up to the bound; what is left unread closes the connection.
-async fn read_bounded(mut body: Incoming) -> Vec<u8> {
+async fn read_bounded(mut body: Incoming, bytes_max: usize) -> Vec<u8> {
     let mut read = Vec::new();
     while let Some(Ok(frame)) = body.frame().await {
         if let Some(data) = frame.data_ref() {
-            read.extend_from_slice(&data[..data.len().min(ANSWER_BYTES_MAX - read.len())]);
+            read.extend_from_slice(&data[..data.len().min(bytes_max - read.len())]);
         }
-        if read.len() >= ANSWER_BYTES_MAX {
+        if read.len() >= bytes_max {
             break;
         }
     }
@@ -352,7 +363,7 @@ async fn read_bounded(mut body: Incoming) -> Vec<u8> {
 
 /// What the database says.
 async fn read_words(body: Incoming) -> Words {
-    let read = read_bounded(body).await;
+    let read = read_bounded(body, ANSWER_BYTES_MAX).await;
     let json: serde_json::Value = serde_json::from_slice(&read).unwrap_or_default();
     let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
     // 3 names the first bad line apart; 2.x says `message` where the others say `error`.

@@ -1,9 +1,13 @@
-//! The types of one request's points: checked before a point is written, pinned after.
+//! The types of one request's points: checked before a point is written. What is new stays with
+//! the request until the log of pins has it.
 
-use std::sync::{Arc, PoisonError};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLockReadGuard};
 
-use super::{Columns, Conflict, Database, FieldType, Pin, Table, Tenant, Types};
-use crate::point::Point;
+use super::line::PIN_BYTES_MAX;
+use super::{Columns, Conflict, Database, FieldType, PIN_BYTES, Pin, Table, Tenant, Types};
+use crate::point::{FieldValue, Point};
 
 /// Whose points a request brings, and where they go.
 pub(super) struct Names {
@@ -22,7 +26,10 @@ pub struct TypesOf {
     last: Option<(String, Arc<Table>)>,
     conflict: Option<Conflict>,
     counted: bool,
-    pins: Vec<Pin>,
+    /// The fields that nobody has pinned yet, by measurement.
+    new: HashMap<Box<str>, Columns>,
+    new_fields: usize,
+    new_bytes: usize,
 }
 
 /// What came of a check.
@@ -43,70 +50,94 @@ impl TypesOf {
         database: Arc<Database>,
         names: Names,
     ) -> Self {
-        let (last, conflict, pins) = (None, None, Vec::new());
-        Self { types, owner, database, names, last, conflict, counted: false, pins }
+        let (last, conflict, counted, new) = Default::default();
+        let (new_fields, new_bytes) = (0, 0);
+        Self { types, owner, database, names, last, conflict, counted, new, new_fields, new_bytes }
     }
 
     /// Gives the fields of a point their pinned types. No key may be there twice.
     pub fn check(&mut self, point: &mut Point<'_>) -> Checked {
-        let Some(table) = self.known(&point.measurement) else { return Checked::New };
-        let columns = table.columns.read().unwrap_or_else(PoisonError::into_inner);
-        let (mut hint, mut all_known, mut converted) = (0, true, 0);
+        let table = self.known(&point.measurement);
+        let own = self.new.get(&*point.measurement);
+        if table.is_none() && own.is_none() {
+            return Checked::New;
+        }
+        let columns = table.as_deref().map(read);
+        let (mut hint, mut own_hint, mut all_known, mut converted) = (0, 0, true, 0);
+        let mut conflict = None;
         for (key, value) in &mut point.fields {
-            let Some((place, pinned)) = columns.find(hint, key) else {
-                all_known = false;
-                continue;
+            let pinned = columns.as_ref().and_then(|columns| columns.find(hint, key));
+            let own = || own.and_then(|own| own.find(own_hint, key));
+            let pinned = match pinned {
+                Some((place, pinned)) => {
+                    hint = place + 1;
+                    pinned
+                }
+                None => match own() {
+                    Some((place, pinned)) => {
+                        own_hint = place + 1;
+                        pinned
+                    }
+                    None => {
+                        all_known = false;
+                        continue;
+                    }
+                },
             };
-            hint = place + 1;
             let sent = FieldType::of(value);
             if sent == pinned {
                 continue;
             }
             let Some(same) = pinned.convert(value) else {
-                self.refuse(Conflict::new(&point.measurement, key, pinned, sent));
-                return Checked::Conflict;
+                conflict = Some(Conflict::new(&point.measurement, key, pinned, sent));
+                break;
             };
             *value = same;
             converted += 1;
+        }
+        drop(columns);
+        if let Some(conflict) = conflict {
+            self.refuse(conflict);
+            return Checked::Conflict;
         }
         self.types.converted.inc_by(converted);
         if all_known { Checked::Known } else { Checked::New }
     }
 
-    /// Pins the fields of a point that was checked; false when somebody else pinned another type
-    /// meanwhile, and the point must be checked again.
+    /// Notes the new fields of a point that was checked; false when somebody else pinned another
+    /// type meanwhile, and the point must be checked again.
     pub fn pin(&mut self, point: &Point<'_>) -> bool {
         let Some(owner) = self.owner.clone() else { return true };
-        let table = self.types.table(&self.database, &point.measurement, &owner);
-        let Some(table) = table else {
-            self.types.unpinned.inc_by(point.fields.len() as u64);
-            return true;
+        let table = self.known(&point.measurement);
+        let columns = table.as_deref().map(read);
+        let pinned = |key: &str| columns.as_ref().and_then(|columns| columns.find(0, key));
+        let lost = |(key, value): &(Cow<'_, str>, FieldValue<'_>)| {
+            pinned(key).is_some_and(|(_, pinned)| pinned != FieldType::of(value))
         };
-        let mut columns = table.columns.write().unwrap_or_else(PoisonError::into_inner);
-        let lost = |columns: &Columns| {
-            point.fields.iter().any(|(key, value)| {
-                columns.find(0, key).is_some_and(|(_, pinned)| pinned != FieldType::of(value))
-            })
-        };
-        if lost(&columns) {
+        if point.fields.iter().any(lost) {
             return false;
         }
         for (key, value) in &point.fields {
-            let field_type = FieldType::of(value);
-            if columns.find(0, key).is_some() || !self.types.claim(&owner) {
+            let own = self.new.get(&*point.measurement);
+            if pinned(key).is_some() || own.is_some_and(|own| own.find(0, key).is_some()) {
                 continue;
             }
-            columns.insert(key, field_type);
-            self.pins.push(Pin {
-                tenant: self.names.tenant.clone(),
-                database: self.names.database.clone(),
-                destination: self.names.destination.clone(),
-                measurement: point.measurement.to_string(),
-                field: key.to_string(),
-                field_type,
-            });
+            let bytes = point.measurement.len() + key.len();
+            if bytes > PIN_BYTES_MAX || !self.types.has_room(&owner, self.new_fields) {
+                self.types.unpinned.inc();
+                continue;
+            }
+            let own = self.new.entry(Box::from(&*point.measurement)).or_default();
+            own.insert(key, FieldType::of(value));
+            self.new_fields += 1;
+            self.new_bytes += bytes + PIN_BYTES;
         }
         true
+    }
+
+    /// Memory that the new fields take.
+    pub fn allocated(&self) -> usize {
+        self.new_bytes
     }
 
     /// What the last refused point conflicted with.
@@ -114,21 +145,20 @@ impl TypesOf {
         self.conflict.as_ref()
     }
 
-    /// Takes back what was pinned for this request, of which nothing is stored.
-    pub fn withdraw(self) {
-        let Some(owner) = self.owner else { return };
-        for pin in &self.pins {
-            let Some(table) = self.database.known(&pin.measurement) else { continue };
-            let mut columns = table.columns.write().unwrap_or_else(PoisonError::into_inner);
-            if columns.remove(&pin.field) {
-                self.types.release(&owner);
-            }
-        }
-    }
-
-    /// What was pinned for this request.
+    /// What the log of pins must have before any of the request's points is stored.
     pub fn into_pins(self) -> Vec<Pin> {
-        self.pins
+        let mut pins = Vec::with_capacity(self.new_fields);
+        for (measurement, columns) in &self.new {
+            pins.extend(columns.order.iter().map(|(field, field_type)| Pin {
+                tenant: self.names.tenant.clone(),
+                database: self.names.database.clone(),
+                destination: self.names.destination.clone(),
+                measurement: measurement.to_string(),
+                field: field.to_string(),
+                field_type: *field_type,
+            }));
+        }
+        pins
     }
 
     fn refuse(&mut self, conflict: Conflict) {
@@ -152,4 +182,8 @@ impl TypesOf {
         self.last = Some((name, table.clone()));
         Some(table)
     }
+}
+
+fn read(table: &Table) -> RwLockReadGuard<'_, Columns> {
+    table.columns.read().unwrap_or_else(PoisonError::into_inner)
 }

@@ -31,6 +31,13 @@ fn write<'a>(
     }
 }
 
+/// Pins what a request brought, as the log of pins does.
+fn keep(types: &Arc<Types>, of: TypesOf) -> Vec<Pin> {
+    let pins = of.into_pins();
+    pins.iter().for_each(|pin| _ = types.restore(pin));
+    pins
+}
+
 #[test]
 fn a_type_belongs_to_its_database_and_measurement() {
     use FieldValue::{Float, Integer, Text};
@@ -47,20 +54,28 @@ fn a_type_belongs_to_its_database_and_measurement() {
     );
     assert_eq!(write(&mut acme, "mem", &[("usage", Float(1.5))]), Ok(vec![Float(1.5)]));
     assert_eq!(write(&mut acme, "cpu", &[("usage", Float(2.0))]), Ok(vec![Integer(2)]));
-    let refused = write(&mut of("acme", ""), "cpu", &[("usage", Float(2.5))]);
-    let expected = "input field \"usage\" on measurement \"cpu\" is type float, already exists as \
-                    type integer";
-    assert_eq!(refused, Err(expected.to_owned()));
     // A refused point pins nothing.
     let fields = [("new", Integer(1)), ("usage", Text(Cow::Borrowed("x")))];
     assert!(write(&mut acme, "cpu", &fields).is_err());
     assert_eq!(write(&mut acme, "cpu", &[("new", Float(0.5))]), Ok(vec![Float(0.5)]));
-    assert_eq!(types.fields(), 5);
-    assert_eq!(types.conflicts.list()[0].conflict, expected);
-    assert_eq!(types.conflicts.list()[0].database, "acme__");
-    let pins = acme.into_pins();
+    assert_eq!(types.fields(), 0, "nothing is pinned before the log has it");
+    let mut pins = keep(&types, acme);
+    pins.sort_by(|a, b| (&a.measurement, &a.field).cmp(&(&b.measurement, &b.field)));
     let told: Vec<_> = pins.iter().map(|pin| (&*pin.measurement, &*pin.field)).collect();
-    assert_eq!(told, [("cpu", "usage"), ("mem", "usage"), ("cpu", "new")]);
+    assert_eq!(told, [("cpu", "new"), ("cpu", "usage"), ("mem", "usage")]);
+    assert_eq!(types.fields(), 3);
+    let refused = write(&mut of("acme", ""), "cpu", &[("usage", Float(2.5))]);
+    let expected = "input field \"usage\" on measurement \"cpu\" is type float, already exists as \
+                    type integer";
+    assert_eq!(refused, Err(expected.to_owned()));
+    assert_eq!(types.conflicts.list()[1].conflict, expected);
+    assert_eq!(types.conflicts.list()[1].database, "acme__");
+    let mut known = of("acme", "");
+    let both = [("usage", Float(7.0)), ("newer", Integer(1)), ("new", Integer(3))];
+    let stored = vec![Integer(7), Integer(1), Float(3.0)];
+    assert_eq!(write(&mut known, "cpu", &both), Ok(stored), "known and new fields in one point");
+    assert!(known.allocated() > PIN_BYTES);
+    assert_eq!(keep(&types, known).len(), 1);
 }
 
 #[test]
@@ -73,6 +88,7 @@ fn what_was_pinned_before_is_restored_and_the_first_counts() {
     assert_eq!(again.restore(&pins[0]), FieldType::Integer);
     let other = Pin { field_type: FieldType::Float, ..pins[0].clone() };
     assert_eq!(again.restore(&other), FieldType::Integer);
+    assert_eq!(again.pinned(&other), Some(FieldType::Integer));
     let mut of = again.of("acme", "app", "acme__app").expect("room");
     assert!(write(&mut of, "cpu", &[("usage", FieldValue::Float(1.5))]).is_err());
     assert!(again.of("acme", "x", "acme__x").is_ok(), "the restored database is one of two");
@@ -80,19 +96,17 @@ fn what_was_pinned_before_is_restored_and_the_first_counts() {
 }
 
 #[test]
-fn what_was_pinned_for_nothing_is_taken_back() {
+fn a_request_that_stores_nothing_leaves_nothing_and_takes_nothing_away() {
     let types = Types::new(LIMITS);
-    let mut kept = types.of("acme", "", "acme").expect("room");
-    write(&mut kept, "m", &[("a", FieldValue::Integer(1))]).expect("stored");
+    let mut refused = types.of("acme", "", "acme").expect("room");
+    write(&mut refused, "m", &[("a", FieldValue::Integer(1))]).expect("checked");
+    let mut stored = types.of("acme", "", "acme").expect("room");
+    write(&mut stored, "m", &[("a", FieldValue::Integer(1))]).expect("checked");
+    keep(&types, stored);
+    drop(refused);
+    assert_eq!((types.fields(), types.fields_pinned.get()), (1, 1));
     let mut of = types.of("acme", "", "acme").expect("room");
-    let fields = [("x", FieldValue::Integer(1)), ("a", FieldValue::Integer(1))];
-    write(&mut of, "m", &fields).expect("checked");
-    write(&mut of, "m", &[("y", FieldValue::Integer(1))]).expect("checked");
-    of.withdraw();
-    assert_eq!((types.fields(), types.pinned.get()), (1, 1));
-    let fields = [("y", FieldValue::Boolean(true)), ("x", FieldValue::Float(0.5))];
-    assert!(write(&mut kept, "m", &fields).is_ok());
-    assert!(write(&mut kept, "m", &[("a", FieldValue::Float(0.5))]).is_err());
+    assert!(write(&mut of, "m", &[("a", FieldValue::Float(0.5))]).is_err());
 }
 
 #[test]
@@ -114,33 +128,44 @@ fn at_a_bound_fields_are_let_through_unpinned() {
     let mut acme = types.of("acme", "", "acme").expect("room");
     let fields = [("a", value()), ("b", value()), ("c", value())];
     write(&mut acme, "m", &fields).expect("stored");
+    keep(&types, acme);
     assert_eq!((types.fields(), types.unpinned.get()), (2, 1));
+    let mut acme = types.of("acme", "", "acme").expect("room");
     assert_eq!(write(&mut acme, "m", &[("c", FieldValue::Float(1.5))]).map(|v| v.len()), Ok(1));
     let mut zeta = types.of("zeta", "", "zeta").expect("room");
     write(&mut zeta, "m", &fields).expect("stored");
+    keep(&types, zeta);
     assert_eq!(types.fields(), 3, "the bound of all");
     assert!(write(&mut acme, "m", &[("a", FieldValue::Float(1.5))]).is_err(), "still pinned");
+    let long = "f".repeat(line::PIN_BYTES_MAX);
+    write(&mut acme, "m", &[(&long, value())]).expect("stored");
+    assert_eq!(acme.into_pins(), [], "names that long are not pinned");
 }
 
 #[test]
-fn of_two_types_at_the_same_time_one_is_pinned() {
-    for round in 0..50 {
-        let types = Types::new(LIMITS);
-        let measurement = format!("m{round}");
-        let outcomes: Vec<bool> = std::thread::scope(|scope| {
-            let threads: Vec<_> = [FieldValue::Float(1.5), FieldValue::Boolean(true)]
-                .into_iter()
-                .map(|value| {
-                    let (types, measurement) = (&types, &measurement);
-                    scope.spawn(move || {
-                        let mut of = types.of("acme", "", "acme").expect("room");
-                        write(&mut of, measurement, &[("f", value)]).is_ok()
-                    })
-                })
-                .collect();
-            threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
-        });
-        assert_eq!(outcomes.iter().filter(|stored| **stored).count(), 1);
-        assert_eq!(types.fields(), 1);
+fn of_two_types_at_the_same_time_the_first_in_the_log_is_pinned() {
+    let types = Types::new(LIMITS);
+    let mut of: Vec<TypesOf> =
+        (0..2).map(|_| types.of("acme", "", "acme").expect("room")).collect();
+    let values = [FieldValue::Float(1.5), FieldValue::Boolean(true)];
+    for (of, value) in of.iter_mut().zip(&values) {
+        write(of, "m", &[("f", value.clone())]).expect("nobody knows of the other");
     }
+    let pins: Vec<Pin> = of.into_iter().flat_map(TypesOf::into_pins).collect();
+    assert!(pins.iter().all(|pin| types.restore(pin) == FieldType::Float));
+    assert_eq!(types.fields(), 1);
+}
+
+#[test]
+fn a_field_that_is_pinned_between_check_and_note_is_checked_again() {
+    let types = Types::new(LIMITS);
+    let mut of = types.of("acme", "", "acme").expect("room");
+    let mut late = point("m", &[("f", FieldValue::Integer(2))]);
+    assert_eq!(of.check(&mut late), Checked::New);
+    let mut other = types.of("acme", "", "acme").expect("room");
+    write(&mut other, "m", &[("f", FieldValue::Float(0.5))]).expect("stored");
+    keep(&types, other);
+    assert!(!of.pin(&late));
+    assert_eq!(of.check(&mut late), Checked::Known);
+    assert_eq!(late.fields[0].1, FieldValue::Float(2.0));
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chassis::config::{ByteSize, ConfigError, DurationText, Spanned};
-use http::Uri;
+use chassis::tls::client::{ClientSettings, RawClientTls};
 use serde::Deserialize;
 
 use crate::destination::config::DestinationsConfig;
@@ -13,6 +13,10 @@ use crate::destination::config::DestinationsConfig;
 mod bounds;
 
 use bounds::{duration, within};
+
+mod server;
+
+use server::{tls, url};
 
 /// `writer:` as written by the user; exactly one target is given.
 #[derive(Clone, Debug, Deserialize)]
@@ -48,7 +52,7 @@ pub struct RawWriter {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawInfluxdbV1 {
-    /// `http://host:port`.
+    /// `http://host:port` or `https://host:port`.
     pub url: Spanned<String>,
     /// The retention policy to write to; the database's default when absent.
     pub retention_policy: Option<String>,
@@ -58,6 +62,8 @@ pub struct RawInfluxdbV1 {
     pub password_file: Option<Spanned<PathBuf>>,
     /// Creates databases that are missing.
     pub create_database: Option<bool>,
+    /// TLS of an https URL.
+    pub tls: Option<Spanned<RawClientTls>>,
     /// How long one request may take.
     pub request_timeout: Option<Spanned<DurationText>>,
 }
@@ -66,7 +72,7 @@ pub struct RawInfluxdbV1 {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawInfluxdbV2 {
-    /// `http://host:port`.
+    /// `http://host:port` or `https://host:port`.
     pub url: Spanned<String>,
     /// The organisation, by name or ID.
     pub org: Spanned<String>,
@@ -74,6 +80,8 @@ pub struct RawInfluxdbV2 {
     pub token_file: Spanned<PathBuf>,
     /// Creates buckets that are missing.
     pub create_bucket: Option<bool>,
+    /// TLS of an https URL.
+    pub tls: Option<Spanned<RawClientTls>>,
     /// How long one request may take.
     pub request_timeout: Option<Spanned<DurationText>>,
 }
@@ -82,10 +90,12 @@ pub struct RawInfluxdbV2 {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawInfluxdbV3 {
-    /// `http://host:port`.
+    /// `http://host:port` or `https://host:port`.
     pub url: Spanned<String>,
     /// A file that holds the token.
     pub token_file: Option<Spanned<PathBuf>>,
+    /// TLS of an https URL.
+    pub tls: Option<Spanned<RawClientTls>>,
     /// How long one request may take.
     pub request_timeout: Option<Spanned<DurationText>>,
 }
@@ -181,6 +191,8 @@ pub struct InfluxdbV1Config {
     pub login: Option<(String, PathBuf)>,
     /// Creates databases that are missing.
     pub create_database: bool,
+    /// TLS of an https URL.
+    pub tls: Option<ClientSettings>,
     /// How long one request may take.
     pub request_timeout: Duration,
 }
@@ -196,6 +208,8 @@ pub struct InfluxdbV2Config {
     pub token_file: PathBuf,
     /// Creates buckets that are missing.
     pub create_bucket: bool,
+    /// TLS of an https URL.
+    pub tls: Option<ClientSettings>,
     /// How long one request may take.
     pub request_timeout: Duration,
 }
@@ -207,6 +221,8 @@ pub struct InfluxdbV3Config {
     pub url: String,
     /// The file with the token.
     pub token_file: Option<PathBuf>,
+    /// TLS of an https URL.
+    pub tls: Option<ClientSettings>,
     /// How long one request may take.
     pub request_timeout: Duration,
 }
@@ -306,29 +322,6 @@ fn target(path: &Path, raw: &RawWriter) -> Result<TargetConfig, ConfigError> {
 const TARGETS: &str = "'influxdb_v1', 'influxdb_v2', 'influxdb_v3' or 'file'";
 const TWO_TARGETS: &str = "writer has two targets, give exactly one";
 
-fn url(path: &Path, section: &str, raw: &Spanned<String>) -> Result<String, ConfigError> {
-    let error =
-        |message: &str| ConfigError::at(path, raw, format!("writer.{section}.url {message}"));
-    let url: Uri =
-        raw.value.parse().map_err(|_| error("is not a URL such as http://127.0.0.1:8086"))?;
-    match (url.scheme_str(), url.authority()) {
-        (Some("http"), Some(authority)) if !authority.as_str().contains('@') => {}
-        (Some("http"), Some(_)) => {
-            return Err(error("must not hold a password, use the keys that name a file"));
-        }
-        (Some("https"), _) => {
-            return Err(error(
-                "is https, which is not supported: use http inside the cluster or a local TLS proxy",
-            ));
-        }
-        _ => return Err(error("must begin with http://")),
-    }
-    if url.path() != "/" || url.query().is_some() {
-        return Err(error("must have no path and no query"));
-    }
-    Ok(raw.value.trim_end_matches('/').to_owned())
-}
-
 fn name(path: &Path, key: &str, raw: &Spanned<String>) -> Result<String, ConfigError> {
     match raw.value.is_empty() {
         true => Err(ConfigError::at(path, raw, format!("writer.{key} is empty"))),
@@ -349,6 +342,7 @@ fn request_timeout(
 
 fn influxdb_v2(path: &Path, raw: &RawInfluxdbV2) -> Result<InfluxdbV2Config, ConfigError> {
     Ok(InfluxdbV2Config {
+        tls: tls(path, "influxdb_v2", &raw.url.value, raw.tls.as_ref())?,
         url: url(path, "influxdb_v2", &raw.url)?,
         org: name(path, "influxdb_v2.org", &raw.org)?,
         token_file: raw.token_file.value.clone(),
@@ -359,6 +353,7 @@ fn influxdb_v2(path: &Path, raw: &RawInfluxdbV2) -> Result<InfluxdbV2Config, Con
 
 fn influxdb_v3(path: &Path, raw: &RawInfluxdbV3) -> Result<InfluxdbV3Config, ConfigError> {
     Ok(InfluxdbV3Config {
+        tls: tls(path, "influxdb_v3", &raw.url.value, raw.tls.as_ref())?,
         url: url(path, "influxdb_v3", &raw.url)?,
         token_file: raw.token_file.as_ref().map(|file| file.value.clone()),
         request_timeout: request_timeout(path, "influxdb_v3", &raw.request_timeout)?,
@@ -379,6 +374,7 @@ fn influxdb_v1(path: &Path, raw: &RawInfluxdbV1) -> Result<InfluxdbV1Config, Con
         }
     };
     Ok(InfluxdbV1Config {
+        tls: tls(path, "influxdb_v1", &raw.url.value, raw.tls.as_ref())?,
         url: url(path, "influxdb_v1", &raw.url)?,
         retention_policy: raw.retention_policy.clone(),
         login,
@@ -412,6 +408,7 @@ mod tests {
             retention_policy: None,
             login: Some(("u".to_owned(), "p".into())),
             create_database: true,
+            tls: None,
             request_timeout: REQUEST_TIMEOUT,
         });
         assert_eq!(config, Ok(WriterConfig::new(target)));
@@ -431,9 +428,10 @@ mod tests {
             ("linger: 2m\nfile: {path: a}\n".to_owned(), "0s and 60s"),
             ("backoff_max: 1ms\nfile: {path: a}\n".to_owned(), "writer.backoff_max"),
             ("poison_attempts: 0\nfile: {path: a}\n".to_owned(), "writer.poison_attempts"),
-            (influxdb("url: https://db:8086"), "i.yaml:3:8: writer.influxdb_v1.url is https"),
+            (influxdb("url: http://db\n  tls: {ca_file: a}"), "needs a url that begins with https"),
+            (influxdb("url: https://db\n  tls: {key_file: a}"), "needs 'certificate_file'"),
             (influxdb("url: http://u:p@db:8086"), "must not hold a password"),
-            (influxdb("url: db"), "must begin with http://"),
+            (influxdb("url: db"), "must begin with http:// or"),
             (influxdb("url: http://db/x"), "no path"),
             (influxdb("url: http://db\n  username: u"), "needs password_file"),
             (influxdb("url: http://db\n  password_file: u"), "needs username"),

@@ -9,6 +9,7 @@ use ingest_filter::journal::config::{CreateTopic, DiskConfig, JournalConfig, Kaf
 use serde_json::Value;
 
 use crate::fake_influxdb::{FakeInfluxdb, Reply};
+use crate::influxd::Influxd;
 use crate::kafka::TURN;
 use crate::kafka_broker::Broker;
 use crate::support::{append, appender, record, wait_for};
@@ -23,6 +24,13 @@ impl Tool {
         let path = directory.join("config.yaml");
         std::fs::write(&path, format!("journal:\n  {journal}\n")).unwrap();
         Self(path)
+    }
+
+    /// The same file with more in it.
+    fn with(self, text: &str) -> Self {
+        let before = std::fs::read_to_string(&self.0).unwrap();
+        std::fs::write(&self.0, before + text).unwrap();
+        self
     }
 
     /// Exit code and the lines of JSON.
@@ -169,4 +177,55 @@ async fn commands_on_kafka() {
     let lines = tool.lines(&["lag"]).await;
     let late = lines.iter().find(|line| line["records"] != 0).unwrap();
     assert_eq!((late["held_up_by"].as_str(), &late["points"]), (Some("no_writer"), &Value::Null));
+}
+
+/// All databases of a tenant go, on the real InfluxDB, and none of a tenant with a similar name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_is_deleted_and_no_other() {
+    let server = Influxd::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let journal = format!("disk: {{directory: '{}'}}", directory.path().join("j").display());
+    let tool = Tool::new(directory.path(), &journal)
+        .with(&format!("writer: {{influxdb_v1: {{url: '{}'}}}}\n", server.url()));
+    for name in ["acme__default", "acme__app", "acme_x__app", "acme-x__app", "acm__app", "acme"] {
+        server.rows(&format!("create database \"{name}\"")).await;
+    }
+    let left = async || {
+        let rows = server.rows("show databases").await;
+        let names = rows.iter().map(|row| row[0].as_str().unwrap().to_owned());
+        names.collect::<std::collections::BTreeSet<_>>()
+    };
+    let all = left().await;
+    let dry = tool.lines(&["tenant", "delete", "acme"]).await;
+    assert_eq!(dry[0]["databases"].as_array().unwrap().len(), 2, "{dry:?}");
+    assert_eq!(left().await, all, "nothing without --yes");
+    let real = tool.lines(&["tenant", "delete", "acme", "--yes"]).await;
+    assert_eq!(real[0]["deleted"].as_array().unwrap().len(), 2);
+    let gone: Vec<_> = all.difference(&left().await).cloned().collect();
+    assert_eq!(gone, ["acme__app", "acme__default"]);
+    let shared = tool.with("destinations: {database: all}\n");
+    assert_eq!(shared.run(&["tenant", "delete", "acme", "--yes"]).await.0, Some(64));
+}
+
+/// The same by the APIs of 2.x, which lists its buckets in pages, and of 3.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_is_deleted_from_versions_2_and_3() {
+    let fake = FakeInfluxdb::start(|_| Reply::Status(204, None, "")).await;
+    let directory = tempfile::tempdir().unwrap();
+    let token = directory.path().join("token");
+    std::fs::write(&token, "s3cret").unwrap();
+    let (url, token) = (fake.url(), token.display().to_string());
+    let journal = format!("disk: {{directory: '{}'}}", directory.path().join("j").display());
+    for target in [
+        format!("influxdb_v2: {{url: '{url}', org: o, token_file: '{token}'}}"),
+        format!("influxdb_v3: {{url: '{url}', token_file: '{token}'}}"),
+    ] {
+        let others = (0..150).map(|number| format!("other-{number}__app"));
+        let own = ["zeta__app".to_owned(), "zeta__x".to_owned()];
+        *fake.databases.lock().unwrap() = others.chain(own).collect();
+        let tool = Tool::new(directory.path(), &journal).with(&format!("writer: {{{target}}}\n"));
+        let lines = tool.lines(&["tenant", "delete", "zeta", "--yes"]).await;
+        assert_eq!(lines[0]["deleted"], serde_json::json!(["zeta__app", "zeta__x"]), "{target}");
+        assert_eq!(fake.databases.lock().unwrap().len(), 150);
+    }
 }

@@ -257,3 +257,33 @@ async fn a_broken_disk_takes_readiness_until_it_is_mended() {
     wait_for("readiness", || async { readiness.is_ready().then_some(()) }).await;
     journal.append(vec![record("a", 0, 1)]).await.expect("stored");
 }
+
+/// A disk that is full makes empty files all the same, so it is tried with data; until then no
+/// append leaves another torn segment.
+#[tokio::test]
+async fn a_disk_is_trusted_again_only_after_it_took_data() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = in_directory(directory.path());
+    let readiness = Readiness::new();
+    let journal = open_appender(&config, &readiness, &mut Registry::default()).unwrap();
+    let mut large = record("a", 0, 0);
+    large.body = vec![b'x'; 70 << 10].into();
+    append(&journal, vec![large]).await;
+    let end = fs::metadata(&segments(directory.path())[0]).unwrap().len();
+    let obstacle = directory.path().join(format!("{end:020}.seg"));
+    let probe = directory.path().join("probe");
+    fs::create_dir(&obstacle).unwrap();
+    fs::create_dir(&probe).unwrap();
+    journal.append(vec![record("a", 0, 1)]).await.expect_err("no segment");
+    fs::remove_dir(&obstacle).unwrap();
+    for _ in 0..3 {
+        let error = journal.append(vec![record("a", 0, 1)]).await.expect_err("not tried yet");
+        assert!(error.to_string().contains("to try the disk"), "{error}");
+        assert!(!readiness.is_ready());
+    }
+    assert_eq!(segments(directory.path()).len(), 1, "no segment was begun");
+    fs::remove_dir(&probe).unwrap();
+    wait_for("readiness", || async { readiness.is_ready().then_some(()) }).await;
+    journal.append(vec![record("a", 0, 1)]).await.expect("stored");
+    assert!(!probe.exists(), "the file that tries the disk is gone");
+}

@@ -50,6 +50,7 @@ async fn together() {
     WAITING.fetch_sub(1, SeqCst);
 }
 
+pub type Databases = Arc<Mutex<std::collections::BTreeSet<String>>>;
 type Decide = dyn FnMut(&Write) -> Reply + Send;
 
 /// The server; it stops when dropped.
@@ -57,6 +58,8 @@ pub struct FakeInfluxdb {
     pub address: SocketAddr,
     /// Every write that was answered with 204.
     pub stored: Arc<Mutex<Vec<Write>>>,
+    /// Its databases or buckets, as 2.x and 3 list and delete them; a bucket's ID is `id-name`.
+    pub databases: Databases,
     task: JoinHandle<()>,
 }
 
@@ -67,12 +70,15 @@ impl FakeInfluxdb {
         let stored = Arc::new(Mutex::new(Vec::new()));
         let decide: Arc<Mutex<Box<Decide>>> = Arc::new(Mutex::new(Box::new(decide)));
         let into = stored.clone();
+        let databases = Databases::default();
+        let listed = databases.clone();
         let task = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let (decide, into) = (decide.clone(), into.clone());
-                let service =
-                    service_fn(move |request| answer(request, decide.clone(), into.clone()));
+                let (decide, into, listed) = (decide.clone(), into.clone(), listed.clone());
+                let service = service_fn(move |request| {
+                    answer(request, decide.clone(), into.clone(), listed.clone())
+                });
                 tokio::spawn(async move {
                     let io = TokioIo::new(stream);
                     // A connection that breaks is part of the play.
@@ -82,7 +88,7 @@ impl FakeInfluxdb {
                 });
             }
         });
-        Self { address, stored, task }
+        Self { address, stored, databases, task }
     }
 
     pub fn url(&self) -> String {
@@ -106,9 +112,13 @@ async fn answer(
     request: Request<Incoming>,
     decide: Arc<Mutex<Box<Decide>>>,
     stored: Arc<Mutex<Vec<Write>>>,
+    databases: Databases,
 ) -> Result<Response<Full<Bytes>>, std::io::Error> {
     let empty =
         |status| Ok(Response::builder().status(status).body(Full::default()).expect("a response"));
+    if let Some(text) = manage(&request, &databases) {
+        return Ok(Response::new(Full::new(Bytes::from(text))));
+    }
     if !["/write", "/api/v2/write", "/api/v3/write_lp"].contains(&request.uri().path()) {
         return empty(StatusCode::NO_CONTENT);
     }
@@ -143,5 +153,38 @@ async fn answer(
             Ok::<_, Infallible>(response.body(body).expect("a response"))
                 .map_err(|never| match never {})
         }
+    }
+}
+
+/// Lists and deletes as 2.x does, in pages, and as 3 does.
+fn manage(request: &Request<Incoming>, databases: &Databases) -> Option<String> {
+    let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+    let parameter = |name: &str| {
+        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
+    };
+    let mut databases = databases.lock().unwrap();
+    let number = |name| parameter(name).unwrap().parse::<usize>().unwrap();
+    match (request.method().as_str(), path) {
+        ("GET", "/api/v2/buckets") => {
+            let page = databases.iter().skip(number("offset")).take(number("limit"));
+            let bucket =
+                |name: &String| serde_json::json!({ "id": format!("id-{name}"), "name": name });
+            let page: Vec<_> = page.map(bucket).collect();
+            Some(serde_json::json!({ "buckets": page }).to_string())
+        }
+        ("GET", "/api/v3/configure/database") => {
+            let row = |name: &String| serde_json::json!({ "iox::database": name });
+            Some(serde_json::Value::from_iter(databases.iter().map(row)).to_string())
+        }
+        ("DELETE", "/api/v3/configure/database") => {
+            assert!(databases.remove(&parameter("db").unwrap()));
+            Some(String::new())
+        }
+        ("DELETE", path) => {
+            assert!(databases.remove(path.strip_prefix("/api/v2/buckets/id-").unwrap()));
+            Some(String::new())
+        }
+        _ => None,
     }
 }

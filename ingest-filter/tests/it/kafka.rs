@@ -26,11 +26,12 @@ use crate::writer_file::{Running, writer_config};
 /// One cluster at a time: brokers that starve fence each other, which is not what is tested.
 pub static TURN: Mutex<()> = Mutex::const_new(());
 
-fn topic(broker: &Broker, name: &str) -> KafkaConfig {
+pub fn topic(broker: &Broker, name: &str) -> KafkaConfig {
     KafkaConfig {
         topic: name.to_owned(),
         group: format!("{name}-writer"),
         dead_letter_topic: format!("{name}-dead-letter"),
+        types_topic: format!("{name}-types"),
         create_topic: Some(CreateTopic { partitions: 4, replication_factor: 1 }),
         delivery_timeout: Duration::from_secs(3),
         session_timeout: Duration::from_secs(6),
@@ -248,4 +249,71 @@ async fn writers_come_and_go() {
     let written = read("first").len() + read("second").len();
     // Orderly hand-overs repeat at most what was in flight.
     assert!(written < owed.len() * 2, "{written} lines for {} points", owed.len());
+}
+
+/// A writer as a process that can be killed; killed with the test, whatever happens.
+struct Writer(std::process::Child);
+
+impl Writer {
+    fn start(directory: &std::path::Path, name: &str, journal: &str) -> Self {
+        let config = directory.join(format!("{name}.yaml"));
+        let points = directory.join(name);
+        let text = format!(
+            "{journal}writer: {{admin_listen: '127.0.0.1:0', file: {{path: '{}'}}}}\n",
+            points.display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let child = std::process::Command::new(env!("CARGO_BIN_EXE_ingest-filter"))
+            .args(["writer", "--config", config.to_str().unwrap()])
+            .stdout(std::process::Stdio::null())
+            .spawn();
+        Self(child.unwrap())
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// With the default session timeout: the partitions of a writer that was killed with -9 go to
+/// another one, which writes what was not committed. How long that took is printed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_writers_partitions_are_read_by_another() {
+    let _turn = TURN.lock().await;
+    let broker = Broker::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let address = broker.address();
+    let text = format!("journal: {{kafka: {{brokers: '{address}', topic: killed-writer}}}}\n");
+    let config = JournalConfig::Kafka(KafkaConfig {
+        topic: "killed-writer".to_owned(),
+        create_topic: Some(CreateTopic { partitions: 4, replication_factor: 1 }),
+        ..KafkaConfig::new(address)
+    });
+    let journal = appender(&config);
+    let send = async |numbers: std::ops::Range<u64>| {
+        for number in numbers {
+            append(&journal, vec![record(&format!("t{}", number % 20), 0, number)]).await;
+        }
+    };
+    let arrived = async |name: &str, tenants: std::ops::Range<u64>| {
+        let path = directory.path().join(name);
+        wait_for("the points", || async {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let has = |number: u64| text.contains(&format!(" v={number}i "));
+            tenants.clone().all(has).then_some(())
+        })
+        .await;
+    };
+    send(0..100).await;
+    let first = Writer::start(directory.path(), "first", &text);
+    arrived("first", 0..100).await;
+    drop(first);
+    let killed = std::time::Instant::now();
+    let _second = Writer::start(directory.path(), "second", &text);
+    send(100..200).await;
+    arrived("second", 100..200).await;
+    println!("read again {:?} after kill -9", killed.elapsed());
 }

@@ -122,6 +122,52 @@ async fn brokers_that_are_down_are_an_answer_and_not_a_hang() {
     append(&journal, vec![record("a", 0, 1)]).await;
 }
 
+/// A record that waits for a broker is refused long before its delivery times out, and is not
+/// delivered later: its points, sent again, might get other times.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_under_way_is_refused_and_stays_away_when_the_brokers_are() {
+    let (mock, config) = cluster();
+    let hour = KafkaConfig { delivery_timeout: Duration::from_secs(3600), ..config };
+    let config = JournalConfig::Kafka(hour);
+    let journal = appender(&config);
+    append(&journal, vec![record("a", 0, 0)]).await;
+    mock.broker_down(1).unwrap();
+    // Whichever is seen first: that brokers are away, or that nothing is decided any more.
+    let error = journal.append(vec![record("a", 0, 1)]).await.expect_err("no broker");
+    assert!(error.to_string().contains("no broker answers"), "{error}");
+    let refusing = journal.refusing().await;
+    assert!(refusing.to_string().contains("no broker answers"), "{refusing}");
+    mock.broker_up(1).unwrap();
+    append(&journal, vec![record("a", 0, 2)]).await;
+    let last = record("a", 0, 2).body;
+    let read = read_until(reader(&config).reader, true, |all| {
+        all.iter().any(|(_, one)| one.content.as_ref().is_ok_and(|found| found.body == last))
+    })
+    .await;
+    let bodies: Vec<_> = records(&read).into_iter().map(|record| record.body).collect();
+    assert!(!bodies.contains(&record("a", 0, 1).body), "{bodies:?}");
+}
+
+/// Of several messages of a request one is refused: the answer comes when all are decided.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_waits_for_every_message() {
+    let (mock, config) = cluster();
+    let config = JournalConfig::Kafka(KafkaConfig {
+        delivery_timeout: Duration::from_secs(20),
+        partitions_per_tenant: 3,
+        ..config
+    });
+    let journal = appender(&config);
+    append(&journal, vec![record("a", 0, 0)]).await;
+    // The one is refused for good, the others are confirmed behind it.
+    let large = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+    mock.request_errors(RDKafkaApiKey::Produce, &[large]);
+    let spread: Vec<_> = (0..64).map(|shard| record("a", shard, u64::from(shard) + 1)).collect();
+    journal.append(spread).await.expect_err("one is refused");
+    let read = read_until(reader(&config).reader, true, |all| all.len() > 1).await;
+    assert!(records(&read).len() > 1, "the others are stored when the answer is given");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_refuses_at_once() {
     let (mock, config) = cluster();
@@ -132,7 +178,7 @@ async fn a_full_queue_refuses_at_once() {
     };
     let journal = appender(&JournalConfig::Kafka(config));
     append(&journal, vec![record("a", 0, 0)]).await;
-    mock.broker_round_trip_time(1, Duration::from_secs(3)).unwrap();
+    mock.broker_round_trip_time(1, Duration::from_millis(1500)).unwrap();
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..40 {
         let journal: Arc<dyn Journal> = journal.clone();

@@ -12,6 +12,7 @@ mod influxd;
 mod kafka;
 mod kafka_broker;
 mod kafka_mock;
+mod pins;
 mod process;
 mod support;
 mod writer_faults;

@@ -64,6 +64,48 @@ fn post(address: &str, body: &str) -> String {
     answer
 }
 
+/// A gateway on a disk journal, and where it listens.
+fn gateway(path: &Path) -> (Running, String) {
+    let child = Command::new(PROGRAM)
+        .args(["gateway", "--config", path.to_str().expect("UTF-8")])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let mut running = Running(child);
+    let log = BufReader::new(running.0.stdout.take().expect("piped"));
+    let mut log = log.lines().map(|line| line.expect("UTF-8"));
+    let serving = log.find(|line| line.contains("gateway is serving")).expect("serves");
+    let serving: serde_json::Value = serde_json::from_str(&serving).expect("JSON");
+    let address = serving["address"].as_str().expect("an address").to_owned();
+    // Its log is read to the end, so that it never waits for us.
+    std::thread::spawn(move || log.for_each(drop));
+    (running, address)
+}
+
+/// The type of a field that was acknowledged is known after a crash: what InfluxDB would refuse
+/// is refused before the answer.
+#[test]
+fn a_gateway_that_was_killed_knows_the_types_that_it_acknowledged() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let path = config(
+        directory.path(),
+        &format!(
+            "journal: {{disk: {{directory: '{}/j'}}}}\n\
+             gateway: {{listen: '127.0.0.1:0', admin_listen: '127.0.0.1:0'}}\n",
+            directory.path().display()
+        ),
+    );
+    let (running, address) = gateway(&path);
+    let answer = post(&address, "m f=1i 1\nm g=1i\n");
+    assert!(answer.starts_with("HTTP/1.1 204 "), "{answer}");
+    drop(running);
+    let (_running, address) = gateway(&path);
+    let answer = post(&address, "m f=1.5 2\nm g=2.0 2\n");
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(answer.contains("is type float, already exists as type integer"), "{answer}");
+    assert!(answer.contains("x-tidegate-points: 1"), "{answer}");
+}
+
 #[test]
 fn a_gateway_journals_and_ends_in_order() {
     let directory = tempfile::tempdir().expect("temporary directory");

@@ -283,6 +283,7 @@ async fn versions_2_and_3_are_written_to() {
             org: "our org".to_owned(),
             create_bucket: true,
             token_file: token.clone(),
+            tls: None,
             request_timeout: Duration::from_secs(10),
         })
     };
@@ -290,6 +291,7 @@ async fn versions_2_and_3_are_written_to() {
         TargetConfig::InfluxdbV3(InfluxdbV3Config {
             url,
             token_file: Some(token.clone()),
+            tls: None,
             request_timeout: Duration::from_secs(10),
         })
     };

@@ -18,6 +18,7 @@ pub fn influxdb(url: String) -> WriterConfig {
         retention_policy: None,
         login: None,
         create_database: true,
+        tls: None,
         request_timeout: Duration::from_secs(10),
     }))
 }

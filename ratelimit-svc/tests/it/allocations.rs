@@ -53,6 +53,7 @@ fn limiter() -> Limiter {
         leases: None,
         clock: Arc::new(clock),
         memory: Memory::default(),
+        live: Arc::default(),
         recorder: None,
         settings: Settings::default(),
         metrics,

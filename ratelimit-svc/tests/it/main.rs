@@ -6,6 +6,7 @@ mod bad_input;
 mod cli;
 mod clock;
 mod connections;
+mod console;
 mod control_plane;
 mod differences;
 mod documentation;

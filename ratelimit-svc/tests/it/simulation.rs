@@ -145,3 +145,53 @@ fn bad_arguments_are_named() {
     check(QUOTAS, &["--replicas", "2", "--outage", "9..3"], "ends before it begins");
     check(QUOTAS, &["--salt-file", "/nonexistent"], "cannot be read");
 }
+
+#[test]
+fn an_access_log_is_enough() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let (log, traffic, quotas) =
+        (dir.path().join("access.log"), dir.path().join("traffic"), dir.path().join("a.yaml"));
+    let line = |n: u32| format!("2027-01-15T08:00:{:02}.000Z tenant-{} 200\n", n % 60, n % 3);
+    let lines: String = (0..600).map(line).chain(["no line\n".to_owned()]).collect();
+    std::fs::write(&log, lines).expect("written");
+    std::fs::write(&quotas, QUOTAS.replace("requests_per_unit: 300", "requests_per_unit: 50"))
+        .expect("written");
+    let run = |arguments: &[&str]| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_ratelimit-svc"));
+        program.args(arguments).current_dir(dir.path()).env_clear().output().expect("runs")
+    };
+    let format = "%START_TIME% %REQ(X-TENANT)% %RESPONSE_CODE%";
+    let import = ["record", "import", "access.log", "--to", "traffic", "--domain", "edge"];
+    let rules = ["--format", format, "--descriptor", "tenant=%REQ(X-TENANT)%"];
+    let output = run(&[&import[..], &rules[..]].concat());
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(out.starts_with("600 requests recorded, 0 of them refused; 0 lines ask"), "{out}{err}");
+    assert!(err.contains("line 601 at column"), "{err}");
+    assert!(traffic.is_dir());
+    let output = run(&["simulate", "--quotas", "a.yaml", "--traffic", "traffic"]);
+    let report = String::from_utf8_lossy(&output.stdout);
+    // Three tenants of 200 requests each.
+    assert!(report.contains("over_limit 450"), "{report}");
+    let suggest = ["suggest", "--quotas", "a.yaml", "--traffic", "traffic", "--rule"];
+    let output = run(&[&suggest[..], &["tenant", "--refuse-max", "0"]].concat());
+    let text = String::from_utf8_lossy(&output.stdout);
+    // All within one minute of one hour, each tenant ten times in each of its seconds.
+    for expected in [
+        "rule tenant: 3 counters in 60 busy seconds; each refused at most 0 % of its hits\n",
+        "  10 per second, for tenant=",
+        "  200 per minute, for tenant=",
+        "the peak was 200, and half need no more than 200\n",
+        "  4 per second as a token_bucket with burst ",
+        "in force: 50 per hour, headroom over the peak -300 %\n",
+    ] {
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+    let output = run(&[&suggest[..], &["nobody"]].concat());
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(64) && err.contains("meets rule nobody"), "{err}");
+    let output = run(&[&import[..], &["--format", "json", "--descriptor", "a=%B%"]].concat());
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(err.contains("the log has no %B%, so no [a]"), "{err}");
+}

@@ -89,16 +89,18 @@ impl Edge {
         let journal = match &self.kafka {
             Some(kafka) => format!(
                 "  kafka:\n    brokers: {}\n    topic: tidegate-points\n\
-                 \x20   create_topic: {{partitions: {}, replication_factor: 1}}\n",
+                 \x20   create_topic: {{partitions: {}, replication_factor: 1}}\n{}",
                 kafka.address,
-                PARTITIONS_MIN.max(self.options.replicas)
+                PARTITIONS_MIN.max(self.options.replicas),
+                self.kafka_security()
             ),
             None => format!("  disk:\n    directory: {dir}/{}\n", numbered("journal", number)),
         };
         let sink = match &self.influxdb {
             Some(influxdb) => format!(
-                "  influxdb_v1:\n    url: http://{}\n    create_database: true\n",
-                influxdb.address
+                "  influxdb_v1:\n    url: {}\n    create_database: true\n{}",
+                influxdb.url(),
+                self.influxdb_tls()
             ),
             None => format!("  file:\n    path: {dir}/points.lp\n"),
         };

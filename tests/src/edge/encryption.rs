@@ -9,6 +9,7 @@ use chassis::tls::client::ClientSettings;
 
 use super::{Edge, Service};
 use crate::parts::envoy::EdgeTls;
+use crate::parts::kafka;
 use crate::pki::Pki;
 
 /// The certificate that Envoy shows to the services.
@@ -33,6 +34,11 @@ impl Edge {
         for name in services.into_iter().chain([ENVOY, LISTENER]) {
             pki.issue(name)?;
         }
+        for name in ["redis", "kafka", "influxdb"] {
+            pki.issue(name)?;
+        }
+        // As an editor leaves it: the end of the line is no part of it.
+        std::fs::write(dir.join("kafka-password"), format!("{}\n", kafka::PASSWORD))?;
         Ok(pki)
     }
 
@@ -65,6 +71,30 @@ impl Edge {
         command.env("GRPC_CLIENT_TLS_SAN", Pki::uri(ENVOY));
     }
 
+    /// How ratelimit-svc speaks to Redis.
+    pub(super) fn redis_tls(&self, command: &mut Command) {
+        let Some(pki) = &self.pki else { return };
+        command.env("REDIS_TLS", "true").env("REDIS_TLS_CACERT", pki.authority());
+    }
+
+    /// What ingest-filter is told of Kafka beside its address.
+    pub(super) fn kafka_security(&self) -> String {
+        let Some(pki) = &self.pki else { return String::new() };
+        format!(
+            "    tls: {{ca_file: {}}}\n\
+             \x20   sasl: {{mechanism: SCRAM-SHA-512, username: {}, password_file: {}}}\n",
+            pki.authority().display(),
+            kafka::USER,
+            self.options.dir.join("kafka-password").display()
+        )
+    }
+
+    /// What the writer is told of InfluxDB beside its address.
+    pub(super) fn influxdb_tls(&self) -> String {
+        let Some(pki) = &self.pki else { return String::new() };
+        format!("    tls: {{ca_file: {}}}\n", pki.authority().display())
+    }
+
     /// What Envoy is told of encryption; writes the files that it follows.
     pub(super) fn envoy_tls(&self, edge: SocketAddr) -> Result<Option<EdgeTls>> {
         let Some(pki) = &self.pki else { return Ok(None) };
@@ -89,6 +119,11 @@ impl Edge {
             ratelimit: name(Service::Ratelimit),
             gateway: name(Service::Gateway),
         }))
+    }
+
+    /// How the gateway is addressed.
+    pub fn scheme_of_services(&self) -> &'static str {
+        if self.pki.is_some() { "https" } else { "http" }
     }
 
     /// The certificate of the run's authority, where there is one.

@@ -205,7 +205,7 @@ impl Edge {
             }
             Part::Redis => {
                 if let Some(redis) = &mut self.redis {
-                    redis.child = crate::parts::redis::spawn(&self.options.dir, redis.address)?;
+                    redis.spawn_again(&self.options.dir, self.pki.as_ref())?;
                 }
             }
             Part::Kafka => {

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use chassis::tls::client::ClientSettings;
 
 use super::on_path;
 use crate::child::Child;
 use crate::http::Http;
+use crate::pki::Pki;
 use crate::ports::free_address;
 use crate::wait::{DEADLINE, wait_for};
 
@@ -19,6 +21,8 @@ pub struct InfluxDb {
     /// Where its HTTP API listens.
     pub address: SocketAddr,
     dir: PathBuf,
+    /// Whom to trust where it speaks TLS.
+    trust: Option<ClientSettings>,
 }
 
 impl InfluxDb {
@@ -27,15 +31,36 @@ impl InfluxDb {
     /// # Errors
     /// When `influxd` is missing or does not come up.
     pub async fn start(dir: &Path, address: SocketAddr) -> Result<Self> {
+        Self::start_with(dir, address, None).await
+    }
+
+    /// The same over https, with a certificate that `pki` signed for `influxdb`.
+    ///
+    /// # Errors
+    /// As [`InfluxDb::start`].
+    pub async fn start_encrypted(dir: &Path, address: SocketAddr, pki: &Pki) -> Result<Self> {
+        Self::start_with(dir, address, Some(pki)).await
+    }
+
+    async fn start_with(dir: &Path, address: SocketAddr, pki: Option<&Pki>) -> Result<Self> {
         std::fs::create_dir_all(dir)?;
-        std::fs::write(dir.join(CONFIG), settings(dir, address, free_address()?))?;
+        let mut config = settings(dir, address, free_address()?);
+        let trust = pki.map(|pki| ClientSettings { identity: None, ..pki.client("influxdb") });
+        if let Some(pki) = pki {
+            config += &format!(
+                "  https-enabled = true\n  https-certificate = \"{}\"\n  https-private-key = \"{}\"\n",
+                pki.certificate("influxdb").display(),
+                pki.key("influxdb").display()
+            );
+        }
+        std::fs::write(dir.join(CONFIG), config)?;
         let mut child = spawn(dir)?;
-        let url = format!("http://{address}/ping");
-        let http = Http::new();
+        let url = format!("{}/ping", url(address, trust.as_ref()));
+        let http = Http::trusting(trust.clone());
         wait_for("InfluxDB to answer", DEADLINE, async || http.get(&url).await.ok())
             .await
             .or_else(|error| child.check_alive().and(Err(error)))?;
-        Ok(Self { child, address, dir: dir.to_owned() })
+        Ok(Self { child, address, dir: dir.to_owned(), trust })
     }
 
     /// Starts it again on its old data and port, and does not wait for it.
@@ -47,6 +72,11 @@ impl InfluxDb {
         Ok(())
     }
 
+    /// Scheme, host and port.
+    pub fn url(&self) -> String {
+        url(self.address, self.trust.as_ref())
+    }
+
     /// Runs one InfluxQL query and returns the rows of its first series, as JSON arrays.
     ///
     /// # Errors
@@ -54,8 +84,8 @@ impl InfluxDb {
     pub async fn rows(&self, database: &str, query: &str) -> Result<Vec<serde_json::Value>> {
         let encode =
             |text: &str| -> String { text.bytes().map(|byte| format!("%{byte:02X}")).collect() };
-        let url = format!("http://{}/query?db={database}&q={}", self.address, encode(query));
-        let reply = Http::new().get(&url).await?;
+        let url = format!("{}/query?db={database}&q={}", self.url(), encode(query));
+        let reply = Http::trusting(self.trust.clone()).get(&url).await?;
         let answer: serde_json::Value = serde_json::from_slice(&reply.body)
             .with_context(|| format!("InfluxDB answered {} {}", reply.status, reply.text()))?;
         let result = &answer["results"][0];
@@ -64,6 +94,11 @@ impl InfluxDb {
         }
         Ok(result["series"][0]["values"].as_array().cloned().unwrap_or_default())
     }
+}
+
+fn url(address: SocketAddr, trust: Option<&ClientSettings>) -> String {
+    let scheme = if trust.is_some() { "https" } else { "http" };
+    format!("{scheme}://{address}")
 }
 
 const CONFIG: &str = "influxdb.conf";

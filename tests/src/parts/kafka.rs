@@ -8,8 +8,14 @@ use anyhow::{Result, bail};
 
 use super::{on_path, parts_dir};
 use crate::child::Child;
+use crate::pki::Pki;
 use crate::ports::free_address;
 use crate::wait::{DEADLINE, wait_for};
+
+/// Whom clients log in as, where the broker is encrypted.
+pub const USER: &str = "tidegate";
+/// With which password.
+pub const PASSWORD: &str = "of this run's Kafka";
 
 /// A running broker.
 pub struct Kafka {
@@ -26,12 +32,33 @@ impl Kafka {
     /// # Errors
     /// When Java or the jars are missing, or the broker does not come up.
     pub async fn start(dir: &Path, address: SocketAddr) -> Result<Self> {
+        Self::start_with(dir, address, None).await
+    }
+
+    /// The same for clients that speak TLS and log in by SCRAM or PLAIN as [`USER`], with a
+    /// certificate that `pki` signed for `kafka`.
+    ///
+    /// # Errors
+    /// As [`Kafka::start`].
+    pub async fn start_encrypted(dir: &Path, address: SocketAddr, pki: &Pki) -> Result<Self> {
+        Self::start_with(dir, address, Some(pki)).await
+    }
+
+    async fn start_with(dir: &Path, address: SocketAddr, pki: Option<&Pki>) -> Result<Self> {
         std::fs::create_dir_all(dir)?;
         let settings = dir.join("server.properties");
-        std::fs::write(&settings, properties(dir, address, free_address()?))?;
+        let security = pki.map(|pki| security(dir, pki)).transpose()?;
+        let text = properties(dir, address, free_address()?, security.as_deref());
+        std::fs::write(&settings, text)?;
         let mut format = java()?;
         format.args(["kafka.tools.StorageTool", "format", "-t", "dGlkZWdhdGUta2Fma2EtMQ", "-c"]);
         format.arg(&settings).stdin(Stdio::null());
+        if pki.is_some() {
+            for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
+                let user = format!("{mechanism}=[name={USER},password={PASSWORD}]");
+                format.args(["--add-scram", &user]);
+            }
+        }
         let output = format.output()?;
         if !output.status.success() {
             bail!("Kafka's log directory: {}", String::from_utf8_lossy(&output.stderr).trim());
@@ -86,14 +113,49 @@ fn java() -> Result<Command> {
     Ok(command)
 }
 
-fn properties(dir: &Path, client: SocketAddr, controller: SocketAddr) -> String {
+/// The settings of a listener over TLS with a login; writes certificate and key as Kafka wants them.
+fn security(dir: &Path, pki: &Pki) -> Result<String> {
+    let (certificate, key) = (pki.certificate("kafka"), pki.key("kafka"));
+    let pem = std::fs::read_to_string(key)? + &std::fs::read_to_string(certificate)?;
+    let store = dir.join("kafka.pem");
+    std::fs::write(&store, pem)?;
+    let login = |module: &str| {
+        format!(
+            "org.apache.kafka.common.security.{module} required username=\"{USER}\" \
+             password=\"{PASSWORD}\""
+        )
+    };
+    let scram = login("scram.ScramLoginModule");
+    let plain = login("plain.PlainLoginModule");
+    Ok(format!(
+        "ssl.keystore.type=PEM\nssl.keystore.location={}\n\
+         ssl.truststore.type=PEM\nssl.truststore.location={}\nssl.client.auth=requested\n\
+         sasl.enabled.mechanisms=SCRAM-SHA-512,SCRAM-SHA-256,PLAIN\n\
+         sasl.mechanism.inter.broker.protocol=SCRAM-SHA-512\n\
+         listener.name.client.scram-sha-512.sasl.jaas.config={scram};\n\
+         listener.name.client.scram-sha-256.sasl.jaas.config={scram};\n\
+         listener.name.client.plain.sasl.jaas.config={plain} user_{USER}=\"{PASSWORD}\";\n",
+        store.display(),
+        pki.authority().display()
+    ))
+}
+
+fn properties(
+    dir: &Path,
+    client: SocketAddr,
+    controller: SocketAddr,
+    security: Option<&str>,
+) -> String {
+    let protocol = if security.is_some() { "SASL_SSL" } else { "PLAINTEXT" };
+    let security = security.unwrap_or_default();
     format!(
         "process.roles=broker,controller\nnode.id=1\n\
          controller.quorum.voters=1@{controller}\n\
-         listeners=PLAINTEXT://{client},CONTROLLER://{controller}\n\
-         advertised.listeners=PLAINTEXT://{client}\n\
+         listeners=CLIENT://{client},CONTROLLER://{controller}\n\
+         advertised.listeners=CLIENT://{client}\n\
+         inter.broker.listener.name=CLIENT\n\
          controller.listener.names=CONTROLLER\n\
-         listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\n\
+         listener.security.protocol.map=CONTROLLER:PLAINTEXT,CLIENT:{protocol}\n{security}\
          log.dirs={}\n\
          offsets.topic.replication.factor=1\noffsets.topic.num.partitions=4\n\
          transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use super::on_path;
 use crate::child::Child;
+use crate::pki::Pki;
 use crate::wait::{DEADLINE, wait_for};
 
 /// A running Redis.
@@ -18,6 +19,7 @@ pub struct Redis {
     pub child: Child,
     /// Where it listens.
     pub address: SocketAddr,
+    is_encrypted: bool,
 }
 
 impl Redis {
@@ -30,8 +32,44 @@ impl Redis {
         wait_for("Redis to answer", DEADLINE, async || ping(address).await.then_some(()))
             .await
             .or_else(|error| child.check_alive().and(Err(error)))?;
-        Ok(Self { child, address })
+        Ok(Self { child, address, is_encrypted: false })
     }
+
+    /// The same over TLS alone, with a certificate that `pki` signed for `redis`.
+    ///
+    /// # Errors
+    /// As [`Redis::start`].
+    pub async fn start_encrypted(dir: &Path, address: SocketAddr, pki: &Pki) -> Result<Self> {
+        let mut child = spawn_encrypted(dir, address, pki)?;
+        // Who knows the certificate is ratelimit-svc's affair.
+        let listening =
+            wait_for("Redis to listen", DEADLINE, async || TcpStream::connect(address).await.ok());
+        listening.await.or_else(|error| child.check_alive().and(Err(error)))?;
+        Ok(Self { child, address, is_encrypted: true })
+    }
+
+    /// Starts it again as it was, and does not wait for it.
+    ///
+    /// # Errors
+    /// When `redis-server` is missing.
+    pub fn spawn_again(&mut self, dir: &Path, pki: Option<&Pki>) -> Result<()> {
+        self.child = match pki.filter(|_| self.is_encrypted) {
+            Some(pki) => spawn_encrypted(dir, self.address, pki)?,
+            None => spawn(dir, self.address)?,
+        };
+        Ok(())
+    }
+}
+
+fn spawn_encrypted(dir: &Path, address: SocketAddr, pki: &Pki) -> Result<Child> {
+    let mut command = Command::new(on_path("redis-server", "redis-server")?);
+    command.args(["--bind", &address.ip().to_string(), "--port", "0"]);
+    command.args(["--tls-port", &address.port().to_string(), "--tls-auth-clients", "no"]);
+    command.arg("--tls-cert-file").arg(pki.certificate("redis"));
+    command.arg("--tls-key-file").arg(pki.key("redis"));
+    command.arg("--tls-ca-cert-file").arg(pki.authority());
+    command.args(["--save", "", "--appendonly", "no"]).current_dir(dir);
+    Child::start("redis", dir, command)
 }
 
 /// Starts one and does not wait for it.

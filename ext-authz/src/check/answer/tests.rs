@@ -122,7 +122,8 @@ fn every_answer_keeps_the_rules() {
 fn otlp_protobuf_is_a_status_on_the_wire() {
     // Field 1, a varint; field 2, a length and the text.
     for refusal in REFUSALS {
-        let answer = worded(refusal, Dialect::OtlpProtobuf, 1);
+        // With the longest wait there is no detail.
+        let answer = worded(refusal, Dialect::OtlpProtobuf, 3600);
         let text = message(refusal);
         let mut expected = vec![0x08, grpc_code(answer.status) as u8, 0x12, text.len() as u8];
         expected.extend(text.bytes());
@@ -177,4 +178,19 @@ fn the_dialect_follows_route_and_content_type() {
     assert_eq!(dialect(Profile::InfluxV1, "text/plain"), Dialect::Influx);
     assert_eq!(dialect(Profile::Prometheus, "application/x-protobuf"), Dialect::Text);
     assert_eq!(dialect(Profile::Datadog, "application/json"), Dialect::Datadog);
+}
+
+#[test]
+fn otlp_says_when_to_come_back() {
+    let body = worded(Refusal::Unavailable, Dialect::OtlpJson, 7).body;
+    let details =
+        r#""details":[{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"7s"}]"#;
+    assert!(body.starts_with(r#"{"code":14,"message":""#) && body.contains(details), "{body}");
+    let body = worded(Refusal::Throttled, Dialect::OtlpProtobuf, 7).body;
+    let (_, info) = body.split_once("google.rpc.RetryInfo").expect("a detail");
+    assert_eq!(info.as_bytes(), [0x12, 4, 0x0a, 2, 8, 7]);
+    assert!(body.contains("\u{1a}\u{30}\n\u{28}type.googleapis.com/"), "the lengths: {body:?}");
+    let long = worded(Refusal::Unavailable, Dialect::OtlpProtobuf, 3600);
+    assert!(!long.body.contains("RetryInfo") && header(&long, "retry-after") == ["3600"]);
+    assert!(!worded(Refusal::BadCredential, Dialect::OtlpJson, 7).body.contains("details"));
 }

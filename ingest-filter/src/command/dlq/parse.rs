@@ -61,6 +61,10 @@ impl Rules {
             }
         }
         parsed.points = chunker.points();
+        // For the letters that follow; the gateways' log of pins is not written to.
+        for pin in chunker.take_pins() {
+            self.types.restore(&pin);
+        }
         parsed.records = chunker
             .finish()
             .into_iter()

@@ -198,7 +198,7 @@ impl Worker {
         let frames = match &group[..] {
             [only] => &only.frames,
             several => {
-                joined = several.iter().flat_map(|job| &job.frames).copied().collect();
+                joined = several.iter().map(|job| &job.frames[..]).collect::<Vec<_>>().concat();
                 &joined
             }
         };
@@ -235,7 +235,7 @@ impl Worker {
     /// A gateway that is not ready gets no appends, so it must find out itself that the disk is
     /// back.
     fn probe(&mut self) {
-        if self.segments.is_broken() && self.segments.begin_segment().is_ok() {
+        if self.segments.is_broken() && self.segments.recover().is_ok() {
             self.condition.met();
         }
     }

@@ -7,6 +7,11 @@ use std::path::PathBuf;
 
 use crate::journal::disk::{position, segment_path, segments, sync_directory};
 
+/// The file that tries a disk after an error.
+const PROBE_FILE: &str = "probe";
+/// Its size, bytes: more than what a file system keeps back for names.
+const PROBE_BYTES: usize = 64 << 10;
+
 /// The segment that is written to, and what the directory holds.
 pub(super) struct SegmentWriter {
     directory: PathBuf,
@@ -68,9 +73,26 @@ impl SegmentWriter {
         self.active.is_none()
     }
 
-    /// Stores whole frames durably, all of them in one segment.
+    /// Whether the disk takes data again: a disk that is full still makes empty files.
+    pub fn recover(&mut self) -> Result<(), StoreError> {
+        let path = self.directory.join(PROBE_FILE);
+        let probed = File::create(&path).and_then(|mut file| {
+            file.write_all(&[0xa5; PROBE_BYTES])?;
+            file.sync_data()
+        });
+        // What could not be written must not take the room that is left.
+        let removed = std::fs::remove_file(&path);
+        probed.and(removed).map_err(io_error("writing a file to try the disk"))?;
+        self.begin_segment()
+    }
+
+    /// Stores whole frames durably, all of them in one segment. After an error nothing is
+    /// written before the disk was tried with success: each try would leave a torn segment.
     pub fn store(&mut self, frames: &[u8]) -> Result<(), StoreError> {
         self.make_room(frames.len() as u64)?;
+        if self.active.is_none() {
+            self.recover()?;
+        }
         if self.active.as_ref().is_none_or(|active| active.bytes >= self.segment_bytes) {
             self.begin_segment()?;
         }

@@ -1,11 +1,11 @@
 //! The gateway's side of the Kafka journal.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chassis::readiness::{Condition, Readiness};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::journal::config::{KafkaConfig, RECORD_EXTRA_BYTES};
@@ -15,7 +15,7 @@ use crate::journal::kafka::partition::partition;
 use crate::journal::kafka::producer::{Message, Observer, Producer, SendError};
 use crate::journal::kafka::topic::{TopicError, Topics};
 use crate::journal::metrics::JournalMetrics;
-use crate::journal::{Append, AppendError, Journal, OpenError, envelope};
+use crate::journal::{Append, AppendError, Boxed, Journal, OpenError, envelope};
 use crate::record::Record;
 
 /// How often the producer's health is looked at.
@@ -24,6 +24,12 @@ const HEALTH_PERIOD: Duration = Duration::from_secs(1);
 const AWAY_PERIOD: Duration = Duration::from_millis(250);
 /// How often a topic that cannot be used is tried again.
 const TOPIC_PERIOD: Duration = Duration::from_secs(1);
+/// The longest that readiness is held back after a refusal that lasts.
+const LASTING_HOLD_MAX: Duration = Duration::from_secs(60);
+/// After so many looks at which appends waited and none was decided, brokers are asked whether
+/// they are there. A pause of some seconds is waited for: to give up what is under way leaves
+/// open whether it was stored.
+const STALLED_MAX: u32 = 3;
 /// After so many healthy looks the topic is checked again.
 const CHECK_EVERY: u32 = 5;
 
@@ -46,8 +52,14 @@ struct Shared {
     /// Something failed that may need a new producer or a person, or Kafka seems to be away.
     look: Arc<Notify>,
     lasting: Mutex<Option<String>>,
+    /// How long readiness is held back after the next refusal that lasts, while no record was
+    /// confirmed since the last one.
+    lasting_hold: Mutex<Duration>,
     /// Why no record is taken at present: nobody waits for what is known to fail.
-    closed: Mutex<Option<String>>,
+    closed: watch::Sender<Option<String>>,
+    /// Appends that wait for the brokers, and how many were decided so far.
+    under_way: AtomicU32,
+    decided: AtomicU64,
 }
 
 impl KafkaAppender {
@@ -75,7 +87,10 @@ impl KafkaAppender {
             condition: readiness.condition("journal", "the topic is not known yet"),
             look,
             lasting: Mutex::new(None),
-            closed: Mutex::new(None),
+            lasting_hold: Mutex::new(TOPIC_PERIOD),
+            closed: watch::channel(None).0,
+            under_way: AtomicU32::new(0),
+            decided: AtomicU64::new(0),
         });
         let upkeep = tokio::spawn(upkeep(shared.clone()));
         Ok(Self { shared, upkeep })
@@ -101,6 +116,10 @@ impl Journal for KafkaAppender {
             result
         })
     }
+
+    fn refusing(&self) -> Boxed<'_, AppendError> {
+        Box::pin(self.shared.refusing())
+    }
 }
 
 impl Shared {
@@ -109,9 +128,6 @@ impl Shared {
         if partitions == 0 {
             return Err(AppendError::unavailable("the topic is not known yet", RETRY_AFTER_MIN));
         }
-        if let Some(reason) = self.closed().clone() {
-            return Err(AppendError::unavailable(reason, RETRY_AFTER_MIN));
-        }
         let count = records.len() as u64;
         let bytes: u64 = records.iter().map(|record| record.body.len() as u64).sum();
         let mut messages = Vec::with_capacity(records.len());
@@ -119,12 +135,21 @@ impl Shared {
             messages.push(self.message(record, partitions)?);
         }
         let queued = self.queued_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.under_way.fetch_add(1, Ordering::Relaxed);
         let _sent = OnDrop(|| {
             self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.under_way.fetch_sub(1, Ordering::Relaxed);
+            self.decided.fetch_add(1, Ordering::Relaxed);
         });
         let began = Instant::now();
-        match self.producer.send(messages).await {
-            Ok(()) => {
+        let sent = tokio::select! {
+            biased;
+            refused = self.refusing() => return Err(refused),
+            sent = self.producer.send(messages) => sent,
+        };
+        match sent {
+            Ok(_) => {
+                *self.lasting_hold.lock().unwrap_or_else(PoisonError::into_inner) = TOPIC_PERIOD;
                 self.metrics.appended_records.inc_by(count);
                 self.metrics.appended_bytes.inc_by(bytes);
                 let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
@@ -185,67 +210,91 @@ impl Shared {
                 }
                 Err(error) => {
                     self.condition.lost(error.to_string());
-                    *self.closed() = Some(error.to_string());
+                    self.closed.send_replace(Some(error.to_string()));
                     tokio::time::sleep(TOPIC_PERIOD).await;
                 }
             }
         }
     }
 
-    fn closed(&self) -> MutexGuard<'_, Option<String>> {
-        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Ends when no record is taken, which is known at once to those whose records wait.
+    async fn refusing(&self) -> AppendError {
+        let mut closed = self.closed.subscribe();
+        let reason = match closed.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => "the journal is closed".to_owned(),
+        };
+        AppendError::unavailable(reason, RETRY_AFTER_MIN)
     }
 
     fn open(&self, partitions: u32) {
         self.partitions.store(partitions, Ordering::Relaxed);
-        *self.closed() = None;
+        self.closed.send_replace(None);
         self.condition.met();
     }
 
-    /// While no broker answers, records are refused at once; readiness stays, as other gateways
-    /// have no more of Kafka than this one.
+    /// While no broker answers, records are refused at once, also those that wait already, and
+    /// nothing of them stays in the client: sent again, they would be stored twice. Readiness
+    /// stays, as other gateways have no more of Kafka than this one.
     async fn wait_while_away(&self) {
         while let Err(error) = self.topics.reach(&self.config.topic).await {
             let reason = format!("no broker answers: {error}");
-            if self.closed().replace(reason.clone()).is_none() {
+            if self.closed.send_replace(Some(reason.clone())).is_none() {
                 tracing::error!(reason, "Kafka is away, records are refused until it is back");
+                self.replace_producer();
             }
             tokio::time::sleep(AWAY_PERIOD).await;
         }
-        if self.closed().take().is_some() {
+        if self.closed.send_replace(None).is_some() {
             tracing::info!("Kafka is back");
         }
     }
 
-    /// Replaces a producer that is of no more use; `false` when all is well.
-    fn mend(&self) -> bool {
+    fn replace_producer(&self) {
+        if let Err(error) = self.producer.replace() {
+            tracing::error!(%error, "no new Kafka producer could be created");
+        }
+    }
+
+    /// What keeps records out until a person or a new producer mends it; `None` when all is well.
+    /// Gives how long readiness is held back at least, so that a fault that lasts is seen as one
+    /// and not as many: where we may not produce, only a record can find that out.
+    fn mend(&self) -> Option<Duration> {
         let lasting = self.lasting.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(reason) = lasting {
             tracing::error!(reason, "the journal refuses records");
             self.condition.lost(reason);
-            return true;
+            let mut hold = self.lasting_hold.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = *hold;
+            *hold = (now * 2).min(LASTING_HOLD_MAX);
+            return Some(now);
         }
-        let Some(reason) = self.producer.fatal_error() else { return false };
+        let reason = self.producer.fatal_error()?;
         tracing::error!(reason, "the Kafka producer failed for good, replacing it");
         self.condition.lost(reason);
-        if let Err(error) = self.producer.replace() {
-            tracing::error!(%error, "no new Kafka producer could be created");
-        }
-        true
+        self.replace_producer();
+        Some(TOPIC_PERIOD)
     }
 }
 
 async fn upkeep(shared: Arc<Shared>) {
     shared.find_topic().await;
-    let mut healthy = 0;
+    let (mut healthy, mut decided, mut stalled) = (0, 0, 0);
     loop {
         tokio::select! {
             () = shared.look.notified() => shared.wait_while_away().await,
             () = tokio::time::sleep(HEALTH_PERIOD) => {}
         }
-        if shared.mend() {
-            // Not ready for at least this long, so that a fault that lasts is seen as one.
-            tokio::time::sleep(TOPIC_PERIOD).await;
+        // Brokers that are frozen, or cut off, report nothing.
+        let before = std::mem::replace(&mut decided, shared.decided.load(Ordering::Relaxed));
+        let waiting = before == decided && shared.under_way.load(Ordering::Relaxed) > 0;
+        stalled = if waiting { stalled + 1 } else { 0 };
+        if stalled >= STALLED_MAX {
+            shared.wait_while_away().await;
+            stalled = 0;
+        }
+        if let Some(hold) = shared.mend() {
+            tokio::time::sleep(hold).await;
             shared.find_topic().await;
             continue;
         }

@@ -61,7 +61,7 @@ impl KafkaDeadLetters {
         if sent.is_err() && self.producer.fatal_error().is_some() {
             self.producer.replace().map_err(|error| unavailable(&error))?;
         }
-        sent.map_err(|error| unavailable(&error))
+        sent.map(|_| ()).map_err(|error| unavailable(&error))
     }
 
     fn message(&self, letter: DeadLetter) -> Message {

@@ -13,6 +13,8 @@ pub struct Demands {
     pub in_sync_min: u64,
     /// The largest message, bytes.
     pub message_bytes_max: u64,
+    /// Whether everything must be kept for ever.
+    pub forever: bool,
 }
 
 /// What the cluster says of a topic.
@@ -26,6 +28,10 @@ pub struct TopicState {
     pub min_in_sync: Option<u64>,
     /// `max.message.bytes`.
     pub message_bytes_max: Option<u64>,
+    /// `retention.ms`; negative is for ever.
+    pub retention_ms: Option<i64>,
+    /// `retention.bytes`; negative is without a bound.
+    pub retention_bytes: Option<i64>,
 }
 
 /// Why a topic does not do.
@@ -37,6 +43,9 @@ pub enum Problem {
     /// Records that we may send are too large for it.
     #[error("its max.message.bytes is {0}, less than journal.kafka.message_bytes_max, {1}")]
     MessagesTooLarge(u64, u64),
+    /// It throws away what must be kept.
+    #[error("its retention.ms and retention.bytes must both be -1: it may forget nothing")]
+    Forgets,
     /// Too few copies.
     #[error("partition {partition} has {copies} copies of {needed}")]
     CopiesTooFew {
@@ -74,6 +83,10 @@ pub fn problem(state: &TopicState, demands: &Demands) -> Option<Problem> {
     if let Some(min) = state.min_in_sync.filter(|min| *min < demands.in_sync_min) {
         return Some(Problem::ConfirmsTooEarly(min, demands.in_sync_min));
     }
+    let bounded = |retention: Option<i64>| retention.is_some_and(|most| most >= 0);
+    if demands.forever && (bounded(state.retention_ms) || bounded(state.retention_bytes)) {
+        return Some(Problem::Forgets);
+    }
     let needed = state.min_in_sync.unwrap_or(0).max(demands.in_sync_min);
     state.partitions.iter().find_map(|&(partition, copies, in_sync)| {
         if copies < demands.replication_factor_min {
@@ -95,17 +108,25 @@ mod tests {
             cleanup_policy: Some("delete".to_owned()),
             min_in_sync: Some(2),
             message_bytes_max: Some(1000),
+            retention_ms: Some(-1),
+            retention_bytes: Some(-1),
         };
-        let demands =
-            Demands { replication_factor_min: 3, in_sync_min: 2, message_bytes_max: 1000 };
+        let demands = Demands {
+            replication_factor_min: 3,
+            in_sync_min: 2,
+            message_bytes_max: 1000,
+            forever: true,
+        };
         assert_eq!(problem(&sound, &demands), None);
         let unknown = TopicState { partitions: vec![(0, 3, 2)], ..TopicState::default() };
         assert_eq!(problem(&unknown, &demands), None);
         type Change = dyn Fn(&mut TopicState);
-        let cases: [(&Change, &str); 6] = [
+        let cases: [(&Change, &str); 8] = [
             (&|t| t.cleanup_policy = Some("compact".to_owned()), "cleanup.policy is 'compact'"),
             (&|t| t.cleanup_policy = Some("compact,delete".to_owned()), "'compact,delete'"),
             (&|t| t.message_bytes_max = Some(999), "max.message.bytes is 999, less than"),
+            (&|t| t.retention_ms = Some(604_800_000), "may forget nothing"),
+            (&|t| t.retention_bytes = Some(0), "may forget nothing"),
             (&|t| t.min_in_sync = Some(1), "min.insync.replicas is 1, less than 2"),
             (&|t| t.partitions[1].1 = 1, "partition 1 has 1 copies of 3"),
             (&|t| t.partitions[1].2 = 1, "partition 1 has 1 in-sync copies of 2"),
@@ -116,6 +137,8 @@ mod tests {
             let problem = problem(&topic, &demands).expect(expected).to_string();
             assert!(problem.contains(expected), "{problem}");
         }
+        let passing = TopicState { retention_ms: Some(1), ..sound.clone() };
+        assert_eq!(problem(&passing, &Demands { forever: false, ..demands }), None);
         let strict = TopicState { min_in_sync: Some(3), ..sound };
         assert!(problem(&strict, &demands).is_some(), "the topic's own bound counts too");
     }

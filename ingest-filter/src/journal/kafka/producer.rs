@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use crate::journal::config::KafkaConfig;
 use crate::journal::envelope;
 use crate::journal::kafka::fault::{Fault, classify};
-use crate::journal::kafka::{client, log};
+use crate::journal::kafka::{client, log, report};
 use crate::journal::metrics::JournalMetrics;
 
 /// How long after `delivery_timeout` we stop waiting: with all brokers down the client's own
@@ -78,7 +78,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "the Kafka producer reports an error");
+        report("producer", &error, reason);
         let down = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
         if let Some(observer) = self.observer.as_ref().filter(|_| down) {
             observer.brokers_down.notify_one();
@@ -103,22 +103,32 @@ impl Producer {
         })
     }
 
-    /// Sends all messages and waits until all are confirmed, or one is not.
-    pub async fn send(&self, messages: Vec<Message>) -> Result<(), SendError> {
+    /// Sends all messages and waits until it is known of each whether it was stored: after an
+    /// error none of them is still under way, but for what a deadline cut off. Gives the highest
+    /// offset.
+    pub async fn send(&self, messages: Vec<Message>) -> Result<i64, SendError> {
         let producer = self.current();
-        let mut deliveries = Vec::with_capacity(messages.len());
+        let (mut deliveries, mut refused) = (Vec::with_capacity(messages.len()), None);
         for message in &messages {
-            deliveries.push(self.enqueue(&producer, message)?);
+            match self.enqueue(&producer, message) {
+                Ok(delivery) => deliveries.push(confirmed(delivery)),
+                Err(error) => {
+                    refused = Some(error);
+                    break;
+                }
+            }
         }
         let deadline = self.config.delivery_timeout + GRACE;
-        let confirmed = futures_util::future::try_join_all(deliveries.into_iter().map(confirmed));
-        match tokio::time::timeout(deadline, confirmed).await {
-            Ok(result) => result.map(|_| ()),
-            Err(_) => Err(SendError {
-                fault: Fault::Passing,
-                reason: format!("no confirmation within {} s", deadline.as_secs_f64()),
-            }),
+        let confirmed = futures_util::future::join_all(deliveries);
+        let Ok(results) = tokio::time::timeout(deadline, confirmed).await else {
+            let reason = format!("no confirmation within {} s", deadline.as_secs_f64());
+            return Err(SendError { fault: Fault::Passing, reason });
+        };
+        let mut highest = -1;
+        for result in results {
+            highest = highest.max(result?);
         }
+        refused.map_or(Ok(highest), Err)
     }
 
     /// What went wrong for good with the producer in use, if something did.
@@ -171,9 +181,10 @@ impl Producer {
     }
 }
 
-async fn confirmed(delivery: DeliveryFuture) -> Result<(), SendError> {
+/// The offset of a message that was stored.
+async fn confirmed(delivery: DeliveryFuture) -> Result<i64, SendError> {
     match delivery.await {
-        Ok(Ok(_)) => Ok(()),
+        Ok(Ok(stored)) => Ok(stored.offset),
         Ok(Err((error, _))) => Err(failed(&error)),
         // The producer was replaced under us.
         Err(_) => Err(failed(&KafkaError::MessageProduction(RDKafkaErrorCode::PurgeQueue))),

@@ -23,7 +23,7 @@ use crate::journal::kafka::lag::LagGauge;
 use crate::journal::kafka::lanes::{Delivered, Flow, Lanes, Order, PartitionLane};
 use crate::journal::kafka::offsets::{self, Offsets};
 use crate::journal::kafka::topic::Topics;
-use crate::journal::kafka::{client, log};
+use crate::journal::kafka::{client, log, report};
 use crate::journal::metrics::JournalMetrics;
 use crate::journal::{
     Boxed, Delivery, Lane, Malformed, OpenError, Original, Position, ReadError, Reader, envelope,
@@ -166,7 +166,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "the Kafka consumer reports an error");
+        report("consumer", &error, reason);
     }
 }
 

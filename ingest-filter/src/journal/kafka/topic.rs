@@ -19,6 +19,9 @@ const REACH_TIMEOUT: Duration = Duration::from_secs(1);
 /// What the dead letters' topic takes more than the records': their headers are longer.
 pub(super) const DEAD_LETTER_EXTRA_BYTES: u64 = 64 << 10;
 
+/// Settings of a topic that forgets nothing.
+const FOREVER: &[(&str, &str)] = &[("retention.ms", "-1"), ("retention.bytes", "-1")];
+
 /// Why a topic cannot be used yet.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TopicError {
@@ -61,9 +64,25 @@ impl Topics {
     /// The same for somebody who appends: the topic must keep what it confirms.
     pub async fn durable_records(&self, topic: &str) -> Result<u32, TopicError> {
         let partitions = self.create.map_or(1, |create| create.partitions);
-        let mut state = self.ensure(topic, partitions, self.demands.message_bytes_max).await?;
+        let state = self.ensure(topic, partitions, self.demands.message_bytes_max).await?;
+        self.sound(topic, state, &self.demands).await
+    }
+
+    /// Makes sure of the topic of types, which has one partition and must keep all of it for ever.
+    pub async fn durable_types(&self, topic: &str) -> Result<u32, TopicError> {
+        let demands = Demands { forever: true, ..self.demands };
+        let state = self.ensure_with(topic, 1, demands.message_bytes_max, FOREVER).await?;
+        self.sound(topic, state, &demands).await
+    }
+
+    async fn sound(
+        &self,
+        topic: &str,
+        mut state: TopicState,
+        demands: &Demands,
+    ) -> Result<u32, TopicError> {
         self.describe(topic, &mut state).await;
-        match problem(&state, &self.demands) {
+        match problem(&state, demands) {
             Some(problem) => Err(TopicError::Unsound { topic: topic.to_owned(), problem }),
             None => Ok(state.partitions.len() as u32),
         }
@@ -89,10 +108,21 @@ impl Topics {
         partitions: i32,
         bytes: u64,
     ) -> Result<TopicState, TopicError> {
+        self.ensure_with(topic, partitions, bytes, &[]).await
+    }
+
+    async fn ensure_with(
+        &self,
+        topic: &str,
+        partitions: i32,
+        bytes: u64,
+        settings: &[(&str, &str)],
+    ) -> Result<TopicState, TopicError> {
         if let Some(create) = self.create {
             let found = self.state(topic, TIMEOUT).await;
             if matches!(found, Err(TopicError::Missing(_))) {
-                self.create(topic, partitions, create.replication_factor, bytes).await?;
+                let copies = TopicReplication::Fixed(create.replication_factor);
+                self.create(NewTopic::new(topic, partitions, copies), bytes, settings).await?;
             }
         }
         self.state(topic, TIMEOUT).await
@@ -110,6 +140,8 @@ impl Topics {
         state.cleanup_policy = value("cleanup.policy");
         state.min_in_sync = value("min.insync.replicas").and_then(|text| text.parse().ok());
         state.message_bytes_max = value("max.message.bytes").and_then(|text| text.parse().ok());
+        state.retention_ms = value("retention.ms").and_then(|text| text.parse().ok());
+        state.retention_bytes = value("retention.bytes").and_then(|text| text.parse().ok());
     }
 
     async fn state(&self, topic: &str, timeout: Duration) -> Result<TopicState, TopicError> {
@@ -140,18 +172,19 @@ impl Topics {
 
     async fn create(
         &self,
-        topic: &str,
-        partitions: i32,
-        copies: i32,
+        new: NewTopic<'_>,
         bytes: u64,
+        settings: &[(&str, &str)],
     ) -> Result<(), TopicError> {
+        let (topic, partitions) = (new.name, new.num_partitions);
         let bytes = bytes.to_string();
         let in_sync = self.demands.in_sync_min.to_string();
-        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(copies))
+        let new = new
             .set("min.insync.replicas", &in_sync)
             .set("cleanup.policy", "delete")
             .set("max.message.bytes", &bytes)
             .set("unclean.leader.election.enable", "false");
+        let new = settings.iter().fold(new, |new, (key, value)| new.set(key, value));
         let options =
             AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT));
         let failed =
@@ -164,7 +197,7 @@ impl Topics {
                 Err((_, code)) => return Err(failed(KafkaError::AdminOp(code))),
             }
         }
-        tracing::info!(topic, partitions, copies, "created the topic");
+        tracing::info!(topic, partitions, "created the topic");
         Ok(())
     }
 }

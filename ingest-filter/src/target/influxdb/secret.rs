@@ -1,9 +1,11 @@
 //! Passwords and tokens, read from files that may change while we run.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use base64::Engine;
 use http::header::HeaderValue;
+
+use crate::secret;
 
 /// Where the `Authorization` header comes from.
 pub(super) enum Secret {
@@ -19,22 +21,13 @@ impl Secret {
     pub fn read(&self) -> std::io::Result<HeaderValue> {
         let text = match self {
             Self::Password { username, file } => {
-                let login = format!("{username}:{}", read_secret(file)?);
+                let login = format!("{username}:{}", secret::read(file)?);
                 format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(login))
             }
-            Self::Token { scheme, file } => format!("{scheme} {}", read_secret(file)?),
+            Self::Token { scheme, file } => format!("{scheme} {}", secret::read(file)?),
         };
         let mut value = HeaderValue::try_from(text).map_err(std::io::Error::other)?;
         value.set_sensitive(true);
         Ok(value)
-    }
-}
-
-fn read_secret(file: &Path) -> std::io::Result<String> {
-    match std::fs::read_to_string(file) {
-        Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
-        Err(error) => {
-            Err(std::io::Error::new(error.kind(), format!("{}: {error}", file.display())))
-        }
     }
 }

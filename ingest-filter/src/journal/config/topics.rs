@@ -1,0 +1,69 @@
+//! The topics of the Kafka journal: their names, and how they are created.
+
+use std::path::Path;
+
+use chassis::config::{ConfigError, Spanned};
+
+use super::bounds::is_topic_name;
+use super::{
+    CreateTopic, DEAD_LETTER_SUFFIX, RawCreateTopic, RawKafkaJournal, TOPIC, TYPES_SUFFIX,
+};
+
+/// The names, which all differ.
+pub(super) struct Topics {
+    pub records: String,
+    pub dead_letters: String,
+    pub types: String,
+}
+
+/// Checks the names that the user gave, and makes the others.
+pub(super) fn topics(path: &Path, raw: &RawKafkaJournal) -> Result<Topics, ConfigError> {
+    for (key, name) in [
+        ("topic", &raw.topic),
+        ("dead_letter_topic", &raw.dead_letter_topic),
+        ("types_topic", &raw.types_topic),
+    ] {
+        if let Some(bad) = name.as_ref().filter(|name| !is_topic_name(&name.value)) {
+            let message =
+                format!("journal.kafka.{key} is not a topic name: 1-249 of [a-zA-Z0-9._-]");
+            return Err(ConfigError::at(path, bad, message));
+        }
+    }
+    let named = |value: &Option<Spanned<String>>, default: &str| {
+        value.as_ref().map_or(default.to_owned(), |value| value.value.clone())
+    };
+    let records = named(&raw.topic, TOPIC);
+    let dead_letters = named(&raw.dead_letter_topic, &format!("{records}{DEAD_LETTER_SUFFIX}"));
+    if let Some(bad) = raw.dead_letter_topic.as_ref().filter(|name| name.value == records) {
+        let message = "journal.kafka.dead_letter_topic must not be the topic of the records";
+        return Err(ConfigError::at(path, bad, message));
+    }
+    let types = named(&raw.types_topic, &format!("{records}{TYPES_SUFFIX}"));
+    let taken = |name: &&Spanned<String>| name.value == records || name.value == dead_letters;
+    if let Some(bad) = raw.types_topic.as_ref().filter(taken) {
+        let message = "journal.kafka.types_topic must be a topic of its own";
+        return Err(ConfigError::at(path, bad, message));
+    }
+    Ok(Topics { records, dead_letters, types })
+}
+
+/// Checks how topics are to be created.
+pub(super) fn create_topic(
+    path: &Path,
+    raw: Option<&RawCreateTopic>,
+) -> Result<Option<CreateTopic>, ConfigError> {
+    let Some(raw) = raw else { return Ok(None) };
+    let bounded = |key: &str, value: &Spanned<u32>, max: i32| {
+        i32::try_from(value.value).ok().filter(|number| (1..=max).contains(number)).ok_or_else(
+            || {
+                let message =
+                    format!("journal.kafka.create_topic.{key} must be between 1 and {max}");
+                ConfigError::at(path, value, message)
+            },
+        )
+    };
+    Ok(Some(CreateTopic {
+        partitions: bounded("partitions", &raw.partitions, 10_000)?,
+        replication_factor: bounded("replication_factor", &raw.replication_factor, 100)?,
+    }))
+}

@@ -1,0 +1,182 @@
+//! The log of pins as a topic of one partition that forgets nothing. Every gateway reads all of
+//! it; a pin counts as stored when this gateway has read it back, and with it all that came
+//! before.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chassis::readiness::{Condition, Readiness};
+use rdkafka::consumer::{Consumer as _, StreamConsumer};
+use rdkafka::error::KafkaError;
+use rdkafka::{Message as _, Offset, TopicPartitionList};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::journal::config::KafkaConfig;
+use crate::journal::kafka::client;
+use crate::journal::kafka::producer::{Message, Producer};
+use crate::journal::kafka::topic::Topics;
+use crate::journal::pins::PinLog;
+use crate::journal::{Append, AppendError, OpenError};
+use crate::types::{Pin, Types};
+
+/// The one partition that is used: order decides.
+const PARTITION: i32 = 0;
+/// Lines are put together to messages of this size.
+const MESSAGE_BYTES: usize = 32 << 10;
+/// How long it may take to read back what was confirmed.
+const READ_BACK_TIMEOUT: Duration = Duration::from_secs(5);
+/// When a failed append is worth trying again.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// How often a topic that cannot be used is tried again.
+const TOPIC_PERIOD: Duration = Duration::from_secs(1);
+
+/// Appends to the topic and reads it.
+pub struct KafkaPins {
+    producer: Producer,
+    /// Everything before this offset was handed to the types.
+    read: watch::Receiver<i64>,
+    reader: JoinHandle<()>,
+}
+
+impl KafkaPins {
+    /// Begins to read; readiness is held back until everything there is was read.
+    ///
+    /// # Errors
+    /// When the client refuses its settings.
+    pub fn open(
+        config: &KafkaConfig,
+        types: Arc<Types>,
+        readiness: &Readiness,
+    ) -> Result<Self, OpenError> {
+        let topic = &config.types_topic;
+        let producer = Producer::new(topic, config, config.message_bytes_max, None);
+        let (sender, read) = watch::channel(0);
+        let reader = Reader {
+            topics: Topics::new(config).map_err(OpenError::Kafka)?,
+            consumer: consumer(config).map_err(OpenError::Kafka)?,
+            topic: topic.clone(),
+            types,
+            condition: readiness.condition("field types", "the topic of types is not read yet"),
+            read: sender,
+        };
+        Ok(Self {
+            producer: producer.map_err(OpenError::Kafka)?,
+            read,
+            reader: tokio::spawn(reader.run()),
+        })
+    }
+
+    async fn store(&self, pins: &[Pin]) -> Result<(), AppendError> {
+        let unavailable = |reason: String| AppendError::unavailable(reason, RETRY_AFTER);
+        let sent = self.producer.send(messages(pins)).await;
+        if sent.is_err() && self.producer.fatal_error().is_some() {
+            self.producer.replace().map_err(|error| unavailable(error.to_string()))?;
+        }
+        let last = sent.map_err(|error| unavailable(error.reason))?;
+        let mut read = self.read.clone();
+        let reached = read.wait_for(|read| *read > last);
+        match tokio::time::timeout(READ_BACK_TIMEOUT, reached).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(unavailable("the types of fields were not read back".to_owned())),
+        }
+    }
+}
+
+impl PinLog for KafkaPins {
+    fn append(&self, pins: Vec<Pin>) -> Append<'_> {
+        Box::pin(async move {
+            let stored = self.store(&pins).await;
+            if let Err(error) = &stored {
+                tracing::warn!(%error, "the types of fields were not kept");
+            }
+            stored
+        })
+    }
+}
+
+impl Drop for KafkaPins {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+/// Several lines a message.
+fn messages(pins: &[Pin]) -> Vec<Message> {
+    let mut bodies = vec![Vec::new()];
+    for pin in pins {
+        if bodies.last().is_some_and(|body: &Vec<u8>| body.len() >= MESSAGE_BYTES) {
+            bodies.push(Vec::new());
+        }
+        if let Some(body) = bodies.last_mut() {
+            pin.write_line(body);
+        }
+    }
+    let message = |body: Vec<u8>| Message {
+        partition: Some(PARTITION),
+        key: None,
+        headers: Vec::new(),
+        foreign_headers: Vec::new(),
+        body: body.into(),
+    };
+    bodies.into_iter().map(message).collect()
+}
+
+fn consumer(config: &KafkaConfig) -> Result<StreamConsumer, KafkaError> {
+    client(config)
+        // A name is demanded; the partition is assigned by hand and no offset is ever stored.
+        .set("group.id", &config.group)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "earliest")
+        .set("enable.partition.eof", "true")
+        .set("check.crcs", "true")
+        .set("statistics.interval.ms", "0")
+        .create()
+}
+
+struct Reader {
+    topics: Topics,
+    consumer: StreamConsumer,
+    topic: String,
+    types: Arc<Types>,
+    condition: Condition,
+    read: watch::Sender<i64>,
+}
+
+impl Reader {
+    async fn run(self) {
+        while let Err(error) = self.topics.durable_types(&self.topic).await {
+            self.condition.lost(error.to_string());
+            tokio::time::sleep(TOPIC_PERIOD).await;
+        }
+        let mut all = TopicPartitionList::new();
+        let assigned = all
+            .add_partition_offset(&self.topic, PARTITION, Offset::Beginning)
+            .and_then(|()| self.consumer.assign(&all));
+        if let Err(error) = assigned {
+            tracing::error!(%error, "the topic of types cannot be read");
+            self.condition.lost(error.to_string());
+            return;
+        }
+        loop {
+            match self.consumer.recv().await {
+                Ok(message) => {
+                    self.restore(message.payload().unwrap_or_default());
+                    self.read.send_replace(message.offset() + 1);
+                }
+                Err(KafkaError::PartitionEOF(_)) => self.condition.met(),
+                Err(error) => tracing::warn!(%error, "the topic of types is not read at present"),
+            }
+        }
+    }
+
+    fn restore(&self, body: &[u8]) {
+        for line in body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            match Pin::from_line(line) {
+                Some(pin) => _ = self.types.restore(&pin),
+                None => tracing::error!("a line of the topic of types holds no type of a field"),
+            }
+        }
+    }
+}

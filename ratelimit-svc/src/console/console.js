@@ -1,0 +1,204 @@
+// Shows the states that the service sends once a second. Text goes in as text, never as markup.
+"use strict";
+
+const number = new Intl.NumberFormat("en");
+const byId = (id) => document.getElementById(id);
+let last = null;
+let history = new Map();
+let page = 1;
+
+function element(name, text, kind) {
+  const made = document.createElement(name);
+  if (text !== undefined) made.textContent = text;
+  if (kind) made.className = kind;
+  return made;
+}
+
+function sum(counts) {
+  return Object.values(counts).reduce((all, count) => all + count, 0);
+}
+
+function duration(seconds) {
+  if (seconds < 120) return `${Math.max(0, seconds)} s`;
+  if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 172800) return `${Math.round(seconds / 3600)} h`;
+  return `${Math.round(seconds / 86400)} d`;
+}
+
+function time(seconds) {
+  return new Date(seconds * 1000).toISOString().replace("T", " ").slice(0, 19) + " UTC";
+}
+
+function sparkline(points) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  // A young history would be a sliver of an hour: it begins with ten minutes.
+  const span = Math.max(60, points.length);
+  made.setAttribute("viewBox", `0 0 ${span} 28`);
+  made.setAttribute("preserveAspectRatio", "none");
+  made.setAttribute("role", "img");
+  const most = Math.max(1, ...points.map(([admitted, refused]) => Math.max(admitted, refused)));
+  const total = points.reduce(([a, r], [admitted, refused]) => [a + admitted, r + refused], [0, 0]);
+  made.setAttribute("aria-label", `last hour: ${total[0]} admitted, ${total[1]} refused`);
+  ["admitted", "refused"].forEach((kind, at) => {
+    const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
+    const from = span - points.length;
+    const path = points.map((point, x) => `${from + x},${(27 - (point[at] / most) * 26).toFixed(1)}`);
+    line.setAttribute("points", path.join(" "));
+    line.setAttribute("class", `line-${kind}`);
+    made.append(line);
+  });
+  return made;
+}
+
+function showClasses(state) {
+  const before = new Map((last ? last.classes : []).map((of) => [of.name, of]));
+  const seconds = last ? Math.max(1, state.at - last.at) : 1;
+  const rows = state.classes.map((of) => {
+    const was = before.get(of.name);
+    const rate = (kind) => (was ? Math.max(0, sum(of[kind]) - sum(was[kind])) / seconds : 0);
+    const row = element("tr");
+    const name = element("th", of.name);
+    name.scope = "row";
+    const reasons = Object.entries(of.refused).map(([reason, count]) => `${reason} ${number.format(count)}`);
+    const refused = rate("refused");
+    row.append(
+      name,
+      element("td", number.format(Math.round(rate("admitted"))), "number"),
+      element("td", number.format(Math.round(refused)), refused > 0 ? "number over" : "number"),
+      element("td", reasons.join(", ") || "0"),
+    );
+    const hour = element("td");
+    hour.append(sparkline(history.get(of.name) || []));
+    row.append(hour, element("td", of.outage || "class of an earlier version"));
+    return row;
+  });
+  byId("classes").tBodies[0].replaceChildren(...rows);
+}
+
+function showDescriptors(count, nearest, at) {
+  const rows = nearest.map((of) => {
+    const row = element("tr");
+    const used = of.capacity ? Math.min(1, 1 - of.left / of.capacity) : 1;
+    const bar = element("div", undefined, used >= 1 ? "bar full" : "bar");
+    const fill = element("span");
+    fill.style.width = `${(used * 100).toFixed(1)}%`;
+    bar.append(fill);
+    const taken = element("td");
+    taken.append(bar, `${Math.floor(used * 100)} %`);
+    row.append(
+      element("td", of.domain),
+      element("td", of.entries, "wrap"),
+      element("td", of.class),
+      element("td", of.limit),
+      taken,
+      element("td", number.format(of.left), of.left === 0 ? "number over" : "number"),
+      element("td", duration(of.until - at), "number"),
+      element("td", number.format(of.admitted), "number"),
+      element("td", number.format(of.refused), of.refused > 0 ? "number over" : "number"),
+    );
+    return row;
+  });
+  if (rows.length === 0) {
+    const empty = element("td", "Nothing was asked since this page was opened.");
+    empty.colSpan = 9;
+    const row = element("tr");
+    row.append(empty);
+    rows.push(row);
+  }
+  byId("descriptors").tBodies[0].replaceChildren(...rows);
+  const pages = Math.max(1, Math.ceil(count / 25));
+  page = Math.min(page, pages);
+  byId("page").textContent = `page ${page} of ${pages}, ${number.format(count)} descriptors`;
+  byId("previous").disabled = page <= 1;
+  byId("next").disabled = page >= pages;
+}
+
+function definitions(list, pairs) {
+  const made = [];
+  for (const [name, value, isBad] of pairs) {
+    made.push(element("dt", name), element("dd", String(value), isBad ? "lost-value" : ""));
+  }
+  list.replaceChildren(...made);
+}
+
+function showStore(store) {
+  if (store.kind === "memory") {
+    definitions(byId("store"), [["counters", "in the memory of this replica, shared with nobody"]]);
+    return;
+  }
+  const pairs = [
+    ["Redis", store.in_reach ? "in reach" : "out of reach: classes are answered by their outage policy", !store.in_reach],
+    ["replicas that share limits in an outage", store.share_replicas],
+    ["counters to be repaid to Redis", store.owed_counters, store.owed_counters > 0],
+  ];
+  for (const [name, value] of Object.entries(store.leases || {})) {
+    pairs.push([`leases: ${name.replaceAll("_", " ")}`, typeof value === "object" ? JSON.stringify(value) : value]);
+  }
+  definitions(byId("store"), pairs);
+}
+
+function showQuotas(state) {
+  const config = state.config;
+  const pairs = Object.entries(config.quotas || {})
+    .filter(([, value]) => value !== null)
+    .map(([name, value]) => {
+      const isTime = name.endsWith("at_seconds");
+      return [name.replaceAll("_", " ").replace(" seconds", ""), isTime ? time(value) : value, name.includes("error")];
+    });
+  for (const [domain, rules] of Object.entries(config.rules_by_domain || {})) pairs.push([`rules of ${domain}`, rules]);
+  if (config.source_error) pairs.push(["source", config.source_error, true]);
+  definitions(byId("quotas"), pairs);
+  byId("errors").replaceChildren(...(config.errors || []).map((error) => element("li", error)));
+  byId("changes").replaceChildren(
+    ...state.changes.map((version) => {
+      const item = element("li", `${time(version.at)}: ${version.changes} changes, ${number.format(version.refused)} requests refused while in force`);
+      const words = element("ul");
+      words.append(...version.words.map((text) => element("li", text)));
+      if (version.changes > version.words.length) words.append(element("li", `and ${version.changes - version.words.length} more`));
+      if (words.children.length) item.append(words);
+      return item;
+    }),
+  );
+}
+
+async function show(state) {
+  showClasses(state);
+  if (page === 1) {
+    showDescriptors(state.descriptors.count, state.descriptors.nearest, state.at);
+  } else {
+    const answer = await (await fetch(`/console/descriptors?page=${page}`)).json();
+    showDescriptors(answer.count, answer.nearest, state.at);
+  }
+  showStore(state.store);
+  showQuotas(state);
+  last = state;
+  const status = byId("status");
+  status.textContent = `Live, ${time(state.at)}`;
+  status.classList.remove("lost");
+}
+
+async function readHistory() {
+  try {
+    const answer = await (await fetch("/console/history")).json();
+    history = new Map(answer.classes.map((of) => [of.class, of.points]));
+  } catch {
+    // The next one comes in ten seconds, and the state of the connection is shown by the stream.
+  }
+}
+
+byId("previous").addEventListener("click", () => { page = Math.max(1, page - 1); });
+byId("next").addEventListener("click", () => { page += 1; });
+readHistory();
+setInterval(readHistory, 10000);
+const events = new EventSource("/console/events");
+events.onmessage = (event) => { show(JSON.parse(event.data)); };
+let quiet = null;
+events.onerror = () => {
+  clearTimeout(quiet);
+  quiet = setTimeout(() => {
+    if (events.readyState !== EventSource.OPEN) {
+      byId("status").textContent = "No answer from the service; what is shown is old";
+      byId("status").classList.add("lost");
+    }
+  }, 3000);
+};
