@@ -70,6 +70,8 @@ def smoke_test(helm, programs, scratch, edge):
 
     def tried(*changed):
         arguments = [argument.replace("/etc/tidegate/keys", str(keys)) for argument in container["args"]]
+        # Here the database's authority is one of this run; in a cluster those of the system count.
+        arguments += ["--influxdb-ca", edge.env["TIDEGATE_CA"]]
         arguments[arguments.index("--edge") + 1] = edge.env["TIDEGATE_EDGE"]
         return subprocess.run([programs / "ingest-filter", *arguments, *changed], capture_output=True, text=True, timeout=120)
 

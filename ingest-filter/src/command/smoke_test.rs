@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
+use chassis::tls::Protocols;
+use chassis::tls::client::{ClientSettings, Connector};
+use chassis::tls::https::HttpsConnector;
 use clap::Args;
 use http::header::{AUTHORIZATION, RETRY_AFTER};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::time::Instant;
 
@@ -48,6 +50,9 @@ pub struct SmokeTest {
     /// InfluxDB 1.x in which the point is looked for; without it that is not tried.
     #[arg(long, value_name = "URL", requires = "database")]
     influxdb: Option<String>,
+    /// Authorities of an https InfluxDB, PEM; those of the system without it.
+    #[arg(long, value_name = "FILE", requires = "influxdb")]
+    influxdb_ca: Option<PathBuf>,
     /// The tenant of the key, in whose database `smoke` the point must be.
     #[arg(long, value_name = "NAME")]
     database: Option<String>,
@@ -69,7 +74,11 @@ impl SmokeTest {
     }
 
     async fn steps(&self, key: &str, limited: Option<&str>) -> anyhow::Result<()> {
-        let http = Client::builder(TokioExecutor::new()).build_http();
+        chassis::tls::install_provider();
+        let files = ClientSettings { authorities: self.influxdb_ca.clone(), ..Default::default() };
+        files.check()?;
+        let tls = HttpsConnector::new(Some(Connector::new(files, Protocols::Http)));
+        let http = Client::builder(TokioExecutor::new()).build(tls);
         let run = format!("{:x}{:x}", now_ms(), std::process::id());
         let line = format!("tidegate_smoke_test,run={run} value=1i");
 
@@ -148,7 +157,7 @@ impl SmokeTest {
     }
 }
 
-type Http = Client<HttpConnector, Full<Bytes>>;
+type Http = Client<HttpsConnector, Full<Bytes>>;
 
 /// What is looked at of an answer.
 struct Answer {

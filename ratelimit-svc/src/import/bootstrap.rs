@@ -48,14 +48,23 @@ impl Found {
                 }
                 for (key, value) in pairs {
                     match key.value.as_text() {
-                        Some("json_format") => self.json_format(value),
+                        // Bodies of Envoy's own answers have formats as well.
+                        Some("log_format") => self.log_format(value),
                         Some("rate_limits") => self.rate_limits(value),
-                        Some("text_format_source") => self.text_format(value),
                         _ => self.walk(value),
                     }
                 }
             }
             _ => {}
+        }
+    }
+
+    fn log_format(&mut self, node: &Node) {
+        if let Some(json) = node.value.get("json_format") {
+            self.json_format(json);
+        }
+        if let Some(text) = node.value.get("text_format_source") {
+            self.text_format(text);
         }
     }
 
