@@ -190,15 +190,24 @@ byId("previous").addEventListener("click", () => { page = Math.max(1, page - 1);
 byId("next").addEventListener("click", () => { page += 1; });
 readHistory();
 setInterval(readHistory, 10000);
-const events = new EventSource("/console/events");
-events.onmessage = (event) => { show(JSON.parse(event.data)); };
+
 let quiet = null;
-events.onerror = () => {
-  clearTimeout(quiet);
-  quiet = setTimeout(() => {
-    if (events.readyState !== EventSource.OPEN) {
+
+function watch() {
+  const events = new EventSource("/console/events");
+  events.onmessage = (event) => {
+    clearTimeout(quiet);
+    show(JSON.parse(event.data));
+  };
+  events.onerror = () => {
+    // After an answer that is no stream, as while a hundred watch already, a browser does not try again.
+    if (events.readyState === EventSource.CLOSED) setTimeout(watch, 5000);
+    clearTimeout(quiet);
+    quiet = setTimeout(() => {
       byId("status").textContent = "No answer from the service; what is shown is old";
       byId("status").classList.add("lost");
-    }
-  }, 3000);
-};
+    }, 3000);
+  };
+}
+
+watch();

@@ -6,8 +6,9 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 
-use crate::limits::stats::RuleCounts;
+use crate::limits::stats::{ClassCounts, RuleCounts};
 
 /// The length of a point, seconds.
 pub const POINT_SECONDS: u64 = 10;
@@ -42,14 +43,11 @@ pub struct History {
 
 /// The counts of each class so far.
 pub fn totals(counts: &RuleCounts) -> Vec<(&str, Decided)> {
-    let total = |class: usize, decided: &[[std::sync::atomic::AtomicU64; 2]]| -> u64 {
-        decided.iter().map(|both| both[class].load(std::sync::atomic::Ordering::Relaxed)).sum()
+    let of = |class: &ClassCounts, over: usize| {
+        class.decided.iter().map(|reason| reason[over].load(Ordering::Relaxed)).sum()
     };
-    let of = |class: &_| -> Decided {
-        let class: &crate::limits::stats::ClassCounts = class;
-        Decided { admitted: total(0, &class.decided), refused: total(1, &class.decided) }
-    };
-    counts.classes().map(|class| (&*class.name, of(class))).collect()
+    let both = |class| Decided { admitted: of(class, 0), refused: of(class, 1) };
+    counts.classes().map(|class| (&*class.name, both(class))).collect()
 }
 
 impl History {
