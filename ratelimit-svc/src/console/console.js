@@ -42,7 +42,9 @@ function sparkline(points) {
   ["admitted", "refused"].forEach((kind, at) => {
     const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
     const from = span - points.length;
-    const path = points.map((point, x) => `${from + x},${(27 - (point[at] / most) * 26).toFixed(1)}`);
+    // A line of one point would show nothing.
+    const drawn = points.length === 1 ? [...points, ...points] : points;
+    const path = drawn.map((point, x) => `${from + Math.min(x, points.length - 1)},${(27 - (point[at] / most) * 26).toFixed(1)}`);
     line.setAttribute("points", path.join(" "));
     line.setAttribute("class", `line-${kind}`);
     made.append(line);

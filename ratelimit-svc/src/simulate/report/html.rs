@@ -8,6 +8,8 @@ use crate::simulate::tally::Both;
 
 /// Points of a plot; a longer simulation is drawn in longer steps.
 const POINTS_MAX: usize = 600;
+/// So few points have dots.
+const DOTS_MAX: usize = 30;
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 180.0;
 
@@ -157,6 +159,12 @@ fn plot(title: &str, steps: &[(u64, Both)], series: &[Series]) -> String {
             format!("{x:.1},{y:.1}")
         };
         let line: Vec<String> = points.iter().map(place).collect();
+        // A line through one point shows nothing, and one through a few hides where they are.
+        for dot in line.iter().filter(|_| points.len() <= DOTS_MAX) {
+            let (x, y) = dot.split_once(',').unwrap_or_default();
+            let _ =
+                write!(text, "<circle cx=\"{x}\" cy=\"{y}\" r=\"4\" fill=\"var(--{colour})\"/>");
+        }
         let dashes = if at > 0 { " stroke-dasharray=\"6 3\"" } else { "" };
         let _ = writeln!(
             text,
@@ -196,6 +204,9 @@ mod tests {
         let text = plot("Refused", &steps, &[("new", "new", |both| both.new_refused)]);
         let points = text.split("points=\"").nth(1).expect("a line").split('"').next();
         assert!(points.expect("ends").split(' ').count() <= POINTS_MAX);
+        assert!(!text.contains("<circle"));
         assert_eq!(plot("Refused", &[], &[]), "");
+        let one = plot("Refused", &steps[1..2], &[("new", "new", |both| both.new_refused)]);
+        assert!(one.contains("<circle cx=\"0.0\" cy=\"20.0\""), "{one}");
     }
 }
