@@ -194,7 +194,8 @@ function needToken() {
   token = null;
   sessionStorage.removeItem("token");
   byId("token-form").hidden = false;
-  byId("token-problem").textContent = wasWrong ? "This is not the token." : "";
+  // Several requests may be refused at once; the first of them knows that there was a token.
+  if (wasWrong) byId("token-problem").textContent = "This is not the token.";
 }
 
 byId("token-form").addEventListener("submit", (event) => {
@@ -202,6 +203,7 @@ byId("token-form").addEventListener("submit", (event) => {
   token = byId("token").value.trim();
   sessionStorage.setItem("token", token);
   byId("token").value = "";
+  byId("token-problem").textContent = "";
   byId("token-form").hidden = true;
   readHistory();
   watch();
