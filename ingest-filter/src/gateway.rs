@@ -29,10 +29,12 @@ use config::GatewayConfig;
 use edge::Edge;
 use metrics::GatewayMetrics;
 use pinning::Pinning;
+use stamps::Stamps;
 
 pub mod admission;
-mod body;
+pub mod body;
 pub mod budget;
+pub mod cgroup;
 pub mod config;
 mod datadog;
 mod edge;
@@ -49,7 +51,8 @@ pub mod refusal;
 mod remote_write;
 mod serve;
 mod server;
-mod snappy;
+pub mod snappy;
+mod stamps;
 #[cfg(test)]
 mod tests;
 pub mod verdict;
@@ -90,6 +93,7 @@ impl Gateway {
             budget,
             metrics,
             conversions: edge::conversions(),
+            stamps: Stamps::new(),
         });
         Ok(Self { edge, listener, admin_listener, readiness, registry, tls })
     }

@@ -16,6 +16,7 @@ use crate::gateway::intake::Converted;
 use crate::gateway::metrics::GatewayMetrics;
 use crate::gateway::pinning::{Pinned, Pinning};
 use crate::gateway::refusal::Refusal;
+use crate::gateway::stamps::{Stamp, Stamps};
 use crate::gateway::verdict::Verdict;
 use crate::journal::{AppendError, Journal};
 use crate::point::Chunker;
@@ -50,6 +51,8 @@ pub struct Edge {
     pub metrics: GatewayMetrics,
     /// How many long bodies are decoded at once.
     pub conversions: Arc<Semaphore>,
+    /// The time of points that have none, also when they are sent again.
+    pub stamps: Arc<Stamps>,
 }
 
 impl Edge {
@@ -67,11 +70,11 @@ impl Edge {
         }
     }
 
-    /// What cuts the points of a request into records.
+    /// What cuts the points of a request into records; points without a time get `stamp_ns`.
     ///
     /// # Errors
     /// When the tenant writes to more databases than it may.
-    pub fn chunker(&self, admission: &Admission) -> Result<Chunker, Refusal> {
+    pub fn chunker(&self, admission: &Admission, stamp_ns: i64) -> Result<Chunker, Refusal> {
         let Admission { tenant, database, .. } = admission;
         let destination = self.destinations.resolve(tenant, database);
         // To name the default database is to name none.
@@ -83,7 +86,7 @@ impl Edge {
             .of(tenant, database, &destination.name)
             .map_err(|TooManyDatabases(max)| Refusal::DatabasesTooMany(max))?;
         let (tags, bytes_max) = (self.destinations.tags_added(), self.config.chunk_bytes_max);
-        Ok(Chunker::new(tags, admission.admitted_at_ns, bytes_max).typed(types))
+        Ok(Chunker::new(tags, stamp_ns, bytes_max).typed(types))
     }
 
     /// Stores what a request was turned into, and returns what became of its points when the
@@ -95,11 +98,15 @@ impl Edge {
         &self,
         admission: &Admission,
         converted: Converted,
+        stamp: &Stamp,
         deadline: Instant,
     ) -> Result<Verdict, Refusal> {
-        let Converted { pins, chunks, verdict, reservation } = converted;
+        let Converted { pins, chunks, verdict, stamped, reservation } = converted;
         if chunks.is_empty() {
             return Ok(verdict);
+        }
+        if stamped {
+            stamp.remember();
         }
         self.pin(pins, deadline).await?;
         let traceparent =
@@ -122,6 +129,9 @@ impl Edge {
         match appended {
             Ok(Ok(())) => {
                 self.metrics.journaled(bytes);
+                if stamped {
+                    stamp.acknowledge();
+                }
                 Ok(verdict)
             }
             Ok(Err(AppendError::TooLarge { reason })) => {
