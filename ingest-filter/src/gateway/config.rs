@@ -180,25 +180,7 @@ impl GatewayConfig {
             return Err(ConfigError::at(path, at, message));
         }
         let ratio = raw.ratio_max.as_ref().map_or(RATIO_MAX, |ratio| ratio.value);
-        let of_limit = |limit: u64| (limit as f64 * MEMORY_OF_LIMIT) as u64;
-        let default = limit.map_or(MEMORY_BYTES_MAX, of_limit).max(MEMORY_BYTES_MIN);
-        let key = "memory_bytes_max";
-        let memory = bytes(key, &raw.memory_bytes_max, default, MEMORY_BYTES_MIN, 1 << 40)?;
-        let key = "decoded_bytes_max";
-        let default = match limit {
-            Some(_) => DECODED_BYTES_MAX.min(memory / 4).max(64 << 10),
-            None => DECODED_BYTES_MAX,
-        };
-        let decoded = bytes(key, &raw.decoded_bytes_max, default, 64 << 10, 1 << 30)?;
-        if memory < decoded.saturating_mul(4) {
-            let message = "gateway.memory_bytes_max is less than four times \
-                           gateway.decoded_bytes_max, so the largest body could not be served";
-            let at = raw.memory_bytes_max.as_ref().or(raw.decoded_bytes_max.as_ref());
-            return Err(at.map_or_else(
-                || ConfigError::file(path, message),
-                |at| ConfigError::at(path, at, message),
-            ));
-        }
+        let (memory, decoded) = memory(path, raw, limit)?;
         let (key, most) = ("body_bytes_max", 1 << 30);
         let chunk = &raw.chunk_bytes_max;
         Ok(Self {
@@ -247,6 +229,35 @@ fn address(
         let message = format!("gateway.{key} is not an address and port such as 127.0.0.1:8086");
         ConfigError::at(path, text, message)
     })
+}
+
+/// What requests may hold, and the largest decoded body; what the user does not say follows from the
+/// limit of the process, all in bytes.
+fn memory(path: &Path, raw: &RawGateway, limit: Option<u64>) -> Result<(u64, u64), ConfigError> {
+    let bytes = |key, value: &Option<Spanned<ByteSize>>, default, least, most| {
+        let found = value.as_ref().map_or(default, |size| size.value.0);
+        bounded(path, key, value.as_ref(), found, least, most)
+    };
+    let of_limit = |limit: u64| (limit as f64 * MEMORY_OF_LIMIT) as u64;
+    let default = limit.map_or(MEMORY_BYTES_MAX, of_limit).max(MEMORY_BYTES_MIN);
+    let key = "memory_bytes_max";
+    let memory = bytes(key, &raw.memory_bytes_max, default, MEMORY_BYTES_MIN, 1 << 40)?;
+    let key = "decoded_bytes_max";
+    let default = match limit {
+        Some(_) => DECODED_BYTES_MAX.min(memory / 4).max(64 << 10),
+        None => DECODED_BYTES_MAX,
+    };
+    let decoded = bytes(key, &raw.decoded_bytes_max, default, 64 << 10, 1 << 30)?;
+    if memory < decoded.saturating_mul(4) {
+        let message = "gateway.memory_bytes_max is less than four times \
+                       gateway.decoded_bytes_max, so the largest body could not be served";
+        let at = raw.memory_bytes_max.as_ref().or(raw.decoded_bytes_max.as_ref());
+        return Err(at.map_or_else(
+            || ConfigError::file(path, message),
+            |at| ConfigError::at(path, at, message),
+        ));
+    }
+    Ok((memory, decoded))
 }
 
 fn bounded<T>(
