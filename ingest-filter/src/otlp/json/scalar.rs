@@ -9,6 +9,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::Trouble;
 use super::reader::Reader;
+use super::schema::Names;
 
 /// A string.
 pub fn text<'a>(reader: &mut Reader<'a>) -> Result<Cow<'a, [u8]>, Trouble> {
@@ -75,14 +76,17 @@ pub fn boolean(reader: &mut Reader<'_>) -> Result<bool, Trouble> {
 }
 
 /// The number of an enumeration, or its name.
-pub fn enumeration(reader: &mut Reader<'_>, names: &[(&str, u64)]) -> Result<u64, Trouble> {
+pub fn enumeration(reader: &mut Reader<'_>, names: &Names) -> Result<u64, Trouble> {
     if reader.peek()? != b'"' {
         return Ok(integer(reader, 0, i32::MAX.into())? as u64);
     }
     let text = reader.string()?;
-    let found = names.iter().find(|(name, _)| name.as_bytes() == &*text);
-    let as_number = || std::str::from_utf8(&text).ok()?.parse::<u32>().ok().map(u64::from);
-    found.map(|(_, number)| *number).or_else(as_number).ok_or(Trouble::Spoilt)
+    let text = std::str::from_utf8(&text).map_err(|_| Trouble::Spoilt)?;
+    let number = match text.strip_prefix(names.prefix) {
+        Some(name) => names.names.iter().position(|known| *known == name).map(|at| at as u64),
+        None => text.parse::<u32>().ok().map(u64::from),
+    };
+    number.ok_or(Trouble::Spoilt)
 }
 
 /// A number, or a string that should hold one.

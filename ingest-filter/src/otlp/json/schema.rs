@@ -48,8 +48,17 @@ pub enum Kind {
     Zigzag,
     /// `bool`.
     Boolean,
-    /// A number of an enumeration, or its name: what comes before the number that ends it.
-    Enumeration(&'static [(&'static str, u64)]),
+    /// A number of an enumeration, or its name.
+    Enumeration(&'static Names),
+}
+
+/// The names of an enumeration.
+#[derive(Debug)]
+pub struct Names {
+    /// What all begin with.
+    pub prefix: &'static str,
+    /// What is behind it, by number.
+    pub names: &'static [&'static str],
 }
 
 impl Message {
@@ -144,11 +153,9 @@ static METRIC: Message = Message {
         one("summary", 11, Of(&SUMMARY)),
     ],
 };
-const TEMPORALITY: Kind = Enumeration(&[
-    ("AGGREGATION_TEMPORALITY_UNSPECIFIED", 0),
-    ("AGGREGATION_TEMPORALITY_DELTA", 1),
-    ("AGGREGATION_TEMPORALITY_CUMULATIVE", 2),
-]);
+static TEMPORALITIES: Names =
+    Names { prefix: "AGGREGATION_TEMPORALITY_", names: &["UNSPECIFIED", "DELTA", "CUMULATIVE"] };
+const TEMPORALITY: Kind = Enumeration(&TEMPORALITIES);
 static GAUGE: Message = Message { fields: &[list("dataPoints", 1, Of(&NUMBER))] };
 static SUM: Message = Message {
     fields: &[
@@ -232,7 +239,7 @@ static LOG_RECORD: Message = Message {
     fields: &[
         one("timeUnixNano", 1, Fixed64),
         one("observedTimeUnixNano", 11, Fixed64),
-        one("severityNumber", 2, Enumeration(SEVERITIES)),
+        one("severityNumber", 2, Enumeration(&SEVERITIES)),
         one("severityText", 3, Text),
         one("body", 5, Of(&ANY_VALUE)),
         list("attributes", 6, Of(&KEY_VALUE)),
@@ -241,33 +248,36 @@ static LOG_RECORD: Message = Message {
         one("eventName", 12, Text),
     ],
 };
-const SEVERITIES: &[(&str, u64)] = &[
-    ("SEVERITY_NUMBER_UNSPECIFIED", 0),
-    ("SEVERITY_NUMBER_TRACE", 1),
-    ("SEVERITY_NUMBER_TRACE2", 2),
-    ("SEVERITY_NUMBER_TRACE3", 3),
-    ("SEVERITY_NUMBER_TRACE4", 4),
-    ("SEVERITY_NUMBER_DEBUG", 5),
-    ("SEVERITY_NUMBER_DEBUG2", 6),
-    ("SEVERITY_NUMBER_DEBUG3", 7),
-    ("SEVERITY_NUMBER_DEBUG4", 8),
-    ("SEVERITY_NUMBER_INFO", 9),
-    ("SEVERITY_NUMBER_INFO2", 10),
-    ("SEVERITY_NUMBER_INFO3", 11),
-    ("SEVERITY_NUMBER_INFO4", 12),
-    ("SEVERITY_NUMBER_WARN", 13),
-    ("SEVERITY_NUMBER_WARN2", 14),
-    ("SEVERITY_NUMBER_WARN3", 15),
-    ("SEVERITY_NUMBER_WARN4", 16),
-    ("SEVERITY_NUMBER_ERROR", 17),
-    ("SEVERITY_NUMBER_ERROR2", 18),
-    ("SEVERITY_NUMBER_ERROR3", 19),
-    ("SEVERITY_NUMBER_ERROR4", 20),
-    ("SEVERITY_NUMBER_FATAL", 21),
-    ("SEVERITY_NUMBER_FATAL2", 22),
-    ("SEVERITY_NUMBER_FATAL3", 23),
-    ("SEVERITY_NUMBER_FATAL4", 24),
-];
+static SEVERITIES: Names = Names {
+    prefix: "SEVERITY_NUMBER_",
+    names: &[
+        "UNSPECIFIED",
+        "TRACE",
+        "TRACE2",
+        "TRACE3",
+        "TRACE4",
+        "DEBUG",
+        "DEBUG2",
+        "DEBUG3",
+        "DEBUG4",
+        "INFO",
+        "INFO2",
+        "INFO3",
+        "INFO4",
+        "WARN",
+        "WARN2",
+        "WARN3",
+        "WARN4",
+        "ERROR",
+        "ERROR2",
+        "ERROR3",
+        "ERROR4",
+        "FATAL",
+        "FATAL2",
+        "FATAL3",
+        "FATAL4",
+    ],
+};
 
 static SPAN: Message = Message {
     fields: &[
@@ -276,7 +286,7 @@ static SPAN: Message = Message {
         one("traceState", 3, Text),
         one("parentSpanId", 4, Hex),
         one("name", 5, Text),
-        one("kind", 6, Enumeration(SPAN_KINDS)),
+        one("kind", 6, Enumeration(&SPAN_KINDS)),
         one("startTimeUnixNano", 7, Fixed64),
         one("endTimeUnixNano", 8, Fixed64),
         list("attributes", 9, Of(&KEY_VALUE)),
@@ -285,17 +295,12 @@ static SPAN: Message = Message {
         one("status", 15, Of(&STATUS)),
     ],
 };
-const SPAN_KINDS: &[(&str, u64)] = &[
-    ("SPAN_KIND_UNSPECIFIED", 0),
-    ("SPAN_KIND_INTERNAL", 1),
-    ("SPAN_KIND_SERVER", 2),
-    ("SPAN_KIND_CLIENT", 3),
-    ("SPAN_KIND_PRODUCER", 4),
-    ("SPAN_KIND_CONSUMER", 5),
-];
+static SPAN_KINDS: Names = Names {
+    prefix: "SPAN_KIND_",
+    names: &["UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"],
+};
 /// Of which only the number is stored.
 static COUNTED: Message = Message { fields: &[] };
 static STATUS: Message =
-    Message { fields: &[one("message", 2, Text), one("code", 3, Enumeration(STATUS_CODES))] };
-const STATUS_CODES: &[(&str, u64)] =
-    &[("STATUS_CODE_UNSET", 0), ("STATUS_CODE_OK", 1), ("STATUS_CODE_ERROR", 2)];
+    Message { fields: &[one("message", 2, Text), one("code", 3, Enumeration(&STATUS_CODES))] };
+static STATUS_CODES: Names = Names { prefix: "STATUS_CODE_", names: &["UNSET", "OK", "ERROR"] };

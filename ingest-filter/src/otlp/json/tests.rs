@@ -1,6 +1,7 @@
 //! Tests of `otlp::json`: that it says the same as protobuf, and what a bad value costs.
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use proptest::prelude::*;
 use prost::Message as _;
 
 use super::super::tests::Recorder;
@@ -218,4 +219,55 @@ fn nesting_costs_its_item_and_memory_is_reserved() {
     assert_eq!(encoded.expect("room").len(), 6 * 100_001);
     let encoded = to_protobuf(body.as_bytes(), &schema::METRICS, &mut Sparing(1 << 16));
     assert_eq!(encoded, Err(Stop::Refused));
+}
+
+/// Pieces of requests, good and bad.
+fn pieces() -> impl Strategy<Value = String> {
+    let pieces = [
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        "null",
+        "7",
+        "\"7\"",
+        "-1.5e3",
+        "\"x\"",
+        "true",
+        " ",
+        "\"resourceMetrics\":[",
+        "\"scopeMetrics\":[{",
+        "\"metrics\":[{",
+        "\"gauge\":{",
+        "\"dataPoints\":[{",
+        "\"asInt\":",
+        "\"attributes\":[{\"key\":\"k\",\"value\":{",
+        "\"arrayValue\":{\"values\":[{",
+        "\"exponentialHistogram\":{",
+        "\"positive\":{",
+        "\"bucketCounts\":[",
+        "\"\\ud800\\u12\"",
+    ];
+    let piece = (0..pieces.len()).prop_map(move |at| pieces[at]);
+    prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    /// Whatever is JSON becomes a message that the decoder reads, with faults of items at most.
+    #[test]
+    fn what_is_json_is_a_request(body in pieces()) {
+        let mut recorder = Recorder::default();
+        let encoded = to_protobuf(body.as_bytes(), &schema::METRICS, &mut recorder);
+        let is_object = serde_json::from_str::<serde_json::Map<_, _>>(&body).is_ok();
+        if let Ok(encoded) = &encoded {
+            prop_assert!(for_each_point(encoded, &mut recorder).is_ok());
+            prop_assert!(encoded.len() <= 16 + body.len() * 8, "bounded by the body");
+        }
+        // Of other objects all fields are passed over.
+        if is_object && !body.contains("resourceMetrics") {
+            prop_assert_eq!(encoded, Ok(Vec::new()), "{}", body);
+        }
+    }
 }
