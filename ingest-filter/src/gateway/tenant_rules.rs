@@ -53,6 +53,8 @@ struct Files {
     library: Library,
     status: ReloadStatus,
     errors: Vec<String>,
+    /// The newest state that was looked at.
+    seen: Option<u64>,
     was_good: bool,
 }
 
@@ -111,13 +113,8 @@ impl TenantRules {
     /// Follows the files. Never ends.
     pub async fn follow(&self) {
         let Some(source) = self.source.clone() else { return std::future::pending().await };
-        // The state at the start is applied already, and applying it again changes nothing.
-        let mut seen = reload::hash(&source.read());
         reload::follow(source, reload::PERIOD, |snapshot| {
-            let hash = reload::hash(&snapshot);
-            if std::mem::replace(&mut seen, hash) != hash {
-                self.apply(&snapshot);
-            }
+            self.apply(&snapshot);
             std::future::ready(())
         })
         .await;
@@ -191,6 +188,10 @@ impl TenantRules {
 
     fn apply(&self, snapshot: &Snapshot) {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let hash = reload::hash(snapshot);
+        if files.seen.replace(hash) == Some(hash) {
+            return;
+        }
         let (library, errors) = files.library.update(snapshot);
         let mut errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
         if snapshot.is_empty() {
@@ -200,7 +201,7 @@ impl TenantRules {
         } else {
             *self.book.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(library.book());
             files.library = library;
-            files.status.loaded(reload::hash(snapshot));
+            files.status.loaded(hash);
         }
         let result = if errors.is_empty() { "success" } else { "error" };
         self.metrics.loads.get_or_create(&LoadLabels { result }).inc();
