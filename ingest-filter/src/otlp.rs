@@ -233,7 +233,7 @@ impl<'a> Reader<'a, '_, '_> {
             self.group.tags.add_text(TEMPORALITY_TAG.0, TEMPORALITY_TAG.1.as_bytes())?;
         }
         if let Some(unit) = &shared.unit {
-            self.group.tags.add_clean("unit", unit.clone())?;
+            self.group.tags.add_ours("unit", unit.clone())?;
         }
         self.point.measurement = shared.name.clone();
         self.point.timestamp_ns = signal::timestamp_ns(time_unix_nano)?;

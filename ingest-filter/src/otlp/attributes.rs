@@ -69,9 +69,13 @@ impl<'a> Tags<'a> {
         self.set(Cow::Borrowed(key), clean_text(value)?)
     }
 
-    /// Adds a tag whose value is storable already, unless it is empty.
-    pub fn add_clean(&mut self, key: &'static str, value: Cow<'a, str>) -> Result<(), Fault> {
-        self.set(Cow::Borrowed(key), value)
+    /// Adds a tag of ours whose value is storable already, unless it is empty. An attribute of
+    /// that name is not lost to it.
+    pub fn add_ours(&mut self, key: &'static str, value: Cow<'a, str>) -> Result<(), Fault> {
+        match self.tags.iter().any(|tag| tag.0 == key) {
+            true => Err(Fault::TagDuplicate),
+            false => self.set(Cow::Borrowed(key), value),
+        }
     }
 
     /// The tags, to be lent to a point.

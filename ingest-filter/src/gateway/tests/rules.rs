@@ -222,3 +222,17 @@ async fn attributes_of_different_types_stay_apart_where_the_rules_say_so() {
     let expected = expected.map(|value| format!("m,k={value} gauge=1.0 1"));
     assert_eq!(gateway.journal.lines(), expected);
 }
+
+#[tokio::test]
+async fn a_unit_is_a_tag_and_takes_the_place_of_no_attribute() {
+    let (gateway, _directory) = with_rules(&[("a.yaml", "default: {otlp_unit: tag}")]).await;
+    let points = r#"{"asInt":1,"timeUnixNano":1},
+        {"asInt":2,"timeUnixNano":1,"attributes":[{"key":"unit","value":{"stringValue":"x"}}]}"#;
+    let gauge = format!(r#"{{"name":"m","unit":"By","gauge":{{"dataPoints":[{points}]}}}}"#);
+    let body = format!(r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{gauge}]}}]}}]}}"#);
+    let request = gateway.request(Method::POST, "/v1/metrics");
+    let request = request.header("content-type", "application/json");
+    let answer = gateway.send(request.body(body.into()).expect("a request")).await;
+    assert!(answer.text().contains("data point 2: tag key appears twice"), "{}", answer.text());
+    assert_eq!(gateway.journal.lines(), ["m,unit=By gauge=1.0 1"]);
+}
