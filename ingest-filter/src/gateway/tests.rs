@@ -22,6 +22,7 @@ use crate::journal::{Append, AppendError, Journal};
 use crate::record::Record;
 use crate::types::{Pin, Types};
 
+mod cors;
 mod datadog;
 mod influx;
 mod life;
@@ -29,6 +30,8 @@ mod limits;
 mod otlp;
 mod remote_write;
 mod retries;
+mod rules;
+mod verdicts;
 
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
