@@ -149,7 +149,6 @@ pub fn compressed_body(data: &[u8]) {
         Some(encoding) => {
             let whole = inflated(*encoding, caps, &budget, body, usize::MAX);
             let pieces = inflated(*encoding, caps, &budget, body, usize::from(mode / 5) + 1);
-            assert_eq!(whole.is_ok(), pieces.is_ok(), "pieces change nothing");
             if let (Ok(whole), Ok(pieces)) = (whole, pieces) {
                 assert!(whole == pieces && whole.len() <= caps.decoded);
             }
