@@ -139,8 +139,8 @@ async fn flows(seen: &Seen, more: u64) {
     .await;
 }
 
-/// Every point that was acknowledged is in the journal.
-async fn all_are_journalled(config: &JournalConfig, seen: &Seen) {
+/// Every point that was acknowledged is in the journal. Gives what there was.
+async fn all_are_journalled(config: &JournalConfig, seen: &Seen) -> String {
     let owed: HashSet<u64> = seen.acknowledged.lock().unwrap().iter().copied().collect();
     let mut missing = owed.clone();
     let (mut looked_at, mut points) = (0, 0_u64);
@@ -158,8 +158,8 @@ async fn all_are_journalled(config: &JournalConfig, seen: &Seen) {
     })
     .await;
     let statuses = seen.statuses.lock().unwrap();
-    println!("acknowledged {}, read {points}, answers {statuses:?}", owed.len());
     assert_eq!(seen.refused_without_retry_after.load(Relaxed), 0);
+    format!("acknowledged {}, read {points}, answers {statuses:?}", owed.len())
 }
 
 fn signal(broker: &Broker, signal: &str) {
@@ -243,8 +243,8 @@ async fn what_was_acknowledged_is_journalled_whatever_fails() {
     }
     seen.stop.store(true, Relaxed);
     clients.into_iter().for_each(|client| client.join().unwrap());
-    println!("faults {faults:?}");
-    all_are_journalled(&config, &seen).await;
+    let told = all_are_journalled(&config, &seen).await;
+    println!("faults {faults:?}, {told}");
 }
 
 /// Waits until some more requests were refused.
@@ -278,7 +278,7 @@ async fn a_right_that_is_revoked_refuses_and_comes_back() {
     seen.stop.store(true, Relaxed);
     clients.into_iter().for_each(|client| client.join().unwrap());
     let config = KafkaConfig { topic: "rights".to_owned(), ..KafkaConfig::new(broker.address()) };
-    all_are_journalled(&JournalConfig::Kafka(config), &seen).await;
+    println!("{}", all_are_journalled(&JournalConfig::Kafka(config), &seen).await);
 }
 
 /// What a client waits for while Kafka is away, and how soon the gateway knows; printed.
