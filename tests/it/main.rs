@@ -28,5 +28,6 @@ mod stand_in;
 mod startup;
 mod surface;
 mod tenant_view;
+mod throttled;
 mod tls_client;
 mod trace;
