@@ -68,6 +68,9 @@
 {{- $text = replace "${RATELIMIT_TIMEOUT}" $envoy.timeouts.ratelimit $text -}}
 {{- $text = replace "${AUTHZ_TRY_TIMEOUT}" (include "tidegate.ofOneTry" $envoy.timeouts.extAuthz) $text -}}
 {{- $text = replace "${RATELIMIT_TRY_TIMEOUT}" (include "tidegate.ofOneTry" $envoy.timeouts.ratelimit) $text -}}
+{{- if and .Values.tls.enabled .Values.tls.spire.enabled -}}
+{{- $text = include "tidegate.spire.bootstrap" (dict "root" . "text" $text) -}}
+{{- end -}}
 {{- with regexFind "\\$\\{[^}\\n]*\\}?" $text -}}
 {{- fail (printf "files/envoy.yaml has the placeholder %s, for which this chart has no value" .) -}}
 {{- end -}}
