@@ -31,7 +31,7 @@ def asked(programs, edge, scratch, config, *arguments):
     kafka = config["journal"]["kafka"] | {key: own[key] for key in ("brokers", "tls", "sasl") if key in own}
     file = scratch / "topics.yaml"
     file.write_text(yaml.safe_dump({"journal": {"kafka": kafka}}), encoding="utf-8")
-    done = subprocess.run([programs / "ingest-filter", *(argument.replace("/etc/tidegate/config/topics.yaml", str(file)) for argument in arguments)],
+    done = subprocess.run([(programs / "ingest-filter").resolve(), *(argument.replace("/etc/tidegate/config/topics.yaml", str(file)) for argument in arguments)],
                           cwd=ours.parent, capture_output=True, text=True, timeout=60)
     return done.returncode, one_line(done.stdout + done.stderr)
 
