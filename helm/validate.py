@@ -149,7 +149,7 @@ def check_observed(checks, helm, programs, scratch):
     checks.run("every panel has data from the real edge, helm test passes there, and the Job makes topics", observed.panels_return_data, helm, programs, scratch / "observed")
 
 
-def check_rules(checks, helm, scratch):
+def check_rules(checks, helm, value_sets, programs, scratch):
     for what, sets, expected in refusals.BY_RULE:
         checks.run(f"templates refuse {what}", helm.refuses, sets, expected)
     for what, sets, expected in [
@@ -166,6 +166,7 @@ def check_rules(checks, helm, scratch):
     checks.run("a digest wins over a tag, the global registry over all", rendered.digest_wins, helm)
     checks.run("budgets follow the limits", budgets.derived, helm)
     checks.run("Envoy's heap and threads follow its limits", budgets.envoys_heap, helm)
+    checks.run("rules of tenants reach the gateway", binaries.rules_of_tenants, helm, value_sets, programs, scratch / "rules")
     checks.run("large numbers are written out", rendered.large_numbers, helm)
     checks.run("a placeholder without a value stops the render", bootstrap.unknown_placeholder, helm, scratch)
 
@@ -200,7 +201,7 @@ def main():
             check_value_set(checks, helms, name, values, options, out / f"{name}-envoy.yaml", scratch)
         check_flows(checks, helms[0], value_sets)
         check_edge(checks, helms[0], value_sets)
-        check_rules(checks, helms[0], scratch)
+        check_rules(checks, helms[0], value_sets, options.programs, scratch)
         check_certificates(checks, helms[0], value_sets)
         check_gates(checks, helms[0], value_sets, options, scratch)
         check_observed(checks, helms[0], options.programs, scratch)
