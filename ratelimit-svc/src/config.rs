@@ -256,7 +256,8 @@ impl Vars<'_> {
         }
         let log_level = parts.join(",");
         let (otlp_endpoint, traces) = self.traces()?;
-        Ok(TelemetryConfig { log_level, otlp_endpoint, traces })
+        let otlp_tls = self.otlp_tls()?.filter(|_| otlp_endpoint.is_some());
+        Ok(TelemetryConfig { log_level, otlp_endpoint, otlp_tls, traces })
     }
 
     fn quotas(&self) -> Result<QuotaSource, UsageError> {

@@ -458,6 +458,16 @@ fn spans_are_made_as_the_reference_makes_them() {
         (gateway.otlp_endpoint.as_deref(), gateway.traces),
         (Some("http://t:4317"), expected)
     );
+    let sealed = of(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c:4317"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/tls/ca.crt"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/tls/tls.crt"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/tls/tls.key"),
+    ]);
+    let files = sealed.otlp_tls.expect("files");
+    assert_eq!(files.authorities, Some("/tls/ca.crt".into()));
+    assert_eq!(files.identity, Some(("/tls/tls.crt".into(), "/tls/tls.key".into())));
+    assert!(traced(&[("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/tls/tls.key")]).is_err(), "half of it");
     for rate in ["1.5", "-1", "half"] {
         assert!(traced(&[("TRACING_SAMPLING_RATE", rate)]).is_err(), "{rate}");
     }
