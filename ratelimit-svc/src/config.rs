@@ -34,7 +34,7 @@ use crate::outage::guard::ShareSettings;
 use crate::outage::replicas::ReplicasSettings;
 use crate::record::RecordSettings;
 use crate::store::redis::RedisSettings;
-use crate::store::redis::link::LinkSettings;
+use crate::store::redis::topology::link::LinkSettings;
 use variables::{Support, VARIABLES};
 
 /// The largest `LOCAL_SHARE_FACTOR`.

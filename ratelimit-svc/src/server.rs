@@ -363,7 +363,7 @@ fn counters(
     };
     let redis = match per_second {
         None => Redis::new(link, settings, clock.clone()),
-        Some(per_second) => Redis::apart(link, per_second, settings, clock.clone()),
+        Some(per_second) => Redis::pair(link, per_second, settings, clock.clone()),
     };
     let redis = redis.map_err(|error| UsageError(format!("REDIS_TLS: {}", error_chain(&error))))?;
     Ok(Counters::Redis(Box::new(Guard::new(redis, share, metrics.clone()))))

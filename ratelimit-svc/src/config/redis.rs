@@ -7,9 +7,9 @@ use chassis::process::UsageError;
 
 use super::{Backend, Vars};
 use crate::store::redis::RedisSettings;
-use crate::store::redis::address::{HostPort, Login};
-use crate::store::redis::link::{LinkSettings, Topology};
-use crate::store::redis::tls::TlsSettings;
+use crate::store::redis::connection::address::{HostPort, Login};
+use crate::store::redis::topology::link::{LinkSettings, Topology};
+use crate::store::redis::connection::tls::TlsSettings;
 
 /// The variables of one Redis.
 struct Names {

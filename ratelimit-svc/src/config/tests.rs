@@ -6,9 +6,9 @@ use chassis::telemetry::TraceSettings;
 
 use super::*;
 use crate::metrics::statsd::{Dialect, Protocol};
-use crate::store::redis::address::Login;
-use crate::store::redis::link::{LinkSettings, Topology};
-use crate::store::redis::tls::TlsSettings;
+use crate::store::redis::connection::address::Login;
+use crate::store::redis::topology::link::{LinkSettings, Topology};
+use crate::store::redis::connection::tls::TlsSettings;
 
 fn read(set: &[(&str, &str)]) -> Result<Config, String> {
     let set = set.iter().map(|(name, value)| (name.to_string(), value.to_string()));

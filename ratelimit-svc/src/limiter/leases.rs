@@ -34,7 +34,7 @@ use crate::metrics::Metrics;
 use crate::outage::guard::{Guard, Unavailable};
 use crate::store::backend::Backend;
 use crate::store::ramp::Pace;
-use crate::store::redis::deadlines;
+use crate::store::redis::connection::deadlines;
 
 /// Calls for claims under way at a time; what falls due meanwhile shares the next one.
 pub const CALLS_MAX: usize = 8;

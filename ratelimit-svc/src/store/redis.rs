@@ -11,32 +11,14 @@
 //! INCRBY k 1 → 1                         Redis lost it meanwhile: EXPIRE at once
 //! ```
 
-pub mod address;
-mod apart;
-mod asking;
+mod answer;
 mod backend;
-mod claimed;
-pub mod cluster;
-pub mod connections;
-pub mod connector;
-pub(crate) mod deadlines;
-mod epoch;
+pub mod connection;
 pub mod expiry;
-pub mod give_back;
-pub mod heartbeat;
-pub mod link;
-mod number;
-mod packed;
-mod place;
-mod ranges;
-pub(super) mod refusal;
-mod scatter;
-mod scripts;
-pub mod sentinel;
-mod servers;
-pub mod slots;
-mod telling;
-pub mod tls;
+mod loss;
+pub mod replicas;
+mod script;
+pub mod topology;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,18 +35,19 @@ use crate::limits::algorithm::Algorithm;
 use crate::store::Store;
 use crate::store::error::StoreError;
 use crate::store::over_cache::OverCache;
-use crate::store::redis::heartbeat::SignOfLife;
+use crate::store::redis::replicas::SignOfLife;
 use crate::store::split::{beside, but_refused};
-use apart::Apart;
-use epoch::{Epochs, Marks};
+use answer::number;
+use connection::deadlines;
+use connection::refusal::classify;
+use connection::tls::TlsError;
 use expiry::{Known, jitter};
-use give_back::GiveBack;
-use link::{LinkSettings, Threads};
-use number::number;
-use refusal::classify;
-use scripts::Scripts;
-use servers::Servers;
-use tls::TlsError;
+use loss::epoch::{Epochs, Marks};
+use script::settle::Scripts;
+use topology::give_back::GiveBack;
+use topology::link::{LinkSettings, Threads};
+use topology::pair::Pair;
+use topology::servers::Servers;
 
 /// How much longer than they are of use counters live: by as much the clocks of replicas may differ.
 pub const EXPIRY_MARGIN_SECONDS: u64 = 5;
@@ -130,7 +113,7 @@ impl Redis {
     ///
     /// # Errors
     /// As [`Redis::new`].
-    pub fn apart(
+    pub fn pair(
         main: LinkSettings,
         per_second: LinkSettings,
         settings: RedisSettings,
@@ -140,7 +123,7 @@ impl Redis {
         let part = RedisSettings { local_cache_bytes: 0, ..settings.clone() };
         let per_second = Self::new(per_second, part.clone(), Arc::default())?;
         let main = Self::new(main, part, clock.clone())?;
-        let servers = Servers::Apart(Apart::new(main, per_second));
+        let servers = Servers::Pair(Pair::new(main, per_second));
         Ok(Self::over(servers, settings, clock, Arc::default()))
     }
 
@@ -202,7 +185,7 @@ impl Redis {
             },
             Servers::Cluster(cluster) => self.count_in(cluster, hits, mode, now, deadline).await,
             // Each of them looks after its own.
-            Servers::Apart(apart) => apart.count(hits, mode, now, deadline).await,
+            Servers::Pair(pair) => pair.count(hits, mode, now, deadline).await,
         }
     }
 

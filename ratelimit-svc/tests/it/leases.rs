@@ -13,7 +13,7 @@ use ratelimit_svc::limits::rule::Limit;
 use ratelimit_svc::limits::unit::Unit;
 use ratelimit_svc::store::backend::Backend;
 use ratelimit_svc::store::redis::RedisSettings;
-use ratelimit_svc::store::redis::link::Topology;
+use ratelimit_svc::store::redis::topology::link::Topology;
 
 use crate::store::unconnected;
 use crate::support::{DEADLINE, RedisServer, Service, request, wait_for};

@@ -15,7 +15,7 @@ use ratelimit_svc::limits::unit::Unit;
 use ratelimit_svc::store::Store;
 use ratelimit_svc::store::backend::Backend;
 use ratelimit_svc::store::memory::Memory;
-use ratelimit_svc::store::redis::link::Topology;
+use ratelimit_svc::store::redis::topology::link::Topology;
 use ratelimit_svc::store::redis::{Redis, RedisSettings};
 use serde_json::Value as Json;
 use tokio::task::JoinSet;

@@ -21,8 +21,8 @@ use ratelimit_svc::store::Store;
 use ratelimit_svc::store::backend::Backend;
 use ratelimit_svc::store::error::StoreError;
 use ratelimit_svc::store::memory::Memory;
-use ratelimit_svc::store::redis::address::Login;
-use ratelimit_svc::store::redis::link::{LinkSettings, Topology};
+use ratelimit_svc::store::redis::connection::address::Login;
+use ratelimit_svc::store::redis::topology::link::{LinkSettings, Topology};
 use ratelimit_svc::store::redis::{EXPIRY_MARGIN_SECONDS, Redis, RedisSettings};
 
 use crate::support::{RedisServer, wait_for};

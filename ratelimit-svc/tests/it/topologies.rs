@@ -9,9 +9,9 @@ use ratelimit_svc::limits::unit::Unit;
 use ratelimit_svc::store::Store;
 use ratelimit_svc::store::backend::Backend;
 use ratelimit_svc::store::error::StoreError;
-use ratelimit_svc::store::redis::address::{HostPort, Login};
-use ratelimit_svc::store::redis::link::{LinkSettings, Topology};
-use ratelimit_svc::store::redis::tls::TlsSettings;
+use ratelimit_svc::store::redis::connection::address::{HostPort, Login};
+use ratelimit_svc::store::redis::topology::link::{LinkSettings, Topology};
+use ratelimit_svc::store::redis::connection::tls::TlsSettings;
 use ratelimit_svc::store::redis::{Redis, RedisSettings};
 
 use crate::redis_parts::{Certificates, Cluster, Watched, free_port, server_at};
@@ -242,7 +242,7 @@ fn socket(server: &RedisServer) -> LinkSettings {
 #[tokio::test(flavor = "multi_thread")]
 async fn windows_of_a_second_in_a_redis_of_their_own_keep_the_contract() {
     let (main, per_second) = (RedisServer::start().await, RedisServer::start().await);
-    let store = Redis::apart(socket(&main), socket(&per_second), settings(), Arc::default());
+    let store = Redis::pair(socket(&main), socket(&per_second), settings(), Arc::default());
     let store = connected(store.expect("no files")).await;
     contract_in_parts(store.clone()).await;
     decides_as_the_model(store.clone()).await;

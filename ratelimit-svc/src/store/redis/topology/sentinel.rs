@@ -11,9 +11,9 @@ use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
 use crate::store::error::StoreError;
-use crate::store::redis::address::{HostPort, Login};
-use crate::store::redis::connector::{Connector, PROBE_TIMEOUT};
-use crate::store::redis::refusal::classify;
+use crate::store::redis::connection::address::{HostPort, Login};
+use crate::store::redis::connection::connector::{Connector, PROBE_TIMEOUT};
+use crate::store::redis::connection::refusal::classify;
 
 /// The longest wait for the sentinels: those that are silent must cost the master nothing, which is
 /// looked at together with them.

@@ -25,17 +25,17 @@ use futures_util::{FutureExt, StreamExt};
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{Mutex, Notify};
 
-use super::connections::Connections;
-use super::place::{NEWS_EVERY, News, Place};
-use super::ranges::ask_slots;
-use super::slots::{SlotMap, slot_of};
+use crate::store::redis::connection::connections::Connections;
+use crate::store::redis::topology::part::{NEWS_EVERY, News, Part};
+use crate::store::redis::topology::ranges::ask_slots;
+use crate::store::redis::topology::slots::{SlotMap, slot_of};
 use crate::clock::Clock;
 use crate::decide::hit::Hit;
 use crate::store::breaker::Permit;
 use crate::store::error::StoreError;
-use crate::store::redis::address::{Address, HostPort, Login};
-use crate::store::redis::connector::{Connector, Endpoint, PROBE_TIMEOUT, prove};
-use crate::store::redis::epoch::Marks;
+use crate::store::redis::connection::address::{Address, HostPort, Login};
+use crate::store::redis::connection::connector::{Connector, Endpoint, PROBE_TIMEOUT, prove};
+use crate::store::redis::loss::epoch::Marks;
 
 /// The shortest time between two repairs that requests ask for.
 pub const REPAIR_PAUSE: Duration = Duration::from_millis(100);
@@ -79,14 +79,14 @@ impl Map {
 pub struct Node {
     at: HostPort,
     connections: ArcSwapOption<Connections>,
-    place: Place,
+    part: Part,
     /// One connects at a time.
     mending: Mutex<()>,
 }
 
 impl Node {
-    fn new(at: HostPort, place: Place) -> Self {
-        Self { at, connections: ArcSwapOption::empty(), place, mending: Mutex::default() }
+    fn new(at: HostPort, part: Part) -> Self {
+        Self { at, connections: ArcSwapOption::empty(), part, mending: Mutex::default() }
     }
 
     /// Its connection on this thread, and leave to count these hits over it; of no hits, to ask all else.
@@ -94,7 +94,7 @@ impl Node {
     /// # Errors
     /// While it is out of reach, and until these counters are back.
     pub fn connection(&self, hits: &[Hit]) -> Result<(MultiplexedConnection, Permit), StoreError> {
-        let permit = self.place.permit(hits).ok_or_else(out_of_reach)?;
+        let permit = self.part.permit(hits).ok_or_else(out_of_reach)?;
         let connections = self.connections.load();
         Ok((connections.as_ref().ok_or_else(out_of_reach)?.here(), permit))
     }
@@ -106,11 +106,11 @@ impl Node {
 
     /// A permitted call succeeded, or was refused by a living server.
     pub fn answered(&self, permit: Permit) {
-        self.place.answered(permit);
+        self.part.answered(permit);
     }
 
     fn is_lost(&self) -> bool {
-        self.place.is_lost()
+        self.part.is_lost()
     }
 }
 
@@ -177,7 +177,7 @@ impl Cluster {
 
     /// A permitted call to a node was not answered.
     pub fn failed(&self, node: &Node, permit: Permit, error: &StoreError) {
-        if node.place.failed(permit, error) {
+        if node.part.failed(permit, error) {
             self.repair_soon();
         }
     }
@@ -220,7 +220,7 @@ impl Cluster {
             let mended = tokio::time::timeout(PROBE_TIMEOUT, self.mend(&map, node)).await;
             mended
                 .unwrap_or(Err(StoreError::TimedOut))
-                .inspect_err(|error| node.place.missed(error))
+                .inspect_err(|error| node.part.missed(error))
         };
         let lost = map.nodes.iter().filter(|node| node.connection(&[]).is_err());
         for answer in join_all(lost.map(mend)).await {
@@ -303,8 +303,8 @@ impl Cluster {
                 let node = known.get(&at).map(|node| Arc::clone(node));
                 map.nodes.push(node.unwrap_or_else(|| {
                     let before = old.slots.node(first).map(|node| &old.nodes[usize::from(node)]);
-                    let place = before.map_or_else(Place::new, |node| node.place.successor());
-                    Arc::new(Node::new(at, place))
+                    let part = before.map_or_else(Part::new, |node| node.part.successor());
+                    Arc::new(Node::new(at, part))
                 }));
                 map.nodes.len() - 1
             });
@@ -335,7 +335,7 @@ impl Cluster {
         // A node that does not have a key says so: no need for a witness.
         let connections = Connections::new(endpoint, connection, self.threads, None);
         node.connections.store(Some(connections));
-        node.place.found();
+        node.part.found();
         Ok(())
     }
 
@@ -354,7 +354,7 @@ fn serves(map: &Map, problem: Option<StoreError>) -> Result<(), StoreError> {
 
 fn tell(node: &Node) {
     let (host, port) = &node.at;
-    match node.place.news() {
+    match node.part.news() {
         Some(News::Lost(cause)) => tracing::error!(host, port, cause, "node out of reach"),
         Some(News::Found) => tracing::info!(host, port, "node in reach"),
         None => {}

@@ -22,7 +22,7 @@ impl SignOfLife {
     /// Of a replica that has left none yet.
     pub fn new() -> Self {
         let name = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
-        Self { name, script: Script::new(include_str!("heartbeat.lua")) }
+        Self { name, script: Script::new(include_str!("replicas.lua")) }
     }
 
     /// What this replica is called.

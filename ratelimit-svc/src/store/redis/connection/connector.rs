@@ -7,9 +7,9 @@ use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::address::{Address, HostPort, Login};
-use super::refusal::classify;
-use super::tls::{TlsError, TlsSettings};
+use crate::store::redis::connection::address::{Address, HostPort, Login};
+use crate::store::redis::connection::refusal::classify;
+use crate::store::redis::connection::tls::{TlsError, TlsSettings};
 use crate::clock::Clock;
 use crate::clock::offset::Sample;
 use crate::store::error::StoreError;

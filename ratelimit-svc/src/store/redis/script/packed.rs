@@ -23,7 +23,7 @@ const FORECAST: f64 = -2.0;
 const ITSELF: f64 = -1.0;
 
 /// A hit as the script reads it; its counter lives so many seconds.
-pub(super) fn hit(hit: &Hit, now: Duration, lives_seconds: u64) -> Vec<u8> {
+pub(in crate::store::redis) fn hit(hit: &Hit, now: Duration, lives_seconds: u64) -> Vec<u8> {
     let (kind, terms) = algorithm(hit, now);
     let role = match hit.role {
         Role::Enforced => 0.0,
@@ -51,7 +51,7 @@ pub(super) fn hit(hit: &Hit, now: Duration, lives_seconds: u64) -> Vec<u8> {
 }
 
 /// What the script answered, by hit; none where the answer is not one.
-pub(super) fn answer(packed: &[u8], hits: &[Hit]) -> Option<Vec<Settled>> {
+pub(in crate::store::redis) fn answer(packed: &[u8], hits: &[Hit]) -> Option<Vec<Settled>> {
     let numbers: Vec<f64> =
         packed.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
     if packed.len() != hits.len() * ANSWER * 8 {

@@ -7,7 +7,7 @@ use redis::{
     Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo, RedisError, TlsCertificates,
 };
 
-use crate::store::redis::address::HostPort;
+use crate::store::redis::connection::address::HostPort;
 
 /// Certificates, as PEM files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

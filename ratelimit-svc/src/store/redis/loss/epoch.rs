@@ -15,11 +15,11 @@ use std::time::Duration;
 use redis::Script;
 use redis::aio::ConnectionLike;
 
-use super::slots::slot_of;
+use crate::store::redis::topology::slots::slot_of;
 use crate::lease::loss::{Finding, HOLD, News, Whose};
 use crate::store::error::StoreError;
-use crate::store::redis::connector::PROBE_TIMEOUT;
-use crate::store::redis::refusal::classify;
+use crate::store::redis::connection::connector::PROBE_TIMEOUT;
+use crate::store::redis::connection::refusal::classify;
 
 const EPOCH: &str = include_str!("epoch.lua");
 /// Numbers that Lua, a double and a count can hold.
@@ -38,7 +38,7 @@ pub struct Epochs {
     findings: Mutex<Vec<Finding>>,
     has_findings: AtomicBool,
     script: Script,
-    pub(super) told: Script,
+    pub(in crate::store::redis) told: Script,
 }
 
 /// Where it is found out which data the servers of a cluster hold.
@@ -53,7 +53,7 @@ pub struct Marks {
 impl Default for Epochs {
     fn default() -> Self {
         let script = Script::new(EPOCH);
-        let told = Script::new(include_str!("claimed.lua"));
+        let told = Script::new(include_str!("restore.lua"));
         let (known, findings) = (Mutex::default(), Mutex::default());
         Self { known, findings, has_findings: AtomicBool::new(false), script, told }
     }

@@ -7,20 +7,21 @@ use redis::ServerError;
 use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
-use super::asking::Way;
-use super::cluster::{Cluster, Node};
-use super::slots::slot_of;
-use super::{Redis, deadlines, is_plain};
+use crate::store::redis::connection::asking::Way;
+use crate::store::redis::topology::cluster::{Cluster, Node};
+use crate::store::redis::topology::slots::slot_of;
+use crate::store::redis::connection::deadlines;
+use crate::store::redis::{Redis, is_plain};
 use crate::decide::hit::{Count, Hit, Mode};
 use crate::store::error::StoreError;
-use crate::store::redis::address::HostPort;
+use crate::store::redis::connection::address::HostPort;
 use crate::store::split::count_apart;
 
 impl Redis {
     /// Counts in the nodes that have the keys. What a script decides is decided together as far
     /// as it is in one slot; plain increments are sent for each counter by itself, since a node
     /// may have some of them and send on for others while a slot moves.
-    pub(super) async fn count_in(
+    pub(in crate::store::redis) async fn count_in(
         &self,
         cluster: &Cluster,
         hits: &[Hit],
@@ -43,7 +44,7 @@ impl Redis {
     }
 
     /// Gives back in a cluster, each counter's hits with a budget of their own. Never ends.
-    pub(super) async fn give_back_in(&self, cluster: &Cluster) {
+    pub(in crate::store::redis) async fn give_back_in(&self, cluster: &Cluster) {
         let give_back = |hit, now| async move {
             let deadline = Instant::now() + self.settings.call_budget;
             self.count_in(cluster, &[hit], Mode::CountAll, now, deadline).await
@@ -54,7 +55,7 @@ impl Redis {
 
 /// A call to the node that has a slot, for these hits, if it is for any; and to the one that it sends
 /// on to.
-pub(super) async fn at_owner<T, F: Future<Output = Result<T, StoreError>>>(
+pub(in crate::store::redis) async fn at_owner<T, F: Future<Output = Result<T, StoreError>>>(
     cluster: &Cluster,
     slot: u16,
     hits: &[Hit],

@@ -6,17 +6,17 @@ use futures_util::future::{BoxFuture, join_all};
 use redis::aio::ConnectionLike;
 use tokio::time::Instant;
 
-use super::Redis;
-use super::scatter::at_owner;
-use super::servers::Servers;
-use super::slots::{number_at, slot_of};
+use crate::store::redis::Redis;
+use crate::store::redis::topology::scatter::at_owner;
+use crate::store::redis::topology::servers::Servers;
+use crate::store::redis::topology::slots::{number_at, slot_of};
 use crate::lease::loss::Assertion;
 use crate::store::error::StoreError;
-use crate::store::redis::refusal::classify;
+use crate::store::redis::connection::refusal::classify;
 
 impl Redis {
     /// Tells each counter what this replica had claimed of it; where each stands.
-    pub(super) async fn tell_claimed(
+    pub(in crate::store::redis) async fn tell_claimed(
         &self,
         assertions: &[Assertion],
     ) -> Vec<Result<u64, StoreError>> {
@@ -37,8 +37,8 @@ impl Redis {
                     let slot = slot_of(&self.key(&told.hit));
                     at_owner(cluster, slot, &[], deadline, |way| self.tell_over(way, told)).await
                 }
-                Servers::Apart(apart) => {
-                    apart.at_home_of(&told.hit, |part| part.tell_one(told)).await
+                Servers::Pair(pair) => {
+                    pair.at_home_of(&told.hit, |part| part.tell_one(told)).await
                 }
             }
         }

@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 
-use super::apart::Apart;
-use super::cluster::Cluster;
-use super::link::{Link, LinkSettings, Threads, Topology};
-use super::sentinel::Sentinels;
-use super::slots::slot_of;
-use super::tls::TlsError;
+use crate::store::redis::topology::pair::Pair;
+use crate::store::redis::topology::cluster::Cluster;
+use crate::store::redis::topology::link::{Link, LinkSettings, Threads, Topology};
+use crate::store::redis::topology::sentinel::Sentinels;
+use crate::store::redis::topology::slots::slot_of;
+use crate::store::redis::connection::tls::TlsError;
 use crate::clock::Clock;
 use crate::store::error::StoreError;
-use crate::store::redis::address::Address;
-use crate::store::redis::connector::Connector;
-use crate::store::redis::epoch::Marks;
+use crate::store::redis::connection::address::Address;
+use crate::store::redis::connection::connector::Connector;
+use crate::store::redis::loss::epoch::Marks;
 
 /// The servers that hold the counters.
 #[expect(clippy::large_enum_variant, reason = "there is one or two")]
@@ -25,7 +25,7 @@ pub enum Servers {
     /// Each has some slots.
     Cluster(Arc<Cluster>),
     /// Windows of a second are elsewhere.
-    Apart(Apart),
+    Pair(Pair),
 }
 
 impl Servers {
@@ -61,7 +61,7 @@ impl Servers {
         })
     }
 
-    /// The same, with `marks` to tell the data of several servers apart.
+    /// The same, with `marks` to tell the data of several servers pair.
     pub fn marked(self, marks: Marks) -> Self {
         match self {
             Self::Cluster(cluster) => {
@@ -80,7 +80,7 @@ impl Servers {
         match self {
             Self::One(link) => link.connection(),
             Self::Cluster(cluster) => Ok(cluster.node(slot_of(key))?.connection(&[])?.0),
-            Self::Apart(apart) => apart.main().servers.connection(key),
+            Self::Pair(pair) => pair.main().servers.connection(key),
         }
     }
 }

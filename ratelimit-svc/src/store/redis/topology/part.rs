@@ -15,7 +15,7 @@ use crate::store::gate::Gate;
 pub const NEWS_EVERY: Duration = Duration::from_secs(1);
 
 /// A part's gate.
-pub struct Place {
+pub struct Part {
     gate: Mutex<Gate>,
     log: Mutex<Log>,
 }
@@ -36,7 +36,7 @@ pub enum News {
     Found,
 }
 
-impl Place {
+impl Part {
     /// Of a part that is asked nothing before it is found.
     pub fn new() -> Self {
         Self { gate: Mutex::new(Gate::new(std_now())), log: Mutex::default() }
@@ -127,27 +127,27 @@ mod tests {
     use crate::store::ramp::RETURN_MAX;
     use crate::store::ramp::tests::hit;
 
-    fn back(place: &Place) -> usize {
-        (0..1000).filter(|key| place.permit(&[hit(*key)]).is_some()).count()
+    fn back(part: &Part) -> usize {
+        (0..1000).filter(|key| part.permit(&[hit(*key)]).is_some()).count()
     }
 
     #[tokio::test(start_paused = true)]
     async fn counters_of_a_part_or_of_its_successor_return_little_by_little() {
-        let place = Place::new();
-        place.found();
-        assert_eq!(back(&place), 1000, "nothing was lost");
-        let permit = place.permit(&[]).expect("found");
-        assert!(place.failed(permit, &StoreError::NotConnected));
-        assert!(place.is_lost() && place.permit(&[]).is_none());
-        let successor = place.successor();
+        let part = Part::new();
+        part.found();
+        assert_eq!(back(&part), 1000, "nothing was lost");
+        let permit = part.permit(&[]).expect("found");
+        assert!(part.failed(permit, &StoreError::NotConnected));
+        assert!(part.is_lost() && part.permit(&[]).is_none());
+        let successor = part.successor();
         tokio::time::sleep(RETURN_MAX).await;
-        for place in [place, successor] {
-            place.found();
-            assert!((50..250).contains(&back(&place)), "{}", back(&place));
-            assert!(place.permit(&[]).is_some(), "for whoever has no counter");
+        for part in [part, successor] {
+            part.found();
+            assert!((50..250).contains(&back(&part)), "{}", back(&part));
+            assert!(part.permit(&[]).is_some(), "for whoever has no counter");
             tokio::time::sleep(RETURN_MAX).await;
-            assert_eq!(back(&place), 1000);
-            let successor = place.successor();
+            assert_eq!(back(&part), 1000);
+            let successor = part.successor();
             successor.found();
             assert_eq!(back(&successor), 1000, "no outage");
         }
@@ -155,25 +155,25 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_log_is_told_once_of_each() {
-        let place = Place::new();
-        assert_eq!(place.news(), None, "not looked for yet");
-        place.found();
-        assert_eq!((place.news(), place.news()), (Some(News::Found), None));
+        let part = Part::new();
+        assert_eq!(part.news(), None, "not looked for yet");
+        part.found();
+        assert_eq!((part.news(), part.news()), (Some(News::Found), None));
         let lose = || {
-            let permit = place.permit(&[]).expect("found");
-            place.failed(permit, &StoreError::NotConnected);
+            let permit = part.permit(&[]).expect("found");
+            part.failed(permit, &StoreError::NotConnected);
         };
         lose();
-        let told = place.news();
+        let told = part.news();
         assert!(matches!(&told, Some(News::Lost(cause)) if cause == "not connected"), "{told:?}");
         for _ in 0..9 {
-            place.missed(&StoreError::TimedOut);
-            assert_eq!(place.news(), None, "still lost");
+            part.missed(&StoreError::TimedOut);
+            assert_eq!(part.news(), None, "still lost");
         }
-        place.found();
+        part.found();
         lose();
-        assert_eq!(place.news(), None, "it came and went");
-        place.found();
-        assert_eq!(place.news(), Some(News::Found));
+        assert_eq!(part.news(), None, "it came and went");
+        part.found();
+        assert_eq!(part.news(), Some(News::Found));
     }
 }

@@ -9,8 +9,8 @@ use redis::aio::MultiplexedConnection;
 use super::{Cluster, Map, Node};
 use crate::lease::loss::Whose;
 use crate::store::error::StoreError;
-use crate::store::redis::epoch::Epochs;
-use crate::store::redis::slots::slot_of;
+use crate::store::redis::loss::epoch::Epochs;
+use crate::store::redis::topology::slots::slot_of;
 
 impl Cluster {
     /// Reads which data each node holds that is in reach.

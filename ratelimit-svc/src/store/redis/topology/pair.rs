@@ -8,10 +8,10 @@ use futures_util::future::{BoxFuture, join_all};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::Redis;
-use super::cluster::REPAIR_PAUSE;
-use super::give_back::GiveBack;
-use super::place::{NEWS_EVERY, News, Place};
+use crate::store::redis::Redis;
+use crate::store::redis::topology::cluster::REPAIR_PAUSE;
+use crate::store::redis::topology::give_back::GiveBack;
+use crate::store::redis::topology::part::{NEWS_EVERY, News, Part};
 use crate::decide::hit::{Count, Hit, Mode};
 use crate::store::backend::Backend;
 use crate::store::breaker::Permit;
@@ -22,27 +22,27 @@ use crate::store::split::count_apart;
 const LOOK_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// The two.
-pub struct Apart {
-    main: Part,
-    per_second: Part,
+pub struct Pair {
+    main: Side,
+    per_second: Side,
     back: GiveBack,
     /// One is lost.
     amiss: Notify,
 }
 
 /// One of them.
-struct Part {
+struct Side {
     name: &'static str,
     /// Boxed: a store that holds stores.
     store: Box<Redis>,
-    place: Place,
+    gate: Part,
 }
 
-impl Apart {
-    /// Windows of a second go to `per_second`. [`Apart::tend`] looks after both.
+impl Pair {
+    /// Windows of a second go to `per_second`. [`Pair::tend`] looks after both.
     pub fn new(main: Redis, per_second: Redis) -> Self {
-        let part = |name, store| Part { name, store: Box::new(store), place: Place::new() };
-        let (main, per_second) = (part("main", main), part("per_second", per_second));
+        let side = |name, store| Side { name, store: Box::new(store), gate: Part::new() };
+        let (main, per_second) = (side("main", main), side("per_second", per_second));
         Self { main, per_second, back: GiveBack::default(), amiss: Notify::new() }
     }
 
@@ -60,12 +60,12 @@ impl Apart {
     ) -> BoxFuture<'a, Result<Vec<Count>, StoreError>> {
         let is_second = |hit: &Hit| hit.window.seconds == 1;
         let count = move |is_second, hits: Vec<Hit>, mode| async move {
-            let part = if is_second { &self.per_second } else { &self.main };
+            let side = if is_second { &self.per_second } else { &self.main };
             let ask = |store: &'a Redis| {
                 let hits = &hits;
                 async move { store.ask(hits, mode, now, deadline).await }
             };
-            self.at(part, &hits, ask).await
+            self.at(side, &hits, ask).await
         };
         let give_back = move |hits| self.back.by(deadline, hits, now);
         count_apart(hits, mode, is_second, count, give_back).boxed()
@@ -80,36 +80,36 @@ impl Apart {
         hit: &Hit,
         call: impl FnOnce(&'a Redis) -> F,
     ) -> Result<T, StoreError> {
-        self.at(self.part(hit), &[], call).await
+        self.at(self.side_of(hit), &[], call).await
     }
 
     /// A call to one of the two: its failure is that one's alone.
     async fn at<'a, T, F: Future<Output = Result<T, StoreError>>>(
         &'a self,
-        part: &'a Part,
+        side: &'a Side,
         hits: &[Hit],
         call: impl FnOnce(&'a Redis) -> F,
     ) -> Result<T, StoreError> {
-        let Some(permit) = part.place.permit(hits) else {
+        let Some(permit) = side.gate.permit(hits) else {
             self.amiss.notify_one();
             return Err(StoreError::Part(Box::new(StoreError::NotConnected)));
         };
-        let answer = call(&part.store).await;
-        let Some(lost) = part.judge(permit, answer.as_ref().err()) else { return answer };
+        let answer = call(&side.store).await;
+        let Some(lost) = side.judge(permit, answer.as_ref().err()) else { return answer };
         if lost {
             self.amiss.notify_one();
         }
         answer.map_err(|error| StoreError::Part(Box::new(error)))
     }
 
-    fn part(&self, hit: &Hit) -> &Part {
+    fn side_of(&self, hit: &Hit) -> &Side {
         if hit.window.seconds == 1 { &self.per_second } else { &self.main }
     }
 
     /// Whether the counter of a hit is in one that is lost.
     pub fn is_lost(&self, hit: &Hit) -> bool {
-        let part = self.part(hit);
-        part.place.is_lost() || part.store.is_lost_to(std::slice::from_ref(hit))
+        let side = self.side_of(hit);
+        side.gate.is_lost() || side.store.is_lost_to(std::slice::from_ref(hit))
     }
 
     /// Gives back, and looks for one that is lost. Never ends.
@@ -121,14 +121,14 @@ impl Apart {
         let repairs = async move {
             loop {
                 self.amiss.notified().await;
-                join_all(self.parts().map(Part::mend)).await;
+                join_all(self.sides().map(Side::mend)).await;
                 tokio::time::sleep(REPAIR_PAUSE).await;
             }
         };
         let news = async move {
             loop {
                 tokio::time::sleep(NEWS_EVERY).await;
-                self.parts().into_iter().for_each(Part::tell);
+                self.sides().into_iter().for_each(Side::tell);
             }
         };
         async move {
@@ -167,7 +167,7 @@ impl Apart {
     pub fn look(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         async {
             let (main, per_second) = tokio::join!(self.main.check(), self.per_second.check());
-            if self.parts().iter().any(|part| part.place.is_lost()) {
+            if self.sides().iter().any(|side| side.gate.is_lost()) {
                 self.amiss.notify_one();
             }
             main.or(per_second)
@@ -175,20 +175,20 @@ impl Apart {
         .boxed()
     }
 
-    fn parts(&self) -> [&Part; 2] {
+    fn sides(&self) -> [&Side; 2] {
         [&self.main, &self.per_second]
     }
 }
 
-impl Part {
+impl Side {
     /// Takes in how a permitted call ended; whether it failed, and if so, whether that is why the
-    /// part is given up. What is known of single counters or nodes says nothing of the whole.
+    /// side is given up. What is known of single counters or nodes says nothing of the whole.
     fn judge(&self, permit: Permit, error: Option<&StoreError>) -> Option<bool> {
         match error {
             Some(error) if error.is_partial() => None,
-            Some(error) if !error.is_of_a_counter() => Some(self.place.failed(permit, error)),
+            Some(error) if !error.is_of_a_counter() => Some(self.gate.failed(permit, error)),
             _ => {
-                self.place.answered(permit);
+                self.gate.answered(permit);
                 None
             }
         }
@@ -196,7 +196,7 @@ impl Part {
 
     /// Finds out whether it is still there, unless it is lost.
     async fn check(&self) -> Result<(), StoreError> {
-        let permit = self.place.permit(&[]).ok_or(StoreError::NotConnected)?;
+        let permit = self.gate.permit(&[]).ok_or(StoreError::NotConnected)?;
         let checked = tokio::time::timeout(LOOK_TIMEOUT, self.store.check()).await;
         let checked = checked.unwrap_or(Err(StoreError::TimedOut));
         self.judge(permit, checked.as_ref().err());
@@ -205,17 +205,17 @@ impl Part {
 
     /// Finds it, if it is lost.
     async fn mend(&self) -> Result<(), StoreError> {
-        if !self.place.is_lost() {
+        if !self.gate.is_lost() {
             return Ok(());
         }
         let found = tokio::time::timeout(LOOK_TIMEOUT, self.store.probe()).await;
         match found.unwrap_or(Err(StoreError::TimedOut)) {
             Ok(()) => {
-                self.place.found();
+                self.gate.found();
                 Ok(())
             }
             Err(error) => {
-                self.place.missed(&error);
+                self.gate.missed(&error);
                 Err(error)
             }
         }
@@ -223,7 +223,7 @@ impl Part {
 
     fn tell(&self) {
         let redis = self.name;
-        match self.place.news() {
+        match self.gate.news() {
             Some(News::Lost(cause)) => tracing::error!(redis, cause, "redis out of reach"),
             Some(News::Found) => tracing::info!(redis, "redis in reach"),
             None => {}

@@ -22,9 +22,9 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::Mutex;
 
 use crate::store::error::StoreError;
-use crate::store::redis::address::{Address, HostPort};
-use crate::store::redis::connector::{Endpoint, PROBE_TIMEOUT};
-use crate::store::redis::refusal::classify;
+use crate::store::redis::connection::address::{Address, HostPort};
+use crate::store::redis::connection::connector::{Endpoint, PROBE_TIMEOUT};
+use crate::store::redis::connection::refusal::classify;
 
 /// Between two threads' connections to one server: what a server that was found again has to do
 /// for all replicas' threads must not keep it from counting.

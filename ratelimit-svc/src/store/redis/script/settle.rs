@@ -6,15 +6,16 @@ use std::time::Duration;
 use redis::aio::ConnectionLike;
 use redis::{Cmd, ErrorKind, RedisError, Script, ServerErrorKind, Value};
 
-use super::number::number;
-use super::{Redis, packed};
+use crate::store::redis::answer::number;
+use crate::store::redis::Redis;
+use crate::store::redis::script::packed;
 use crate::decide::algorithm::State;
 use crate::decide::hit::{Count, Hit, Mode, Role};
 use crate::decide::key::usage_key;
 use crate::decide::settle::Settled;
 use crate::limits::algorithm::Algorithm;
 use crate::store::error::StoreError;
-use crate::store::redis::refusal::classify;
+use crate::store::redis::connection::refusal::classify;
 
 /// Room for what a call says of one hit; of a longer one it grows.
 const HIT_BYTES: usize = 128;
@@ -38,7 +39,7 @@ impl Default for Scripts {
 }
 
 impl Redis {
-    pub(super) async fn settle(
+    pub(in crate::store::redis) async fn settle(
         &self,
         connection: &mut (impl ConnectionLike + Send),
         hits: &[Hit],

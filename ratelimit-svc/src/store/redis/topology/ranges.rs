@@ -4,9 +4,9 @@ use redis::Value;
 use redis::aio::MultiplexedConnection;
 
 use crate::store::error::StoreError;
-use crate::store::redis::address::HostPort;
-use crate::store::redis::connector::PROBE_TIMEOUT;
-use crate::store::redis::refusal::classify;
+use crate::store::redis::connection::address::HostPort;
+use crate::store::redis::connection::connector::PROBE_TIMEOUT;
+use crate::store::redis::connection::refusal::classify;
 
 /// The most nodes of one cluster.
 pub const NODES_MAX: usize = 1000;

@@ -3,15 +3,15 @@
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::servers::Servers;
-use super::{Redis, epoch_key};
+use crate::store::redis::topology::servers::Servers;
+use crate::store::redis::{Redis, epoch_key};
 use crate::lease::loss::{Finding, Whose};
 use crate::store::error::StoreError;
 
 impl Redis {
     /// Reads which data each server holds that is in reach.
     // Boxed: a store that holds stores.
-    pub(super) fn read_epochs(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+    pub(in crate::store::redis) fn read_epochs(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         async {
             match &self.servers {
                 Servers::One(link) => {
@@ -19,9 +19,9 @@ impl Redis {
                     self.epochs.read(&mut link.connection()?, key, Whose::all()).await
                 }
                 Servers::Cluster(cluster) => cluster.read_epochs().await,
-                Servers::Apart(apart) => {
+                Servers::Pair(pair) => {
                     let (main, per_second) =
-                        tokio::join!(apart.main().read_epochs(), apart.per_second().read_epochs());
+                        tokio::join!(pair.main().read_epochs(), pair.per_second().read_epochs());
                     main.and(per_second)
                 }
             }
@@ -30,10 +30,10 @@ impl Redis {
     }
 
     /// What was found out of the data of the servers.
-    pub(super) fn take_findings(&self, take_in: &mut dyn FnMut(Finding)) {
+    pub(in crate::store::redis) fn take_findings(&self, take_in: &mut dyn FnMut(Finding)) {
         match &self.servers {
-            Servers::Apart(apart) => {
-                for (store, is_of_seconds) in [(apart.main(), false), (apart.per_second(), true)] {
+            Servers::Pair(pair) => {
+                for (store, is_of_seconds) in [(pair.main(), false), (pair.per_second(), true)] {
                     store.take_findings(&mut |Finding { whose, news }| {
                         let whose = Whose::new(move |hit| {
                             (hit.window.seconds == 1) == is_of_seconds && whose.has(hit)
