@@ -73,7 +73,7 @@ pub struct Config {
     /// `MERGE_DOMAIN_CONFIG`
     pub merge_domains: bool,
     /// `BACKEND_TYPE` and the `REDIS_` variables.
-    pub backend: Backend,
+    pub backend: StoreSettings,
     /// Switches for every request.
     pub settings: Settings,
     /// The clock of this machine.
@@ -102,7 +102,7 @@ pub enum QuotaSource {
 /// Where counters live.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "there is one, at the start")]
-pub enum Backend {
+pub enum StoreSettings {
     /// In this process.
     Memory,
     /// In Redis.

@@ -28,7 +28,7 @@ use redis::aio::ConnectionLike;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::decide::algorithm::State;
+use crate::decide::algorithm::{State, lives_seconds};
 use crate::decide::hit::{Count, Hit, Mode};
 use crate::decide::settle::Settled;
 use crate::limits::algorithm::Algorithm;
@@ -36,7 +36,7 @@ use crate::store::Store;
 use crate::store::error::StoreError;
 use crate::store::over_cache::OverCache;
 use crate::store::redis::replicas::SignOfLife;
-use crate::store::split::{beside, but_refused};
+use crate::store::split::{merge_refused, merge_remembered};
 use answer::number;
 use connection::deadlines;
 use connection::refusal::classify;
@@ -71,7 +71,7 @@ fn probe_key(settings: &RedisSettings) -> String {
     format!("{}probe", settings.key_prefix)
 }
 
-/// What tells one Redis' data from another's.
+/// What marks the data of one Redis.
 fn epoch_key(settings: &RedisSettings) -> String {
     Epochs::key(&settings.key_prefix, |_| true).expect("the first name does")
 }
@@ -153,17 +153,14 @@ impl Redis {
 
     /// Seconds a new counter lives: to the end of its window, which may not have begun where it is
     /// claimed ahead, and some jitter. Counters without a window are given their time anew with each
-    /// hit, so theirs needs no jitter; a bucket's script adds the time until it is full.
+    /// hit, so theirs needs no jitter.
     fn ttl(&self, hit: &Hit, now: Duration) -> u64 {
-        match hit.algorithm {
-            Algorithm::FixedWindow => {
-                let left = hit.window.remaining(now.as_secs()) + EXPIRY_MARGIN_SECONDS;
-                let jitter = jitter(self.settings.expiration_jitter_max_seconds);
-                left.max(hit.window.seconds).saturating_add(jitter)
-            }
-            Algorithm::SlidingWindow => 2 * hit.window.seconds + EXPIRY_MARGIN_SECONDS,
-            Algorithm::TokenBucket { .. } => EXPIRY_MARGIN_SECONDS,
+        let lives = lives_seconds(hit, now) + EXPIRY_MARGIN_SECONDS;
+        if !hit.algorithm.has_windows() {
+            return lives;
         }
+        let jitter = jitter(self.settings.expiration_jitter_max_seconds);
+        lives.max(hit.window.seconds).saturating_add(jitter)
     }
 
     /// Counts by `deadline`, however many steps it takes.
@@ -259,7 +256,7 @@ impl Redis {
         if !new.is_empty() {
             self.expire(connection, &new, now).await;
         }
-        but_refused(counts, refused)
+        merge_refused(counts, refused)
     }
 
     /// Gives counters an expiry that had one before the server lost them.
@@ -311,7 +308,7 @@ impl Store for Redis {
             let open = hits.iter().zip(&remembered).filter(|(_, count)| count.is_none());
             let open: Vec<Hit> = open.map(|(hit, _)| hit.clone()).collect();
             let asked = self.ask(&open, mode, now, deadline).await;
-            beside(remembered, asked)?
+            merge_remembered(remembered, asked)?
         } else {
             self.ask(hits, mode, now, deadline).await?
         };

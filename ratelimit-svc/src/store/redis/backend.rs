@@ -1,4 +1,4 @@
-//! Redis as a store that can be lost and found: probes, checks, signs of life, what is told after a
+//! Redis as a store that can be lost and found: probes, checks, signs of life, what is restored after a
 //! loss of data, and what no request waits for. Counts nothing.
 
 use super::replicas::SignOfLife;
@@ -6,7 +6,7 @@ use super::topology::servers::Servers;
 use super::topology::slots::slot_of;
 use super::{Redis, epoch_key};
 use crate::decide::hit::Hit;
-use crate::lease::loss::{Assertion, Finding, Whose};
+use crate::lease::loss::{Finding, Restoration, Whose};
 use crate::store::backend::Backend;
 use crate::store::error::StoreError;
 use crate::store::redis::connection::connector::{PROBE_TIMEOUT, prove};
@@ -82,8 +82,8 @@ impl Backend for Redis {
         }
     }
 
-    async fn tell_claimed(&self, assertions: &[Assertion]) -> Vec<Result<u64, StoreError>> {
-        Redis::tell_claimed(self, assertions).await
+    async fn restore_claimed(&self, restorations: &[Restoration]) -> Vec<Result<u64, StoreError>> {
+        Redis::restore_claimed(self, restorations).await
     }
 
     async fn tend(&self) {

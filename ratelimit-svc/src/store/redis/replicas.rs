@@ -13,7 +13,7 @@ pub const SIGN_LIVES: Duration = Duration::from_secs(10);
 
 /// This replica's sign of life.
 pub struct SignOfLife {
-    /// As random as two replicas need to be told apart, and new with each start.
+    /// As random as two replicas need to have names of their own, and new with each start.
     name: String,
     script: Script,
 }

@@ -44,8 +44,8 @@ pub struct Connections {
     /// What is read over a new connection and over the shared one: who reads something else is
     /// connected to another server.
     witness: Option<String>,
-    /// The log was told of a thread that could not connect.
-    told: AtomicBool,
+    /// A thread that could not connect was reported.
+    reported: AtomicBool,
 }
 
 /// What one thread has.
@@ -65,8 +65,8 @@ impl Connections {
         witness: Option<String>,
     ) -> Arc<Self> {
         let threads = (0..threads).map(|_| OfThread::default()).collect();
-        let (turn, told) = (Arc::default(), AtomicBool::new(false));
-        Arc::new(Self { endpoint, shared, threads, turn, witness, told })
+        let (turn, reported) = (Arc::default(), AtomicBool::new(false));
+        Arc::new(Self { endpoint, shared, threads, turn, witness, reported })
     }
 
     /// The connection for whoever runs on this thread.
@@ -121,7 +121,7 @@ async fn keep(connections: Weak<Connections>, turn: Arc<Mutex<()>>, number: usiz
         Ok(()) => look_after(&connections, number).await,
         Err(error) => {
             if let Some(connections) = connections.upgrade()
-                && !connections.told.swap(true, Ordering::Relaxed)
+                && !connections.reported.swap(true, Ordering::Relaxed)
             {
                 let cause = chassis::telemetry::error_chain(&error);
                 tracing::warn!(cause, "a thread shares a connection to redis");

@@ -7,12 +7,12 @@ use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::store::redis::connection::address::{Address, HostPort, Login};
-use crate::store::redis::connection::refusal::classify;
-use crate::store::redis::connection::tls::{TlsError, TlsSettings};
 use crate::clock::Clock;
 use crate::clock::offset::Sample;
 use crate::store::error::StoreError;
+use crate::store::redis::connection::address::{Address, HostPort, Login};
+use crate::store::redis::connection::refusal::classify;
+use crate::store::redis::connection::tls::{TlsError, TlsSettings};
 
 /// The longest attempt to connect.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -30,7 +30,7 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// A connector that encrypts when it is told how.
+    /// A connector that encrypts where it has the means.
     ///
     /// # Errors
     /// When the files are not what they should be.
@@ -156,8 +156,8 @@ pub async fn prove(
     let answer = tokio::time::timeout(budget, answer).await;
     let ((seconds, micros),) = answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)?;
     if let (Some(clock), Some(asked)) = (clock, asked) {
-        let told = Duration::from_secs(seconds).saturating_add(Duration::from_micros(micros));
-        clock.correct(Sample { asked, answered: clock.steady(), told }, same_server);
+        let server = Duration::from_secs(seconds).saturating_add(Duration::from_micros(micros));
+        clock.correct(Sample { asked, answered: clock.steady(), server }, same_server);
     }
     Ok(())
 }

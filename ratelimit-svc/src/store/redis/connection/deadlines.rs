@@ -5,7 +5,7 @@
 //! timer     └──────── a's ─┴─ d's ──►       set again only when it is over, not by each call
 //! ```
 //!
-//! A deadline that is noticed late tells of this process and not of the call: it was kept from the
+//! A deadline that is noticed late is a sign of this process and not of the call: it was kept from the
 //! processor, and the answer may wait unread. Such a call is given [`GRACE`] more, once.
 //!
 //! A timer of its own for each call costs more than it seems: one that ends before all others wakes
@@ -59,16 +59,16 @@ async fn by_of_thread<T>(
     deadline: Instant,
     mut call: Pin<&mut impl Future<Output = T>>,
 ) -> Result<T, Elapsed> {
-    let mut place: Option<Place> = None;
+    let mut position: Option<Position> = None;
     let in_order = poll_fn(|cx| {
         if let Poll::Ready(value) = call.as_mut().poll(cx) {
             return Poll::Ready(Some(Ok(value)));
         }
-        let Some(place) = &place else {
-            place = Place::take(deadline, cx.waker());
-            return if place.is_some() { Poll::Pending } else { Poll::Ready(None) };
+        let Some(position) = &position else {
+            position = Position::take(deadline, cx.waker());
+            return if position.is_some() { Poll::Pending } else { Poll::Ready(None) };
         };
-        match place.is_due(cx.waker()) {
+        match position.is_due(cx.waker()) {
             true => Poll::Ready(Some(Err(Elapsed))),
             false => Poll::Pending,
         }
@@ -80,17 +80,17 @@ async fn by_of_thread<T>(
     }
 }
 
-/// A call's place among those that wait, until it is dropped.
-struct Place(usize);
+/// A call's position among those that wait, until it is dropped.
+struct Position(usize);
 
-impl Place {
+impl Position {
     fn take(deadline: Instant, waker: &Waker) -> Option<Self> {
-        let (place, is_first) =
+        let (position, is_first) =
             QUEUE.with_borrow_mut(|queue| queue.add(deadline.into_std(), waker))?;
         if is_first {
             tokio::spawn(keep());
         }
-        Some(Self(place))
+        Some(Self(position))
     }
 
     fn is_due(&self, waker: &Waker) -> bool {
@@ -98,7 +98,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Position {
     fn drop(&mut self) {
         // A thread that ends has forgotten all of them.
         drop(QUEUE.try_with(|queue| queue.borrow_mut().remove(self.0)));

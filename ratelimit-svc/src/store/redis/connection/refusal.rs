@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     /// As a connection reads it.
-    fn told(line: &str) -> RedisError {
+    fn answered(line: &str) -> RedisError {
         let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).expect("an error");
         value.extract_error().expect_err("an error")
     }
@@ -65,9 +65,9 @@ mod tests {
             "ERR The user executing the script can't run this command or subcommand script: f, \
              on @user_script:9.",
         ] {
-            assert!(matches!(refusal(told(line)), StoreError::Configuration(_)), "{line}");
+            assert!(matches!(refusal(answered(line)), StoreError::Configuration(_)), "{line}");
         }
-        let counter = told("ERR user_script:7: value is not an integer or out of range");
+        let counter = answered("ERR user_script:7: value is not an integer or out of range");
         assert!(matches!(refusal(counter), StoreError::Counter(_)));
     }
 }

@@ -1,5 +1,5 @@
-//! A Redis that lost its data: how that is found out. What that means is `lease::loss`, how it is told
-//! then what replicas had claimed `telling`.
+//! A Redis that lost its data: how that is found out. What that means is `lease::loss`, how counters are
+//! restored `restore`.
 //!
 //! One key of each server holds a random number that the first replica to find none has set. It dies
 //! with the data and is read once a second, and before a server that was out of reach is used again.
@@ -15,11 +15,11 @@ use std::time::Duration;
 use redis::Script;
 use redis::aio::ConnectionLike;
 
-use crate::store::redis::topology::slots::slot_of;
-use crate::lease::loss::{Finding, HOLD, News, Whose};
+use crate::lease::loss::{DataState, Finding, HOLD, Whose};
 use crate::store::error::StoreError;
 use crate::store::redis::connection::connector::PROBE_TIMEOUT;
 use crate::store::redis::connection::refusal::classify;
+use crate::store::redis::topology::slots::slot_of;
 
 const EPOCH: &str = include_str!("epoch.lua");
 /// Numbers that Lua, a double and a count can hold.
@@ -38,7 +38,7 @@ pub struct Epochs {
     findings: Mutex<Vec<Finding>>,
     has_findings: AtomicBool,
     script: Script,
-    pub(in crate::store::redis) told: Script,
+    pub(in crate::store::redis) restore: Script,
 }
 
 /// Where it is found out which data the servers of a cluster hold.
@@ -53,9 +53,9 @@ pub struct Marks {
 impl Default for Epochs {
     fn default() -> Self {
         let script = Script::new(EPOCH);
-        let told = Script::new(include_str!("restore.lua"));
+        let restore = Script::new(include_str!("restore.lua"));
         let (known, findings) = (Mutex::default(), Mutex::default());
-        Self { known, findings, has_findings: AtomicBool::new(false), script, told }
+        Self { known, findings, has_findings: AtomicBool::new(false), script, restore }
     }
 }
 
@@ -88,16 +88,16 @@ impl Epochs {
         let asked = pipe.query_async::<((u64, u64),)>(connection);
         let answer = tokio::time::timeout(PROBE_TIMEOUT, asked).await;
         let ((number, doubt),) = answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)?;
-        // Another task may have read it meanwhile: who puts a number first tells of it.
+        // Another task may have read it meanwhile: who puts a number first reports it.
         let mut known = lock(&self.known);
-        let news = match known.insert(key, number) {
+        let state = match known.insert(key, number) {
             Some(last) if last == number => None,
-            Some(_) => Some(News::Lost),
-            None if doubt > 0 => Some(News::Young(Duration::from_millis(doubt))),
+            Some(_) => Some(DataState::Lost),
+            None if doubt > 0 => Some(DataState::Young(Duration::from_millis(doubt))),
             None => None,
         };
-        if let Some(news) = news {
-            self.found(Finding { whose, news });
+        if let Some(state) = state {
+            self.found(Finding { whose, state });
         }
         Ok(())
     }
@@ -111,7 +111,7 @@ impl Epochs {
         let mut findings = lock(&self.findings);
         if findings.len() >= FINDINGS_MAX {
             findings.clear();
-            findings.push(Finding { whose: Whose::all(), news: News::Lost });
+            findings.push(Finding { whose: Whose::all(), state: DataState::Lost });
         } else {
             findings.push(finding);
         }
@@ -154,13 +154,13 @@ mod tests {
     fn findings_are_bounded() {
         let epochs = Epochs::default();
         for _ in 0..=FINDINGS_MAX {
-            let news = News::Young(HOLD);
-            epochs.found(Finding { whose: Whose::new(|_| false), news });
+            let state = DataState::Young(HOLD);
+            epochs.found(Finding { whose: Whose::new(|_| false), state });
         }
         let mut found = Vec::new();
-        epochs.take(&mut |finding| found.push(finding.news));
-        assert_eq!(found, [News::Lost]);
-        epochs.take(&mut |finding| found.push(finding.news));
-        assert_eq!(found.len(), 1, "told once");
+        epochs.take(&mut |finding| found.push(finding.state));
+        assert_eq!(found, [DataState::Lost]);
+        epochs.take(&mut |finding| found.push(finding.state));
+        assert_eq!(found.len(), 1, "reported once");
     }
 }

@@ -3,10 +3,10 @@
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use crate::store::redis::topology::servers::Servers;
-use crate::store::redis::{Redis, epoch_key};
 use crate::lease::loss::{Finding, Whose};
 use crate::store::error::StoreError;
+use crate::store::redis::topology::servers::Servers;
+use crate::store::redis::{Redis, epoch_key};
 
 impl Redis {
     /// Reads which data each server holds that is in reach.
@@ -34,11 +34,11 @@ impl Redis {
         match &self.servers {
             Servers::Pair(pair) => {
                 for (store, is_of_seconds) in [(pair.main(), false), (pair.per_second(), true)] {
-                    store.take_findings(&mut |Finding { whose, news }| {
+                    store.take_findings(&mut |Finding { whose, state }| {
                         let whose = Whose::new(move |hit| {
                             (hit.window.seconds == 1) == is_of_seconds && whose.has(hit)
                         });
-                        take_in(Finding { whose, news });
+                        take_in(Finding { whose, state });
                     });
                 }
             }

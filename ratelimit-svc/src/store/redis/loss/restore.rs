@@ -1,57 +1,63 @@
-//! Telling counters that lost data what this replica had claimed of them: each by itself, whatever it
-//! is called and wherever it is. What that means is `lease::loss`, how a loss is found out `claimed`.
+//! Restoring counters that lost data, as far as this replica had claimed of them: each by itself,
+//! whatever it is called and wherever it is. What that means is `lease::loss`, how a loss is found out `epoch`.
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use redis::aio::ConnectionLike;
 use tokio::time::Instant;
 
+use crate::lease::loss::Restoration;
+use crate::store::error::StoreError;
 use crate::store::redis::Redis;
+use crate::store::redis::connection::refusal::classify;
 use crate::store::redis::topology::scatter::at_owner;
 use crate::store::redis::topology::servers::Servers;
 use crate::store::redis::topology::slots::{number_at, slot_of};
-use crate::lease::loss::Assertion;
-use crate::store::error::StoreError;
-use crate::store::redis::connection::refusal::classify;
 
 impl Redis {
-    /// Tells each counter what this replica had claimed of it; where each stands.
-    pub(in crate::store::redis) async fn tell_claimed(
+    /// Restores each counter, as far as this replica had claimed of it; where each stands.
+    pub(in crate::store::redis) async fn restore_claimed(
         &self,
-        assertions: &[Assertion],
+        restorations: &[Restoration],
     ) -> Vec<Result<u64, StoreError>> {
-        join_all(assertions.iter().map(|assertion| self.tell_one(assertion))).await
+        join_all(restorations.iter().map(|restoration| self.restore_one(restoration))).await
     }
 
     // Boxed: a store that holds stores.
-    fn tell_one<'a>(&'a self, told: &'a Assertion) -> BoxFuture<'a, Result<u64, StoreError>> {
+    fn restore_one<'a>(
+        &'a self,
+        restoration: &'a Restoration,
+    ) -> BoxFuture<'a, Result<u64, StoreError>> {
         let deadline = Instant::now() + self.settings.call_budget;
         async move {
             match &self.servers {
                 Servers::One(link) => {
-                    let told = self.tell_over(link.connection()?, told);
-                    let answer = tokio::time::timeout_at(deadline, told).await;
+                    let restored = self.restore_over(link.connection()?, restoration);
+                    let answer = tokio::time::timeout_at(deadline, restored).await;
                     answer.unwrap_or(Err(StoreError::TimedOut))
                 }
                 Servers::Cluster(cluster) => {
-                    let slot = slot_of(&self.key(&told.hit));
-                    at_owner(cluster, slot, &[], deadline, |way| self.tell_over(way, told)).await
+                    let slot = slot_of(&self.key(&restoration.hit));
+                    at_owner(cluster, slot, &[], deadline, |way| {
+                        self.restore_over(way, restoration)
+                    })
+                    .await
                 }
                 Servers::Pair(pair) => {
-                    pair.at_home_of(&told.hit, |part| part.tell_one(told)).await
+                    pair.at_home_of(&restoration.hit, |part| part.restore_one(restoration)).await
                 }
             }
         }
         .boxed()
     }
 
-    async fn tell_over(
+    async fn restore_over(
         &self,
         mut connection: impl ConnectionLike + Send,
-        Assertion { hit, taken, .. }: &Assertion,
+        Restoration { hit, taken, .. }: &Restoration,
     ) -> Result<u64, StoreError> {
         let counter = self.key(hit);
-        let mut call = self.epochs.told.prepare_invoke();
+        let mut call = self.epochs.restore.prepare_invoke();
         call.key(&counter).key(granted_key(&counter));
         call.arg(self.life.name()).arg(hit.amount).arg(*taken);
         call.arg(self.ttl(hit, self.clock.now()));

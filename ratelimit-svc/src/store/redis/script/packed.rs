@@ -1,11 +1,11 @@
 //! What passes between the store and its script, as packed doubles: one text for each hit costs
-//! the server less than a number each. The layout is told at the top of `settle.lua`.
+//! the server less than a number each. The layout stands at the top of `settle.lua`.
 
 use std::time::Duration;
 
 use crate::decide::algorithm::State;
 use crate::decide::algorithm::gcra::{Bucket, Tat};
-use crate::decide::algorithm::sliding_window::{Counts, Window};
+use crate::decide::algorithm::sliding_window::{Counts, Slide};
 use crate::decide::hit::{Hit, Role};
 use crate::decide::reserve::{Terms, WINDOWS_KEPT};
 use crate::decide::settle::Settled;
@@ -80,7 +80,7 @@ fn algorithm(hit: &Hit, now: Duration) -> (f64, [f64; 6]) {
     match hit.algorithm {
         Algorithm::FixedWindow => (0.0, [0.0; 6]),
         Algorithm::SlidingWindow => {
-            let window = Window::of(hit, now);
+            let window = Slide::of(hit, now);
             (1.0, [window.number as f64, window.weight as f64, 0.0, 0.0, 0.0, 0.0])
         }
         Algorithm::TokenBucket { .. } => {
@@ -95,7 +95,7 @@ fn algorithm(hit: &Hit, now: Duration) -> (f64, [f64; 6]) {
 
 fn forecast(packed: &mut Vec<u8>, hit: &Hit, terms: &Terms) {
     let lives = (WINDOWS_KEPT + 1).saturating_mul(hit.window.seconds);
-    push(packed, [terms.place as f64, terms.classes as f64, terms.number]);
+    push(packed, [terms.rank as f64, terms.classes as f64, terms.number]);
     push(packed, [terms.elapsed, terms.early]);
     push(packed, [terms.horizon, terms.margin_horizon, terms.margin_max]);
     push(packed, [terms.inflow, terms.inflow_of_previous, lives as f64]);

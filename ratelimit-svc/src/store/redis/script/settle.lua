@@ -10,7 +10,7 @@
 --   sliding: window number, weight of the last window, 0, 0, 0, 0
 --   bucket:  now in us, cost in us and 1/limit us, burst tolerance likewise, period in us
 --   what the class may take: -1 all, -2 what a forecast leaves, or that much
---   of a forecast: place  classes  window number  elapsed  early  horizon  margin horizon  margin max
+--   of a forecast: rank  classes  window number  elapsed  early  horizon  margin horizon  margin max
 --     inflow  inflow of previous  seconds to live
 --     what was asked for where that is not the amount: -1 it is, or of a claim that much; of a
 --       refund -1 nothing, or what was asked for and is no demand after all
@@ -96,7 +96,7 @@ for i = 1, n do
       after2 = s2 + amount
     end
     over = ceil(min(after3, 4294967295) * weight / 1048576) + after2 > limit
-  else
+  elseif kind == 2 then
     local rate = max(limit, 1)
     value = ceil(((s1 - a1) * rate + s2) / a6)
     if refund then
@@ -109,15 +109,17 @@ for i = 1, n do
     end
     local top = a1 + a4
     over = after1 > top or (after1 == top and after2 > a5)
+  else
+    return redis.error_reply('ERR unknown kind of counter ' .. kind)
   end
 
   -- What the class may take.
   local figures, name, own, figures_live, width, asked, first, this
   if cap == -2 then
-    local place, classes, number, elapsed, early, horizon, margin_horizon, margin_max, inflow,
+    local rank, classes, number, elapsed, early, horizon, margin_horizon, margin_max, inflow,
       inflow_of_previous, live, claim, guarantees, list = unpacked(FORECAST, ARGV[i + 1], more)
     at = at + 1
-    name, own, figures_live, width = KEYS[at], 2 + 4 * place, live, 1 + 4 * classes
+    name, own, figures_live, width = KEYS[at], 2 + 4 * rank, live, 1 + 4 * classes
     asked, this = claim ~= -1 and claim, number
     figures = by_figures and by_figures[name]
     -- Element 0: whether more than the class's own is to be written.
@@ -164,7 +166,7 @@ for i = 1, n do
       given = { unpacked('<' .. repeated('d', 2 * classes), ARGV[i + 1], list) }
     end
     local expected, promised, margin, below, others = 0, 0, 0, 0, 0
-    for class = 0, given and classes - 1 or place - 1 do
+    for class = 0, given and classes - 1 or rank - 1 do
       local q = 2 + 4 * class
       local active = window - figures[q + 3] <= 4
       local unmet, guarantee = 0, 0
@@ -172,7 +174,7 @@ for i = 1, n do
         if active then unmet = max(given[2 * class + 1] - figures[q], 0) end
         guarantee = max(given[2 * class + 2], unmet)
       end
-      if class < place then
+      if class < rank then
         local keeps = guarantee
         if active then
           local rate, asks = figures[q + 2], figures[q + 1]
@@ -189,7 +191,7 @@ for i = 1, n do
         expected = expected + keeps
         promised = promised + guarantee
         others = others + unmet
-      elseif class > place then
+      elseif class > rank then
         below = below + unmet
         others = others + unmet
       end
@@ -197,7 +199,7 @@ for i = 1, n do
     local need = max(expected - (inflow + s3 * inflow_of_previous), promised)
     cap = max(floor(capacity - need - margin - below), 0)
     if given then
-      local free = given[2 * place + 1] - figures[own]
+      local free = given[2 * rank + 1] - figures[own]
       if free > 0 then cap = max(cap, min(value + free, capacity - others)) end
     end
   end
@@ -233,7 +235,7 @@ if atomic and (vetoes > 0 or quota_refuses) then
 end
 
 -- What is refused for another limit's sake is no demand on this one, and neither is what could never
--- pass; but claims, which only travel together, tell of demand that was.
+-- pass; but claims, which only travel together, bring demand that was.
 local answers, counters, changed = n > 1 and {}, n > 1 and {}, n > 1 and {}
 local answer
 for i = 1, n do

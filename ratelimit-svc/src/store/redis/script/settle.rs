@@ -6,16 +6,16 @@ use std::time::Duration;
 use redis::aio::ConnectionLike;
 use redis::{Cmd, ErrorKind, RedisError, Script, ServerErrorKind, Value};
 
-use crate::store::redis::answer::number;
-use crate::store::redis::Redis;
-use crate::store::redis::script::packed;
 use crate::decide::algorithm::State;
 use crate::decide::hit::{Count, Hit, Mode, Role};
 use crate::decide::key::usage_key;
 use crate::decide::settle::Settled;
 use crate::limits::algorithm::Algorithm;
 use crate::store::error::StoreError;
+use crate::store::redis::Redis;
+use crate::store::redis::answer::number;
 use crate::store::redis::connection::refusal::classify;
+use crate::store::redis::script::packed;
 
 /// Room for what a call says of one hit; of a longer one it grows.
 const HIT_BYTES: usize = 128;

@@ -25,17 +25,17 @@ use futures_util::{FutureExt, StreamExt};
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{Mutex, Notify};
 
-use crate::store::redis::connection::connections::Connections;
-use crate::store::redis::topology::part::{NEWS_EVERY, News, Part};
-use crate::store::redis::topology::ranges::ask_slots;
-use crate::store::redis::topology::slots::{SlotMap, slot_of};
 use crate::clock::Clock;
 use crate::decide::hit::Hit;
 use crate::store::breaker::Permit;
 use crate::store::error::StoreError;
 use crate::store::redis::connection::address::{Address, HostPort, Login};
+use crate::store::redis::connection::connections::Connections;
 use crate::store::redis::connection::connector::{Connector, Endpoint, PROBE_TIMEOUT, prove};
 use crate::store::redis::loss::epoch::Marks;
+use crate::store::redis::topology::part::{Part, REPORT_EVERY, Reach};
+use crate::store::redis::topology::ranges::ask_slots;
+use crate::store::redis::topology::slots::{SlotMap, slot_of};
 
 /// The shortest time between two repairs that requests ask for.
 pub const REPAIR_PAUSE: Duration = Duration::from_millis(100);
@@ -146,7 +146,7 @@ impl Cluster {
         }
     }
 
-    /// The same, with `marks` to tell the data of its nodes apart.
+    /// The same, with `marks` to know the data of its nodes apart.
     pub fn marked(self, marks: Marks) -> Self {
         Self { marks, ..self }
     }
@@ -161,7 +161,7 @@ impl Cluster {
         node.cloned().ok_or_else(out_of_reach)
     }
 
-    /// The node at an address that another node told.
+    /// The node at an address that another node named.
     ///
     /// # Errors
     /// When it is not known yet.
@@ -187,7 +187,7 @@ impl Cluster {
         self.amiss.notify_one();
     }
 
-    /// Repairs the cluster when something is amiss, and tells the log. Never ends.
+    /// Repairs the cluster when something is amiss, and reports in the log. Never ends.
     pub async fn tend(&self) {
         let repairs = async {
             loop {
@@ -201,8 +201,8 @@ impl Cluster {
         };
         let news = async {
             loop {
-                tokio::time::sleep(NEWS_EVERY).await;
-                self.map.load_full().nodes.iter().for_each(|node| tell(node));
+                tokio::time::sleep(REPORT_EVERY).await;
+                self.map.load_full().nodes.iter().for_each(|node| report(node));
             }
         };
         tokio::join!(repairs, news);
@@ -211,16 +211,14 @@ impl Cluster {
     /// Learns who has which slot, and connects to those that are not connected.
     ///
     /// # Errors
-    /// When nobody tells, or not one node counts.
+    /// When nobody answers, or not one node counts.
     pub async fn repair(&self) -> Result<(), StoreError> {
         let map = self.learn().await?;
         let mut problem = None;
         let mend = async |node| {
             // Those that answer must not wait for one that hangs.
             let mended = tokio::time::timeout(PROBE_TIMEOUT, self.mend(&map, node)).await;
-            mended
-                .unwrap_or(Err(StoreError::TimedOut))
-                .inspect_err(|error| node.part.missed(error))
+            mended.unwrap_or(Err(StoreError::TimedOut)).inspect_err(|error| node.part.missed(error))
         };
         let lost = map.nodes.iter().filter(|node| node.connection(&[]).is_err());
         for answer in join_all(lost.map(mend)).await {
@@ -242,7 +240,7 @@ impl Cluster {
         serves(&map, None)
     }
 
-    /// Asks the node that tells the time. Where it is silent the look does not wait for it.
+    /// Asks the node that keeps the time. Where it is silent the look does not wait for it.
     async fn set_clock(&self) {
         let map = self.map.load_full();
         let Some(node) = self.owner(&map, &self.probe_key) else { return };
@@ -314,7 +312,7 @@ impl Cluster {
     }
 
     /// Connects to a node that is out of reach and finds out whether it counts. The node that has
-    /// the probe's own slot tells the time, so that all replicas ask the same one.
+    /// the probe's own slot keeps the time, so that all replicas ask the same one.
     async fn mend(&self, map: &Arc<Map>, node: &Arc<Node>) -> Result<(), StoreError> {
         let _mending = node.mending.lock().await;
         if node.connection(&[]).is_ok() {
@@ -352,11 +350,11 @@ fn serves(map: &Map, problem: Option<StoreError>) -> Result<(), StoreError> {
     }
 }
 
-fn tell(node: &Node) {
+fn report(node: &Node) {
     let (host, port) = &node.at;
-    match node.part.news() {
-        Some(News::Lost(cause)) => tracing::error!(host, port, cause, "node out of reach"),
-        Some(News::Found) => tracing::info!(host, port, "node in reach"),
+    match node.part.unreported() {
+        Some(Reach::Lost(cause)) => tracing::error!(host, port, cause, "node out of reach"),
+        Some(Reach::Found) => tracing::info!(host, port, "node in reach"),
         None => {}
     }
 }

@@ -1,4 +1,4 @@
-//! Hits that were taken in one place for a request that another place refused: given back by a
+//! Hits that were taken in one part of a store for a request that another part refused: given back by a
 //! task, so that no request waits beyond its budget for it.
 //!
 //! ```text
@@ -57,7 +57,7 @@ impl Counter {
             window_start: hit.window.start,
             limit: hit.limit,
             capacity: hit.capacity(),
-            class: hit.share.as_ref().map(|share| share.place),
+            class: hit.share.as_ref().map(|share| share.rank),
         }
     }
 }
@@ -243,8 +243,8 @@ mod tests {
 
     #[test]
     fn demand_that_is_none_adds_up_with_the_hits() {
-        use crate::limits::sharing::{How, Share};
-        let share = |asked| Share { place: 1, classes: 2, how: How::UpTo(fraction()), asked };
+        use crate::limits::sharing::{ClassShare, How};
+        let share = |asked| ClassShare { rank: 1, classes: 2, how: How::UpTo(fraction()), asked };
         let fraction_hit = |asked| Hit { share: Some(share(asked)), ..hit(0) };
         let mut waiting = Waiting::default();
         let (done, _receiver) = oneshot::channel();

@@ -12,12 +12,12 @@ use std::path::PathBuf;
 use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
 
-use crate::store::redis::connection::connections::Connections;
-use crate::store::redis::topology::sentinel::Sentinels;
-use crate::store::redis::connection::tls::TlsSettings;
 use crate::store::error::StoreError;
 use crate::store::redis::connection::address::{Address, HostPort, Login};
+use crate::store::redis::connection::connections::Connections;
 use crate::store::redis::connection::connector::{Connector, Endpoint};
+use crate::store::redis::connection::tls::TlsSettings;
+use crate::store::redis::topology::sentinel::Sentinels;
 
 /// Where Redis is and how to get in.
 #[derive(Clone, Debug, PartialEq, Eq)]

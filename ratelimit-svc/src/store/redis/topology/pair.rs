@@ -8,15 +8,15 @@ use futures_util::future::{BoxFuture, join_all};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::store::redis::Redis;
-use crate::store::redis::topology::cluster::REPAIR_PAUSE;
-use crate::store::redis::topology::give_back::GiveBack;
-use crate::store::redis::topology::part::{NEWS_EVERY, News, Part};
 use crate::decide::hit::{Count, Hit, Mode};
 use crate::store::backend::Backend;
 use crate::store::breaker::Permit;
 use crate::store::error::StoreError;
-use crate::store::split::count_apart;
+use crate::store::redis::Redis;
+use crate::store::redis::topology::cluster::REPAIR_PAUSE;
+use crate::store::redis::topology::give_back::GiveBack;
+use crate::store::redis::topology::part::{Part, REPORT_EVERY, Reach};
+use crate::store::split::count_in_parts;
 
 /// The longest look for one of them, so that the other need not wait for it.
 const LOOK_TIMEOUT: Duration = Duration::from_millis(300);
@@ -68,7 +68,7 @@ impl Pair {
             self.at(side, &hits, ask).await
         };
         let give_back = move |hits| self.back.by(deadline, hits, now);
-        count_apart(hits, mode, is_second, count, give_back).boxed()
+        count_in_parts(hits, mode, is_second, count, give_back).boxed()
     }
 
     /// A call to where a counter is, that needs no leave of the counter's own.
@@ -127,8 +127,8 @@ impl Pair {
         };
         let news = async move {
             loop {
-                tokio::time::sleep(NEWS_EVERY).await;
-                self.sides().into_iter().for_each(Side::tell);
+                tokio::time::sleep(REPORT_EVERY).await;
+                self.sides().into_iter().for_each(Side::report);
             }
         };
         async move {
@@ -221,11 +221,11 @@ impl Side {
         }
     }
 
-    fn tell(&self) {
+    fn report(&self) {
         let redis = self.name;
-        match self.gate.news() {
-            Some(News::Lost(cause)) => tracing::error!(redis, cause, "redis out of reach"),
-            Some(News::Found) => tracing::info!(redis, "redis in reach"),
+        match self.gate.unreported() {
+            Some(Reach::Lost(cause)) => tracing::error!(redis, cause, "redis out of reach"),
+            Some(Reach::Found) => tracing::info!(redis, "redis in reach"),
             None => {}
         }
     }

@@ -10,9 +10,9 @@ use crate::store::breaker::{Change, Permit};
 use crate::store::error::StoreError;
 use crate::store::gate::Gate;
 
-/// How often the log is told of parts that were lost or found: once, however often they come and go
+/// How often parts that were lost or found are reported in the log: once, however often they come and go
 /// between, and not by requests.
-pub const NEWS_EVERY: Duration = Duration::from_secs(1);
+pub const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// A part's gate.
 pub struct Part {
@@ -22,14 +22,14 @@ pub struct Part {
 
 #[derive(Default)]
 struct Log {
-    /// Why it was lost, until that is told.
+    /// Why it was lost, until that is reported.
     cause: Option<String>,
-    told_lost: Option<bool>,
+    reported_lost: Option<bool>,
 }
 
 /// What the log is to say.
 #[derive(Debug, PartialEq, Eq)]
-pub enum News {
+pub enum Reach {
     /// It is out of reach, and why.
     Lost(String),
     /// It is in reach.
@@ -87,8 +87,8 @@ impl Part {
         self.gate().found(std_now(), RandomState::new().hash_one(0));
     }
 
-    /// What the log was not told yet.
-    pub fn news(&self) -> Option<News> {
+    /// What is not reported in the log yet.
+    pub fn unreported(&self) -> Option<Reach> {
         let lost = {
             let mut gate = self.gate();
             gate.returned(std_now());
@@ -96,11 +96,11 @@ impl Part {
         };
         let mut log = self.log();
         let cause = log.cause.take();
-        if log.told_lost == Some(lost) || lost && cause.is_none() {
+        if log.reported_lost == Some(lost) || lost && cause.is_none() {
             return None;
         }
-        log.told_lost = Some(lost);
-        Some(cause.filter(|_| lost).map_or(News::Found, News::Lost))
+        log.reported_lost = Some(lost);
+        Some(cause.filter(|_| lost).map_or(Reach::Found, Reach::Lost))
     }
 
     fn note(&self, error: &StoreError) {
@@ -154,26 +154,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_log_is_told_once_of_each() {
+    async fn each_is_reported_once() {
         let part = Part::new();
-        assert_eq!(part.news(), None, "not looked for yet");
+        assert_eq!(part.unreported(), None, "not looked for yet");
         part.found();
-        assert_eq!((part.news(), part.news()), (Some(News::Found), None));
+        assert_eq!((part.unreported(), part.unreported()), (Some(Reach::Found), None));
         let lose = || {
             let permit = part.permit(&[]).expect("found");
             part.failed(permit, &StoreError::NotConnected);
         };
         lose();
-        let told = part.news();
-        assert!(matches!(&told, Some(News::Lost(cause)) if cause == "not connected"), "{told:?}");
+        let reported = part.unreported();
+        assert!(
+            matches!(&reported, Some(Reach::Lost(cause)) if cause == "not connected"),
+            "{reported:?}"
+        );
         for _ in 0..9 {
             part.missed(&StoreError::TimedOut);
-            assert_eq!(part.news(), None, "still lost");
+            assert_eq!(part.unreported(), None, "still lost");
         }
         part.found();
         lose();
-        assert_eq!(part.news(), None, "it came and went");
+        assert_eq!(part.unreported(), None, "it came and went");
         part.found();
-        assert_eq!(part.news(), Some(News::Found));
+        assert_eq!(part.unreported(), Some(Reach::Found));
     }
 }

@@ -7,15 +7,15 @@ use redis::ServerError;
 use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
-use crate::store::redis::connection::asking::Way;
-use crate::store::redis::topology::cluster::{Cluster, Node};
-use crate::store::redis::topology::slots::slot_of;
-use crate::store::redis::connection::deadlines;
-use crate::store::redis::{Redis, is_plain};
 use crate::decide::hit::{Count, Hit, Mode};
 use crate::store::error::StoreError;
 use crate::store::redis::connection::address::HostPort;
-use crate::store::split::count_apart;
+use crate::store::redis::connection::asking::Way;
+use crate::store::redis::connection::deadlines;
+use crate::store::redis::topology::cluster::{Cluster, Node};
+use crate::store::redis::topology::slots::slot_of;
+use crate::store::redis::{Redis, is_plain};
+use crate::store::split::count_in_parts;
 
 impl Redis {
     /// Counts in the nodes that have the keys. What a script decides is decided together as far
@@ -30,7 +30,7 @@ impl Redis {
         deadline: Instant,
     ) -> Result<Vec<Count>, StoreError> {
         let plain = is_plain(hits, mode);
-        let place = |hit: &Hit| {
+        let part_of = |hit: &Hit| {
             let alone = plain.then(|| hit.key.clone());
             (slot_of(&self.key(hit)), alone)
         };
@@ -40,7 +40,7 @@ impl Redis {
             at_owner(cluster, slot, hits, deadline, step).await
         };
         let give_back = |hits| self.back.by(deadline, hits, now);
-        count_apart(hits, mode, place, count, give_back).await
+        count_in_parts(hits, mode, part_of, count, give_back).await
     }
 
     /// Gives back in a cluster, each counter's hits with a budget of their own. Never ends.

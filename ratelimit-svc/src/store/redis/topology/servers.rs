@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 
-use crate::store::redis::topology::pair::Pair;
-use crate::store::redis::topology::cluster::Cluster;
-use crate::store::redis::topology::link::{Link, LinkSettings, Threads, Topology};
-use crate::store::redis::topology::sentinel::Sentinels;
-use crate::store::redis::topology::slots::slot_of;
-use crate::store::redis::connection::tls::TlsError;
 use crate::clock::Clock;
 use crate::store::error::StoreError;
 use crate::store::redis::connection::address::Address;
 use crate::store::redis::connection::connector::Connector;
+use crate::store::redis::connection::tls::TlsError;
 use crate::store::redis::loss::epoch::Marks;
+use crate::store::redis::topology::cluster::Cluster;
+use crate::store::redis::topology::link::{Link, LinkSettings, Threads, Topology};
+use crate::store::redis::topology::pair::Pair;
+use crate::store::redis::topology::sentinel::Sentinels;
+use crate::store::redis::topology::slots::slot_of;
 
 /// The servers that hold the counters.
 #[expect(clippy::large_enum_variant, reason = "there is one or two")]
@@ -61,7 +61,7 @@ impl Servers {
         })
     }
 
-    /// The same, with `marks` to tell the data of several servers pair.
+    /// The same, with `marks` to know the data of several servers apart.
     pub fn marked(self, marks: Marks) -> Self {
         match self {
             Self::Cluster(cluster) => {

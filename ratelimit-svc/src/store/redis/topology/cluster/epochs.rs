@@ -1,4 +1,4 @@
-//! Which data each primary of a cluster holds: a key in one of its slots tells, see `claimed`.
+//! Which data each primary of a cluster holds: by a key in one of its slots, see `loss`.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ impl Cluster {
 }
 
 impl Node {
-    /// The key that tells its data apart.
+    /// The key that marks its data.
     fn mark(self: &Arc<Self>, map: &Map, key_prefix: &str) -> Option<String> {
         Epochs::key(key_prefix, |slot| map.has(self, slot))
     }
