@@ -28,11 +28,7 @@ fn flags(program: &str, commands: &[String], found: &mut BTreeMap<String, BTreeS
     let output = Command::new(path).args(commands).arg("--help").output().expect("started");
     let help = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(output.status.success(), "{program} {commands:?}: {help}");
-    let section = |name: &str| {
-        let lines = help.lines().skip_while(move |line| *line != name).skip(1);
-        lines.take_while(|line| line.starts_with(' ') || line.is_empty())
-    };
-    let of_here = section("Options:").filter_map(|line| {
+    let of_here = section(&help, "Options:").into_iter().filter_map(|line| {
         let flag =
             line.trim_start().split([' ', ',', '=', '[']).find(|word| word.starts_with("--"));
         // What a flag means may name another one.
@@ -47,6 +43,12 @@ fn flags(program: &str, commands: &[String], found: &mut BTreeMap<String, BTreeS
     {
         flags(program, &[commands, &[name.to_owned()]].concat(), found);
     }
+}
+
+/// The lines of one section of a help text.
+fn section<'h>(help: &'h str, name: &str) -> Vec<&'h str> {
+    let lines = help.lines().skip_while(|line| *line != name).skip(1);
+    lines.take_while(|line| line.starts_with(' ') || line.is_empty()).collect()
 }
 
 #[test]
