@@ -36,11 +36,10 @@ fn flags(program: &str, commands: &[String], found: &mut BTreeMap<String, BTreeS
     });
     found.entry(commands.join(" ")).or_default().extend(of_here);
     // Names are two deep; what stands deeper is the end of a sentence.
-    let below =
-        section("Commands:").filter(|line| line.starts_with("  ") && !line.starts_with("   "));
-    for name in
-        below.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help")
-    {
+    let is_name = |line: &&str| line.starts_with("  ") && !line.starts_with("   ");
+    let below = section(&help, "Commands:").into_iter().filter(is_name);
+    let names = below.filter_map(|line| line.split_whitespace().next());
+    for name in names.filter(|name| *name != "help") {
         flags(program, &[commands, &[name.to_owned()]].concat(), found);
     }
 }
