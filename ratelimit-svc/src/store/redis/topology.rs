@@ -5,7 +5,7 @@ pub mod cluster;
 pub mod give_back;
 pub mod link;
 pub mod pair;
-pub mod part;
+pub(in crate::store::redis) mod part;
 mod ranges;
 pub(in crate::store::redis) mod scatter;
 pub mod sentinel;
