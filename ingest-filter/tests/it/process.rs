@@ -44,6 +44,12 @@ fn settings_that_cannot_work_exit_64_and_are_named() {
 /// A process that is killed with the test, whatever happens.
 pub struct Running(Child);
 
+impl Running {
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -65,7 +71,7 @@ fn post(address: &str, body: &str) -> String {
 }
 
 /// A gateway on a disk journal, and where it listens.
-fn gateway(path: &Path) -> (Running, String) {
+pub fn gateway(path: &Path) -> (Running, String) {
     let (running, serving) = gateway_that_serves(path);
     (running, serving["address"].as_str().expect("an address").to_owned())
 }
