@@ -8,7 +8,7 @@
 {{- $envoy := .Values.envoy -}}
 {{- $text := .Files.Get "files/envoy.yaml" -}}
 {{- if not $text -}}{{- fail "files/envoy.yaml is missing from the chart" -}}{{- end -}}
-{{- $cut := list "injected-pressure" -}}
+{{- $cut := list "injected-pressure" "otlp-tls" -}}
 {{- if not .Values.tls.edge.enabled -}}{{- $cut = append $cut "edge-tls" -}}{{- end -}}
 {{- if not .Values.tls.enabled -}}{{- $cut = append $cut "upstream-tls" -}}{{- end -}}
 {{- if not .Values.otel.host -}}{{- $cut = append $cut "trace" -}}{{- end -}}
