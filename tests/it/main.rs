@@ -9,6 +9,7 @@ mod classes;
 mod drain;
 mod encryption;
 mod end_to_end;
+mod faults;
 mod health;
 mod impaired;
 mod launcher;

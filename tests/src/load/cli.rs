@@ -16,6 +16,7 @@ use super::schedule::{Amount, Pace};
 use super::traffic::Traffic;
 use super::wire::{Connection, Meaning, http1::Http1, http2::Http2};
 use super::{bench, echo, message, table};
+use crate::faults::command as faults;
 
 /// The path of `ShouldRateLimit`.
 pub const RATE_LIMIT_PATH: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
@@ -54,6 +55,9 @@ enum Command {
     Demo(DemoArgs),
     /// Counts instructions per decision and compares them with a baseline: `make bench-gate`
     Gate(bench::gate::GateArgs),
+    /// Kills every process of an edge in turn under numbered points, and counts what became of them
+    #[command(after_help = faults::EXAMPLES)]
+    Faults(faults::FaultArgs),
 }
 
 /// Where to, how hard, how long.
@@ -187,6 +191,7 @@ impl Cli {
             }
             Command::Bench(args) => return bench::run(&args),
             Command::Gate(args) => return bench::gate::run(&args),
+            Command::Faults(args) => faults::main(&args)?,
         }
         Ok(ExitCode::SUCCESS)
     }
