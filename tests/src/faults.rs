@@ -87,7 +87,8 @@ pub struct Outcome {
     pub kills: BTreeMap<&'static str, usize>,
     /// Acknowledged points a second, undisturbed.
     pub undisturbed_per_second: f64,
-    /// CPU of a point by process, undisturbed and with everything written, µs.
+    /// CPU of an acknowledged point by process, undisturbed, µs. What the writer and InfluxDB had
+    /// not written by then is not in theirs.
     pub cpu: Vec<(&'static str, f64)>,
     /// From the first write to the last acknowledgement.
     pub elapsed: Duration,
