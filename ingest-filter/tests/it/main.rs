@@ -8,6 +8,7 @@ mod commands;
 mod confined;
 mod contract;
 mod disk;
+mod documents;
 mod fake_influxdb;
 mod faults;
 mod influxd;
