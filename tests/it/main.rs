@@ -10,6 +10,7 @@ mod documents;
 mod drain;
 mod encryption;
 mod end_to_end;
+mod faults;
 mod health;
 mod impaired;
 mod launcher;
