@@ -31,11 +31,11 @@ use tonic::transport::{Channel, Endpoint};
 use super::{
     ALPN, Protocols, TlsError, authorities, certificates, private_key, provider, valid_now,
 };
+use crate::causes::error_chain;
 use crate::config::{ConfigError, Spanned};
 use crate::process::UsageError;
 use crate::readiness::Readiness;
 use crate::reload::{self, Source};
-use crate::telemetry::error_chain;
 
 /// TLS of a client, as written in a configuration file. Relative paths are relative to it.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -96,8 +96,14 @@ pub async fn connect(
     endpoint: Endpoint,
     settings: &ClientSettings,
 ) -> Result<Channel, tonic::transport::Error> {
-    let connector = Connector::new(settings.clone(), Protocols::Grpc);
+    let connector = Connector::new(settings.clone(), Protocols::Grpc, "gRPC");
     secured(endpoint).connect_with_connector(connector).await
+}
+
+/// The same for a server that need not be there yet: connects with the first request, and again after
+/// each connection that was lost.
+pub fn connect_lazily(endpoint: Endpoint, connector: Connector) -> Channel {
+    secured(endpoint).connect_with_connector_lazy(connector)
 }
 
 /// Requests carry the scheme that they have on the wire.
@@ -121,13 +127,14 @@ pub struct Connector {
 struct Shared {
     settings: ClientSettings,
     protocols: Protocols,
+    /// What the client is called where files are refused.
+    name: &'static str,
     told: Option<Told>,
     state: Mutex<State>,
 }
 
-/// Where it is said that files are refused.
+/// Where it is said, beside the log, that files are refused.
 struct Told {
-    name: &'static str,
     readiness: Readiness,
     is_refused: Gauge,
 }
@@ -140,10 +147,10 @@ struct State {
 }
 
 impl Connector {
-    /// Reads the files when it first connects, and says nowhere when they change for the worse.
-    pub fn new(settings: ClientSettings, protocols: Protocols) -> Self {
+    /// Reads the files when it first connects, and says only in the log when they change for the worse.
+    pub fn new(settings: ClientSettings, protocols: Protocols, name: &'static str) -> Self {
         let state = Mutex::default();
-        Self { shared: Arc::new(Shared { settings, protocols, told: None, state }) }
+        Self { shared: Arc::new(Shared { settings, protocols, name, told: None, state }) }
     }
 
     /// Reads the files, and says from now on in `/readyz`, as a warning of this name, and in the
@@ -162,8 +169,8 @@ impl Connector {
         let is_refused = Gauge::default();
         let help = "1 while the newest TLS files of the client are refused and older ones are used";
         registry.register("tls_client_files_refused", help, is_refused.clone());
-        let told = Told { name, readiness: readiness.clone(), is_refused };
-        let shared = Shared { settings, protocols, told: Some(told), state: Mutex::default() };
+        let told = Some(Told { readiness: readiness.clone(), is_refused });
+        let shared = Shared { settings, protocols, name, told, state: Mutex::default() };
         shared.config().map_err(|error| UsageError(error_chain(&error)))?;
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -249,15 +256,17 @@ impl Shared {
     }
 
     fn tell(&self, refused: Option<&TlsError>) {
+        let reason = refused.map(|error| error_chain(error));
+        if let Some(reason) = &reason {
+            tracing::error!(reason, client = self.name, "TLS files refused");
+        }
         let Some(told) = &self.told else { return };
-        told.is_refused.set(i64::from(refused.is_some()));
-        match refused {
-            None => told.readiness.all_well(told.name),
-            Some(error) => {
-                let reason = error_chain(error);
-                tracing::error!(reason, client = told.name, "TLS files refused");
+        told.is_refused.set(i64::from(reason.is_some()));
+        match reason {
+            None => told.readiness.all_well(self.name),
+            Some(reason) => {
                 let warning = format!("new files are refused, the old are in use: {reason}");
-                told.readiness.warn(told.name, warning);
+                told.readiness.warn(self.name, warning);
             }
         }
     }
@@ -306,13 +315,7 @@ impl ClientSettings {
     /// # Errors
     /// When they cannot; the first of them is named.
     pub fn check(&self) -> Result<(), UsageError> {
-        let check = || {
-            if let Some((path, _)) = &self.identity {
-                valid_now(path, &certificates(path, &read(path)?)?)?;
-            }
-            self.config()
-        };
-        check().map(drop).map_err(|error| UsageError(error_chain(&error)))
+        self.config().map(drop).map_err(|error| UsageError(error_chain(&error)))
     }
 
     /// What the files hold now.
@@ -334,6 +337,7 @@ impl ClientSettings {
             None => builder.with_no_client_auth(),
             Some((certificate, key)) => {
                 let chain = certificates(certificate, &read(certificate)?)?;
+                valid_now(certificate, &chain)?;
                 let key = private_key(key, &read(key)?)?;
                 builder.with_client_auth_cert(chain, key).map_err(bad)?
             }

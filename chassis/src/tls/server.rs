@@ -20,10 +20,10 @@ use tokio_rustls::server::TlsStream;
 use super::metrics::Metrics;
 use super::peer::Peer;
 use super::settings::{InForce, Protocols, ServerSettings};
+use crate::causes::error_chain;
 use crate::process::UsageError;
 use crate::readiness::Readiness;
 use crate::reload::{self, ReloadStatus, Snapshot};
-use crate::telemetry::error_chain;
 
 /// How long a client may take to become a connection.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -19,6 +19,8 @@ use super::client::ClientSettings;
 use super::*;
 use crate::readiness::Readiness;
 
+mod clients;
+
 const PERIOD: Duration = Duration::from_millis(10);
 
 /// An authority and a directory for what it signs.

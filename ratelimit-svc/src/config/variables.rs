@@ -84,6 +84,9 @@ pub const VARIABLES: &[Variable] = &[
     full("LOG_LEVEL", "info", "trace, debug, info, warn, error; also per module"),
     full("OTEL_EXPORTER_OTLP_ENDPOINT", "", "gRPC endpoint for spans; empty: no spans"),
     full("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "", "the same, and comes first"),
+    full("OTEL_EXPORTER_OTLP_CERTIFICATE", "", "PEM file of the authorities of an https endpoint"),
+    full("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "", "PEM file of the client's certificate there"),
+    full("OTEL_EXPORTER_OTLP_CLIENT_KEY", "", "PEM file of its private key"),
     full("TRACING_ENABLED", "false", "make spans, also of requests that bring no trace"),
     full("TRACING_SERVICE_NAME", "RateLimit", "service.name of spans, with TRACING_ENABLED"),
     full("TRACING_SERVICE_NAMESPACE", "", "service.namespace of spans"),
@@ -167,6 +170,11 @@ pub const VARIABLES: &[Variable] = &[
     full("LIMIT_REMAINING_HEADER", "RateLimit-Remaining", "header for what is left"),
     full("LIMIT_RESET_HEADER", "RateLimit-Reset", "header for the seconds until the window ends"),
     full("RESPONSE_DYNAMIC_METADATA", "false", "describe every decision in dynamic metadata"),
+    full(
+        "RESPONSE_RETRY_INFO",
+        "false",
+        "say in a google.rpc.Status when a refused client may return",
+    ),
     full(
         "LOCAL_SHARE_REPLICAS",
         "",

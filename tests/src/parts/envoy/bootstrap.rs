@@ -27,6 +27,7 @@ fn sections(settings: &Settings) -> Vec<&'static str> {
         ("bytes", settings.charged.bytes),
         ("points", settings.charged.points),
         ("trace", settings.otlp.is_some()),
+        ("otlp-tls", settings.otlp.is_some() && settings.tls.is_some()),
         ("edge-tls", settings.tls.is_some()),
         ("upstream-tls", settings.tls.is_some()),
         ("injected-pressure", settings.pressure_file.is_some()),
@@ -40,8 +41,8 @@ fn values(settings: &Settings) -> Result<BTreeMap<&'static str, String>> {
         ("CONNECTIONS_MAX", "50000".to_owned()),
         ("HEAP_BYTES_MAX", (1_u64 << 31).to_string()),
         ("XFF_TRUSTED_HOPS", "0".to_owned()),
-        ("PER_ADDRESS_BURST", "20000".to_owned()),
-        ("PER_ADDRESS_PER_SECOND", "10000".to_owned()),
+        ("PER_ADDRESS_BURST", (2 * limits.per_address).to_string()),
+        ("PER_ADDRESS_PER_SECOND", limits.per_address.to_string()),
         ("TRACE_SAMPLING_PERCENT", settings.trace_sampling_percent.to_string()),
         ("AUTHZ_TIMEOUT", settings.authz_timeout.to_owned()),
         ("AUTHZ_TRY_TIMEOUT", of_one_try(settings.authz_timeout)?),
@@ -85,6 +86,7 @@ fn values(settings: &Settings) -> Result<BTreeMap<&'static str, String>> {
         values.insert("AUTHZ_SANS", names(&tls.authz));
         values.insert("RATELIMIT_SANS", names(&tls.ratelimit));
         values.insert("GATEWAY_SANS", names(&tls.gateway));
+        values.insert("OTLP_SANS", names(&tls.otlp));
     }
     if let Some(file) = &settings.pressure_file {
         values.insert("PRESSURE_FILE", file.display().to_string());
