@@ -1,11 +1,12 @@
 # Tidegate: `make run` starts the whole edge, `make test` tests everything, `make bench` measures it.
 
 INSTALL := tests/parts/install.sh
-.PHONY: run run-full test parts images audit bench bench-readme bench-gate lint fuzz help
+.PHONY: run run-full demo test parts images audit bench bench-readme bench-gate lint fuzz help
 
 help:
 	@echo 'make run       the edge on embedded parts (memory, disk, file); REPLICAS=3 for three of each service'
 	@echo 'make run-full  the edge on Redis, Apache Kafka and InfluxDB'
+	@echo 'make demo      a little load against a running make run: three tenants, four classes, one over its quota'
 	@echo 'make test      all tests, on the real parts, which it installs where missing'
 	@echo 'make images    the container images, without Docker, in target/images; PROGRAMS=target/debug for those'
 	@echo 'make audit     known vulnerabilities of what is linked, by the database of RustSec'
@@ -27,8 +28,13 @@ run-full:
 	@cargo build --release --locked --workspace --bins --quiet
 	@exec $${CARGO_TARGET_DIR:-target}/release/tidegate-edge --full $(if $(REPLICAS),--replicas $(REPLICAS))
 
+demo:
+	@$(INSTALL) toolchain
+	@cargo build --release --locked --workspace --bins --quiet
+	@exec $${CARGO_TARGET_DIR:-target}/release/tidegate-load demo
+
 parts:
-	@$(INSTALL) toolchain envoy redis influxdb prometheus kafka images
+	@$(INSTALL) toolchain envoy redis influxdb prometheus kafka chromium images
 
 test: parts
 	@echo 'building (some minutes the first time)'

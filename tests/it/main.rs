@@ -29,5 +29,6 @@ mod stage;
 mod stand_in;
 mod startup;
 mod surface;
+mod tenant_view;
 mod tls_client;
 mod trace;

@@ -71,6 +71,7 @@ pub fn conclude(
         metadata: None,
         degraded,
         outcomes,
+        trials: Vec::new(),
     };
     if let Some(names) = &settings.headers {
         decision.headers = headers::headers(names, plan, &decision.statuses);
@@ -151,7 +152,7 @@ fn judge(
 }
 
 /// What is left for the class of the hit.
-fn remaining(capacity: u32, count: &Count) -> u32 {
+pub(super) fn remaining(capacity: u32, count: &Count) -> u32 {
     u64::from(capacity).saturating_sub(count.withheld).saturating_sub(count.value) as u32
 }
 
