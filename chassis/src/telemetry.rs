@@ -21,6 +21,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+pub use crate::causes::error_chain;
 use crate::process::UsageError;
 use crate::tls::client::ClientSettings;
 
@@ -127,18 +128,6 @@ impl Telemetry {
             let _ = provider.shutdown();
         }
     }
-}
-
-/// An error and its causes on one line, for a log.
-pub fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// Makes `span` a child of the W3C trace context that came with the request.

@@ -7,8 +7,8 @@ use http::uri::{PathAndQuery, Scheme};
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig, WithTonicConfig};
 use tonic::transport::Endpoint;
 
+use crate::causes::error_chain;
 use crate::process::UsageError;
-use crate::telemetry::error_chain;
 use crate::tls::Protocols;
 use crate::tls::client::{ClientSettings, Connector, connect_lazily};
 

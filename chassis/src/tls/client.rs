@@ -31,11 +31,11 @@ use tonic::transport::{Channel, Endpoint};
 use super::{
     ALPN, Protocols, TlsError, authorities, bytes, certificates, private_key, provider, valid_now,
 };
+use crate::causes::error_chain;
 use crate::config::{ConfigError, Spanned};
 use crate::process::UsageError;
 use crate::readiness::Readiness;
 use crate::reload::{self, Snapshot, Source};
-use crate::telemetry::error_chain;
 
 /// TLS of a client, as written in a configuration file. Relative paths are relative to it.
 #[derive(Clone, Debug, Default, Deserialize)]

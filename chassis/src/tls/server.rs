@@ -23,10 +23,10 @@ use super::metrics::Metrics;
 use super::peer::Peer;
 use super::settings::{InForce, Protocols, ServerSettings};
 use super::workload::{self, News};
+use crate::causes::error_chain;
 use crate::process::UsageError;
 use crate::readiness::{Condition, Readiness};
 use crate::reload::{self, ReloadStatus, Snapshot};
-use crate::telemetry::error_chain;
 
 /// How long a client may take to become a connection.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);

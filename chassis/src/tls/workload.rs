@@ -16,8 +16,8 @@ use base64::prelude::BASE64_STANDARD;
 use futures_util::StreamExt;
 use spiffe::{WorkloadApiClient, X509Context};
 
+use crate::causes::error_chain;
 use crate::reload::Snapshot;
-use crate::telemetry::error_chain;
 
 /// How long a connection may take to be made, and the answer to begin.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

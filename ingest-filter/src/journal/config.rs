@@ -20,7 +20,7 @@ mod topics;
 use bounds::{duration_of, is_host_and_port, size_of};
 use member::group_instance_id;
 use security::{RawSasl, Security};
-use topics::{Topics, create_topic, topics};
+use topics::{Topics, creatable, create_topic, topics};
 
 /// `journal:` as written by the user; exactly one kind is given.
 #[derive(Clone, Debug, Deserialize)]
@@ -342,12 +342,7 @@ fn kafka_config(path: &Path, raw: &RawKafkaJournal) -> Result<KafkaConfig, Confi
     };
     let create_topic = create_topic(path, raw.create_topic.as_ref())?;
     let security = Security::from_raw(path, raw.tls.as_ref(), raw.sasl.as_ref())?;
-    if let (Some(create), Some(_)) = (&raw.create_topic, security.token_file()) {
-        // The client library asks nobody for a token on behalf of what creates topics.
-        let message = "journal.kafka.create_topic cannot be used with OAUTHBEARER: create the topics \
-                       by other means";
-        return Err(ConfigError::at(path, &create.partitions, message));
-    }
+    creatable(path, raw, &security)?;
     Ok(KafkaConfig {
         credentials: Credentials::new(security),
         group: named(&raw.group, GROUP),
