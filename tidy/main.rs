@@ -48,6 +48,7 @@ const PURE: &[&str] = &[
     "ingest-filter/src/intake",
     "ingest-filter/src/otlp",
     "ingest-filter/src/remote_write",
+    "ingest-filter/src/rules",
     "ingest-filter/src/wire",
     "ingest-filter/src/target/answer",
     "ingest-filter/src/target/refusal",

@@ -1,7 +1,7 @@
 //! Settings of the gateway role: as written by the user, and as they are in force.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chassis::config::{ByteSize, ConfigError, DurationText, Spanned};
@@ -9,6 +9,7 @@ use chassis::tls::{RawServerTls, ServerSettings};
 use serde::{Deserialize, Serialize};
 
 use crate::destination::config::DestinationsConfig;
+use crate::gateway::cors::Origins;
 use crate::types::Limits;
 
 /// Where clients are served.
@@ -72,6 +73,10 @@ pub struct RawGateway {
     pub streams_max: Option<Spanned<u32>>,
     /// Whether line protocol may hold unsigned integers.
     pub accept_unsigned: Option<bool>,
+    /// Whose pages may write from a browser.
+    pub cors_origins: Option<Vec<Spanned<String>>>,
+    /// Where the rules of tenants are.
+    pub rules_directory: Option<PathBuf>,
 }
 
 /// Settings of the gateway that cannot be wrong.
@@ -106,6 +111,10 @@ pub struct GatewayConfig {
     pub streams_max: u32,
     /// Whether line protocol may hold unsigned integers.
     pub accept_unsigned: bool,
+    /// Whose pages may write from a browser.
+    pub cors_origins: Origins,
+    /// Where the rules of tenants are, if anywhere.
+    pub rules_directory: Option<PathBuf>,
     /// Which database each tenant's points go to: a section of its own, as the writer has it too.
     pub destinations: DestinationsConfig,
 }
@@ -195,6 +204,11 @@ impl GatewayConfig {
             )? as u32,
             streams_max: count("streams_max", &raw.streams_max, STREAMS_MAX, 1 << 16)? as u32,
             accept_unsigned: raw.accept_unsigned.unwrap_or(false),
+            rules_directory: raw
+                .rules_directory
+                .as_ref()
+                .map(|directory| path.parent().unwrap_or(Path::new("")).join(directory)),
+            cors_origins: origins(path, raw.cors_origins.as_deref().unwrap_or_default())?,
             destinations: DestinationsConfig::default(),
         })
     }
@@ -211,6 +225,17 @@ fn address(
         let message = format!("gateway.{key} is not an address and port such as 127.0.0.1:8086");
         ConfigError::at(path, text, message)
     })
+}
+
+fn origins(path: &Path, texts: &[Spanned<String>]) -> Result<Origins, ConfigError> {
+    let mut origins = Origins::default();
+    for text in texts {
+        origins.add(&text.value).map_err(|problem| {
+            let message = format!("gateway.cors_origins: '{}' {problem}", text.value);
+            ConfigError::at(path, text, message)
+        })?;
+    }
+    Ok(origins)
 }
 
 fn bounded<T>(
@@ -275,6 +300,7 @@ mod tests {
             ("decoded_bytes_max: 1GiB\n", "a.yaml:1:20: gateway.memory_bytes_max is less than"),
             ("decoded_bytes_max: 1B\n", "a.yaml:1:20: gateway.decoded_bytes_max is 1"),
             ("listen: here\n", "a.yaml:1:9: gateway.listen is not an address"),
+            ("cors_origins: ['*', app]\n", "a.yaml:1:21: gateway.cors_origins: 'app' is not an"),
             ("admin_listen: ''\n", "a.yaml:1:15: gateway.admin_listen is not an address"),
         ] {
             let error = parse(text).expect_err(text);

@@ -16,10 +16,12 @@ use crate::gateway::intake::Converted;
 use crate::gateway::metrics::GatewayMetrics;
 use crate::gateway::pinning::{Pinned, Pinning};
 use crate::gateway::refusal::Refusal;
+use crate::gateway::tenant_rules::{Ruled, TenantRules};
 use crate::gateway::verdict::Verdict;
 use crate::journal::{AppendError, Journal};
 use crate::point::Chunker;
 use crate::record::Record;
+use crate::rules::FieldTypes;
 use crate::types::{Pin, TooManyDatabases};
 
 /// When to come back after the journal did not answer within the deadline.
@@ -42,6 +44,8 @@ pub struct Edge {
     pub destinations: Destinations,
     /// The types that fields have.
     pub pinning: Pinning,
+    /// The rules of tenants.
+    pub rules: TenantRules,
     /// Where points go.
     pub journal: Arc<dyn Journal>,
     /// The memory of all requests.
@@ -71,7 +75,11 @@ impl Edge {
     ///
     /// # Errors
     /// When the tenant writes to more databases than it may.
-    pub fn chunker(&self, admission: &Admission) -> Result<Chunker, Refusal> {
+    pub fn chunker(
+        &self,
+        admission: &Admission,
+        ruled: Option<&Ruled>,
+    ) -> Result<Chunker, Refusal> {
         let Admission { tenant, database, .. } = admission;
         let destination = self.destinations.resolve(tenant, database);
         // To name the default database is to name none.
@@ -83,7 +91,12 @@ impl Edge {
             .of(tenant, database, &destination.name)
             .map_err(|TooManyDatabases(max)| Refusal::DatabasesTooMany(max))?;
         let (tags, bytes_max) = (self.destinations.tags_added(), self.config.chunk_bytes_max);
-        Ok(Chunker::new(tags, admission.admitted_at_ns, bytes_max).typed(types))
+        let chunker = Chunker::new(tags, admission.admitted_at_ns, bytes_max);
+        Ok(match ruled.map(Ruled::field_types).unwrap_or_default() {
+            FieldTypes::Convert => chunker.typed(types),
+            FieldTypes::Refuse => chunker.typed(types.strict()),
+            FieldTypes::Off => chunker,
+        })
     }
 
     /// Stores what a request was turned into, and returns what became of its points when the
@@ -97,7 +110,8 @@ impl Edge {
         converted: Converted,
         deadline: Instant,
     ) -> Result<Verdict, Refusal> {
-        let Converted { pins, chunks, verdict, reservation } = converted;
+        let Converted { pins, chunks, verdict, reservation, untracked } = converted;
+        self.rules.untracked(untracked);
         if chunks.is_empty() {
             return Ok(verdict);
         }

@@ -90,7 +90,8 @@ impl Encoding {
             Some(Encoding::Gzip)
         } else if is("deflate") {
             Some(Encoding::Deflate)
-        } else if is("zstd") {
+        } else if is("zstd") || is("zstd1") {
+            // The second is what the clients of Datadog's API say.
             Some(Encoding::Zstd)
         } else {
             None

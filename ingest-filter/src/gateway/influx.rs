@@ -2,7 +2,7 @@
 //! the path.
 //!
 //! The tenant decides where points go; within it, `db` and `rp` or `bucket` name the database.
-//! They never choose the tenant, and an organisation has no meaning beside it.
+//! They never choose the tenant. What an organization becomes is for the tenant's rules to say.
 
 use std::sync::Arc;
 
@@ -68,11 +68,11 @@ impl Protocol for Influx {
 
     fn parse(&mut self, head: &Parts, config: &GatewayConfig) -> Result<Head, Refusal> {
         content_type(&MediaType::of(&head.headers))?;
-        let database = self.parameters(&head.uri)?;
+        let (database, organization) = self.parameters(&head.uri)?;
         self.dialect.unsigned = config.accept_unsigned;
         // Escapes take two bytes for one; a longer line could not fit a chunk.
         self.dialect.line_bytes_max = config.chunk_bytes_max * 2;
-        Ok(Head { database, framing: Framing::Whole(Encoding::of(&head.headers)?) })
+        Ok(Head { database, organization, framing: Framing::Whole(Encoding::of(&head.headers)?) })
     }
 
     fn decode(&self, body: &[u8], intake: &mut RequestIntake) -> Result<(), Stop> {
@@ -123,9 +123,9 @@ const DATABASE_BYTES_MAX: usize = 128;
 impl Influx {
     /// Reads the query, and returns the client's database; `db/rp` where it named a retention
     /// policy.
-    fn parameters(&mut self, uri: &Uri) -> Result<String, Refusal> {
+    fn parameters(&mut self, uri: &Uri) -> Result<(String, String), Refusal> {
         use ProtocolName::{InfluxV1, InfluxV2, InfluxV3};
-        let (mut database, mut policy) = (String::new(), String::new());
+        let (mut database, mut policy, mut organization) = <(String, String, String)>::default();
         for (name, value) in form_urlencoded::parse(uri.query().unwrap_or("").as_bytes()) {
             match (&*name, &*value) {
                 ("precision", "") => {}
@@ -138,6 +138,7 @@ impl Influx {
                     let invalid = Refusal::ParameterInvalid("accept_partial is not true or false");
                     self.accept_partial = value.parse().map_err(|_| invalid)?;
                 }
+                ("org" | "orgID", name) if self.name == InfluxV2 => organization = name.to_owned(),
                 ("bucket", name) if self.name == InfluxV2 => database = name.to_owned(),
                 ("db", name) if self.name != InfluxV2 => database = name.to_owned(),
                 ("rp", name) if self.name == InfluxV1 => policy = name.to_owned(),
@@ -154,7 +155,7 @@ impl Influx {
                            character or a backslash";
             return Err(Refusal::ParameterInvalid(invalid));
         }
-        Ok(database)
+        Ok((database, organization))
     }
 }
 

@@ -11,6 +11,8 @@ use crate::gateway::refusal::{Cap, Refusal};
 use crate::gateway::verdict::{Rejection, Verdict};
 use crate::intake::{Intake, Item, Kind, Stop};
 use crate::point::{Chunk, Chunker, FieldValue, Point};
+use crate::rules::OtlpRules;
+use crate::rules::guard::Guard;
 use crate::types::Pin;
 
 /// How many times its decoded size a body may become as canonical line protocol. The tags of a
@@ -26,6 +28,8 @@ const ITEMS_A_LOOK: u64 = 256;
 /// Takes the items of one request.
 pub struct RequestIntake {
     chunker: Chunker,
+    /// The tenant's rules. Every point must pass them, whichever way it comes.
+    guard: Option<Guard>,
     /// Covers the body and what decoders hold, and in addition the chunks.
     reservation: Reservation,
     chunk_bytes: usize,
@@ -56,6 +60,8 @@ pub struct Converted {
     pub verdict: Verdict,
     /// Covers the memory of the chunks.
     pub reservation: Reservation,
+    /// New series that the tenant's rules let through without remembering them.
+    pub untracked: u64,
 }
 
 impl Wanted {
@@ -85,14 +91,29 @@ impl RequestIntake {
         wanted: Wanted,
     ) -> Self {
         let work_left = EXPANSION_FREE_BYTES + decoded_bytes as u64 * EXPANSION_MAX;
-        let (verdict, position, chunk_bytes, refusal) = Default::default();
-        Self { chunker, reservation, chunk_bytes, verdict, position, work_left, wanted, refusal }
+        let (guard, verdict, position, chunk_bytes, refusal) = Default::default();
+        Self {
+            chunker,
+            guard,
+            reservation,
+            chunk_bytes,
+            verdict,
+            position,
+            work_left,
+            wanted,
+            refusal,
+        }
+    }
+
+    /// Points must pass the rules of their tenant.
+    pub fn guarded(self, guard: Option<Guard>) -> Self {
+        Self { guard, ..self }
     }
 
     /// Takes a point that has a place of its own, as lines have.
     pub fn take_at(&mut self, position: u64, point: &mut Point<'_>) -> Result<(), Stop> {
         self.spend(work(point))?;
-        match self.chunker.push(point) {
+        match self.push(point) {
             Ok(()) => self.verdict.count(Kind::Sample),
             Err(fault) => self.reject(position, fault),
         }
@@ -128,14 +149,25 @@ impl RequestIntake {
             }
         };
         self.reservation.shrink_to(if chunks.is_empty() { 0 } else { self.chunk_bytes });
-        Converted { pins, chunks, verdict: self.verdict, reservation: self.reservation }
+        let untracked = self.guard.as_ref().map_or(0, Guard::untracked);
+        Converted { pins, chunks, verdict: self.verdict, reservation: self.reservation, untracked }
     }
 
     fn reject(&mut self, position: u64, fault: Fault) {
         self.verdict.reject(fault, || {
-            let detail = self.chunker.detail(fault);
+            let ruled = self.guard.as_mut().map(Guard::take_detail).unwrap_or_default();
+            let detail = if ruled.is_empty() { self.chunker.detail(fault) } else { ruled };
             Rejection { position, column: 0, fault, detail, excerpt: String::new() }
         });
+    }
+
+    /// Adds a point that passes the rules, with the tags that it gets by them.
+    fn push(&mut self, point: &mut Point<'_>) -> Result<(), Fault> {
+        let Some(guard) = &mut self.guard else { return self.chunker.push(point) };
+        let own_tags = point.tags.len();
+        let pushed = guard.admit(point).and_then(|()| self.chunker.push(point));
+        point.tags.truncate(own_tags);
+        pushed
     }
 
     fn spend(&mut self, work: u64) -> Result<(), Stop> {
@@ -176,7 +208,7 @@ impl Intake for RequestIntake {
         match item {
             Item::Point(point) => {
                 self.spend(work(point))?;
-                match self.chunker.push(point) {
+                match self.push(point) {
                     Ok(()) => self.verdict.count(kind),
                     Err(fault) => self.reject(position, fault),
                 }
@@ -188,6 +220,10 @@ impl Intake for RequestIntake {
                 self.spend(0)
             }
         }
+    }
+
+    fn otlp_rules(&self) -> OtlpRules {
+        self.guard.as_ref().map(Guard::otlp).unwrap_or_default()
     }
 
     fn reserve(&mut self, bytes: usize) -> Result<(), Stop> {

@@ -22,12 +22,15 @@ use crate::journal::{Append, AppendError, Journal};
 use crate::record::Record;
 use crate::types::{Pin, Types};
 
+mod cors;
 mod datadog;
 mod influx;
 mod life;
 mod limits;
 mod otlp;
 mod remote_write;
+mod rules;
+mod verdicts;
 
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
