@@ -6,8 +6,11 @@ use tokio::net::TcpListener;
 use super::super::client::Connector;
 use super::*;
 
-/// Every way in which files can be bad, and how the refusal begins; `@` is their directory.
-fn bad_client_files() -> Vec<(&'static str, fn(&Pki))> {
+/// How the refusal of bad files begins, `@` being their directory, and what makes them bad.
+type Case = (&'static str, fn(&Pki));
+
+/// Every way in which files can be bad.
+fn bad_client_files() -> Vec<Case> {
     vec![
         ("certificate '@/envoy.pem' has expired", |pki| {
             pki.issue("envoy", "envoy.test", |params| params.not_after = date_time_ymd(2020, 1, 1));
