@@ -30,11 +30,13 @@ use config::GatewayConfig;
 use edge::Edge;
 use metrics::GatewayMetrics;
 use pinning::Pinning;
+use stamps::Stamps;
 use tenant_rules::TenantRules;
 
 pub mod admission;
-mod body;
+pub mod body;
 pub mod budget;
+pub mod cgroup;
 pub mod config;
 pub mod cors;
 mod datadog;
@@ -52,7 +54,8 @@ pub mod refusal;
 mod remote_write;
 mod serve;
 mod server;
-mod snappy;
+pub mod snappy;
+mod stamps;
 mod tenant_rules;
 #[cfg(test)]
 mod tests;
@@ -96,6 +99,7 @@ impl Gateway {
             budget,
             metrics,
             conversions: edge::conversions(),
+            stamps: Stamps::new(),
         });
         Ok(Self { edge, listener, admin_listener, readiness, registry, tls })
     }

@@ -16,6 +16,7 @@ use crate::gateway::intake::Converted;
 use crate::gateway::metrics::GatewayMetrics;
 use crate::gateway::pinning::{Pinned, Pinning};
 use crate::gateway::refusal::Refusal;
+use crate::gateway::stamps::{Stamp, Stamps};
 use crate::gateway::tenant_rules::{Ruled, TenantRules};
 use crate::gateway::verdict::Verdict;
 use crate::journal::{AppendError, Journal};
@@ -54,6 +55,8 @@ pub struct Edge {
     pub metrics: GatewayMetrics,
     /// How many long bodies are decoded at once.
     pub conversions: Arc<Semaphore>,
+    /// The time of points that have none, also when they are sent again.
+    pub stamps: Arc<Stamps>,
 }
 
 impl Edge {
@@ -71,7 +74,7 @@ impl Edge {
         }
     }
 
-    /// What cuts the points of a request into records.
+    /// What cuts the points of a request into records; points without a time get `stamp_ns`.
     ///
     /// # Errors
     /// When the tenant writes to more databases than it may.
@@ -79,6 +82,7 @@ impl Edge {
         &self,
         admission: &Admission,
         ruled: Option<&Ruled>,
+        stamp_ns: i64,
     ) -> Result<Chunker, Refusal> {
         let Admission { tenant, database, .. } = admission;
         let destination = self.destinations.resolve(tenant, database);
@@ -91,7 +95,7 @@ impl Edge {
             .of(tenant, database, &destination.name)
             .map_err(|TooManyDatabases(max)| Refusal::DatabasesTooMany(max))?;
         let (tags, bytes_max) = (self.destinations.tags_added(), self.config.chunk_bytes_max);
-        let chunker = Chunker::new(tags, admission.admitted_at_ns, bytes_max);
+        let chunker = Chunker::new(tags, stamp_ns, bytes_max);
         Ok(match ruled.map(Ruled::field_types).unwrap_or_default() {
             FieldTypes::Convert => chunker.typed(types),
             FieldTypes::Refuse => chunker.typed(types.strict()),
@@ -108,12 +112,16 @@ impl Edge {
         &self,
         admission: &Admission,
         converted: Converted,
+        stamp: &Stamp,
         deadline: Instant,
     ) -> Result<Verdict, Refusal> {
-        let Converted { pins, chunks, verdict, reservation, untracked } = converted;
+        let Converted { pins, chunks, verdict, stamped, reservation, untracked } = converted;
         self.rules.untracked(untracked);
         if chunks.is_empty() {
             return Ok(verdict);
+        }
+        if stamped {
+            stamp.remember();
         }
         self.pin(pins, deadline).await?;
         let traceparent =
@@ -136,6 +144,9 @@ impl Edge {
         match appended {
             Ok(Ok(())) => {
                 self.metrics.journaled(bytes);
+                if stamped {
+                    stamp.acknowledge();
+                }
                 Ok(verdict)
             }
             Ok(Err(AppendError::TooLarge { reason })) => {

@@ -80,10 +80,12 @@ impl Protocol for Influx {
         let mut point = Point::default();
         // Text with escapes is copied, at most one line of it at a time.
         intake.reserve(body.len().min(self.dialect.line_bytes_max))?;
-        while let Some(line) = lines.next(&mut point) {
-            match line {
-                Ok(line) => intake.take_at(line, &mut point)?,
-                Err(LineError { line: position, column, fault, start, end }) => {
+        loop {
+            intake.take_known(&mut lines)?;
+            match lines.next(&mut point) {
+                None => return Ok(()),
+                Some(Ok(line)) => intake.take_line(line, &mut point)?,
+                Some(Err(LineError { line: position, column, fault, start, end })) => {
                     intake.reject_with(fault, || {
                         let excerpt = excerpt(&body[start..end]);
                         Rejection { position, column, fault, detail: String::new(), excerpt }
@@ -91,7 +93,6 @@ impl Protocol for Influx {
                 }
             }
         }
-        Ok(())
     }
 
     fn malformed(&self) -> Refusal {

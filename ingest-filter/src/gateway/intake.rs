@@ -10,6 +10,7 @@ use crate::gateway::budget::Reservation;
 use crate::gateway::refusal::{Cap, Refusal};
 use crate::gateway::verdict::{Rejection, Verdict};
 use crate::intake::{Intake, Item, Kind, Stop};
+use crate::line_protocol::Lines;
 use crate::point::{Chunk, Chunker, FieldValue, Point};
 use crate::rules::OtlpRules;
 use crate::rules::guard::Guard;
@@ -58,6 +59,8 @@ pub struct Converted {
     pub chunks: Vec<Chunk>,
     /// What becomes of the points once it has.
     pub verdict: Verdict,
+    /// Whether a point had no time of its own.
+    pub stamped: bool,
     /// Covers the memory of the chunks.
     pub reservation: Reservation,
     /// New series that the tenant's rules let through without remembering them.
@@ -110,10 +113,29 @@ impl RequestIntake {
         Self { guard, ..self }
     }
 
-    /// Takes a point that has a place of its own, as lines have.
-    pub fn take_at(&mut self, position: u64, point: &mut Point<'_>) -> Result<(), Stop> {
+    /// Takes lines for as long as they look like earlier ones. Where a tenant has rules, which look
+    /// at every point, there are none.
+    pub fn take_known(&mut self, lines: &mut Lines<'_>) -> Result<(), Stop> {
+        if self.guard.is_some() {
+            return Ok(());
+        }
+        while let Some(line) = lines.next_known(self.chunker.shapes()) {
+            self.chunker.push_known(&line);
+            self.verdict.count(Kind::Sample);
+            self.spend((line.series.len() + line.fields.len()) as u64)?;
+            self.follow_memory()?;
+        }
+        Ok(())
+    }
+
+    /// Takes the point of a line.
+    pub fn take_line(&mut self, position: u64, point: &mut Point<'_>) -> Result<(), Stop> {
         self.spend(work(point))?;
-        match self.push(point) {
+        let pushed = match &self.guard {
+            Some(_) => self.push(point),
+            None => self.chunker.push_line(point),
+        };
+        match pushed {
             Ok(()) => self.verdict.count(Kind::Sample),
             Err(fault) => self.reject(position, fault),
         }
@@ -141,6 +163,7 @@ impl RequestIntake {
     /// The chunks, when all has been taken; none of them when `accept_partial` is false and an
     /// item was rejected. The body must be gone by now.
     pub fn finish(mut self, accept_partial: bool) -> Converted {
+        let stamped = self.chunker.stamped();
         let (pins, chunks) = match accept_partial || self.verdict.rejected.is_empty() {
             true => (self.chunker.take_pins(), self.chunker.finish()),
             false => {
@@ -150,7 +173,8 @@ impl RequestIntake {
         };
         self.reservation.shrink_to(if chunks.is_empty() { 0 } else { self.chunk_bytes });
         let untracked = self.guard.as_ref().map_or(0, Guard::untracked);
-        Converted { pins, chunks, verdict: self.verdict, reservation: self.reservation, untracked }
+        let (verdict, reservation) = (self.verdict, self.reservation);
+        Converted { pins, chunks, verdict, stamped, reservation, untracked }
     }
 
     fn reject(&mut self, position: u64, fault: Fault) {

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, info_span};
 
-use crate::gateway::admission::{Admission, traceparent};
+use crate::gateway::admission::{Admission, idempotency_key, traceparent};
 use crate::gateway::body::{self, REQUEST_BYTES, Received};
 use crate::gateway::edge::Edge;
 use crate::gateway::grpc_frame;
@@ -24,6 +24,7 @@ use crate::gateway::intake::{Converted, RequestIntake, Wanted};
 use crate::gateway::protocol::{Framing, Head, Outcome, Protocol};
 use crate::gateway::refusal::Refusal;
 use crate::gateway::snappy;
+use crate::gateway::stamps::Identity;
 use crate::point::Chunker;
 use crate::rules::guard::Guard;
 use crate::rules::mapping::Named;
@@ -105,13 +106,18 @@ async fn store<P: Protocol>(edge: &Edge, protocol: &mut P, request: Request) -> 
         }
     };
     edge.metrics.received(protocol.name(), received.wire_bytes, received.bytes.len());
-    let chunker = edge.chunker(&admission, ruled.as_ref())?;
+    let key = idempotency_key(headers);
+    let name = key.as_deref().or(admission.request_id.as_deref());
+    let Admission { tenant, database, admitted_at_ns, .. } = &admission;
+    let identity = Identity { tenant, database, name, body: &received.bytes };
+    let stamp = edge.stamps.of(identity, *admitted_at_ns);
+    let chunker = edge.chunker(&admission, ruled.as_ref(), stamp.ns)?;
     let guard = ruled.as_ref().map(|ruled| edge.rules.guard(ruled, admission.admitted_at_ns));
     let converted = convert(edge, protocol.clone(), (chunker, guard), received, deadline).await?;
     if let Some(ruled) = &ruled {
         edge.rules.refused(&admission.tenant, ruled, &converted.verdict.rejected);
     }
-    edge.append(&admission, converted, deadline).await
+    edge.append(&admission, converted, &stamp, deadline).await
 }
 
 /// What a client named: the organization of a parameter counts before that of a header.

@@ -15,6 +15,7 @@ use results::{Aim, Results};
 
 pub mod authz;
 pub mod cost;
+pub mod decode;
 pub mod gate;
 pub mod ingest;
 pub mod keys;
@@ -76,6 +77,8 @@ pub enum Stage {
     Authz,
     /// Line protocol, parsed and written anew
     Parser,
+    /// OTLP and remote write, read from the wire, beside prost
+    Decode,
     /// Points through Kafka into InfluxDB
     Ingest,
     /// Handshakes with each service, and what requests notice meanwhile
@@ -198,6 +201,7 @@ async fn measure(stage: Stage, cx: &mut Context) -> Result<()> {
         Stage::Priority => priority::measure(cx).await,
         Stage::Authz => authz::measure(cx).await,
         Stage::Parser => parser::measure(cx),
+        Stage::Decode => decode::measure(cx),
         Stage::Ingest => ingest::measure(cx).await,
         Stage::Tls => tls::measure(cx).await,
         Stage::Path => path::measure(cx).await,

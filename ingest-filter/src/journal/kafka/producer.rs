@@ -12,7 +12,7 @@ use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer as _};
+use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer as _, PurgeConfig};
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::Notify;
 
@@ -119,8 +119,9 @@ impl Producer {
     pub async fn send(&self, messages: Vec<Message>) -> Result<i64, SendError> {
         let producer = self.client.current();
         let (mut deliveries, mut refused) = (Vec::with_capacity(messages.len()), None);
-        for message in &messages {
-            match self.enqueue(&producer, message) {
+        // The client has a copy of what it took, and one is enough.
+        for message in messages {
+            match self.enqueue(&producer, &message) {
                 Ok(delivery) => deliveries.push(confirmed(delivery)),
                 Err(error) => {
                     refused = Some(error);
@@ -150,6 +151,8 @@ impl Producer {
     /// Puts a new producer in the place of one that failed for good. What nobody waits for any more
     /// is thrown away with the old one.
     pub fn replace(&self) -> Result<(), KafkaError> {
+        // At once, as brokers may be back before the old client is gone.
+        self.client.current().purge(PurgeConfig::default().queue().inflight());
         self.client.replace()?;
         if let Some(Observer { metrics, .. }) = &self.observer {
             metrics.producer_rebuilds.inc();
