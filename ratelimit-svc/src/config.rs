@@ -37,7 +37,7 @@ use crate::outage::guard::ShareSettings;
 use crate::outage::replicas::ReplicasSettings;
 use crate::record::RecordSettings;
 use crate::store::redis::RedisSettings;
-use crate::store::redis::link::LinkSettings;
+use crate::store::redis::topology::link::LinkSettings;
 use variables::{Support, VARIABLES};
 
 /// The largest `LOCAL_SHARE_FACTOR`.
@@ -76,7 +76,7 @@ pub struct Config {
     /// `MERGE_DOMAIN_CONFIG`
     pub merge_domains: bool,
     /// `BACKEND_TYPE` and the `REDIS_` variables.
-    pub backend: Backend,
+    pub backend: StoreSettings,
     /// Switches for every request.
     pub settings: Settings,
     /// The clock of this machine.
@@ -109,7 +109,7 @@ pub enum QuotaSource {
 /// Where counters live.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "there is one, at the start")]
-pub enum Backend {
+pub enum StoreSettings {
     /// In this process.
     Memory,
     /// In Redis.

@@ -7,6 +7,7 @@ mod canonical;
 mod commands;
 mod contract;
 mod disk;
+mod documents;
 mod fake_influxdb;
 mod faults;
 mod influxd;

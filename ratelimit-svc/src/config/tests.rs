@@ -6,9 +6,9 @@ use chassis::telemetry::TraceSettings;
 
 use super::*;
 use crate::metrics::statsd::{Dialect, Protocol};
-use crate::store::redis::address::Login;
-use crate::store::redis::link::{LinkSettings, Topology};
-use crate::store::redis::tls::TlsSettings;
+use crate::store::redis::connection::address::Login;
+use crate::store::redis::connection::tls::TlsSettings;
+use crate::store::redis::topology::link::{LinkSettings, Topology};
 
 fn read(set: &[(&str, &str)]) -> Result<Config, String> {
     let set = set.iter().map(|(name, value)| (name.to_string(), value.to_string()));
@@ -59,10 +59,10 @@ fn where_quota_files_lie() {
     assert_eq!((path, ignore_dotfiles), (PathBuf::from("/data/ratelimit/limits"), true));
 }
 
-fn redis(backend: Backend) -> (LinkSettings, Option<LinkSettings>, RedisSettings) {
+fn redis(backend: StoreSettings) -> (LinkSettings, Option<LinkSettings>, RedisSettings) {
     match backend {
-        Backend::Redis { link, per_second, settings } => (link, per_second, settings),
-        Backend::Memory => panic!("not Redis"),
+        StoreSettings::Redis { link, per_second, settings } => (link, per_second, settings),
+        StoreSettings::Memory => panic!("not Redis"),
     }
 }
 

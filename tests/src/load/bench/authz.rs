@@ -13,11 +13,11 @@ use super::results::{Aim, median};
 use super::rig::{self, Server};
 use super::rounds::{Cell, interleave, ratios};
 use super::{Context, cost};
-use crate::load::cli::{CHECK_PATH, grpc};
 use crate::load::engine::{Engine, Target};
 use crate::load::message;
 use crate::load::traffic::Traffic;
 use crate::load::wire::Meaning;
+use crate::load::wire::grpc::{CHECK_PATH, grpc};
 
 const PEPPER: &str = "a pepper of the benchmarks, thirty-two bytes and more";
 /// Of each snapshot, so many keys are asked for.
