@@ -35,7 +35,7 @@ demo:
 	@exec $${CARGO_TARGET_DIR:-target}/release/tidegate-load demo
 
 parts:
-	@$(INSTALL) toolchain envoy redis influxdb prometheus kafka chromium images
+	@$(INSTALL) toolchain envoy redis influxdb victoria prometheus kafka chromium images
 
 test: parts
 	@echo 'building (some minutes the first time)'

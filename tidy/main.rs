@@ -55,6 +55,8 @@ const PURE: &[&str] = &[
     "ingest-filter/src/target/refusal",
     "ingest-filter/src/types",
     "ingest-filter/src/writer/pace",
+    "ingest-filter/src/writer/standing",
+    "ingest-filter/src/writer/watermark",
     "ingest-filter/src/writer/work",
     "ratelimit-svc/src/store/breaker",
     "ratelimit-svc/src/store/gate",

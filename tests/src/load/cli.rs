@@ -18,6 +18,7 @@ use super::traffic::Traffic;
 use super::wire::grpc::{CHECK_PATH, RATE_LIMIT_PATH, grpc};
 use super::wire::{Connection, Meaning, http1::Http1};
 use super::{bench, echo, message, table};
+use crate::faults::command as faults;
 
 /// Loads rate limit services, authorization services and ingest gateways, and measures Tidegate.
 #[derive(Parser)]
@@ -51,6 +52,9 @@ enum Command {
     Demo(DemoArgs),
     /// Counts instructions per decision and compares them with a baseline: `make bench-gate`
     Gate(bench::gate::GateArgs),
+    /// Kills every process of an edge in turn under numbered points, and counts what became of them
+    #[command(after_help = faults::EXAMPLES)]
+    Faults(faults::FaultArgs),
 }
 
 /// Where to, how hard, how long.
@@ -184,6 +188,7 @@ impl Cli {
             }
             Command::Bench(args) => return bench::run(&args),
             Command::Gate(args) => return bench::gate::run(&args),
+            Command::Faults(args) => faults::main(&args)?,
         }
         Ok(ExitCode::SUCCESS)
     }
