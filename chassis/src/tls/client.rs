@@ -29,13 +29,13 @@ use tonic::codegen::Service;
 use tonic::transport::{Channel, Endpoint};
 
 use super::{
-    ALPN, Protocols, TlsError, authorities, certificates, private_key, provider, valid_now,
+    ALPN, Protocols, TlsError, authorities, bytes, certificates, private_key, provider, valid_now,
 };
 use crate::causes::error_chain;
 use crate::config::{ConfigError, Spanned};
 use crate::process::UsageError;
 use crate::readiness::Readiness;
-use crate::reload::{self, Source};
+use crate::reload::{self, Snapshot, Source};
 
 /// TLS of a client, as written in a configuration file. Relative paths are relative to it.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -227,13 +227,14 @@ impl Service<Uri> for Connector {
 impl Shared {
     /// The configuration for a connection that is made now.
     fn config(&self) -> Result<Arc<ClientConfig>, TlsError> {
-        let hash = reload::hash(&self.settings.source().read());
+        let files = self.settings.source().read();
+        let hash = reload::hash(&files);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = state.read.replace(hash) != Some(hash);
         if let (false, Some(config)) = (is_new, &state.in_force) {
             return Ok(config.clone());
         }
-        let read = self.settings.config().map(|mut config| {
+        let read = self.settings.read(&files).map(|mut config| {
             config.alpn_protocols = match self.protocols {
                 Protocols::Grpc => vec![ALPN.to_vec()],
                 // Clients of ours that are not gRPC speak HTTP/1.1.
@@ -305,7 +306,8 @@ impl RawClientTls {
 }
 
 impl ClientSettings {
-    fn source(&self) -> Source {
+    /// The files, to be followed.
+    pub fn source(&self) -> Source {
         let identity = self.identity.iter().flat_map(|(certificate, key)| [certificate, key]);
         Source::Files(self.authorities.iter().chain(identity).cloned().collect())
     }
@@ -323,8 +325,16 @@ impl ClientSettings {
     /// # Errors
     /// When they cannot be used; the first of them is named.
     pub fn config(&self) -> Result<ClientConfig, TlsError> {
+        self.read(&self.source().read())
+    }
+
+    /// What the files held when they were read together.
+    ///
+    /// # Errors
+    /// As [`Self::config`].
+    pub fn read(&self, files: &Snapshot) -> Result<ClientConfig, TlsError> {
         let roots = match &self.authorities {
-            Some(path) => authorities(path, &read(path)?)?,
+            Some(path) => authorities(path, bytes(files, path)?)?,
             None => system_authorities()?,
         };
         let own = self.identity.as_ref().map_or_else(PathBuf::new, |(path, _)| path.clone());
@@ -336,19 +346,15 @@ impl ClientSettings {
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
             Some((certificate, key)) => {
-                let chain = certificates(certificate, &read(certificate)?)?;
+                let chain = certificates(certificate, bytes(files, certificate)?)?;
                 valid_now(certificate, &chain)?;
-                let key = private_key(key, &read(key)?)?;
+                let key = private_key(key, bytes(files, key)?)?;
                 builder.with_client_auth_cert(chain, key).map_err(bad)?
             }
         };
         config.alpn_protocols = vec![ALPN.to_vec()];
         Ok(config)
     }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|error| TlsError::Read(path.to_owned(), error))
 }
 
 fn system_authorities() -> Result<RootCertStore, TlsError> {

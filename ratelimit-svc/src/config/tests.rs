@@ -371,7 +371,19 @@ fn threads_and_tls_of_grpc() {
     assert_eq!(tls.client_subjects.len(), 2);
     assert_eq!(tls.client_subjects_file, Some("/names".into()));
 
+    let socket = "unix:///run/spire/agent.sock";
+    let spiffe = |more: &[(&'static str, &'static str)]| {
+        let set = [("GRPC_SERVER_USE_TLS", "true"), ("GRPC_SERVER_TLS_WORKLOAD_API", socket)];
+        let all: Vec<_> = set.iter().chain(more).copied().collect();
+        read(&all)
+    };
+    let tls = spiffe(&[("GRPC_CLIENT_TLS_SAN", "spiffe://mesh/envoy")]).expect("valid").grpc_tls;
+    assert_eq!(tls.and_then(|tls| tls.workload_api).as_deref(), Some(socket));
+    let error = spiffe(&[]).expect_err("everybody in the trust domain");
+    assert!(error.contains("needs GRPC_CLIENT_TLS_SAN"), "{error}");
+
     for (name, value, problem) in [
+        ("GRPC_SERVER_TLS_WORKLOAD_API", "tcp://a:1", "must be a socket as unix:///run"),
         ("GRPC_WORKER_THREADS", "0", "number would be zero"),
         ("GRPC_WORKER_THREADS", "257", "must be from 1 to 256"),
         ("GRPC_SERVER_TLS_CERT", "", "is needed when GRPC_SERVER_USE_TLS is true"),

@@ -72,6 +72,11 @@ pub const VARIABLES: &[Variable] = &[
     full("GRPC_SERVER_TLS_CERT", "", "PEM file of the server's certificate"),
     full("GRPC_SERVER_TLS_KEY", "", "PEM file of its private key"),
     full(
+        "GRPC_SERVER_TLS_WORKLOAD_API",
+        "",
+        "unix socket of a SPIFFE Workload API, in place of the three files",
+    ),
+    full(
         "GRPC_SERVER_TLS_CA_CERT",
         "",
         "another name of GRPC_CLIENT_TLS_CACERT, which comes first",

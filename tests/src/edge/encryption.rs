@@ -40,9 +40,15 @@ impl Edge {
         for name in ["redis", "kafka", "influxdb", COLLECTOR] {
             pki.issue(name)?;
         }
+        std::fs::write(dir.join("clients"), format!("{}\n", Pki::uri(ENVOY)))?;
         // As an editor leaves it: the end of the line is no part of it.
         std::fs::write(dir.join("kafka-password"), format!("{}\n", kafka::PASSWORD))?;
         Ok(pki)
+    }
+
+    /// The file with the names that the services let in: Envoy's alone.
+    pub fn names_file(&self) -> PathBuf {
+        self.options.dir.join("clients")
     }
 
     /// What the certificate of this run's clients of services is, where they need one: Envoy's.
@@ -55,11 +61,11 @@ impl Edge {
         let Some(pki) = &self.pki else { return String::new() };
         let (certificate, private) = (pki.certificate(service.name()), pki.key(service.name()));
         format!(
-            "{key}: {{certificate_file: {}, key_file: {}, client_ca_file: {}, client_san: '{}'}}\n",
+            "{key}: {{certificate_file: {}, key_file: {}, client_ca_file: {}, client_san_file: {}}}\n",
             certificate.display(),
             private.display(),
             pki.authority().display(),
-            Pki::uri(ENVOY)
+            self.names_file().display()
         )
     }
 
@@ -71,7 +77,7 @@ impl Edge {
         command.env("GRPC_SERVER_TLS_CERT", pki.certificate(name));
         command.env("GRPC_SERVER_TLS_KEY", pki.key(name));
         command.env("GRPC_CLIENT_TLS_CACERT", pki.authority());
-        command.env("GRPC_CLIENT_TLS_SAN", Pki::uri(ENVOY));
+        command.env("GRPC_CLIENT_TLS_SAN_FILE", self.names_file());
     }
 
     /// How ratelimit-svc speaks to Redis.

@@ -35,6 +35,7 @@ pub mod results;
 pub mod rig;
 pub mod rounds;
 pub mod rules;
+pub mod tls;
 pub mod water;
 
 /// How long a whole run may take on a machine that does nothing else.
@@ -86,6 +87,8 @@ pub enum Stage {
     Decode,
     /// Points through Kafka into InfluxDB
     Ingest,
+    /// Handshakes with each service, and what requests notice meanwhile
+    Tls,
     /// A request through the whole edge, and replicas that stop, die or hang
     Path,
     /// Where the instructions of one decision go
@@ -209,6 +212,7 @@ async fn measure(stage: Stage, cx: &mut Context) -> Result<()> {
         Stage::Parser => parser::measure(cx),
         Stage::Decode => decode::measure(cx),
         Stage::Ingest => ingest::measure(cx).await,
+        Stage::Tls => tls::measure(cx).await,
         Stage::Path => path::measure(cx).await,
         Stage::Profile => gate::profile(cx).await,
     }
