@@ -71,7 +71,7 @@ async fn the_printed_lines_work_and_a_second_start_does_too() -> Result<()> {
     let launched = launch(dir.path(), &[]).await?;
     let printed = launched.child.output();
     let commands = commands(&printed);
-    assert_eq!(commands.len(), 4, "{printed}");
+    assert_eq!(commands.len(), 5, "{printed}");
     // The quota is counted by the minute of the clock: not across the turn of one.
     wait_for("a minute with time left", DEADLINE, async || {
         (crate::stage::now_ns() / 1_000_000_000 % 60 < 50).then_some(())
@@ -89,6 +89,8 @@ async fn the_printed_lines_work_and_a_second_start_does_too() -> Result<()> {
     })
     .await?;
     assert!(arrived.contains("# CONTEXT-DATABASE: demo__demo\n"), "{arrived}");
+    let standing: serde_json::Value = serde_json::from_str(&shell(&commands[4])?)?;
+    assert_eq!(standing["tenant"], "demo", "{standing}");
 
     for name in [
         "TIDEGATE_EDGE",
