@@ -21,7 +21,7 @@ const KNOWN_CIRCLES: &[&str] = &[];
 
 /// The floors of ratelimit-svc, lowest first. A file imports from its own part and from parts below.
 const FLOORS: &[&[&str]] = &[
-    &["clock", "document", "keyed_hash", "struct_json"],
+    &["clock", "document", "html", "keyed_hash", "struct_json"],
     &["limits"],
     &["decide", "diff", "lint"],
     &["explain", "lease", "live", "record"],

@@ -15,6 +15,7 @@ const PURE: &[&str] = &[
     "ratelimit-svc/src/diff",
     "ratelimit-svc/src/document",
     "ratelimit-svc/src/lint",
+    "ratelimit-svc/src/html",
     "ratelimit-svc/src/keyed_hash",
     "ratelimit-svc/src/lease",
     "ratelimit-svc/src/live",

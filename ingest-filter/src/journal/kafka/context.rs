@@ -34,7 +34,8 @@ impl Login {
                 tracing::error!(reason, "there is no token to log in to Kafka with");
             }
         })?;
-        let lifetime_ms = i64::try_from(token.expires_at.saturating_mul(1000)).unwrap_or(i64::MAX);
+        // The client reckons in microseconds: later than 2106 is as good as never.
+        let lifetime_ms = token.expires_at.min(u32::MAX.into()) as i64 * 1000;
         Ok(OAuthToken { token: token.text, principal_name: token.principal, lifetime_ms })
     }
 }

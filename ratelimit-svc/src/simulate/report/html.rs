@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use super::{Report, WHO_MAX, instant, percent};
+use crate::html::escape;
 use crate::simulate::tally::Both;
 
 /// Points of a plot; a longer simulation is drawn in longer steps.
@@ -19,22 +20,6 @@ const STYLE: &str = "\
 body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);max-width:62rem;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse;width:100%;display:block;overflow-x:auto}th,td{padding:.3rem .6rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
 th:first-child,td:first-child{text-align:left}svg{width:100%;height:auto}p,li{max-width:46rem}.faint{color:var(--faint)}.failed{color:var(--new);font-weight:600}";
-
-/// Text that is safe between tags and in attributes.
-fn escape(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => safe += "&amp;",
-            '<' => safe += "&lt;",
-            '>' => safe += "&gt;",
-            '"' => safe += "&quot;",
-            '\'' => safe += "&#39;",
-            c => safe.push(c),
-        }
-    }
-    safe
-}
 
 impl Report<'_> {
     /// As a page.
