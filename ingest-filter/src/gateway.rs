@@ -19,7 +19,8 @@ use chassis::admin::Admin;
 use chassis::drain::Shutdown;
 use chassis::process::listen;
 use chassis::readiness::Readiness;
-use chassis::tls::Acceptor;
+use chassis::reload::PERIOD;
+use chassis::tls::{Acceptor, FollowedFiles};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 
@@ -72,6 +73,7 @@ pub struct Gateway {
     readiness: Readiness,
     registry: Registry,
     tls: Option<Arc<Acceptor>>,
+    collector: FollowedFiles,
 }
 
 impl Gateway {
@@ -89,6 +91,7 @@ impl Gateway {
         let (listener, admin_listener) =
             (listen(config.listen).await?, listen(config.admin_listen).await?);
         let tls = server::tls(&config, &readiness, &mut registry)?;
+        let collector = server::collector(&config, &readiness, &mut registry);
         let budget = Budget::new(config.memory_bytes_max);
         let metrics = GatewayMetrics::register(&mut registry, &budget, pinning.types());
         let destinations = Destinations::new(&config.destinations);
@@ -104,7 +107,7 @@ impl Gateway {
             conversions: Conversions::of_this_machine(),
             stamps: Stamps::new(),
         });
-        Ok(Self { edge, listener, admin_listener, readiness, registry, tls })
+        Ok(Self { edge, listener, admin_listener, readiness, registry, tls, collector })
     }
 
     /// Where clients are served.
@@ -162,6 +165,9 @@ impl Gateway {
             () = edge.rules.follow() => anyhow::bail!("following the rules of tenants ended"),
             () = follow => anyhow::bail!("readiness is no longer followed"),
             () = server::follow(self.tls) => anyhow::bail!("following the TLS files ended"),
+            () = self.collector.follow(PERIOD) => {
+                anyhow::bail!("following the collector's TLS files ended")
+            }
             failed = admin.serve(self.admin_listener, Router::new()) => {
                 failed?;
                 anyhow::bail!("the admin listener ended")
