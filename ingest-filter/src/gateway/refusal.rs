@@ -131,7 +131,8 @@ impl Refusal {
             | Refusal::BodyTimeout
             | Refusal::TypeUndecided
             | Refusal::Overloaded => Some(SHORT_RETRY_AFTER),
-            Refusal::MemoryExhausted { retry_after } | Refusal::JournalUnavailable { retry_after } => {
+            Refusal::MemoryExhausted { retry_after }
+            | Refusal::JournalUnavailable { retry_after } => {
                 Some(retry_after.max(Duration::from_secs(1)))
             }
             _ => None,
