@@ -28,6 +28,7 @@ use crate::destination::Destinations;
 use crate::journal::Journal;
 use budget::Budget;
 use config::GatewayConfig;
+use conversions::Conversions;
 use edge::Edge;
 use metrics::GatewayMetrics;
 use pinning::Pinning;
@@ -39,10 +40,12 @@ pub mod body;
 pub mod budget;
 pub mod cgroup;
 pub mod config;
+mod conversions;
 pub mod cors;
 mod datadog;
 mod edge;
 mod grpc_frame;
+mod hold_time;
 pub mod inflate;
 mod influx;
 mod intake;
@@ -101,7 +104,7 @@ impl Gateway {
             journal,
             budget,
             metrics,
-            conversions: edge::conversions(),
+            conversions: Conversions::of_this_machine(),
             stamps: Stamps::new(),
         });
         Ok(Self { edge, listener, admin_listener, readiness, registry, tls, collector })
