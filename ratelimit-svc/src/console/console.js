@@ -183,9 +183,11 @@ let token = sessionStorage.getItem("token");
 
 // Asks the service, with the token where it wants one.
 async function ask(path, options = {}) {
-  const headers = token ? { authorization: `Bearer ${token}` } : {};
+  const sent = token;
+  const headers = sent ? { authorization: `Bearer ${sent}` } : {};
   const answer = await fetch(path, { ...options, headers, cache: "no-store" });
-  if (answer.status === 401) needToken();
+  // An answer to a token that was replaced meanwhile says nothing of the one that is in use.
+  if (answer.status === 401 && sent === token) needToken();
   return answer;
 }
 
