@@ -26,14 +26,15 @@ mod kills;
 mod peaks;
 mod stage_cpu;
 mod stored;
+mod victims;
 
 pub use books::Books;
 use clients::{Clients, Noticed};
-pub use kills::VICTIMS;
 pub use peaks::Peaks;
 use peaks::Watch;
 use stage_cpu::Used;
 use stored::Stored;
+pub use victims::VICTIMS;
 
 /// Every tenant has plenty.
 const QUOTAS: &str = "

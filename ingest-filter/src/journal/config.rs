@@ -20,6 +20,7 @@ mod topics;
 use bounds::{duration_of, is_host_and_port, size_of};
 use member::{Assignment, group_instance_id};
 use security::{RawSasl, Security};
+pub use topics::{CreateTopic, RawCreateTopic};
 use topics::{Topics, creatable, create_topic, topics};
 
 /// `journal:` as written by the user; exactly one kind is given.
@@ -88,16 +89,6 @@ pub struct RawKafkaJournal {
     pub session_timeout: Option<Spanned<DurationText>>,
     /// How the group shares the partitions out.
     pub assignment: Option<Assignment>,
-}
-
-/// `journal.kafka.create_topic:` as written by the user.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RawCreateTopic {
-    /// Partitions of the records' topic.
-    pub partitions: Spanned<u32>,
-    /// Copies of each partition.
-    pub replication_factor: Spanned<u32>,
 }
 
 /// `segment_bytes` when absent.
@@ -189,15 +180,6 @@ pub struct KafkaConfig {
     pub session_timeout: Duration,
     /// How the group shares the partitions out.
     pub assignment: Assignment,
-}
-
-/// How topics are created.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CreateTopic {
-    /// Partitions of the records' topic.
-    pub partitions: i32,
-    /// Copies of each partition.
-    pub replication_factor: i32,
 }
 
 /// What tenant, database, identifiers and framing add to the body of a record at most.

@@ -9,21 +9,10 @@ use rustix::process::Signal;
 use super::Plan;
 use super::clients::Clients;
 use super::peaks::Watch;
-use crate::edge::{Edge, Part, Service, Supervisor};
+use super::victims::VICTIMS;
+use crate::edge::{Edge, Service, Supervisor};
 use crate::http::Http;
 use crate::wait::{DEADLINE, wait_for};
-
-/// Who dies, in this order, and under which name it is counted.
-pub const VICTIMS: [(&str, Part); 8] = [
-    ("gateway", Part::Replica(Service::Gateway, 0)),
-    ("writer", Part::Replica(Service::Writer, 0)),
-    ("ratelimit-svc", Part::Replica(Service::Ratelimit, 0)),
-    ("ext-authz", Part::Replica(Service::Authz, 0)),
-    ("redis", Part::Redis),
-    ("kafka", Part::Kafka),
-    ("influxdb", Part::InfluxDb),
-    ("envoy", Part::Envoy),
-];
 
 /// How often what has ended is looked for.
 const POLL: Duration = Duration::from_millis(50);

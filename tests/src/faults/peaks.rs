@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::kills::VICTIMS;
+use super::victims::VICTIMS;
 use crate::edge::{Edge, Service};
 use crate::http::Http;
 use crate::load::cpu;
