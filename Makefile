@@ -5,7 +5,7 @@ INSTALL := tests/parts/install.sh
 
 help:
 	@echo 'make run       the edge on embedded parts (memory, disk, file); REPLICAS=3 for three of each service'
-	@echo 'make run-full  the edge on Redis, Apache Kafka and InfluxDB'
+	@echo 'make run-full  the edge on Redis, Apache Kafka and InfluxDB; KEYS=redis for keys in Redis'
 	@echo 'make test      all tests, on the real parts, which it installs where missing'
 	@echo 'make bench     what it costs, in target/bench: 20 minutes, 6 with QUICK=1; ONLY=keys,overload'
 	@echo 'make bench-readme  puts the newest figures into tests/REFERENCE.md'

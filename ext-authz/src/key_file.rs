@@ -181,8 +181,12 @@ pub fn load(
     if len > FILE_BYTES_MAX {
         return Err(ConfigError::file(path, format!("is larger than {FILE_BYTES_MAX} bytes")));
     }
+    let settled = |keys: &mut Builder| {
+        keys.settle().map_err(|clash| ConfigError::file(path, clash.to_string()))
+    };
     if len > WHOLE_BYTES_MAX {
-        return json::stream(path, file, rules, keys);
+        let has_count = json::stream(path, file, rules, keys)?;
+        return settled(keys).map(|()| has_count);
     }
     let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
     file.by_ref().take(WHOLE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
@@ -192,9 +196,9 @@ pub fn load(
         add_tenant(path, keys, &tenant.name, tenant.is_suspended)?;
     }
     for record in read.into_records() {
-        keys.add(record).map_err(|clash| ConfigError::file(path, clash.to_string()))?;
+        keys.push(record).map_err(|clash| ConfigError::file(path, clash.to_string()))?;
     }
-    Ok(has_count)
+    settled(keys).map(|()| has_count)
 }
 
 /// Two files may not both speak of a tenant: nobody could tell which is right.

@@ -295,6 +295,7 @@ impl Vars<'_> {
             near_limit_ratio,
             headers: self.flag("LIMIT_RESPONSE_HEADERS_ENABLED")?.then_some(headers),
             dynamic_metadata: self.flag("RESPONSE_DYNAMIC_METADATA")?,
+            retry_info: self.flag("RESPONSE_RETRY_INFO")?,
         })
     }
 

@@ -7,6 +7,7 @@
 
 pub mod answer;
 pub mod message;
+mod retry_info;
 mod unary;
 
 use std::convert::Infallible;

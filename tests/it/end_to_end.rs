@@ -16,7 +16,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 use serde_json::{Value, json};
-use tests::parts::prometheus;
+use tests::parts::prometheus::Prometheus;
 use tonic::Request;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Endpoint;
@@ -122,7 +122,7 @@ async fn a_real_prometheus_scrapes_every_service_and_writes_through_the_edge() -
         ("writer", edge.writer[0].admin),
     ];
     let url = stage.edge.url("/api/v1/write");
-    let _prometheus = prometheus::start(&stage.edge.options.dir, &targets, &url, &key)?;
+    let _prometheus = Prometheus::start(&stage.edge.options.dir, &targets, &url, &key)?;
     for (job, _) in targets {
         // `up` is 1 only when Prometheus could read the page.
         let query = format!("SELECT value FROM up WHERE job = '{job}' AND value = 1");

@@ -27,5 +27,6 @@ mod stage;
 mod stand_in;
 mod startup;
 mod surface;
+mod throttled;
 mod tls_client;
 mod trace;

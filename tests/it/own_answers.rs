@@ -1,10 +1,16 @@
 //! What Envoy refuses itself, in the words of each route's agents: a full quota, services that are
 //! away, overload. What a service has worded stays as it is.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use ext_authz::check::profile::{Dialect, Profile};
+use prost::Message;
+use proto::pb::google::protobuf::Duration;
+use proto::pb::google::rpc;
 use tests::edge::{Parts, Service};
 use tests::http::Reply;
+use tests::wait::{DEADLINE, wait_for};
 
 use crate::stage::Stage;
 
@@ -28,7 +34,7 @@ struct Route {
     dialect: Dialect,
 }
 
-/// Every path of ext-authz's table; those of OTLP with both encodings.
+/// Every path of ext-authz's table, those of OTLP with both encodings, and one of no profile.
 fn routes() -> Vec<Route> {
     let mut routes = Vec::new();
     for profile in Profile::ALL {
@@ -49,7 +55,22 @@ fn routes() -> Vec<Route> {
             }));
         }
     }
+    let (profile, dialect) = (Profile::Default, Dialect::Problem);
+    routes.push(Route { profile, path: "/other", content_type: "text/plain", dialect });
     routes
+}
+
+/// Checks a `google.rpc.Status` that says the same as `Retry-After`.
+fn says_when(status: &[u8], said: &str, wait: &str) -> Result<()> {
+    let status = rpc::Status::decode(status)?;
+    ensure!((status.code, &*status.message) == (14, said), "{status:?}");
+    let [detail] = &status.details[..] else { bail!("{status:?}") };
+    ensure!(detail.type_url == RETRY_INFO, "{status:?}");
+    // RetryInfo has a Duration as its field 1.
+    let duration = detail.value.get(2..).context("a field")?;
+    let duration = Duration::decode(duration)?;
+    ensure!(wait.parse() == Ok(duration.seconds), "{duration:?}, not {wait}");
+    Ok(())
 }
 
 impl Route {
@@ -70,17 +91,17 @@ impl Route {
             Dialect::Grpc => {
                 ensure!(reply.header("grpc-status") == Some("14"), "{what}");
                 ensure!(reply.header("grpc-message") == Some(said), "{what}");
-                return Ok(());
+                let details = reply.header("grpc-status-details-bin").unwrap_or_default();
+                let details = STANDARD_NO_PAD.decode(details).context(what.clone())?;
+                let python = reply.header("google.rpc.retryinfo-bin").unwrap_or_default();
+                let python = STANDARD_NO_PAD.decode(python).context(what.clone())?;
+                ensure!(!python.is_empty() && details.ends_with(&python), "{what}");
+                return says_when(&details, said, wait).context(what);
             }
             Dialect::OtlpProtobuf => {
                 ensure!(reply.header("content-type") == Some("application/x-protobuf"), "{what}");
-                ensure!(body.starts_with("\u{8}\u{e}\u{12}") && body.contains(said), "{what}");
-                // A quota may be full for longer than one byte can say.
-                let info = body.split_once(RETRY_INFO).map(|(_, info)| info.as_bytes().to_vec());
-                let second = (said == AWAY).then(|| vec![0x12, 4, 0x0a, 2, 8, 1]);
-                ensure!(info == second, "{what}");
                 ensure!(reply.status == status, "{what}");
-                return Ok(());
+                return says_when(&reply.body, said, wait).context(what);
             }
             Dialect::Influx => {
                 ("application/json", format!(r#"{{"code":"{influx}","message":"{said}"}}"#))
@@ -92,7 +113,16 @@ impl Route {
             }
             Dialect::Datadog => ("application/json", format!(r#"{{"errors":["{said}"]}}"#)),
             Dialect::Text => ("text/plain; charset=utf-8", format!("{said}\n")),
-            Dialect::Problem | Dialect::Splunk | Dialect::Elastic => {
+            Dialect::Problem => {
+                let (slug, title) = match said {
+                    QUOTA => ("throttled", "Too Many Requests"),
+                    _ => ("unavailable", "Service Unavailable"),
+                };
+                let kind = format!(r#""type":"urn:tidegate:problem:{slug}","title":"{title}""#);
+                let text = format!(r#"{{{kind},"status":{status},"detail":"{said}"}}"#);
+                ("application/problem+json", text)
+            }
+            Dialect::Splunk | Dialect::Elastic => {
                 anyhow::bail!("no shipped route speaks so: {what}")
             }
         };
@@ -137,6 +167,24 @@ async fn envoy_refuses_in_the_words_of_the_route() -> Result<()> {
         for route in routes() {
             route.check(&route.ask(&stage, &good).await?, 503, AWAY)?;
         }
+    }
+    Ok(())
+}
+
+/// The limit of an address, before its key is known, is Envoy's alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_over_its_limit_is_refused_in_the_words_of_the_route() -> Result<()> {
+    let change = |options: &mut tests::edge::Options| options.proxy.limits.per_address = 1;
+    let stage = Stage::with(Parts::Embedded, change).await?;
+    for route in routes() {
+        let status = route.profile.row().throttled_status;
+        // One a second passes and is refused for its key.
+        wait_for("an address that is over its limit", DEADLINE, async || {
+            let reply = route.ask(&stage, "tdg_x").await.ok()?;
+            let is_limited = reply.header("retry-after").is_some();
+            is_limited.then(|| route.check(&reply, status, QUOTA))
+        })
+        .await??;
     }
     Ok(())
 }

@@ -49,7 +49,7 @@ async fn a_full_quota_is_503_where_agents_take_429_for_final() -> Result<()> {
         ("/api/v1/write", 503),
         ("/api/v2/write?bucket=b", 429),
         ("/api/v3/write_lp?db=d", 429),
-        ("/v1/metrics", 429),
+        ("/v1/metrics", 503),
         ("/write/more", 429),
     ] {
         let reply = stage.post(path, &[("authorization", &token)], "quota f=1").await?;

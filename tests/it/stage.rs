@@ -87,6 +87,7 @@ impl Stage {
             patience,
             proxy: Proxy::default(),
             encryption: Encryption::Off,
+            keys_in_redis: false,
         };
         options.proxy.limits.access_log_success_percent = 100;
         change(&mut options);

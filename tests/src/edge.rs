@@ -214,6 +214,7 @@ impl Edge {
         command.env("DEBUG_HOST", "127.0.0.1").env("DEBUG_PORT", port(replica.admin));
         command.env("STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT", "true");
         command.env("RESPONSE_DYNAMIC_METADATA", "true").env("LOG_LEVEL", "info");
+        command.env("RESPONSE_RETRY_INFO", "true");
         command.env("USE_STATSD", "false");
         // One that was killed and started again would be counted twice for a minute.
         command.env("LOCAL_SHARE_REPLICAS", self.options.replicas.to_string());

@@ -4,6 +4,9 @@
 //! a 401 in its queue for ever and drops a 403. Our own trouble is always 503 with `retry-after`,
 //! which every agent takes as "come again".
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+
 use super::decide::Refusal;
 use super::extract::Request;
 use super::profile::{Dialect, Profile};
@@ -75,6 +78,14 @@ pub fn answer(
     let wait = waits.then_some(retry_after_seconds);
     if let Some(seconds) = wait {
         headers.push(("retry-after", seconds.to_string()));
+    }
+    if dialect == Dialect::Grpc && waits {
+        // gRPC clients look for the time to come back nowhere else.
+        let details = rpc_status(grpc_code(status), message(refusal), wait);
+        headers.push(("grpc-status-details-bin", STANDARD_NO_PAD.encode(details)));
+        // Nor exporters of Python but here.
+        let info = retry_info(retry_after_seconds);
+        headers.push(("google.rpc.retryinfo-bin", STANDARD_NO_PAD.encode(info)));
     }
     Answer { status, headers, body: body(refusal, dialect, status, wait) }
 }
@@ -163,7 +174,12 @@ fn body(refusal: Refusal, dialect: Dialect, status: u16, wait: Option<u64>) -> S
             });
             format!(r#"{{"code":{},"message":"{message}"{details}}}"#, grpc_code(status))
         }
-        Dialect::OtlpProtobuf => rpc_status(grpc_code(status), message, wait),
+        Dialect::OtlpProtobuf => {
+            // Envoy takes a body as text, of which every byte must be ASCII: a wait of more than 127
+            // seconds stands in the header alone.
+            let ascii = |wait| String::from_utf8(rpc_status(grpc_code(status), message, wait)).ok();
+            ascii(wait).filter(|body| body.is_ascii()).or_else(|| ascii(None)).unwrap_or_default()
+        }
         Dialect::Text => format!("{message}\n"),
         Dialect::Datadog => {
             let error = if status == 403 { "Forbidden" } else { message };
@@ -200,22 +216,42 @@ fn splunk(refusal: Refusal) -> String {
 const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
 
 /// `google.rpc.Status{code = 1, message = 2, details = 3}` on the wire, with
-/// `RetryInfo{retry_delay = 1: Duration{seconds = 1}}` as its one detail. Envoy takes a body as
-/// text, and with numbers and lengths below 128 every byte of this is ASCII; a longer wait stands in
-/// the header alone.
-fn rpc_status(code: i32, message: &'static str, wait: Option<u64>) -> String {
-    let (code, len) = (code as u8, message.len() as u8);
-    debug_assert!(code < 128 && message.len() < 128 && message.is_ascii());
-    let status = format!("\u{8}{}\u{12}{}{message}", char::from(code), char::from(len));
-    match wait.and_then(|seconds| u8::try_from(seconds).ok()).filter(u8::is_ascii) {
-        None => status,
-        Some(seconds) => {
-            let info = format!("\n\u{2}\u{8}{}", char::from(seconds));
-            let value = format!("\u{12}{}{info}", char::from(info.len() as u8));
-            let any = format!("\n{}{RETRY_INFO}{value}", char::from(RETRY_INFO.len() as u8));
-            format!("{status}\u{1a}{}{any}", char::from(any.len() as u8))
-        }
+/// [`retry_info`] as its one detail.
+fn rpc_status(code: i32, message: &str, wait: Option<u64>) -> Vec<u8> {
+    let detail = wait.map(|seconds| {
+        field(3, &[field(1, RETRY_INFO.as_bytes()), field(2, &retry_info(seconds))].concat())
+    });
+    let code = number(1, code.unsigned_abs().into());
+    [code, field(2, message.as_bytes()), detail.unwrap_or_default()].concat()
+}
+
+/// `RetryInfo{retry_delay = 1: Duration{seconds = 1}}`.
+fn retry_info(seconds: u64) -> Vec<u8> {
+    field(1, &number(1, seconds))
+}
+
+/// A number of protobuf with its tag.
+fn number(tag: u8, value: u64) -> Vec<u8> {
+    let mut out = vec![tag << 3];
+    write_varint(value, &mut out);
+    out
+}
+
+/// A text or message of protobuf with its tag.
+fn field(tag: u8, value: &[u8]) -> Vec<u8> {
+    let mut out = vec![tag << 3 | 2];
+    write_varint(value.len() as u64, &mut out);
+    out.extend_from_slice(value);
+    out
+}
+
+/// Seven bits in a byte, the lowest first.
+fn write_varint(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
     }
+    out.push(value as u8);
 }
 
 #[cfg(test)]

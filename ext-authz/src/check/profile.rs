@@ -168,6 +168,8 @@ const INFLUX_V2: Row = Row {
 const OTLP: Row = Row {
     name: "otlp",
     dialect: Dialect::OtlpProtobuf,
+    // To the protocol 429 is as good, but exporters of Python until 2025 (1.34) drop the batch on it.
+    throttled_status: 503,
     routes: &[
         metrics("/v1/metrics"),
         logs("/v1/logs"),

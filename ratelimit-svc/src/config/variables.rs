@@ -168,6 +168,11 @@ pub const VARIABLES: &[Variable] = &[
     full("LIMIT_RESET_HEADER", "RateLimit-Reset", "header for the seconds until the window ends"),
     full("RESPONSE_DYNAMIC_METADATA", "false", "describe every decision in dynamic metadata"),
     full(
+        "RESPONSE_RETRY_INFO",
+        "false",
+        "say in a google.rpc.Status when a refused client may return",
+    ),
+    full(
         "LOCAL_SHARE_REPLICAS",
         "",
         "replicas that share a limit in an outage; empty: those alive",

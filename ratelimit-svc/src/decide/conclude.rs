@@ -71,7 +71,11 @@ pub fn conclude(
         metadata: None,
         degraded,
         outcomes,
+        retry_seconds: None,
     };
+    if settings.retry_info && decision.over_limit {
+        decision.retry_seconds = Some(retry_seconds(&decision.statuses));
+    }
     if let Some(names) = &settings.headers {
         decision.headers = headers::headers(names, plan, &decision.statuses);
     }
@@ -80,6 +84,12 @@ pub fn conclude(
         decision.metadata = Some(metadata::metadata(request, plan, &decision, full));
     }
     decision
+}
+
+/// What Envoy makes `Retry-After` of: the longest wait of the statuses that refuse, a second at least.
+fn retry_seconds(statuses: &[Status]) -> u64 {
+    let refusing = statuses.iter().filter(|status| status.over_limit);
+    refusing.filter_map(|status| status.reset_seconds).max().unwrap_or(0).max(1)
 }
 
 fn pass(line: &Line<'_>) -> (Status, Option<Outcome>) {

@@ -21,6 +21,8 @@ pub struct Decision {
     pub outcomes: Vec<Outcome>,
     /// `SHADOW_MODE` let pass what would have been refused.
     pub shadowed: bool,
+    /// Seconds after which a refused client is told to come back, where the settings want it told.
+    pub retry_seconds: Option<u64>,
 }
 
 /// The status of one descriptor.

@@ -17,6 +17,8 @@ pub struct Settings {
     pub headers: Option<HeaderNames>,
     /// `RESPONSE_DYNAMIC_METADATA`.
     pub dynamic_metadata: bool,
+    /// `RESPONSE_RETRY_INFO`.
+    pub retry_info: bool,
     /// `REDIS_KEY_FORMAT`.
     pub key_format: KeyFormat,
 }
@@ -30,6 +32,7 @@ impl Default for Settings {
             near_limit_ratio: 0.8,
             headers: None,
             dynamic_metadata: false,
+            retry_info: false,
             key_format: KeyFormat::Tidegate,
         }
     }

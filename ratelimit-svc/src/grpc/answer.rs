@@ -3,7 +3,8 @@
 //! means nothing in protobuf.
 //!
 //! ```text
-//! RateLimitResponse  1 overall_code  2 statuses…  3 response_headers_to_add…  6 dynamic_metadata
+//! RateLimitResponse  1 overall_code  2 statuses…  3 response_headers_to_add…  5 raw_body
+//!                    6 dynamic_metadata
 //! DescriptorStatus   1 code  2 current_limit  3 limit_remaining  4 duration_until_reset {1 seconds}
 //! RateLimit          1 requests_per_unit  2 unit  3 name
 //! ```
@@ -16,6 +17,7 @@ use proto::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use proto::pb::envoy::service::ratelimit::v3::rate_limit_response::rate_limit::Unit as WireUnit;
 use proto::pb::google::protobuf::{ListValue, Struct, Value, value::Kind};
 
+use super::retry_info::Told;
 use crate::decide::decision::{Decision, Header, Status};
 use crate::limits::unit::Unit;
 
@@ -29,16 +31,23 @@ pub fn write(decision: Decision, out: &mut Vec<u8>) {
     for status in &decision.statuses {
         write_status(out, status);
     }
-    if !decision.headers.is_empty() || decision.metadata.is_some() {
+    let is_told_more = decision.metadata.is_some() || decision.retry_seconds.is_some();
+    if !decision.headers.is_empty() || is_told_more {
         write_rest(out, decision);
     }
 }
 
-/// Headers and metadata.
-fn write_rest(out: &mut Vec<u8>, decision: Decision) {
+/// Headers, metadata, and when to come back: over gRPC in a header, else as a body.
+fn write_rest(out: &mut Vec<u8>, mut decision: Decision) {
     let header =
         |Header { name, value }| HeaderValue { key: name, value, ..HeaderValue::default() };
+    let told = decision.retry_seconds.map(Told::new);
+    let raw_body = told.map(|told| {
+        decision.headers.extend(told.headers);
+        told.status
+    });
     let rest = RateLimitResponse {
+        raw_body: raw_body.unwrap_or_default(),
         response_headers_to_add: decision.headers.into_iter().map(header).collect(),
         dynamic_metadata: decision.metadata.map(|metadata| match to_value(metadata).kind {
             Some(Kind::StructValue(fields)) => fields,
@@ -187,6 +196,7 @@ mod tests {
             degraded: None,
             outcomes: Vec::new(),
             shadowed: false,
+            retry_seconds: None,
         }
     }
 
@@ -243,5 +253,18 @@ mod tests {
         assert!(
             matches!(&fields["list"].kind, Some(Kind::ListValue(list)) if list.values.len() == 3)
         );
+        assert!(answer.raw_body.is_empty());
+    }
+
+    #[test]
+    fn when_to_come_back_is_said_as_a_header_and_as_a_body() {
+        let retry_seconds = Some(7);
+        let answer = decoded(&Decision { retry_seconds, ..decision(true, vec![]) });
+        let told = Told::new(7);
+        assert_eq!(answer.raw_body, told.status);
+        for (header, expected) in answer.response_headers_to_add.iter().zip(&told.headers) {
+            assert_eq!((&header.key, &header.value), (&expected.name, &expected.value));
+        }
+        assert_eq!(answer.response_headers_to_add.len(), 2);
     }
 }

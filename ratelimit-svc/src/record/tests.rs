@@ -282,6 +282,7 @@ fn decision() -> Decision {
         degraded: None,
         outcomes: vec![],
         shadowed: false,
+        retry_seconds: None,
     }
 }
 

@@ -62,13 +62,20 @@ pub struct Limits {
     pub gateway_requests_max: u32,
     /// Requests per second and tenant while ratelimit-svc is away and does not refuse.
     pub local_limit: u32,
+    /// Requests per second of one address, and twice as many at once.
+    pub per_address: u32,
     /// Of every hundred requests that went well, how many have a line in the access log.
     pub access_log_success_percent: u8,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { gateway_requests_max: 10_000, local_limit: 100, access_log_success_percent: 10 }
+        Self {
+            gateway_requests_max: 10_000,
+            local_limit: 100,
+            per_address: 10_000,
+            access_log_success_percent: 10,
+        }
     }
 }
 

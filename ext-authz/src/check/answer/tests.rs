@@ -104,9 +104,10 @@ fn every_answer_keeps_the_rules() {
                 (Refusal::NoCredential | Refusal::BadCredential, _) => 401,
                 (Refusal::InvalidRequest, _) => 400,
                 (Refusal::Forbidden, _) => 403,
-                // The first profile that speaks it: influx-v1 and prometheus keep data on 503 alone.
-                (Refusal::Throttled, Dialect::Influx | Dialect::Text | Dialect::Splunk) => 503,
-                (Refusal::Throttled, _) => 429,
+                (Refusal::Throttled, Dialect::Problem | Dialect::Datadog) => 429,
+                (Refusal::Throttled, Dialect::Elastic | Dialect::Grpc) => 429,
+                // The first profile that speaks it: some of its clients keep data on 503 alone.
+                (Refusal::Throttled, _) => 503,
                 (Refusal::Unavailable, _) => 503,
             };
             assert_eq!(answer.status, expected, "{what}");
@@ -192,5 +193,15 @@ fn otlp_says_when_to_come_back() {
     assert!(body.contains("\u{1a}\u{30}\n\u{28}type.googleapis.com/"), "the lengths: {body:?}");
     let long = worded(Refusal::Unavailable, Dialect::OtlpProtobuf, 3600);
     assert!(!long.body.contains("RetryInfo") && header(&long, "retry-after") == ["3600"]);
+    for (seconds, info) in [(7, &[0x12, 4, 0x0a, 2, 8, 7][..]), (3600, &[8, 144, 28])] {
+        let grpc = worded(Refusal::Throttled, Dialect::Grpc, seconds);
+        let details = header(&grpc, "grpc-status-details-bin");
+        let details = STANDARD_NO_PAD.decode(details[0]).expect("base64");
+        assert!(details.starts_with(&[8, 14, 0x12]) && details.ends_with(info), "{details:?}");
+        let python = STANDARD_NO_PAD.decode(header(&grpc, "google.rpc.retryinfo-bin")[0]);
+        assert!(details.ends_with(&python.expect("base64")), "{details:?}");
+    }
+    let bad = worded(Refusal::BadCredential, Dialect::Grpc, 7);
+    assert!(header(&bad, "grpc-status-details-bin").is_empty());
     assert!(!worded(Refusal::BadCredential, Dialect::OtlpJson, 7).body.contains("details"));
 }

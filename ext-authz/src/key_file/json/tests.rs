@@ -194,6 +194,7 @@ fn streamed(text: &str) -> Result<(usize, bool), String> {
     let path = Path::new("keys.json");
     let has_count = with_rules(|rules| stream(path, text.as_bytes(), rules, &mut keys))
         .map_err(|error| error.to_string())?;
+    keys.settle().map_err(|clash| clash.to_string())?;
     Ok((keys.build().len(), has_count))
 }
 

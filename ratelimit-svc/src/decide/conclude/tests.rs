@@ -95,6 +95,10 @@ fn the_overall_code() {
             let current = over.map(|over| if over { 5 } else { 0 });
             let decision = decide_at(&quotas, &settings, &request(&["a", "b"], 1), &current);
             assert_eq!(decision.over_limit, expected, "{first} {second} {over:?}");
+            assert_eq!(decision.retry_seconds, None, "nobody asked for it");
+            let settings = Settings { retry_info: true, ..settings };
+            let told = decide_at(&quotas, &settings, &request(&["a", "b"], 1), &current);
+            assert_eq!(told.retry_seconds.is_some(), expected, "{first} {second} {over:?}");
             let settings = Settings { shadow_mode: true, ..settings };
             let decision = decide_at(&quotas, &settings, &request(&["a", "b"], 1), &current);
             assert_eq!((decision.over_limit, decision.shadowed), (false, expected));
