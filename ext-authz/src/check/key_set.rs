@@ -245,8 +245,8 @@ impl Builder {
         }
     }
 
-    /// Adds a record that is looked at no sooner than [`Self::settle`]: a quarter of the work, and
-    /// half of the memory, of [`Self::add`] where there are many.
+    /// Adds a record that is looked at no sooner than [`Self::settle`], so that nothing is copied
+    /// because others came after it.
     ///
     /// # Errors
     /// When there are too many.
