@@ -4,11 +4,10 @@
 #   docker build -t tidegate/tidegate:0.1.0 .
 #   docker build --target debug -t tidegate/tidegate:0.1.0-debug .    # with busybox, for compose.yaml
 #
-# Pin the bases by digest where builds must be repeatable:
-#   --build-arg BUILDER=rust@sha256:... --build-arg RUNTIME=gcr.io/distroless/cc-debian12@sha256:...
+# `make images` builds the same two without Docker: images/root.sh lays out the files here and there, and the
+# last stages below are read by images/build.sh. Pin the builder where builds must be repeatable:
+# --build-arg BUILDER=rust@sha256:...
 ARG BUILDER=docker.io/library/rust:1.95-bookworm
-ARG RUNTIME=gcr.io/distroless/cc-debian12:nonroot
-ARG RUNTIME_DEBUG=gcr.io/distroless/cc-debian12:debug-nonroot
 
 # Compiles on the machine at hand, whatever the image is for: emulated, this takes hours.
 FROM --platform=${BUILDPLATFORM} ${BUILDER} AS build
@@ -25,7 +24,9 @@ RUN set -eu; \
         *) echo "no image for '$TARGETARCH': amd64 or arm64, built with BuildKit" >&2; exit 1 ;; \
     esac; \
     tools=${triple%%-*}-linux-gnu; \
-    echo "export CARGO_BUILD_TARGET=$triple OBJDUMP=$tools-objdump" >/target.env; \
+    echo "export CARGO_BUILD_TARGET=$triple TRIPLE=$tools" >/target.env; \
+    apt-get -qq update; \
+    apt-get -qq install -y --no-install-recommends binutils python3; \
     if [ "$TARGETPLATFORM" != "$BUILDPLATFORM" ]; then \
         dpkg --add-architecture "$TARGETARCH"; \
         apt-get -qq update; \
@@ -38,37 +39,30 @@ RUN set -eu; \
         echo "export $linker=$tools-gcc CC=$tools-gcc CXX=$tools-g++ AR=$tools-ar" >>/target.env; \
     fi
 COPY . .
-# zlib goes into the binary: the runtime has none. OpenSSL, for Kafka, is in the runtime.
+# zlib goes into the binary; OpenSSL, for Kafka, is a library beside it.
 ENV LIBZ_SYS_STATIC=1
-# The directory of the build is a cache and not part of the stage, hence the copy.
+# The directory of the build is a cache and not part of the stage, so the files are laid out in the same step.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,id=target-${TARGETPLATFORM},target=/src/target \
     . /target.env \
     && cargo build --profile dist --locked --workspace --exclude tests --bins \
-    && cd "target/$CARGO_BUILD_TARGET/dist" \
-    && install -D -t /out/usr/local/bin ratelimit-svc ext-authz ingest-filter
-# Whatever the runtime does not hold would only be found out at the first start. Read, not run: the
-# programs may be another processor's.
-RUN . /target.env; \
-    for program in /out/usr/local/bin/*; do \
-        "$OBJDUMP" -p "$program" | awk '$1 == "NEEDED" { print $2 }' \
-            | grep -vE '^(ld-linux.*|lib(c|m|dl|rt|pthread|gcc_s|stdc\+\+|ssl|crypto))\.so' && exit 1; \
-    done; \
-    exit 0
+    && images/root.sh "target/$CARGO_BUILD_TARGET/dist" /out "$TRIPLE" \
+    && images/debug.sh /debug "$TARGETARCH"
 
-# What the manifests of gateways call the rate limit service. A directory of its own, so that it ends up in
-# /bin whether the base has that or a link to /usr/bin.
-RUN mkdir /alias && ln -s /usr/local/bin/ratelimit-svc /alias/ratelimit
-
-FROM ${RUNTIME_DEBUG} AS debug
+# == Stages that `make images` builds too: nothing runs in them, and they have no base.
+FROM scratch AS runtime
+ARG VERSION=0.1.0
+ARG REVISION=unknown
 COPY --from=build /out /
-COPY --from=build /alias/ /bin/
-USER 65532:65532
-
-FROM ${RUNTIME} AS runtime
-COPY --from=build /out /
-COPY --from=build /alias/ /bin/
 USER 65532:65532
 LABEL org.opencontainers.image.title="Tidegate" \
       org.opencontainers.image.description="ext-authz, ratelimit-svc and ingest-filter, the edge of a telemetry platform" \
-      org.opencontainers.image.licenses="Apache-2.0"
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+
+FROM runtime AS debug
+COPY --from=build /debug /
+
+# The last stage is what is built when none is named.
+FROM runtime

@@ -1,12 +1,15 @@
 # Tidegate: `make run` starts the whole edge, `make test` tests everything, `make bench` measures it.
 
 INSTALL := tests/parts/install.sh
-.PHONY: run run-full test parts bench bench-readme bench-gate lint fuzz help
+.PHONY: run run-full demo test parts images audit bench bench-readme bench-gate lint fuzz help
 
 help:
 	@echo 'make run       the edge on embedded parts (memory, disk, file); REPLICAS=3 for three of each service'
 	@echo 'make run-full  the edge on Redis, Apache Kafka and InfluxDB; KEYS=redis for keys in Redis'
+	@echo 'make demo      a little load against a running make run: three tenants, four classes, one over its quota'
 	@echo 'make test      all tests, on the real parts, which it installs where missing'
+	@echo 'make images    the container images, without Docker, in target/images; PROGRAMS=target/debug for those'
+	@echo 'make audit     known vulnerabilities of what is linked, by the database of RustSec'
 	@echo 'make bench     what it costs, in target/bench: 20 minutes, 6 with QUICK=1; ONLY=keys,overload'
 	@echo 'make bench-readme  puts the newest figures into tests/REFERENCE.md'
 	@echo 'make bench-gate  instructions per decision against a baseline; ACCEPT=1 renews it'
@@ -25,14 +28,32 @@ run-full:
 	@cargo build --release --locked --workspace --bins --quiet
 	@exec $${CARGO_TARGET_DIR:-target}/release/tidegate-edge --full $(if $(REPLICAS),--replicas $(REPLICAS))
 
+demo:
+	@$(INSTALL) toolchain
+	@cargo build --release --locked --workspace --bins --quiet
+	@exec $${CARGO_TARGET_DIR:-target}/release/tidegate-load demo
+
 parts:
-	@$(INSTALL) toolchain envoy redis influxdb prometheus kafka
+	@$(INSTALL) toolchain envoy redis influxdb prometheus kafka chromium images
 
 test: parts
 	@echo 'building (some minutes the first time)'
 	@cargo build --locked --workspace --bins --quiet
 	@cargo test --locked --workspace --no-fail-fast
 	@helm/validate.sh
+
+# With every optimisation, unless PROGRAMS names a directory of programs that are built already.
+PROGRAMS ?= $${CARGO_TARGET_DIR:-target}/dist
+images:
+	@$(INSTALL) toolchain images
+	@case '$(origin PROGRAMS)' in file) echo 'building for images (a quarter of an hour the first time)' && \
+		cargo build --profile dist --locked --workspace --exclude tests --bins --quiet ;; esac
+	@images/build.sh $(PROGRAMS) $${CARGO_TARGET_DIR:-target}/images
+
+# OFFLINE=1 takes the database as it lies in $CARGO_HOME/advisory-dbs.
+audit:
+	@$(INSTALL) deny
+	@PATH="$${TIDEGATE_CACHE:-target/parts}/tools/bin:$$PATH" cargo-deny --locked $(if $(OFFLINE),--offline) check advisories
 
 bench:
 	@$(INSTALL) toolchain redis influxdb kafka valgrind

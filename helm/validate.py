@@ -11,7 +11,7 @@ import tempfile
 from kubernetes_validate import utils
 
 from checks import CHART, Failure, Helm, admission, alerts, binaries, bootstrap, budgets, certificates, compose
-from checks import custom, docs, edge, golden, hooks, need, network, objects, observed, one_line, promises
+from checks import custom, docs, edge, gatekeeper, golden, hooks, images, need, network, objects, observed, one_line, promises
 from checks import refusals, rendered, sets, upgrade
 
 KUBERNETES = [f"1.{minor}" for minor in range(28, 38)]
@@ -74,7 +74,7 @@ def check_value_set(checks, helms, name, values, options, file, scratch):
     bootstrap.secrets_of(items, scratch)
     file.write_text(bootstrap.with_certificates(bootstrap.bootstrap_of(items), scratch), encoding="utf-8")
     checks.run(f"{name}: Envoy accepts its bootstrap", bootstrap.envoy_accepts, options.envoy, file)
-    checks.run(f"{name}: our programs take their configurations", binaries.take_it, items, options.programs, scratch / "machine")
+    checks.run(f"{name}: our programs take their configurations", binaries.take_it, items, binaries.Here(options.programs, scratch / "machine"))
     for version in KUBERNETES:
         checks.run(f"{name}: strict schemas of Kubernetes {version}", strict, helms[0], values, version)
 
@@ -124,8 +124,8 @@ def check_certificates(checks, helm, value_sets):
 def check_gates(checks, helm, value_sets, options, scratch):
     full = objects(helm.template(value_sets["full"]))
     checks.run("the admission policy passes our pods and refuses what breaks each rule", admission.policy, full)
-    if admission.library():
-        checks.run("Gatekeeper's own templates do the same", admission.gatekeeper, full, admission.library())
+    if gatekeeper.at_hand():
+        checks.run("Gatekeeper's own templates do the same", gatekeeper.passed_and_refused, full, gatekeeper.at_hand(), scratch / "gatekeeper.yaml")
     for what, check, *arguments in [
         ("broken quotas stop an upgrade", hooks.broken_quotas_stop_an_upgrade, options.programs, scratch / "hooks"),
         ("a trap in the bootstrap stops an upgrade", hooks.broken_bootstraps_stop_an_upgrade, options.programs, scratch / "hooks"),
@@ -212,6 +212,7 @@ def main():
         checks.run("README's table is that of values.yaml", docs.readme, False)
         file = checks.run("compose.yaml is valid and consistent", compose.consistent)
         if file:
+            images.check(checks, options.programs, value_sets, helms[0], file, scratch / "images")
             checks.run("compose.yaml: its init job makes a bootstrap that Envoy accepts",
                        compose.renders_envoy, file, options.envoy, scratch)
             checks.run("compose.yaml: our binaries take what it mounts", compose.binaries_take_it, file, options.programs, scratch)

@@ -40,7 +40,7 @@ PYTHON
 command -v python3 >/dev/null || fail "python3 is missing: apt-get install python3"
 mkdir -p "$tools"
 tools=$(cd "$tools" && pwd)
-packages="kubernetes-validate==1.37.0 compose-spec==0.2.1 common-expression-language==0.10.0 regopy==1.5.2"
+packages="kubernetes-validate==1.37.0 compose-spec==0.2.1 common-expression-language==0.10.0"
 if [ "$(cat "$tools/venv/.packages" 2>/dev/null)" != "$packages" ]; then
     echo "  python: installing $packages into $tools"
     python3 -c 'import ensurepip' 2>/dev/null || fail "python3-venv is missing: apt-get install python3-venv"

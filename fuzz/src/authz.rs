@@ -38,7 +38,12 @@ fn keys() -> Keyring {
     let record = KeyRecord {
         id: key.id(),
         tenant: "acme".into(),
-        grant: Arc::new(Grant { priority: "ingest".to_owned(), plan: "free".to_owned(), scopes: vec!["write".to_owned()], networks: Vec::new() }),
+        grant: Arc::new(Grant {
+            priority: "ingest".to_owned(),
+            plan: "free".to_owned(),
+            scopes: vec!["write".to_owned()],
+            networks: Vec::new(),
+        }),
         digest: peppers.digest(&key),
         not_before: None,
         expires_at: None,

@@ -2,6 +2,11 @@
 
 use bytes::Bytes;
 use ingest_filter::datadog;
+use ingest_filter::gateway::body::Received;
+use ingest_filter::gateway::budget::Budget;
+use ingest_filter::gateway::inflate::{BodyCaps, Encoding, Inflate};
+use ingest_filter::gateway::refusal::Refusal;
+use ingest_filter::gateway::snappy;
 use ingest_filter::intake::{Intake, Item, Kind, Stop};
 use ingest_filter::journal::disk::frame::{self, HEADER_BYTES, Header};
 use ingest_filter::journal::envelope;
@@ -50,10 +55,16 @@ pub fn line_protocol(data: &[u8]) {
     let (mut lines, mut point, mut chunker) =
         (Lines::new(body, dialect), Point::default(), chunker());
     let mut last = 0;
-    while let Some(line) = lines.next(&mut point) {
+    loop {
+        while let Some(line) = lines.next_known(chunker.shapes()) {
+            assert!(line.line > last, "lines are told in their order");
+            last = line.line;
+            chunker.push_known(&line);
+        }
+        let Some(line) = lines.next(&mut point) else { break };
         let number = match line {
             Ok(number) => {
-                let _ = chunker.push(&mut point);
+                let _ = chunker.push_line(&mut point);
                 number
             }
             Err(error) => {
@@ -126,6 +137,48 @@ pub fn datadog(data: &[u8]) {
     if read.is_ok() {
         stored(taker.0);
     }
+}
+
+/// A compressed body; the first byte chooses how, and the size of the pieces in which it comes.
+pub fn compressed_body(data: &[u8]) {
+    let Some((mode, body)) = data.split_first() else { return };
+    let encodings = [Encoding::Gzip, Encoding::Deflate, Encoding::Zstd, Encoding::Identity];
+    let budget = Budget::new(64 << 20);
+    let caps = BodyCaps { wire: 1 << 20, decoded: 256 << 10, ratio: 50 };
+    match encodings.get(usize::from(mode % 5)) {
+        Some(encoding) => {
+            let whole = inflated(*encoding, caps, &budget, body, usize::MAX);
+            let pieces = inflated(*encoding, caps, &budget, body, usize::from(mode / 5) + 1);
+            if let (Ok(whole), Ok(pieces)) = (whole, pieces) {
+                assert!(whole == pieces && whole.len() <= caps.decoded);
+            }
+        }
+        None => {
+            let reservation = budget.reserve(body.len()).expect("it fits");
+            let received = Received { bytes: body.to_vec(), reservation, wire_bytes: body.len() };
+            if let Ok(decoded) = snappy::decompress(received, caps) {
+                assert!(decoded.bytes.len() <= caps.decoded);
+            }
+        }
+    }
+    assert_eq!(budget.in_flight(), 0, "all memory is given back");
+}
+
+fn inflated(
+    encoding: Encoding,
+    caps: BodyCaps,
+    budget: &Budget,
+    body: &[u8],
+    piece: usize,
+) -> Result<Vec<u8>, Refusal> {
+    let mut inflate = Inflate::new(encoding, caps, budget.reserve(0)?)?;
+    for piece in body.chunks(piece) {
+        inflate.push(piece)?;
+    }
+    let (bytes, reservation) = inflate.finish()?;
+    assert!(budget.in_flight() >= bytes.len() as i64, "what is held is counted");
+    drop(reservation);
+    Ok(bytes)
 }
 
 /// A frame of the journal on disk: what is read and written back is the same record, and of the

@@ -71,6 +71,7 @@ fn promises_hold_around_the_seeds() {
     run("otlp_events", crate::otlp_events);
     run("remote_write", crate::remote_write);
     run("datadog", crate::datadog);
+    run("compressed_body", crate::compressed_body);
     run("journal_frame", crate::journal_frame);
     run("journal_envelope", crate::journal_envelope);
 }

@@ -1,5 +1,6 @@
 """The configurations that the chart renders, read by the programs that they are for."""
 
+import os
 import pathlib
 import re
 import shutil
@@ -10,6 +11,35 @@ from .bootstrap import certificate, free_port
 from .compose import starts
 
 LISTENS = re.compile(r"(?:0\.0\.0\.0|\[::\]):(\d+)")
+
+
+class Here:
+    """Programs of this machine, with a directory of ours in place of the mounts."""
+
+    def __init__(self, programs, scratch):
+        self.programs, self.mounted, self.inside = programs, scratch, scratch
+
+    def command(self, program):
+        return [self.programs / program]
+
+    def settle(self):
+        """What the programs are given is theirs already."""
+
+
+class Image:
+    """Programs of an unpacked image, run as its user, with the mounts where the chart has them."""
+
+    USER = 65532
+
+    def __init__(self, root):
+        self.root, self.mounted, self.inside = root, root / "etc/tidegate", pathlib.PurePosixPath("/etc/tidegate")
+
+    def command(self, program):
+        return ["chroot", f"--userspec={self.USER}:{self.USER}", self.root, program if "/" in program else f"/usr/local/bin/{program}"]
+
+    def settle(self):
+        for path in [self.mounted, *self.mounted.rglob("*")]:
+            os.chown(path, self.USER, self.USER)
 
 
 def container_of(rendered, component):
@@ -43,33 +73,36 @@ def mounts(scratch):
     (scratch / "kafka/password").write_text("secret\n", encoding="utf-8")
 
 
-def take_it(rendered, programs, scratch):
+def take_it(rendered, machine):
     """Each service comes up on its configuration, with nothing that it depends on."""
-    shutil.rmtree(scratch, ignore_errors=True)
-    mounts(scratch)
+    shutil.rmtree(machine.mounted, ignore_errors=True)
+    mounts(machine.mounted)
     files = texts(rendered)
     quotas = {name: text for name, text in files.items() if name.endswith(".yaml") and "domain:" in text and "static_resources" not in text}
     for name, text in (quotas or {"a.yaml": "domain: a\n"}).items():
-        (scratch / f"quotas/{name}").write_text(text, encoding="utf-8")
-    done = subprocess.run([programs / "ratelimit-svc", "check", scratch / "quotas"], capture_output=True, text=True)
+        (machine.mounted / f"quotas/{name}").write_text(text, encoding="utf-8")
+    machine.settle()
+    done = subprocess.run([*machine.command("ratelimit-svc"), "check", f"{machine.inside}/quotas"], capture_output=True, text=True)
     need(done.returncode == 0, f"ratelimit-svc check: {one_line(done.stdout + done.stderr)}")
+    # Without Kafka a gateway is up and not ready.
+    path_of_gateway = "/livez" if "brokers:" in files["ingest-filter.yaml"] else "/readyz"
     for program, arguments, path in [
-        ("ext-authz", ["serve"], "/readyz"), ("ingest-filter", ["gateway"], "/livez"), ("ingest-filter", ["writer"], "/livez"),
+        ("ext-authz", ["serve"], "/readyz"), ("ingest-filter", ["gateway"], path_of_gateway), ("ingest-filter", ["writer"], "/livez"),
     ]:
         # Gateway and writer have the same ports in pods of their own.
         ports, role = {}, arguments[0]
-        file = pathlib.Path(scratch / f"config/{program}.yaml")
-        text = files[f"{program}.yaml"]
-        file.write_text(per_role(text, scratch, ports, role), encoding="utf-8")
-        starts([programs / program, *arguments, "--config", file], {}, ports["admin"], path, role)
+        text = per_role(files[f"{program}.yaml"], machine.inside, ports, role)
+        (machine.mounted / f"config/{program}.yaml").write_text(text, encoding="utf-8")
+        machine.settle()
+        starts([*machine.command(program), *arguments, "--config", f"{machine.inside}/config/{program}.yaml"], {}, ports["admin"], path, role)
     environment = {}
     for variable in container_of(rendered, "ratelimit-svc")["env"]:
-        environment[variable["name"]] = on_this_machine(variable.get("value", "password"), scratch, {})
+        environment[variable["name"]] = on_this_machine(variable.get("value", "password"), machine.inside, {})
     for host in ("HOST", "GRPC_HOST", "DEBUG_HOST"):
         environment[host] = "127.0.0.1"
     for port in ("PORT", "GRPC_PORT", "DEBUG_PORT"):
         environment[port] = str(free_port())
-    starts([programs / "ratelimit-svc"], environment, int(environment["DEBUG_PORT"]), "/readyz", "ratelimit-svc")
+    starts(machine.command("ratelimit-svc"), environment, int(environment["DEBUG_PORT"]), "/readyz", "ratelimit-svc")
 
 
 def per_role(text, scratch, ports, role):

@@ -91,12 +91,13 @@ def mounts(file, service):
     return {inside: HELM.parent / source for source, inside, *_ in pairs if source.startswith("./")}
 
 
-def starts(command, environment, admin, path, name):
-    """A service of ours comes up on what compose gives it."""
+def starts(command, environment, admin, path, name, then=lambda: None):
+    """A service of ours comes up on what compose gives it; `then` is called while it runs."""
     process = subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         until(lambda: process.poll() is not None or status(admin, path) == 200, f"{name}: {path} is 200")
         need(process.poll() is None, f"{name} ended with {process.returncode}: {one_line(process.stdout.read()[-400:]) if process.poll() is not None else ''}")
+        then()
     finally:
         process.kill()
         process.wait(timeout=20)

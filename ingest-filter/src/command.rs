@@ -1,4 +1,4 @@
-//! The commands for people: dead letters, the books, lag, a smoke test. All but the last read the
+//! The commands for people: dead letters, the books, lag, topics, a smoke test. All but the last read the
 //! same configuration file as the roles. Each prints to the standard output and ends; none joins
 //! the writers' group.
 
@@ -21,6 +21,7 @@ mod lag;
 pub mod moment;
 mod smoke_test;
 mod tenant;
+mod topics;
 
 /// What people run.
 #[derive(Debug, Subcommand)]
@@ -37,6 +38,9 @@ pub enum Command {
     /// Show how far the writers are behind, and what holds them up.
     #[command(after_help = lag::EXAMPLES)]
     Lag(lag::Lag),
+    /// Make the journal's topics where they are missing, and see whether they keep what they are given.
+    #[command(after_help = topics::EXAMPLES)]
+    Topics(topics::Topics),
     /// Try a running edge: a bad key, a good one, a quota, and the point in the database.
     SmokeTest(smoke_test::SmokeTest),
 }
@@ -80,6 +84,7 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
         Command::Audit(command) => command.run(),
         Command::Tenant(command) => command.run(),
         Command::Lag(command) => command.run(),
+        Command::Topics(command) => command.run(),
         Command::SmokeTest(command) => command.run(),
     }
 }

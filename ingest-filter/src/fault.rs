@@ -102,6 +102,30 @@ pub enum Fault {
     /// A label of remote write 2.0 without its half in the list of symbols.
     #[error("label refers to a symbol that is not there")]
     SymbolMissing,
+    /// More labels than the tenant's rules allow.
+    #[error("more tags than the rules of the tenant allow")]
+    LabelsTooMany,
+    /// A label's name longer than the tenant's rules allow.
+    #[error("tag key is longer than the rules of the tenant allow")]
+    LabelNameTooLong,
+    /// A label's value longer than the tenant's rules allow.
+    #[error("tag value is longer than the rules of the tenant allow")]
+    LabelValueTooLong,
+    /// A timestamp before the tenant's window.
+    #[error("point is older than the rules of the tenant allow")]
+    TooOld,
+    /// A timestamp behind the tenant's window.
+    #[error("timestamp is further ahead than the rules of the tenant allow")]
+    TooFarAhead,
+    /// A new series beyond the tenant's limit.
+    #[error("new series beyond the limit of the tenant")]
+    SeriesTooMany,
+    /// A new series beyond the tenant's rate.
+    #[error("new series beyond the rate of the tenant")]
+    SeriesTooFast,
+    /// An OTLP sum or histogram of a temporality that the tenant's rules do not take.
+    #[error("aggregation temporality is not the one that the rules of the tenant take")]
+    TemporalityRefused,
 }
 
 impl From<Malformed> for Fault {
@@ -146,6 +170,14 @@ impl Fault {
             Fault::BucketsInvalid => "buckets_invalid",
             Fault::Malformed => "malformed",
             Fault::SymbolMissing => "symbol_missing",
+            Fault::LabelsTooMany => "labels_too_many",
+            Fault::LabelNameTooLong => "label_name_too_long",
+            Fault::LabelValueTooLong => "label_value_too_long",
+            Fault::TooOld => "too_old",
+            Fault::TooFarAhead => "too_far_ahead",
+            Fault::SeriesTooMany => "series_too_many",
+            Fault::SeriesTooFast => "series_too_fast",
+            Fault::TemporalityRefused => "temporality_refused",
         }
     }
 }

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get};
 use chassis::admin::Admin;
 use chassis::drain::Shutdown;
@@ -29,11 +30,15 @@ use config::GatewayConfig;
 use edge::Edge;
 use metrics::GatewayMetrics;
 use pinning::Pinning;
+use stamps::Stamps;
+use tenant_rules::TenantRules;
 
 pub mod admission;
-mod body;
+pub mod body;
 pub mod budget;
+pub mod cgroup;
 pub mod config;
+pub mod cors;
 mod datadog;
 mod edge;
 mod grpc_frame;
@@ -49,7 +54,9 @@ pub mod refusal;
 mod remote_write;
 mod serve;
 mod server;
-mod snappy;
+pub mod snappy;
+mod stamps;
+mod tenant_rules;
 #[cfg(test)]
 mod tests;
 pub mod verdict;
@@ -82,14 +89,17 @@ impl Gateway {
         let budget = Budget::new(config.memory_bytes_max);
         let metrics = GatewayMetrics::register(&mut registry, &budget, pinning.types());
         let destinations = Destinations::new(&config.destinations);
+        let rules = TenantRules::new(config.rules_directory.clone(), &readiness, &mut registry);
         let edge = Arc::new(Edge {
             config,
             destinations,
             pinning,
+            rules,
             journal,
             budget,
             metrics,
             conversions: edge::conversions(),
+            stamps: Stamps::new(),
         });
         Ok(Self { edge, listener, admin_listener, readiness, registry, tls })
     }
@@ -126,6 +136,7 @@ impl Gateway {
             router(self.edge.clone()).route_service("/grpc.health.v1.Health/{method}", health);
         let config = serde_json::to_value(&self.edge.config)?;
         let (types, tls) = (self.edge.pinning.types().clone(), self.tls.clone());
+        let shown_edge = self.edge.clone();
         let admin = Admin::new(self.readiness, Arc::new(self.registry), move || {
             let mut shown = config.clone();
             shown["tls"] = server::describe(tls.as_ref());
@@ -134,6 +145,7 @@ impl Gateway {
                 "fields_unpinned": types.unpinned.get(),
                 "conflicts_refused": types.conflicts.list(),
             });
+            shown["tenant_rules"] = shown_edge.rules.describe();
             shown
         });
         let options = server::options(&self.edge.config, self.tls.clone());
@@ -144,6 +156,7 @@ impl Gateway {
         let serving = chassis::http::serve(self.listener, router, options, shutdown, accepted);
         tokio::select! {
             () = serving => Ok(()),
+            () = edge.rules.follow() => anyhow::bail!("following the rules of tenants ended"),
             () = follow => anyhow::bail!("readiness is no longer followed"),
             () = server::follow(self.tls) => anyhow::bail!("following the TLS files ended"),
             failed = admin.serve(self.admin_listener, Router::new()) => {
@@ -159,6 +172,15 @@ const TRACE_SERVICE: &str = "opentelemetry.proto.collector.trace.v1.TraceService
 const METRICS_SERVICE: &str = "opentelemetry.proto.collector.metrics.v1.MetricsService";
 
 fn router(edge: Arc<Edge>) -> Router {
+    let origins = Arc::new(edge.config.cors_origins.clone());
+    let router = writes(edge);
+    match origins.is_empty() {
+        true => router,
+        false => router.layer(from_fn_with_state(origins, cors::cross_origin)),
+    }
+}
+
+fn writes(edge: Arc<Edge>) -> Router {
     Router::new()
         .route("/write", any(influx::write_v1))
         .route("/api/v2/write", any(influx::write_v2))

@@ -2,6 +2,7 @@
 
 use crate::fault::Fault;
 use crate::point::Point;
+use crate::rules::OtlpRules;
 use crate::wire::Malformed;
 
 /// What an item was in its protocol; answers count them apart.
@@ -54,4 +55,9 @@ pub trait Intake {
     /// # Errors
     /// As [`Intake::take`].
     fn reserve(&mut self, bytes: usize) -> Result<(), Stop>;
+
+    /// The tenant's rules for OTLP.
+    fn otlp_rules(&self) -> OtlpRules {
+        OtlpRules::default()
+    }
 }

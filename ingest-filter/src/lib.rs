@@ -23,6 +23,7 @@ pub mod otlp;
 pub mod point;
 pub mod record;
 pub mod remote_write;
+pub mod rules;
 mod secret;
 pub mod target;
 pub mod types;

@@ -11,17 +11,21 @@
 //! end       = spaces ( "\n" | "\r\n" | end of body )
 //! ```
 //!
-//! Pure, allocates only for text with escapes, and looks at every byte about twice.
+//! Pure, allocates only for text with escapes, and looks at every byte about twice. A line like an
+//! earlier one, as nearly all lines of an agent are, is copied instead ([`Lines::next_known`]).
 
 use crate::fault::Fault;
-use crate::point::Point;
+use crate::point::{KnownLine, Point, Shapes};
 
+mod known;
 mod number;
 mod precision;
 mod scan;
+mod stops;
 #[cfg(test)]
 mod tests;
 
+use known::Walk;
 pub use precision::{Precision, UnknownPrecision};
 use scan::Scanner;
 
@@ -64,6 +68,7 @@ pub struct Lines<'a> {
     text_start: usize,
     at: usize,
     line: u64,
+    walk: Walk,
 }
 
 impl<'a> Lines<'a> {
@@ -71,7 +76,7 @@ impl<'a> Lines<'a> {
     /// first line.
     pub fn new(body: &'a [u8], dialect: Dialect) -> Self {
         let text_start = if body.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
-        Self { body, dialect, text: "", text_start, at: 0, line: 1 }
+        Self { body, dialect, text: "", text_start, at: 0, line: 1, walk: Walk::new() }
     }
 
     /// Reads the next line that holds a point into `point`, and returns its number. Blank lines
@@ -110,10 +115,25 @@ impl<'a> Lines<'a> {
         }
     }
 
+    /// Takes the next line if it has one of the shapes and may be copied; `None` says nothing of it
+    /// but that it must be read by [`Lines::next`], if there is one.
+    pub fn next_known(&mut self, shapes: &Shapes) -> Option<KnownLine<'_>> {
+        let text = self.text.as_bytes();
+        if self.at == text.len() {
+            return None;
+        }
+        let walked = self.walk.line(text, self.at, self.dialect, shapes)?;
+        let line = self.line;
+        self.at = (walked.end + 1).min(text.len());
+        self.line += 1 + self.walk.line_feeds;
+        Some(self.walk.parts(text, line, walked))
+    }
+
     /// Takes the longest stretch of whole lines that is UTF-8, or reports the line that is not.
     fn next_text(&mut self) -> Option<LineError> {
         self.text_start += self.at;
         self.at = 0;
+        self.walk.forget();
         let rest = &self.body[self.text_start..];
         let error = match std::str::from_utf8(rest) {
             Ok(text) => {

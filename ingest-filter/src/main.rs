@@ -13,6 +13,7 @@ use ingest_filter::command::{self, Command};
 use ingest_filter::config::RawConfig;
 use ingest_filter::destination::config::{DestinationsConfig, RawDestinations};
 use ingest_filter::gateway::Gateway;
+use ingest_filter::gateway::cgroup;
 use ingest_filter::gateway::config::GatewayConfig;
 use ingest_filter::gateway::pinning::Pinning;
 use ingest_filter::journal;
@@ -82,7 +83,13 @@ fn run(role: &Role) -> anyhow::Result<()> {
 
 async fn gateway(path: &Path, raw: &RawConfig, journal: &JournalConfig) -> anyhow::Result<()> {
     let section = raw.gateway.as_ref().ok_or_else(|| missing(path, "gateway"))?;
-    let mut config = GatewayConfig::from_raw(path, section)?;
+    let limit = cgroup::memory_limit(Path::new(cgroup::MOUNT), Path::new(cgroup::GROUPS));
+    let mut config = GatewayConfig::within(path, section, limit)?;
+    let mut journal = journal.clone();
+    if !raw.journal.bounds_its_queue() {
+        journal.set_queue_bytes_max(config.queue_bytes_max());
+    }
+    let journal = &journal;
     config.destinations = destinations(path, raw)?;
     // A record that the journal cannot take would be refused for ever.
     config.chunk_bytes_max = config.chunk_bytes_max.min(journal.record_bytes_max());

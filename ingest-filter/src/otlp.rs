@@ -19,15 +19,18 @@ use crate::fault::Fault;
 use crate::histogram::{Fields as PointFields, push_finite};
 use crate::intake::{Intake, Item, Kind, Stop};
 use crate::point::{FIELDS_MAX, FieldValue, Point};
+use crate::rules::{OtlpRules, Unit};
 use crate::wire::{self, Fields, Malformed, Value};
 
 mod attributes;
 mod buckets;
+pub mod json;
 pub mod logs;
 mod signal;
 #[cfg(test)]
 mod tests;
 pub mod traces;
+mod unit;
 
 use attributes::clean_text;
 use signal::{Group, for_each_group};
@@ -48,8 +51,9 @@ const TEMPORALITY_CUMULATIVE: u64 = 2;
 /// When the request itself is malformed, or with what `intake` stops with. What is malformed
 /// within a data point, a metric, a scope or a resource is an item that is rejected.
 pub fn for_each_point(request: &[u8], intake: &mut dyn Intake) -> Result<(), Stop> {
+    let rules = intake.otlp_rules();
     for_each_group(request, intake, &mut |group, intake| {
-        let mut reader = Reader { point: Point::default(), group, intake };
+        let mut reader = Reader { point: Point::default(), group, intake, rules };
         match reader.metric(reader.group.item) {
             Err(Ended::Stop(stop)) => Err(stop),
             Err(Ended::Fault(fault)) => reader.intake.take(Kind::Sample, Item::Rejected(fault)),
@@ -80,6 +84,7 @@ struct Reader<'a, 'g, 'i> {
     point: Point<'a>,
     group: Group<'a, 'g>,
     intake: &'i mut dyn Intake,
+    rules: OtlpRules,
 }
 
 /// What a metric is: the number of its field in `Metric`.
@@ -99,14 +104,17 @@ struct Shared<'a> {
     /// The field of a number, or what is wrong with all points.
     field: Result<&'static str, Fault>,
     is_delta: bool,
+    /// For the tag `unit`.
+    unit: Option<Cow<'a, str>>,
 }
 
 impl<'a> Reader<'a, '_, '_> {
     fn metric(&mut self, metric: &'a [u8]) -> Result<(), Ended> {
-        let (mut name, mut data) = (&b""[..], None);
+        let (mut name, mut unit, mut data) = (&b""[..], &b""[..], None);
         for field in Fields::new(metric) {
             match field? {
                 (1, Value::Bytes(bytes)) => name = bytes,
+                (3, Value::Bytes(bytes)) => unit = bytes,
                 (5, Value::Bytes(bytes)) => data = Some((Shape::Gauge, bytes)),
                 (7, Value::Bytes(bytes)) => data = Some((Shape::Sum, bytes)),
                 (9, Value::Bytes(bytes)) => data = Some((Shape::Histogram, bytes)),
@@ -125,7 +133,14 @@ impl<'a> Reader<'a, '_, '_> {
             }
         }
         let known = match temporality {
-            TEMPORALITY_DELTA | TEMPORALITY_CUMULATIVE => Ok(temporality == TEMPORALITY_DELTA),
+            TEMPORALITY_DELTA | TEMPORALITY_CUMULATIVE => {
+                let is_delta = temporality == TEMPORALITY_DELTA;
+                self.rules
+                    .temporality
+                    .takes(is_delta)
+                    .then_some(is_delta)
+                    .ok_or(Fault::TemporalityRefused)
+            }
             _ => Err(Fault::TemporalityMissing),
         };
         let field = match shape {
@@ -140,8 +155,16 @@ impl<'a> Reader<'a, '_, '_> {
         let is_delta = matches!(shape, Shape::Histogram | Shape::Exponential) && known == Ok(true);
         let name = clean_text(name);
         let field = name.as_ref().map_err(|fault| *fault).and(field);
-        let name = name.unwrap_or_default();
-        let shared = Shared { name, shape, field, is_delta };
+        let mut name = name.unwrap_or_default();
+        let unit = match self.rules.unit {
+            Unit::Drop => None,
+            Unit::Suffix => {
+                name = unit::named(name, &clean_text(unit)?);
+                None
+            }
+            Unit::Tag => Some(clean_text(unit)?),
+        };
+        let shared = Shared { name, shape, field, is_delta, unit };
         for field in Fields::new(data).flatten() {
             if let (1, Value::Bytes(point)) = field {
                 self.point(&shared, point).map_err(Ended::Stop)?;
@@ -208,6 +231,9 @@ impl<'a> Reader<'a, '_, '_> {
         }
         if shared.is_delta {
             self.group.tags.add_text(TEMPORALITY_TAG.0, TEMPORALITY_TAG.1.as_bytes())?;
+        }
+        if let Some(unit) = &shared.unit {
+            self.group.tags.add_ours("unit", unit.clone())?;
         }
         self.point.measurement = shared.name.clone();
         self.point.timestamp_ns = signal::timestamp_ns(time_unix_nano)?;

@@ -8,10 +8,12 @@ use std::borrow::Cow;
 mod chunk;
 mod clean;
 mod encode;
+mod shape;
 
 pub use chunk::{Chunk, Chunker};
 pub use clean::clean;
 pub use encode::encode;
+pub use shape::{KnownLine, Shape, Shapes, ValueKind};
 
 /// How many tags a point may have in the database: InfluxDB 1.x fails on exactly 100.
 pub const TAGS_STORED_MAX: usize = 99;

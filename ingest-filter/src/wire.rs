@@ -35,6 +35,7 @@ impl<'a> Fields<'a> {
         Self { rest: message }
     }
 
+    #[inline]
     fn read(&mut self) -> Result<(u32, Value<'a>), Malformed> {
         let key = varint(&mut self.rest)?;
         let number = u32::try_from(key >> 3).map_err(|_| Malformed)?;
@@ -60,6 +61,7 @@ impl<'a> Fields<'a> {
 impl<'a> Iterator for Fields<'a> {
     type Item = Result<(u32, Value<'a>), Malformed>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
             return None;
@@ -79,7 +81,11 @@ pub fn check(message: &[u8]) -> Result<(), Malformed> {
 
 /// Text that should be UTF-8; what is not becomes U+FFFD.
 pub fn text(bytes: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(bytes)
+    // Nearly all text is what it should be, which this finds out many times faster.
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(bytes),
+    }
 }
 
 /// A double.
@@ -139,7 +145,18 @@ fn array<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Malformed> {
     Ok(*first)
 }
 
+#[inline]
 fn varint(rest: &mut &[u8]) -> Result<u64, Malformed> {
+    match rest.split_first() {
+        Some((byte, after)) if *byte < 0x80 => {
+            *rest = after;
+            Ok(u64::from(*byte))
+        }
+        _ => long_varint(rest),
+    }
+}
+
+fn long_varint(rest: &mut &[u8]) -> Result<u64, Malformed> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
         let (byte, after) = rest.split_first().ok_or(Malformed)?;

@@ -11,6 +11,7 @@ mod redis;
 pub mod stats;
 mod traces;
 pub mod variables;
+mod view;
 pub mod xds;
 
 use std::collections::BTreeMap;
@@ -27,8 +28,10 @@ use chassis::reload;
 use chassis::telemetry::TelemetryConfig;
 use chassis::tls;
 
+use crate::console::access::Access;
 use crate::decide::key::KeyFormat;
 use crate::decide::settings::{HeaderNames, Settings};
+use crate::decide::standing::ViewSettings;
 use crate::lease::LeaseSettings;
 use crate::outage::guard::ShareSettings;
 use crate::outage::replicas::ReplicasSettings;
@@ -84,6 +87,10 @@ pub struct Config {
     pub leases: LeaseSettings,
     /// The `RECORD_` variables; none where nothing is recorded.
     pub record: Option<RecordSettings>,
+    /// The `QUOTA_VIEW_` variables; none where tenants see nothing of their quotas.
+    pub view: Option<ViewSettings>,
+    /// `CONSOLE_TOKEN`: who may see the console.
+    pub console: Access,
     /// How metrics are shown and sent.
     pub stats: stats::Stats,
     /// Variables that are set and have no effect here.
@@ -155,6 +162,8 @@ impl Config {
             share: vars.share()?,
             leases: vars.leases()?,
             record: vars.record()?,
+            view: vars.view()?,
+            console: vars.console()?,
             stats,
             without_effect,
         })

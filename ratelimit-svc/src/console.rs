@@ -7,7 +7,9 @@
 //! The state is made once, whoever watches. A browser that reads slowly skips states; nothing waits
 //! for it. It names rules, tenants and classes, and holds no key.
 
+pub mod access;
 mod changes;
+mod explained;
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,14 +17,16 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{RawQuery, State};
+use axum::extract::{DefaultBodyLimit, RawQuery, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::console::access::Access;
 use crate::console::changes::Changes;
 use crate::limiter::Limiter;
 use crate::limits::stats::{ClassCounts, Reason};
@@ -44,6 +48,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 
 const PAGE: &str = include_str!("console/page.html");
 const SCRIPT: &str = include_str!("console/console.js");
+const REPORT: &str = include_str!("console/report.js");
 const STYLE: &str = include_str!("console/console.css");
 
 /// What the page shows.
@@ -52,6 +57,7 @@ pub struct Console {
     reloader: Arc<Reloader>,
     past: Mutex<Past>,
     states: watch::Sender<Bytes>,
+    access: Access,
 }
 
 #[derive(Default)]
@@ -61,21 +67,27 @@ struct Past {
 }
 
 impl Console {
-    /// Of what `limiter` decides by the quotas of `reloader`.
-    pub fn new(limiter: Arc<Limiter>, reloader: Arc<Reloader>) -> Arc<Self> {
+    /// Of what `limiter` decides by the quotas of `reloader`, for those who have `access`.
+    pub fn new(limiter: Arc<Limiter>, reloader: Arc<Reloader>, access: Access) -> Arc<Self> {
         let (past, states) = (Mutex::default(), watch::Sender::new(Bytes::new()));
-        Arc::new(Self { limiter, reloader, past, states })
+        Arc::new(Self { limiter, reloader, past, states, access })
     }
 
     /// Its pages.
     pub fn routes(self: &Arc<Self>) -> Router {
+        let guarded = Router::new()
+            .route("/console/events", get(events))
+            .route("/console/history", get(history))
+            .route("/console/descriptors", get(descriptors))
+            .route("/console/explain", post(explained::page))
+            .layer(DefaultBodyLimit::max(explained::QUESTION_BYTES_MAX))
+            .layer(from_fn_with_state(self.access.clone(), access::check));
         Router::new()
             .route("/console", get(|| async { file("text/html; charset=utf-8", PAGE) }))
             .route("/console/console.js", get(|| async { file("text/javascript", SCRIPT) }))
             .route("/console/console.css", get(|| async { file("text/css", STYLE) }))
-            .route("/console/events", get(events))
-            .route("/console/history", get(history))
-            .route("/console/descriptors", get(descriptors))
+            .route("/console/report.js", get(|| async { file("text/javascript", REPORT) }))
+            .merge(guarded)
             .with_state(self.clone())
     }
 
@@ -123,6 +135,7 @@ impl Console {
             "store": self.limiter.describe_store(),
             "config": self.reloader.describe(),
             "changes": changes.describe(refused),
+            "trials": self.limiter.describe_trials(),
         })
     }
 

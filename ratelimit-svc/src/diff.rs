@@ -180,6 +180,9 @@ fn describe(rule: &Rule) -> String {
     if !sharing.is_empty() {
         text += &format!(", {sharing}");
     }
+    if let Some(trial) = &rule.trial {
+        text += &format!(", trial {{{}}}", trial.words());
+    }
     let flags = [
         (rule.shadow_mode, "shadow mode"),
         (rule.quota_mode, "quota mode"),

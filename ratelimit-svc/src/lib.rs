@@ -11,8 +11,8 @@
 //! Files import from their own part and from parts below, as tidy/arrows.rs holds:
 //!
 //! ```text
-//! cli ► server ► config ► console, grpc, json, reflection ► xds ► reload ► import, limiter, simulate ► outage
-//!     ► metrics ► store ► lease, live, record ► decide, diff, lint ► limits
+//! cli ► server ► config ► console, grpc, json, reflection, tenant_page ► xds ► reload ► import, limiter, simulate ► outage
+//!     ► metrics ► store ► explain, lease, live, record ► decide, diff, lint ► limits
 //!     ► clock, document, keyed_hash, struct_json
 //! ```
 //!
@@ -26,6 +26,7 @@ pub mod console;
 pub mod decide;
 pub mod diff;
 pub mod document;
+pub mod explain;
 pub mod grpc;
 pub mod import;
 pub mod json;
@@ -44,4 +45,5 @@ pub mod server;
 pub mod simulate;
 pub mod store;
 pub mod struct_json;
+pub mod tenant_page;
 pub mod xds;

@@ -2,6 +2,8 @@
 
 pub mod leases;
 pub mod recording;
+pub mod standing;
+mod trials;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +18,9 @@ use crate::decide::hit::{Count, Hit, Mode};
 use crate::decide::plan::{Plan, plan};
 use crate::decide::request::{Request, RequestError};
 use crate::decide::settings::Settings;
+use crate::decide::trial::has_trials;
 use crate::limiter::leases::Leases;
+use crate::limiter::standing::View;
 use crate::limits::class::OutagePolicy;
 use crate::limits::quotas::Quotas;
 use crate::live::Live;
@@ -66,6 +70,8 @@ pub struct Limiter {
     pub live: Arc<Live>,
     /// What was asked and answered, where it is recorded.
     pub recorder: Option<Recorder>,
+    /// What tenants may see of their quotas, where they may.
+    pub view: Option<Arc<View>>,
     /// Switches for every request.
     pub settings: Settings,
     /// What is counted of all this.
@@ -86,9 +92,16 @@ impl Limiter {
             None => Err(RequestError::NoConfiguration),
         };
         let plan = planned.inspect_err(|error| self.metrics.request_error(*error))?;
-        let decision = self.decide_planned(request, &plan, now).await;
+        let mut decision = self.decide_planned(request, &plan, now).await;
+        if let Some(quotas) = quotas.as_deref().filter(|_| has_trials(&plan)) {
+            // Boxed: a decision without a trial is not moved about with the room that this takes.
+            Box::pin(self.try_limits(request, &plan, quotas, &mut decision, now)).await;
+        }
         self.metrics.decided(&plan, &decision, started.elapsed());
         self.live.decided(request, &plan, &decision, now);
+        if let Some(view) = self.view.as_ref().filter(|_| decision.over_limit) {
+            view.refused(&plan, &decision);
+        }
         if let Some(recorder) = &self.recorder {
             recorder.record(request, &plan, &decision, now);
         }

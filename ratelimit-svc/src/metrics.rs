@@ -295,6 +295,24 @@ impl Metrics {
                 (_, None) => {}
             }
         }
+        if !decision.trials.is_empty() {
+            self.tried(plan, decision);
+        }
+    }
+
+    /// A limit that is tried was counted beside a decision.
+    fn tried(&self, plan: &Plan<'_>, decision: &Decision) {
+        for trial in &decision.trials {
+            let line = &plan.lines[trial.descriptor];
+            let Some(name) = line.metric_id() else { continue };
+            let (refused, over_limit) = (decision.over_limit, trial.over_limit);
+            if let Some(of_rule) = line.rule().and_then(|rule| rule.trial.as_ref()) {
+                of_rule.counts.count(refused, over_limit);
+            }
+            let by = if line.counts().is_some() { NamedBy::Rule } else { NamedBy::Request };
+            let counts = self.rules.of(plan.domain, name, by);
+            counts.count_trial(&plan.class.name, refused, over_limit);
+        }
     }
 
     /// What the reference counts for the service as a whole.

@@ -2,6 +2,7 @@
 //! and reads no environment, so tests run it in process.
 
 mod addresses;
+mod rlconfig;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,7 +10,6 @@ use std::time::Duration;
 use anyhow::Context;
 use arc_swap::ArcSwapOption;
 use axum::Router;
-use axum::extract::State;
 use axum::routing::get;
 use chassis::admin::Admin;
 use chassis::drain::Shutdown;
@@ -28,10 +28,12 @@ use crate::clock::Clock;
 use crate::config::stats::{Names, Stats};
 use crate::config::{Backend, Config, QuotaSource};
 use crate::console::Console;
+use crate::console::access::Access;
 use crate::grpc::Service;
 use crate::json;
 use crate::limiter::leases::Leases;
 use crate::limiter::recording::Recording;
+use crate::limiter::standing::View;
 use crate::limiter::{Counters, Limiter};
 use crate::limits::quotas::Quotas;
 use crate::metrics::Metrics;
@@ -44,7 +46,9 @@ use crate::reflection;
 use crate::reload::Reloader;
 use crate::store::memory::Memory;
 use crate::store::redis::Redis;
+use crate::tenant_page;
 use crate::xds;
+use rlconfig::rlconfig;
 
 pub use addresses::{Addresses, GrpcAddress};
 
@@ -73,6 +77,7 @@ pub struct Server {
     source: QuotaSource,
     reload_period: Duration,
     recording: Option<RecordSettings>,
+    console: Access,
 }
 
 impl Server {
@@ -135,6 +140,7 @@ impl Server {
             clock,
             memory: Memory::default(),
             live: Arc::default(),
+            view: config.view.map(|settings| Arc::new(View::new(settings))),
             recorder: config.record.as_ref().map(|record| Recorder::new(record.shapes_max)),
             settings: config.settings,
             metrics,
@@ -143,6 +149,7 @@ impl Server {
         let admin = Admin::new(readiness.clone(), registry.clone(), move || {
             let mut shown = describe.describe();
             shown["store"] = store.describe_store();
+            shown["trials"] = store.describe_trials();
             shown["grpc_tls"] = serde_json::json!(tls.as_ref().map(|tls| tls.status()));
             shown
         });
@@ -164,6 +171,7 @@ impl Server {
             source: config.quotas,
             reload_period,
             recording: config.record,
+            console: config.console,
         })
     }
 
@@ -177,9 +185,16 @@ impl Server {
         let (health, follow_readiness) = grpc::health(&self.readiness, &["ratelimit"]);
         let others = Routes::new(health);
         let others = if self.reflection { reflection::add(others)? } else { others };
+        let others = match &self.limiter.view {
+            None => others,
+            Some(view) => {
+                let page = tenant_page::routes(self.limiter.clone(), view.clone());
+                Routes::from(others.into_axum_router().merge(page))
+            }
+        };
         let handler =
             grpc::Direct::new(Service::new(self.limiter.clone(), self.begins_traces), others);
-        let console = Console::new(self.limiter.clone(), self.reloader.clone());
+        let console = Console::new(self.limiter.clone(), self.reloader.clone(), self.console);
         let extra = Router::new()
             .route("/rlconfig", get(rlconfig))
             .with_state(self.limiter.clone())
@@ -202,6 +217,10 @@ impl Server {
         tasks.spawn(console.follow());
         tasks.spawn(follow_readiness);
         tasks.spawn(tell_gauges(limiter.clone()));
+        if let Some(view) = limiter.view.clone() {
+            let limiter = limiter.clone();
+            tasks.spawn(async move { limiter.tell_refused(&view).await });
+        }
         tasks.spawn(supervise(limiter));
         let recording = self.recording.map(|settings| {
             let recording = Recording::new(settings, self.limiter.clone());
@@ -377,21 +396,4 @@ fn register_build_info(registry: &mut Registry) {
         .sub_registry_with_prefix("ratelimit")
         .sub_registry_with_labels(labels.into_iter())
         .register("build_info", "Which build this is", one);
-}
-
-/// All rules in force, one a line.
-async fn rlconfig(State(limiter): State<Arc<Limiter>>) -> String {
-    let quotas = limiter.quotas.load();
-    let Some(quotas) = quotas.as_ref() else { return String::new() };
-    let mut text = String::new();
-    for domain in quotas.domains() {
-        for rule in domain.root.rules() {
-            let limit = rule.listing();
-            text += &format!(
-                "{}.{}: {limit}, shadow_mode: {}, quota_mode: {} ({})\n",
-                domain.name, rule.id, rule.shadow_mode, rule.quota_mode, rule.origin
-            );
-        }
-    }
-    text
 }

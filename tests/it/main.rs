@@ -27,6 +27,7 @@ mod stage;
 mod stand_in;
 mod startup;
 mod surface;
+mod tenant_view;
 mod throttled;
 mod tls_client;
 mod trace;

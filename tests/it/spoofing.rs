@@ -10,7 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tests::edge::service;
 
 use crate::stage::Stage;
-use crate::stand_in::StandIn;
+use crate::stand_in::{Seen, StandIn};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn identity_headers_of_a_client_never_reach_the_upstream() -> Result<()> {
@@ -25,7 +25,6 @@ async fn identity_headers_of_a_client_never_reach_the_upstream() -> Result<()> {
         ("x-tidegate-priority", "system-node-critical"),
         ("x-tidegate-anything", "victim"),
         ("x-envoy-auth-failure-mode-allowed", "true"),
-        ("x-scope-orgid", "victim"),
     ] {
         let headers = [("authorization", token.as_str()), (name, value), (name, value)];
         let reply = stage.post("/write", &headers, "m f=1").await?;
@@ -33,12 +32,20 @@ async fn identity_headers_of_a_client_never_reach_the_upstream() -> Result<()> {
     }
     let reply = stage.post(&format!("/write?db=x&u=acme&p={key}"), &[], "m f=1").await?;
     assert_eq!(reply.status, 204, "{}", reply.text());
+    // An organization is handed on under a name of ours, beside the tenant that it does not choose.
+    let headers = [("authorization", token.as_str()), ("x-scope-orgid", "teams")];
+    assert_eq!(stage.post("/write", &headers, "m f=1").await?.status, 204);
     // Upstreams that follow CGI would read an underscore as the same name.
     let underscore = [("authorization", token.as_str()), ("x_tidegate_tenant", "victim")];
     assert_eq!(stage.post("/write", &underscore, "m f=1").await?.status, 400);
 
     let seen = gateway.seen();
     assert_eq!(seen.len(), 7);
+    let organization =
+        |headers: &Seen| headers.get("x-tidegate-organization").cloned().unwrap_or_default();
+    assert_eq!(organization(&seen[6]), ["teams"]);
+    assert!(seen[..6].iter().all(|headers| organization(headers).is_empty()), "{seen:?}");
+    assert!(seen.iter().all(|headers| !headers.contains_key("x-scope-orgid")), "{seen:?}");
     for headers in seen {
         assert_eq!(headers["x-tidegate-tenant"], ["acme"]);
         assert_eq!(headers["x-tidegate-priority"], ["ingest"]);

@@ -66,6 +66,27 @@ async fn ping_and_health_ask_no_service_and_trace_and_connect_are_refused() -> R
     Ok(())
 }
 
+/// A browser sends no key with its question; the gateway, which has no origins here, answers it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preflight_reaches_the_gateway_without_a_key() -> Result<()> {
+    let stage = Stage::embedded().await?;
+    let host = stage.edge.at.edge;
+    let ask = |path: &str| {
+        format!(
+            "OPTIONS {path} HTTP/1.1\r\nhost: {host}\r\norigin: https://app.example.com\r\n\
+             access-control-request-method: POST\r\nconnection: close\r\n\r\n"
+        )
+    };
+    for path in ["/v1/metrics", "/v1/logs", "/v1/traces", "/write", "/api/v2/write"] {
+        let reply = stage.raw(&ask(path)).await?;
+        assert!(reply.starts_with("HTTP/1.1 405"), "{path}: {reply}");
+        assert!(reply.contains("allow: POST"), "{path}: {reply}");
+    }
+    let reply = stage.raw(&ask("/query")).await?;
+    assert!(reply.starts_with("HTTP/1.1 401"), "{reply}");
+    Ok(())
+}
+
 /// RFC 9112 §9.6: what is answered before the body was read must reach who reads it afterwards.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_early_answer_reaches_a_client_that_reads_late() -> Result<()> {

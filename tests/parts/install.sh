@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the parts named as arguments, where they are missing: toolchain, envoy, redis, influxdb,
-# prometheus, kafka, valgrind, deny. Debian packages go onto the machine, everything else below target/parts (or
+# prometheus, kafka, chromium, valgrind, images, deny. Debian packages go onto the machine, everything else below target/parts (or
 # $TIDEGATE_CACHE). What cannot be installed is named in one line.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -65,7 +65,17 @@ influxdb() { package influxd influxdb; }
 
 prometheus() { package prometheus prometheus; }
 
+chromium() { package chromium chromium; }
+
 valgrind() { package valgrind valgrind; }
+
+# What builds container images without a daemon, and what unpacks them.
+images() {
+    package buildah buildah
+    package umoci umoci
+    package readelf binutils
+    [ -e /etc/ssl/certs/ca-certificates.crt ] || debian ca-certificates ca-certificates
+}
 
 kafka() {
     package java openjdk-17-jre-headless
@@ -85,7 +95,7 @@ deny() {
 
 for part in "$@"; do
     case $part in
-        toolchain | envoy | redis | influxdb | prometheus | kafka | valgrind | deny) "$part" ;;
+        toolchain | envoy | redis | influxdb | prometheus | kafka | chromium | valgrind | images | deny) "$part" ;;
         *) fail "unknown part '$part'" ;;
     esac
 done

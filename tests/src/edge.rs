@@ -215,7 +215,7 @@ impl Edge {
         command.env("STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT", "true");
         command.env("RESPONSE_DYNAMIC_METADATA", "true").env("LOG_LEVEL", "info");
         command.env("RESPONSE_RETRY_INFO", "true");
-        command.env("USE_STATSD", "false");
+        command.env("USE_STATSD", "false").env("QUOTA_VIEW_DOMAIN", "edge");
         // One that was killed and started again would be counted twice for a minute.
         command.env("LOCAL_SHARE_REPLICAS", self.options.replicas.to_string());
         command.env("DRAIN_DELAY", self.options.patience.drain_delay);

@@ -86,6 +86,18 @@ impl Http {
         self.send(Request::get(url).body(Full::default())?).await
     }
 
+    /// GETs a URL with headers.
+    ///
+    /// # Errors
+    /// As [`Http::send`].
+    pub async fn get_with(&self, url: &str, headers: &[(&str, &str)]) -> Result<Reply> {
+        let mut request = Request::get(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(Full::default())?).await
+    }
+
     /// POSTs a body with headers.
     ///
     /// # Errors

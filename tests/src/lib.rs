@@ -5,6 +5,7 @@
 //! ports and in a directory of its own. Everything it starts it stops, by process id.
 
 pub mod child;
+pub mod demo;
 pub mod edge;
 pub mod http;
 pub mod load;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::demo::{self, ROSTER};
 use crate::edge::encryption::ENVOY;
 use crate::edge::{
     DATABASE, Edge, Encryption, Options, Part, Parts, Patience, Proxy, Service, Supervisor,
@@ -81,6 +82,8 @@ struct Keys {
     demo: String,
     /// Of the tenant whose quota no load of one machine reaches.
     load: String,
+    /// Of those who ask in `make demo`, in the order of its roster.
+    roster: Vec<String>,
 }
 
 async fn start(
@@ -105,12 +108,16 @@ async fn start(
     let edge = Edge::start(options, |step| drop(say(&format!("  {step}")))).await?;
     let demo = edge.issue_key(TENANT, "ingest")?;
     let load = edge.issue_live_key(LOAD_TENANT, "ingest").await?;
-    edge.wait_for_key(&demo).await?;
+    let roster = ROSTER.iter().map(|(tenant, class, _)| edge.issue_key(tenant, class));
+    let roster: Vec<String> = roster.collect::<Result<_>>()?;
+    for key in roster.iter().chain([&demo]) {
+        edge.wait_for_key(key).await?;
+    }
     say(&format!("  demo key         issued for tenant {TENANT}, 3 writes a minute"))?;
     if parts == Parts::Embedded && replicas > 1 {
         say("  counters in memory are each replica's own: a quota is met once for each of them")?;
     }
-    Ok((edge, Keys { demo, load }))
+    Ok((edge, Keys { demo, load, roster }))
 }
 
 /// On real parts every hop is encrypted unless `TLS=off`; embedded parts are a desk.
@@ -169,6 +176,7 @@ fn assignments(edge: &Edge, keys: &Keys) -> String {
         format!("TIDEGATE_KEY={}", keys.demo),
         format!("TIDEGATE_TENANT={TENANT}"),
         format!("TIDEGATE_LOAD_KEY={}", keys.load),
+        format!("{}='{}'", demo::KEYS, keys.roster.join(" ")),
         format!("RLS_GRPC={}", ratelimit.listen),
         format!("RLS_HTTP=http://{}", ratelimit.http),
         format!("AUTHZ_GRPC={}", authz.listen),
@@ -242,10 +250,14 @@ fn what_to_try(edge: &Edge, key: &str) -> String {
          curl -i '{url}' -H 'Authorization: Token wrong' --data-binary 'weather temperature=1'\n\n\
          What has arrived:\n\n  \
          {read}\n\n\
-         What is decided, live, in a browser: http://{admin}/console\n\n\
+         What the tenant sees of its quota, in a browser with the key as password:\n\n  \
+         curl -s '{quota}' -H 'Authorization: Bearer {key}'\n\n\
+         What is decided, live, in a browser: http://{admin}/console\n\
+         make demo, in another terminal, sends it a little load of three tenants and four classes.\n\n\
          Shell variables for scripts: {dir}/env. Logs and configuration: {dir}.\n\
          Quotas reload when {dir}/quotas/edge.yaml changes. Ctrl-C stops everything.\n",
         admin = edge.ratelimit[0].admin,
+        quota = edge.url("/api/v1/quota"),
         dir = edge.options.dir.display()
     )
 }

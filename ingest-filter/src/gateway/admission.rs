@@ -13,6 +13,8 @@ use crate::gateway::refusal::Refusal;
 pub const TENANT: HeaderName = HeaderName::from_static("x-tidegate-tenant");
 /// Envoy's request id.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The client's own name for a request, kept when it is sent again.
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// W3C trace context.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -56,6 +58,11 @@ impl Admission {
             traceparent: traceparent(headers),
         })
     }
+}
+
+/// The `Idempotency-Key` of a request, where it has one.
+pub fn idempotency_key(headers: &HeaderMap) -> Option<String> {
+    text(headers, &IDEMPOTENCY_KEY, is_request_id)
 }
 
 /// The `traceparent` of a request, where it is one.

@@ -1,7 +1,7 @@
 //! Settings of the gateway role: as written by the user, and as they are in force.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chassis::config::{ByteSize, ConfigError, DurationText, Spanned};
@@ -9,6 +9,8 @@ use chassis::tls::{RawServerTls, ServerSettings};
 use serde::{Deserialize, Serialize};
 
 use crate::destination::config::DestinationsConfig;
+use crate::gateway::cors::Origins;
+use crate::journal::config::QUEUE_BYTES_MAX;
 use crate::types::Limits;
 
 /// Where clients are served.
@@ -21,8 +23,15 @@ pub const BODY_BYTES_MAX: u64 = 32 << 20;
 pub const DECODED_BYTES_MAX: u64 = 64 << 20;
 /// How many times larger than its wire form a body may become.
 pub const RATIO_MAX: u64 = 200;
-/// All requests together hold at most this much.
+/// All requests together hold at most this much, where no control group has a limit.
 pub const MEMORY_BYTES_MAX: u64 = 512 << 20;
+/// What requests may hold of a control group's limit: as much again is for what peers send ahead,
+/// the journal's queue, pinned types and the program.
+pub const MEMORY_OF_LIMIT: f64 = 0.4;
+/// The least of it.
+const MEMORY_BYTES_MIN: u64 = 1 << 20;
+/// Bounds of what a connection may send ahead, bytes.
+const WINDOW_BYTES: std::ops::RangeInclusive<usize> = 64 << 10..=512 << 10;
 /// The largest record handed to the journal.
 pub const CHUNK_BYTES_MAX: u64 = 512 << 10;
 /// Of how many fields the type is pinned.
@@ -72,6 +81,10 @@ pub struct RawGateway {
     pub streams_max: Option<Spanned<u32>>,
     /// Whether line protocol may hold unsigned integers.
     pub accept_unsigned: Option<bool>,
+    /// Whose pages may write from a browser.
+    pub cors_origins: Option<Vec<Spanned<String>>>,
+    /// Where the rules of tenants are.
+    pub rules_directory: Option<PathBuf>,
 }
 
 /// Settings of the gateway that cannot be wrong.
@@ -106,6 +119,10 @@ pub struct GatewayConfig {
     pub streams_max: u32,
     /// Whether line protocol may hold unsigned integers.
     pub accept_unsigned: bool,
+    /// Whose pages may write from a browser.
+    pub cors_origins: Origins,
+    /// Where the rules of tenants are, if anywhere.
+    pub rules_directory: Option<PathBuf>,
     /// Which database each tenant's points go to: a section of its own, as the writer has it too.
     pub destinations: DestinationsConfig,
 }
@@ -126,11 +143,33 @@ impl GatewayConfig {
         }
     }
 
-    /// Checks the settings of the file `path`.
+    /// What all streams of a connection may send ahead, bytes: all connections together at most a
+    /// quarter of what requests may hold, as far as windows can be so small.
+    pub fn window_bytes(&self) -> usize {
+        let share = self.memory_bytes_max / 4 / self.connections_max as usize;
+        share.clamp(*WINDOW_BYTES.start(), *WINDOW_BYTES.end())
+    }
+
+    /// What the journal's queue holds unless the user says otherwise, bytes: what it holds is in the
+    /// memory of the requests that wait for it, but for those that were given up.
+    pub fn queue_bytes_max(&self) -> u64 {
+        (self.memory_bytes_max as u64 / 2).clamp(1 << 20, QUEUE_BYTES_MAX)
+    }
+
+    /// Checks the settings of the file `path` where memory has no limit.
+    ///
+    /// # Errors
+    /// As [`GatewayConfig::within`].
+    pub fn from_raw(path: &Path, raw: &RawGateway) -> Result<Self, ConfigError> {
+        Self::within(path, raw, None)
+    }
+
+    /// Checks the settings of the file `path`; what it does not say of memory follows from the
+    /// limit of the process, bytes.
     ///
     /// # Errors
     /// When a value is out of bounds or contradicts another; the error names its place.
-    pub fn from_raw(path: &Path, raw: &RawGateway) -> Result<Self, ConfigError> {
+    pub fn within(path: &Path, raw: &RawGateway, limit: Option<u64>) -> Result<Self, ConfigError> {
         let bytes = |key, value: &Option<Spanned<ByteSize>>, default, least, most| {
             let found = value.as_ref().map(|size| size.value.0);
             bounded(path, key, value.as_ref(), found.unwrap_or(default), least, most)
@@ -150,19 +189,7 @@ impl GatewayConfig {
             return Err(ConfigError::at(path, at, message));
         }
         let ratio = raw.ratio_max.as_ref().map_or(RATIO_MAX, |ratio| ratio.value);
-        let key = "decoded_bytes_max";
-        let decoded = bytes(key, &raw.decoded_bytes_max, DECODED_BYTES_MAX, 64 << 10, 1 << 30)?;
-        let key = "memory_bytes_max";
-        let memory = bytes(key, &raw.memory_bytes_max, MEMORY_BYTES_MAX, 1 << 20, 1 << 40)?;
-        if memory < decoded.saturating_mul(4) {
-            let message = "gateway.memory_bytes_max is less than four times \
-                           gateway.decoded_bytes_max, so the largest body could not be served";
-            let at = raw.memory_bytes_max.as_ref().or(raw.decoded_bytes_max.as_ref());
-            return Err(at.map_or_else(
-                || ConfigError::file(path, message),
-                |at| ConfigError::at(path, at, message),
-            ));
-        }
+        let (memory, decoded) = memory(path, raw, limit)?;
         let (key, most) = ("body_bytes_max", 1 << 30);
         let chunk = &raw.chunk_bytes_max;
         Ok(Self {
@@ -195,6 +222,11 @@ impl GatewayConfig {
             )? as u32,
             streams_max: count("streams_max", &raw.streams_max, STREAMS_MAX, 1 << 16)? as u32,
             accept_unsigned: raw.accept_unsigned.unwrap_or(false),
+            rules_directory: raw
+                .rules_directory
+                .as_ref()
+                .map(|directory| path.parent().unwrap_or(Path::new("")).join(directory)),
+            cors_origins: origins(path, raw.cors_origins.as_deref().unwrap_or_default())?,
             destinations: DestinationsConfig::default(),
         })
     }
@@ -211,6 +243,46 @@ fn address(
         let message = format!("gateway.{key} is not an address and port such as 127.0.0.1:8086");
         ConfigError::at(path, text, message)
     })
+}
+
+/// What requests may hold, and the largest decoded body; what the user does not say follows from the
+/// limit of the process, all in bytes.
+fn memory(path: &Path, raw: &RawGateway, limit: Option<u64>) -> Result<(u64, u64), ConfigError> {
+    let bytes = |key, value: &Option<Spanned<ByteSize>>, default, least, most| {
+        let found = value.as_ref().map_or(default, |size| size.value.0);
+        bounded(path, key, value.as_ref(), found, least, most)
+    };
+    let of_limit = |limit: u64| (limit as f64 * MEMORY_OF_LIMIT) as u64;
+    let default = limit.map_or(MEMORY_BYTES_MAX, of_limit).max(MEMORY_BYTES_MIN);
+    let key = "memory_bytes_max";
+    let memory = bytes(key, &raw.memory_bytes_max, default, MEMORY_BYTES_MIN, 1 << 40)?;
+    let key = "decoded_bytes_max";
+    let default = match limit {
+        Some(_) => DECODED_BYTES_MAX.min(memory / 4).max(64 << 10),
+        None => DECODED_BYTES_MAX,
+    };
+    let decoded = bytes(key, &raw.decoded_bytes_max, default, 64 << 10, 1 << 30)?;
+    if memory < decoded.saturating_mul(4) {
+        let message = "gateway.memory_bytes_max is less than four times \
+                       gateway.decoded_bytes_max, so the largest body could not be served";
+        let at = raw.memory_bytes_max.as_ref().or(raw.decoded_bytes_max.as_ref());
+        return Err(at.map_or_else(
+            || ConfigError::file(path, message),
+            |at| ConfigError::at(path, at, message),
+        ));
+    }
+    Ok((memory, decoded))
+}
+
+fn origins(path: &Path, texts: &[Spanned<String>]) -> Result<Origins, ConfigError> {
+    let mut origins = Origins::default();
+    for text in texts {
+        origins.add(&text.value).map_err(|problem| {
+            let message = format!("gateway.cors_origins: '{}' {problem}", text.value);
+            ConfigError::at(path, text, message)
+        })?;
+    }
+    Ok(origins)
 }
 
 fn bounded<T>(
@@ -255,6 +327,34 @@ mod tests {
     }
 
     #[test]
+    fn memory_follows_the_limit_of_the_process() {
+        let within = |text: &str, limit: u64| {
+            let path = Path::new("a.yaml");
+            let raw = chassis::config::parse_yaml::<RawGateway>(path, text.as_bytes());
+            GatewayConfig::within(path, &raw.expect("YAML"), Some(limit))
+        };
+        let config = within("{}", 1 << 30).expect("valid");
+        assert_eq!(config.memory_bytes_max, (1 << 30) * 2 / 5);
+        assert_eq!(config.decoded_bytes_max, 64 << 20);
+        // 1,024 connections send ahead at most a quarter of that.
+        assert_eq!(config.window_bytes(), (1 << 30) / 10 / 1024);
+        assert_eq!(config.queue_bytes_max(), (1 << 30) / 5);
+        let small = within("{}", 256 << 20).expect("valid");
+        assert_eq!(small.decoded_bytes_max, (256 << 20) / 10);
+        assert_eq!(small.window_bytes(), 64 << 10);
+        let all = small.memory_bytes_max + 1024 * small.window_bytes();
+        assert!(all as u64 + small.queue_bytes_max() < 256 << 20);
+        let tiny = within("{}", 1).expect("valid");
+        assert_eq!((tiny.memory_bytes_max, tiny.decoded_bytes_max), (1 << 20, 256 << 10));
+        let said = within("memory_bytes_max: 300MiB\n", 1 << 30).expect("valid");
+        assert_eq!((said.memory_bytes_max, said.decoded_bytes_max), (300 << 20, 64 << 20));
+        assert!(within("{decoded_bytes_max: 64MiB}\n", 256 << 20).is_err());
+        let few = within("connections_max: 10\n", 1 << 30).expect("valid");
+        assert_eq!(few.window_bytes(), 512 << 10);
+        assert_eq!(GatewayConfig::default().queue_bytes_max(), 256 << 20);
+    }
+
+    #[test]
     fn values_out_of_bounds_are_named_with_their_place() {
         for (text, expected) in [
             ("ratio_max: 1\n", "a.yaml:1:12: gateway.ratio_max is 1, not between 2 and 10000"),
@@ -275,6 +375,7 @@ mod tests {
             ("decoded_bytes_max: 1GiB\n", "a.yaml:1:20: gateway.memory_bytes_max is less than"),
             ("decoded_bytes_max: 1B\n", "a.yaml:1:20: gateway.decoded_bytes_max is 1"),
             ("listen: here\n", "a.yaml:1:9: gateway.listen is not an address"),
+            ("cors_origins: ['*', app]\n", "a.yaml:1:21: gateway.cors_origins: 'app' is not an"),
             ("admin_listen: ''\n", "a.yaml:1:15: gateway.admin_listen is not an address"),
         ] {
             let error = parse(text).expect_err(text);

@@ -69,7 +69,7 @@ impl Protocol for Datadog {
             _ => return Err(Refusal::ContentTypeUnsupported),
         };
         let framing = Framing::Whole(Encoding::of(&head.headers)?);
-        Ok(Head { database: String::new(), framing })
+        Ok(Head { framing, ..Head::default() })
     }
 
     fn decode(&self, body: &[u8], intake: &mut RequestIntake) -> Result<(), Stop> {

@@ -16,10 +16,13 @@ use crate::gateway::intake::Converted;
 use crate::gateway::metrics::GatewayMetrics;
 use crate::gateway::pinning::{Pinned, Pinning};
 use crate::gateway::refusal::Refusal;
+use crate::gateway::stamps::{Stamp, Stamps};
+use crate::gateway::tenant_rules::{Ruled, TenantRules};
 use crate::gateway::verdict::Verdict;
 use crate::journal::{AppendError, Journal};
 use crate::point::Chunker;
 use crate::record::Record;
+use crate::rules::FieldTypes;
 use crate::types::{Pin, TooManyDatabases};
 
 /// When to come back after the journal did not answer within the deadline.
@@ -42,6 +45,8 @@ pub struct Edge {
     pub destinations: Destinations,
     /// The types that fields have.
     pub pinning: Pinning,
+    /// The rules of tenants.
+    pub rules: TenantRules,
     /// Where points go.
     pub journal: Arc<dyn Journal>,
     /// The memory of all requests.
@@ -50,6 +55,8 @@ pub struct Edge {
     pub metrics: GatewayMetrics,
     /// How many long bodies are decoded at once.
     pub conversions: Arc<Semaphore>,
+    /// The time of points that have none, also when they are sent again.
+    pub stamps: Arc<Stamps>,
 }
 
 impl Edge {
@@ -67,11 +74,16 @@ impl Edge {
         }
     }
 
-    /// What cuts the points of a request into records.
+    /// What cuts the points of a request into records; points without a time get `stamp_ns`.
     ///
     /// # Errors
     /// When the tenant writes to more databases than it may.
-    pub fn chunker(&self, admission: &Admission) -> Result<Chunker, Refusal> {
+    pub fn chunker(
+        &self,
+        admission: &Admission,
+        ruled: Option<&Ruled>,
+        stamp_ns: i64,
+    ) -> Result<Chunker, Refusal> {
         let Admission { tenant, database, .. } = admission;
         let destination = self.destinations.resolve(tenant, database);
         // To name the default database is to name none.
@@ -83,7 +95,12 @@ impl Edge {
             .of(tenant, database, &destination.name)
             .map_err(|TooManyDatabases(max)| Refusal::DatabasesTooMany(max))?;
         let (tags, bytes_max) = (self.destinations.tags_added(), self.config.chunk_bytes_max);
-        Ok(Chunker::new(tags, admission.admitted_at_ns, bytes_max).typed(types))
+        let chunker = Chunker::new(tags, stamp_ns, bytes_max);
+        Ok(match ruled.map(Ruled::field_types).unwrap_or_default() {
+            FieldTypes::Convert => chunker.typed(types),
+            FieldTypes::Refuse => chunker.typed(types.strict()),
+            FieldTypes::Off => chunker,
+        })
     }
 
     /// Stores what a request was turned into, and returns what became of its points when the
@@ -95,11 +112,16 @@ impl Edge {
         &self,
         admission: &Admission,
         converted: Converted,
+        stamp: &Stamp,
         deadline: Instant,
     ) -> Result<Verdict, Refusal> {
-        let Converted { pins, chunks, verdict, reservation } = converted;
+        let Converted { pins, chunks, verdict, stamped, reservation, untracked } = converted;
+        self.rules.untracked(untracked);
         if chunks.is_empty() {
             return Ok(verdict);
+        }
+        if stamped {
+            stamp.remember();
         }
         self.pin(pins, deadline).await?;
         let traceparent =
@@ -122,6 +144,9 @@ impl Edge {
         match appended {
             Ok(Ok(())) => {
                 self.metrics.journaled(bytes);
+                if stamped {
+                    stamp.acknowledge();
+                }
                 Ok(verdict)
             }
             Ok(Err(AppendError::TooLarge { reason })) => {

@@ -90,7 +90,8 @@ impl Encoding {
             Some(Encoding::Gzip)
         } else if is("deflate") {
             Some(Encoding::Deflate)
-        } else if is("zstd") {
+        } else if is("zstd") || is("zstd1") {
+            // The second is what the clients of Datadog's API say.
             Some(Encoding::Zstd)
         } else {
             None
@@ -215,8 +216,10 @@ impl Sink {
         let before = self.decoded.capacity();
         if wanted > before {
             let capacity = wanted.max(before * 2).max(BUFFER_BYTES_MIN).min(self.caps.decoded);
-            self.reservation.grow(capacity.max(wanted) - before)?;
+            // While the buffer is moved there are two of them.
+            self.reservation.grow(capacity.max(wanted))?;
             self.decoded.reserve_exact(capacity.max(wanted) - self.decoded.len());
+            self.reservation.give_back(before);
         }
         Ok(())
     }

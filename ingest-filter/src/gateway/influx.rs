@@ -2,7 +2,7 @@
 //! the path.
 //!
 //! The tenant decides where points go; within it, `db` and `rp` or `bucket` name the database.
-//! They never choose the tenant, and an organisation has no meaning beside it.
+//! They never choose the tenant. What an organization becomes is for the tenant's rules to say.
 
 use std::sync::Arc;
 
@@ -68,11 +68,11 @@ impl Protocol for Influx {
 
     fn parse(&mut self, head: &Parts, config: &GatewayConfig) -> Result<Head, Refusal> {
         content_type(&MediaType::of(&head.headers))?;
-        let database = self.parameters(&head.uri)?;
+        let (database, organization) = self.parameters(&head.uri)?;
         self.dialect.unsigned = config.accept_unsigned;
         // Escapes take two bytes for one; a longer line could not fit a chunk.
         self.dialect.line_bytes_max = config.chunk_bytes_max * 2;
-        Ok(Head { database, framing: Framing::Whole(Encoding::of(&head.headers)?) })
+        Ok(Head { database, organization, framing: Framing::Whole(Encoding::of(&head.headers)?) })
     }
 
     fn decode(&self, body: &[u8], intake: &mut RequestIntake) -> Result<(), Stop> {
@@ -80,10 +80,12 @@ impl Protocol for Influx {
         let mut point = Point::default();
         // Text with escapes is copied, at most one line of it at a time.
         intake.reserve(body.len().min(self.dialect.line_bytes_max))?;
-        while let Some(line) = lines.next(&mut point) {
-            match line {
-                Ok(line) => intake.take_at(line, &mut point)?,
-                Err(LineError { line: position, column, fault, start, end }) => {
+        loop {
+            intake.take_known(&mut lines)?;
+            match lines.next(&mut point) {
+                None => return Ok(()),
+                Some(Ok(line)) => intake.take_line(line, &mut point)?,
+                Some(Err(LineError { line: position, column, fault, start, end })) => {
                     intake.reject_with(fault, || {
                         let excerpt = excerpt(&body[start..end]);
                         Rejection { position, column, fault, detail: String::new(), excerpt }
@@ -91,7 +93,6 @@ impl Protocol for Influx {
                 }
             }
         }
-        Ok(())
     }
 
     fn malformed(&self) -> Refusal {
@@ -123,9 +124,9 @@ const DATABASE_BYTES_MAX: usize = 128;
 impl Influx {
     /// Reads the query, and returns the client's database; `db/rp` where it named a retention
     /// policy.
-    fn parameters(&mut self, uri: &Uri) -> Result<String, Refusal> {
+    fn parameters(&mut self, uri: &Uri) -> Result<(String, String), Refusal> {
         use ProtocolName::{InfluxV1, InfluxV2, InfluxV3};
-        let (mut database, mut policy) = (String::new(), String::new());
+        let (mut database, mut policy, mut organization) = <(String, String, String)>::default();
         for (name, value) in form_urlencoded::parse(uri.query().unwrap_or("").as_bytes()) {
             match (&*name, &*value) {
                 ("precision", "") => {}
@@ -138,6 +139,7 @@ impl Influx {
                     let invalid = Refusal::ParameterInvalid("accept_partial is not true or false");
                     self.accept_partial = value.parse().map_err(|_| invalid)?;
                 }
+                ("org" | "orgID", name) if self.name == InfluxV2 => organization = name.to_owned(),
                 ("bucket", name) if self.name == InfluxV2 => database = name.to_owned(),
                 ("db", name) if self.name != InfluxV2 => database = name.to_owned(),
                 ("rp", name) if self.name == InfluxV1 => policy = name.to_owned(),
@@ -154,7 +156,7 @@ impl Influx {
                            character or a backslash";
             return Err(Refusal::ParameterInvalid(invalid));
         }
-        Ok(database)
+        Ok((database, organization))
     }
 }
 

@@ -10,7 +10,10 @@ use crate::gateway::budget::Reservation;
 use crate::gateway::refusal::{Cap, Refusal};
 use crate::gateway::verdict::{Rejection, Verdict};
 use crate::intake::{Intake, Item, Kind, Stop};
+use crate::line_protocol::Lines;
 use crate::point::{Chunk, Chunker, FieldValue, Point};
+use crate::rules::OtlpRules;
+use crate::rules::guard::Guard;
 use crate::types::Pin;
 
 /// How many times its decoded size a body may become as canonical line protocol. The tags of a
@@ -26,6 +29,8 @@ const ITEMS_A_LOOK: u64 = 256;
 /// Takes the items of one request.
 pub struct RequestIntake {
     chunker: Chunker,
+    /// The tenant's rules. Every point must pass them, whichever way it comes.
+    guard: Option<Guard>,
     /// Covers the body and what decoders hold, and in addition the chunks.
     reservation: Reservation,
     chunk_bytes: usize,
@@ -54,8 +59,12 @@ pub struct Converted {
     pub chunks: Vec<Chunk>,
     /// What becomes of the points once it has.
     pub verdict: Verdict,
+    /// Whether a point had no time of its own.
+    pub stamped: bool,
     /// Covers the memory of the chunks.
     pub reservation: Reservation,
+    /// New series that the tenant's rules let through without remembering them.
+    pub untracked: u64,
 }
 
 impl Wanted {
@@ -85,14 +94,48 @@ impl RequestIntake {
         wanted: Wanted,
     ) -> Self {
         let work_left = EXPANSION_FREE_BYTES + decoded_bytes as u64 * EXPANSION_MAX;
-        let (verdict, position, chunk_bytes, refusal) = Default::default();
-        Self { chunker, reservation, chunk_bytes, verdict, position, work_left, wanted, refusal }
+        let (guard, verdict, position, chunk_bytes, refusal) = Default::default();
+        Self {
+            chunker,
+            guard,
+            reservation,
+            chunk_bytes,
+            verdict,
+            position,
+            work_left,
+            wanted,
+            refusal,
+        }
     }
 
-    /// Takes a point that has a place of its own, as lines have.
-    pub fn take_at(&mut self, position: u64, point: &mut Point<'_>) -> Result<(), Stop> {
+    /// Points must pass the rules of their tenant.
+    pub fn guarded(self, guard: Option<Guard>) -> Self {
+        Self { guard, ..self }
+    }
+
+    /// Takes lines for as long as they look like earlier ones. Where a tenant has rules, which look
+    /// at every point, there are none.
+    pub fn take_known(&mut self, lines: &mut Lines<'_>) -> Result<(), Stop> {
+        if self.guard.is_some() {
+            return Ok(());
+        }
+        while let Some(line) = lines.next_known(self.chunker.shapes()) {
+            self.chunker.push_known(&line);
+            self.verdict.count(Kind::Sample);
+            self.spend((line.series.len() + line.fields.len()) as u64)?;
+            self.follow_memory()?;
+        }
+        Ok(())
+    }
+
+    /// Takes the point of a line.
+    pub fn take_line(&mut self, position: u64, point: &mut Point<'_>) -> Result<(), Stop> {
         self.spend(work(point))?;
-        match self.chunker.push(point) {
+        let pushed = match &self.guard {
+            Some(_) => self.push(point),
+            None => self.chunker.push_line(point),
+        };
+        match pushed {
             Ok(()) => self.verdict.count(Kind::Sample),
             Err(fault) => self.reject(position, fault),
         }
@@ -120,6 +163,7 @@ impl RequestIntake {
     /// The chunks, when all has been taken; none of them when `accept_partial` is false and an
     /// item was rejected. The body must be gone by now.
     pub fn finish(mut self, accept_partial: bool) -> Converted {
+        let stamped = self.chunker.stamped();
         let (pins, chunks) = match accept_partial || self.verdict.rejected.is_empty() {
             true => (self.chunker.take_pins(), self.chunker.finish()),
             false => {
@@ -128,14 +172,26 @@ impl RequestIntake {
             }
         };
         self.reservation.shrink_to(if chunks.is_empty() { 0 } else { self.chunk_bytes });
-        Converted { pins, chunks, verdict: self.verdict, reservation: self.reservation }
+        let untracked = self.guard.as_ref().map_or(0, Guard::untracked);
+        let (verdict, reservation) = (self.verdict, self.reservation);
+        Converted { pins, chunks, verdict, stamped, reservation, untracked }
     }
 
     fn reject(&mut self, position: u64, fault: Fault) {
         self.verdict.reject(fault, || {
-            let detail = self.chunker.detail(fault);
+            let ruled = self.guard.as_mut().map(Guard::take_detail).unwrap_or_default();
+            let detail = if ruled.is_empty() { self.chunker.detail(fault) } else { ruled };
             Rejection { position, column: 0, fault, detail, excerpt: String::new() }
         });
+    }
+
+    /// Adds a point that passes the rules, with the tags that it gets by them.
+    fn push(&mut self, point: &mut Point<'_>) -> Result<(), Fault> {
+        let Some(guard) = &mut self.guard else { return self.chunker.push(point) };
+        let own_tags = point.tags.len();
+        let pushed = guard.admit(point).and_then(|()| self.chunker.push(point));
+        point.tags.truncate(own_tags);
+        pushed
     }
 
     fn spend(&mut self, work: u64) -> Result<(), Stop> {
@@ -176,7 +232,7 @@ impl Intake for RequestIntake {
         match item {
             Item::Point(point) => {
                 self.spend(work(point))?;
-                match self.chunker.push(point) {
+                match self.push(point) {
                     Ok(()) => self.verdict.count(kind),
                     Err(fault) => self.reject(position, fault),
                 }
@@ -188,6 +244,10 @@ impl Intake for RequestIntake {
                 self.spend(0)
             }
         }
+    }
+
+    fn otlp_rules(&self) -> OtlpRules {
+        self.guard.as_ref().map(Guard::otlp).unwrap_or_default()
     }
 
     fn reserve(&mut self, bytes: usize) -> Result<(), Stop> {

@@ -19,6 +19,7 @@ use crate::gateway::protocol::{Framing, Head, Outcome, Protocol, ProtocolName};
 use crate::gateway::refusal::Refusal;
 use crate::gateway::serve::serve;
 use crate::intake::Stop;
+use crate::otlp::json::{schema, to_protobuf};
 use crate::otlp::{for_each_point, logs, traces};
 
 pub(in crate::gateway) mod reply;
@@ -92,11 +93,42 @@ impl Otlp {
         Self { signal, transport: Transport::NotGrpc }
     }
 
-    fn item(&self) -> &'static str {
-        match self.signal {
+    fn is_json(&self) -> bool {
+        matches!(self.transport, Transport::Http(Encoding::Json))
+    }
+}
+
+impl Signal {
+    fn schema(self) -> &'static schema::Message {
+        match self {
+            Signal::Metrics => &schema::METRICS,
+            Signal::Logs => &schema::LOGS,
+            Signal::Traces => &schema::TRACES,
+        }
+    }
+
+    fn decode(self, body: &[u8], intake: &mut RequestIntake) -> Result<(), Stop> {
+        match self {
+            Signal::Metrics => for_each_point(body, intake),
+            Signal::Logs => logs::for_each_record(body, intake),
+            Signal::Traces => traces::for_each_span(body, intake),
+        }
+    }
+
+    fn item(self) -> &'static str {
+        match self {
             Signal::Metrics => "data point",
             Signal::Logs => "log record",
             Signal::Traces => "span",
+        }
+    }
+
+    /// The field of a partial success that counts what was refused, as JSON names it.
+    fn rejected(self) -> &'static str {
+        match self {
+            Signal::Metrics => "rejectedDataPoints",
+            Signal::Logs => "rejectedLogRecords",
+            Signal::Traces => "rejectedSpans",
         }
     }
 }
@@ -118,7 +150,7 @@ impl Protocol for Otlp {
             Transport::Http(_) => {
                 let encoding = Encoding::of(&head.headers);
                 self.transport = Transport::Http(encoding);
-                if encoding != Encoding::Protobuf {
+                if encoding == Encoding::Other {
                     return Err(Refusal::ContentTypeUnsupported);
                 }
                 Framing::Whole(inflate::Encoding::of(&head.headers)?)
@@ -129,29 +161,33 @@ impl Protocol for Otlp {
             }
             Transport::Grpc | Transport::NotGrpc => return Err(Refusal::ContentTypeUnsupported),
         };
-        Ok(Head { database: String::new(), framing })
+        Ok(Head { framing, ..Head::default() })
     }
 
     fn decode(&self, body: &[u8], intake: &mut RequestIntake) -> Result<(), Stop> {
-        match self.signal {
-            Signal::Metrics => for_each_point(body, intake),
-            Signal::Logs => logs::for_each_record(body, intake),
-            Signal::Traces => traces::for_each_span(body, intake),
+        if !self.is_json() {
+            return self.signal.decode(body, intake);
         }
+        let message = to_protobuf(body, self.signal.schema(), intake)?;
+        self.signal.decode(&message, intake)
     }
 
     fn malformed(&self) -> Refusal {
-        Refusal::BodyInvalid(match self.signal {
-            Signal::Metrics => "the body is not a protobuf message of OTLP metrics",
-            Signal::Logs => "the body is not a protobuf message of OTLP logs",
-            Signal::Traces => "the body is not a protobuf message of OTLP traces",
+        Refusal::BodyInvalid(match (self.signal, self.is_json()) {
+            (_, true) => "the body is not a JSON object",
+            (Signal::Metrics, _) => "the body is not a protobuf message of OTLP metrics",
+            (Signal::Logs, _) => "the body is not a protobuf message of OTLP logs",
+            (Signal::Traces, _) => "the body is not a protobuf message of OTLP traces",
         })
     }
 
     fn answer(&self, outcome: &Outcome) -> Response {
         match self.transport {
-            Transport::Http(encoding) => reply::http(encoding, self.item(), outcome),
-            Transport::Grpc => reply::grpc(self.item(), outcome),
+            Transport::Http(Encoding::Json) => {
+                reply::json(self.signal.item(), self.signal.rejected(), outcome)
+            }
+            Transport::Http(_) => reply::http(self.signal.item(), outcome),
+            Transport::Grpc => reply::grpc(self.signal.item(), outcome),
             Transport::NotGrpc => reply::not_grpc(),
         }
     }

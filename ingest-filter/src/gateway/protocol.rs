@@ -52,6 +52,8 @@ pub trait Protocol: Clone + Send + Sync + 'static {
 pub struct Head {
     /// The database or bucket that the client named; empty where it named none.
     pub database: String,
+    /// The organization that the client named in its parameters.
+    pub organization: String,
     /// How the body is to be read.
     pub framing: Framing,
 }

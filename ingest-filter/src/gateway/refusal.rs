@@ -62,7 +62,7 @@ pub enum Refusal {
 pub enum Cap {
     /// `body_bytes_max`, in bytes.
     Wire(usize),
-    /// `decoded_bytes_max`, in bytes.
+    /// `decoded_bytes_max`, or the tenant's `request_bytes_max`, in bytes.
     Decoded(usize),
     /// `ratio_max`.
     Ratio(u64),

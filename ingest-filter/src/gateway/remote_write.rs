@@ -59,7 +59,7 @@ impl Protocol for RemoteWrite {
         };
         let encoding = head.headers.get(header::CONTENT_ENCODING);
         match encoding.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"snappy")) {
-            true => Ok(Head { database: String::new(), framing: Framing::SnappyBlock }),
+            true => Ok(Head { framing: Framing::SnappyBlock, ..Head::default() }),
             false => Err(Refusal::EncodingNotSnappy),
         }
     }

@@ -11,26 +11,33 @@ use std::time::SystemTime;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use http::{HeaderName, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, info_span};
 
-use crate::gateway::admission::{Admission, traceparent};
+use crate::gateway::admission::{Admission, idempotency_key, traceparent};
 use crate::gateway::body::{self, REQUEST_BYTES, Received};
 use crate::gateway::edge::Edge;
 use crate::gateway::grpc_frame;
 use crate::gateway::inflate::Encoding;
 use crate::gateway::intake::{Converted, RequestIntake, Wanted};
-use crate::gateway::protocol::{Framing, Outcome, Protocol};
+use crate::gateway::protocol::{Framing, Head, Outcome, Protocol};
 use crate::gateway::refusal::Refusal;
 use crate::gateway::snappy;
+use crate::gateway::stamps::Identity;
 use crate::point::Chunker;
+use crate::rules::guard::Guard;
+use crate::rules::mapping::Named;
 
 /// How many points of the request are in the journal.
 pub const POINTS: HeaderName = HeaderName::from_static("x-tidegate-points");
 
 /// Promises Envoy that nothing of the request was stored and that another replica may take it.
 pub const TRY_ANOTHER: HeaderName = HeaderName::from_static("x-tidegate-try-another");
+
+/// Where a client may name an organization: as Envoy hands it on, and as clients send it.
+const ORGANIZATION: [HeaderName; 2] =
+    [HeaderName::from_static("x-tidegate-organization"), HeaderName::from_static("x-scope-orgid")];
 
 /// Bodies from this size on are decoded on a thread of their own, so that one long body does not
 /// hold up the requests that share its thread.
@@ -75,9 +82,17 @@ async fn store<P: Protocol>(edge: &Edge, protocol: &mut P, request: Request) -> 
     // First, so that every refusal is in the words of the protocol.
     let head = protocol.parse(&parts, &edge.config)?;
     let admission = Admission::of(&parts.headers, SystemTime::now())?;
-    let admission = Admission { database: head.database, ..admission };
+    let named = named(&head, &parts.headers);
+    let ruled = edge.rules.of(&admission.tenant, named);
+    let admission = match &ruled {
+        Some(ruled) => ruled.admission(admission)?,
+        None => Admission { database: head.database, ..admission },
+    };
     let reservation = edge.budget.reserve_for(&admission.tenant, REQUEST_BYTES)?;
-    let (caps, headers): (_, _) = (edge.caps(), &parts.headers);
+    let (mut caps, headers): (_, _) = (edge.caps(), &parts.headers);
+    if let Some(ruled) = &ruled {
+        caps.decoded = ruled.decoded_bytes_max(caps.decoded);
+    }
     let body: Body = body;
     let received = match head.framing {
         Framing::Whole(encoding) => {
@@ -91,9 +106,31 @@ async fn store<P: Protocol>(edge: &Edge, protocol: &mut P, request: Request) -> 
         }
     };
     edge.metrics.received(protocol.name(), received.wire_bytes, received.bytes.len());
-    let chunker = edge.chunker(&admission)?;
-    let converted = convert(edge, protocol.clone(), chunker, received, deadline).await?;
-    edge.append(&admission, converted, deadline).await
+    let key = idempotency_key(headers);
+    let name = key.as_deref().or(admission.request_id.as_deref());
+    let Admission { tenant, database, admitted_at_ns, .. } = &admission;
+    let identity = Identity { tenant, database, name, body: &received.bytes };
+    let stamp = edge.stamps.of(identity, *admitted_at_ns);
+    let chunker = edge.chunker(&admission, ruled.as_ref(), stamp.ns)?;
+    let guard = ruled.as_ref().map(|ruled| edge.rules.guard(ruled, admission.admitted_at_ns));
+    let converted = convert(edge, protocol.clone(), (chunker, guard), received, deadline).await?;
+    if let Some(ruled) = &ruled {
+        edge.rules.refused(&admission.tenant, ruled, &converted.verdict.rejected);
+    }
+    edge.append(&admission, converted, &stamp, deadline).await
+}
+
+/// What a client named: the organization of a parameter counts before that of a header.
+fn named(head: &Head, headers: &HeaderMap) -> Named {
+    let header = || {
+        let value = ORGANIZATION.iter().find_map(|name| headers.get(name));
+        value.and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+    };
+    let organization = match head.organization.is_empty() {
+        true => header(),
+        false => head.organization.clone(),
+    };
+    Named { database: head.database.clone(), organization }
 }
 
 /// Decodes a body, away from the request threads when it is long, and no longer than somebody
@@ -101,7 +138,7 @@ async fn store<P: Protocol>(edge: &Edge, protocol: &mut P, request: Request) -> 
 async fn convert<P: Protocol>(
     edge: &Edge,
     protocol: P,
-    chunker: Chunker,
+    (chunker, guard): (Chunker, Option<Guard>),
     received: Received,
     deadline: Instant,
 ) -> Result<Converted, Refusal> {
@@ -110,7 +147,8 @@ async fn convert<P: Protocol>(
     // Dropped with this future, so when the client goes away or the deadline passes.
     let (wanted, _give_up) = Wanted::until(deadline.into_std());
     let work = move || {
-        let mut intake = RequestIntake::new(chunker, length, reservation, wanted);
+        let intake = RequestIntake::new(chunker, length, reservation, wanted);
+        let mut intake = intake.guarded(guard);
         let decoded = protocol.decode(&bytes, &mut intake);
         drop(bytes);
         match decoded {

@@ -16,8 +16,6 @@ use crate::gateway::config::GatewayConfig;
 
 /// What one HTTP/2 stream may send ahead, bytes; the memory of a stream that is not read yet.
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
-/// What all streams of a connection may send ahead, bytes.
-const CONNECTION_WINDOW_BYTES: u32 = 512 << 10;
 /// How much longer than a request an answer may take to be read.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -63,11 +61,12 @@ pub fn options(config: &GatewayConfig, tls: Option<Arc<Acceptor>>) -> Options {
         request: config.request_timeout + ANSWER_TIMEOUT,
         ..Limits::of(config.connections_max as usize)
     };
+    let window = u32::try_from(config.window_bytes()).unwrap_or(u32::MAX);
     Options {
         limits,
         streams_max: config.streams_max,
-        stream_window_bytes: STREAM_WINDOW_BYTES,
-        connection_window_bytes: CONNECTION_WINDOW_BYTES,
+        stream_window_bytes: STREAM_WINDOW_BYTES.min(window),
+        connection_window_bytes: window,
         tls,
     }
 }

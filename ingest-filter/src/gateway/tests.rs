@@ -22,18 +22,23 @@ use crate::journal::{Append, AppendError, Journal};
 use crate::record::Record;
 use crate::types::{Pin, Types};
 
+mod cors;
 mod datadog;
 mod influx;
 mod life;
 mod limits;
 mod otlp;
 mod remote_write;
+mod retries;
+mod rules;
+mod verdicts;
 
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 /// Keeps records in memory, fails and waits when told to.
 struct TestJournal {
     records: Mutex<Vec<Record>>,
+    refused: Mutex<Vec<Record>>,
     down: Mutex<Option<Duration>>,
     gate: Semaphore,
     waiting: watch::Sender<usize>,
@@ -41,8 +46,8 @@ struct TestJournal {
 
 impl TestJournal {
     fn new() -> Arc<Self> {
-        let (records, down, waiting) = Default::default();
-        Arc::new(Self { records, down, gate: Semaphore::new(1 << 20), waiting })
+        let (records, refused, down, waiting) = Default::default();
+        Arc::new(Self { records, refused, down, gate: Semaphore::new(1 << 20), waiting })
     }
 
     fn records(&self) -> Vec<Record> {
@@ -51,16 +56,20 @@ impl TestJournal {
 
     /// All stored lines, sorted.
     fn lines(&self) -> Vec<String> {
-        let text = |record: &Record| String::from_utf8(record.body.to_vec()).expect("UTF-8");
-        let bodies: Vec<String> = self.records().iter().map(text).collect();
-        let mut lines: Vec<String> =
-            bodies.iter().flat_map(|body| body.lines().map(str::to_owned)).collect();
-        lines.sort();
-        lines
+        lines_of(&self.records())
+    }
+
+    /// The lines of what was not stored, sorted.
+    fn refused_lines(&self) -> Vec<String> {
+        lines_of(&self.refused.lock().expect("no panic"))
     }
 
     fn fail_for(&self, retry_after: Duration) {
         *self.down.lock().expect("no panic") = Some(retry_after);
+    }
+
+    fn recover(&self) {
+        *self.down.lock().expect("no panic") = None;
     }
 
     fn hold(&self) {
@@ -72,6 +81,15 @@ impl TestJournal {
     }
 }
 
+fn lines_of(records: &[Record]) -> Vec<String> {
+    let text = |record: &Record| String::from_utf8(record.body.to_vec()).expect("UTF-8");
+    let bodies: Vec<String> = records.iter().map(text).collect();
+    let mut lines: Vec<String> =
+        bodies.iter().flat_map(|body| body.lines().map(str::to_owned)).collect();
+    lines.sort();
+    lines
+}
+
 impl Journal for TestJournal {
     fn append(&self, records: Vec<Record>) -> Append<'_> {
         Box::pin(async move {
@@ -79,6 +97,7 @@ impl Journal for TestJournal {
             let _permit = self.gate.acquire().await.expect("never closed");
             if let Some(retry_after) = *self.down.lock().expect("no panic") {
                 let reason = "down for a test".to_owned();
+                self.refused.lock().expect("no panic").extend(records);
                 return Err(AppendError::Unavailable { reason, retry_after });
             }
             self.records.lock().expect("no panic").extend(records);

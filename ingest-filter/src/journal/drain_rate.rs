@@ -20,12 +20,14 @@ pub struct DrainRate {
     /// When the last bytes were confirmed.
     last: Instant,
     bytes: u64,
+    /// From 0 to 1, where the next wait stands in its range.
+    spread: f64,
 }
 
 impl DrainRate {
     /// A rate of which nothing is known.
     pub fn new(now: Instant) -> Self {
-        Self { bytes_per_second: None, since: now, last: now, bytes: 0 }
+        Self { bytes_per_second: None, since: now, last: now, bytes: 0, spread: 0.0 }
     }
 
     /// `bytes` were confirmed at `now`, `took` after the journal was given them. Time in which it
@@ -40,8 +42,17 @@ impl DrainRate {
             let measured = self.bytes as f64 / span.as_secs_f64();
             let rate =
                 self.bytes_per_second.map_or(measured, |was| was + (measured - was) * WEIGHT);
-            *self = Self { bytes_per_second: Some(rate), since: now, last: now, bytes: 0 };
+            let spread = self.spread;
+            *self = Self { bytes_per_second: Some(rate), since: now, last: now, bytes: 0, spread };
         }
+    }
+
+    /// As [`DrainRate::retry_after`], but from half of it to half as much again, so that clients
+    /// that were refused together do not come back together.
+    pub fn spread_retry_after(&mut self, queued: u64) -> Duration {
+        // Steps of the golden ratio: few of them are spread as evenly as many.
+        self.spread = (self.spread + 0.618_033_988_749_895).fract();
+        self.retry_after(queued).mul_f64(0.5 + self.spread).max(RETRY_AFTER_MIN)
     }
 
     /// When `queued` bytes should have drained, within the bounds above.
@@ -75,6 +86,19 @@ mod tests {
         }
         let wait = rate.retry_after(10_000_000).as_secs_f64();
         assert!((4.9..5.1).contains(&wait), "{wait}");
+    }
+
+    #[test]
+    fn those_who_are_refused_together_do_not_come_back_together() {
+        let start = Instant::now();
+        let mut rate = DrainRate::new(start);
+        rate.confirmed(1_000_000, Duration::from_secs(1), start + Duration::from_secs(1));
+        let mut seconds = [0; 16];
+        for _ in 0..1000 {
+            seconds[rate.spread_retry_after(10_000_000).as_secs() as usize] += 1;
+        }
+        assert!(seconds[5..15].iter().all(|count| (90..110).contains(count)), "{seconds:?}");
+        assert!((0..1000).all(|_| rate.spread_retry_after(1) >= RETRY_AFTER_MIN));
     }
 
     #[test]

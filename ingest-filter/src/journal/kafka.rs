@@ -19,6 +19,7 @@ pub mod offsets;
 pub mod partition;
 pub mod pins;
 mod producer;
+pub mod provision;
 pub mod reader;
 pub mod records;
 pub mod scan;

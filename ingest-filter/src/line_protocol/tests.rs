@@ -8,6 +8,7 @@ use super::*;
 use crate::point::{FieldValue, encode};
 
 mod corpus;
+mod known;
 
 const NS: Dialect =
     Dialect { precision: Precision::Nanoseconds, unsigned: true, line_bytes_max: 4 << 20 };

@@ -20,6 +20,8 @@ pub struct Tags<'a> {
     tags: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     /// Values that were replaced, and where.
     replaced: Vec<(usize, Cow<'a, str>)>,
+    /// Whether values that are no text say what they are.
+    are_typed: bool,
 }
 
 /// How far tags had come; see [`Tags::rewind`].
@@ -30,6 +32,11 @@ pub struct Mark {
 }
 
 impl<'a> Tags<'a> {
+    /// No tags yet; values that are no text say what they are, if `are_typed`.
+    pub fn new(are_typed: bool) -> Self {
+        Self { are_typed, ..Self::default() }
+    }
+
     /// Where the tags stand.
     pub fn mark(&self) -> Mark {
         Mark { tags: self.tags.len(), replaced: self.replaced.len() }
@@ -48,7 +55,11 @@ impl<'a> Tags<'a> {
     pub fn add(&mut self, pair: &'a [u8]) -> Result<(), Fault> {
         let (key, value) = key_value(pair)?;
         match value {
-            Some(value) => self.set(clean_text(key)?, tag_value(value)?),
+            Some(value) => {
+                let text = tag_value(value)?;
+                let text = if self.are_typed { typed(value, text)? } else { text };
+                self.set(clean_text(key)?, text)
+            }
             None => Ok(()),
         }
     }
@@ -56,6 +67,15 @@ impl<'a> Tags<'a> {
     /// Adds a tag, unless its value is empty.
     pub fn add_text(&mut self, key: &'static str, value: &'a [u8]) -> Result<(), Fault> {
         self.set(Cow::Borrowed(key), clean_text(value)?)
+    }
+
+    /// Adds a tag of ours whose value is storable already, unless it is empty. An attribute of
+    /// that name is not lost to it.
+    pub fn add_ours(&mut self, key: &'static str, value: Cow<'a, str>) -> Result<(), Fault> {
+        match self.tags.iter().any(|tag| tag.0 == key) {
+            true => Err(Fault::TagDuplicate),
+            false => self.set(Cow::Borrowed(key), value),
+        }
     }
 
     /// The tags, to be lent to a point.
@@ -101,6 +121,20 @@ fn tag_value(value: &[u8]) -> Result<Cow<'_, str>, Fault> {
             let text = value_text(value)?.into_owned();
             Ok(Cow::Owned(clean(&text).into_owned()))
         }
+    }
+}
+
+/// What stands before values of each field of an `AnyValue`, text aside.
+const TYPES: [&str; 7] = ["string:", "bool:", "int:", "double:", "json:", "json:", "bytes:"];
+
+/// The text of a value with its type in front; no two values of different types have one text.
+fn typed<'a>(value: &'a [u8], text: Cow<'a, str>) -> Result<Cow<'a, str>, Fault> {
+    let Some((number, _)) = any_value(value)? else { return Ok(text) };
+    // Text has its type in front only where it could be taken for something else.
+    let is_plain = number == 1 && !TYPES.iter().any(|name| text.starts_with(name));
+    match TYPES.get(number as usize - 1) {
+        Some(name) if !is_plain && !text.is_empty() => Ok(Cow::Owned(format!("{name}{text}"))),
+        _ => Ok(text),
     }
 }
 

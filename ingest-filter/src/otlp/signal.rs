@@ -13,6 +13,7 @@ use super::attributes::{Tags, clean_text, hex, key_value, value_text};
 use crate::fault::Fault;
 use crate::intake::{Intake, Item, Kind, Stop};
 use crate::point::{FIELDS_MAX, FieldValue, Point};
+use crate::rules::Attributes;
 use crate::wire::{self, Fields, Value};
 
 /// The longest identifier of a trace or span, bytes; they have 16 and 8.
@@ -42,9 +43,10 @@ pub(super) fn for_each_group<'a>(
     take: &mut Take<'a, '_>,
 ) -> Result<(), Stop> {
     wire::check(request)?;
+    let are_typed = intake.otlp_rules().attributes == Attributes::Typed;
     for field in Fields::new(request) {
         if let (1, Value::Bytes(resource)) = field? {
-            let mut tags = Tags::default();
+            let mut tags = Tags::new(are_typed);
             match head(resource) {
                 Ok(head) => {
                     let fault = attributes(head, 1, &mut tags);

@@ -53,9 +53,9 @@ fn request(metrics: Vec<Metric>) -> ExportMetricsServiceRequest {
 
 /// The canonical line of every good point, and `position: fault` of every bad one.
 #[derive(Default)]
-struct Recorder {
+pub(super) struct Recorder {
     position: u64,
-    lines: Vec<String>,
+    pub(super) lines: Vec<String>,
 }
 
 impl Intake for Recorder {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::encode::drop_repeated_fields;
-use super::{Point, TAGS_MAX, TAGS_STORED_MAX, encode};
+use super::{KnownLine, Point, Shapes, TAGS_MAX, TAGS_STORED_MAX, encode};
 use crate::fault::Fault;
 use crate::record::SHARDS;
 use crate::types::{Checked, Pin, TypesOf};
@@ -38,6 +38,8 @@ pub struct Chunker {
     allocated: usize,
     points: u64,
     types: Option<TypesOf>,
+    shapes: Shapes,
+    stamped: bool,
 }
 
 #[derive(Default)]
@@ -64,6 +66,8 @@ impl Chunker {
             allocated,
             points,
             types,
+            shapes: Shapes::new(chunk_bytes_max),
+            stamped: false,
         }
     }
 
@@ -81,8 +85,53 @@ impl Chunker {
             return Err(Fault::TagsTooMany);
         }
         let series_len = self.encode(point)?;
-        let line_len = self.scratch.len();
-        let shard = (xxh3_64(&self.scratch[..series_len]) % u64::from(SHARDS)) as u32;
+        self.stamped |= point.timestamp_ns.is_none();
+        let scratch = std::mem::take(&mut self.scratch);
+        self.open(&scratch[..series_len], scratch.len()).extend_from_slice(&scratch);
+        self.scratch = scratch;
+        Ok(())
+    }
+
+    /// Adds a point that was read from a line, and learns what lines like it look like.
+    ///
+    /// # Errors
+    /// As [`Chunker::push`].
+    pub fn push_line(&mut self, point: &mut Point<'_>) -> Result<(), Fault> {
+        self.push(point)?;
+        self.shapes.learn(point);
+        Ok(())
+    }
+
+    /// Adds a line of one of the [`Chunker::shapes`].
+    pub fn push_known(&mut self, line: &KnownLine<'_>) {
+        if let Some(whole) = line.whole {
+            let body = self.open(line.series, whole.len() + 1);
+            body.extend_from_slice(whole);
+            body.push(b'\n');
+            return;
+        }
+        let mut timestamp = itoa::Buffer::new();
+        let admitted = match line.timestamp {
+            [] => {
+                self.stamped = true;
+                timestamp.format(self.admitted_at_ns)
+            }
+            _ => "",
+        };
+        let blank = &b" "[..usize::from(!admitted.is_empty())];
+        let parts = [line.series, line.fields, line.timestamp, blank, admitted.as_bytes(), b"\n"];
+        let body = self.open(line.series, parts.iter().map(|part| part.len()).sum());
+        parts.iter().for_each(|part| body.extend_from_slice(part));
+    }
+
+    /// The shapes of the lines so far.
+    pub fn shapes(&self) -> &Shapes {
+        &self.shapes
+    }
+
+    /// The body for a line of this series, with room for it.
+    fn open(&mut self, series: &[u8], line_len: usize) -> &mut Vec<u8> {
+        let shard = (xxh3_64(series) % u64::from(SHARDS)) as u32;
         let open = &mut self.open[shard as usize];
         if open.body.len() + line_len > self.chunk_bytes_max {
             self.sealed.push(std::mem::take(open).seal(shard));
@@ -92,12 +141,11 @@ impl Chunker {
         if wanted > before {
             let capacity = wanted.max(before * 2).max(CHUNK_BYTES_MIN).min(self.chunk_bytes_max);
             open.body.reserve_exact(capacity - open.body.len());
+            self.allocated += open.body.capacity() - before;
         }
-        open.body.extend_from_slice(&self.scratch);
         open.points += 1;
-        self.allocated += open.body.capacity() - before;
         self.points += 1;
-        Ok(())
+        &mut open.body
     }
 
     /// Writes a point to `scratch` and gives the length of its series key.
@@ -134,7 +182,12 @@ impl Chunker {
     /// How many bytes the chunks hold in memory.
     pub fn allocated(&self) -> usize {
         let types = self.types.as_ref().map_or(0, TypesOf::allocated);
-        self.allocated + self.scratch.capacity() + types
+        self.allocated + self.scratch.capacity() + self.shapes.allocated() + types
+    }
+
+    /// Whether a point got the time of admission.
+    pub fn stamped(&self) -> bool {
+        self.stamped
     }
 
     /// How many points were added.

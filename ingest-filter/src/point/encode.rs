@@ -49,7 +49,7 @@ fn try_encode(
     if point.measurement.starts_with('#') {
         return Err(Fault::MeasurementIsComment);
     }
-    write_name(&point.measurement, Escape::Measurement, out)?;
+    write_measurement(&point.measurement, out)?;
     write_tags(&point.tags, out)?;
     let series_len = out.len() - start;
     drop_repeated_fields(&mut point.fields);
@@ -216,7 +216,13 @@ enum Escape {
     Key,
 }
 
-fn write_key(key: &str, out: &mut Vec<u8>) -> Result<(), Fault> {
+/// Appends a measurement.
+pub(super) fn write_measurement(name: &str, out: &mut Vec<u8>) -> Result<(), Fault> {
+    write_name(name, Escape::Measurement, out)
+}
+
+/// Appends the key of a tag or field.
+pub(super) fn write_key(key: &str, out: &mut Vec<u8>) -> Result<(), Fault> {
     if matches!(key.as_bytes().first(), Some(b't' | b'_'))
         && matches!(key, "time" | "_field" | "_measurement")
     {

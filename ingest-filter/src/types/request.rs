@@ -26,6 +26,8 @@ pub struct TypesOf {
     last: Option<(String, Arc<Table>)>,
     conflict: Option<Conflict>,
     counted: bool,
+    /// Whether nothing is converted.
+    is_strict: bool,
     /// The fields that nobody has pinned yet, by measurement.
     new: HashMap<Box<str>, Columns>,
     new_fields: usize,
@@ -50,9 +52,26 @@ impl TypesOf {
         database: Arc<Database>,
         names: Names,
     ) -> Self {
-        let (last, conflict, counted, new) = Default::default();
+        let (last, conflict, counted, is_strict, new) = Default::default();
         let (new_fields, new_bytes) = (0, 0);
-        Self { types, owner, database, names, last, conflict, counted, new, new_fields, new_bytes }
+        Self {
+            types,
+            owner,
+            database,
+            names,
+            last,
+            conflict,
+            counted,
+            is_strict,
+            new,
+            new_fields,
+            new_bytes,
+        }
+    }
+
+    /// Refuses what could be converted.
+    pub fn strict(self) -> Self {
+        Self { is_strict: true, ..self }
     }
 
     /// Gives the fields of a point their pinned types. No key may be there twice.
@@ -88,7 +107,7 @@ impl TypesOf {
             if sent == pinned {
                 continue;
             }
-            let Some(same) = pinned.convert(value) else {
+            let Some(same) = pinned.convert(value).filter(|_| !self.is_strict) else {
                 conflict = Some(Conflict::new(&point.measurement, key, pinned, sent));
                 break;
             };

@@ -229,3 +229,38 @@ async fn a_tenant_is_deleted_from_versions_2_and_3() {
         assert_eq!(fake.databases.lock().unwrap().len(), 150);
     }
 }
+
+/// Topics are made with what the journal demands of them, found again, and refused where they would lose records.
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_are_made_and_held_to_their_demands() {
+    let _turn = TURN.lock().await;
+    let broker = Broker::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let journal = |name: &str, more: &str| {
+        format!("kafka: {{brokers: '{}', topic: {name}{more}}}", broker.address())
+    };
+    let made = ", create_topic: {partitions: 3, replication_factor: 1}";
+    let tool = Tool::new(directory.path(), &journal("made", made));
+    for _ in 0..2 {
+        let lines = tool.lines(&["topics"]).await;
+        let found: Vec<_> =
+            lines.iter().map(|line| (&line["topic"], &line["partitions"])).collect();
+        let wanted = [("made", 3), ("made-dead-letter", 1), ("made-types", 1)];
+        let wanted = wanted.map(|(topic, partitions)| (topic.into(), partitions.into()));
+        assert_eq!(found, wanted.iter().map(|(t, p): &(Value, Value)| (t, p)).collect::<Vec<_>>());
+    }
+    // Whoever may not make topics finds those that were made.
+    let tool = Tool::new(directory.path(), &journal("made", ""));
+    assert_eq!(tool.lines(&["topics"]).await.len(), 3);
+    let two_copies = journal("made", ", replication_factor_min: 2");
+    let tool = Tool::new(directory.path(), &two_copies);
+    let (code, lines) = tool.run(&["topics", "--within", "1"]).await;
+    assert_eq!(code, Some(1));
+    assert!(lines[0]["error"].as_str().unwrap().contains("has 1 copies of 2"), "{lines:?}");
+    let tool = Tool::new(directory.path(), &journal("nowhere", ""));
+    let (code, lines) = tool.run(&["topics", "--within", "1"]).await;
+    assert_eq!(code, Some(1));
+    assert!(lines[2]["error"].as_str().unwrap().contains("does not exist"), "{lines:?}");
+    let tool = Tool::new(directory.path(), "disk: {directory: journal}");
+    assert_eq!(tool.run(&["topics"]).await, (Some(1), vec![]));
+}

@@ -55,6 +55,26 @@ impl Broker {
         Self::cluster_with(1, settings).await.pop().expect("one broker")
     }
 
+    /// One broker at which the user `gateway` logs in with the password `secret` at another port,
+    /// which is given too; rules may be set for it, and nobody else is bound by any.
+    pub async fn start_with_rights() -> (Self, u16) {
+        let client = free_port();
+        let login = "org.apache.kafka.common.security.scram.ScramLoginModule required;";
+        let broker = Self::start_with(&format!(
+            "listeners=PLAINTEXT://127.0.0.1:{{port}},CONTROLLER://127.0.0.1:{{controller}},CLIENT://127.0.0.1:{client}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{{port}},CLIENT://127.0.0.1:{client}\n\
+             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,CLIENT:SASL_PLAINTEXT\n\
+             sasl.enabled.mechanisms=SCRAM-SHA-256\n\
+             listener.name.client.scram-sha-256.sasl.jaas.config={login}\n\
+             auto.create.topics.enable=true\n\
+             authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+             super.users=User:ANONYMOUS\n\
+             allow.everyone.if.no.acl.found=true\n"
+        ))
+        .await;
+        (broker, client)
+    }
+
     /// Brokers that form a cluster, once all of them answer.
     pub async fn cluster(size: usize) -> Vec<Self> {
         Self::cluster_with(size, "").await
@@ -93,6 +113,9 @@ impl Broker {
         settings: &str,
     ) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        let settings = settings
+            .replace("{port}", &port.to_string())
+            .replace("{controller}", &controller.to_string());
         let in_sync = if size >= 3 { 2 } else { 1 };
         let properties = format!(
             "process.roles=broker,controller\n\
@@ -116,8 +139,9 @@ impl Broker {
         std::fs::write(directory.path().join("server.properties"), properties).unwrap();
         let broker = Self { directory, port, child: None };
         let id = "MkU3OEVBNTcwNTJENDM2Qg";
-        let mut format =
-            broker.java("kafka.tools.StorageTool", &["format", "-t", id, "-c"], "format.log");
+        let user = "SCRAM-SHA-256=[name=gateway,password=secret]";
+        let arguments = ["format", "-t", id, "--add-scram", user, "-c"];
+        let mut format = broker.java("kafka.tools.StorageTool", &arguments, "format.log");
         assert!(format.wait().unwrap().success(), "{}", broker.log("format.log"));
         broker
     }
@@ -138,6 +162,28 @@ impl Broker {
     pub async fn restart(&mut self) {
         self.child = Some(self.java("kafka.Kafka", &[], "broker.log"));
         self.wait().await;
+    }
+
+    /// As [`Broker::restart`], without waiting.
+    pub fn begin(&mut self) {
+        self.child = Some(self.java("kafka.Kafka", &[], "broker.log"));
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("a broker that runs").id()
+    }
+
+    /// Runs a command line tool of Kafka against this broker.
+    pub fn tool(&self, class: &str, arguments: &[&str]) {
+        let output = Command::new("java")
+            .args(["-Xmx128m", "-XX:TieredStopAtLevel=1", "-cp"])
+            .arg(format!("{}/*", jars().display()))
+            .args([class, "--bootstrap-server", &self.address()])
+            .args(arguments)
+            .output()
+            .expect("java runs");
+        assert!(output.status.success(), "{class}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     async fn wait(&self) {

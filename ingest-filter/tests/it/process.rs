@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ingest-filter");
 
-fn config(directory: &Path, text: &str) -> std::path::PathBuf {
+pub fn config(directory: &Path, text: &str) -> std::path::PathBuf {
     let path = directory.join("config.yaml");
     std::fs::write(&path, text).expect("written");
     path
@@ -42,7 +42,13 @@ fn settings_that_cannot_work_exit_64_and_are_named() {
 }
 
 /// A process that is killed with the test, whatever happens.
-struct Running(Child);
+pub struct Running(Child);
+
+impl Running {
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -65,7 +71,7 @@ fn post(address: &str, body: &str) -> String {
 }
 
 /// A gateway on a disk journal, and where it listens.
-fn gateway(path: &Path) -> (Running, String) {
+pub fn gateway(path: &Path) -> (Running, String) {
     let child = Command::new(PROGRAM)
         .args(["gateway", "--config", path.to_str().expect("UTF-8")])
         .stdout(Stdio::piped())

@@ -15,7 +15,7 @@ use rustls::pki_types::ServerName;
 use serde_json::{Value as Json, json};
 use tonic::transport::Endpoint;
 
-use crate::cli::{explain, only_domain};
+use crate::cli::only_domain;
 use crate::struct_json::from_struct;
 
 /// The exit code of an answer OVER_LIMIT.
@@ -162,7 +162,7 @@ async fn exchange(
 }
 
 fn descriptor(text: &str) -> Result<RateLimitDescriptor, String> {
-    let parsed = explain::descriptor(text)?;
+    let parsed = crate::explain::descriptor(text)?;
     let entry = |(key, value): (&str, &str)| Entry { key: key.to_owned(), value: value.to_owned() };
     Ok(RateLimitDescriptor {
         entries: parsed.entries.into_iter().map(entry).collect(),

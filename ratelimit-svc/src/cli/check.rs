@@ -9,7 +9,7 @@ use chassis::reload::Source;
 
 use crate::cli::finding::{Finding, Format, Level, is_coloured, render};
 use crate::limits::file::{faults, meant};
-use crate::limits::quotas::{Contents, Library, Update};
+use crate::limits::quotas::{Contents, Library, Quotas, Update};
 
 /// The longest part of a line that is quoted.
 const QUOTED_CHARS_MAX: usize = 160;
@@ -84,6 +84,20 @@ pub fn findings(contents: &Contents, merge_domains: bool) -> (Vec<Finding>, Upda
         findings.extend(all.iter().map(|fault| finding(Level::Error, fault)));
     }
     (findings, update)
+}
+
+/// The quotas of files that are read as one configuration, or everything that is wrong with them.
+///
+/// # Errors
+/// With what is wrong, as [`run`] prints it for people.
+pub fn quotas(files: &[PathBuf], merge_domains: bool) -> Result<Quotas, String> {
+    let (findings, update) = findings(&all_contents(files), merge_domains);
+    let wrong: Vec<Finding> =
+        findings.into_iter().filter(|finding| finding.level == Level::Error).collect();
+    match update.errors.is_empty() {
+        true => Ok(update.quotas),
+        false => Err(render(&wrong, Format::Text, is_coloured())),
+    }
 }
 
 /// Prints what is wrong, or a line for each domain.

@@ -6,9 +6,8 @@ use std::process::ExitCode;
 use chassis::process::EXIT_USAGE;
 
 use super::check;
-use crate::cli::finding::{Finding, Format, Level, render};
+use crate::cli::finding::{Finding, Format, Level, is_coloured_stdout, render};
 use crate::diff::{Change, Kind, diff};
-use crate::limits::quotas::{Library, Quotas};
 
 /// The exit code when something changes.
 pub const EXIT_CHANGES: u8 = 1;
@@ -31,16 +30,18 @@ pub struct Args {
 /// Prints a line for each change.
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 pub fn run(args: &Args) -> ExitCode {
-    let sides = [&args.old, &args.new].map(|side| load(side, args.merge_domains));
+    let load = |side: &PathBuf| check::quotas(std::slice::from_ref(side), args.merge_domains);
+    let sides = [&args.old, &args.new].map(load);
     let [Ok(old), Ok(new)] = &sides else {
-        for error in sides.iter().filter_map(|side| side.as_ref().err()).flatten() {
-            eprintln!("error: {error}");
-        }
+        sides.iter().filter_map(|side| side.as_ref().err()).for_each(|faults| eprint!("{faults}"));
         return ExitCode::from(EXIT_USAGE);
     };
     let changes = diff(old, new);
     match args.format {
-        Format::Text => changes.iter().for_each(|change| println!("{change}")),
+        Format::Text => {
+            let is_coloured = is_coloured_stdout();
+            changes.iter().for_each(|change| println!("{}", line(change, is_coloured)));
+        }
         format => {
             let findings: Vec<Finding> =
                 changes.iter().map(|change| finding(change, [&args.old, &args.new])).collect();
@@ -73,10 +74,35 @@ fn finding(change: &Change, sides: [&Path; 2]) -> Finding {
     }
 }
 
-fn load(side: &Path, merge_domains: bool) -> Result<Quotas, Vec<String>> {
-    let update = Library::new(merge_domains).update(&check::contents(side));
-    match update.errors.is_empty() {
-        true => Ok(update.quotas),
-        false => Err(update.errors.iter().map(ToString::to_string).collect()),
+/// A change for people: what callers will miss stands out.
+fn line(change: &Change, is_coloured: bool) -> String {
+    let text = change.to_string();
+    let colour = match change.kind {
+        Kind::Removed | Kind::Lowered => "1;31",
+        Kind::Added | Kind::Raised => "1;32",
+        Kind::Changed => "1;33",
+    };
+    match text.split_once(' ').filter(|_| is_coloured) {
+        Some((kind, rest)) => format!("\x1b[{colour}m{kind}\x1b[0m {rest}"),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_for_people() {
+        let change = Change {
+            kind: Kind::Lowered,
+            domain: Some("d".to_owned()),
+            path: "k".to_owned(),
+            old: Some("5 per minute".to_owned()),
+            new: Some("4 per minute".to_owned()),
+            origins: [None, None],
+        };
+        assert_eq!(line(&change, false), "lowered d k: 5 per minute -> 4 per minute");
+        assert!(line(&change, true).starts_with("\x1b[1;31mlowered\x1b[0m d k:"));
     }
 }

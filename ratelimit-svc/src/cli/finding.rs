@@ -73,6 +73,12 @@ pub fn is_coloured() -> bool {
     std::io::stderr().is_terminal() && !unwanted
 }
 
+/// The same of what is printed on stdout.
+pub fn is_coloured_stdout() -> bool {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
+    std::io::stdout().is_terminal() && !unwanted
+}
+
 /// All findings in one of the forms.
 pub fn render(findings: &[Finding], format: Format, coloured: bool) -> String {
     match format {

@@ -13,7 +13,6 @@ use chassis::process::EXIT_USAGE;
 use crate::cli::check;
 use crate::cli::finding::{self, Finding, Level, render};
 use crate::config::{self, Environment};
-use crate::limits::quotas::Quotas;
 use crate::simulate::gate::Condition;
 use crate::simulate::report::Report;
 use crate::simulate::run::{Answer, Progress, Question, run as simulate};
@@ -91,29 +90,31 @@ pub fn run(args: &Args, environment: &Environment) -> ExitCode {
             if fails { ExitCode::from(EXIT_FAILED) } else { ExitCode::SUCCESS }
         }
         Err(problems) => {
-            for problem in problems {
-                eprintln!("error: {problem}");
-            }
+            eprint!("{problems}");
             ExitCode::from(EXIT_USAGE)
         }
     }
 }
 
-/// The report, and whether a condition holds.
-fn try_run(args: &Args, environment: &Environment) -> Result<(String, bool), Vec<String>> {
-    let one = |problem: String| vec![problem];
+/// The report, and whether a condition holds; or lines that say what is wrong.
+fn try_run(args: &Args, environment: &Environment) -> Result<(String, bool), String> {
+    let one = |problem: String| format!("error: {problem}\n");
     let salt = args.salt_file.as_ref().map(|path| {
         let text = std::fs::read_to_string(path);
         let text = text.map_err(|error| format!("{}: cannot be read: {error}", path.display()));
         text.map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
     });
+    // Both sides are looked at, so that all faults of both are named at once.
+    let quotas = |files: &[PathBuf]| check::quotas(files, args.merge_domains).map(Arc::new);
+    let old = (!args.against.is_empty()).then(|| quotas(&args.against)).transpose();
+    let (new, old) = match (quotas(&args.quotas), old) {
+        (Ok(new), Ok(old)) => (new, old),
+        (new, old) => return Err(new.err().unwrap_or_default() + &old.err().unwrap_or_default()),
+    };
     let question = Question {
         traffic: args.traffic.clone(),
-        new: quotas(&args.quotas, args.merge_domains)?,
-        old: match args.against.is_empty() {
-            true => None,
-            false => Some(quotas(&args.against, args.merge_domains)?),
-        },
+        new,
+        old,
         scenario: scenario(args, environment).map_err(one)?,
         salt: salt.transpose().map_err(one)?,
     };
@@ -170,14 +171,6 @@ fn findings(args: &Args, answer: &Answer) -> Vec<Finding> {
         }
     }
     findings
-}
-
-fn quotas(files: &[PathBuf], merge_domains: bool) -> Result<Arc<Quotas>, Vec<String>> {
-    let update = check::load(files, merge_domains);
-    match update.errors.is_empty() {
-        true => Ok(Arc::new(update.quotas)),
-        false => Err(update.errors.iter().map(ToString::to_string).collect()),
-    }
 }
 
 fn scenario(args: &Args, environment: &Environment) -> Result<Scenario, String> {

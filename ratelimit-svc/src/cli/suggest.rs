@@ -7,6 +7,7 @@ use chassis::process::EXIT_USAGE;
 use serde_json::json;
 
 use crate::cli::check;
+use crate::limits::quotas::Quotas;
 use crate::record::reader::Traffic;
 use crate::simulate::suggest::{POINTS_MAX, Series, UNITS};
 
@@ -36,7 +37,14 @@ pub struct Args {
 /// Prints the proposals.
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 pub fn run(args: &Args) -> ExitCode {
-    match suggest(args) {
+    let quotas = match check::quotas(&args.quotas, args.merge_domains) {
+        Ok(quotas) => quotas,
+        Err(faults) => {
+            eprint!("{faults}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    match suggest(args, &quotas) {
         Ok(text) => {
             print!("{text}");
             ExitCode::SUCCESS
@@ -48,16 +56,12 @@ pub fn run(args: &Args) -> ExitCode {
     }
 }
 
-fn suggest(args: &Args) -> Result<String, String> {
+fn suggest(args: &Args, quotas: &Quotas) -> Result<String, String> {
     if !(0.0..=100.0).contains(&args.refuse_max) {
         return Err("--refuse-max must be from 0 to 100".to_owned());
     }
-    let update = check::load(&args.quotas, args.merge_domains);
-    if let Some(error) = update.errors.first() {
-        return Err(error.to_string());
-    }
     let mut traffic = Traffic::open(&args.traffic)?;
-    let mut series = Series::new(&update.quotas, &args.rule);
+    let mut series = Series::new(quotas, &args.rule);
     let (mut other, mut seconds) = (0, 0_u64);
     while let Some(second) = traffic.next_second() {
         series.add(&second, &traffic.shapes);

@@ -188,6 +188,9 @@ pub const VARIABLES: &[Variable] = &[
     full("RECORD_SHAPES_MAX", "65536", "different requests of one second that are kept apart"),
     full("RECORD_HASH_KEYS", "", "keys of descriptors whose values are recorded as hashes"),
     full("RECORD_HASH_SALT", "", "secret that goes into those hashes"),
+    full("CONSOLE_TOKEN", "", "secret that the data of /console need as a bearer token"),
+    full("QUOTA_VIEW_DOMAIN", "", "domain whose limits tenants see at /api/v1/quota; empty: none"),
+    full("QUOTA_VIEW_KEYS", "tenant,tenant_points,tenant_bytes", "keys whose value is the tenant"),
     full("DRAIN_DELAY", "5s", "from SIGTERM to the closing of the listeners"),
     full("DRAIN_TIMEOUT", "20s", "from the closing of the listeners to the hard end"),
     full(

@@ -113,6 +113,22 @@ function showDescriptors(count, nearest, at) {
   byId("next").disabled = page >= pages;
 }
 
+function showTrials(trials) {
+  byId("trials-part").hidden = trials.length === 0;
+  const rows = trials.map((of) => {
+    const row = element("tr");
+    const name = element("th", `${of.domain}.${of.rule}`);
+    name.scope = "row";
+    row.append(name, element("td", of.limit), element("td", of.trial));
+    for (const figure of ["requests", "refused", "trial_refused", "newly_refused", "newly_admitted"]) {
+      const bad = figure === "newly_refused" && of[figure] > 0;
+      row.append(element("td", number.format(of[figure]), bad ? "number over" : "number"));
+    }
+    return row;
+  });
+  byId("trials").tBodies[0].replaceChildren(...rows);
+}
+
 function definitions(list, pairs) {
   const made = [];
   for (const [name, value, isBad] of pairs) {
@@ -161,14 +177,43 @@ function showQuotas(state) {
   );
 }
 
+let token = sessionStorage.getItem("token");
+
+// Asks the service, with the token where it wants one.
+async function ask(path, options = {}) {
+  const headers = token ? { authorization: `Bearer ${token}` } : {};
+  const answer = await fetch(path, { ...options, headers, cache: "no-store" });
+  if (answer.status === 401) needToken();
+  return answer;
+}
+
+function needToken() {
+  const wasWrong = token !== null;
+  token = null;
+  sessionStorage.removeItem("token");
+  byId("token-form").hidden = false;
+  byId("token-problem").textContent = wasWrong ? "This is not the token." : "";
+}
+
+byId("token-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  token = byId("token").value.trim();
+  sessionStorage.setItem("token", token);
+  byId("token").value = "";
+  byId("token-form").hidden = true;
+  readHistory();
+  watch();
+});
+
 async function show(state) {
   showClasses(state);
   if (page === 1) {
     showDescriptors(state.descriptors.count, state.descriptors.nearest, state.at);
   } else {
-    const answer = await (await fetch(`/console/descriptors?page=${page}`)).json();
+    const answer = await (await ask(`/console/descriptors?page=${page}`)).json();
     showDescriptors(answer.count, answer.nearest, state.at);
   }
+  showTrials(state.trials);
   showStore(state.store);
   showQuotas(state);
   last = state;
@@ -179,7 +224,7 @@ async function show(state) {
 
 async function readHistory() {
   try {
-    const answer = await (await fetch("/console/history")).json();
+    const answer = await (await ask("/console/history")).json();
     history = new Map(answer.classes.map((of) => [of.class, of.points]));
   } catch {
     // The next one comes in ten seconds, and the state of the connection is shown by the stream.
@@ -188,26 +233,60 @@ async function readHistory() {
 
 byId("previous").addEventListener("click", () => { page = Math.max(1, page - 1); });
 byId("next").addEventListener("click", () => { page += 1; });
-readHistory();
-setInterval(readHistory, 10000);
 
-let quiet = null;
+byId("explain-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const descriptors = byId("explain-descriptors").value.split("\n");
+  const domain = byId("explain-domain").value.trim();
+  const explained = byId("explained");
+  explained.hidden = false;
+  try {
+    const answer = await ask("/console/explain", { method: "POST", body: JSON.stringify({ domain, descriptors }) });
+    explained.textContent = await answer.text();
+    explained.classList.toggle("over", !answer.ok);
+  } catch {
+    explained.textContent = "No answer from the service.";
+    explained.classList.add("over");
+  }
+});
 
-function watch() {
-  const events = new EventSource("/console/events");
-  events.onmessage = (event) => {
-    clearTimeout(quiet);
-    show(JSON.parse(event.data));
-  };
-  events.onerror = () => {
-    // After an answer that is no stream, as while a hundred watch already, a browser does not try again.
-    if (events.readyState === EventSource.CLOSED) setTimeout(watch, 5000);
-    clearTimeout(quiet);
-    quiet = setTimeout(() => {
-      byId("status").textContent = "No answer from the service; what is shown is old";
-      byId("status").classList.add("lost");
-    }, 3000);
-  };
+const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
+
+// Reads one stream of states to its end; whether it was one.
+async function readStream() {
+  const answer = await ask("/console/events");
+  if (!answer.ok) return answer.status;
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return answer.status;
+    const events = (rest + value).split("\n\n");
+    rest = events.pop();
+    for (const event of events) {
+      if (event.startsWith("data: ")) await show(JSON.parse(event.slice(6)));
+    }
+  }
 }
 
+// A stream ends after some states, and the next one begins.
+async function watch() {
+  for (;;) {
+    let status = 0;
+    try {
+      status = await readStream();
+    } catch {
+      // Shown below.
+    }
+    if (status === 401) return;
+    if (status !== 200) {
+      byId("status").textContent = status === 503 ? "A hundred people watch already" : "No answer from the service; what is shown is old";
+      byId("status").classList.add("lost");
+    }
+    await pause(status === 200 ? 200 : 3000);
+  }
+}
+
+readHistory();
+setInterval(() => { if (byId("token-form").hidden) readHistory(); }, 10000);
 watch();

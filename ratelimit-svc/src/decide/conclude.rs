@@ -72,6 +72,7 @@ pub fn conclude(
         degraded,
         outcomes,
         retry_seconds: None,
+        trials: Vec::new(),
     };
     if settings.retry_info && decision.over_limit {
         decision.retry_seconds = Some(retry_seconds(&decision.statuses));
@@ -161,7 +162,7 @@ fn judge(
 }
 
 /// What is left for the class of the hit.
-fn remaining(capacity: u32, count: &Count) -> u32 {
+pub(super) fn remaining(capacity: u32, count: &Count) -> u32 {
     u64::from(capacity).saturating_sub(count.withheld).saturating_sub(count.value) as u32
 }
 

@@ -23,6 +23,8 @@ pub struct Decision {
     pub shadowed: bool,
     /// Seconds after which a refused client is told to come back, where the settings want it told.
     pub retry_seconds: Option<u64>,
+    /// What limits that are tried would have made of it.
+    pub trials: Vec<TrialStatus>,
 }
 
 /// The status of one descriptor.
@@ -36,6 +38,19 @@ pub struct Status {
     pub limit_remaining: u32,
     /// Seconds until the window ends; see [`Count::reset`](crate::decide::hit::Count::reset) for algorithms without one.
     pub reset_seconds: Option<u64>,
+}
+
+/// What a limit that is tried would have made of one descriptor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrialStatus {
+    /// Which descriptor.
+    pub descriptor: usize,
+    /// The limit that is tried.
+    pub limit: Limit,
+    /// Whether it would have refused the request.
+    pub over_limit: bool,
+    /// Hits left for the class of the request.
+    pub limit_remaining: u32,
 }
 
 /// A header of the answer.

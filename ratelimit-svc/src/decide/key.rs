@@ -48,6 +48,8 @@ pub const NAME_BYTES_MAX: usize = 512;
 /// Bytes of a SHA-256 that stand for a part: whoever makes two values of one digest only shares a
 /// counter with himself, and to hit another's takes 2^128 attempts.
 const DIGEST_BYTES: usize = 16;
+/// What stands behind the parts of a name where a limit is tried: a part begins with its length or `#`.
+const TRIAL_MARK: &[u8] = b"~trial";
 /// The most memory a thread keeps to write names in.
 const SCRATCH_BYTES_MAX: usize = 1024;
 
@@ -83,6 +85,25 @@ pub fn counter_key(
         key.shrink_to(SCRATCH_BYTES_MAX);
         name
     })
+}
+
+/// The name of the counter of a limit that is tried. It is always named in our own format: nobody else
+/// counts it.
+///
+/// ```text
+/// {4:edge6:tenant4:acme}~trial|m27654321
+/// ```
+pub fn trial_key(
+    domain: &str,
+    entries: &[(&str, &str)],
+    steps: &[Step],
+    limit: Limit,
+    window: Window,
+) -> Box<[u8]> {
+    let key = counter_key(KeyFormat::Tidegate, domain, entries, steps, limit, window);
+    // What follows the last bar is the window, which holds none.
+    let bar = key.iter().rposition(|byte| *byte == b'|').unwrap_or(0);
+    [&key[..bar], TRIAL_MARK, &key[bar..]].concat().into()
 }
 
 fn write_key(
@@ -166,6 +187,9 @@ pub fn keys_of(name: &[u8]) -> Option<String> {
     let mut rest = name.strip_prefix(b"{")?;
     let mut parts: Vec<&[u8]> = Vec::new();
     while rest.first().is_some_and(|byte| *byte != b'|') {
+        if rest.starts_with(TRIAL_MARK) {
+            break;
+        }
         if rest[0] == b'#' {
             let end = 1 + 2 * DIGEST_BYTES;
             parts.push(rest.get(..end)?);
@@ -183,7 +207,8 @@ pub fn keys_of(name: &[u8]) -> Option<String> {
     let domain = parts.first().copied();
     let keys = parts.iter().skip(1).step_by(2).copied();
     let named: Vec<_> = domain.into_iter().chain(keys).map(String::from_utf8_lossy).collect();
-    Some(named.join("."))
+    let trial = if rest.starts_with(TRIAL_MARK) { " (trial)" } else { "" };
+    Some(named.join(".") + trial)
 }
 
 /// The name of a fixed window's counter in the window after `window`: names end with the

@@ -2,15 +2,17 @@
 //!
 //! ```text
 //! {domain, class, reason, degraded?, hitsAddend?, metadata?,
-//!  descriptors: [{entries: ["k=v"], rule?, reason?, limit?, hitsAddend?}]}
+//!  trial?,
+//!  descriptors: [{entries: ["k=v"], rule?, reason?, limit?, hitsAddend?, trial?}]}
 //! ```
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::decide::decision::Decision;
+use crate::decide::decision::{Decision, TrialStatus};
 use crate::decide::plan::{Line, Plan};
 use crate::decide::request::Request;
 use crate::limits::algorithm::Algorithm;
+use crate::limits::rule::Limit;
 use crate::limits::stats::Reason;
 
 /// The metadata of a decision; only the mark of an outage unless `full`.
@@ -74,17 +76,7 @@ fn descriptor(request: &Request<'_>, plan: &Plan<'_>, decision: &Decision, at: u
         object.insert("hitsAddend".to_owned(), hits.into());
     }
     if let Some((limit, name)) = &decision.statuses[at].current_limit {
-        let mut given = json!({"requestsPerUnit": limit.requests_per_unit});
-        match limit.period.unit() {
-            Some(unit) => given["unit"] = unit.name().into(),
-            None => given["window"] = limit.period.to_string().into(),
-        }
-        if limit.algorithm != Algorithm::FixedWindow {
-            given["algorithm"] = limit.algorithm.name().into();
-        }
-        if let Algorithm::TokenBucket { burst } = limit.algorithm {
-            given["burst"] = burst.into();
-        }
+        let mut given = described(limit);
         if !name.is_empty() {
             given["name"] = name.as_str().into();
         }
@@ -97,6 +89,36 @@ fn descriptor(request: &Request<'_>, plan: &Plan<'_>, decision: &Decision, at: u
         object.insert("reason".to_owned(), outcome.reason.name().into());
     }
     Json::Object(object)
+}
+
+/// Adds what limits that are tried would have made of the request, to full metadata.
+pub fn add_trials(metadata: &mut Json, trials: &[TrialStatus]) {
+    if trials.is_empty() || metadata["descriptors"].is_null() {
+        return;
+    }
+    let word = |over_limit| if over_limit { "over_limit" } else { "within_limit" };
+    metadata["trial"] = word(trials.iter().any(|trial| trial.over_limit)).into();
+    for trial in trials {
+        let mut given = described(&trial.limit);
+        given["reason"] = word(trial.over_limit).into();
+        given["remaining"] = trial.limit_remaining.into();
+        metadata["descriptors"][trial.descriptor]["trial"] = given;
+    }
+}
+
+fn described(limit: &Limit) -> Json {
+    let mut given = json!({"requestsPerUnit": limit.requests_per_unit});
+    match limit.period.unit() {
+        Some(unit) => given["unit"] = unit.name().into(),
+        None => given["window"] = limit.period.to_string().into(),
+    }
+    if limit.algorithm != Algorithm::FixedWindow {
+        given["algorithm"] = limit.algorithm.name().into();
+    }
+    if let Algorithm::TokenBucket { burst } = limit.algorithm {
+        given["burst"] = burst.into();
+    }
+    given
 }
 
 /// Adds what is not there yet, maps in depth.

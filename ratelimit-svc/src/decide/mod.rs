@@ -22,3 +22,5 @@ pub mod request;
 pub mod reserve;
 pub mod settings;
 pub mod settle;
+pub mod standing;
+pub mod trial;

@@ -130,7 +130,7 @@ pub fn plan<'a, 'r: 'a>(
                 Line::Counted(overridden(&entries[at], limit))
             }
             (None, None) => Line::NoLimit,
-            (Some(rule), None) if is_replaced(rule, at, &rules) => Line::Replaced(rule),
+            (Some(rule), None) if rule.is_replaced(at, &rules) => Line::Replaced(rule),
             (Some(rule), None) => match rule.allowance {
                 Allowance::Unlimited => Line::Unlimited(rule),
                 Allowance::Limited(limit) => {
@@ -194,8 +194,19 @@ impl<'a> Plan<'a> {
 
     /// How the limit of a descriptor is shared with the class of the request.
     fn share(&self, line: &Line<'_>, entries: &[(&str, &str)], classes: &Classes) -> Option<Share> {
-        let Line::Counted(Counted { rule, overdraft, .. }) = line else { return None };
-        let sharing = rule.map_or(&Sharing::Unsaid, |rule| &rule.sharing);
+        let Line::Counted(counted) = line else { return None };
+        let sharing = counted.rule.map_or(&Sharing::Unsaid, |rule| &rule.sharing);
+        self.share_by(sharing, counted, entries, classes)
+    }
+
+    /// How a limit would be shared by what `sharing` says.
+    pub(super) fn share_by(
+        &self,
+        sharing: &Sharing,
+        Counted { rule, overdraft, .. }: &Counted<'_>,
+        entries: &[(&str, &str)],
+        classes: &Classes,
+    ) -> Option<Share> {
         // Where the class is part of the counter's name, each class has a counter of its own.
         let own_counter = entries.iter().enumerate().any(|(at, (key, _))| {
             let step = rule.and_then(|rule| rule.steps.get(at));
@@ -237,7 +248,7 @@ impl<'a> Plan<'a> {
 impl Counted<'_> {
     /// The same for hits that have happened: counted in full, at once and exactly, whatever the rule
     /// says. What does not fit a bucket is no level that a bucket could have.
-    fn reported(self) -> Self {
+    pub(super) fn reported(self) -> Self {
         if matches!(self.limit.algorithm, Algorithm::TokenBucket { .. }) {
             return self;
         }
@@ -251,7 +262,7 @@ impl Counted<'_> {
     /// ```text
     /// limit 10:  look (9 <= 9) ok ─ 25 hits (34 <= max) counted ─ look (34 <= 9) over
     /// ```
-    fn threshold(&self, amount: u64) -> u32 {
+    pub(super) fn threshold(&self, amount: u64) -> u32 {
         match (self.overdraft, amount) {
             (false, _) => self.limit.requests_per_unit,
             (true, 0) => self.limit.requests_per_unit.saturating_sub(1),
@@ -292,13 +303,13 @@ fn class_of(request: &Request<'_>, classes: &Classes) -> (usize, ClassSource) {
 }
 
 /// Whether a descriptor tells of hits that have happened already.
-fn is_reported(descriptor: &Descriptor<'_>, domain: &Domain) -> bool {
+pub(super) fn is_reported(descriptor: &Descriptor<'_>, domain: &Domain) -> bool {
     !domain.names_reported && descriptor.entries.iter().any(|(key, _)| *key == REPORTED_KEY)
 }
 
 /// The entries without those that name the class or say that hits have happened. They stand at one end
 /// as a rule, and then what is left is borrowed.
-fn matched_entries<'r, 'a>(
+pub(super) fn matched_entries<'r, 'a>(
     descriptor: &'r Descriptor<'a>,
     domain: &Domain,
 ) -> Cow<'r, [(&'a str, &'a str)]> {
@@ -343,14 +354,6 @@ impl<'a> Line<'a> {
             Self::Counted(counted) => Some(&counted.metric_id),
         }
     }
-}
-
-/// Whether another matched rule replaces this one by name.
-fn is_replaced(rule: &Rule, at: usize, rules: &[Option<&Rule>]) -> bool {
-    !rule.name.is_empty()
-        && rules.iter().enumerate().any(|(other, matched)| {
-            other != at && matched.is_some_and(|matched| matched.replaces.contains(&rule.name))
-        })
 }
 
 fn limited<'a>(

@@ -278,12 +278,15 @@ impl Terms {
         class.last = class.last.max(window);
     }
 
-    /// Notes that what the class asked for was no demand on this limit: another one refused it. Of
-    /// figures of a later window nothing is taken.
+    /// Notes that what the class asked for was no demand on this limit: another one refused it. A
+    /// class without other demand is idle again. Of figures of a later window nothing is taken.
     pub fn withdraw(&self, usage: &mut Usage, amount: f64) {
         if usage.window() == self.number {
             let class = &mut usage.classes[self.place];
             class.demand = (class.demand - amount).max(0.0);
+            if class.demand == 0.0 && class.average == 0.0 {
+                class.last = Figures::NONE.last;
+            }
         }
     }
 

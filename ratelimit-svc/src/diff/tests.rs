@@ -46,6 +46,18 @@ fn limits_go_up_and_down() {
 }
 
 #[test]
+fn a_trial_is_told() {
+    let limit = |more: &str| {
+        format!("  - {{key: k, rate_limit: {{unit: minute, requests_per_unit: 5{more}}}}}\n")
+    };
+    check(
+        &limit(""),
+        &limit(", trial: {requests_per_unit: 4}"),
+        &["changed d k: 5 per minute -> 5 per minute, trial {4 per minute} (a.yaml:3 -> a.yaml:3)"],
+    );
+}
+
+#[test]
 fn how_classes_share_is_told() {
     let limit = |text: &str| {
         format!("  - {{key: k, rate_limit: {{unit: minute, requests_per_unit: 5{text}}}}}\n")

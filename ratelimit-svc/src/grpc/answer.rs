@@ -189,6 +189,7 @@ mod tests {
 
     fn decision(over_limit: bool, statuses: Vec<Status>) -> Decision {
         Decision {
+            trials: vec![],
             over_limit,
             statuses,
             headers: Vec::new(),

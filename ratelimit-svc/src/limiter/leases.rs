@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use crate::decide::hit::{Count, Hit};
 use crate::decide::plan::{Counted, Line, Plan};
+use crate::decide::trial::Tried;
 use crate::lease::claim::{BATCH_MAX, Claim, Unspent};
 use crate::lease::loss::{Finding, News, TOLD_EVERY, TOLD_MAX};
 use crate::lease::table::view::Holding;
@@ -96,6 +97,11 @@ impl Leases {
             _ => true,
         };
         !self.table.is_drained() && plan.lines.iter().all(leased)
+    }
+
+    /// Whether a limit that is tried is leased.
+    pub fn is_held(&self, tried: &Tried<'_>) -> bool {
+        !self.table.is_drained() && lease::is_leased(&tried.counted, &tried.hit, self.limit_min)
     }
 
     /// Whether any hits are spent without a claim.

@@ -8,6 +8,7 @@ mod classes;
 mod faults;
 mod rate_limit;
 mod sharing;
+mod trial;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,7 +36,7 @@ pub const FILE_NODES_MAX: usize = FILE_BYTES_MAX / 4;
 pub const METADATA_BYTES_MAX: usize = 4096;
 
 /// Keys that may stand in a file; other keys are refused wherever they stand.
-const KNOWN_KEYS: [&str; 26] = [
+const KNOWN_KEYS: [&str; 27] = [
     "domain",
     "key",
     "value",
@@ -62,6 +63,7 @@ const KNOWN_KEYS: [&str; 26] = [
     "reserve_min",
     "admit_up_to",
     "mode",
+    "trial",
 ];
 /// Known keys that hold keys of the user's own.
 const FREE_KEYS: [&str; 4] = ["metadata", "floor", "reserve_min", "admit_up_to"];
@@ -78,7 +80,7 @@ const DESCRIPTOR_KEYS: [&str; 10] = [
     "share_threshold",
     "metadata",
 ];
-const RATE_LIMIT_KEYS: [&str; 15] = [
+const RATE_LIMIT_KEYS: [&str; 16] = [
     "unit",
     "unit_multiplier",
     "window",
@@ -94,6 +96,7 @@ const RATE_LIMIT_KEYS: [&str; 15] = [
     "reserve_min",
     "admit_up_to",
     "mode",
+    "trial",
 ];
 const PRIORITY_CLASSES: &str = "priority_classes";
 const WILDCARDS: &str = "wildcards";
@@ -140,8 +143,12 @@ impl File {
             top.node.rule.clone().into_iter().chain(below)
         });
         let mut first: Option<ConfigError> = None;
-        for rule in rules {
-            if let Err((portion, error)) = rule.sharing.check(classes)
+        let sharings = rules.flat_map(|rule| {
+            let trial = rule.trial.as_ref().map(|trial| trial.sharing.clone());
+            [Some(rule.sharing.clone()), trial].into_iter().flatten()
+        });
+        for sharing in sharings {
+            if let Err((portion, error)) = sharing.check(classes)
                 && first.as_ref().is_none_or(|first| portion.at < first.at)
             {
                 let (path, message) = (self.path.clone(), error.to_string());
@@ -338,6 +345,7 @@ impl Reader<'_> {
             allowance: self.allowance(limit, &here.steps)?,
             overdraft: self.overdraft(limit)?,
             sharing: self.sharing(limit)?,
+            trial: self.trial(limit, &here.steps)?.map(Box::new),
             replaces: self.replaces(limit, &name)?,
             header_name: header_safe(&name),
             name,

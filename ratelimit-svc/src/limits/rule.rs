@@ -1,5 +1,7 @@
 //! A rule: what a file says about the descriptors that end at one node of the tree.
 
+pub mod trial;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -8,6 +10,7 @@ use crate::limits::algorithm::Algorithm;
 use crate::limits::sharing::Sharing;
 use crate::limits::stats::CountsOfRule;
 use crate::limits::unit::{Period, Unit};
+use trial::Trial;
 
 /// So many hits per period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +118,8 @@ pub struct Rule {
     pub allowance: Allowance,
     /// How classes share the limit.
     pub sharing: Sharing,
+    /// A limit that is counted beside it and never enforced.
+    pub trial: Option<Box<Trial>>,
     /// Name of the limit, empty where none was given.
     pub name: String,
     /// The same, made safe by [`header_safe`].
@@ -140,14 +145,27 @@ pub struct Rule {
 impl Rule {
     /// The limit and how it is shared as a line of `/rlconfig`.
     pub fn listing(&self) -> String {
-        let limit = match self.allowance {
-            Allowance::Unlimited => return "unlimited: true".to_owned(),
+        let mut text = match self.allowance {
+            Allowance::Unlimited => "unlimited: true".to_owned(),
             Allowance::Limited(limit) => limit.listing(),
         };
-        match self.sharing.listing() {
-            sharing if sharing.is_empty() => limit,
-            sharing => format!("{limit} {sharing}"),
+        let sharing = self.sharing.listing();
+        if !sharing.is_empty() {
+            text += &format!(" {sharing}");
         }
+        if let Some(trial) = &self.trial {
+            text += &format!(" trial={{{}}}", trial.listing());
+        }
+        text
+    }
+
+    /// Whether another of the rules that a request meets, of which this is the one at a position, replaces
+    /// it by name.
+    pub fn is_replaced(&self, at: usize, rules: &[Option<&Rule>]) -> bool {
+        !self.name.is_empty()
+            && rules.iter().enumerate().any(|(other, matched)| {
+                other != at && matched.is_some_and(|matched| matched.replaces.contains(&self.name))
+            })
     }
 
     /// Whether the metric name depends on the request.
@@ -234,6 +252,7 @@ mod tests {
                 steps: vec![step],
                 allowance: Allowance::Unlimited,
                 sharing: Sharing::Unsaid,
+                trial: None,
                 name: String::new(),
                 header_name: String::new(),
                 replaces: vec![],

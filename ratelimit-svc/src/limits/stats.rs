@@ -127,6 +127,37 @@ impl fmt::Debug for CountsOfRule {
     }
 }
 
+/// What a limit that is tried made of requests, beside what was decided of them.
+#[derive(Debug, Default)]
+pub struct TrialCounts([[AtomicU64; 2]; 2]);
+
+impl TrialCounts {
+    /// Counts a request that was refused or not, and that the trial would refuse or not.
+    pub fn count(&self, refused: bool, over_limit: bool) {
+        self.0[usize::from(refused)][usize::from(over_limit)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests so far: of those that were admitted, and of those that were refused, how many the trial
+    /// would admit and refuse.
+    pub fn so_far(&self) -> [[u64; 2]; 2] {
+        self.0.each_ref().map(|pair| pair.each_ref().map(|count| count.load(Ordering::Relaxed)))
+    }
+}
+
+/// A rule that is read anew begins anew.
+impl Clone for TrialCounts {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+/// No part of what a rule says.
+impl PartialEq for TrialCounts {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
 /// The counts of one rule.
 pub struct RuleCounts {
     /// The domain, as configured.
@@ -144,6 +175,8 @@ pub struct ClassCounts {
     pub name: Box<str>,
     /// By reason, in the order of [`Reason::ALL`], what passed and what was refused.
     pub decided: [[AtomicU64; 2]; Reason::ALL.len()],
+    /// What the limit that is tried made of them.
+    pub tried: TrialCounts,
 }
 
 impl RuleCounts {
@@ -176,6 +209,11 @@ impl RuleCounts {
         decided[usize::from(outcome.over_limit)].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts what the limit that is tried made of a request.
+    pub fn count_trial(&self, class: &str, refused: bool, over_limit: bool) {
+        self.class(class).tried.count(refused, over_limit);
+    }
+
     fn class(&self, name: &str) -> &ClassCounts {
         let (last, slots) = self.classes.split_last().expect("there is a slot for the rest");
         for slot in slots.iter().filter(|_| name != OTHER) {
@@ -196,6 +234,6 @@ impl RuleCounts {
 
 impl ClassCounts {
     fn new(name: &str) -> Self {
-        Self { name: name.into(), decided: Default::default() }
+        Self { name: name.into(), decided: Default::default(), tried: TrialCounts::default() }
     }
 }

@@ -157,6 +157,7 @@ impl Collector for Rules {
                 }
             }
         }
+        trials(&mut encoder, &all)?;
         let help = "Hits by what they met, as envoyproxy/ratelimit counts them";
         let mut family = encoder.encode_descriptor("hits", help, None, MetricType::Counter)?;
         for counts in &all {
@@ -171,6 +172,33 @@ impl Collector for Rules {
         }
         Ok(())
     }
+}
+
+/// What limits that are tried made of requests; nothing where nothing is tried.
+fn trials(encoder: &mut DescriptorEncoder<'_>, all: &[Arc<RuleCounts>]) -> fmt::Result {
+    let help = "Requests that a limit that is tried was counted beside, by what was decided and by what \
+                the trial would have decided";
+    let mut family =
+        encoder.encode_descriptor("trial_decisions", help, None, MetricType::Counter)?;
+    let names = ["ok", "over_limit"];
+    for counts in all {
+        for class in counts.classes() {
+            for (decision, tried) in names.iter().zip(class.tried.so_far()) {
+                for (trial, count) in names.iter().zip(tried).filter(|(_, count)| *count > 0) {
+                    let labels = [
+                        ("domain", &*counts.domain),
+                        ("rule", &*counts.rule),
+                        ("class", &*class.name),
+                        ("decision", *decision),
+                        ("trial", *trial),
+                    ];
+                    let mut series = family.encode_family(&labels)?;
+                    series.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

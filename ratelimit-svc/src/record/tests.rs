@@ -275,6 +275,7 @@ fn quotas() -> Quotas {
 
 fn decision() -> Decision {
     Decision {
+        trials: vec![],
         over_limit: false,
         statuses: vec![],
         headers: vec![],

@@ -79,13 +79,24 @@ impl Report<'_> {
             let _ = writeln!(text, "{:<28} {}", format!("class {class}"), line(both));
         }
         let _ = writeln!(text, "\nrules");
-        for ((domain, rule), OfRule { requests, old, new }) in &tally.rules {
+        for ((domain, rule), OfRule { requests, old, new, trial }) in &tally.rules {
             let _ = writeln!(
                 text,
                 "  {domain}.{rule}: {requests} requests, old refused: {}, new refused: {}",
                 reasons(old),
                 reasons(new)
             );
+            if trial.requests > 0 {
+                let _ = writeln!(
+                    text,
+                    "    its trial would refuse {} of {}: {} newly ({}), and newly admit {}",
+                    trial.new_refused,
+                    trial.requests,
+                    trial.newly_refused,
+                    percent(trial.newly_refused, trial.requests),
+                    trial.newly_admitted
+                );
+            }
         }
         let who = tally.who(&self.answer.shapes);
         let hit: Vec<_> =
@@ -173,6 +184,7 @@ impl Report<'_> {
             json!({
                 "domain": domain, "rule": rule, "requests": of_rule.requests,
                 "old_refused": of_rule.old, "new_refused": of_rule.new,
+                "trial": (of_rule.trial.requests > 0).then(|| figures(&of_rule.trial)),
             })
         };
         let condition = |condition: &Condition| {
@@ -240,6 +252,14 @@ impl Report<'_> {
         for (who, both) in tally.who(&self.answer.shapes).iter().take(WHO_SHOWN) {
             if both.newly_refused + both.newly_admitted > 0 {
                 row(&format!("`{}`", who.replace('`', "'")), both);
+            }
+        }
+        for ((domain, rule), of_rule) in &tally.rules {
+            if of_rule.trial.requests > 0 {
+                row(
+                    &format!("trial of `{}`", format!("{domain}.{rule}").replace('`', "'")),
+                    &of_rule.trial,
+                );
             }
         }
         let mut rest = String::new();

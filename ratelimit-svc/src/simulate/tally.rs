@@ -38,6 +38,18 @@ impl Both {
         }
     }
 
+    /// What a trial made of requests, as [`TrialAnswer`](crate::simulate::world::TrialAnswer) has them.
+    pub fn of_trial(requests: [[u64; 2]; 2]) -> Self {
+        let [[both_admit, newly_refused], [newly_admitted, both_refuse]] = requests;
+        Self {
+            requests: both_admit + newly_refused + newly_admitted + both_refuse,
+            old_refused: newly_admitted + both_refuse,
+            new_refused: newly_refused + both_refuse,
+            newly_refused,
+            newly_admitted,
+        }
+    }
+
     /// Adds others.
     pub fn add(&mut self, other: &Self) {
         self.requests += other.requests;
@@ -57,6 +69,8 @@ pub struct OfRule {
     pub old: BTreeMap<&'static str, u64>,
     /// What the new side refused by it.
     pub new: BTreeMap<&'static str, u64>,
+    /// What the limit that is tried by the new quotas would refuse, beside what they refuse.
+    pub trial: Both,
 }
 
 /// What came of a simulation.
@@ -139,6 +153,10 @@ impl Tally {
         old: &OldSide<'_>,
         at: usize,
     ) {
+        for trial in &new.trials {
+            let both = Both::of_trial(trial.requests);
+            self.rule(domain, &trial.rule).trial.add(&both);
+        }
         for refusal in &new.refusals {
             let counts = &mut self.rule(domain, &refusal.rule).new;
             *counts.entry(refusal.reason.name()).or_default() += refusal.requests;

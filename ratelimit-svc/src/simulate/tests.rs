@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::report::Report;
 use super::run::{Answer, Question, run};
+use super::tally::Both;
 use super::{Counting, Scenario, leased};
 use crate::decide::request::{Descriptor, Request};
 use crate::limits::quotas::{Library, Quotas};
@@ -92,6 +93,28 @@ fn a_change_is_seen_before_it_bites() {
     // The other way round what was refused is admitted.
     let answer = simulate(dir.path(), limit(old), Some(limit(new)), Counting::Exact);
     assert_eq!((answer.tally.total.newly_refused, answer.tally.total.newly_admitted), (0, 8000));
+}
+
+#[test]
+fn a_trial_is_simulated_beside_its_limit() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    record(dir.path(), &ten_minutes(), u64::MAX, HashedKeys::default());
+    let with = "unit: minute, requests_per_unit: 1500, trial: {requests_per_unit: 1000}";
+    for counting in [Counting::Exact, leased(2)] {
+        let answer = simulate(dir.path(), limit(with), None, counting);
+        let rule = &answer.tally.rules[&("edge".to_owned(), "tenant".to_owned())];
+        // In each of ten windows acme asks 1800 times: 300 are refused, and by the trial 500 more.
+        let Both { requests, old_refused, new_refused, newly_refused, newly_admitted } = rule.trial;
+        assert_eq!((requests, newly_admitted), (22_200, 0));
+        assert_eq!((new_refused, old_refused), (8000, answer.tally.total.new_refused));
+        assert_eq!(newly_refused, new_refused - old_refused);
+        let report = Report { answer: &answer, against: "what was recorded", conditions: &[] };
+        let line = format!("its trial would refuse 8000 of 22200: {newly_refused} newly");
+        assert!(report.text().contains(&line), "{}", report.text());
+        assert_eq!(report.json()["rules"][0]["trial"]["new_refused"], 8000);
+        assert!(report.html().contains("Trials, beside the new quotas"));
+        assert!(report.markdown().contains("| trial of `edge.tenant` | 22200 |"));
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::decide::hit::Mode;
 use crate::decide::plan::{Line, Plan, plan};
 use crate::decide::request::{Request, RequestError};
 use crate::decide::settings::Settings;
+use crate::decide::trial::{has_trials, trials};
 use crate::limits::quotas::Quotas;
 use crate::limits::stats::Reason;
 use crate::record::reader::Second;
@@ -38,6 +39,18 @@ pub struct RowAnswer {
     pub errors: u64,
     /// Requests that were not simulated.
     pub left_out: u64,
+    /// What limits that are tried made of them.
+    pub trials: Vec<TrialAnswer>,
+}
+
+/// What a limit that is tried made of the requests of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrialAnswer {
+    /// The rule's name in metrics.
+    pub rule: Arc<str>,
+    /// Of those that the limits in force admit, and of those that they refuse, how many the trial would
+    /// admit and refuse.
+    pub requests: [[u64; 2]; 2],
 }
 
 impl RowAnswer {
@@ -61,6 +74,8 @@ pub struct World {
     quotas: Arc<Quotas>,
     settings: Settings,
     counters: Counters,
+    /// Those of limits that are tried, each counted exactly.
+    tried: Memory,
     shapes: Vec<Option<ShapeRules>>,
     order: Vec<Arrival>,
     /// Decisions so far.
@@ -94,7 +109,8 @@ impl World {
         };
         let settings =
             Settings { headers: None, dynamic_metadata: false, ..scenario.settings.clone() };
-        Self { quotas, settings, counters, shapes: Vec::new(), order: Vec::new(), decisions: 0 }
+        let (tried, shapes, order) = (Memory::default(), Vec::new(), Vec::new());
+        Self { quotas, settings, counters, tried, shapes, order, decisions: 0 }
     }
 
     /// What is known of a shape that was asked.
@@ -145,10 +161,9 @@ impl World {
         self.decisions += order.len() as u64;
         self.order = order;
         if let Counters::Leased(fleet) = &mut self.counters {
-            let settings = &self.settings;
-            fleet.settle(&mut |at, evidence| {
-                take_in(&mut rows[at], evidence, settings, second.t);
-            });
+            let judge = Judge { quotas: &quotas, settings: &self.settings, tried: &self.tried };
+            let end = start + Duration::from_micros(999_999);
+            fleet.settle(&mut |at, evidence| judge.take_in(&mut rows[at], evidence, end));
         }
         let left_out = |(running, requests): (Running<'_>, u64)| {
             let left_out = requests - running.asked;
@@ -158,26 +173,24 @@ impl World {
     }
 
     fn ask(&mut self, at: usize, now: Duration, rows: &mut [Running<'_>]) {
-        let settings = &self.settings;
+        let quotas = self.quotas.clone();
+        let judge = Judge { quotas: &quotas, settings: &self.settings, tried: &self.tried };
         match &mut self.counters {
             Counters::Exact(memory) => {
                 let Running { request, plan: Ok(plan), answer, .. } = &mut rows[at] else { return };
-                let counts = memory.count_now(&plan.hits, mode(settings), now);
+                let counts = memory.count_now(&plan.hits, mode(judge.settings), now);
                 let found = Evidence::Counts { hits: &plan.hits, counts: &counts, degraded: false };
-                let decision = conclude(request, plan, found, settings, now.as_secs());
-                if decision.over_limit {
-                    refuse(answer, plan, &decision);
-                }
+                judge.judge(request, plan, answer, found, now);
             }
             Counters::Leased(fleet) => {
                 // Answers that came before now belong to requests that waited.
                 fleet.advance(now, &mut |at, evidence| {
-                    take_in(&mut rows[at], evidence, settings, now.as_secs());
+                    judge.take_in(&mut rows[at], evidence, now);
                 });
                 let Ok(plan) = &rows[at].plan else { return };
                 let asked = fleet.ask(at, plan, now);
                 if let Asked::Decided(found) = asked {
-                    take_in(&mut rows[at], found.evidence(), settings, now.as_secs());
+                    judge.take_in(&mut rows[at], found.evidence(), now);
                 }
             }
         }
@@ -212,16 +225,47 @@ fn set_hits(plan: &mut Plan<'_>, hits: &[u64], requests: u64, n: u64) {
     }
 }
 
-fn take_in(
-    running: &mut Running<'_>,
-    evidence: Evidence<'_>,
-    settings: &Settings,
-    now_seconds: u64,
-) {
-    let Ok(plan) = &running.plan else { return };
-    let decision = conclude(&running.request, plan, evidence, settings, now_seconds);
-    if decision.over_limit {
-        refuse(&mut running.answer, plan, &decision);
+/// Makes decisions of what was counted.
+struct Judge<'a> {
+    quotas: &'a Quotas,
+    settings: &'a Settings,
+    tried: &'a Memory,
+}
+
+impl Judge<'_> {
+    fn take_in(&self, running: &mut Running<'_>, evidence: Evidence<'_>, now: Duration) {
+        let Running { request, plan: Ok(plan), answer, .. } = running else { return };
+        self.judge(request, plan, answer, evidence, now);
+    }
+
+    fn judge(
+        &self,
+        request: &Request<'_>,
+        plan: &Plan<'_>,
+        answer: &mut RowAnswer,
+        evidence: Evidence<'_>,
+        now: Duration,
+    ) {
+        let decision = conclude(request, plan, evidence, self.settings, now.as_secs());
+        if decision.over_limit {
+            refuse(answer, plan, &decision);
+        }
+        if !has_trials(plan) {
+            return;
+        }
+        for tried in trials(request, plan, &decision, self.quotas, self.settings, now.as_secs()) {
+            let hits = std::slice::from_ref(&tried.hit);
+            let counts = self.tried.count_now(hits, mode(self.settings), now);
+            let over = counts.iter().any(|count| count.over);
+            let rule = plan.lines[tried.descriptor].metric_id().unwrap_or_default();
+            let known = answer.trials.iter().position(|known| *known.rule == *rule);
+            let known = known.unwrap_or_else(|| {
+                answer.trials.push(TrialAnswer { rule: rule.into(), requests: [[0; 2]; 2] });
+                answer.trials.len() - 1
+            });
+            let requests = &mut answer.trials[known].requests;
+            requests[usize::from(decision.over_limit)][usize::from(over)] += 1;
+        }
     }
 }
 

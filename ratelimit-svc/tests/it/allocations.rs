@@ -55,6 +55,7 @@ fn limiter() -> Limiter {
         memory: Memory::default(),
         live: Arc::default(),
         recorder: None,
+        view: None,
         settings: Settings::default(),
         metrics,
     }

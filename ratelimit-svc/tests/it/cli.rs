@@ -281,10 +281,24 @@ fn diff_tells_changes_by_its_exit_code() {
     );
     assert!(code == Some(1) && out.starts_with(&start), "{out}");
 
-    write("bad.yaml", "domain: d\nnope: 1\n");
-    let (code, out, err) = run(&["diff", &path("bad.yaml"), "examples/quotas/edge.yaml"], &[]);
-    let expected = format!("error: {}:2:1: config error, unknown key 'nope'\n", path("bad.yaml"));
-    assert_eq!((code, out.as_str(), err), (Some(64), "", expected));
+    // Every fault of every file, as `check` names them.
+    write("bad.yaml", "domain: d\nnope: 1\ndescriptors: [{key: k, rate_limit: {unit: minut}}]\n");
+    write("worse.yaml", "domain: d\ndescriptors: [{value: v}]\n");
+    let (bad, worse) = (path("bad.yaml"), path("worse.yaml"));
+    let traffic = path("none");
+    let simulate = ["simulate", "--quotas", &bad, "--against", &worse, "--traffic", &traffic];
+    for arguments in [&["diff", bad.as_str(), worse.as_str()][..], &simulate] {
+        let (code, out, err) = run(arguments, &[]);
+        assert_eq!((code, out.as_str()), (Some(64), ""), "{arguments:?}");
+        for fault in [
+            format!("error: {bad}:2:1: config error, unknown key 'nope'\n  2 | nope: 1\n"),
+            format!("error: {bad}:3:38: invalid rate limit unit 'minut'"),
+            "did you mean 'minute'?".to_owned(),
+            format!("error: {worse}:2:15: descriptor has empty key"),
+        ] {
+            assert!(err.contains(&fault), "{fault}\n{err}");
+        }
+    }
     std::fs::create_dir(path("empty")).expect("created");
     let (code, _, err) = run(&["diff", &path("empty"), "examples/quotas/edge.yaml"], &[]);
     let expected = format!("error: {}: holds no quota files\n", path("empty"));

@@ -3,6 +3,7 @@
 mod algorithms;
 mod allocations;
 mod bad_input;
+mod browser;
 mod cli;
 mod clock;
 mod connections;
@@ -32,5 +33,6 @@ mod thread_connections;
 mod tls;
 mod topologies;
 mod trace;
+mod trials;
 mod wire;
 mod xds;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use proto::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use serde_json::Value as Json;
 
-use crate::support::{Service, descriptor, request};
+use crate::support::{RedisServer, Service, descriptor, request, wait_for};
 
 /// Every algorithm, a limit that classes share, and requests that meet two rules.
 const QUOTAS: &str = "
@@ -29,7 +29,7 @@ const RATE: u32 = 150;
 
 /// One client that asks at a steady rate; how many of its requests were asked and refused.
 async fn client(
-    service: &Service,
+    services: &[Service],
     tenant: &'static str,
     class: Option<&'static str>,
 ) -> (u64, u64) {
@@ -41,6 +41,7 @@ async fn client(
         if tenant == "plain" {
             message.descriptors.push(descriptor(&[("path", "/write")]));
         }
+        let service = &services[asked as usize % services.len()];
         let answer = service.ask(message).await.expect("answered");
         refused += u64::from(answer.overall_code() == Code::OverLimit);
         asked += 1;
@@ -54,16 +55,24 @@ async fn client(
 async fn load(quotas: &str, dir: &Path) -> (u64, u64) {
     let set = [("RECORD_DIR", dir.display().to_string())];
     let service = Service::start_with(&[("a.yaml", quotas)], &set).await;
+    asked_of(vec![service]).await
+}
+
+/// What the clients saw of services that they ask in turn, once those have ended.
+async fn asked_of(services: Vec<Service>) -> (u64, u64) {
+    let service = &services[..];
     let clients = [
-        client(&service, "second", None),
-        client(&service, "shared", Some("system-node-critical")),
-        client(&service, "shared", Some("background")),
-        client(&service, "sliding", None),
-        client(&service, "bucket", None),
-        client(&service, "plain", None),
+        client(service, "second", None),
+        client(service, "shared", Some("system-node-critical")),
+        client(service, "shared", Some("background")),
+        client(service, "sliding", None),
+        client(service, "bucket", None),
+        client(service, "plain", None),
     ];
     let all = futures_util::future::join_all(clients).await;
-    service.stop().await;
+    for service in services {
+        service.stop().await;
+    }
     all.into_iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
 }
 
@@ -89,6 +98,44 @@ async fn the_same_quotas_give_the_same_answers() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let (asked, refused) = load(QUOTAS, &dir.path().join("traffic")).await;
     let (code, report) = simulate(dir.path(), QUOTAS, &["--fail-if", "not_simulated > 0"]);
+    assert_eq!(code, Some(0), "{report}");
+    let total = |name: &str| report["total"][name].as_u64().expect("a number");
+    assert_eq!((total("requests"), total("old_refused")), (asked, refused), "{report}");
+    let off = total("new_refused").abs_diff(refused);
+    assert!(refused > asked / 10, "{report}");
+    assert!(off * 1000 <= asked, "{off} of {asked}: {report:#}");
+}
+
+/// Limits that two replicas lease from one Redis: which of them held the last hits is chance, and no more.
+const LEASED: &str = "
+domain: edge
+descriptors:
+  - {key: tenant, rate_limit: {unit: year, requests_per_unit: 400, mode: lease, reserve: none}}
+  - {key: path, rate_limit: {unit: year, requests_per_unit: 300, mode: lease, reserve: none}}
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_on_redis_are_simulated_as_they_were() {
+    let (dir, server) =
+        (tempfile::tempdir().expect("temporary directory"), RedisServer::start().await);
+    let mut set = server.environment();
+    set.push(("RECORD_DIR", dir.path().join("traffic").display().to_string()));
+    set.push(("LOCAL_SHARE_REPLICAS", "2".to_owned()));
+    let mut services = Vec::new();
+    for _ in 0..2 {
+        let service = Service::start_with(&[("a.yaml", LEASED)], &set).await;
+        wait_for("redis is in use", async || {
+            let (_, shown) = service.admin("/config").await;
+            let shown: Json = serde_json::from_str(&shown).expect("JSON");
+            service.metric("ratelimit_breaker_open").await == Some(0.0)
+                && shown["store"]["leases"]["holding"] == false
+        })
+        .await;
+        services.push(service);
+    }
+    let (asked, refused) = asked_of(services).await;
+    let (code, report) =
+        simulate(dir.path(), LEASED, &["--replicas", "2", "--round-trip", "500us"]);
     assert_eq!(code, Some(0), "{report}");
     let total = |name: &str| report["total"][name].as_u64().expect("a number");
     assert_eq!((total("requests"), total("old_refused")), (asked, refused), "{report}");

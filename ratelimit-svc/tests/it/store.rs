@@ -416,12 +416,9 @@ pub async fn decides_as_the_model<S: Store + 'static>(store: Arc<S>) {
         // What is given back in one place comes too late for another.
         for step in requests.iter_mut().flat_map(|(_, _, steps)| steps) {
             step.is_refund = false;
-            // Demand that is taken back leaves its class awake, and so what it is promised; and of
-            // demand that was cut off too much is taken back.
-            step.share = step
-                .share
-                .take()
-                .filter(|share| matches!(share.how, How::Forecast { guarantees: None }));
+            // Of demand that was cut off too much is taken back.
+            step.share =
+                step.share.take().filter(|share| matches!(share.how, How::Forecast { .. }));
             step.share.iter_mut().for_each(|share| share.asked = None);
             if step.share.is_some() {
                 step.requests_per_unit = step.requests_per_unit.max(400);

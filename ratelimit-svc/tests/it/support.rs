@@ -1,6 +1,7 @@
 //! A Redis server, a service in process, and requests to it. Everything listens on loopback or in
 //! a temporary directory, and ends with its test.
 
+pub mod chromium;
 pub mod proxy;
 mod resp;
 

@@ -15,6 +15,7 @@ use results::{Aim, Results};
 
 pub mod authz;
 pub mod cost;
+pub mod decode;
 pub mod gate;
 pub mod ingest;
 pub mod keys;
@@ -75,6 +76,8 @@ pub enum Stage {
     Authz,
     /// Line protocol, parsed and written anew
     Parser,
+    /// OTLP and remote write, read from the wire, beside prost
+    Decode,
     /// Points through Kafka into InfluxDB
     Ingest,
     /// A request through the whole edge, and replicas that stop, die or hang
@@ -195,6 +198,7 @@ async fn measure(stage: Stage, cx: &mut Context) -> Result<()> {
         Stage::Priority => priority::measure(cx).await,
         Stage::Authz => authz::measure(cx).await,
         Stage::Parser => parser::measure(cx),
+        Stage::Decode => decode::measure(cx),
         Stage::Ingest => ingest::measure(cx).await,
         Stage::Path => path::measure(cx).await,
         Stage::Profile => gate::profile(cx).await,

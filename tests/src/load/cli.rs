@@ -50,6 +50,8 @@ enum Command {
     },
     /// Measures all of Tidegate: what `make bench` runs
     Bench(bench::BenchArgs),
+    /// Sends a little load to a running edge until Ctrl-C: what `make demo` runs
+    Demo(DemoArgs),
     /// Counts instructions per decision and compares them with a baseline: `make bench-gate`
     Gate(bench::gate::GateArgs),
 }
@@ -135,6 +137,16 @@ struct WriteArgs {
 }
 
 #[derive(Args)]
+struct DemoArgs {
+    /// The shell assignments of the running edge
+    #[arg(long, default_value = "target/run/env")]
+    env: PathBuf,
+    /// Ends after so many seconds
+    #[arg(long)]
+    seconds: Option<u64>,
+}
+
+#[derive(Args)]
 struct ScenarioArgs {
     /// Which
     scenario: Scenario,
@@ -169,6 +181,10 @@ impl Cli {
             }
             Command::Quotas => say(&scenario::quotas(None))?,
             Command::Echo { port } => echo::serve((Ipv4Addr::LOCALHOST, port).into())?,
+            Command::Demo(args) => {
+                let runtime = tokio::runtime::Runtime::new()?;
+                runtime.block_on(crate::demo::run(&args.env, args.seconds))?;
+            }
             Command::Bench(args) => return bench::run(&args),
             Command::Gate(args) => return bench::gate::run(&args),
         }

@@ -34,7 +34,7 @@ const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
 pub enum Encoding {
     /// `application/x-protobuf`.
     Protobuf,
-    /// `application/json`, which is not read but answered in.
+    /// `application/json`.
     Json,
     /// Anything else; answered in protobuf.
     Other,
@@ -95,28 +95,37 @@ pub struct ProtoDuration {
     pub nanos: i32,
 }
 
-/// The answer over HTTP.
-pub fn http(encoding: Encoding, item: &str, outcome: &Outcome) -> Response {
-    match outcome {
-        Ok(verdict) => {
-            let mut response = Response::new(Body::from(success(item, verdict).encode_to_vec()));
-            response.headers_mut().insert(header::CONTENT_TYPE, PROTOBUF);
-            response
-        }
-        Err(refusal) => failure(encoding, *refusal),
-    }
-}
-
-fn failure(encoding: Encoding, refusal: Refusal) -> Response {
-    let status = status(refusal);
-    if encoding == Encoding::Json {
-        let body = json!({"code": status.code, "message": status.message});
-        return json_response(refusal.status(), &body);
-    }
-    let mut response = Response::new(Body::from(status.encode_to_vec()));
-    *response.status_mut() = refusal.status();
+/// The answer over HTTP in protobuf.
+pub fn http(item: &str, outcome: &Outcome) -> Response {
+    let (code, body) = match outcome {
+        Ok(verdict) => (StatusCode::OK, success(item, verdict).encode_to_vec()),
+        Err(refusal) => (refusal.status(), status(*refusal).encode_to_vec()),
+    };
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = code;
     response.headers_mut().insert(header::CONTENT_TYPE, PROTOBUF);
     response
+}
+
+/// The answer over HTTP in JSON; `rejected` is the field that counts what was refused.
+pub fn json(item: &str, rejected: &str, outcome: &Outcome) -> Response {
+    match outcome {
+        Ok(verdict) if verdict.rejected_count() == 0 => json_response(StatusCode::OK, &json!({})),
+        Ok(verdict) => {
+            // JSON of protobuf writes 64 bits as text.
+            let count = verdict.rejected_count().to_string();
+            let partial = json!({rejected: count, "errorMessage": verdict.message(item)});
+            json_response(StatusCode::OK, &json!({"partialSuccess": partial}))
+        }
+        Err(refusal) => {
+            let mut body = json!({"code": refusal.grpc_code(), "message": refusal.to_string()});
+            if let Some(after) = refusal.retry_after() {
+                let delay = format!("{}s", after.as_secs_f64());
+                body["details"] = json!([{"@type": RETRY_INFO, "retryDelay": delay}]);
+            }
+            json_response(refusal.status(), &body)
+        }
+    }
 }
 
 /// The answer over gRPC.

@@ -21,6 +21,8 @@ async fn both_versions_are_answered_in_their_own_words() {
     let gateway = start().await;
     let answer = gateway.series("/api/v1/series", "application/json", "deflate", zlib(V1)).await;
     assert_eq!((answer.status, answer.json()), (StatusCode::ACCEPTED, json!({"status": "ok"})));
+    let answer = gateway.series("/api/v1/series", "application/json", "zstd1", zstd(V1)).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "as Datadog's clients name it");
     let point = MetricPoint { value: 1.0, timestamp: 2 };
     let series = MetricSeries { metric: "n".to_owned(), points: vec![point], ..Default::default() };
     let body = Payload { series: vec![series] }.encode_to_vec();
@@ -29,7 +31,11 @@ async fn both_versions_are_answered_in_their_own_words() {
     assert_eq!(answer.header("x-tidegate-points"), "1");
     assert_eq!(
         gateway.journal.lines(),
-        ["m,host=a gauge=2.5 1000000000", "n gauge=1.0 2000000000"]
+        [
+            "m,host=a gauge=2.5 1000000000",
+            "m,host=a gauge=2.5 1000000000",
+            "n gauge=1.0 2000000000"
+        ]
     );
     let line = r#"ingest_gateway_requests_total{protocol="datadog_v2",outcome="stored"} 1"#;
     assert!(gateway.metrics().await.contains(line));

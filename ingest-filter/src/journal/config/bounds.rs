@@ -5,6 +5,26 @@ use std::time::Duration;
 
 use chassis::config::{ByteSize, ConfigError, DurationText, Spanned};
 
+use super::{JournalConfig, RawJournal};
+
+impl RawJournal {
+    /// Whether the user says how much waits in memory for the journal.
+    pub fn bounds_its_queue(&self) -> bool {
+        let disk = self.disk.as_ref().is_some_and(|disk| disk.value.queue_bytes_max.is_some());
+        disk || self.kafka.as_ref().is_some_and(|kafka| kafka.value.queue_bytes_max.is_some())
+    }
+}
+
+impl JournalConfig {
+    /// How much waits in memory for the journal at most, bytes.
+    pub fn set_queue_bytes_max(&mut self, bytes: u64) {
+        match self {
+            Self::Disk(disk) => disk.queue_bytes_max = bytes,
+            Self::Kafka(kafka) => kafka.queue_bytes_max = bytes,
+        }
+    }
+}
+
 /// A size between `min` and 1 TiB.
 pub(super) fn size_of(
     path: &Path,

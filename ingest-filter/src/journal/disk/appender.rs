@@ -130,8 +130,8 @@ impl DiskAppender {
 
     fn refuse(&self, bytes: u64, reason: &str) -> AppendError {
         let queued = self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        let rate = self.shared.rate.lock().unwrap_or_else(PoisonError::into_inner);
-        AppendError::unavailable(reason, rate.retry_after(queued))
+        let mut rate = self.shared.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        AppendError::unavailable(reason, rate.spread_retry_after(queued))
     }
 }
 
@@ -139,7 +139,10 @@ impl Journal for DiskAppender {
     fn append(&self, records: Vec<Record>) -> Append<'_> {
         Box::pin(async move {
             let began = Instant::now();
-            let result = match self.enqueue(&records) {
+            let queued = self.enqueue(&records);
+            // The frames hold all of it.
+            drop(records);
+            let result = match queued {
                 Ok(answered) => match tokio::time::timeout(APPEND_TIMEOUT, answered).await {
                     Ok(Ok(result)) => result,
                     Ok(Err(_)) => Err(AppendError::unavailable(
@@ -227,7 +230,7 @@ impl Worker {
         for job in group {
             // Whoever asked may have given up waiting.
             let _ = job.answer.send(result.as_ref().copied().map_err(|error| {
-                AppendError::unavailable(error.to_string(), rate.retry_after(queued))
+                AppendError::unavailable(error.to_string(), rate.spread_retry_after(queued))
             }));
         }
     }

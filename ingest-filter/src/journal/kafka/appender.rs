@@ -196,8 +196,7 @@ impl Shared {
             Fault::Passing => self.look.notify_one(),
             Fault::QueueFull => {}
         }
-        let rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
-        AppendError::unavailable(error.reason, rate.retry_after(queued))
+        AppendError::unavailable(error.reason, self.retry_after(queued))
     }
 
     /// Waits until the topic can be used, and says so.
@@ -224,7 +223,12 @@ impl Shared {
             Ok(reason) => reason.clone().unwrap_or_default(),
             Err(_) => "the journal is closed".to_owned(),
         };
-        AppendError::unavailable(reason, RETRY_AFTER_MIN)
+        AppendError::unavailable(reason, self.retry_after(0))
+    }
+
+    fn retry_after(&self, queued: u64) -> Duration {
+        let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        rate.spread_retry_after(queued)
     }
 
     fn open(&self, partitions: u32) {

@@ -10,7 +10,7 @@ use rdkafka::Statistics;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer as _};
+use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer as _, PurgeConfig};
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::Notify;
 
@@ -109,8 +109,9 @@ impl Producer {
     pub async fn send(&self, messages: Vec<Message>) -> Result<i64, SendError> {
         let producer = self.current();
         let (mut deliveries, mut refused) = (Vec::with_capacity(messages.len()), None);
-        for message in &messages {
-            match self.enqueue(&producer, message) {
+        // The client has a copy of what it took, and one is enough.
+        for message in messages {
+            match self.enqueue(&producer, &message) {
                 Ok(delivery) => deliveries.push(confirmed(delivery)),
                 Err(error) => {
                     refused = Some(error);
@@ -140,6 +141,8 @@ impl Producer {
     /// Puts a new producer in the place of one that failed for good. Messages under way on the
     /// old one are reported as not confirmed.
     pub fn replace(&self) -> Result<(), KafkaError> {
+        // At once, as brokers may be back before the old client is gone.
+        self.current().purge(PurgeConfig::default().queue().inflight());
         let new = create(&self.config, self.message_bytes_max, self.observer.clone())?;
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let old = std::mem::replace(&mut *current, Arc::new(new));

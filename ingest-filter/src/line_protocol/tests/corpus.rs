@@ -39,6 +39,10 @@ fn verdicts_of_the_reference() {
         let precision = precision.trim_start_matches('1').parse().expect("a known precision");
         let default_ns = case["input"]["defaultTime"].as_i64().expect("a time");
         let found = verdict(&body, Dialect { precision, ..NS }, default_ns);
+        super::known::same(
+            &[&body[..], b"\n", &body, b"\n", &body].concat(),
+            Dialect { precision, ..NS },
+        );
         let expected = case["output"]["result"].as_array();
         match (found, expected) {
             (Ok(found), Some(expected)) => {

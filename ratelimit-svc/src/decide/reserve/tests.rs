@@ -77,6 +77,28 @@ fn a_flood_that_is_over_keeps_nobody_out_for_long() {
     }
 }
 
+/// A place of a split request takes on trial what another refuses. Once that is given back, the class
+/// is as idle as before: the rate of its next hit is measured from that one on.
+#[test]
+fn demand_that_is_taken_back_wakes_nobody() {
+    for algorithm in algorithms() {
+        let on_trial = hit(algorithm, 1000, 0, None);
+        let trial =
+            settle(std::slice::from_ref(&on_trial), Mode::AllOrNothing, NOW, |_| (None, None));
+        let share = on_trial.share.clone().map(|share| Share { asked: Some(1), ..share });
+        let back = [Hit { is_refund: true, share, ..on_trial }];
+        let known = |_| (Some(trial[0].state), trial[0].usage.as_ref());
+        let mut usage = settle(&back, Mode::CountAll, NOW, known)[0].usage.clone().expect("noted");
+        let mut never = Usage::new(usage.window(), 4);
+        let later = NOW + Duration::from_millis(100);
+        let of = |hit: &Hit| Terms::of(hit, hit.share.as_ref().expect("shared"), later);
+        let asks = of(&hit(algorithm, 1000, 0, None)).expect("forecasts");
+        asks.ask(&mut usage, 6.0);
+        asks.ask(&mut never, 6.0);
+        assert_eq!(usage, never, "{algorithm}");
+    }
+}
+
 #[test]
 fn what_can_never_pass_is_no_demand() {
     for algorithm in algorithms() {

@@ -89,6 +89,15 @@ impl Report<'_> {
             );
         }
         page += "</tbody></table>\n";
+        let tried: Vec<(String, Both)> = tally
+            .rules
+            .iter()
+            .filter(|(_, figures)| figures.trial.requests > 0)
+            .map(|((domain, rule), figures)| (format!("{domain}.{rule}"), figures.trial))
+            .collect();
+        if !tried.is_empty() {
+            page += &table("Trials, beside the new quotas", &tried);
+        }
         let mut doubts = String::new();
         self.doubts(&mut doubts);
         if !doubts.trim().is_empty() {

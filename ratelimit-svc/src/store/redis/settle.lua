@@ -256,7 +256,9 @@ for i = 1, n do
       figures[own + 3] = max(figures[own + 3], floor(figures[1]))
     end
     if refund and moved and claim and floor(figures[1]) == hit[28] then
-      figures[hit[20] + 1] = max(figures[hit[20] + 1] - claim, 0)
+      local own = hit[20]
+      figures[own + 1] = max(figures[own + 1] - claim, 0)
+      if figures[own + 1] == 0 and figures[own + 2] == 0 then figures[own + 3] = -5 end
     end
     if asked or moved then
       if changed then changed[hit[19]] = i else changed = 1 end

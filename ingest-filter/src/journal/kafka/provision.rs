@@ -1,0 +1,34 @@
+//! All topics of the journal at once: made where they are missing, and looked at. What a job does
+//! before the roles run, so that they need no right to make topics.
+
+use crate::journal::OpenError;
+use crate::journal::config::KafkaConfig;
+use crate::journal::kafka::topic::{TopicError, Topics};
+
+/// A topic as it was found, or why it cannot be used.
+#[derive(Debug)]
+pub struct Provisioned {
+    /// Its name.
+    pub topic: String,
+    /// How many partitions it has, or what is wrong, in words for a person.
+    pub partitions: Result<u32, String>,
+}
+
+/// Makes the topics that are missing, where `create_topic` allows it, and holds those that keep
+/// what is acknowledged to what gateways demand of them.
+///
+/// # Errors
+/// When the client refuses its settings.
+pub async fn provision(config: &KafkaConfig) -> Result<Vec<Provisioned>, OpenError> {
+    let topics = Topics::new(config).map_err(OpenError::Kafka)?;
+    let found = |topic: &str, partitions: Result<u32, TopicError>| Provisioned {
+        topic: topic.to_owned(),
+        partitions: partitions.map_err(|error| error.to_string()),
+    };
+    let (records, letters, types) = (&config.topic, &config.dead_letter_topic, &config.types_topic);
+    Ok(vec![
+        found(records, topics.durable_records(records).await),
+        found(letters, topics.dead_letters(letters).await),
+        found(types, topics.durable_types(types).await),
+    ])
+}

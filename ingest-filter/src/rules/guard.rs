@@ -1,0 +1,360 @@
+//! The rules of a tenant, applied to the points of one request.
+
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::series::{Limits, Seen, Series};
+use super::{OtlpRules, Rules};
+use crate::fault::Fault;
+use crate::point::Point;
+
+/// How much of a name is told, bytes.
+const NAME_BYTES_TOLD: usize = 64;
+
+/// How many refusals of a request are put into words.
+const DETAILS_MAX: u32 = 100;
+
+/// What a rule can refuse.
+pub const FAULTS: [Fault; 8] = [
+    Fault::LabelsTooMany,
+    Fault::LabelNameTooLong,
+    Fault::LabelValueTooLong,
+    Fault::TooOld,
+    Fault::TooFarAhead,
+    Fault::SeriesTooMany,
+    Fault::SeriesTooFast,
+    Fault::TemporalityRefused,
+];
+
+/// What is remembered of a tenant from request to request.
+#[derive(Debug, Default)]
+pub struct TenantState {
+    series: Mutex<Series>,
+    refused: [AtomicU64; FAULTS.len()],
+}
+
+impl TenantState {
+    /// How many series are active.
+    pub fn series(&self) -> usize {
+        self.series.lock().unwrap_or_else(PoisonError::into_inner).active()
+    }
+
+    /// How many points each rule has refused, where any.
+    pub fn refused(&self) -> impl Iterator<Item = (Fault, u64)> {
+        let counts = self.refused.iter().map(|count| count.load(Ordering::Relaxed));
+        FAULTS.into_iter().zip(counts).filter(|(_, count)| *count > 0)
+    }
+
+    /// Counts what a rule refused; false for every other fault.
+    pub fn count(&self, fault: Fault, times: u64) -> bool {
+        let Some(at) = FAULTS.iter().position(|known| *known == fault) else { return false };
+        self.refused[at].fetch_add(times, Ordering::Relaxed);
+        true
+    }
+}
+
+/// The rules for the points of one request.
+#[derive(Debug)]
+pub struct Guard {
+    rules: Arc<Rules>,
+    state: Arc<TenantState>,
+    /// The series of all tenants that are remembered.
+    tracked: Arc<AtomicUsize>,
+    admitted_at_ns: i64,
+    earliest_ns: i64,
+    latest_ns: i64,
+    tags: Vec<(String, String)>,
+    detail: String,
+    details_left: u32,
+    untracked: u64,
+}
+
+impl Guard {
+    /// Applies `rules` to a request that was admitted at this time; its points get `tags`.
+    pub fn new(
+        rules: Arc<Rules>,
+        state: Arc<TenantState>,
+        tracked: Arc<AtomicUsize>,
+        admitted_at_ns: i64,
+        tags: Vec<(String, String)>,
+    ) -> Self {
+        let ns = |duration: std::time::Duration| i64::try_from(duration.as_nanos());
+        let past = rules.past_max.map_or(i64::MAX, |past| ns(past).unwrap_or(i64::MAX));
+        let future = rules.future_max.map_or(i64::MAX, |ahead| ns(ahead).unwrap_or(i64::MAX));
+        let earliest_ns = match rules.past_max {
+            Some(_) => admitted_at_ns.saturating_sub(past),
+            None => i64::MIN,
+        };
+        let latest_ns = admitted_at_ns.saturating_add(future);
+        Self {
+            rules,
+            state,
+            tracked,
+            admitted_at_ns,
+            earliest_ns,
+            latest_ns,
+            tags,
+            detail: String::new(),
+            details_left: DETAILS_MAX,
+            untracked: 0,
+        }
+    }
+
+    /// The rules for OTLP.
+    pub fn otlp(&self) -> OtlpRules {
+        self.rules.otlp
+    }
+
+    /// Lets a point pass, with the tags that it gets, or says which rule it breaks. The tags are
+    /// behind its own, and to be taken away again.
+    ///
+    /// # Errors
+    /// With what is wrong; [`Guard::take_detail`] says more.
+    pub fn admit(&mut self, point: &mut Point<'_>) -> Result<(), Fault> {
+        let checked = self.labels(point).and_then(|()| self.time(point));
+        if let Err((fault, detail)) = checked {
+            return Err(self.refuse(fault, detail));
+        }
+        for (key, value) in &self.tags {
+            point.tags.push((Cow::Owned(key.clone()), Cow::Owned(value.clone())));
+        }
+        self.series(point)
+    }
+
+    /// What was wrong with the point that was refused last; empty when that was not a rule's doing.
+    pub fn take_detail(&mut self) -> String {
+        std::mem::take(&mut self.detail)
+    }
+
+    /// How many new series were let through without being remembered.
+    pub fn untracked(&self) -> u64 {
+        self.untracked
+    }
+
+    /// Where refusals are counted.
+    pub fn state(&self) -> &Arc<TenantState> {
+        &self.state
+    }
+
+    fn labels(&self, point: &Point<'_>) -> Result<(), (Fault, Detail)> {
+        let (labels, rules) = (point.tags.len(), &*self.rules);
+        if let Some(max) = rules.labels_max.filter(|max| labels > *max) {
+            return Err((Fault::LabelsTooMany, Detail::new(point, "", labels, max)));
+        }
+        let (names, values) = (rules.label_name_bytes_max, rules.label_value_bytes_max);
+        if names.is_none() && values.is_none() {
+            return Ok(());
+        }
+        for (name, value) in &point.tags {
+            if let Some(max) = names.filter(|max| name.len() > *max) {
+                let detail = Detail::new(point, name, name.len(), max);
+                return Err((Fault::LabelNameTooLong, detail));
+            }
+            if let Some(max) = values.filter(|max| value.len() > *max) {
+                let detail = Detail::new(point, name, value.len(), max);
+                return Err((Fault::LabelValueTooLong, detail));
+            }
+        }
+        Ok(())
+    }
+
+    fn time(&self, point: &Point<'_>) -> Result<(), (Fault, Detail)> {
+        let Some(at) = point.timestamp_ns else { return Ok(()) };
+        let seconds = |ns: i64| usize::try_from(ns / 1_000_000_000).unwrap_or(0);
+        if at < self.earliest_ns {
+            let (age, max) = (self.admitted_at_ns.saturating_sub(at), self.rules.past_max);
+            let max = max.map_or(0, |max| max.as_secs() as usize);
+            return Err((Fault::TooOld, Detail::new(point, "", seconds(age), max)));
+        }
+        if at > self.latest_ns {
+            let (ahead, max) = (at.saturating_sub(self.admitted_at_ns), self.rules.future_max);
+            let max = max.map_or(0, |max| max.as_secs() as usize);
+            return Err((Fault::TooFarAhead, Detail::new(point, "", seconds(ahead), max)));
+        }
+        Ok(())
+    }
+
+    fn series(&mut self, point: &Point<'_>) -> Result<(), Fault> {
+        let rules = &*self.rules;
+        let (series_max, new_per_minute) = (rules.series_max, rules.new_series_per_minute);
+        if series_max.is_none() && new_per_minute.is_none() {
+            return Ok(());
+        }
+        let limits = Limits { series_max: series_max.unwrap_or(usize::MAX), new_per_minute };
+        let now = self.admitted_at_ns / 1_000_000_000;
+        let seen = {
+            let mut series = self.state.series.lock().unwrap_or_else(PoisonError::into_inner);
+            series.admit(hash(point), now, limits, &self.tracked)
+        };
+        let (fault, max) = match seen {
+            Seen::Active => return Ok(()),
+            Seen::Untracked => {
+                self.untracked += 1;
+                return Ok(());
+            }
+            Seen::TooMany => (Fault::SeriesTooMany, limits.series_max),
+            Seen::TooFast => (Fault::SeriesTooFast, new_per_minute.unwrap_or(0) as usize),
+        };
+        Err(self.refuse(fault, Detail::new(point, "", 0, max)))
+    }
+
+    fn refuse(&mut self, fault: Fault, detail: Detail) -> Fault {
+        self.detail.clear();
+        if self.details_left > 0 {
+            self.details_left -= 1;
+            self.detail = detail.words(fault);
+        }
+        fault
+    }
+}
+
+/// What broke a rule: names are cut.
+struct Detail {
+    measurement: String,
+    label: String,
+    found: usize,
+    max: usize,
+}
+
+impl Detail {
+    fn new(point: &Point<'_>, label: &str, found: usize, max: usize) -> Self {
+        let cut = |name: &str| name[..name.floor_char_boundary(NAME_BYTES_TOLD)].to_owned();
+        Self { measurement: cut(&point.measurement), label: cut(label), found, max }
+    }
+
+    fn words(&self, fault: Fault) -> String {
+        let Self { measurement, label, found, max } = self;
+        match fault {
+            Fault::LabelsTooMany => {
+                format!("measurement {measurement:?} has {found}, at most {max}")
+            }
+            Fault::LabelNameTooLong | Fault::LabelValueTooLong => format!(
+                "tag {label:?} on measurement {measurement:?} has {found} bytes, at most {max}"
+            ),
+            Fault::TooOld => {
+                format!("measurement {measurement:?} is {found} s old, at most {max} s")
+            }
+            Fault::TooFarAhead => {
+                format!("measurement {measurement:?} is {found} s ahead, at most {max} s")
+            }
+            Fault::SeriesTooFast => {
+                format!("measurement {measurement:?}, at most {max} new ones in a minute")
+            }
+            _ => format!("measurement {measurement:?}, at most {max}"),
+        }
+    }
+}
+
+/// The identity of a series, whatever the order of its tags.
+fn hash(point: &Point<'_>) -> u64 {
+    let tag = |(key, value): &(Cow<'_, str>, Cow<'_, str>)| {
+        xxh3_64(key.as_bytes()).rotate_left(32) ^ xxh3_64(value.as_bytes())
+    };
+    let tags = point.tags.iter().map(|pair| xxh3_64(&tag(pair).to_le_bytes()));
+    tags.fold(xxh3_64(point.measurement.as_bytes()), u64::wrapping_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::point::FieldValue;
+
+    const SECOND: i64 = 1_000_000_000;
+    const NOW: i64 = 1_000_000 * SECOND;
+
+    fn guard(rules: Rules, tags: &[(&str, &str)]) -> Guard {
+        let tags = tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        Guard::new(Arc::new(rules), Arc::default(), Arc::default(), NOW, tags.collect())
+    }
+
+    fn point(tags: &[(&'static str, &'static str)], timestamp_ns: Option<i64>) -> Point<'static> {
+        let tags = tags.iter().map(|(key, value)| (Cow::Borrowed(*key), Cow::Borrowed(*value)));
+        Point {
+            measurement: Cow::Borrowed("cpu"),
+            tags: tags.collect(),
+            fields: vec![(Cow::Borrowed("v"), FieldValue::Integer(1))],
+            timestamp_ns,
+        }
+    }
+
+    #[track_caller]
+    fn check(rules: Rules, mut point: Point<'_>, expected: Result<(), (Fault, &str)>) {
+        let mut guard = guard(rules, &[]);
+        let found = guard.admit(&mut point).map_err(|fault| (fault, guard.take_detail()));
+        let expected = expected.map_err(|(fault, detail)| (fault, detail.to_owned()));
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn labels_have_their_bounds() {
+        let rules = || Rules {
+            labels_max: Some(2),
+            label_name_bytes_max: Some(4),
+            label_value_bytes_max: Some(3),
+            ..Rules::default()
+        };
+        check(rules(), point(&[("host", "a"), ("b", "ccc")], None), Ok(()));
+        let many = "measurement \"cpu\" has 3, at most 2";
+        let three = point(&[("a", "1"), ("b", "1"), ("c", "1")], None);
+        check(rules(), three, Err((Fault::LabelsTooMany, many)));
+        let name = "tag \"hosts\" on measurement \"cpu\" has 5 bytes, at most 4";
+        check(rules(), point(&[("hosts", "1")], None), Err((Fault::LabelNameTooLong, name)));
+        let value = "tag \"host\" on measurement \"cpu\" has 4 bytes, at most 3";
+        check(rules(), point(&[("host", "1234")], None), Err((Fault::LabelValueTooLong, value)));
+    }
+
+    #[test]
+    fn a_point_is_neither_too_old_nor_too_far_ahead() {
+        let rules = || Rules {
+            past_max: Some(Duration::from_secs(60)),
+            future_max: Some(Duration::from_secs(5)),
+            ..Rules::default()
+        };
+        for at in [None, Some(NOW), Some(NOW - 60 * SECOND), Some(NOW + 5 * SECOND)] {
+            check(rules(), point(&[], at), Ok(()));
+        }
+        let old = "measurement \"cpu\" is 61 s old, at most 60 s";
+        check(rules(), point(&[], Some(NOW - 61 * SECOND)), Err((Fault::TooOld, old)));
+        let ahead = "measurement \"cpu\" is 6 s ahead, at most 5 s";
+        check(rules(), point(&[], Some(NOW + 6 * SECOND)), Err((Fault::TooFarAhead, ahead)));
+        check(Rules::default(), point(&[], Some(i64::MIN + 2)), Ok(()));
+        check(Rules::default(), point(&[], Some(i64::MAX - 1)), Ok(()));
+    }
+
+    #[test]
+    fn series_are_counted_with_the_tags_they_get_in_any_order() {
+        let rules = Rules { series_max: Some(2), ..Rules::default() };
+        let mut guard = guard(rules, &[("org", "o")]);
+        let mut admit = |tags: &[(&'static str, &'static str)]| {
+            let mut point = point(tags, None);
+            let admitted = guard.admit(&mut point);
+            assert_eq!(point.tags.last().map(|tag| &*tag.0), Some("org"));
+            (admitted, guard.take_detail())
+        };
+        assert_eq!(admit(&[("a", "b"), ("c", "d")]).0, Ok(()));
+        assert_eq!(admit(&[("c", "d"), ("a", "b")]).0, Ok(()));
+        assert_eq!(admit(&[("a", "d"), ("c", "b")]).0, Ok(()), "another series");
+        let refused = admit(&[("a", "x")]);
+        let detail = "measurement \"cpu\", at most 2".to_owned();
+        assert_eq!(refused, (Err(Fault::SeriesTooMany), detail));
+        assert!(guard.state().count(Fault::SeriesTooMany, 3));
+        assert!(!guard.state().count(Fault::NotFinite, 3));
+        assert_eq!(guard.state().series(), 2);
+        assert_eq!(guard.state().refused().collect::<Vec<_>>(), [(Fault::SeriesTooMany, 3)]);
+    }
+
+    #[test]
+    fn the_first_refusals_are_put_into_words() {
+        let rules = Rules { labels_max: Some(0), ..Rules::default() };
+        let mut guard = guard(rules, &[]);
+        for at in 0..DETAILS_MAX + 1 {
+            assert_eq!(guard.admit(&mut point(&[("a", "b")], None)), Err(Fault::LabelsTooMany));
+            assert_eq!(guard.take_detail().is_empty(), at == DETAILS_MAX);
+        }
+    }
+}
