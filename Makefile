@@ -10,7 +10,8 @@ help:
 	@echo 'make test      all tests, on the real parts, which it installs where missing'
 	@echo 'make images    the container images, without Docker, in target/images; PROGRAMS=target/debug for those'
 	@echo 'make audit     known vulnerabilities of what is linked, by the database of RustSec'
-	@echo 'make bench     what it costs, in target/bench: 20 minutes, 6 with QUICK=1; ONLY=keys,overload'
+	@echo 'make bench     what it costs, in target/bench: 20 minutes, 6 with QUICK=1; ONLY=keys,overload;'
+	@echo '               PEER=program:port[:redis_port] measures a running server in the same rounds'
 	@echo 'make bench-readme  puts the newest figures into tests/REFERENCE.md'
 	@echo 'make bench-gate  instructions per decision against a baseline; ACCEPT=1 renews it'
 	@echo 'make lint      format, clippy and cargo deny'
@@ -34,7 +35,7 @@ demo:
 	@exec $${CARGO_TARGET_DIR:-target}/release/tidegate-load demo
 
 parts:
-	@$(INSTALL) toolchain envoy redis influxdb prometheus kafka chromium images
+	@$(INSTALL) toolchain envoy redis influxdb victoria prometheus kafka chromium images
 
 test: parts
 	@echo 'building (some minutes the first time)'
@@ -63,7 +64,7 @@ bench:
 		--target-dir $${CARGO_TARGET_DIR:-target}/peers
 	@LINE_PROTOCOL_PEER=$${CARGO_TARGET_DIR:-target}/peers/release/line-protocol-peer \
 		$${CARGO_TARGET_DIR:-target}/release/tidegate-load bench $(if $(QUICK),--quick) \
-		$(if $(ONLY),--only $(ONLY))
+		$(if $(ONLY),--only $(ONLY)) $(foreach peer,$(PEER),--peer $(peer))
 
 bench-readme:
 	@exec $${CARGO_TARGET_DIR:-target}/release/tidegate-load bench --readme

@@ -12,7 +12,7 @@ from kubernetes_validate import utils
 
 from checks import CHART, Failure, Helm, admission, alerts, binaries, bootstrap, budgets, certificates, compose
 from checks import custom, docs, edge, gatekeeper, golden, hooks, images, need, network, objects, observed, one_line, promises
-from checks import refusals, rendered, sets, upgrade
+from checks import refusals, rendered, sets, topics, upgrade
 
 KUBERNETES = [f"1.{minor}" for minor in range(28, 38)]
 
@@ -108,7 +108,7 @@ def check_edge(checks, helm, value_sets):
     checks.run("no-aws: routes of the Gateway API", edge.routes, objects(helm.template(value_sets["no-aws"])))
     for what, check in [
         ("Envoy trusts the hops that there are", edge.hops), ("an NLB keeps the clients' addresses", edge.nlb),
-        ("names in DNS", edge.names_in_dns), ("priority classes are on every pod", edge.classes),
+        ("names in DNS", edge.names_in_dns), ("the lag is asked of whom the values say", edge.lag), ("priority classes are on every pod", edge.classes),
         ("roles by IRSA and Pod Identity", edge.identity),
     ]:
         checks.run(what, check, helm)
@@ -118,6 +118,7 @@ def check_certificates(checks, helm, value_sets):
     encrypted = objects(helm.template(value_sets["tls"]))
     for what, check in [("bear the names that are asked for", certificates.names), ("are in the Secrets that are mounted", certificates.secrets), ("encrypt the ALB's hop", certificates.edge)]:
         checks.run(f"certificates {what}", check, encrypted)
+    checks.run("SPIRE gives the names that are asked for", certificates.spires, objects(helm.template(value_sets["spire"])))
     checks.run("nothing asks for certificates by default", certificates.off, helm)
 
 
@@ -126,6 +127,11 @@ def check_gates(checks, helm, value_sets, options, scratch):
     checks.run("the admission policy passes our pods and refuses what breaks each rule", admission.policy, full)
     if gatekeeper.at_hand():
         checks.run("Gatekeeper's own templates do the same", gatekeeper.passed_and_refused, full, gatekeeper.at_hand(), scratch / "gatekeeper.yaml")
+    for what, check in [
+        ("another Job makes other topics", topics.another_job_for_another_topic), ("the Job of topics reaches brokers alone", topics.jobs_network),
+        ("Strimzi would make the same topics", topics.strimzis),
+    ]:
+        checks.run(what, check, helm)
     for what, check, *arguments in [
         ("broken quotas stop an upgrade", hooks.broken_quotas_stop_an_upgrade, options.programs, scratch / "hooks"),
         ("a trap in the bootstrap stops an upgrade", hooks.broken_bootstraps_stop_an_upgrade, options.programs, scratch / "hooks"),
@@ -140,10 +146,10 @@ def check_observed(checks, helm, programs, scratch):
     checks.run("labels and links of alerts are values", alerts.keys_of_values, helm)
     checks.run("dashboards are in step with dashboards.py", observed.in_step)
     checks.run("metrics in rules and dashboards are documented", observed.are_documented, helm)
-    checks.run("every panel has data from the real edge, and helm test passes there", observed.panels_return_data, helm, programs, scratch / "observed")
+    checks.run("every panel has data from the real edge, helm test passes there, and the Job makes topics", observed.panels_return_data, helm, programs, scratch / "observed")
 
 
-def check_rules(checks, helm, scratch):
+def check_rules(checks, helm, value_sets, programs, scratch):
     for what, sets, expected in refusals.BY_RULE:
         checks.run(f"templates refuse {what}", helm.refuses, sets, expected)
     for what, sets, expected in [
@@ -160,6 +166,7 @@ def check_rules(checks, helm, scratch):
     checks.run("a digest wins over a tag, the global registry over all", rendered.digest_wins, helm)
     checks.run("budgets follow the limits", budgets.derived, helm)
     checks.run("Envoy's heap and threads follow its limits", budgets.envoys_heap, helm)
+    checks.run("rules of tenants reach the gateway", binaries.rules_of_tenants, helm, value_sets, programs, scratch / "rules")
     checks.run("large numbers are written out", rendered.large_numbers, helm)
     checks.run("a placeholder without a value stops the render", bootstrap.unknown_placeholder, helm, scratch)
 
@@ -194,7 +201,7 @@ def main():
             check_value_set(checks, helms, name, values, options, out / f"{name}-envoy.yaml", scratch)
         check_flows(checks, helms[0], value_sets)
         check_edge(checks, helms[0], value_sets)
-        check_rules(checks, helms[0], scratch)
+        check_rules(checks, helms[0], value_sets, options.programs, scratch)
         check_certificates(checks, helms[0], value_sets)
         check_gates(checks, helms[0], value_sets, options, scratch)
         check_observed(checks, helms[0], options.programs, scratch)

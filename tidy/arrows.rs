@@ -17,12 +17,11 @@ struct Crate {
 }
 
 /// Circles that stand, to be mended by whoever changes these files next. None may be added.
-const KNOWN_CIRCLES: &[&str] =
-    &["tests: load/bench, load/cli", "tests: load/message, load/wire/http2"];
+const KNOWN_CIRCLES: &[&str] = &[];
 
 /// The floors of ratelimit-svc, lowest first. A file imports from its own part and from parts below.
 const FLOORS: &[&[&str]] = &[
-    &["clock", "document", "keyed_hash", "struct_json"],
+    &["clock", "document", "html", "keyed_hash", "struct_json"],
     &["limits"],
     &["decide", "diff", "lint"],
     &["explain", "lease", "live", "record"],
@@ -39,8 +38,7 @@ const FLOORS: &[&[&str]] = &[
 ];
 
 /// What pure modules reach and is not, to be mended by whoever changes these files next.
-const KNOWN_REACHES: &[&str] =
-    &["ext-authz/src/timestamp names `SystemTime::now`", "tests/src/load/message names `proto::`"];
+const KNOWN_REACHES: &[&str] = &["ext-authz/src/timestamp names `SystemTime::now`"];
 
 fn module_of(path: &str) -> Module {
     let mut module: Module = path.trim_end_matches(".rs").split('/').map(str::to_owned).collect();

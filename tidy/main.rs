@@ -15,6 +15,7 @@ const PURE: &[&str] = &[
     "ratelimit-svc/src/diff",
     "ratelimit-svc/src/document",
     "ratelimit-svc/src/lint",
+    "ratelimit-svc/src/html",
     "ratelimit-svc/src/keyed_hash",
     "ratelimit-svc/src/lease",
     "ratelimit-svc/src/live",
@@ -55,13 +56,15 @@ const PURE: &[&str] = &[
     "ingest-filter/src/target/refusal",
     "ingest-filter/src/types",
     "ingest-filter/src/writer/pace",
+    "ingest-filter/src/writer/standing",
+    "ingest-filter/src/writer/watermark",
     "ingest-filter/src/writer/work",
     "ratelimit-svc/src/store/breaker",
     "ratelimit-svc/src/store/gate",
     "ratelimit-svc/src/store/ramp",
     "ratelimit-svc/src/clock/offset",
-    "ratelimit-svc/src/store/redis/deadlines/queue",
-    "ratelimit-svc/src/store/redis/slots",
+    "ratelimit-svc/src/store/redis/connection/deadlines/queue",
+    "ratelimit-svc/src/store/redis/topology/slots",
     "ratelimit-svc/src/store/memory",
     "ratelimit-svc/src/outage/local",
     "ratelimit-svc/src/outage/owed",
@@ -314,6 +317,47 @@ fn every_key_variable_and_metric_is_documented() {
         assert!(count > 10, "names were found below {dir}");
     }
     report(problems);
+}
+
+/// Documents for whoever reads the code, and how long they may be.
+const DOCUMENTS: &[(&str, usize)] = &[
+    ("ARCHITECTURE.md", 150),
+    ("README.md", 260),
+    ("chassis/ARCHITECTURE.md", 200),
+    ("ext-authz/ARCHITECTURE.md", 200),
+    ("ingest-filter/ARCHITECTURE.md", 200),
+    ("ratelimit-svc/ARCHITECTURE.md", 200),
+    ("tests/ARCHITECTURE.md", 200),
+];
+
+/// A map that names a file which moved misleads; one that grows is not read.
+#[test]
+fn maps_of_the_code_are_short_and_true() {
+    let mut problems = Vec::new();
+    for (path, lines_max) in DOCUMENTS {
+        let text = std::fs::read_to_string(workspace().join(path)).unwrap_or_default();
+        let lines = text.lines().count();
+        if !(1..=*lines_max).contains(&lines) {
+            problems.push(format!("{path}: {lines} lines of at most {lines_max}"));
+        }
+        let dir = path.rsplit_once('/').map_or("", |(dir, _)| dir);
+        let is_there = |name: &str| {
+            let below = |dir: &str| workspace().join(dir).join(name).exists();
+            below(&format!("{dir}/src")) || below(dir) || below("")
+        };
+        for name in text.split('`').skip(1).step_by(2).filter(|name| is_path(name)) {
+            if !is_there(name) {
+                problems.push(format!("{path}: there is no `{name}`"));
+            }
+        }
+    }
+    report(problems);
+}
+
+/// Whether that is a file of code by its name alone.
+fn is_path(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
+    (text.ends_with(".rs") || text.ends_with(".lua")) && text.chars().all(plain)
 }
 
 /// The chart holds a file and no link: what takes charts from Git drops links out of them.

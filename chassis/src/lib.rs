@@ -12,6 +12,7 @@
 
 pub mod admin;
 pub mod build_info;
+pub mod causes;
 pub mod config;
 pub mod connections;
 pub mod drain;

@@ -4,12 +4,13 @@
 //! Spans are exported where the caller sampled: Envoy decides, not we, unless a share of requests without
 //! a trace is asked for.
 
+mod collector;
+
 use std::collections::HashMap;
 
 use opentelemetry::KeyValue;
 use opentelemetry::propagation::{Extractor, TextMapPropagator};
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
@@ -20,7 +21,9 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+pub use crate::causes::error_chain;
 use crate::process::UsageError;
+use crate::tls::client::ClientSettings;
 
 /// What is logged and where spans go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub struct TelemetryConfig {
     pub log_level: String,
     /// The collector's gRPC endpoint, as `http://127.0.0.1:4317`; none means no spans.
     pub otlp_endpoint: Option<String>,
+    /// The files of an endpoint with `https`; without them the system's authorities are trusted.
+    pub otlp_tls: Option<ClientSettings>,
     /// How spans are made.
     pub traces: TraceSettings,
 }
@@ -46,7 +51,12 @@ pub struct TraceSettings {
 
 impl Default for TelemetryConfig {
     fn default() -> Self {
-        Self { log_level: "info".to_owned(), otlp_endpoint: None, traces: TraceSettings::default() }
+        Self {
+            log_level: "info".to_owned(),
+            otlp_endpoint: None,
+            otlp_tls: None,
+            traces: TraceSettings::default(),
+        }
     }
 }
 
@@ -71,7 +81,10 @@ pub fn init(service: &'static str, config: &TelemetryConfig) -> Result<Telemetry
         .with_span_list(false)
         .with_filter(level);
     let provider = match &config.otlp_endpoint {
-        Some(endpoint) => Some(provider(service, endpoint, &config.traces)?),
+        Some(endpoint) => Some(provider(service, endpoint, config)?),
+        None if config.otlp_tls.is_some() => {
+            return Err(UsageError("TLS files of a collector need its address".to_owned()));
+        }
         None => None,
     };
     let spans = provider.as_ref().map(|provider| {
@@ -88,13 +101,10 @@ pub fn init(service: &'static str, config: &TelemetryConfig) -> Result<Telemetry
 fn provider(
     service: &'static str,
     endpoint: &str,
-    traces: &TraceSettings,
+    config: &TelemetryConfig,
 ) -> Result<SdkTracerProvider, UsageError> {
-    let exporter = SpanExporter::builder()
-        .with_tonic()
-        .with_endpoint(endpoint)
-        .build()
-        .map_err(|error| UsageError(format!("OTLP endpoint '{endpoint}': {error}")))?;
+    let traces = &config.traces;
+    let exporter = collector::exporter(endpoint, config.otlp_tls.as_ref())?;
     let name = traces.service_name.clone().unwrap_or_else(|| service.to_owned());
     let attributes = traces.attributes.iter();
     let attributes = attributes.map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
@@ -118,18 +128,6 @@ impl Telemetry {
             let _ = provider.shutdown();
         }
     }
-}
-
-/// An error and its causes on one line, for a log.
-pub fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// Makes `span` a child of the W3C trace context that came with the request.

@@ -11,6 +11,7 @@ mod peer;
 mod server;
 mod settings;
 mod subject;
+mod workload;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,8 @@ use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::reload::Snapshot;
 
 pub use peer::{FAREWELL, Peer};
 pub use server::{Acceptor, HANDSHAKE_TIMEOUT, Status};
@@ -73,6 +76,15 @@ pub enum TlsError {
     /// The authorities cannot verify anyone.
     #[error("client certificates cannot be verified")]
     Verifier(#[source] rustls::server::VerifierBuilderError),
+}
+
+/// What a file held when all were read together.
+fn bytes<'a>(files: &'a Snapshot, path: &Path) -> Result<&'a [u8], TlsError> {
+    match files.get(path) {
+        Some(Ok(bytes)) => Ok(bytes),
+        Some(Err(error)) => Err(TlsError::Read(path.to_owned(), io::Error::other(error.clone()))),
+        None => Err(TlsError::Read(path.to_owned(), io::ErrorKind::NotFound.into())),
+    }
 }
 
 fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -11,6 +11,7 @@ use chassis::config::{ConfigError, DurationText, Spanned, load_yaml};
 use chassis::drain::DrainTimes;
 use chassis::grpc::workers_default;
 use chassis::telemetry::TelemetryConfig;
+use chassis::tls::client::RawClientTls;
 use chassis::tls::{RawServerTls, ServerSettings};
 use serde::Deserialize;
 
@@ -64,6 +65,7 @@ struct RawConfig {
     drain_timeout: Option<Spanned<DurationText>>,
     log_level: Option<String>,
     otlp_endpoint: Option<String>,
+    otlp_tls: Option<RawClientTls>,
 }
 
 #[derive(Deserialize)]
@@ -150,6 +152,7 @@ impl Config {
             telemetry: TelemetryConfig {
                 log_level: raw.log_level.unwrap_or(defaults.1.log_level),
                 otlp_endpoint: raw.otlp_endpoint,
+                otlp_tls: raw.otlp_tls.map(|raw| raw.settings(path, "otlp_tls")).transpose()?,
                 traces: defaults.1.traces,
             },
         })

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 
-from . import Failure, need, of_kind, one_line
+from . import Failure, need, objects, of_kind, one_line
 from .bootstrap import certificate, free_port
 from .compose import starts
 
@@ -61,7 +61,7 @@ def on_this_machine(text, scratch, ports):
 
 def mounts(scratch):
     """What Secrets and volumes hold, as far as the programs read it at start."""
-    for name in ("keys", "pepper", "redis", "sink", "data", "config", "quotas", "tls", "kafka"):
+    for name in ("keys", "pepper", "redis", "sink", "data", "config", "quotas", "rules", "tls", "kafka"):
         (scratch / name).mkdir(parents=True)
     (scratch / "keys/keys.yaml").write_text("keys: []\n", encoding="utf-8")
     for version in ("1", "2"):
@@ -81,6 +81,10 @@ def take_it(rendered, machine):
     quotas = {name: text for name, text in files.items() if name.endswith(".yaml") and "domain:" in text and "static_resources" not in text}
     for name, text in (quotas or {"a.yaml": "domain: a\n"}).items():
         (machine.mounted / f"quotas/{name}").write_text(text, encoding="utf-8")
+    for item in of_kind(rendered, "ConfigMap"):
+        if item["metadata"]["name"].endswith("-rules"):
+            for name, text in item["data"].items():
+                (machine.mounted / f"rules/{name}").write_text(text, encoding="utf-8")
     machine.settle()
     done = subprocess.run([*machine.command("ratelimit-svc"), "check", f"{machine.inside}/quotas"], capture_output=True, text=True)
     need(done.returncode == 0, f"ratelimit-svc check: {one_line(done.stdout + done.stderr)}")
@@ -117,3 +121,20 @@ def per_role(text, scratch, ports, role):
             [ports["admin"]] = seen.values()
         lines.append(line)
     return "\n".join(lines) + "\n"
+
+
+def rules_of_tenants(helm, value_sets, programs, scratch):
+    """A gateway is ready on the rules that the chart renders, and not on rules that are none: it has read them."""
+    rendered = objects(helm.template(value_sets["embedded"]))
+    take_it(rendered, Here(programs, scratch))
+    changed = objects(helm.template(value_sets["embedded"], sets=["gateway.rules.b\\.yaml=tenants: {}"]))
+    pods = [[item["spec"]["template"] for item in of_kind(items, "Deployment")] for items in (rendered, changed)]
+    need(pods[0] == pods[1], "a change of rules restarts pods")
+    [rules] = [item for item in of_kind(rendered, "ConfigMap") if item["metadata"]["name"].endswith("-rules")]
+    rules["data"]["tenants.yaml"] = "default: {labels_max: many}\n"
+    try:
+        take_it(rendered, Here(programs, scratch))
+    except Failure as failure:
+        need("gateway: /readyz" in str(failure), str(failure))
+        return
+    raise Failure("a gateway is ready on rules that are none")

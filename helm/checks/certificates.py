@@ -53,6 +53,43 @@ def edge(rendered):
     [policy] = [p for p in of_kind(rendered, "NetworkPolicy") if p["metadata"]["name"] == "edge-tidegate-envoy"]
     need(8444 in [port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]], "no policy admits it")
 
+def spires(rendered):
+    """SPIRE gives each component the name that the others want of it; Envoy asks the agent, services find files."""
+    [asked] = of_kind(rendered, "ClusterSPIFFEID")
+    need(asked["spec"]["spiffeIDTemplate"] == "spiffe://{{ .TrustDomain }}/ns/{{ .PodMeta.Namespace }}/sa/{{ .PodSpec.ServiceAccountName }}", f"{asked['spec']}")
+    [chosen] = asked["spec"]["podSelector"]["matchExpressions"]
+    bootstrap = yaml.load(bootstrap_of(rendered), Loader=LOADER)
+    clusters = {cluster["name"]: cluster for cluster in bootstrap["static_resources"]["clusters"]}
+    [pipe] = [e["endpoint"]["address"]["pipe"]["path"] for part in clusters["spire_agent"]["load_assignment"]["endpoints"] for e in part["lb_endpoints"]]
+    sds = {"resource_api_version": "V3", "api_config_source": {"api_type": "GRPC", "transport_api_version": "V3", "grpc_services": [{"envoy_grpc": {"cluster_name": "spire_agent"}}]}}
+    for name in SERVICES:
+        context = clusters[name]["transport_socket"]["typed_config"]["common_tls_context"]
+        need(context["tls_certificate_sds_secret_configs"] == [{"name": "default", "sds_config": sds}], f"{name}: {context}")
+        need(context["combined_validation_context"]["validation_context_sds_secret_config"] == {"name": "ROOTCA", "sds_config": sds}, f"{name}: {context}")
+    helper, first = (texts(rendered)[name] for name in ("helper.conf", "first.conf"))
+    need("daemon_mode = true" in helper and "daemon_mode = false" in first, "both stay, or both end")
+    need(f'agent_address = "{pipe}"' in helper, "the helper asks another agent")
+    files = set(re.findall(r'svid_(?:\w+_)?file_name = "(\S+)"', helper))
+    wanted = {path.rsplit("/", 1)[1] for path in re.findall(r"/etc/tidegate/tls/\S+(?=\n)", texts(rendered)["ext-authz.yaml"])}
+    need(files == wanted == {"tls.crt", "tls.key", "ca.crt"}, f"written {files}, read {wanted}")
+    for item in of_kind(rendered, "Deployment"):
+        component, spec = item["metadata"]["labels"]["app.kubernetes.io/component"], item["spec"]["template"]["spec"]
+        name = f"{spiffe(component)}"
+        need(name.endswith(f"/sa/{spec['serviceAccountName']}"), f"{component}: {name}")
+        volumes = {volume["name"]: volume for volume in spec["volumes"]}
+        mounts = {container["name"]: {m["name"]: m["mountPath"] for m in container["volumeMounts"]} for container in [*spec.get("initContainers", []), *spec["containers"]]}
+        if component not in chosen["values"]:
+            need("spiffe" not in volumes and "tls" not in volumes, f"{component} has a certificate")
+            continue
+        need(volumes["spiffe"]["csi"] == {"driver": "csi.spiffe.io", "readOnly": True}, f"{component}: {volumes}")
+        if component == "envoy":
+            need(pipe.startswith(mounts["envoy"]["spiffe"] + "/"), f"{pipe} is not mounted")
+            continue
+        need(volumes["tls"]["emptyDir"]["medium"] == "Memory", f"{component}: a key on a disk")
+        for one in ("spiffe-helper-first", "spiffe-helper"):
+            need(pipe.startswith(mounts[one]["spiffe"] + "/") and mounts[one]["tls"] == mounts[component]["tls"], f"{component}: {mounts}")
+    need(not of_kind(rendered, "Certificate") and "upstream-certificate.yaml" not in texts(rendered), "certificates of files too")
+
 
 def off(helm):
     """Without it nothing speaks of certificates."""

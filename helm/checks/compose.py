@@ -30,7 +30,7 @@ def consistent():
                 need("healthcheck" in services[other], f"{name} waits for the health of {other}, which has no check")
         ours = service.get("image", "").startswith("tidegate/") or name in ("envoy", "redis")
         hardened = service.get("read_only") and service.get("cap_drop") == ["ALL"] and "mem_limit" in service
-        need(hardened or not ours, f"{name}: writable, with capabilities or without a limit of memory")
+        need(hardened, f"{name}: writable, with capabilities or without a limit of memory")
         dumps = service.get("ulimits", {}).get("core")
         need(dumps == 0 or not ours or name == "redis", f"{name}: a core dump would hold keys")
         for port in service.get("ports", []):

@@ -11,7 +11,7 @@ from . import HELM, Failure, named, need, one_line
 # Of the operators whose schemas the directory has.
 CORE = {"apps", "autoscaling", "policy", "networking.k8s.io", "scheduling.k8s.io", "batch", "admissionregistration.k8s.io", ""}
 # Whose schemas it has not: their shape is held by checks of ours.
-WITHOUT = {"gateway.networking.k8s.io", "constraints.gatekeeper.sh", "cert-manager.io"}
+WITHOUT = {"kafka.strimzi.io", "gateway.networking.k8s.io", "constraints.gatekeeper.sh", "cert-manager.io"}
 
 
 def directory():

@@ -1,10 +1,11 @@
 """What stands in front of Envoy: load balancers, routes, names; and what scales and places pods."""
 
 import math
+import re
 
 import yaml
 
-from . import LOADER, Failure, need, objects, of_kind
+from . import CHART, LOADER, Failure, need, objects, of_kind
 from .bootstrap import bootstrap_of
 
 ALB = "alb.ingress.kubernetes.io/"
@@ -119,6 +120,18 @@ def scaling(rendered):
         name = item["spec"]["scaleTargetRef"]["name"]
         need("replicas" not in one(rendered, "Deployment", name)["spec"], f"{name}: KEDA and the Deployment both set replicas")
         need(name not in [hpa["spec"]["scaleTargetRef"]["name"] for hpa in of_kind(rendered, "HorizontalPodAutoscaler")], f"{name}: two autoscalers")
+
+
+def lag(helm):
+    """The brokers or the writers' own metric, as the reference names it; from a metric nothing wakes the first writer."""
+    text = (CHART.parent.parent / "ingest-filter/REFERENCE-writer.md").read_text(encoding="utf-8")
+    sets = ["keda.enabled=true", "keda.writer.lag=300"]
+    triggers = {kind: one(objects(helm.template(sets=[*sets, f"keda.writer.lagFrom={kind}"])), "ScaledObject", "edge-tidegate-writer")["spec"]["triggers"] for kind in ("kafka", "prometheus")}
+    by_kafka, by_metric = ({t["name"]: t for t in found}["lag"] for found in triggers.values())
+    need(by_kafka["type"] == "kafka" and by_kafka["metadata"]["lagThreshold"] == "300", f"{by_kafka}")
+    metric = re.match(r"sum\((\w+)\{", by_metric["metadata"]["query"])[1]
+    need(by_metric["type"] == "prometheus" and by_metric["metadata"]["threshold"] == "300" and f"`sum({metric})`" in text, f"{by_metric}")
+    helm.refuses([*sets, "keda.writer.lagFrom=prometheus", "keda.writer.minReplicas=0"], "asked of the brokers, can wake a writer")
 
 
 def nodes(rendered):

@@ -6,9 +6,13 @@ from . import need, objects, of_kind, one_line
 from .refusals import quotas
 
 
+def hook_of(job):
+    return job["metadata"].get("annotations", {}).get("helm.sh/hook", "")
+
+
 def job_of(helm, sets=()):
     rendered = objects(helm.template(sets=sets))
-    [job] = [job for job in of_kind(rendered, "Job") if "pre-upgrade" in job["metadata"]["annotations"]["helm.sh/hook"]]
+    [job] = [job for job in of_kind(rendered, "Job") if "pre-upgrade" in hook_of(job)]
     return job, {item["metadata"]["name"]: item for item in of_kind(rendered, "ConfigMap")}
 
 
@@ -61,7 +65,7 @@ def without_files(helm):
 def smoke_test(helm, programs, scratch, edge):
     """The container of `helm test`, run against the real edge: it passes, and fails where the edge is not as it should be."""
     sets = ["smokeTest.keysSecret=smoke", "smokeTest.tenant=load", f"writer.sink.influxdb_v1.url={edge.env['TIDEGATE_INFLUXDB']}"]
-    [job] = [job for job in of_kind(objects(helm.template(sets=sets)), "Job") if job["metadata"]["annotations"]["helm.sh/hook"] == "test"]
+    [job] = [job for job in of_kind(objects(helm.template(sets=sets)), "Job") if hook_of(job) == "test"]
     [container] = job["spec"]["template"]["spec"]["containers"]
     keys = scratch / "smoke"
     keys.mkdir()

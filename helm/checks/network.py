@@ -97,8 +97,8 @@ def containers_listen(rendered):
     """The ports that policies admit are those that containers have, and the writer serves no one but scrapes."""
     ports = {}
     for item in of_kind(rendered, "Deployment"):
-        [own, *_] = item["spec"]["template"]["spec"]["containers"]
-        ports[item["metadata"]["labels"][COMPONENT]] = {port["containerPort"] for port in own["ports"]}
+        containers = item["spec"]["template"]["spec"]["containers"]
+        ports[item["metadata"]["labels"][COMPONENT]] = {port["containerPort"] for own in containers for port in own.get("ports", [])}
     for way, me, _, port, _ in [*plain(rendered), *cilium(rendered)]:
         need(way == "egress" or not me or port in ports[me], f"{me}: no container listens on {port}")
 
@@ -116,7 +116,7 @@ def outside(helm: Helm):
     rendered = objects(helm.template(sets=[*OUTSIDE_SETS, "networkPolicy.flavour=cilium"]))
     found = set()
     for way, me, (kind, peer), port, protocol in cilium(rendered):
-        if way == "ingress" or port == 53 or peer_component((kind, peer)):
+        if way == "ingress" or not me or port == 53 or peer_component((kind, peer)):
             continue
         name = {
             "Endpoints": lambda: "ns " + peer["matchLabels"]["k8s:io.kubernetes.pod.namespace"],
@@ -147,6 +147,8 @@ def peers_in_ciliums_words(helm: Helm):
 def scrapes_see_one_page(helm: Helm):
     """Cilium admits scrapes to the page of metrics alone."""
     for item in of_kind(objects(helm.template(sets=["networkPolicy.flavour=cilium"])), "CiliumNetworkPolicy"):
+        if COMPONENT not in item["metadata"]["labels"]:
+            continue  # The Job's, which nobody reaches.
         pages = [path["path"] for rule in item["spec"]["ingress"] for ports in rule["toPorts"] for path in ports.get("rules", {}).get("http", [])]
         wanted = "/stats/prometheus" if item["metadata"]["labels"][COMPONENT] == "envoy" else "/metrics"
         need(pages == [wanted], f"{named(item)}: {pages}")

@@ -13,7 +13,7 @@ import urllib.request
 
 import yaml
 
-from . import CHART, HELM, Failure, alerts, hooks, need
+from . import CHART, HELM, Failure, alerts, hooks, need, topics
 from .bootstrap import free_port
 
 sys.path.insert(0, str(HELM))
@@ -175,6 +175,7 @@ def panels_return_data(helm, programs, scratch):
             need({204, 400, 401, 429} <= seen, f"the traffic was answered {seen}")
             # While the demo tenant's quota is spent by the traffic, the test's own limited key is refused at once.
             hooks.smoke_test(helm, programs, scratch, edge)
+            topics.made_by_the_job(helm, programs, scratch, edge)
         finally:
             stop.set()
             sender.join(timeout=20)

@@ -100,9 +100,12 @@ BY_RULE = [
     ("a deregistration that outlasts Envoy", [ALB, "ingress.alb.deregistrationDelaySeconds=40"], "Envoy is gone 30 seconds after"),
     ("a drain that outlasts a spot node", [ALB, "envoy.drain.timeoutSeconds=50,ingress.alb.deregistrationDelaySeconds=50,envoy.terminationGracePeriodSeconds=90"], "take 135 seconds, and a spot node has 120"),
     ("an edge that scales to two", ["keda.enabled=true,keda.envoy.minReplicas=2"], "the edge needs a pod in each of three zones"),
-    ("a writer that nothing wakes", ["keda.enabled=true,keda.writer.minReplicas=0,keda.writer.maxReplicas=1,ingest.journal.kind=disk,gateway.replicas=1"], "only Kafka's lag can wake a writer"),
+    ("a writer that nothing wakes", ["keda.enabled=true,keda.writer.minReplicas=0,keda.writer.maxReplicas=1,ingest.journal.kind=disk,gateway.replicas=1"], "only Kafka's lag, asked of the brokers, can wake a writer"),
     ("more writers by KEDA than partitions", ["keda.enabled=true,keda.writer.maxReplicas=25"], "there may be 25 writers, but the topic gets 24 partitions"),
     ("certificates of no issuer", ["tls.enabled=true,tls.certManager.enabled=true"], "the name of an issuer"),
     ("certificates that are renewed before they are made", ["tls.enabled=true,tls.certManager.enabled=true,tls.certManager.issuerRef.name=a,tls.certManager.renewBefore=800h"], "leaves nothing of a certificate's 720h"),
+    ("certificates of SPIRE and of cert-manager", ["tls.enabled=true,tls.spire.enabled=true,tls.certManager.enabled=true,tls.certManager.issuerRef.name=a"], "takes the place of tls.certManager"),
+    ("SPIRE without encryption", ["tls.spire.enabled=true"], "tls.spire needs tls.enabled"),
+    ("topics of no Kafka object", ["ingest.topics.by=strimzi"], "ingest.topics.strimzi.cluster is empty"),
     ("one name for two components", ["tls.enabled=true,gateway.serviceAccount.create=false,extAuthz.serviceAccount.create=false"], "tells components apart by their ServiceAccounts"),
 ]

@@ -88,7 +88,7 @@ def selectors_meet(rendered):
     deployments = of_kind(rendered, "Deployment")
     for item in of_kind(rendered, "Service", "PodDisruptionBudget", "NetworkPolicy", "PodMonitor", "SecurityGroupPolicy"):
         selector = item["spec"].get("selector") or item["spec"].get("podSelector")
-        if item["metadata"]["name"] == "default-deny-all" or item["metadata"]["name"].endswith("-smoke-test"):
+        if item["metadata"]["name"] == "default-deny-all" or item["metadata"]["name"].endswith(("-smoke-test", "-topics")):
             continue
         meant = [d for d in deployments if selects(selector.get("matchLabels", selector), d)]
         need(len(meant) == 1, f"{named(item)} selects {len(meant)} Deployments")

@@ -68,11 +68,11 @@ def no_aws(rendered):
 
 
 def cilium(rendered):
-    need(not of_kind(rendered, "NetworkPolicy") and len(of_kind(rendered, "CiliumNetworkPolicy")) == 6, "not Cilium's alone")
+    need(not of_kind(rendered, "NetworkPolicy") and len(of_kind(rendered, "CiliumNetworkPolicy")) == 7, "not Cilium's alone")
 
 
 def calico(rendered):
-    need(len(of_kind(rendered, "NetworkPolicy")) == 6 and not of_kind(rendered, "CiliumNetworkPolicy"), "not Kubernetes' alone")
+    need(len(of_kind(rendered, "NetworkPolicy")) == 7 and not of_kind(rendered, "CiliumNetworkPolicy"), "not Kubernetes' alone")
 
 
 def openshift(rendered):

@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::config::RawConfig;
 use crate::journal::config::JournalConfig;
 
+mod admin_page;
 mod audit;
 mod dlq;
 mod lag;

@@ -1,8 +1,11 @@
 //! The configuration file of ingest-filter, one for both roles.
 
-use chassis::config::DurationText;
+use std::path::Path;
+
+use chassis::config::{ConfigError, DurationText};
 use chassis::drain::DrainTimes;
 use chassis::telemetry::TelemetryConfig;
+use chassis::tls::client::RawClientTls;
 use serde::Deserialize;
 
 use crate::destination::config::RawDestinations;
@@ -19,6 +22,8 @@ pub struct RawConfig {
     pub log_level: Option<String>,
     /// gRPC endpoint of an OpenTelemetry collector for spans of our own.
     pub otlp_endpoint: Option<String>,
+    /// TLS to it, where the endpoint begins with `https`.
+    pub otlp_tls: Option<RawClientTls>,
     /// From SIGTERM to the closing of the listeners.
     pub drain_delay: Option<DurationText>,
     /// From the closing of the listeners to the hard end.
@@ -34,14 +39,19 @@ pub struct RawConfig {
 }
 
 impl RawConfig {
-    /// What is logged and where spans go.
-    pub fn telemetry(&self) -> TelemetryConfig {
+    /// What is logged and where spans go, by the file at `path`.
+    ///
+    /// # Errors
+    /// For TLS settings of the collector that cannot work.
+    pub fn telemetry(&self, path: &Path) -> Result<TelemetryConfig, ConfigError> {
         let default = TelemetryConfig::default();
-        TelemetryConfig {
+        let otlp_tls = self.otlp_tls.as_ref().map(|tls| tls.settings(path, "otlp_tls"));
+        Ok(TelemetryConfig {
             log_level: self.log_level.clone().unwrap_or(default.log_level),
             otlp_endpoint: self.otlp_endpoint.clone(),
+            otlp_tls: otlp_tls.transpose()?,
             traces: default.traces,
-        }
+        })
     }
 
     /// How long each step of the end takes at most.

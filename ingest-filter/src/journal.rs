@@ -27,6 +27,7 @@ use crate::record::Record;
 use crate::types::Types;
 
 pub mod config;
+pub mod credentials;
 pub mod dead_letter;
 pub mod disk;
 pub mod drain_rate;
@@ -35,6 +36,7 @@ pub mod kafka;
 pub mod metrics;
 pub mod pins;
 pub mod stored_letter;
+pub mod token;
 
 use config::JournalConfig;
 use dead_letter::DeadLetters;

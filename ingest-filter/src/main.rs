@@ -70,7 +70,7 @@ fn run(role: &Role) -> anyhow::Result<()> {
     let telemetry = {
         // Spans are exported by a task of the runtime.
         let _entered = runtime.enter();
-        telemetry::init(service, &raw.telemetry())?
+        telemetry::init(service, &raw.telemetry(path)?)?
     };
     let ended = match role {
         Role::Gateway(_) => runtime.block_on(gateway(path, &raw, &journal)),

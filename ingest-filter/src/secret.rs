@@ -10,10 +10,19 @@ use std::path::Path;
 /// When it cannot be read or holds nothing; the file is named.
 pub fn read(file: &Path) -> io::Result<String> {
     let named = |kind, what: String| io::Error::new(kind, format!("'{}' {what}", file.display()));
-    let text = std::fs::read_to_string(file)
+    let bytes = std::fs::read(file)
         .map_err(|error| named(error.kind(), format!("cannot be read: {error}")))?;
+    of(&bytes).map_err(|problem| named(io::ErrorKind::InvalidData, problem.to_owned()))
+}
+
+/// The secret in what a file holds.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn of(bytes: &[u8]) -> Result<String, &'static str> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "cannot be read: it is no text")?;
     match text.trim_end_matches(['\r', '\n']) {
-        "" => Err(named(io::ErrorKind::InvalidData, "holds no secret".to_owned())),
+        "" => Err("holds no secret"),
         secret => Ok(secret.to_owned()),
     }
 }

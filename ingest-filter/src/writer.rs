@@ -5,8 +5,8 @@
 //! what it held comes out of the journal again. Rewriting a point changes nothing.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::Context;
 use chassis::admin::Admin;
@@ -37,8 +37,11 @@ mod lane;
 pub mod lines;
 pub mod memory;
 pub mod metrics;
+mod now;
 pub mod pace;
+pub mod standing;
 pub mod unwritten;
+pub mod watermark;
 pub mod work;
 
 use crate::types::Conflicts;
@@ -47,7 +50,10 @@ use gate::Gate;
 use health::Health;
 use memory::Memory;
 use metrics::WriterMetrics;
+use now::now_ns;
+use standing::Standings;
 use unwritten::Unwritten;
+use watermark::Watermarks;
 
 /// How often the target is tried at start until it answers.
 const REACH_PERIOD: Duration = Duration::from_millis(500);
@@ -78,6 +84,7 @@ impl Writer {
         let admin_listener = listen(config.admin_listen).await?;
         let opened = journal::open_reader(journal, &readiness, &mut registry)?;
         let target = open_target(&config.target, &readiness, &mut registry)?;
+        let watermark_tenants_max = config.watermark_tenants_max;
         let described = describe(journal, &config);
         let conflicts = Arc::new(Conflicts::default());
         let dead = conflicts.clone();
@@ -97,6 +104,8 @@ impl Writer {
             metrics,
             health: Arc::new(Health::new(&readiness)),
             unwritten: Arc::new(Unwritten::default()),
+            standings: Arc::default(),
+            watermarks: Arc::new(Mutex::new(Watermarks::new(watermark_tenants_max))),
             good_points: Arc::default(),
             conflicts,
             shutdown: Shutdown::new(),
@@ -121,8 +130,9 @@ impl Writer {
         let Self { admin, admin_listener, mut reader, mut shared } = self;
         shared.shutdown = shutdown.clone();
         let mut upkeep = JoinSet::new();
+        let pages = lanes_page(shared.standings.clone());
         upkeep.spawn(async move {
-            let served = admin.serve(admin_listener, axum::Router::new()).await;
+            let served = admin.serve(admin_listener, pages).await;
             served.context("the admin listener failed")
         });
         upkeep.spawn(set_gauges(shared.clone()));
@@ -201,11 +211,18 @@ async fn reach(shared: lane::Shared) {
     shared.health.reached();
 }
 
+/// `/lanes`: what each lane waits for.
+fn lanes_page(standings: Arc<Standings>) -> axum::Router {
+    let show = async move || {
+        let json = standings.described(now_ns()).to_string();
+        ([(http::header::CONTENT_TYPE, "application/json")], json)
+    };
+    axum::Router::new().route("/lanes", axum::routing::get(show))
+}
+
 async fn set_gauges(shared: lane::Shared) -> anyhow::Result<()> {
     loop {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let now_ns = now.map_or(0, |now| i64::try_from(now.as_nanos()).unwrap_or(i64::MAX));
-        let age = shared.unwritten.age_seconds(now_ns);
+        let age = shared.unwritten.age_seconds(now_ns());
         shared.metrics.oldest_unwritten_age_seconds.set(age);
         shared.metrics.batches_bytes.set(shared.memory.bytes());
         shared.metrics.writes_at_once.set(shared.gate.limit() as i64);

@@ -20,6 +20,7 @@ use ratelimit_svc::decide::hit::Mode;
 use ratelimit_svc::decide::plan::plan;
 use ratelimit_svc::decide::request::{Descriptor, Request};
 use ratelimit_svc::decide::settings::Settings;
+use ratelimit_svc::decide::trial::has_trials;
 use ratelimit_svc::limits::quotas::Library;
 use ratelimit_svc::metrics::Metrics;
 use ratelimit_svc::record::Recorder;
@@ -59,6 +60,7 @@ fn main() {
         let counts = memory.count_now(&plan.hits, Mode::CountAll, NOW);
         let found = Evidence::Counts { hits: &plan.hits, counts: &counts, degraded: false };
         let decision = conclude(&asked, &plan, found, &settings, NOW.as_secs());
+        black_box(has_trials(&plan));
         metrics.decided(&plan, &decision, Duration::from_micros(20));
         if let Some(recorder) = &recorder {
             recorder.record(&asked, &plan, &decision, NOW);

@@ -1,4 +1,4 @@
-//! What time it is. The clock of this machine until Redis told the time, and from then on the
+//! What time it is. The clock of this machine until Redis gave the time, and from then on the
 //! clock of Redis, so that replicas agree on windows however far their own clocks are apart.
 //!
 //! ```text
@@ -21,7 +21,7 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use offset::{Offset, Sample};
 
-/// A clock that is off by more than a quarter of the shortest window, a second, is told of.
+/// A clock that is off by more than a quarter of the shortest window, a second, is reported.
 pub const SKEW_MAX: Duration = Duration::from_millis(250);
 
 const UNKNOWN: i64 = i64::MIN;
@@ -32,7 +32,7 @@ pub struct Clock {
     began: Duration,
     started: Instant,
     samples: Mutex<Offset>,
-    /// Microseconds to add to the steady clock, [`UNKNOWN`] before Redis told the time.
+    /// Microseconds to add to the steady clock, [`UNKNOWN`] before Redis gave the time.
     correction: AtomicI64,
     skewed: AtomicBool,
     skew: Gauge<f64, AtomicU64>,
@@ -46,7 +46,7 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// A clock that starts from `wall`, tells in `skew` by how many seconds that one is behind
+    /// A clock that starts from `wall`, reports in `skew` by how many seconds that one is behind
     /// Redis, and counts in `skews` how often it was found off by more than [`SKEW_MAX`].
     pub fn new(wall: fn() -> Duration, skew: Gauge<f64, AtomicU64>, skews: Counter) -> Self {
         Self {
@@ -83,7 +83,7 @@ impl Clock {
         self.began + self.started.elapsed()
     }
 
-    /// Redis told the time; a sample from another server than the last begins anew.
+    /// Redis gave the time; a sample from another server than the last begins anew.
     pub fn correct(&self, sample: Sample, same_server: bool) {
         let correction = {
             let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
@@ -134,11 +134,11 @@ mod tests {
     fn it_follows_the_clock_of_redis() {
         let clock = Clock::new(an_hour_ahead, Gauge::default(), Counter::default());
         assert!(clock.now() >= wall() + Duration::from_secs(3599));
-        let told = Duration::from_secs(1_000_000);
+        let server = Duration::from_secs(1_000_000);
         let asked = clock.steady();
-        clock.correct(Sample { asked, answered: asked, told }, false);
+        clock.correct(Sample { asked, answered: asked, server }, false);
         let now = clock.now();
-        assert!(now >= told && now < told + Duration::from_secs(60), "{now:?}");
+        assert!(now >= server && now < server + Duration::from_secs(60), "{now:?}");
         assert_eq!(clock.skews.get(), 1);
         assert!(clock.skew.get() < -3600.0, "we are ahead");
     }
@@ -147,7 +147,7 @@ mod tests {
     fn a_right_clock_is_not_told_of() {
         let clock = Clock::default();
         let asked = clock.steady();
-        clock.correct(Sample { asked, answered: asked, told: asked }, false);
+        clock.correct(Sample { asked, answered: asked, server: asked }, false);
         assert_eq!(clock.skews.get(), 0);
         assert!(clock.skew.get().abs() < SKEW_MAX.as_secs_f64());
     }

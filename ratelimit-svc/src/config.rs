@@ -37,7 +37,7 @@ use crate::outage::guard::ShareSettings;
 use crate::outage::replicas::ReplicasSettings;
 use crate::record::RecordSettings;
 use crate::store::redis::RedisSettings;
-use crate::store::redis::link::LinkSettings;
+use crate::store::redis::topology::link::LinkSettings;
 use variables::{Support, VARIABLES};
 
 /// The largest `LOCAL_SHARE_FACTOR`.
@@ -76,7 +76,7 @@ pub struct Config {
     /// `MERGE_DOMAIN_CONFIG`
     pub merge_domains: bool,
     /// `BACKEND_TYPE` and the `REDIS_` variables.
-    pub backend: Backend,
+    pub backend: StoreSettings,
     /// Switches for every request.
     pub settings: Settings,
     /// The clock of this machine.
@@ -109,7 +109,7 @@ pub enum QuotaSource {
 /// Where counters live.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "there is one, at the start")]
-pub enum Backend {
+pub enum StoreSettings {
     /// In this process.
     Memory,
     /// In Redis.
@@ -256,7 +256,8 @@ impl Vars<'_> {
         }
         let log_level = parts.join(",");
         let (otlp_endpoint, traces) = self.traces()?;
-        Ok(TelemetryConfig { log_level, otlp_endpoint, traces })
+        let otlp_tls = self.otlp_tls()?.filter(|_| otlp_endpoint.is_some());
+        Ok(TelemetryConfig { log_level, otlp_endpoint, otlp_tls, traces })
     }
 
     fn quotas(&self) -> Result<QuotaSource, UsageError> {

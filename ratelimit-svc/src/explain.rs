@@ -4,12 +4,11 @@
 use crate::decide::plan::{ClassSource, Line, Plan, plan};
 use crate::decide::request::{Descriptor, Request};
 use crate::decide::settings::Settings;
-use crate::limits::algorithm::Algorithm;
 use crate::limits::class::PRIORITY_KEY;
 use crate::limits::pattern::Precedence;
 use crate::limits::quotas::Quotas;
 use crate::limits::rule::{REPORTED_KEY, Rule};
-use crate::limits::sharing::{How, Share};
+use crate::limits::sharing::{ClassShare, How};
 
 /// The explanation, some lines.
 ///
@@ -58,7 +57,7 @@ pub fn text(
             if let Some(share) = &hit.share {
                 text += &format!("  {}\n", shared(share, hit.capacity()));
             }
-            if hit.algorithm == Algorithm::FixedWindow {
+            if hit.algorithm.has_windows() {
                 let left = hit.window.remaining(now_seconds);
                 text += &format!("  window ends in {left} s\n");
             }
@@ -126,8 +125,8 @@ fn verdict(line: &Line<'_>) -> String {
 }
 
 /// What the class may take of a limit that it shares.
-fn shared(share: &Share, capacity: u32) -> String {
-    match (&share.how, share.place) {
+fn shared(share: &ClassShare, capacity: u32) -> String {
+    match (&share.how, share.rank) {
         (How::UpTo(fraction), _) => {
             format!("the class is admitted up to {} of {capacity}", fraction.of(capacity))
         }

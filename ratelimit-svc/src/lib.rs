@@ -28,6 +28,7 @@ pub mod diff;
 pub mod document;
 pub mod explain;
 pub mod grpc;
+mod html;
 pub mod import;
 pub mod json;
 pub mod keyed_hash;

@@ -30,9 +30,6 @@ use crate::record::Recorder;
 use crate::store::memory::Memory;
 use crate::store::redis::Redis;
 
-/// The longest time spent on handing back unspent leases at the end.
-const LEASES_DRAIN_MAX: Duration = Duration::from_millis(500);
-
 /// Where counters live.
 pub enum Counters {
     /// In this process.
@@ -113,22 +110,19 @@ impl Limiter {
         match (&self.counters, &self.leases) {
             (Counters::Redis(guard), Some(leases)) => {
                 let claim = leases.claim(guard, || self.clock.now());
-                tokio::join!(claim, leases.tell(guard));
+                tokio::join!(claim, leases.restore(guard));
             }
             _ => std::future::pending().await,
         }
     }
 
-    /// Hands unspent leases back, and leaves the replicas that share limits.
-    pub async fn drain(&self) {
-        let Counters::Redis(guard) = &self.counters else { return };
-        if let Some(leases) = &self.leases {
-            let drain = leases.drain(guard, self.clock.now());
-            if tokio::time::timeout(LEASES_DRAIN_MAX, drain).await.is_err() {
-                tracing::warn!("unspent leases were not handed back in time");
-            }
+    /// Leaves the replicas that share limits. What was claimed and is not spent is lost to its window:
+    /// little, see `lease::block`. To hand it back would lower a counter, and a counter that goes down
+    /// is how the others see that data were lost.
+    pub async fn leave(&self) {
+        if let Counters::Redis(guard) = &self.counters {
+            guard.leave().await;
         }
-        guard.leave().await;
     }
 
     async fn decide_planned(
@@ -149,7 +143,7 @@ impl Limiter {
                 match plan.class.outage {
                     OutagePolicy::Bypass => {
                         let share = guard.share();
-                        guard.forget(guard.local.bypass(hits, share, now, &lost));
+                        guard.dropped(guard.local.bypass(hits, share, now, &lost));
                         conclude(Evidence::Bypass)
                     }
                     OutagePolicy::Deny => conclude(Evidence::Deny),
@@ -157,7 +151,7 @@ impl Limiter {
                         let (share, mode) = (guard.share(), self.mode());
                         let (hits, counts, forgotten) =
                             guard.local.count(hits, share, mode, now, &lost);
-                        guard.forget(forgotten);
+                        guard.dropped(forgotten);
                         conclude(Evidence::Counts { hits: &hits, counts: &counts, degraded: true })
                     }
                 }
@@ -215,7 +209,7 @@ impl Limiter {
         Some(hits)
     }
 
-    /// What `/config` tells of the store.
+    /// What `/config` shows of the store.
     pub fn describe_store(&self) -> serde_json::Value {
         match &self.counters {
             Counters::Memory => json!({"kind": "memory"}),

@@ -21,7 +21,7 @@ use crate::decide::decision::Decision;
 use crate::decide::plan::{Line, Plan};
 use crate::decide::request::Request;
 use crate::keyed_hash::KeyedState;
-use crate::limits::stats::{HitStats, Outcome, Reason, RuleCounts};
+use crate::limits::stats::{HitStats, Reason, RuleCounts, RuleOutcome};
 use crate::live::nearest::{Row, Rows, Seen};
 
 /// Parts of the table of descriptors, so that threads seldom wait for each other.
@@ -70,7 +70,7 @@ impl Live {
         now: Duration,
     ) {
         let (over_limit, reason) = (decision.over_limit, reason_of(decision));
-        let outcome = Outcome { descriptor: 0, over_limit, reason, hits: HitStats::default() };
+        let outcome = RuleOutcome { descriptor: 0, over_limit, reason, hits: HitStats::default() };
         self.decided.count(&plan.class.name, &outcome);
         if self.is_watched() {
             self.remember(request, plan, decision, now.as_secs());
@@ -137,7 +137,7 @@ fn reason_of(decision: &Decision) -> Reason {
     if decision.degraded.is_some() {
         return Reason::Degraded;
     }
-    let counts = |outcome: &&Outcome| outcome.over_limit == decision.over_limit;
+    let counts = |outcome: &&RuleOutcome| outcome.over_limit == decision.over_limit;
     let reasons = decision.outcomes.iter().filter(counts).map(|outcome| outcome.reason);
     let rank = |reason: &Reason| match reason {
         Reason::OverLimit => 5,

@@ -1,4 +1,4 @@
-//! What `/metrics` tells. Labels are closed sets or configured names; the names of domains and
+//! What `/metrics` shows. Labels are closed sets or configured names; the names of domains and
 //! rules are capped, and everything beyond the cap is `other`.
 //!
 //! [`reference`] shows the same counts under the names of envoyproxy/ratelimit, and [`statsd`]
@@ -92,7 +92,7 @@ pub struct Metrics {
     pub breaker_opened: Counter,
     /// Replicas that would share a limit in an outage.
     pub share_replicas: Gauge,
-    /// Counters of which the store is still to be told.
+    /// Counters with hits that are still to be repaid.
     pub owed_counters: Gauge,
     /// Counters in memory.
     pub memory_counters: Gauge,
@@ -189,7 +189,7 @@ impl Metrics {
         registry.register("degraded", help, self.degraded.clone());
         let help = "Hits that passed by the policy bypass";
         registry.register("bypassed_hits", help, self.bypassed_hits.clone());
-        let help = "Hits admitted without the store, by whether it was told of them afterwards";
+        let help = "Hits admitted without the store, by whether they were repaid afterwards";
         registry.register("settled_hits", help, self.settled_hits.clone());
         registry.register("store_errors", "Failed store calls, by kind", self.store_errors.clone());
         let help = "1 while the store is out of reach";
@@ -198,7 +198,7 @@ impl Metrics {
         registry.register("breaker_opened", help, self.breaker_opened.clone());
         let help = "Replicas that would share a limit in an outage";
         registry.register("share_replicas", help, self.share_replicas.clone());
-        let help = "Counters of which the store is still to be told";
+        let help = "Counters with hits that are still to be repaid";
         registry.register("owed_counters", help, self.owed_counters.clone());
     }
 
@@ -360,7 +360,7 @@ impl Metrics {
         self.store_errors.get_or_create(&KindLabels { kind }).get()
     }
 
-    /// The store was told of hits that were admitted without it, or was not.
+    /// Hits that were admitted without the store were repaid, or were not.
     pub fn settled(&self, result: &'static str, hits: u64) {
         self.settled_hits.get_or_create(&ResultLabels { result }).inc_by(hits);
     }

@@ -26,7 +26,7 @@ use tonic::service::Routes;
 
 use crate::clock::Clock;
 use crate::config::stats::{Names, Stats};
-use crate::config::{Backend, Config, QuotaSource};
+use crate::config::{Config, QuotaSource, StoreSettings};
 use crate::console::Console;
 use crate::console::access::Access;
 use crate::grpc::Service;
@@ -126,8 +126,8 @@ impl Server {
             reloader.load(source.clone()).await;
         }
         let leases = match &config.backend {
-            Backend::Memory => None,
-            Backend::Redis { settings, .. } => {
+            StoreSettings::Memory => None,
+            StoreSettings::Redis { settings, .. } => {
                 Some(Leases::new(&config.leases, settings.call_budget, metrics.clone()))
             }
         };
@@ -233,7 +233,7 @@ impl Server {
                 tracing::error!(%error, "admin listener failed");
             }
         });
-        let draining = self.limiter.clone();
+        let leaving = self.limiter.clone();
         if let Some((listener, page)) = self.page {
             tasks.spawn(async move {
                 http::serve(listener, page, http::Options::pages(), Shutdown::new(), || {}).await;
@@ -260,7 +260,7 @@ impl Server {
         };
         tokio::select! {
             served = served => {
-                draining.drain().await;
+                leaving.leave().await;
                 if let Some(recording) = recording {
                     recording.finish().await;
                 }
@@ -365,24 +365,24 @@ async fn tell_gauges(limiter: Arc<Limiter>) {
         limiter.metrics.memory_evictions.set(number(evictions));
         if let (Some(leases), Counters::Redis(guard)) = (&limiter.leases, &limiter.counters) {
             leases.table().set_replicas(guard.share().replicas);
-            limiter.metrics.leases.tell(leases.table());
+            limiter.metrics.leases.report(leases.table());
         }
         tokio::time::sleep(GAUGES_EVERY).await;
     }
 }
 
 fn counters(
-    backend: Backend,
+    backend: StoreSettings,
     share: ShareSettings,
     metrics: &Arc<Metrics>,
     clock: &Arc<Clock>,
 ) -> Result<Counters, UsageError> {
-    let Backend::Redis { link, per_second, settings } = backend else {
+    let StoreSettings::Redis { link, per_second, settings } = backend else {
         return Ok(Counters::Memory);
     };
     let redis = match per_second {
         None => Redis::new(link, settings, clock.clone()),
-        Some(per_second) => Redis::apart(link, per_second, settings, clock.clone()),
+        Some(per_second) => Redis::pair(link, per_second, settings, clock.clone()),
     };
     let redis = redis.map_err(|error| UsageError(format!("REDIS_TLS: {}", error_chain(&error))))?;
     Ok(Counters::Redis(Box::new(Guard::new(redis, share, metrics.clone()))))

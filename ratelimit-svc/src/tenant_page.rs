@@ -12,6 +12,7 @@ use axum::routing::get;
 use serde_json::{Value as Json, json};
 
 use crate::decide::standing::Standing;
+use crate::html::escape;
 use crate::limiter::Limiter;
 use crate::limiter::standing::{NoStanding, View};
 
@@ -125,8 +126,8 @@ fn page(tenant: &str, class: &str, standings: &[Standing]) -> String {
          <th scope=\"col\">limit</th><th scope=\"col\">used</th><th scope=\"col\" class=\"n\">left</th>\
          <th scope=\"col\" class=\"n\">resets in</th><th scope=\"col\" class=\"n\">refused in the last hour</th>\
          </tr></thead><tbody>\n",
-        tenant = escaped(tenant),
-        class = escaped(class),
+        tenant = escape(tenant),
+        class = escape(class),
     );
     for standing in standings {
         let own = |(at, (key, value)): (usize, &(String, String))| match at {
@@ -138,7 +139,7 @@ fn page(tenant: &str, class: &str, standings: &[Standing]) -> String {
             true => what.join(", "),
             false => standing.name.clone(),
         };
-        let what = escaped(&what);
+        let what = escape(&what);
         let Some(limit) = &standing.limit else {
             let cells = "<td>unlimited</td><td></td><td></td><td></td><td></td>";
             let _ = writeln!(text, "<tr><th scope=\"row\">{what}</th>{cells}</tr>");
@@ -172,22 +173,6 @@ fn duration(seconds: u64) -> String {
         7200..172_800 => format!("{} h", seconds.div_ceil(3600)),
         _ => format!("{} d", seconds.div_ceil(86_400)),
     }
-}
-
-/// Text that is safe between tags and in attributes.
-fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => safe += "&amp;",
-            '<' => safe += "&lt;",
-            '>' => safe += "&gt;",
-            '"' => safe += "&quot;",
-            '\'' => safe += "&#39;",
-            c => safe.push(c),
-        }
-    }
-    safe
 }
 
 #[cfg(test)]

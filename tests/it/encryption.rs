@@ -188,7 +188,7 @@ async fn a_rotation_of_every_certificate_drops_no_request() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_hop_to_the_real_parts_is_encrypted() -> Result<()> {
-    let stage = Stage::with(Parts::Real, |options| options.encryption = Encryption::On).await?;
+    let stage = Stage::real().await?;
     let key = stage.edge.issue_live_key("acme", "ingest").await?;
     assert_eq!(stage.write(&key, "sealed f=1").await?.status, 204);
     let rows = stage.rows("acme__default", "SELECT f FROM sealed", 1).await?;
@@ -226,7 +226,7 @@ async fn gateway_with(stage: &Stage, section: &str, port: u16) -> Result<Child> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kafka_lets_in_who_logs_in_and_says_once_who_does_not() -> Result<()> {
-    let stage = Stage::with(Parts::Real, |options| options.encryption = Encryption::On).await?;
+    let stage = Stage::real().await?;
     let ca = pki(&stage)?.authority().display().to_string();
     let dir = stage.edge.options.dir.clone();
     std::fs::write(dir.join("wrong-password"), "not it\n")?;

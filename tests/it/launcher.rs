@@ -19,6 +19,10 @@ struct Launched {
 async fn launch(dir: &Path, args: &[&str]) -> Result<Launched> {
     let mut command = Command::new(service("tidegate-edge")?);
     command.args(args).arg("--dir").arg(dir.join("run"));
+    launch_as(dir, command).await
+}
+
+async fn launch_as(dir: &Path, command: Command) -> Result<Launched> {
     let mut child = Child::start("tidegate-edge", dir, command)?;
     let file = dir.join("run/env");
     let text = wait_for("the env file", DEADLINE * 2, async || match child.check_alive() {
@@ -67,7 +71,7 @@ async fn the_printed_lines_work_and_a_second_start_does_too() -> Result<()> {
     let launched = launch(dir.path(), &[]).await?;
     let printed = launched.child.output();
     let commands = commands(&printed);
-    assert_eq!(commands.len(), 4, "{printed}");
+    assert_eq!(commands.len(), 5, "{printed}");
     // The quota is counted by the minute of the clock: not across the turn of one.
     wait_for("a minute with time left", DEADLINE, async || {
         (crate::stage::now_ns() / 1_000_000_000 % 60 < 50).then_some(())
@@ -85,6 +89,8 @@ async fn the_printed_lines_work_and_a_second_start_does_too() -> Result<()> {
     })
     .await?;
     assert!(arrived.contains("# CONTEXT-DATABASE: demo__demo\n"), "{arrived}");
+    let standing: serde_json::Value = serde_json::from_str(&shell(&commands[4])?)?;
+    assert_eq!(standing["tenant"], "demo", "{standing}");
 
     for name in [
         "TIDEGATE_EDGE",
@@ -144,4 +150,37 @@ async fn the_full_edge_prints_how_to_ask_influxdb() -> Result<()> {
     let answer = shell(&write)?;
     assert!(answer.lines().next().is_some_and(|line| line.contains(" 204")), "{answer}");
     stop(launched, dir.path(), Signal::TERM).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_off_is_the_full_edge_in_clear_text_and_says_so() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut command = Command::new(service("tidegate-edge")?);
+    command.arg("--full").arg("--dir").arg(dir.path().join("run")).env("TLS", "off");
+    let launched = launch_as(dir.path(), command).await?;
+    let printed = launched.child.output();
+    ensure!(printed.contains("in clear text, on loopback"), "{printed}");
+    for name in ["TIDEGATE_CA", "TIDEGATE_EDGE_TLS", "TIDEGATE_CERT"] {
+        ensure!(!launched.env.contains_key(name), "{name}: {:?}", launched.env);
+    }
+    for name in ["GATEWAY_HTTP", "TIDEGATE_INFLUXDB"] {
+        ensure!(launched.env[name].starts_with("http://"), "{name}: {:?}", launched.env);
+    }
+    let commands = commands(&printed);
+    let write = shell(&commands[0])?;
+    ensure!(write.starts_with("HTTP/1.1 204"), "{write}");
+    wait_for("the point to arrive", DEADLINE, async || {
+        shell(&commands[3]).ok().filter(|text| text.contains("Oslo"))
+    })
+    .await
+    .with_context(|| launched.child.output())?;
+    stop(launched, dir.path(), Signal::INT).await?;
+    // A word that is neither ends it before anything is started.
+    let mut command = Command::new(service("tidegate-edge")?);
+    let output =
+        command.arg("--dir").arg(dir.path().join("other")).env("TLS", "perhaps").output()?;
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.code() == Some(1), "{message}");
+    ensure!(message.contains("TLS=perhaps is neither on nor off"), "{message}");
+    Ok(())
 }

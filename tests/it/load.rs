@@ -7,11 +7,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tests::child::Child;
-use tests::load::cli::{RATE_LIMIT_PATH, grpc};
 use tests::load::engine::{Engine, Target};
 use tests::load::scenario::Scenario;
 use tests::load::schedule::{Amount, Pace};
 use tests::load::traffic::Traffic;
+use tests::load::wire::grpc::{RATE_LIMIT_PATH, grpc};
 use tests::load::wire::http1::Http1;
 use tests::load::wire::{Connection, Meaning};
 use tests::ports::{free_address, free_port};

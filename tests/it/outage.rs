@@ -4,7 +4,6 @@ use anyhow::{Context, Result};
 use rustix::process::Signal;
 use tests::edge::{Parts, Service};
 use tests::http::Reply;
-use tests::parts::redis::Redis;
 use tests::wait::{DEADLINE, wait_for};
 
 use crate::stage::Stage;
@@ -137,7 +136,9 @@ async fn redis_down_is_decided_by_class_and_never_an_error() -> Result<()> {
     assert_eq!(stage.write(&small, POINT).await?.status, 204);
     assert_eq!(stage.write(&background, POINT).await?.status, 204);
 
-    let address = stage.edge.redis.take().context("Redis runs")?.address;
+    let redis = stage.edge.redis.as_mut().context("Redis runs")?;
+    redis.child.signal(Signal::KILL)?;
+    redis.child.wait(DEADLINE).await?;
     // bypass: passes. deny: refused. local: this replica's share of what was left, here all of it.
     for _ in 0..5 {
         assert_eq!(stage.write(&critical, POINT).await?.status, 204);
@@ -157,7 +158,7 @@ async fn redis_down_is_decided_by_class_and_never_an_error() -> Result<()> {
         .any(|line| line.starts_with("ratelimit_decisions_total") && line.contains("degraded"));
     assert!(degraded, "{metrics}");
 
-    stage.edge.redis = Some(Redis::start(&stage.edge.options.dir, address).await?);
+    stage.edge.restart_redis().await?;
     stage.write_until(&background, POINT, 204).await?;
     Ok(())
 }
@@ -166,16 +167,15 @@ async fn redis_down_is_decided_by_class_and_never_an_error() -> Result<()> {
 async fn influxdb_down_loses_nothing_and_kafka_down_is_503() -> Result<()> {
     let mut stage = Stage::real().await?;
     let ingest = stage.edge.issue_live_key("acme", "ingest").await?;
-    let influxdb = stage.edge.influxdb.take().context("InfluxDB runs")?;
-    let address = influxdb.address;
-    influxdb.child.stop(DEADLINE).await;
+    let influxdb = stage.edge.influxdb.as_mut().context("InfluxDB runs")?;
+    influxdb.child.signal(Signal::TERM)?;
+    influxdb.child.wait(DEADLINE).await?;
     let base = crate::stage::now_ns();
     for n in 0..20 {
         let line = format!("away n={n}i {}", base + n);
         assert_eq!(stage.write(&ingest, line).await?.status, 204);
     }
-    let dir = stage.edge.options.dir.join("influxdb");
-    stage.edge.influxdb = Some(tests::parts::influxdb::InfluxDb::start(&dir, address).await?);
+    stage.edge.restart_influxdb().await?;
     let rows = stage.rows("acme__default", "SELECT n FROM away", 20).await?;
     assert_eq!(rows.len(), 20);
 

@@ -9,8 +9,6 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use tests::edge::{Parts, Service};
 use tests::http::{Http, Reply};
-use tests::parts::influxdb::InfluxDb;
-use tests::parts::redis::Redis;
 use tests::parts::workspace;
 use tests::wait::{DEADLINE, wait_for};
 
@@ -145,8 +143,7 @@ impl Rig {
                 self.deny_percent(100).await?;
             }
             Outage::RedisAway => {
-                let address = edge.redis.as_ref().context("Redis ran")?.address;
-                edge.redis = Some(Redis::start(&edge.options.dir, address).await?);
+                edge.restart_redis().await?;
                 let url = format!("http://{}/metrics", edge.ratelimit[0].admin);
                 wait_for("ratelimit-svc to find Redis again", DEADLINE, async || {
                     let text = Http::new().get(&url).await.ok()?.text();
@@ -157,11 +154,7 @@ impl Rig {
             Outage::AuthzAway => edge.start_service(Service::Authz).await?,
             Outage::EnvoyOverloaded => edge.set_pressure(0.0)?,
             Outage::GatewayAway => edge.start_service(Service::Gateway).await?,
-            Outage::InfluxdbAway => {
-                let address = edge.influxdb.as_ref().context("InfluxDB ran")?.address;
-                let dir = edge.options.dir.join("influxdb");
-                edge.influxdb = Some(InfluxDb::start(&dir, address).await?);
-            }
+            Outage::InfluxdbAway => edge.restart_influxdb().await?,
             Outage::KafkaAway => edge.kafka.as_mut().context("Kafka ran")?.restart().await?,
         }
         self.open.stage.write_until(&self.probe, POINT, 204).await?;

@@ -1,12 +1,15 @@
 //! Quotas as a tenant meets them.
 
 use anyhow::Result;
+use tests::edge::{Encryption, Parts};
 
 use crate::stage::{Stage, now_ns};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_quota_is_429_and_the_point_is_not_stored() -> Result<()> {
-    let stage = Stage::real().await?;
+    // In clear text, as with `TLS=off`: nothing of it depends on encryption.
+    let clear = |options: &mut tests::edge::Options| options.encryption = Encryption::Off;
+    let stage = Stage::with(Parts::Real, clear).await?;
     let small = stage.edge.issue_live_key("small", "ingest").await?;
     let acme = stage.edge.issue_live_key("acme", "ingest").await?;
     let point = |n: i64| format!("quota n={n}i {}", now_ns());

@@ -51,7 +51,7 @@ impl Stage {
         Self::start(Parts::Embedded, None, Patience::SLOW_DRAIN).await
     }
 
-    /// An edge on the real Redis, Kafka and InfluxDB.
+    /// An edge on the real Redis, Kafka and InfluxDB, every hop encrypted.
     pub async fn real() -> Result<Self> {
         Self::start(Parts::Real, None, Patience::BUSY_MACHINE).await
     }
@@ -86,7 +86,11 @@ impl Stage {
             otlp,
             patience,
             proxy: Proxy::default(),
-            encryption: Encryption::Off,
+            // Real parts are encrypted as in `make run-full`, embedded ones are a desk.
+            encryption: match parts {
+                Parts::Real => Encryption::On,
+                Parts::Embedded => Encryption::Off,
+            },
             keys_in_redis: false,
         };
         options.proxy.limits.access_log_success_percent = 100;

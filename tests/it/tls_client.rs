@@ -13,6 +13,7 @@ use rustls::pki_types::ServerName;
 use tests::http::Reply;
 use tests::wait::DEADLINE;
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
 /// POSTs over HTTP/2 and reads the whole answer.
@@ -24,6 +25,25 @@ pub async fn post(
     body: &str,
 ) -> Result<Reply> {
     exchange(at, settings, b"h2", path, headers, body).await.map(|(reply, _)| reply)
+}
+
+/// A connection over HTTP/2 that stays open after one request: ends when the server ends it.
+pub async fn hold(at: SocketAddr, settings: &ClientSettings) -> Result<JoinHandle<()>> {
+    let stream = TcpStream::connect(at).await?;
+    let name = ServerName::from(at.ip());
+    let tls = TlsConnector::from(Arc::new(settings.config()?));
+    let io = TokioIo::new(tls.connect(name, stream).await?);
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await?;
+    let connection = tokio::spawn(connection);
+    // Whatever it answers: a connection without a request would be closed for that.
+    let request = Request::post(format!("https://{at}/held")).body(Full::new(Bytes::new()))?;
+    tokio::time::timeout(DEADLINE, sender.send_request(request)).await??;
+    Ok(tokio::spawn(async move {
+        // However it ends. The sender lives as long, or the client would end it.
+        let _ = connection.await;
+        drop(sender);
+    }))
 }
 
 /// POSTs a point over the protocol asked for, and tells which was agreed on.

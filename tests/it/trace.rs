@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -11,8 +11,17 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tests::edge::encryption::COLLECTOR;
+use tests::edge::{Encryption, Parts};
+use tests::pki::Pki;
 use tests::wait::{DEADLINE, wait_for};
+use tokio::io::copy_bidirectional;
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
@@ -64,8 +73,67 @@ async fn one_trace_joins_envoy_and_every_service_up_to_the_writer() -> Result<()
         .add_service(TraceServiceServer::new(collector.clone()))
         .serve_with_incoming(TcpIncoming::from(listener));
     let server = tokio::spawn(server);
-
     let stage = Stage::traced(address).await?;
+    one_trace(&stage, &collector).await?;
+    server.abort();
+    Ok(())
+}
+
+/// A collector that lets in only who has a certificate of the run's authority.
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_reach_the_collector_over_mutual_tls() -> Result<()> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = listener.local_addr()?;
+    let stage = Stage::with(Parts::Embedded, |options| {
+        options.otlp = Some(address);
+        options.encryption = Encryption::On;
+    })
+    .await?;
+    let pki = stage.edge.pki.as_ref().context("the edge is encrypted")?;
+    let acceptor = TlsAcceptor::from(Arc::new(server_config(pki)?));
+    let (sender, connections) = tokio::sync::mpsc::channel(1);
+    let accepting = tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            // Whoever has no certificate is turned away, and the next is served.
+            let Ok(mut connection) = acceptor.accept(socket).await else { continue };
+            let (mut inside, server) = tokio::io::duplex(64 << 10);
+            tokio::spawn(async move { copy_bidirectional(&mut connection, &mut inside).await });
+            if sender.send(Ok::<_, std::io::Error>(server)).await.is_err() {
+                return;
+            }
+        }
+    });
+    let collector = Collector::default();
+    let incoming = futures_util::stream::unfold(connections, |mut connections| async move {
+        connections.recv().await.map(|connection| (connection, connections))
+    });
+    let server = Server::builder()
+        .add_service(TraceServiceServer::new(collector.clone()))
+        .serve_with_incoming(incoming);
+    let server = tokio::spawn(server);
+    one_trace(&stage, &collector).await?;
+    accepting.abort();
+    server.abort();
+    Ok(())
+}
+
+fn server_config(pki: &Pki) -> Result<ServerConfig> {
+    let certificates = |path| -> Result<Vec<CertificateDer<'static>>> {
+        Ok(CertificateDer::pem_file_iter(path)?.collect::<Result<_, _>>()?)
+    };
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(certificates(pki.authority())?);
+    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build()?;
+    let chain = certificates(pki.certificate(COLLECTOR))?;
+    let key = PrivateKeyDer::from_pem_file(pki.key(COLLECTOR))?;
+    let config = ServerConfig::builder().with_client_cert_verifier(verifier);
+    let mut config = config.with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}
+
+/// Follows one request by the spans of all it touches, and looks for keys in them.
+async fn one_trace(stage: &Stage, collector: &Collector) -> Result<()> {
     let key = stage.edge.issue_live_key("acme", "ingest").await?;
     let trace_id: String = TRACE_ID.iter().map(|byte| format!("{byte:02x}")).collect();
     let traceparent = format!("00-{trace_id}-00f067aa0ba902b7-01");
@@ -82,7 +150,7 @@ async fn one_trace_joins_envoy_and_every_service_up_to_the_writer() -> Result<()
     }
 
     let expected = ["envoy", "ext-authz", "ingest-gateway", "ingest-writer", "ratelimit-svc"];
-    let services = collector.services;
+    let services = &collector.services;
     let complete = wait_for("spans of every service", DEADLINE, async || {
         let seen = services.lock().unwrap_or_else(PoisonError::into_inner).clone();
         expected.iter().all(|name| seen.contains(*name)).then_some(())
@@ -98,6 +166,5 @@ async fn one_trace_joins_envoy_and_every_service_up_to_the_writer() -> Result<()
     .await?;
     assert!(refused.contains("url.path") && refused.contains("/write"), "{refused}");
     assert!(!refused.contains(secret), "a key is in a span");
-    server.abort();
     Ok(())
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the parts named as arguments, where they are missing: toolchain, envoy, redis, influxdb,
-# prometheus, kafka, chromium, valgrind, images, deny. Debian packages go onto the machine, everything else below target/parts (or
-# $TIDEGATE_CACHE). What cannot be installed is named in one line.
+# victoria, prometheus, kafka, chromium, valgrind, images, deny. Debian packages go onto the machine,
+# everything else below target/parts (or $TIDEGATE_CACHE). What cannot be installed is named in one line.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 parts=target/parts
@@ -63,6 +63,8 @@ redis() { package redis-server redis-server; }
 
 influxdb() { package influxd influxdb; }
 
+victoria() { package victoria-metrics victoria-metrics; }
+
 prometheus() { package prometheus prometheus; }
 
 chromium() { package chromium chromium; }
@@ -95,7 +97,7 @@ deny() {
 
 for part in "$@"; do
     case $part in
-        toolchain | envoy | redis | influxdb | prometheus | kafka | chromium | valgrind | images | deny) "$part" ;;
+        toolchain | envoy | redis | influxdb | victoria | prometheus | kafka | chromium | valgrind | images | deny) "$part" ;;
         *) fail "unknown part '$part'" ;;
     esac
 done

@@ -231,9 +231,7 @@ impl Edge {
                 command.env("BACKEND_TYPE", "memory");
             }
         }
-        if let Some(otlp) = self.options.otlp {
-            command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{otlp}"));
-        }
+        self.ratelimit_collector(command);
     }
 
     /// Issues a key for a tenant and puts its record into the key file; returns the key.

@@ -55,7 +55,7 @@ impl Http {
 
     /// The same, over TLS for https.
     pub fn trusting(tls: Option<ClientSettings>) -> Self {
-        let tls = tls.map(|settings| Connector::new(settings, Protocols::Http));
+        let tls = tls.map(|settings| Connector::new(settings, Protocols::Http, "test"));
         let connector = HttpsConnector::new(tls);
         Self { client: Client::builder(TokioExecutor::new()).build(connector) }
     }

@@ -7,6 +7,7 @@
 pub mod child;
 pub mod demo;
 pub mod edge;
+pub mod faults;
 pub mod http;
 pub mod load;
 pub mod parts;

@@ -16,6 +16,7 @@ pub mod echo;
 pub mod engine;
 pub mod hiccup;
 pub mod message;
+pub mod print;
 pub mod redis_info;
 pub mod scenario;
 pub mod schedule;

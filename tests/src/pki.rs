@@ -72,11 +72,24 @@ impl Pki {
     /// # Errors
     /// When the name cannot stand in a certificate.
     pub fn sign(&self, name: &str) -> Result<Identity> {
+        self.sign_with(name, |_| ())
+    }
+
+    /// The same with something about the certificate changed.
+    ///
+    /// # Errors
+    /// As [`Pki::sign`].
+    pub fn sign_with(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Result<Identity> {
         let loopback = ["localhost", "127.0.0.1"].map(str::to_owned);
         let mut params = CertificateParams::new(loopback)?;
         params.subject_alt_names.push(SanType::URI(Self::uri(name).as_str().try_into()?));
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
+        change(&mut params);
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
@@ -87,7 +100,14 @@ impl Pki {
     /// # Errors
     /// As [`Pki::sign`], and when the files cannot be written.
     pub fn issue(&self, name: &str) -> Result<()> {
-        let identity = self.sign(name)?;
+        self.put(name, &self.sign(name)?)
+    }
+
+    /// Puts certificate and key in place of the old ones of this name.
+    ///
+    /// # Errors
+    /// When the files cannot be written.
+    pub fn put(&self, name: &str, identity: &Identity) -> Result<()> {
         std::fs::create_dir_all(self.directory(name))?;
         replace(&self.certificate(name), &identity.certificate)?;
         replace(&self.key(name), &identity.key)

@@ -29,13 +29,13 @@ use tonic::codegen::Service;
 use tonic::transport::{Channel, Endpoint};
 
 use super::{
-    ALPN, Protocols, TlsError, authorities, certificates, private_key, provider, valid_now,
+    ALPN, Protocols, TlsError, authorities, bytes, certificates, private_key, provider, valid_now,
 };
+use crate::causes::error_chain;
 use crate::config::{ConfigError, Spanned};
 use crate::process::UsageError;
 use crate::readiness::Readiness;
-use crate::reload::{self, Source};
-use crate::telemetry::error_chain;
+use crate::reload::{self, Snapshot, Source};
 
 /// TLS of a client, as written in a configuration file. Relative paths are relative to it.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -96,8 +96,14 @@ pub async fn connect(
     endpoint: Endpoint,
     settings: &ClientSettings,
 ) -> Result<Channel, tonic::transport::Error> {
-    let connector = Connector::new(settings.clone(), Protocols::Grpc);
+    let connector = Connector::new(settings.clone(), Protocols::Grpc, "gRPC");
     secured(endpoint).connect_with_connector(connector).await
+}
+
+/// The same for a server that need not be there yet: connects with the first request, and again after
+/// each connection that was lost.
+pub fn connect_lazily(endpoint: Endpoint, connector: Connector) -> Channel {
+    secured(endpoint).connect_with_connector_lazy(connector)
 }
 
 /// Requests carry the scheme that they have on the wire.
@@ -121,13 +127,14 @@ pub struct Connector {
 struct Shared {
     settings: ClientSettings,
     protocols: Protocols,
+    /// What the client is called where files are refused.
+    name: &'static str,
     told: Option<Told>,
     state: Mutex<State>,
 }
 
-/// Where it is said that files are refused.
+/// Where it is said, beside the log, that files are refused.
 struct Told {
-    name: &'static str,
     readiness: Readiness,
     is_refused: Gauge,
 }
@@ -140,10 +147,10 @@ struct State {
 }
 
 impl Connector {
-    /// Reads the files when it first connects, and says nowhere when they change for the worse.
-    pub fn new(settings: ClientSettings, protocols: Protocols) -> Self {
+    /// Reads the files when it first connects, and says only in the log when they change for the worse.
+    pub fn new(settings: ClientSettings, protocols: Protocols, name: &'static str) -> Self {
         let state = Mutex::default();
-        Self { shared: Arc::new(Shared { settings, protocols, told: None, state }) }
+        Self { shared: Arc::new(Shared { settings, protocols, name, told: None, state }) }
     }
 
     /// Reads the files, and says from now on in `/readyz`, as a warning of this name, and in the
@@ -162,8 +169,8 @@ impl Connector {
         let is_refused = Gauge::default();
         let help = "1 while the newest TLS files of the client are refused and older ones are used";
         registry.register("tls_client_files_refused", help, is_refused.clone());
-        let told = Told { name, readiness: readiness.clone(), is_refused };
-        let shared = Shared { settings, protocols, told: Some(told), state: Mutex::default() };
+        let told = Some(Told { readiness: readiness.clone(), is_refused });
+        let shared = Shared { settings, protocols, name, told, state: Mutex::default() };
         shared.config().map_err(|error| UsageError(error_chain(&error)))?;
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -220,13 +227,14 @@ impl Service<Uri> for Connector {
 impl Shared {
     /// The configuration for a connection that is made now.
     fn config(&self) -> Result<Arc<ClientConfig>, TlsError> {
-        let hash = reload::hash(&self.settings.source().read());
+        let files = self.settings.source().read();
+        let hash = reload::hash(&files);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = state.read.replace(hash) != Some(hash);
         if let (false, Some(config)) = (is_new, &state.in_force) {
             return Ok(config.clone());
         }
-        let read = self.settings.config().map(|mut config| {
+        let read = self.settings.read(&files).map(|mut config| {
             config.alpn_protocols = match self.protocols {
                 Protocols::Grpc => vec![ALPN.to_vec()],
                 // Clients of ours that are not gRPC speak HTTP/1.1.
@@ -249,15 +257,17 @@ impl Shared {
     }
 
     fn tell(&self, refused: Option<&TlsError>) {
+        let reason = refused.map(|error| error_chain(error));
+        if let Some(reason) = &reason {
+            tracing::error!(reason, client = self.name, "TLS files refused");
+        }
         let Some(told) = &self.told else { return };
-        told.is_refused.set(i64::from(refused.is_some()));
-        match refused {
-            None => told.readiness.all_well(told.name),
-            Some(error) => {
-                let reason = error_chain(error);
-                tracing::error!(reason, client = told.name, "TLS files refused");
+        told.is_refused.set(i64::from(reason.is_some()));
+        match reason {
+            None => told.readiness.all_well(self.name),
+            Some(reason) => {
                 let warning = format!("new files are refused, the old are in use: {reason}");
-                told.readiness.warn(told.name, warning);
+                told.readiness.warn(self.name, warning);
             }
         }
     }
@@ -296,7 +306,8 @@ impl RawClientTls {
 }
 
 impl ClientSettings {
-    fn source(&self) -> Source {
+    /// The files, to be followed.
+    pub fn source(&self) -> Source {
         let identity = self.identity.iter().flat_map(|(certificate, key)| [certificate, key]);
         Source::Files(self.authorities.iter().chain(identity).cloned().collect())
     }
@@ -306,13 +317,7 @@ impl ClientSettings {
     /// # Errors
     /// When they cannot; the first of them is named.
     pub fn check(&self) -> Result<(), UsageError> {
-        let check = || {
-            if let Some((path, _)) = &self.identity {
-                valid_now(path, &certificates(path, &read(path)?)?)?;
-            }
-            self.config()
-        };
-        check().map(drop).map_err(|error| UsageError(error_chain(&error)))
+        self.config().map(drop).map_err(|error| UsageError(error_chain(&error)))
     }
 
     /// What the files hold now.
@@ -320,8 +325,16 @@ impl ClientSettings {
     /// # Errors
     /// When they cannot be used; the first of them is named.
     pub fn config(&self) -> Result<ClientConfig, TlsError> {
+        self.read(&self.source().read())
+    }
+
+    /// What the files held when they were read together.
+    ///
+    /// # Errors
+    /// As [`Self::config`].
+    pub fn read(&self, files: &Snapshot) -> Result<ClientConfig, TlsError> {
         let roots = match &self.authorities {
-            Some(path) => authorities(path, &read(path)?)?,
+            Some(path) => authorities(path, bytes(files, path)?)?,
             None => system_authorities()?,
         };
         let own = self.identity.as_ref().map_or_else(PathBuf::new, |(path, _)| path.clone());
@@ -333,18 +346,15 @@ impl ClientSettings {
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
             Some((certificate, key)) => {
-                let chain = certificates(certificate, &read(certificate)?)?;
-                let key = private_key(key, &read(key)?)?;
+                let chain = certificates(certificate, bytes(files, certificate)?)?;
+                valid_now(certificate, &chain)?;
+                let key = private_key(key, bytes(files, key)?)?;
                 builder.with_client_auth_cert(chain, key).map_err(bad)?
             }
         };
         config.alpn_protocols = vec![ALPN.to_vec()];
         Ok(config)
     }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|error| TlsError::Read(path.to_owned(), error))
 }
 
 fn system_authorities() -> Result<RootCertStore, TlsError> {

@@ -3,12 +3,14 @@
 //! ```text
 //! files ─ good ─► in force for the next handshake; open connections stay while their client may
 //!       └ bad ──► at the start the end of the process, later a warning; what was in force stays
+//! Workload API ─► the same, but that it may be away: at the start nothing is ready until it serves
 //! ```
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::registry::Registry;
 use serde::Serialize;
@@ -20,16 +22,21 @@ use tokio_rustls::server::TlsStream;
 use super::metrics::Metrics;
 use super::peer::Peer;
 use super::settings::{InForce, Protocols, ServerSettings};
+use super::workload::{self, News};
+use crate::causes::error_chain;
 use crate::process::UsageError;
-use crate::readiness::Readiness;
+use crate::readiness::{Condition, Readiness};
 use crate::reload::{self, ReloadStatus, Snapshot};
-use crate::telemetry::error_chain;
 
 /// How long a client may take to become a connection.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The name of the warning in `/readyz`.
 const WARNING: &str = "tls";
+/// The name of the warning that the Workload API is away.
+const AWAY: &str = "workload API";
+/// How often the clock is asked whether our certificate has expired; it may be set meanwhile.
+const CLOCK_PERIOD: Duration = Duration::from_secs(5);
 
 /// Turns accepted sockets into connections over TLS.
 pub struct Acceptor {
@@ -38,6 +45,8 @@ pub struct Acceptor {
     in_force: watch::Sender<Arc<InForce>>,
     metrics: Metrics,
     readiness: Readiness,
+    /// Held back while the Workload API has given no certificate that is good now.
+    condition: Option<Condition>,
     state: Mutex<State>,
     /// Since when failures are counted, and the second at which one was last logged.
     began: Instant,
@@ -47,6 +56,17 @@ pub struct Acceptor {
 struct State {
     read: u64,
     reload: ReloadStatus,
+    /// Of the Workload API: what came last, the files beside it, and whether it is away.
+    svid: Option<Snapshot>,
+    files: Snapshot,
+    is_away: bool,
+}
+
+impl State {
+    fn new() -> Self {
+        let (read, reload) = (0, ReloadStatus::default());
+        Self { read, reload, svid: None, files: Snapshot::new(), is_away: false }
+    }
 }
 
 /// What `/config` tells of the certificate.
@@ -74,13 +94,27 @@ impl Acceptor {
         let metrics = Metrics::default();
         metrics.register(registry);
         let Some(settings) = settings else { return Ok(None) };
-        let snapshot = settings.source().read();
-        let in_force = settings.read(&snapshot, protocols);
-        let in_force = in_force.map_err(|error| UsageError(error_chain(&error)))?;
-        metrics.loaded(in_force.expires_at);
-        let mut state = State { read: reload::hash(&snapshot), reload: ReloadStatus::default() };
-        state.reload.loaded(state.read);
+        let (mut state, mut condition) = (State::new(), None);
+        let in_force = match &settings.workload_api {
+            Some(_) => {
+                let names = settings.allowed(&settings.source().read());
+                names.map_err(|error| UsageError(error_chain(&error)))?;
+                let reason = "the Workload API has given no certificate yet";
+                condition = Some(readiness.condition("tls", reason));
+                InForce::nothing()
+            }
+            None => {
+                let snapshot = settings.source().read();
+                let in_force = settings.read(&snapshot, protocols);
+                let in_force = in_force.map_err(|error| UsageError(error_chain(&error)))?;
+                metrics.loaded(in_force.expires_at);
+                state.read = reload::hash(&snapshot);
+                state.reload.loaded(state.read);
+                in_force
+            }
+        };
         Ok(Some(Arc::new(Self {
+            condition,
             settings,
             protocols,
             in_force: watch::Sender::new(Arc::new(in_force)),
@@ -98,12 +132,65 @@ impl Acceptor {
             self.apply(&snapshot);
             std::future::ready(())
         };
-        reload::follow(self.settings.source(), period, apply).await;
+        let files = reload::follow(self.settings.source(), period, apply);
+        let Some(address) = &self.settings.workload_api else {
+            files.await;
+            return;
+        };
+        let svids = workload::follow(address, |news| self.hear(address, news));
+        tokio::join!(files, svids, self.expire());
+    }
+
+    /// Takes what the Workload API sends; that it is away is said once.
+    fn hear(&self, address: &str, news: News) {
+        let mut state = self.state();
+        let was_away = std::mem::replace(&mut state.is_away, matches!(news, News::Away(_)));
+        match news {
+            News::Svid(svid) => {
+                state.svid = Some(svid);
+                self.readiness.all_well(AWAY);
+                if was_away {
+                    tracing::info!(address, "the Workload API serves");
+                }
+                self.take(&mut state);
+            }
+            News::Away(reason) if !was_away => {
+                let kept = match state.svid.is_some() {
+                    true => "the last certificate is in force until it expires",
+                    false => "there is no certificate yet",
+                };
+                self.readiness.warn(AWAY, format!("{address} is away, {kept}: {reason}"));
+                tracing::error!(address, reason, kept, "the Workload API is away");
+            }
+            News::Away(_) => {}
+        }
+    }
+
+    /// Holds readiness back when the certificate in force has expired. Never ends.
+    async fn expire(&self) -> Infallible {
+        let mut in_force = self.in_force.subscribe();
+        loop {
+            let expires_at = in_force.borrow_and_update().expires_at;
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+            let left = expires_at.map(|at| (at + 1).saturating_sub(now));
+            if let (Some(0), Some(condition)) = (left, &self.condition) {
+                condition.lost("the last certificate of the Workload API has expired");
+            }
+            // What has expired and what is not there change by a new certificate alone.
+            let wait = left.filter(|left| *left > 0).map(Duration::from_secs);
+            let wait = wait.map_or(Duration::MAX, |wait| wait.min(CLOCK_PERIOD));
+            // Either it has changed, or the clock is to be asked.
+            let _ = tokio::time::timeout(wait, in_force.changed()).await;
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is in force, and what was last wrong.
     pub fn status(&self) -> Status {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state();
         Status {
             reload: state.reload.clone(),
             expires_at_seconds: self.in_force.borrow().expires_at,
@@ -117,17 +204,31 @@ impl Acceptor {
     }
 
     fn apply(&self, snapshot: &Snapshot) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let hash = reload::hash(snapshot);
+        let mut state = self.state();
+        state.files.clone_from(snapshot);
+        self.take(&mut state);
+    }
+
+    fn take(&self, state: &mut State) {
+        let mut snapshot = state.files.clone();
+        match &state.svid {
+            Some(svid) => snapshot.extend(svid.clone()),
+            None if self.settings.workload_api.is_some() => return,
+            None => {}
+        }
+        let hash = reload::hash(&snapshot);
         if std::mem::replace(&mut state.read, hash) == hash {
             return;
         }
-        match self.settings.read(snapshot, self.protocols) {
+        match self.settings.read(&snapshot, self.protocols) {
             Ok(in_force) => {
                 let expires_at = in_force.expires_at;
                 self.in_force.send_replace(Arc::new(in_force));
                 self.metrics.loaded(expires_at);
                 self.readiness.all_well(WARNING);
+                if let Some(condition) = &self.condition {
+                    condition.met();
+                }
                 state.reload.loaded(hash);
                 tracing::info!(expires_at_seconds = expires_at, "TLS certificate in force");
             }
@@ -136,6 +237,10 @@ impl Acceptor {
                 self.metrics.refused();
                 let warning = format!("new files are refused, the old are in force: {reason}");
                 self.readiness.warn(WARNING, warning);
+                let is_without = self.in_force.borrow().config.is_none();
+                if let (true, Some(condition)) = (is_without, &self.condition) {
+                    condition.lost(reason.clone());
+                }
                 tracing::error!(reason, "TLS files refused");
                 state.reload.refused(reason);
             }
@@ -149,7 +254,10 @@ impl Acceptor {
     {
         // Before the configuration is taken, so that no change goes by unseen.
         let changes = self.in_force.subscribe();
-        let config = self.in_force.borrow().config.clone();
+        let Some(config) = self.in_force.borrow().config.clone() else {
+            self.failed("no_certificate", "there is no certificate of ours yet");
+            return None;
+        };
         let handshake = TlsAcceptor::from(config).accept(io);
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
             Ok(Ok(connection)) => {

@@ -1,6 +1,5 @@
 //! What a server is told of TLS: its files, who may be its client, and what the files hold.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +9,8 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use serde::Deserialize;
 
 use super::subject::{NamedClient, Subject, subjects};
-use super::{TlsError, authorities, certificates, private_key, provider, valid_now};
+use super::workload::{self, Names};
+use super::{TlsError, authorities, bytes, certificates, private_key, provider, valid_now};
 use crate::config::{ConfigError, Spanned};
 use crate::reload::{Snapshot, Source};
 
@@ -19,9 +19,11 @@ use crate::reload::{Snapshot, Source};
 #[serde(deny_unknown_fields)]
 pub struct RawServerTls {
     /// The certificate and those between it and the authority, PEM.
-    pub certificate_file: PathBuf,
+    pub certificate_file: Option<Spanned<PathBuf>>,
     /// Its private key, PEM.
-    pub key_file: PathBuf,
+    pub key_file: Option<Spanned<PathBuf>>,
+    /// The unix socket of a SPIFFE Workload API, in place of the files.
+    pub workload_api: Option<Spanned<String>>,
     /// The authorities that clients need a certificate of, PEM.
     pub client_ca_file: Option<PathBuf>,
     /// The names of which a client's certificate must carry one, separated by commas.
@@ -44,6 +46,9 @@ pub struct ServerSettings {
     pub client_subjects: Vec<Subject>,
     /// A file with more such names.
     pub client_subjects_file: Option<PathBuf>,
+    /// The unix socket of a SPIFFE Workload API that certificate, key and authorities come from; then
+    /// these three are names and no files.
+    pub workload_api: Option<String>,
 }
 
 /// The protocols that a listener offers in the handshake.
@@ -57,9 +62,17 @@ pub enum Protocols {
 
 /// What a listener serves with until its files change.
 pub(super) struct InForce {
-    pub(super) config: Arc<ServerConfig>,
+    /// None until there is a certificate.
+    pub(super) config: Option<Arc<ServerConfig>>,
     pub(super) verifier: Arc<dyn ClientCertVerifier>,
     pub(super) expires_at: Option<u64>,
+}
+
+impl InForce {
+    /// What there is before the first certificate: nobody gets in.
+    pub(super) fn nothing() -> Self {
+        Self { config: None, verifier: WebPkiClientVerifier::no_client_auth(), expires_at: None }
+    }
 }
 
 impl RawServerTls {
@@ -69,6 +82,7 @@ impl RawServerTls {
     /// For names that cannot be any, and names without an authority.
     pub fn settings(&self, path: &Path, key: &str) -> Result<ServerSettings, ConfigError> {
         let beside = |file: &PathBuf| path.parent().unwrap_or(Path::new("")).join(file);
+        let spanned = |file: &Spanned<PathBuf>| beside(&file.value);
         let client_subjects = match &self.client_san {
             None => Vec::new(),
             Some(san) => {
@@ -76,6 +90,35 @@ impl RawServerTls {
                 let names = subjects(&san.value);
                 names.map_err(|problem| ConfigError::at(path, san, message(problem)))?
             }
+        };
+        let client_subjects_file = self.client_san_file.as_ref().map(spanned);
+        if let Some(address) = &self.workload_api {
+            let bad = |message: String| ConfigError::at(path, address, message);
+            if self.certificate_file.is_some() || self.key_file.is_some() {
+                return Err(bad(format!("'{key}.workload_api' is in place of files")));
+            }
+            if self.client_ca_file.is_some() {
+                return Err(bad(format!("'{key}.workload_api' brings the authorities of clients")));
+            }
+            let settings = ServerSettings::by_workload_api(&address.value);
+            let settings = settings.ok_or_else(|| {
+                bad(format!(
+                    "'{key}.workload_api' must be a socket as unix:///run/spire/agent.sock"
+                ))
+            })?;
+            if client_subjects.is_empty() && client_subjects_file.is_none() {
+                // Everybody in the trust domain has a certificate.
+                return Err(bad(format!("'{key}.workload_api' needs 'client_san' or its file")));
+            }
+            return Ok(ServerSettings { client_subjects, client_subjects_file, ..settings });
+        }
+        let (Some(certificate), Some(private)) = (&self.certificate_file, &self.key_file) else {
+            let message =
+                format!("'{key}' needs 'certificate_file' and 'key_file', or 'workload_api'");
+            return Err(match self.certificate_file.as_ref().or(self.key_file.as_ref()) {
+                Some(one) => ConfigError::at(path, one, message),
+                None => ConfigError::file(path, message),
+            });
         };
         if self.client_ca_file.is_none() {
             // Without an authority anyone could make a certificate with this name.
@@ -88,11 +131,12 @@ impl RawServerTls {
             }
         }
         Ok(ServerSettings {
-            certificate: beside(&self.certificate_file),
-            key: beside(&self.key_file),
+            certificate: spanned(certificate),
+            key: spanned(private),
             client_authorities: self.client_ca_file.as_ref().map(beside),
             client_subjects,
-            client_subjects_file: self.client_san_file.as_ref().map(|file| beside(&file.value)),
+            client_subjects_file,
+            workload_api: None,
         })
     }
 }
@@ -107,8 +151,25 @@ impl Protocols {
 }
 
 impl ServerSettings {
+    /// What the Workload API at this address gives, and every client of its trust domain; nothing
+    /// where that is no address of a unix socket.
+    pub fn by_workload_api(address: &str) -> Option<Self> {
+        let Names { certificate, key, authorities } = workload::names(address);
+        workload::is_address(address).then(|| Self {
+            certificate,
+            key,
+            client_authorities: Some(authorities),
+            client_subjects: Vec::new(),
+            client_subjects_file: None,
+            workload_api: Some(address.to_owned()),
+        })
+    }
+
     pub(super) fn source(&self) -> Source {
         let Self { certificate, key, client_authorities, client_subjects_file, .. } = self;
+        if self.workload_api.is_some() {
+            return Source::Files(client_subjects_file.iter().cloned().collect());
+        }
         let files = [certificate, key].into_iter().chain(client_authorities);
         Source::Files(files.chain(client_subjects_file).cloned().collect())
     }
@@ -131,7 +192,7 @@ impl ServerSettings {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         let expires_at = validity.map(|validity| validity.not_after);
-        Ok(InForce { config: Arc::new(config), verifier, expires_at })
+        Ok(InForce { config: Some(Arc::new(config)), verifier, expires_at })
     }
 
     fn verifier(&self, files: &Snapshot) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
@@ -141,6 +202,15 @@ impl ServerSettings {
         let roots = Arc::new(authorities(path, bytes(files, path)?)?);
         let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build();
         let verifier = verifier.map_err(TlsError::Verifier)?;
+        let allowed = self.allowed(files)?;
+        Ok(match allowed.is_empty() {
+            true => verifier,
+            false => Arc::new(NamedClient { verifier, allowed }),
+        })
+    }
+
+    /// The names of which a client must carry one; none lets in whom the authorities signed.
+    pub(super) fn allowed(&self, files: &Snapshot) -> Result<Vec<Subject>, TlsError> {
         let mut allowed = self.client_subjects.clone();
         if let Some(path) = &self.client_subjects_file {
             let text = String::from_utf8_lossy(bytes(files, path)?).into_owned();
@@ -152,17 +222,6 @@ impl ServerSettings {
             }
             allowed.extend(names);
         }
-        Ok(match allowed.is_empty() {
-            true => verifier,
-            false => Arc::new(NamedClient { verifier, allowed }),
-        })
-    }
-}
-
-fn bytes<'a>(files: &'a Snapshot, path: &Path) -> Result<&'a [u8], TlsError> {
-    match files.get(path) {
-        Some(Ok(bytes)) => Ok(bytes),
-        Some(Err(error)) => Err(TlsError::Read(path.to_owned(), io::Error::other(error.clone()))),
-        None => Err(TlsError::Read(path.to_owned(), io::ErrorKind::NotFound.into())),
+        Ok(allowed)
     }
 }

@@ -19,6 +19,9 @@ use super::client::ClientSettings;
 use super::*;
 use crate::readiness::Readiness;
 
+mod clients;
+mod workload;
+
 const PERIOD: Duration = Duration::from_millis(10);
 
 /// An authority and a directory for what it signs.
@@ -72,6 +75,7 @@ impl Pki {
             client_authorities: Some(self.path("ca.pem")),
             client_subjects: Vec::new(),
             client_subjects_file: Some(self.path("names")),
+            workload_api: None,
         }
     }
 

@@ -368,8 +368,8 @@ async fn who_fails_too_often_is_told_to_wait_and_nobody_else_is() {
     let (stranger, _) = files.issue("acme");
     // Faster than a bucket refills; a neighbour in the same /64 has no other one.
     for (address, profile, expected) in [
-        ("2001:db8::1", "otlp", 429),
-        ("2001:db8::2", "influx-v1", 503),
+        ("2001:db8::1", "otlp", 503),
+        ("2001:db8::2", "influx-v2", 429),
         ("2001:db8::3", "datadog", 429),
     ] {
         let mut throttled = None;

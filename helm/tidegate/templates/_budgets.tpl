@@ -47,7 +47,12 @@
 {{- $section := dict
   "queue_bytes_max" (printf "%sMiB" (include "tidegate.shareOfMemory" (dict "values" .Values.gateway "percent" 20)))
   "read_ahead_bytes" (printf "%sMiB" (include "tidegate.shareOfMemory" (dict "values" .Values.writer "percent" 25))) -}}
-{{- mergeOverwrite $section (deepCopy (index $journal $journal.kind)) | toJson -}}
+{{- $section = mergeOverwrite $section (deepCopy (index $journal $journal.kind)) -}}
+{{- /* Who does not make the topics has to know what they must be. */ -}}
+{{- if and $section.create_topic (ne .Values.ingest.topics.by "services") -}}
+{{- $section = omit (merge $section (dict "replication_factor_min" $section.create_topic.replication_factor)) "create_topic" -}}
+{{- end -}}
+{{- $section | toJson -}}
 {{- end -}}
 
 {{/* The gateway's limits of memory. */}}

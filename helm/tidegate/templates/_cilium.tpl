@@ -79,3 +79,19 @@
 {{- if not $rules -}}{{- $rules = list (dict (printf "%sEntities" $direction) (list "all") "toPorts" (list $toPorts)) -}}{{- end -}}
 {{- toYaml $rules -}}
 {{- end -}}
+
+{{/* Questions to DNS. */}}
+{{- define "tidegate.cilium.dns" -}}
+{{- /* Cilium learns from these answers which addresses a name stands for. */}}
+- toEndpoints:
+    - matchLabels: {k8s:io.kubernetes.pod.namespace: kube-system, k8s:k8s-app: kube-dns}
+    - matchLabels: {k8s:io.kubernetes.pod.namespace: kube-system, k8s:k8s-app: node-local-dns}
+  toPorts:
+    - ports: [{port: "53", protocol: ANY}]
+      rules: {dns: [{matchPattern: "*"}]}
+{{- /* NodeLocal DNSCache on the node's network is the host to Cilium, whatever its address. */}}
+- toEntities: [host]
+  toPorts:
+    - ports: [{port: "53", protocol: ANY}]
+      rules: {dns: [{matchPattern: "*"}]}
+{{- end -}}

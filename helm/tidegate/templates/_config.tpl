@@ -8,7 +8,7 @@
 {{- $envoy := .Values.envoy -}}
 {{- $text := .Files.Get "files/envoy.yaml" -}}
 {{- if not $text -}}{{- fail "files/envoy.yaml is missing from the chart" -}}{{- end -}}
-{{- $cut := list "injected-pressure" -}}
+{{- $cut := list "injected-pressure" "otlp-tls" -}}
 {{- if not .Values.tls.edge.enabled -}}{{- $cut = append $cut "edge-tls" -}}{{- end -}}
 {{- if not .Values.tls.enabled -}}{{- $cut = append $cut "upstream-tls" -}}{{- end -}}
 {{- if not .Values.otel.host -}}{{- $cut = append $cut "trace" -}}{{- end -}}
@@ -68,6 +68,9 @@
 {{- $text = replace "${RATELIMIT_TIMEOUT}" $envoy.timeouts.ratelimit $text -}}
 {{- $text = replace "${AUTHZ_TRY_TIMEOUT}" (include "tidegate.ofOneTry" $envoy.timeouts.extAuthz) $text -}}
 {{- $text = replace "${RATELIMIT_TRY_TIMEOUT}" (include "tidegate.ofOneTry" $envoy.timeouts.ratelimit) $text -}}
+{{- if and .Values.tls.enabled .Values.tls.spire.enabled -}}
+{{- $text = include "tidegate.spire.bootstrap" (dict "root" . "text" $text) -}}
+{{- end -}}
 {{- with regexFind "\\$\\{[^}\\n]*\\}?" $text -}}
 {{- fail (printf "files/envoy.yaml has the placeholder %s, for which this chart has no value" .) -}}
 {{- end -}}
@@ -200,6 +203,7 @@ pepper_files:
   "listen" (include "tidegate.listen" (dict "root" . "port" $ports.gateway.http))
   "admin_listen" (include "tidegate.listen" (dict "root" . "port" $ports.gateway.admin)))
 -}}
+{{- if include "tidegate.rules" . | fromJsonArray -}}{{- $_ := set $gateway "rules_directory" "/etc/tidegate/rules" -}}{{- end -}}
 {{- if .Values.tls.enabled -}}{{- $_ := set $gateway "tls" (include "tidegate.tls.section" . | fromJson) -}}{{- end -}}
 {{- $sink := .Values.writer.sink -}}
 {{- $target := deepCopy (index $sink $sink.kind) -}}
@@ -221,4 +225,10 @@ pepper_files:
 -}}
 {{- with include "tidegate.otlpEndpoint" . -}}{{- $_ := set $config "otlp_endpoint" . -}}{{- end -}}
 {{- toYaml $config -}}
+{{- end -}}
+
+{{/* The ConfigMaps with rules of tenants, as JSON. */}}
+{{- define "tidegate.rules" -}}
+{{- $own := ternary (list (printf "%s-rules" (include "tidegate.fullname" .))) list (not (empty .Values.gateway.rules)) -}}
+{{- .Values.gateway.existingRulesConfigMaps | default $own | toJson -}}
 {{- end -}}

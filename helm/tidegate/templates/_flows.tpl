@@ -62,6 +62,7 @@
 {{- if eq .Values.ingest.journal.kind "kafka" -}}
 {{- $brokers := include "tidegate.addresses" .Values.ingest.journal.kafka.brokers | fromJsonArray -}}
 {{- $kafka := include "tidegate.flowTo" (dict "addresses" $brokers "peers" $policy.kafkaTo "ports" $policy.kafkaPorts "names" $policy.cilium.kafkaNames) | fromJson -}}
+{{- $kafka = set $kafka "kafka" true -}}
 {{- $_ := set $egress "gateway" (append $egress.gateway $kafka) -}}
 {{- $_ := set $egress "writer" (append $egress.writer $kafka) -}}
 {{- end -}}

@@ -58,6 +58,11 @@
 {{- fail (printf "tls.certManager.renewBefore of %s leaves nothing of a certificate's %s" $manager.renewBefore $manager.duration) -}}
 {{- end -}}
 {{- end -}}
+{{- if .Values.tls.spire.enabled -}}
+{{- if or (not .Values.tls.enabled) $manager.enabled -}}
+{{- fail "tls.spire needs tls.enabled, and takes the place of tls.certManager" -}}
+{{- end -}}
+{{- end -}}
 {{- if .Values.tls.enabled -}}
 {{- $names := list -}}
 {{- range $key := list "envoy" "extAuthz" "ratelimit" "gateway" -}}{{- $names = append $names (include "tidegate.tls.name" (dict "root" $ "key" $key)) -}}{{- end -}}
@@ -79,8 +84,8 @@
 {{- if and (lt (int64 $keda.envoy.minReplicas) 3) (not $keda.cron.enabled) -}}
 {{- fail (printf "keda.envoy.minReplicas is %d: the edge needs a pod in each of three zones, and one pod at least to have a metric" (int64 $keda.envoy.minReplicas)) -}}
 {{- end -}}
-{{- if and (eq (int64 $keda.writer.minReplicas) 0) (ne .Values.ingest.journal.kind "kafka") -}}
-{{- fail "keda.writer.minReplicas is 0, but only Kafka's lag can wake a writer again" -}}
+{{- if and (eq (int64 $keda.writer.minReplicas) 0) (or (ne .Values.ingest.journal.kind "kafka") (ne $keda.writer.lagFrom "kafka")) -}}
+{{- fail "keda.writer.minReplicas is 0, but only Kafka's lag, asked of the brokers, can wake a writer again" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

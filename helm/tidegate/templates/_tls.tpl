@@ -25,22 +25,95 @@
 
 {{- define "tidegate.tls.mount" -}}
 {{- if and .root.Values.tls.enabled (ne .key "writer") }}
+{{- if and .root.Values.tls.spire.enabled (eq .key "envoy") }}
+- {name: spiffe, mountPath: /spiffe-workload-api, readOnly: true}
+{{- else }}
 - {name: tls, mountPath: /etc/tidegate/tls, readOnly: true}
+{{- end }}
 {{- end }}
 {{- end -}}
 
 {{- define "tidegate.tls.volume" -}}
 {{- if and .root.Values.tls.enabled (ne .key "writer") }}
+{{- if .root.Values.tls.spire.enabled }}
+- name: spiffe
+  csi: {driver: csi.spiffe.io, readOnly: true}
+{{- if ne .key "envoy" }}
+# In memory: a key is on no disk.
+- name: tls
+  emptyDir: {medium: Memory, sizeLimit: 1Mi}
+- name: spiffe-helper
+  configMap: {name: {{ include "tidegate.fullname" .root }}-spiffe-helper}
+{{- end }}
+{{- else }}
 - name: tls
   secret: {secretName: {{ include "tidegate.tls.secret" . }}, defaultMode: 0440}
 {{- end }}
+{{- end }}
 {{- end -}}
+
+{{/* "true" where spiffe-helper writes a component's certificates. Arguments: root, component. */}}
+{{- define "tidegate.spire.helped" -}}
+{{- if and .root.Values.tls.enabled .root.Values.tls.spire.enabled (has .component (list "ext-authz" "ratelimit-svc" "gateway")) -}}true{{- end -}}
+{{- end -}}
+
+{{/* spiffe-helper: as an init container it waits for the first certificate and ends, beside the service it
+     follows. Arguments: root, follows. */}}
+{{- define "tidegate.spire.helper" -}}
+{{- $helper := .root.Values.tls.spire.helper -}}
+- name: {{ ternary "spiffe-helper" "spiffe-helper-first" .follows }}
+  image: {{ include "tidegate.image" (dict "root" .root "image" $helper "tag" $helper.tag) }}
+  imagePullPolicy: {{ $helper.pullPolicy }}
+  args: [-config, /etc/tidegate/spiffe-helper/{{ ternary "helper" "first" .follows }}.conf]
+  {{- if .follows }}
+  ports:
+    - {name: spiffe-helper, containerPort: 8092}
+  readinessProbe:
+    httpGet: {path: /ready, port: spiffe-helper}
+    periodSeconds: 5
+  livenessProbe:
+    httpGet: {path: /live, port: spiffe-helper}
+    periodSeconds: 10
+    timeoutSeconds: 2
+    failureThreshold: 3
+  {{- end }}
+  {{- include "tidegate.container.bounds" (dict "root" .root "values" (dict "envFrom" list "resources" (dict
+    "requests" (dict "cpu" "10m" "memory" "32Mi") "limits" (dict "cpu" "100m" "memory" "64Mi")))) | nindent 2 }}
+  volumeMounts:
+    - {name: spiffe, mountPath: /spiffe-workload-api, readOnly: true}
+    - {name: spiffe-helper, mountPath: /etc/tidegate/spiffe-helper, readOnly: true}
+    - {name: tls, mountPath: /etc/tidegate/tls}
+{{- end -}}
+
+{{/* Envoy's bootstrap with SPIRE's agent in place of the files of certificates. Arguments: root, text. */}}
+{{- define "tidegate.spire.bootstrap" -}}
+{{- $agent := "{resource_api_version: V3, api_config_source: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: spire_agent}}]}}" -}}
+{{- $text := .text -}}
+{{- range $secret, $name := dict "upstream_certificate" "default" "upstream_authorities" "ROOTCA" -}}
+{{- $text = regexReplaceAll (printf "\\{name: %s, sds_config: \\{[^}]*\\}\\}\\}" $secret) $text (printf "{name: %s, sds_config: %s}" $name $agent) -}}
+{{- end -}}
+{{- if contains "/upstream-" $text -}}{{- fail "files/envoy.yaml asks for certificates in a way that SPIRE's agent is not put in place of" -}}{{- end -}}
+{{ $text | trimSuffix "\n" }}
+    - name: spire_agent
+      connect_timeout: 1s
+      typed_extension_protocol_options:
+        envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+          "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+          explicit_http_config:
+            http2_protocol_options: {}
+      load_assignment:
+        cluster_name: spire_agent
+        endpoints:
+          - lb_endpoints:
+              - endpoint: {address: {pipe: {path: "/spiffe-workload-api/{{ .root.Values.tls.spire.socket }}"}}}
+{{ end -}}
 
 {{/* The files by which Envoy finds its certificates and follows them. */}}
 {{- define "tidegate.tls.sds" -}}
 {{- $type := "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret" -}}
 {{- $pair := dict "upstream" "tls" "edge" "edge-tls" -}}
-{{- $on := dict "upstream" .Values.tls.enabled "edge" .Values.tls.edge.enabled -}}
+{{- $files := and .Values.tls.enabled (not .Values.tls.spire.enabled) -}}
+{{- $on := dict "upstream" $files "edge" .Values.tls.edge.enabled -}}
 {{- range $use, $directory := $pair }}
 {{- if index $on $use }}
 {{ $use }}-certificate.yaml: |
@@ -53,7 +126,7 @@
         watched_directory: {path: /etc/tidegate/{{ $directory }}}
 {{- end }}
 {{- end }}
-{{- if .Values.tls.enabled }}
+{{- if $files }}
 upstream-authorities.yaml: |
   resources:
     - "@type": {{ $type }}

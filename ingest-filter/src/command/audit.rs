@@ -14,8 +14,9 @@ use crate::journal::config::JournalConfig;
 use crate::journal::stored_letter::{Entry, StoredLetter};
 use crate::journal::{StoredRecord, read_letters, read_records};
 use crate::record::Record;
-use crate::writer::lines::lines;
+use crate::writer::lines::{lines, timestamp_ns};
 
+mod confirmed;
 mod ledger;
 
 use ledger::{Ledger, Place, Row};
@@ -26,10 +27,12 @@ const FOUND_MAX: usize = 1000;
 const TOTALS_EXAMPLES: &str = "Examples:
   ingest-filter audit totals --config i.yaml
   ingest-filter audit totals --config i.yaml --tenant acme --since 24h
+  ingest-filter audit totals --config i.yaml --gateway gateway-0:9902 --gateway gateway-1:9902
   ingest-filter audit totals --config i.yaml --json | jq 'select(.balances | not)'
 
 admitted + replayed = journalled = written + dead-lettered + queued, for what the journal still
-holds. Exact once nothing has moved for a minute. Exit code 1 when the books do not balance.";
+holds. Exact once nothing has moved for a minute. Exit code 1 when the books do not balance, or when
+the gateways asked have confirmed more points since they started than the journal holds.";
 const FIND_EXAMPLES: &str = "Examples:
   ingest-filter audit find --config i.yaml --tenant acme --at 1795272171270032140
   ingest-filter audit find --config i.yaml --tenant acme --at 2026-11-28T04:00:00Z --since 6h
@@ -64,6 +67,9 @@ pub struct Totals {
     /// Of what was stored at or after this time: 2026-11-28T04:00:00Z, 2026-11-28, or 2h ago.
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
+    /// Admin listener of a gateway, whose own count is compared; may be given several times.
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["tenant", "since"])]
+    gateway: Vec<String>,
 }
 
 /// `audit find`.
@@ -122,6 +128,22 @@ impl Totals {
         self.print("all", "all", &total)?;
         let balances = ledger.rows().all(|(_, _, row)| row.balances());
         anyhow::ensure!(balances, "the books do not balance");
+        if self.gateway.is_empty() { Ok(()) } else { self.compare(total.journalled) }
+    }
+
+    /// What gateways have confirmed since they started must be in the journal.
+    fn compare(&self, journalled: u64) -> anyhow::Result<()> {
+        let confirmed = confirmed::by_gateways(&self.gateway)?;
+        let text = match self.common.json {
+            true => json!({ "confirmed": confirmed, "journalled": journalled }).to_string(),
+            false => format!("confirmed by gateways since they started: {confirmed}"),
+        };
+        print(&text).context("the books cannot be printed")?;
+        anyhow::ensure!(
+            confirmed <= journalled,
+            "gateways confirmed {confirmed} points since they started, and the journal holds \
+             {journalled}: some are lost, or its retention has passed them"
+        );
         Ok(())
     }
 
@@ -304,11 +326,8 @@ fn described(stored: &StoredRecord, letters: &BTreeMap<(i32, u64), Vec<StoredLet
 
 /// The lines of a record whose time lies between two.
 fn points_between(record: &Record, from_ns: i64, to_ns: i64) -> Vec<String> {
-    let within = |line: &&[u8]| {
-        let time = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-        let time = std::str::from_utf8(time).ok().and_then(|time| time.trim_end().parse().ok());
-        time.is_some_and(|time: i64| (from_ns..to_ns).contains(&time))
-    };
+    let within =
+        |line: &&[u8]| timestamp_ns(line).is_some_and(|time| (from_ns..to_ns).contains(&time));
     let all = lines(&record.body).into_iter().map(|range| &record.body[range]);
     let text = |line: &[u8]| String::from_utf8_lossy(line).trim_end().to_owned();
     all.filter(within).map(text).collect()

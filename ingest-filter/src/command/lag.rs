@@ -13,19 +13,31 @@ use crate::journal::disk::waiting::waiting;
 use crate::journal::envelope;
 use crate::journal::kafka::offsets::{ByPartition, Offsets};
 use crate::journal::kafka::scan::{Range, scan};
+use crate::writer::config::ADMIN_LISTEN;
+
+mod lanes;
 
 /// Shown by `--help`.
 pub const EXAMPLES: &str = "Examples:
   ingest-filter lag --config i.yaml
   ingest-filter lag --config i.yaml --points
+  ingest-filter lag --config i.yaml --writer writer-0:9903 --writer writer-1:9903
   ingest-filter lag --config i.yaml --json | jq 'select(.records > 0)'
 
+Writers are asked at their admin listeners: at the one of the file, or at each --writer.
+
 What holds a partition up:
-  nothing        all is written
-  no_writer      nobody is in the writers' group
-  newer_version  the next record needs a newer writer
-  missing        records were gone before they were read: the topic's retention has passed them
-  writing        a writer has it; whether its target is away is on its /readyz";
+  nothing          all is written
+  writing          its writer reads and writes
+  target_away      the target cannot be reached or breaks off; as target_busy, target_failing,
+                   target_refusing, login_refused, database_missing, retention_policy_missing
+  newer_version    the next record needs a newer writer
+  missing          records were gone before they were read: the topic's retention has passed them
+  memory           its writer has no room for its next batch
+  dead_letters     dead letters cannot be stored
+  position         what is written cannot be noted
+  no_writer        nobody is in the writers' group
+  not_known        no writer that was asked has it";
 
 /// `lag`.
 #[derive(Args, Debug)]
@@ -35,6 +47,9 @@ pub struct Lag {
     /// Read what waits, to count its points; on the disk journal they are always counted.
     #[arg(long)]
     points: bool,
+    /// Admin listener of a writer; may be given several times. The one of the file without it.
+    #[arg(long, value_name = "HOST:PORT")]
+    writer: Vec<String>,
 }
 
 /// One partition.
@@ -49,16 +64,19 @@ struct Partition {
     seconds: Option<f64>,
     newer: bool,
     missing: i64,
+    /// What its writer says.
+    said: Option<String>,
 }
 
 impl Partition {
-    fn held_up_by(&self, writers: usize) -> &'static str {
+    fn held_up_by(&self, writers: usize) -> &str {
         match self {
             Self { records: 0, .. } => "nothing",
             Self { missing: 1.., .. } => "missing",
+            Self { said: Some(said), .. } => said,
             _ if writers == 0 => "no_writer",
             Self { newer: true, .. } => "newer_version",
-            _ => "writing",
+            _ => "not_known",
         }
     }
 
@@ -89,11 +107,21 @@ impl Lag {
     /// # Errors
     /// When the journal does not say.
     pub fn run(&self) -> anyhow::Result<()> {
-        let (_, journal) = self.common.load()?;
-        let (partitions, writers) = match &journal {
-            JournalConfig::Disk(config) => (vec![of_disk(config)?], 1),
+        let (raw, journal) = self.common.load()?;
+        let own = raw.writer.map(|writer| writer.admin_listen.unwrap_or(ADMIN_LISTEN).to_string());
+        let asked = match self.writer.is_empty() {
+            true => own.into_iter().collect(),
+            false => self.writer.clone(),
+        };
+        let said = lanes::ask(&asked);
+        let (mut partitions, writers) = match &journal {
+            // One that does not answer does not run, as far as can be seen.
+            JournalConfig::Disk(config) => (vec![of_disk(config)?], said.len()),
             JournalConfig::Kafka(config) => self.of_kafka(config).context("Kafka does not say")?,
         };
+        for partition in &mut partitions {
+            partition.said = said.get(&partition.partition).cloned();
+        }
         self.report(&partitions, writers).context("the lag cannot be printed")
     }
 
@@ -188,6 +216,7 @@ fn of_disk(config: &DiskConfig) -> anyhow::Result<Partition> {
         seconds: found.oldest_admitted_at_ns.map(age),
         newer: found.newer,
         missing: 0,
+        said: None,
     })
 }
 
@@ -206,7 +235,10 @@ mod tests {
         assert_eq!((all_written.records, all_written.held_up_by(0)), (0, "nothing"));
         let never_read = of(20, None);
         assert_eq!((never_read.records, never_read.held_up_by(0)), (10, "no_writer"));
-        assert_eq!(never_read.held_up_by(1), "writing");
+        assert_eq!(never_read.held_up_by(1), "not_known");
+        let said = |by: &str| Partition { said: Some(by.to_owned()), ..of(20, None) };
+        assert_eq!(said("target_away").held_up_by(1), "target_away");
+        assert_eq!(Partition { records: 0, ..said("target_away") }.held_up_by(1), "nothing");
         let passed = of(20, Some(4));
         assert_eq!((passed.records, passed.missing, passed.held_up_by(1)), (10, 6, "missing"));
         let newer = Partition { newer: true, ..of(20, Some(15)) };

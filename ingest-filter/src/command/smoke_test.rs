@@ -77,7 +77,7 @@ impl SmokeTest {
         chassis::tls::install_provider();
         let files = ClientSettings { authorities: self.influxdb_ca.clone(), ..Default::default() };
         files.check()?;
-        let tls = HttpsConnector::new(Some(Connector::new(files, Protocols::Http)));
+        let tls = HttpsConnector::new(Some(Connector::new(files, Protocols::Http, "smoke test")));
         let http = Client::builder(TokioExecutor::new()).build(tls);
         let run = format!("{:x}{:x}", now_ms(), std::process::id());
         let line = format!("tidegate_smoke_test,run={run} value=1i");

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
 
 use chassis::readiness::{Condition, Readiness};
 use chassis::reload::{self, ReloadStatus, Snapshot, Source};
@@ -28,6 +29,9 @@ pub const TENANTS_MAX: usize = 100_000;
 
 /// Tenants that have a label of their own in metrics, and a place in `/config`.
 pub const TENANTS_SHOWN_MAX: usize = 100;
+
+/// How often series are forgotten of tenants that write no more.
+const FORGET_PERIOD: Duration = Duration::from_secs(60);
 
 /// The label of all other tenants.
 const OTHER: &str = "other";
@@ -110,14 +114,26 @@ impl TenantRules {
         this
     }
 
-    /// Follows the files. Never ends.
+    /// Follows the files, and forgets series that are active no more. Never ends.
     pub async fn follow(&self) {
         let Some(source) = self.source.clone() else { return std::future::pending().await };
-        reload::follow(source, reload::PERIOD, |snapshot| {
+        let files = reload::follow(source, reload::PERIOD, |snapshot| {
             self.apply(&snapshot);
             std::future::ready(())
-        })
-        .await;
+        });
+        let series = async {
+            loop {
+                tokio::time::sleep(FORGET_PERIOD).await;
+                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+                self.forget(now.map_or(0, |now| now.as_secs() as i64));
+            }
+        };
+        tokio::join!(files, series);
+    }
+
+    fn forget(&self, now_seconds: i64) {
+        self.tenants.iter().for_each(|tenant| tenant.forget(now_seconds, &self.tracked));
+        self.others.forget(now_seconds, &self.tracked);
     }
 
     /// The rules for a request of this tenant; `None` where they change nothing.

@@ -8,6 +8,7 @@ use chassis::process::UsageError;
 use chassis::tls::client::RawClientTls;
 use serde::Deserialize;
 
+use crate::journal::credentials::Credentials;
 use crate::journal::disk::frame::PAYLOAD_BYTES_MAX;
 use crate::journal::kafka::durability::Demands;
 
@@ -19,7 +20,7 @@ mod topics;
 use bounds::{duration_of, is_host_and_port, size_of};
 use member::group_instance_id;
 use security::{RawSasl, Security};
-use topics::{Topics, create_topic, topics};
+use topics::{Topics, creatable, create_topic, topics};
 
 /// `journal:` as written by the user; exactly one kind is given.
 #[derive(Clone, Debug, Deserialize)]
@@ -157,7 +158,7 @@ pub struct KafkaConfig {
     /// `host:port` of some brokers, separated by commas.
     pub brokers: String,
     /// TLS and login.
-    pub security: Box<Security>,
+    pub credentials: Credentials,
     /// The topic of the records.
     pub topic: String,
     /// The writers' consumer group.
@@ -234,7 +235,7 @@ impl JournalConfig {
     pub fn check_files(&self) -> Result<(), UsageError> {
         match self {
             Self::Disk(_) => Ok(()),
-            Self::Kafka(kafka) => kafka.security.check_files(),
+            Self::Kafka(kafka) => kafka.credentials.read_files(),
         }
     }
 }
@@ -258,7 +259,7 @@ impl KafkaConfig {
     pub fn new(brokers: impl Into<String>) -> Self {
         Self {
             brokers: brokers.into(),
-            security: Box::default(),
+            credentials: Credentials::default(),
             topic: TOPIC.to_owned(),
             group: GROUP.to_owned(),
             group_instance_id: None,
@@ -340,8 +341,10 @@ fn kafka_config(path: &Path, raw: &RawKafkaJournal) -> Result<KafkaConfig, Confi
         size_of(path, "journal.kafka", key, value, default, min)
     };
     let create_topic = create_topic(path, raw.create_topic.as_ref())?;
+    let security = Security::from_raw(path, raw.tls.as_ref(), raw.sasl.as_ref())?;
+    creatable(path, raw, &security)?;
     Ok(KafkaConfig {
-        security: Security::from_raw(path, raw.tls.as_ref(), raw.sasl.as_ref()).map(Box::new)?,
+        credentials: Credentials::new(security),
         group: named(&raw.group, GROUP),
         group_instance_id: group_instance_id(path, raw.group_instance_id.as_ref())?,
         create_topic,
@@ -459,6 +462,30 @@ mod tests {
             (
                 "kafka: {brokers: 'a:1', sasl: {mechanism: SCRAM-SHA-512, username: '', password_file: p}}\n",
                 "username is empty",
+            ),
+            (
+                "kafka: {brokers: 'a:1', sasl: {mechanism: OAUTHBEARER, token_file: t}}\n",
+                "in clear text",
+            ),
+            (
+                "kafka: {brokers: 'a:1', tls: {}, sasl: {mechanism: OAUTHBEARER}}\n",
+                "token_file is needed for OAUTHBEARER",
+            ),
+            (
+                "kafka: {brokers: 'a:1', tls: {}, sasl: {mechanism: OAUTHBEARER, username: u, token_file: t}}\n",
+                "no username and no password with OAUTHBEARER",
+            ),
+            (
+                "kafka: {brokers: 'a:1', tls: {}, sasl: {mechanism: PLAIN, username: u, password_file: p, token_file: t}}\n",
+                "token_file is for OAUTHBEARER alone",
+            ),
+            (
+                "kafka: {brokers: 'a:1', sasl: {mechanism: SCRAM-SHA-256, username: u}}\n",
+                "needs username and password_file for SCRAM-SHA-256",
+            ),
+            (
+                "kafka: {brokers: 'a:1', tls: {}, sasl: {mechanism: OAUTHBEARER, token_file: t}, create_topic: {partitions: 1, replication_factor: 1}}\n",
+                "cannot be used with OAUTHBEARER",
             ),
             (
                 "kafka: {brokers: 'a:1', create_topic: {partitions: 0, replication_factor: 1}}\n",

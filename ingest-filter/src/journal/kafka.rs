@@ -10,11 +10,13 @@ use rdkafka::error::KafkaError;
 use crate::journal::config::KafkaConfig;
 
 pub mod appender;
+mod context;
 pub mod dead_letters;
 pub mod durability;
 pub mod fault;
 mod lag;
 mod lanes;
+mod member;
 pub mod offsets;
 pub mod partition;
 pub mod pins;
@@ -22,6 +24,7 @@ mod producer;
 pub mod provision;
 pub mod reader;
 pub mod records;
+mod renewed;
 pub mod scan;
 mod security;
 mod topic;
@@ -39,7 +42,7 @@ fn client(config: &KafkaConfig) -> ClientConfig {
         // asks for that unless it is told not to.
         .set("allow.auto.create.topics", "false")
         .set("statistics.interval.ms", "5000");
-    security::apply(&mut client, &config.security);
+    security::apply(&mut client, &config.credentials);
     client
 }
 

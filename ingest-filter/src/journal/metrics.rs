@@ -28,6 +28,8 @@ pub struct JournalMetrics {
     pub missing_records: Counter,
     /// Times the Kafka producer was replaced after a fatal error.
     pub producer_rebuilds: Counter,
+    /// 1 while the newest files of Kafka's security are refused and older ones are in force.
+    pub files_refused: Gauge,
     /// Partitions this writer reads.
     pub lanes: Gauge,
     /// Partitions that are paused because the target does not keep up, Kafka.
@@ -53,6 +55,7 @@ impl JournalMetrics {
             corrupt_bytes: Counter::default(),
             missing_records: Counter::default(),
             producer_rebuilds: Counter::default(),
+            files_refused: Gauge::default(),
             lanes: Gauge::default(),
             paused_lanes: Gauge::default(),
             lag_records: Gauge::default(),
@@ -79,6 +82,8 @@ impl JournalMetrics {
             "Kafka producers replaced after a fatal error",
             m.producer_rebuilds,
         );
+        let help = "1 while the newest files for Kafka are refused and older ones are in force";
+        journal.register("files_refused", help, m.files_refused);
         journal.register("lanes", "Partitions this writer reads", m.lanes);
         journal.register("paused_lanes", "Partitions that are paused, Kafka", m.paused_lanes);
         journal.register("lag_records", "Records not yet written, Kafka", m.lag_records);

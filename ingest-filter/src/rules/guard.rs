@@ -42,6 +42,12 @@ impl TenantState {
         self.series.lock().unwrap_or_else(PoisonError::into_inner).active()
     }
 
+    /// Forgets the series that are active no more; `tracked` counts those of all tenants.
+    pub fn forget(&self, now_seconds: i64, tracked: &AtomicUsize) {
+        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        series.forget(now_seconds, tracked);
+    }
+
     /// How many points each rule has refused, where any.
     pub fn refused(&self) -> impl Iterator<Item = (Fault, u64)> {
         let counts = self.refused.iter().map(|count| count.load(Ordering::Relaxed));

@@ -77,6 +77,12 @@ impl Series {
         Seen::Active
     }
 
+    /// Forgets what is active no more, so that it makes room for other tenants though this one
+    /// writes nothing.
+    pub fn forget(&mut self, now: i64, tracked: &AtomicUsize) {
+        self.turn(now, tracked);
+    }
+
     /// How many there are.
     pub fn active(&self) -> usize {
         self.current.len() + self.previous.len()
@@ -157,6 +163,17 @@ mod tests {
         assert_eq!((series.active(), tracked.load(Ordering::Relaxed)), (1, 1));
         // A clock that is set back turns nothing.
         assert_eq!(series.admit(9, now, LIMITS, &tracked), Seen::Active);
+    }
+
+    #[test]
+    fn series_of_a_tenant_that_writes_no_more_make_room() {
+        let (mut series, tracked) = (Series::default(), AtomicUsize::new(0));
+        let now = 10 * WINDOW_SECONDS;
+        assert_eq!(series.admit(1, now, LIMITS, &tracked), Seen::Active);
+        series.forget(now + WINDOW_SECONDS, &tracked);
+        assert_eq!((series.active(), tracked.load(Ordering::Relaxed)), (1, 1), "it may come back");
+        series.forget(now + 2 * WINDOW_SECONDS, &tracked);
+        assert_eq!((series.active(), tracked.load(Ordering::Relaxed)), (0, 0));
     }
 
     #[test]

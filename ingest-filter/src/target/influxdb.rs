@@ -27,9 +27,11 @@ use crate::writer::config::{InfluxdbV1Config, InfluxdbV2Config, InfluxdbV3Config
 
 mod compress;
 mod manage;
+mod query;
 mod secret;
 
 use compress::gzip;
+use query::query_value;
 use secret::Secret;
 
 /// How much of an answer is read: 1.x echoes refused lines, which can be the whole batch.
@@ -202,13 +204,13 @@ impl Target for Influxdb {
         Box::pin(async move {
             let mut builder = Request::builder()
                 .method(Method::POST)
-                .uri(format!("{}{}{}", self.url, self.write, query_value(&to.name)))
+                .uri(self.write_uri(&to.name))
                 .header(CONTENT_TYPE, "text/plain; charset=utf-8")
                 .header(CONTENT_ENCODING, "gzip");
             if let Some(traceparent) = traceparent {
                 builder = builder.header("traceparent", traceparent);
             }
-            let request = gzip(&body).and_then(|body| {
+            let request = gzip(body).await.and_then(|body| {
                 self.authorized(builder).body(Full::new(body)).map_err(std::io::Error::other)
             });
             let answer = match request {
@@ -275,6 +277,17 @@ impl Target for Influxdb {
 }
 
 impl Influxdb {
+    /// Where points of a database or bucket are written. VictoriaMetrics, which serves the API of
+    /// 2.x too, knows no buckets: without `db` it would put all of them into one.
+    fn write_uri(&self, name: &str) -> String {
+        let name = query_value(name);
+        let uri = format!("{}{}{name}", self.url, self.write);
+        match self.api {
+            Api::V2 { .. } => format!("{uri}&db={name}"),
+            Api::V1 { .. } | Api::V3 => uri,
+        }
+    }
+
     /// The ID of an organisation of InfluxDB 2.x, which may have been configured in its place.
     async fn organisation(&self, org: &str) -> String {
         let path = format!("/api/v2/orgs?org={}", query_value(org));
@@ -382,20 +395,6 @@ fn seconds(value: &HeaderValue) -> Option<Duration> {
     value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// Percent-encodes all but unreserved characters.
-fn query_value(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                encoded.push(char::from(byte));
-            }
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -441,11 +440,5 @@ mod tests {
         for (status, message, expected) in cases {
             assert_eq!(of(status, message), expected, "{status} {message}");
         }
-    }
-
-    #[test]
-    fn names_are_safe_in_a_query() {
-        assert_eq!(query_value("a b&c=\u{e9}%"), "a%20b%26c%3D%C3%A9%25");
-        assert_eq!(query_value("tele-metry_1.2~"), "tele-metry_1.2~");
     }
 }

@@ -5,7 +5,7 @@
 //! that is closing) is a failure: the points are kept and tried again.
 
 /// What the databases say of points, in lower case.
-const POINT_WORDS: [&str; 9] = [
+const POINT_WORDS: [&str; 10] = [
     // 1.x and 2.x: a line, quoted, and why.
     "unable to parse '",
     // 1.x and 2.x: a field has another type already.
@@ -20,6 +20,8 @@ const POINT_WORDS: [&str; 9] = [
     // 3.
     "invalid column type",
     "partial write of line protocol",
+    // VictoriaMetrics.
+    "too long line: more than",
 ];
 /// A bound on series: the database judges points, and takes no new series.
 const SERIES_BOUND_WORDS: [&str; 2] = ["max-series-per-database", "max-values-per-tag"];
@@ -54,6 +56,7 @@ mod tests {
             "failure writing points to database: partial write: something new dropped=1",
             "writing points: errors encountered on line(s): line 2: unexpected",
             "partial write of line protocol occurred: invalid column type for column 'v'",
+            "cannot read influx line protocol data: too long line: more than 262144 bytes",
         ];
         for message in about_points {
             assert!(names_a_point(message), "{message}");

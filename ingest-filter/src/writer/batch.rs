@@ -1,7 +1,7 @@
 //! The points of some deliveries of one lane, put together by destination and strand, a request
 //! for each, and the way back from a line to the record it came from. Pure.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use crate::journal::dead_letter::{Cause, DeadLetter, bounded_message};
 use crate::journal::{Delivery, Malformed, Position};
 use crate::record::Record;
 use crate::writer::config::BatchConfig;
-use crate::writer::lines::{lines, measurement_end};
+use crate::writer::lines::{lines, measurement_end, timestamp_ns};
 use crate::writer::work::Dead;
 
 /// Points that are acknowledged together.
@@ -39,6 +39,8 @@ pub struct Part {
 struct Source {
     position: Position,
     record: Record,
+    /// The newest timestamp of its points.
+    newest_ns: Option<i64>,
 }
 
 struct Line {
@@ -67,10 +69,12 @@ impl Batch {
                 let destination = destinations.resolve(&record.tenant, &record.database);
                 let index = self.records.len();
                 let part = self.part(destination, record.shard % self.strands.max(1));
+                let mut newest_ns = None;
                 for line in lines(&body) {
+                    newest_ns = newest_ns.max(timestamp_ns(&body[line.clone()]));
                     part.push(index, &body[line]);
                 }
-                self.records.push(Source { position: delivery.position, record });
+                self.records.push(Source { position: delivery.position, record, newest_ns });
             }
         }
     }
@@ -121,6 +125,18 @@ impl Batch {
     /// The records, without their bodies.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.records.iter().map(|source| &source.record)
+    }
+
+    /// The newest timestamp of each tenant's points.
+    pub fn newest_by_tenant(&self) -> BTreeMap<&str, i64> {
+        let mut newest = BTreeMap::new();
+        for source in &self.records {
+            if let Some(at) = source.newest_ns {
+                let mark = newest.entry(source.record.tenant.as_str()).or_insert(at);
+                *mark = at.max(*mark);
+            }
+        }
+        newest
     }
 
     /// The trace context that all records share, if they do.
@@ -179,7 +195,7 @@ impl Batch {
     }
 
     fn letter(&self, record: usize, dead: &Dead, partition: i32) -> DeadLetter {
-        let Source { position, record } = &self.records[record];
+        let Source { position, record, .. } = &self.records[record];
         DeadLetter {
             cause: dead.cause,
             status: dead.status,

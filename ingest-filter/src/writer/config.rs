@@ -32,6 +32,8 @@ pub struct RawWriter {
     pub batches_bytes_max: Option<Spanned<ByteSize>>,
     /// Writes under way at once.
     pub writes_at_once_max: Option<Spanned<u32>>,
+    /// Tenants with a watermark of their own.
+    pub watermark_tenants_max: Option<Spanned<u32>>,
     /// How long a batch waits for more points.
     pub linger: Option<Spanned<DurationText>>,
     /// The longest pause between two tries.
@@ -119,6 +121,8 @@ pub const BATCH_BYTES_MAX: usize = 4 << 20;
 pub const BATCHES_BYTES_MAX: u64 = 256 << 20;
 /// `writes_at_once_max` when absent.
 pub const WRITES_AT_ONCE_MAX: usize = 8;
+/// `watermark_tenants_max` when absent.
+pub const WATERMARK_TENANTS_MAX: usize = 100;
 /// `linger` when absent.
 pub const LINGER: Duration = Duration::from_millis(200);
 /// `backoff_max` when absent.
@@ -139,6 +143,8 @@ pub struct WriterConfig {
     pub batches_bytes_max: u64,
     /// How many writes may be under way at once.
     pub writes_at_once_max: usize,
+    /// How many tenants have a watermark of their own in the metrics.
+    pub watermark_tenants_max: usize,
     /// How failures are met.
     pub retry: RetryConfig,
     /// Which database each tenant's points go to: a section of its own, as the gateway has it too.
@@ -239,6 +245,7 @@ impl WriterConfig {
             },
             batches_bytes_max: BATCHES_BYTES_MAX,
             writes_at_once_max: WRITES_AT_ONCE_MAX,
+            watermark_tenants_max: WATERMARK_TENANTS_MAX,
             retry: RetryConfig { backoff_max: BACKOFF_MAX, poison_attempts: POISON_ATTEMPTS },
             destinations: DestinationsConfig::default(),
             target,
@@ -275,6 +282,11 @@ impl WriterConfig {
         if let Some(writes) = &raw.writes_at_once_max {
             within(path, "writes_at_once_max", writes, 1, 256, writes.value, |n| n.to_string())?;
             config.writes_at_once_max = writes.value as usize;
+        }
+        if let Some(tenants) = &raw.watermark_tenants_max {
+            let (key, show) = ("watermark_tenants_max", |n: &u32| n.to_string());
+            within(path, key, tenants, 0, 10_000, tenants.value, show)?;
+            config.watermark_tenants_max = tenants.value as usize;
         }
         if let Some(linger) = &raw.linger {
             config.batch.linger = duration(path, "linger", linger, 0, 60)?;
@@ -425,6 +437,7 @@ mod tests {
             ("file: {path: /}\n".to_owned(), "does not name a file"),
             ("batch_lines_max: 0\nfile: {path: a}\n".to_owned(), "i.yaml:1:18: writer.batch_li"),
             ("batch_bytes_max: 1GiB\nfile: {path: a}\n".to_owned(), "4KiB and 65536KiB"),
+            ("watermark_tenants_max: 20000\nfile: {path: a}\n".to_owned(), "0 and 10000"),
             ("linger: 2m\nfile: {path: a}\n".to_owned(), "0s and 60s"),
             ("backoff_max: 1ms\nfile: {path: a}\n".to_owned(), "writer.backoff_max"),
             ("poison_attempts: 0\nfile: {path: a}\n".to_owned(), "writer.poison_attempts"),

@@ -18,6 +18,10 @@ pub struct Gate {
 
 struct State {
     pace: Pace,
+    /// How often the target had no room. Writes that began before the last time say nothing about
+    /// the pace since: a hiccup that all of them feel is one, and what goes well again was asked
+    /// for when there were more.
+    hiccups: u64,
     under_way: usize,
     /// One of them goes alone.
     alone: bool,
@@ -33,12 +37,15 @@ pub struct UnderWay<'a> {
     gate: &'a Gate,
     ended: Ended,
     alone: bool,
+    /// The state's when it began.
+    hiccups: u64,
 }
 
 impl Gate {
     /// At most `max` writes at once.
     pub fn new(max: usize) -> Self {
-        let state = State { pace: Pace::new(max), under_way: 0, alone: false, waiting_alone: 0 };
+        let pace = Pace::new(max);
+        let state = State { pace, hiccups: 0, under_way: 0, alone: false, waiting_alone: 0 };
         Self { state: Mutex::new(state), changed: Notify::new() }
     }
 
@@ -51,7 +58,7 @@ impl Gate {
                 let closed = state.alone || state.waiting_alone > 0;
                 if !closed && state.under_way < state.pace.limit() {
                     state.under_way += 1;
-                    return UnderWay { gate: self, ended: Ended::Otherwise, alone: false };
+                    return self.begun(&state, false);
                 }
             }
             changed.await;
@@ -69,7 +76,7 @@ impl Gate {
                 if state.under_way == 0 {
                     state.under_way = 1;
                     state.alone = true;
-                    return UnderWay { gate: self, ended: Ended::Otherwise, alone: true };
+                    return self.begun(&state, true);
                 }
             }
             changed.await;
@@ -79,6 +86,10 @@ impl Gate {
     /// How many may be under way now.
     pub fn limit(&self) -> usize {
         self.state().pace.limit()
+    }
+
+    fn begun(&self, state: &State, alone: bool) -> UnderWay<'_> {
+        UnderWay { gate: self, ended: Ended::Otherwise, alone, hiccups: state.hiccups }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -98,7 +109,10 @@ impl Drop for UnderWay<'_> {
         let (room, all) = {
             let mut state = self.gate.state();
             let busy = state.under_way >= state.pace.limit();
-            state.pace.ended(self.ended, busy);
+            if self.hiccups == state.hiccups {
+                state.pace.ended(self.ended, busy);
+                state.hiccups += u64::from(self.ended == Ended::Overloaded);
+            }
             state.under_way -= 1;
             state.alone &= !self.alone;
             let room = state.pace.limit().saturating_sub(state.under_way);
@@ -143,6 +157,89 @@ mod tests {
         assert!(gate.enter().now_or_never().is_none());
         drop(all.pop());
         assert!(gate.enter().now_or_never().is_some(), "one that was given up makes room");
+    }
+
+    /// A target that works on `takes` writes at once, 20 to 32 ms each, more of them slower, and says
+    /// no from `refuses` on.
+    struct Paced {
+        takes: std::cell::Cell<usize>,
+        refuses: usize,
+        under_way: std::cell::Cell<usize>,
+        most: std::cell::Cell<usize>,
+        refused: std::cell::Cell<usize>,
+        done: std::cell::Cell<usize>,
+    }
+
+    impl Paced {
+        async fn write(&self, gate: &Gate) {
+            let under_way = gate.enter().await;
+            self.under_way.set(self.under_way.get() + 1);
+            self.most.set(self.most.get().max(self.under_way.get()));
+            let began = tokio::time::Instant::now();
+            let share = self.under_way.get().div_ceil(self.takes.get()) as u32;
+            let refuses = self.under_way.get() >= self.refuses;
+            let work = 20 + (self.done.get() + self.refused.get()) as u64 * 7919 % 13;
+            let takes = if refuses { 1 } else { work * u64::from(share) };
+            tokio::time::sleep(Duration::from_millis(takes)).await;
+            self.under_way.set(self.under_way.get() - 1);
+            match refuses {
+                true => {
+                    self.refused.set(self.refused.get() + 1);
+                    under_way.end(Ended::Overloaded);
+                }
+                false => {
+                    self.done.set(self.done.get() + 1);
+                    under_way.end(Ended::Answered(5000, began.elapsed()));
+                }
+            }
+        }
+
+        /// So many writes by 32 lanes; gives how many were refused of how many.
+        async fn writes(&self, gate: &Gate, count: usize) -> (usize, usize) {
+            let before = (self.refused.get(), self.done.get());
+            self.most.set(0);
+            let lane = async || {
+                while self.done.get() - before.1 < count {
+                    self.write(gate).await;
+                }
+            };
+            futures_util::future::join_all((0..32).map(|_| lane())).await;
+            (self.refused.get() - before.0, self.done.get() - before.1)
+        }
+    }
+
+    /// On a clock of the test's: the writes under way follow what the target takes, when it says
+    /// no and when it only becomes slow.
+    #[tokio::test(start_paused = true)]
+    async fn as_many_are_under_way_as_the_target_takes() {
+        let paced = |takes, refuses| Paced {
+            takes: std::cell::Cell::new(takes),
+            refuses,
+            under_way: std::cell::Cell::default(),
+            most: std::cell::Cell::default(),
+            refused: std::cell::Cell::default(),
+            done: std::cell::Cell::default(),
+        };
+        // It takes eight, and says no to the ninth.
+        let (gate, target) = (Gate::new(64), paced(8, 9));
+        let (refused, done) = target.writes(&gate, 5000).await;
+        assert!(refused * 10 < done, "{refused} refused of {done}");
+        let began = tokio::time::Instant::now();
+        let (_, done) = target.writes(&gate, 1000).await;
+        let at_once = done as f64 * 0.026 / began.elapsed().as_secs_f64();
+        assert!(at_once > 4.0, "{at_once:.1} at once of the 8 that it takes");
+        // It says nothing, and takes longer with each four more.
+        let (gate, target) = (Gate::new(64), paced(4, usize::MAX));
+        target.writes(&gate, 5000).await;
+        assert!((4..=28).contains(&target.most.get()), "{} at once", target.most.get());
+        // Then it has room for one only, and later for many again.
+        target.takes.set(1);
+        target.writes(&gate, 2000).await;
+        target.writes(&gate, 100).await;
+        assert!(target.most.get() <= 8, "{} at once where one has room", target.most.get());
+        target.takes.set(64);
+        target.writes(&gate, 20_000).await;
+        assert!(target.most.get() >= 32, "{} at once where all have room", target.most.get());
     }
 
     #[test]

@@ -13,6 +13,12 @@ pub const DESTINATIONS_MAX: usize = 1000;
 /// A longer point is not remembered.
 pub const POINT_BYTES_MAX: usize = 1 << 10;
 
+/// A point of our own that any database should take, at the minute.
+pub fn probe(now_ns: i64) -> Bytes {
+    let minute = now_ns / 60_000_000_000 * 60;
+    Bytes::from(format!("tidegate_writer_probe ok=true {minute}000000000\n"))
+}
+
 /// At most one point for each destination.
 #[derive(Default)]
 pub struct GoodPoints(Mutex<HashMap<Destination, Bytes>>);

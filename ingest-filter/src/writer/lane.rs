@@ -7,12 +7,13 @@
 //!                  └── ack ◄── dead letters ◄── all done
 //! ```
 
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use chassis::drain::Shutdown;
 use chassis::telemetry::continue_trace;
+use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -26,12 +27,15 @@ use crate::types::Conflicts;
 use crate::writer::batch::{Batch, Part};
 use crate::writer::config::WriterConfig;
 use crate::writer::gate::Gate;
-use crate::writer::good_points::GoodPoints;
+use crate::writer::good_points::{GoodPoints, probe};
 use crate::writer::health::Health;
 use crate::writer::memory::{Held, Memory};
 use crate::writer::metrics::WriterMetrics;
+use crate::writer::now::{now_ns, random};
 use crate::writer::pace::Ended;
+use crate::writer::standing::{HeldUp, Standings};
 use crate::writer::unwritten::Unwritten;
+use crate::writer::watermark::Watermarks;
 use crate::writer::work::{Class, Next, Then, Work};
 
 /// How long a position that could not be kept waits for the next try.
@@ -51,6 +55,8 @@ pub(super) struct Shared {
     pub metrics: WriterMetrics,
     pub health: Arc<Health>,
     pub unwritten: Arc<Unwritten>,
+    pub standings: Arc<Standings>,
+    pub watermarks: Arc<Mutex<Watermarks>>,
     pub good_points: Arc<GoodPoints>,
     /// Conflicts of types that became dead letters.
     pub conflicts: Arc<Conflicts>,
@@ -87,12 +93,14 @@ pub(super) async fn run(mut lane: Box<dyn Lane>, shared: Shared) {
             break;
         }
         task.shared.unwritten.end(partition);
+        task.advance_watermarks(&batch);
         if let Some(position) = newer {
             task.hold(position).await;
             break;
         }
     }
     task.shared.unwritten.end(partition);
+    task.shared.standings.remove(partition);
     tracing::info!(partition, "no longer reading");
 }
 
@@ -117,6 +125,7 @@ impl LaneTask {
         let config = &self.shared.config.batch;
         let mut batch = Batch::with_strands(strands);
         let mut held = self.room(lane).await?;
+        self.held_up(HeldUp::Writing);
         let until = tokio::time::Instant::now() + config.linger;
         loop {
             let delivery = lane.next().await?;
@@ -142,9 +151,29 @@ impl LaneTask {
     /// Memory for a batch, once there is something to put into it.
     async fn room(&self, lane: &mut dyn Lane) -> Option<Held> {
         let bytes = lane.ready().await?;
+        let begin = self.shared.memory.begin(bytes);
+        tokio::pin!(begin);
+        if let Some(held) = begin.as_mut().now_or_never() {
+            return Some(held);
+        }
+        self.held_up(HeldUp::Memory);
         tokio::select! {
-            held = self.shared.memory.begin(bytes) => Some(held),
+            held = begin => Some(held),
             () = self.stopped.cancelled() => None,
+        }
+    }
+
+    fn held_up(&self, by: HeldUp) {
+        self.shared.standings.set(self.partition, by, now_ns());
+    }
+
+    /// What is written, or a dead letter, shows how far each tenant's points are.
+    fn advance_watermarks(&self, batch: &Batch) {
+        let now_ns = now_ns();
+        let mut marks = self.shared.watermarks.lock().unwrap_or_else(PoisonError::into_inner);
+        for (tenant, newest_ns) in batch.newest_by_tenant() {
+            let (name, mark_ns) = marks.wrote(tenant, newest_ns, now_ns);
+            self.shared.metrics.watermark(name, mark_ns);
         }
     }
 
@@ -157,6 +186,7 @@ impl LaneTask {
             position,
             "a record of a newer version waits for a newer writer"
         );
+        self.held_up(HeldUp::NewerVersion);
         let held = &self.shared.metrics.held_partitions;
         self.shared.health.held(held.inc() + 1);
         tokio::select! {
@@ -236,10 +266,12 @@ impl LaneTask {
                 Then::GoOn => {}
                 Then::Wait(pause, class) => {
                     self.shared.metrics.retried(class);
+                    self.held_up(HeldUp::Target(class));
                     self.pause(pause).await?;
                 }
                 Then::CreateDatabase(pause) => {
                     created += 1;
+                    self.held_up(HeldUp::Target(Class::DatabaseMissing));
                     self.create(to, created).await;
                     // Also after a success: a target may say yes and still not have it.
                     self.pause(pause).await?;
@@ -285,6 +317,7 @@ impl LaneTask {
         self.shared.metrics.write_duration_seconds.observe(took.as_secs_f64());
         if answer == Answer::Written {
             self.shared.metrics.bytes_written.inc_by(bytes);
+            self.held_up(HeldUp::Writing);
         }
         // A database that is missing is made first.
         if answer != Answer::DatabaseMissing {
@@ -308,12 +341,10 @@ impl LaneTask {
     /// A point the database should take: one it has taken, or else one of our own.
     fn canary(&self, part: &Part, good: Option<usize>) -> Bytes {
         let of_part = good.map(|line| part.body(&(line..line + 1)));
-        of_part.or_else(|| self.shared.good_points.of(part.destination())).unwrap_or_else(|| {
-            // Now, as whatever is older may be beyond the database's retention.
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-            let minute = now.map_or(0, |now| now.as_secs() / 60 * 60);
-            Bytes::from(format!("tidegate_writer_probe ok=true {minute}000000000\n"))
-        })
+        // A probe of now, as whatever is older may be beyond the database's retention.
+        of_part
+            .or_else(|| self.shared.good_points.of(part.destination()))
+            .unwrap_or_else(|| probe(now_ns()))
     }
 
     async fn pause(&self, pause: Duration) -> Result<(), Abandoned> {
@@ -331,6 +362,7 @@ impl LaneTask {
         }
         while let Err(error) = self.shared.dead_letters.append(letters.clone()).await {
             self.shared.metrics.dead_letter_failures.inc();
+            self.held_up(HeldUp::DeadLetters);
             tracing::error!(%error, partition = self.partition, "dead letters cannot be stored");
             self.pause(error.retry_after()).await?;
         }
@@ -360,15 +392,9 @@ impl LaneTask {
         while let Err(error) = lane.ack(end).await {
             let source = std::error::Error::source(&error).map(ToString::to_string);
             tracing::error!(%error, source, "the position cannot be kept");
+            self.held_up(HeldUp::Position);
             self.pause(ACK_RETRY).await?;
         }
         Ok(())
     }
-}
-
-/// A number from 0 to 1 for jitter; the hasher's keys are random per process and differ per call.
-fn random() -> f64 {
-    use std::hash::{BuildHasher, RandomState};
-    let bits = RandomState::new().hash_one(0_u8) >> 11;
-    bits as f64 / (1_u64 << 53) as f64
 }

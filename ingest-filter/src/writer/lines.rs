@@ -33,6 +33,12 @@ pub fn measurement_end(line: &[u8]) -> usize {
     line.len()
 }
 
+/// The timestamp at the end of a line, nanoseconds since 1970; `None` where there is none.
+pub fn timestamp_ns(line: &[u8]) -> Option<i64> {
+    let time = line.trim_ascii_end().rsplit(|byte| *byte == b' ').next()?;
+    std::str::from_utf8(time).ok()?.parse().ok()
+}
+
 /// The range of each line, its line break included. Bytes after the last break are a line too.
 pub fn lines(body: &[u8]) -> Vec<Range<usize>> {
     let mut found = Vec::new();

@@ -35,6 +35,7 @@ pub struct WriterMetrics {
     pub held_partitions: Gauge,
     /// One request to the target.
     pub write_duration_seconds: Histogram,
+    watermark_seconds: Family<TenantLabel, Gauge<f64, AtomicU64>>,
     /// Since the admission of the oldest record in hand.
     pub oldest_unwritten_age_seconds: Gauge<f64, AtomicU64>,
 }
@@ -47,6 +48,12 @@ struct ClassLabel {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct CauseLabel {
     cause: &'static str,
+}
+
+/// One of the first so many tenants, or `other`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct TenantLabel {
+    tenant: String,
 }
 
 impl WriterMetrics {
@@ -64,6 +71,7 @@ impl WriterMetrics {
             writes_at_once: Gauge::default(),
             held_partitions: Gauge::default(),
             write_duration_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
+            watermark_seconds: Family::default(),
             oldest_unwritten_age_seconds: Gauge::default(),
         };
         for cause in Cause::ALL {
@@ -94,6 +102,8 @@ impl WriterMetrics {
             "One request to the target",
             m.write_duration_seconds,
         );
+        let help = "Time of the newest point that is written, by tenant";
+        writer.register("watermark_seconds", help, m.watermark_seconds);
         writer.register(
             "oldest_unwritten_age_seconds",
             "Since the admission of the oldest record in hand",
@@ -105,6 +115,12 @@ impl WriterMetrics {
     /// A write is tried again.
     pub fn retried(&self, class: Class) {
         self.retries.get_or_create(&ClassLabel { class: class.name() }).inc();
+    }
+
+    /// The points of a tenant are written up to this time; the name is one of a bounded number.
+    pub fn watermark(&self, tenant: &str, mark_ns: i64) {
+        let label = TenantLabel { tenant: tenant.to_owned() };
+        self.watermark_seconds.get_or_create(&label).set(mark_ns as f64 / 1e9);
     }
 
     /// Points were given up.

@@ -179,6 +179,61 @@ async fn commands_on_kafka() {
     assert_eq!((late["held_up_by"].as_str(), &late["points"]), (Some("no_writer"), &Value::Null));
 }
 
+/// Gateways that confirmed more than the journal holds: that is said, by the exit code too.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_gateways_confirmed_must_be_in_the_journal() {
+    use axum::routing::get;
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("j");
+    let tool = Tool::new(directory.path(), &format!("disk: {{directory: '{}'}}", place.display()));
+    let journal = JournalConfig::Disk(DiskConfig::new(&place));
+    let journal = appender(&journal);
+    for number in 0..3 {
+        append(&journal, vec![record("acme", 0, number)]).await;
+    }
+    for (confirmed, code) in [(3, 0), (2, 0), (4, 1)] {
+        let page =
+            format!("ingest_gateway_points_stored_total{{protocol=\"influx\"}} {confirmed}\n");
+        let pages = axum::Router::new().route("/metrics", get(async move || page));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let serving = tokio::spawn(async move { axum::serve(listener, pages).await });
+        let (ended, lines) = tool.run(&["audit", "totals", "--gateway", &address]).await;
+        assert_eq!(ended, Some(code), "{lines:?}");
+        let last = lines.last().unwrap();
+        assert_eq!((&last["confirmed"], &last["journalled"]), (&confirmed.into(), &3.into()));
+        serving.abort();
+    }
+    let (ended, _) = tool.run(&["audit", "totals", "--gateway", "127.0.0.1:1"]).await;
+    assert_eq!(ended, Some(1), "one that does not say is no zero");
+}
+
+/// What holds a partition up is asked of its writer; without an answer nothing is claimed.
+#[tokio::test(flavor = "multi_thread")]
+async fn lag_says_what_a_partition_waits_for() {
+    let mut server = Influxd::stopped();
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("j");
+    let tool = Tool::new(directory.path(), &format!("disk: {{directory: '{}'}}", place.display()));
+    let journal = JournalConfig::Disk(DiskConfig::new(&place));
+    append(&appender(&journal), vec![record("acme", 0, 1)]).await;
+    let held_up_by = async |writer: &str| {
+        let lines = tool.lines(&["lag", "--writer", writer]).await;
+        lines[0]["held_up_by"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(held_up_by("127.0.0.1:1").await, "no_writer");
+    let running = Running::start(&journal, influxdb(server.url())).await;
+    let admin = running.admin.to_string();
+    wait_for("the reason", || async { (held_up_by(&admin).await == "target_away").then_some(()) })
+        .await;
+    server.restart().await;
+    wait_for("the point", || async { (held_up_by(&admin).await == "nothing").then_some(()) }).await;
+    let metrics = crate::writer_file::get(running.admin, "/metrics").await;
+    let watermark = "ingest_writer_watermark_seconds{tenant=\"acme\"} 1700000000.0";
+    assert!(metrics.contains(watermark), "{metrics}");
+    running.stop().await;
+}
+
 /// All databases of a tenant go, on the real InfluxDB, and none of a tenant with a similar name.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_is_deleted_and_no_other() {

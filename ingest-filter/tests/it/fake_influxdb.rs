@@ -65,12 +65,19 @@ pub struct FakeInfluxdb {
 
 impl FakeInfluxdb {
     pub async fn start(decide: impl FnMut(&Write) -> Reply + Send + 'static) -> Self {
+        Self::start_with(Databases::default(), decide).await
+    }
+
+    /// The same with databases that `decide` can look at.
+    pub async fn start_with(
+        databases: Databases,
+        decide: impl FnMut(&Write) -> Reply + Send + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stored = Arc::new(Mutex::new(Vec::new()));
         let decide: Arc<Mutex<Box<Decide>>> = Arc::new(Mutex::new(Box::new(decide)));
         let into = stored.clone();
-        let databases = Databases::default();
         let listed = databases.clone();
         let task = tokio::spawn(async move {
             loop {
@@ -119,6 +126,9 @@ async fn answer(
     if let Some(text) = manage(&request, &databases) {
         return Ok(Response::new(Full::new(Bytes::from(text))));
     }
+    if request.method() == "POST" && request.uri().path() == "/api/v2/buckets" {
+        return create_bucket(request, &databases).await;
+    }
     if !["/write", "/api/v2/write", "/api/v3/write_lp"].contains(&request.uri().path()) {
         return empty(StatusCode::NO_CONTENT);
     }
@@ -154,6 +164,24 @@ async fn answer(
                 .map_err(|never| match never {})
         }
     }
+}
+
+/// Makes a bucket as 2.x does, which refuses one that is there.
+async fn create_bucket(
+    request: Request<Incoming>,
+    databases: &Databases,
+) -> Result<Response<Full<Bytes>>, std::io::Error> {
+    let body = request.into_body().collect().await.map_err(std::io::Error::other)?.to_bytes();
+    let bucket: serde_json::Value = serde_json::from_slice(&body)?;
+    let name = bucket["name"].as_str().unwrap().to_owned();
+    let (status, text) = match databases.lock().unwrap().insert(name.clone()) {
+        true => (201, bucket.to_string()),
+        false => {
+            let message = format!("bucket with name {name} already exists");
+            (422, serde_json::json!({ "code": "conflict", "message": message }).to_string())
+        }
+    };
+    Ok(Response::builder().status(status).body(Full::new(text.into())).expect("a response"))
 }
 
 /// Lists and deletes as 2.x does, in pages, and as 3 does.

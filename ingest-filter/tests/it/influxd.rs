@@ -23,13 +23,22 @@ pub struct Influxd {
 impl Influxd {
     /// Starts a server on an empty directory and waits until it answers.
     pub async fn start() -> Self {
-        let mut server = Self::stopped();
+        Self::start_with("").await
+    }
+
+    /// The same with more lines in its section `[http]`.
+    pub async fn start_with(http: &str) -> Self {
+        let mut server = Self::stopped_with(http);
         server.restart().await;
         server
     }
 
     /// A server that has its place and does not run.
     pub fn stopped() -> Self {
+        Self::stopped_with("")
+    }
+
+    fn stopped_with(http: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (port, rpc) = (free_port(), free_port());
         let place = directory.path().display();
@@ -39,7 +48,7 @@ impl Influxd {
              [meta]\n  dir = \"{place}/meta\"\n\
              [data]\n  dir = \"{place}/data\"\n  wal-dir = \"{place}/wal\"\n\
              [monitor]\n  store-enabled = false\n\
-             [http]\n  bind-address = \"127.0.0.1:{port}\"\n  log-enabled = false\n\
+             [http]\n  bind-address = \"127.0.0.1:{port}\"\n  log-enabled = false\n{http}\
              [subscriber]\n  enabled = false\n\
              [continuous_queries]\n  enabled = false\n"
         );

@@ -5,8 +5,10 @@
 
 mod canonical;
 mod commands;
+mod confined;
 mod contract;
 mod disk;
+mod documents;
 mod fake_influxdb;
 mod faults;
 mod influxd;
@@ -14,9 +16,13 @@ mod kafka;
 mod kafka_broker;
 mod kafka_mock;
 mod memory;
+mod outages;
 mod pins;
 mod process;
 mod support;
+mod target_subjects;
+mod targets;
+mod victoria;
 mod writer_faults;
 mod writer_file;
 mod writer_influxdb;

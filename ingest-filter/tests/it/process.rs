@@ -72,6 +72,12 @@ fn post(address: &str, body: &str) -> String {
 
 /// A gateway on a disk journal, and where it listens.
 pub fn gateway(path: &Path) -> (Running, String) {
+    let (running, serving) = gateway_that_serves(path);
+    (running, serving["address"].as_str().expect("an address").to_owned())
+}
+
+/// A gateway, and what its log says once it serves.
+pub fn gateway_that_serves(path: &Path) -> (Running, serde_json::Value) {
     let child = Command::new(PROGRAM)
         .args(["gateway", "--config", path.to_str().expect("UTF-8")])
         .stdout(Stdio::piped())
@@ -82,10 +88,9 @@ pub fn gateway(path: &Path) -> (Running, String) {
     let mut log = log.lines().map(|line| line.expect("UTF-8"));
     let serving = log.find(|line| line.contains("gateway is serving")).expect("serves");
     let serving: serde_json::Value = serde_json::from_str(&serving).expect("JSON");
-    let address = serving["address"].as_str().expect("an address").to_owned();
     // Its log is read to the end, so that it never waits for us.
     std::thread::spawn(move || log.for_each(drop));
-    (running, address)
+    (running, serving)
 }
 
 /// The type of a field that was acknowledged is known after a crash: what InfluxDB would refuse

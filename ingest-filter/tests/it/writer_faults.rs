@@ -316,7 +316,7 @@ async fn versions_2_and_3_are_written_to() {
         Version {
             target: &v2,
             refused: refused_v2,
-            path: "/api/v2/write?org=our%20org&precision=ns&bucket=acme__default",
+            path: "/api/v2/write?org=our%20org&precision=ns&bucket=acme__default&db=acme__default",
             authorization: "Token s3cret",
             message: "partial write: conflict dropped=1",
         },

@@ -205,9 +205,14 @@ async fn a_string_with_a_line_break_stays_one_point() {
 
 /// A plain GET, headers and all.
 pub async fn get(address: std::net::SocketAddr, path: &str) -> String {
+    get_as(address, path, "").await
+}
+
+/// The same with further headers, each with its line break.
+pub async fn get_as(address: std::net::SocketAddr, path: &str, headers: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();

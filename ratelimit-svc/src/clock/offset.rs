@@ -1,12 +1,12 @@
 //! How far another clock is from ours, from questions that take time. Not the clocks themselves.
 //!
 //! ```text
-//! theirs  ─────────────told─────────────►
+//! theirs  ─────────────server─────────────►
 //!                     ↗    ↘
 //! ours    ───────asked──────answered────►
 //! ```
 //!
-//! Wherever between the two it was told, `told` less the middle is wrong by at most half the round
+//! Wherever between the two it was read, `server` less the middle is wrong by at most half the round
 //! trip. Of the last samples the one with the shortest round trip is believed.
 
 use std::collections::VecDeque;
@@ -26,7 +26,7 @@ pub struct Sample {
     /// When the answer came, on our clock.
     pub answered: Duration,
     /// The answer.
-    pub told: Duration,
+    pub server: Duration,
 }
 
 impl Sample {
@@ -34,7 +34,7 @@ impl Sample {
     fn offset(&self) -> (i64, i64) {
         let round_trip = self.answered.saturating_sub(self.asked);
         let half = i64::try_from((round_trip / 2).as_micros()).unwrap_or(i64::MAX);
-        (between(self.asked + round_trip / 2, self.told), half)
+        (between(self.asked + round_trip / 2, self.server), half)
     }
 }
 
@@ -91,8 +91,8 @@ mod tests {
 
     fn sample(there: u64, back: u64, ahead: i64) -> Sample {
         let at = Duration::from_micros;
-        let told = shifted(at(OURS + there), ahead);
-        Sample { asked: at(OURS), answered: at(OURS + there + back), told }
+        let server = shifted(at(OURS + there), ahead);
+        Sample { asked: at(OURS), answered: at(OURS + there + back), server }
     }
 
     proptest! {
@@ -111,9 +111,9 @@ mod tests {
         }
 
         #[test]
-        fn absurd_times_are_survived(asked in any::<u64>(), took in any::<u64>(), told in any::<u64>()) {
+        fn absurd_times_are_survived(asked in any::<u64>(), took in any::<u64>(), server in any::<u64>()) {
             let at = Duration::from_secs;
-            let sample = Sample { asked: at(asked), answered: at(asked.saturating_add(took)), told: at(told) };
+            let sample = Sample { asked: at(asked), answered: at(asked.saturating_add(took)), server: at(server) };
             let found = Offset::default().take(sample);
             shifted(at(asked), found);
         }

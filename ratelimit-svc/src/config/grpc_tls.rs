@@ -36,10 +36,25 @@ impl Vars<'_> {
         let client_subjects =
             client_subjects.map_err(|problem| self.bad("GRPC_CLIENT_TLS_SAN", problem))?;
         for name in ["GRPC_CLIENT_TLS_SAN", "GRPC_CLIENT_TLS_SAN_FILE"] {
-            if !self.text(name).is_empty() && client_authorities.is_none() {
+            let is_verified = client_authorities.is_some()
+                || !self.text("GRPC_SERVER_TLS_WORKLOAD_API").is_empty();
+            if !self.text(name).is_empty() && !is_verified {
                 // Without an authority anyone could make a certificate with this name.
                 return Err(self.bad(name, "needs GRPC_CLIENT_TLS_CACERT"));
             }
+        }
+        let client_subjects_file = self.path("GRPC_CLIENT_TLS_SAN_FILE");
+        let name = "GRPC_SERVER_TLS_WORKLOAD_API";
+        let address = self.text(name);
+        if !address.is_empty() {
+            if client_subjects.is_empty() && client_subjects_file.is_none() {
+                // Everybody in the trust domain has a certificate.
+                return Err(self.bad(name, "needs GRPC_CLIENT_TLS_SAN or GRPC_CLIENT_TLS_SAN_FILE"));
+            }
+            let settings = ServerSettings::by_workload_api(&address).ok_or_else(|| {
+                self.bad(name, "must be a socket as unix:///run/spire/agent.sock")
+            })?;
+            return Ok(Some(ServerSettings { client_subjects, client_subjects_file, ..settings }));
         }
         let needed = |name| {
             let problem = || self.bad(name, "is needed when GRPC_SERVER_USE_TLS is true");
@@ -50,7 +65,8 @@ impl Vars<'_> {
             key: needed("GRPC_SERVER_TLS_KEY")?,
             client_authorities,
             client_subjects,
-            client_subjects_file: self.path("GRPC_CLIENT_TLS_SAN_FILE"),
+            client_subjects_file,
+            workload_api: None,
         }))
     }
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 use chassis::config::DurationText;
 use chassis::process::UsageError;
 
-use super::{Backend, Vars};
+use super::{StoreSettings, Vars};
 use crate::store::redis::RedisSettings;
-use crate::store::redis::address::{HostPort, Login};
-use crate::store::redis::link::{LinkSettings, Topology};
-use crate::store::redis::tls::TlsSettings;
+use crate::store::redis::connection::address::{HostPort, Login};
+use crate::store::redis::connection::tls::TlsSettings;
+use crate::store::redis::topology::link::{LinkSettings, Topology};
 
 /// The variables of one Redis.
 struct Names {
@@ -41,9 +41,9 @@ const PER_SECOND: Names = Names {
 
 impl Vars<'_> {
     /// Where counters live.
-    pub(super) fn backend(&self) -> Result<Backend, UsageError> {
+    pub(super) fn backend(&self) -> Result<StoreSettings, UsageError> {
         match self.text("BACKEND_TYPE").as_str() {
-            "memory" => return Ok(Backend::Memory),
+            "memory" => return Ok(StoreSettings::Memory),
             "redis" => {}
             "memcache" => {
                 return Err(self.bad("BACKEND_TYPE", "memcache is not supported, use redis"));
@@ -58,7 +58,7 @@ impl Vars<'_> {
             true => Some(self.link(&PER_SECOND)?),
             false => None,
         };
-        Ok(Backend::Redis {
+        Ok(StoreSettings::Redis {
             link: self.link(&MAIN)?,
             per_second,
             settings: RedisSettings {

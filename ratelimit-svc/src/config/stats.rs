@@ -8,7 +8,7 @@ use chassis::process::UsageError;
 use super::Vars;
 use crate::metrics::mapping::Mapping;
 use crate::metrics::mogrifier::Mogrifier;
-use crate::metrics::statsd::{Dialect, Protocol, Settings};
+use crate::metrics::statsd::{Dialect, Protocol, StatsdSettings};
 
 /// The most mogrifiers: each name of a flush meets all of them.
 pub const MOGRIFIERS_MAX: usize = 64;
@@ -25,7 +25,7 @@ pub struct Stats {
     /// `USE_PROMETHEUS`: a listener of its own for metrics.
     pub page: Option<Page>,
     /// `USE_STATSD`, `USE_DOG_STATSD`: a server metrics are sent to.
-    pub statsd: Option<Settings>,
+    pub statsd: Option<StatsdSettings>,
 }
 
 /// Under which names metrics are shown.
@@ -104,7 +104,7 @@ impl Vars<'_> {
         mapping.map(Some).map_err(|error| UsageError(format!("PROMETHEUS_MAPPER_YAML: {error}")))
     }
 
-    fn statsd(&self) -> Result<Option<Settings>, UsageError> {
+    fn statsd(&self) -> Result<Option<StatsdSettings>, UsageError> {
         let (plain, dog) = (self.flag("USE_STATSD")?, self.flag("USE_DOG_STATSD")?);
         let set = self.environment.get("USE_STATSD").is_some_and(|set| !set.is_empty());
         if plain && dog && set {
@@ -128,7 +128,7 @@ impl Vars<'_> {
             "udp" => Protocol::Udp,
             _ => return Err(self.bad("STATSD_PROTOCOL", "must be tcp or udp")),
         };
-        Ok((plain || dog).then_some(Settings {
+        Ok((plain || dog).then_some(StatsdSettings {
             host: self.text("STATSD_HOST"),
             port: self.parse("STATSD_PORT")?,
             protocol,

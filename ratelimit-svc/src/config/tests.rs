@@ -6,9 +6,9 @@ use chassis::telemetry::TraceSettings;
 
 use super::*;
 use crate::metrics::statsd::{Dialect, Protocol};
-use crate::store::redis::address::Login;
-use crate::store::redis::link::{LinkSettings, Topology};
-use crate::store::redis::tls::TlsSettings;
+use crate::store::redis::connection::address::Login;
+use crate::store::redis::connection::tls::TlsSettings;
+use crate::store::redis::topology::link::{LinkSettings, Topology};
 
 fn read(set: &[(&str, &str)]) -> Result<Config, String> {
     let set = set.iter().map(|(name, value)| (name.to_string(), value.to_string()));
@@ -59,10 +59,10 @@ fn where_quota_files_lie() {
     assert_eq!((path, ignore_dotfiles), (PathBuf::from("/data/ratelimit/limits"), true));
 }
 
-fn redis(backend: Backend) -> (LinkSettings, Option<LinkSettings>, RedisSettings) {
+fn redis(backend: StoreSettings) -> (LinkSettings, Option<LinkSettings>, RedisSettings) {
     match backend {
-        Backend::Redis { link, per_second, settings } => (link, per_second, settings),
-        Backend::Memory => panic!("not Redis"),
+        StoreSettings::Redis { link, per_second, settings } => (link, per_second, settings),
+        StoreSettings::Memory => panic!("not Redis"),
     }
 }
 
@@ -371,7 +371,19 @@ fn threads_and_tls_of_grpc() {
     assert_eq!(tls.client_subjects.len(), 2);
     assert_eq!(tls.client_subjects_file, Some("/names".into()));
 
+    let socket = "unix:///run/spire/agent.sock";
+    let spiffe = |more: &[(&'static str, &'static str)]| {
+        let set = [("GRPC_SERVER_USE_TLS", "true"), ("GRPC_SERVER_TLS_WORKLOAD_API", socket)];
+        let all: Vec<_> = set.iter().chain(more).copied().collect();
+        read(&all)
+    };
+    let tls = spiffe(&[("GRPC_CLIENT_TLS_SAN", "spiffe://mesh/envoy")]).expect("valid").grpc_tls;
+    assert_eq!(tls.and_then(|tls| tls.workload_api).as_deref(), Some(socket));
+    let error = spiffe(&[]).expect_err("everybody in the trust domain");
+    assert!(error.contains("needs GRPC_CLIENT_TLS_SAN"), "{error}");
+
     for (name, value, problem) in [
+        ("GRPC_SERVER_TLS_WORKLOAD_API", "tcp://a:1", "must be a socket as unix:///run"),
         ("GRPC_WORKER_THREADS", "0", "number would be zero"),
         ("GRPC_WORKER_THREADS", "257", "must be from 1 to 256"),
         ("GRPC_SERVER_TLS_CERT", "", "is needed when GRPC_SERVER_USE_TLS is true"),
@@ -458,6 +470,16 @@ fn spans_are_made_as_the_reference_makes_them() {
         (gateway.otlp_endpoint.as_deref(), gateway.traces),
         (Some("http://t:4317"), expected)
     );
+    let sealed = of(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c:4317"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/tls/ca.crt"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/tls/tls.crt"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/tls/tls.key"),
+    ]);
+    let files = sealed.otlp_tls.expect("files");
+    assert_eq!(files.authorities, Some("/tls/ca.crt".into()));
+    assert_eq!(files.identity, Some(("/tls/tls.crt".into(), "/tls/tls.key".into())));
+    assert!(traced(&[("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/tls/tls.key")]).is_err(), "half of it");
     for rate in ["1.5", "-1", "half"] {
         assert!(traced(&[("TRACING_SAMPLING_RATE", rate)]).is_err(), "{rate}");
     }

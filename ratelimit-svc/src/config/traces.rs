@@ -3,6 +3,7 @@
 
 use chassis::process::UsageError;
 use chassis::telemetry::TraceSettings;
+use chassis::tls::client::ClientSettings;
 
 use super::Vars;
 
@@ -38,5 +39,22 @@ impl Vars<'_> {
             root_sampling_ppm: if is_enabled { (rate * 1e6).round() as u32 } else { 0 },
         };
         Ok((endpoint, settings))
+    }
+
+    /// TLS of the collector at an https endpoint, where files are named.
+    pub(super) fn otlp_tls(&self) -> Result<Option<ClientSettings>, UsageError> {
+        let path = |name| self.path(&format!("OTEL_EXPORTER_OTLP_{name}"));
+        let (certificate, key) = (path("CLIENT_CERTIFICATE"), path("CLIENT_KEY"));
+        if certificate.is_some() != key.is_some() {
+            let message = "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY \
+                           need each other";
+            return Err(UsageError(message.to_owned()));
+        }
+        let settings = ClientSettings {
+            authorities: path("CERTIFICATE"),
+            identity: certificate.zip(key),
+            server_name: None,
+        };
+        Ok(Some(settings).filter(|settings| *settings != ClientSettings::default()))
     }
 }

@@ -72,6 +72,11 @@ pub const VARIABLES: &[Variable] = &[
     full("GRPC_SERVER_TLS_CERT", "", "PEM file of the server's certificate"),
     full("GRPC_SERVER_TLS_KEY", "", "PEM file of its private key"),
     full(
+        "GRPC_SERVER_TLS_WORKLOAD_API",
+        "",
+        "unix socket of a SPIFFE Workload API, in place of the three files",
+    ),
+    full(
         "GRPC_SERVER_TLS_CA_CERT",
         "",
         "another name of GRPC_CLIENT_TLS_CACERT, which comes first",
@@ -84,6 +89,9 @@ pub const VARIABLES: &[Variable] = &[
     full("LOG_LEVEL", "info", "trace, debug, info, warn, error; also per module"),
     full("OTEL_EXPORTER_OTLP_ENDPOINT", "", "gRPC endpoint for spans; empty: no spans"),
     full("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "", "the same, and comes first"),
+    full("OTEL_EXPORTER_OTLP_CERTIFICATE", "", "PEM file of the authorities of an https endpoint"),
+    full("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "", "PEM file of the client's certificate there"),
+    full("OTEL_EXPORTER_OTLP_CLIENT_KEY", "", "PEM file of its private key"),
     full("TRACING_ENABLED", "false", "make spans, also of requests that bring no trace"),
     full("TRACING_SERVICE_NAME", "RateLimit", "service.name of spans, with TRACING_ENABLED"),
     full("TRACING_SERVICE_NAMESPACE", "", "service.namespace of spans"),

@@ -42,7 +42,9 @@ function sparkline(points) {
   ["admitted", "refused"].forEach((kind, at) => {
     const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
     const from = span - points.length;
-    const path = points.map((point, x) => `${from + x},${(27 - (point[at] / most) * 26).toFixed(1)}`);
+    // A line of one point would show nothing.
+    const drawn = points.length === 1 ? [...points, ...points] : points;
+    const path = drawn.map((point, x) => `${from + Math.min(x, points.length - 1)},${(27 - (point[at] / most) * 26).toFixed(1)}`);
     line.setAttribute("points", path.join(" "));
     line.setAttribute("class", `line-${kind}`);
     made.append(line);
@@ -181,9 +183,11 @@ let token = sessionStorage.getItem("token");
 
 // Asks the service, with the token where it wants one.
 async function ask(path, options = {}) {
-  const headers = token ? { authorization: `Bearer ${token}` } : {};
+  const sent = token;
+  const headers = sent ? { authorization: `Bearer ${sent}` } : {};
   const answer = await fetch(path, { ...options, headers, cache: "no-store" });
-  if (answer.status === 401) needToken();
+  // An answer to a token that was replaced meanwhile says nothing of the one that is in use.
+  if (answer.status === 401 && sent === token) needToken();
   return answer;
 }
 
@@ -192,7 +196,8 @@ function needToken() {
   token = null;
   sessionStorage.removeItem("token");
   byId("token-form").hidden = false;
-  byId("token-problem").textContent = wasWrong ? "This is not the token." : "";
+  // Several requests may be refused at once; the first of them knows that there was a token.
+  if (wasWrong) byId("token-problem").textContent = "This is not the token.";
 }
 
 byId("token-form").addEventListener("submit", (event) => {
@@ -200,6 +205,7 @@ byId("token-form").addEventListener("submit", (event) => {
   token = byId("token").value.trim();
   sessionStorage.setItem("token", token);
   byId("token").value = "";
+  byId("token-problem").textContent = "";
   byId("token-form").hidden = true;
   readHistory();
   watch();

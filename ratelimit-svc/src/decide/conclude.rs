@@ -7,7 +7,7 @@ use crate::decide::request::Request;
 use crate::decide::settings::Settings;
 use crate::decide::{headers, metadata};
 use crate::limits::class::OutagePolicy;
-use crate::limits::stats::{HitStats, Outcome, Reason};
+use crate::limits::stats::{HitStats, Reason, RuleOutcome};
 
 /// What the counters said, or what takes their place.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +54,7 @@ pub fn conclude(
             passing => pass(passing),
         };
         statuses.push(status);
-        outcomes.extend(outcome.map(|outcome| Outcome { descriptor: at, ..outcome }));
+        outcomes.extend(outcome.map(|outcome| RuleOutcome { descriptor: at, ..outcome }));
     }
     let would_refuse = enforced_over || (quota > 0 && quota == quota_over);
     let degraded = match evidence {
@@ -93,7 +93,7 @@ fn retry_seconds(statuses: &[Status]) -> u64 {
     refusing.filter_map(|status| status.reset_seconds).max().unwrap_or(0).max(1)
 }
 
-fn pass(line: &Line<'_>) -> (Status, Option<Outcome>) {
+fn pass(line: &Line<'_>) -> (Status, Option<RuleOutcome>) {
     let (remaining, met) = match line {
         Line::Unlimited(_) => (u32::MAX, Some(Reason::Unlimited)),
         Line::Replaced(_) => (0, Some(Reason::Replaced)),
@@ -105,7 +105,7 @@ fn pass(line: &Line<'_>) -> (Status, Option<Outcome>) {
         limit_remaining: remaining,
         reset_seconds: None,
     };
-    let outcome = met.map(|reason| Outcome {
+    let outcome = met.map(|reason| RuleOutcome {
         descriptor: 0,
         over_limit: false,
         reason,
@@ -121,7 +121,7 @@ fn judge(
     evidence: Evidence<'_>,
     settings: &Settings,
     now_seconds: u64,
-) -> (Status, Option<Outcome>) {
+) -> (Status, Option<RuleOutcome>) {
     let hit = &plan.hits[counted.hit];
     let window_left = hit.window.remaining(now_seconds);
     let mut reserved = false;
@@ -157,7 +157,7 @@ fn judge(
         limit_remaining: remaining,
         reset_seconds: Some(reset_seconds),
     };
-    let outcome = Outcome { descriptor: 0, over_limit: status.over_limit, reason, hits };
+    let outcome = RuleOutcome { descriptor: 0, over_limit: status.over_limit, reason, hits };
     (status, Some(outcome))
 }
 

@@ -2,7 +2,7 @@
 
 use crate::limits::class::OutagePolicy;
 use crate::limits::rule::Limit;
-use crate::limits::stats::Outcome;
+use crate::limits::stats::RuleOutcome;
 
 /// The answer to a request.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,7 +18,7 @@ pub struct Decision {
     /// The policy that answered in the store's place.
     pub degraded: Option<OutagePolicy>,
     /// What was decided of each counted descriptor, for metrics.
-    pub outcomes: Vec<Outcome>,
+    pub outcomes: Vec<RuleOutcome>,
     /// `SHADOW_MODE` let pass what would have been refused.
     pub shadowed: bool,
     /// Seconds after which a refused client is told to come back, where the settings want it told.

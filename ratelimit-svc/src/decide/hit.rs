@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::limits::algorithm::Algorithm;
-use crate::limits::sharing::{How, Share};
+use crate::limits::sharing::{ClassShare, How};
 use crate::limits::unit::Window;
 
 /// One counter to be moved.
@@ -25,21 +25,18 @@ pub struct Hit {
     /// What being over means for the request.
     pub role: Role,
     /// How classes share the limit; none where the whole limit is for every hit.
-    pub share: Option<Share>,
+    pub share: Option<ClassShare>,
 }
 
 impl Hit {
     /// The most that can be taken: the limit, or what a bucket holds.
     pub fn capacity(&self) -> u32 {
-        match self.algorithm {
-            Algorithm::TokenBucket { burst } if self.limit > 0 => burst,
-            _ => self.limit,
-        }
+        self.algorithm.burst().filter(|_| self.limit > 0).unwrap_or(self.limit)
     }
 
     /// Whether what is known of the classes that share the counter decides.
     pub fn forecasts(&self) -> bool {
-        matches!(self.share, Some(Share { how: How::Forecast { .. }, .. }))
+        matches!(self.share, Some(ClassShare { how: How::Forecast { .. }, .. }))
     }
 }
 

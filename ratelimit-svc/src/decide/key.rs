@@ -35,7 +35,6 @@ use std::io::Write;
 use sha2::{Digest, Sha256};
 
 use crate::decide::hit::Hit;
-use crate::limits::algorithm::Algorithm;
 use crate::limits::rule::{Limit, Step};
 use crate::limits::unit::{Unit, Window};
 
@@ -119,7 +118,7 @@ fn write_key(
         let shared = steps.get(at).filter(|step| step.share_threshold);
         (*name, shared.and_then(|step| step.value.as_deref()).unwrap_or(value))
     });
-    let unit = limit.period.unit().filter(|_| limit.algorithm == Algorithm::FixedWindow);
+    let unit = limit.period.unit().filter(|_| limit.algorithm.has_windows());
     if format == KeyFormat::Reference && unit.is_some() {
         key.extend_from_slice(domain.as_bytes());
         for (name, value) in parts {
@@ -154,22 +153,18 @@ fn write_key(
     }
     let (seconds, number) = (window.seconds, window.start / window.seconds);
     key.push(b'|');
-    match (limit.algorithm, unit) {
-        (Algorithm::FixedWindow, Some(unit)) => {
+    match (limit.algorithm.has_windows(), unit) {
+        (true, Some(unit)) => {
             key.push(letter(unit));
             push_number(key, number);
         }
-        (Algorithm::FixedWindow, None) => {
+        (true, None) => {
             push_number(key, seconds);
             key.push(b's');
             push_number(key, number);
         }
-        (Algorithm::SlidingWindow, _) => {
-            key.extend_from_slice(b"sliding");
-            push_number(key, seconds);
-        }
-        (Algorithm::TokenBucket { .. }, _) => {
-            key.extend_from_slice(b"bucket");
+        (false, _) => {
+            key.extend_from_slice(limit.algorithm.label().as_bytes());
             push_number(key, seconds);
         }
     }
@@ -230,11 +225,7 @@ pub fn following(key: &[u8], window: Window) -> Box<[u8]> {
 /// and differs from the counter's in what follows the last `|`, so that both have their home in
 /// the same place of a cluster.
 pub fn usage_key(hit: &Hit) -> Box<[u8]> {
-    let kind = match hit.algorithm {
-        Algorithm::FixedWindow => "fixed",
-        Algorithm::SlidingWindow => "sliding",
-        Algorithm::TokenBucket { .. } => "bucket",
-    };
+    let kind = hit.algorithm.label();
     // Names of the reference end with the first second of the window instead.
     let second = format!("_{}", hit.window.start);
     let stem = match hit.key.strip_suffix(second.as_bytes()) {
@@ -289,6 +280,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::limits::algorithm::Algorithm;
     use crate::limits::unit::Period;
 
     fn fixed(unit: Unit) -> Limit {

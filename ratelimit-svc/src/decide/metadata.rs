@@ -112,10 +112,10 @@ fn described(limit: &Limit) -> Json {
         Some(unit) => given["unit"] = unit.name().into(),
         None => given["window"] = limit.period.to_string().into(),
     }
-    if limit.algorithm != Algorithm::FixedWindow {
+    if limit.algorithm != Algorithm::default() {
         given["algorithm"] = limit.algorithm.name().into();
     }
-    if let Algorithm::TokenBucket { burst } = limit.algorithm {
+    if let Some(burst) = limit.algorithm.burst() {
         given["burst"] = burst.into();
     }
     given

@@ -7,11 +7,10 @@ use crate::decide::key::{KeyFormat, counter_key};
 use crate::decide::request::{Descriptor, Request, RequestError};
 use crate::decide::settings::Settings;
 use crate::decide::settle::PerHit;
-use crate::limits::algorithm::Algorithm;
 use crate::limits::class::{Class, Classes, PRIORITY_KEY};
 use crate::limits::quotas::{Domain, Quotas};
 use crate::limits::rule::{Allowance, CountingMode, Limit, REPORTED_KEY, Rule, push_step};
-use crate::limits::sharing::{How, Share, Sharing};
+use crate::limits::sharing::{ClassShare, How, Sharing};
 use crate::limits::stats::CountsOfRule;
 
 /// What the counters decide about, and what is already decided. Borrowed from the quotas in force:
@@ -25,7 +24,7 @@ pub struct Plan<'a> {
     /// The priority class of the request.
     pub class: &'a Class,
     /// How many classes rank above it.
-    pub class_place: usize,
+    pub class_rank: usize,
     /// How the class was found.
     pub class_source: ClassSource,
     /// One line for each descriptor, in order.
@@ -88,15 +87,15 @@ pub fn plan<'a, 'r: 'a>(
     now_seconds: u64,
 ) -> Result<Plan<'a>, RequestError> {
     request.check()?;
-    let (class_place, class_source) = class_of(request, quotas.classes());
-    let class = &*quotas.classes().ladder()[class_place];
+    let (class_rank, class_source) = class_of(request, quotas.classes());
+    let class = &*quotas.classes().ladder()[class_rank];
     let Some(domain) = quotas.domain(request.domain) else {
         let lines = request.descriptors.iter().map(|_| Line::NoLimit).collect();
         return Ok(Plan {
             domain: request.domain,
             domain_known: false,
             class,
-            class_place,
+            class_rank,
             class_source,
             lines,
             hits: vec![],
@@ -106,7 +105,7 @@ pub fn plan<'a, 'r: 'a>(
         domain: &domain.name,
         domain_known: true,
         class,
-        class_place,
+        class_rank,
         class_source,
         lines: Vec::with_capacity(request.descriptors.len()),
         hits: Vec::with_capacity(request.descriptors.len()),
@@ -167,7 +166,7 @@ impl<'a> Plan<'a> {
     fn push(
         &mut self,
         mut line: Line<'a>,
-        share: Option<Share>,
+        share: Option<ClassShare>,
         Asked { amount, is_refund, entries }: Asked<'_>,
         settings: &Settings,
         now_seconds: u64,
@@ -193,7 +192,12 @@ impl<'a> Plan<'a> {
     }
 
     /// How the limit of a descriptor is shared with the class of the request.
-    fn share(&self, line: &Line<'_>, entries: &[(&str, &str)], classes: &Classes) -> Option<Share> {
+    fn share(
+        &self,
+        line: &Line<'_>,
+        entries: &[(&str, &str)],
+        classes: &Classes,
+    ) -> Option<ClassShare> {
         let Line::Counted(counted) = line else { return None };
         let sharing = counted.rule.map_or(&Sharing::Unsaid, |rule| &rule.sharing);
         self.share_by(sharing, counted, entries, classes)
@@ -206,7 +210,7 @@ impl<'a> Plan<'a> {
         Counted { rule, overdraft, .. }: &Counted<'_>,
         entries: &[(&str, &str)],
         classes: &Classes,
-    ) -> Option<Share> {
+    ) -> Option<ClassShare> {
         // Where the class is part of the counter's name, each class has a counter of its own.
         let own_counter = entries.iter().enumerate().any(|(at, (key, _))| {
             let step = rule.and_then(|rule| rule.steps.get(at));
@@ -218,7 +222,7 @@ impl<'a> Plan<'a> {
         // Only who is silent is counted plainly, as by the reference: a class that does not exist
         // would else outrank the default class.
         let named = self.class_source != ClassSource::Absent;
-        sharing.share(classes, self.class_place, named)
+        sharing.share(classes, self.class_rank, named)
     }
 
     /// Says which hits may refuse the whole request. What never refuses must not veto: it would
@@ -249,7 +253,7 @@ impl Counted<'_> {
     /// The same for hits that have happened: counted in full, at once and exactly, whatever the rule
     /// says. What does not fit a bucket is no level that a bucket could have.
     pub(super) fn reported(self) -> Self {
-        if matches!(self.limit.algorithm, Algorithm::TokenBucket { .. }) {
+        if self.limit.algorithm.burst().is_some() {
             return self;
         }
         let limit = Limit { mode: Some(CountingMode::Exact), ..self.limit };
@@ -286,20 +290,20 @@ fn class_of(request: &Request<'_>, classes: &Classes) -> (usize, ClassSource) {
         .iter()
         .flat_map(|descriptor| &descriptor.entries)
         .filter(|(key, _)| *key == PRIORITY_KEY)
-        .map(|(_, value)| classes.place(value));
+        .map(|(_, value)| classes.rank(value));
     let mut source = ClassSource::Absent;
     let mut lowest: Option<usize> = None;
-    for place in named {
-        let place = place.unwrap_or_else(|| {
+    for rank in named {
+        let rank = rank.unwrap_or_else(|| {
             source = ClassSource::Unknown;
-            classes.default_place()
+            classes.default_rank()
         });
         if source == ClassSource::Absent {
             source = ClassSource::Named;
         }
-        lowest = lowest.max(Some(place));
+        lowest = lowest.max(Some(rank));
     }
-    (lowest.unwrap_or_else(|| classes.default_place()), source)
+    (lowest.unwrap_or_else(|| classes.default_rank()), source)
 }
 
 /// Whether a descriptor tells of hits that have happened already.

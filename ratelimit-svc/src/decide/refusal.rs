@@ -1,5 +1,5 @@
 //! Whether hits that are over their limits refuse their request, and which of them do. The one rule for
-//! memory, leases and requests that are counted in several places; the scripts of the Redis store
+//! memory, leases and requests that are counted in several parts; the scripts of the Redis store
 //! repeat it.
 
 use crate::decide::hit::{Hit, Role};

@@ -18,10 +18,10 @@
 
 use std::time::Duration;
 
+use crate::decide::algorithm::{Outlook, outlook};
 use crate::decide::hit::Hit;
-use crate::limits::algorithm::Algorithm;
 use crate::limits::class::PerClass;
-use crate::limits::sharing::{Guarantee, How, Share};
+use crate::limits::sharing::{ClassShare, Guarantee, How};
 use crate::limits::unit::micros;
 
 /// Windows without demand, the present one aside, after which a class reserves nothing.
@@ -46,9 +46,6 @@ pub const EARLY_MIN: f64 = 1.0 / 128.0;
 /// Demand counts up to so many times what a window gives: more cannot be kept for it, and would keep
 /// the classes below out long after the flood is over.
 pub const DEMAND_MAX: f64 = 2.0;
-/// A sliding window is never over, so that what is kept in it is lost: its margins cover the
-/// arrivals of only so much of one.
-pub const SLIDING_MARGIN_WINDOWS: f64 = 1.0 / 256.0;
 
 /// What is known of one class of a shared counter.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -132,8 +129,8 @@ impl Usage {
 /// What the cap of a class follows from, but for the state of the counter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Terms {
-    /// The place of the class on the ladder.
-    pub place: usize,
+    /// The rank of the class on the ladder.
+    pub rank: usize,
     /// How many classes there are.
     pub classes: usize,
     /// The window of the moment, since the epoch.
@@ -162,30 +159,23 @@ pub struct Terms {
 
 impl Terms {
     /// The terms of a hit that shares its limit by forecast.
-    pub fn of(hit: &Hit, share: &Share, now: Duration) -> Option<Self> {
+    pub fn of(hit: &Hit, share: &ClassShare, now: Duration) -> Option<Self> {
         let How::Forecast { guarantees } = &share.how else { return None };
         let classes = usize::from(share.classes);
         let period = hit.window.seconds.max(1).saturating_mul(1_000_000);
         let now = micros(now);
         // A hit of a window that is over has nothing left to wait for.
-        let (number, gone) = match hit.algorithm {
-            Algorithm::FixedWindow => {
+        let (number, gone) = match hit.algorithm.has_windows() {
+            true => {
                 let start = hit.window.start.saturating_mul(1_000_000);
                 (hit.window.start / hit.window.seconds.max(1), now.saturating_sub(start))
             }
-            _ => (now / period, now % period),
+            false => (now / period, now % period),
         };
         let left = period.saturating_sub(gone) as f64 / period as f64;
         let capacity = f64::from(hit.capacity());
-        let (horizon, margin_horizon, inflow, inflow_of_previous, melting) = match hit.algorithm {
-            Algorithm::FixedWindow => (left, left, 0.0, 0.0, left),
-            Algorithm::SlidingWindow => (left, SLIDING_MARGIN_WINDOWS, 0.0, left, left),
-            Algorithm::TokenBucket { .. } => {
-                // The time in which an empty bucket fills.
-                let fills = capacity / f64::from(hit.limit.max(1));
-                (fills, fills, capacity, 0.0, 1.0)
-            }
-        };
+        let Outlook { horizon, margin_horizon, inflow, inflow_of_previous, melting } =
+            outlook(hit, left);
         let below = share.classes.saturating_sub(1).max(1);
         let guarantees = guarantees.as_ref().map(|guarantees| {
             let of = |given: &Guarantee| {
@@ -196,7 +186,7 @@ impl Terms {
             guarantees.iter().map(of).collect()
         });
         Some(Self {
-            place: usize::from(share.place),
+            rank: usize::from(share.rank),
             classes,
             number: number as f64,
             elapsed: (1.0 - left).max(ELAPSED_MIN),
@@ -227,7 +217,7 @@ impl Terms {
             let active = usage.window() - class.last <= IDLE_WINDOWS_MAX;
             let (floor, minimum) = self.guarantees.as_ref().map_or((0.0, 0.0), |list| list[at]);
             let unmet = if active { (floor - class.used).max(0.0) } else { 0.0 };
-            if at < self.place {
+            if at < self.rank {
                 let rate = if active { self.rate(class, early) } else { 0.0 };
                 let guarantee = minimum.max(unmet);
                 expected += (rate * self.horizon).max(guarantee);
@@ -235,7 +225,7 @@ impl Terms {
                 let deviation = (rate * self.margin_horizon).sqrt();
                 margin += (MARGIN_DEVIATIONS * deviation).min(self.margin_max);
             }
-            if at > self.place {
+            if at > self.rank {
                 floors += unmet;
             }
         }
@@ -254,13 +244,13 @@ impl Terms {
     /// How far the class may take the counter on the strength of its own floor.
     fn within_floor(&self, usage: &Usage, value: f64) -> Option<f64> {
         let guarantees = self.guarantees.as_ref()?;
-        let own = guarantees[self.place].0 - usage.classes[self.place].used;
+        let own = guarantees[self.rank].0 - usage.classes[self.rank].used;
         if own <= 0.0 {
             return None;
         }
         let mut others = 0.0;
         for (at, class) in usage.classes.iter().enumerate() {
-            if at != self.place && usage.window() - class.last <= IDLE_WINDOWS_MAX {
+            if at != self.rank && usage.window() - class.last <= IDLE_WINDOWS_MAX {
                 others += (guarantees[at].0 - class.used).max(0.0);
             }
         }
@@ -273,7 +263,7 @@ impl Terms {
         if usage.classes.iter().all(|class| window - class.last > IDLE_WINDOWS_MAX) {
             usage.number = self.first(window);
         }
-        let class = &mut usage.classes[self.place];
+        let class = &mut usage.classes[self.rank];
         class.demand = (class.demand + amount).min(self.demand_max);
         class.last = class.last.max(window);
     }
@@ -282,7 +272,7 @@ impl Terms {
     /// class without other demand is idle again. Of figures of a later window nothing is taken.
     pub fn withdraw(&self, usage: &mut Usage, amount: f64) {
         if usage.window() == self.number {
-            let class = &mut usage.classes[self.place];
+            let class = &mut usage.classes[self.rank];
             class.demand = (class.demand - amount).max(0.0);
             if class.demand == 0.0 && class.average == 0.0 {
                 class.last = Figures::NONE.last;
@@ -292,7 +282,7 @@ impl Terms {
 
     /// Notes that the class was given hits, or gave them back.
     pub fn take(&self, usage: &mut Usage, amount: f64, is_refund: bool) {
-        let class = &mut usage.classes[self.place];
+        let class = &mut usage.classes[self.rank];
         class.used = if is_refund { (class.used - amount).max(0.0) } else { class.used + amount };
     }
 }

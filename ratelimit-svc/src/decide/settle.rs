@@ -10,7 +10,7 @@ use crate::decide::hit::{Count, Hit, Mode};
 use crate::decide::refusal::Refusals;
 use crate::decide::reserve::{Terms, Usage};
 use crate::limits::algorithm::Algorithm;
-use crate::limits::sharing::{How, Share};
+use crate::limits::sharing::{ClassShare, How};
 
 /// Something for each hit of a request. As many hits as most requests have take no allocation.
 pub type PerHit<T> = SmallVec<[T; 4]>;
@@ -108,7 +108,9 @@ fn one(
         (_, Some((terms, usage))) => {
             terms.cap(usage, value(hit, now_state, now), previous(now_state)) as u64
         }
-        (Some(Share { how: How::UpTo(fraction), .. }), None) => fraction.of(hit.capacity()).into(),
+        (Some(ClassShare { how: How::UpTo(fraction), .. }), None) => {
+            fraction.of(hit.capacity()).into()
+        }
         _ => capacity,
     };
     if cap < capacity && !hit.is_refund {

@@ -150,9 +150,9 @@ pub fn standings(
         let (count, refused) = (counts.get(2 * counted.hit)?, counts.get(2 * counted.hit + 1)?);
         let capacity = counted.capacity(hit);
         let used = count.value.min(capacity.into());
-        let resets_in_seconds = match hit.algorithm {
-            Algorithm::TokenBucket { .. } => count.reset.as_secs_f64().ceil() as u64,
-            _ => hit.window.remaining(now_seconds),
+        let resets_in_seconds = match hit.algorithm.burst() {
+            Some(_) => count.reset.as_secs_f64().ceil() as u64,
+            None => hit.window.remaining(now_seconds),
         };
         Some(Standing {
             limit: Some(counted.limit.to_string()),

@@ -60,13 +60,6 @@ pub struct Grant {
     pub room: u64,
 }
 
-/// Tokens handed back, once and never again: a second time would free what somebody else holds.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Return {
-    /// The counter and its window; the amount is what is given back.
-    pub hit: Hit,
-}
-
 /// Tokens that were claimed under a limit that changed, handed back once and never again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unspent {

@@ -1,4 +1,4 @@
-//! A store that lost what it had counted, and what replicas tell it then, so that hits admitted
+//! A store that lost what it had counted, and what replicas restore of it then, so that hits admitted
 //! before are not admitted again. Not how a loss is found out.
 //!
 //! ```text
@@ -7,10 +7,10 @@
 //! B         granted 400 ─────────────────────────► "400, and 700 in all"
 //! ```
 //!
-//! Each replica tells what itself was granted in the window, which is kept by replica, and how far
-//! it knows the counter was. The counter goes on from the most that follows. Told twice, or in
+//! Each replica restores what itself was granted in the window, which is kept by replica, and how far
+//! it knows the counter was. The counter goes on from the most that follows. Restored twice, or in
 //! another order, it comes to the same. What replicas were granted that died since, and of which
-//! nobody alive was told, is not known, and may be admitted again. A replica that starts meanwhile
+//! nobody alive knows, and may be admitted again. A replica that starts meanwhile
 //! knows nothing of what was claimed; it finds data that are young, and waits as long as the others.
 
 use std::fmt;
@@ -19,13 +19,13 @@ use std::time::Duration;
 
 use crate::decide::hit::Hit;
 
-/// After a loss nothing is claimed for so long: every replica that lives has told by then what it
+/// After a loss nothing is claimed for so long: every replica that lives has restored by then what it
 /// was granted, for within that time a store that is back is found.
 pub const HOLD: Duration = Duration::from_secs(1);
 /// The most counters of one call.
-pub const TOLD_MAX: usize = 64;
+pub const RESTORED_MAX: usize = 64;
 /// A pause after each such call, so that the store has room for others.
-pub const TOLD_EVERY: Duration = Duration::from_millis(10);
+pub const RESTORE_PAUSE: Duration = Duration::from_millis(10);
 
 /// Counters that were lost together: those of one server, or all.
 #[derive(Clone)]
@@ -60,22 +60,22 @@ pub struct Finding {
     /// The counters it has.
     pub whose: Whose,
     /// What became of them.
-    pub news: News,
+    pub state: DataState,
 }
 
 /// What became of counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum News {
+pub enum DataState {
     /// They were lost: their server held other data before.
     Lost,
-    /// They may have been lost before this process knew of them, and those who did know have told
-    /// of them after so long.
+    /// They may have been lost before this process knew of them, and those who did know have restored
+    /// them after so long.
     Young(Duration),
 }
 
-/// What a replica tells a counter.
+/// What a replica restores of a counter.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Assertion {
+pub struct Restoration {
     /// Whose: the name of the counter without its window.
     pub stem: Arc<[u8]>,
     /// The counter and its window; the amount is what this replica was granted of it.
@@ -98,7 +98,7 @@ mod tests {
 
     use super::*;
 
-    /// A counter, and what replicas told.
+    /// A counter, and what replicas restored.
     #[derive(Default)]
     struct Counter {
         count: u64,
@@ -106,7 +106,7 @@ mod tests {
     }
 
     impl Counter {
-        fn told(&mut self, (replica, granted, taken): (u8, u64, u64)) {
+        fn restore(&mut self, (replica, granted, taken): (u8, u64, u64)) {
             let known = self.granted.entry(replica).or_default();
             *known = granted.max(*known);
             self.count = merged(self.count, self.granted.values().copied(), taken);
@@ -116,14 +116,14 @@ mod tests {
     proptest! {
         #[test]
         fn order_and_repetition_do_not_matter(
-            told in proptest::collection::vec((0..4u8, 0..100u64, 0..300u64), 0..8),
+            restored in proptest::collection::vec((0..4u8, 0..100u64, 0..300u64), 0..8),
             seed in any::<prop::sample::Index>(),
         ) {
             let (mut once, mut again) = (Counter::default(), Counter::default());
-            told.iter().for_each(|told| once.told(*told));
-            let turn = if told.is_empty() { 0 } else { seed.index(told.len()) };
-            let (first, last) = told.split_at(turn);
-            last.iter().chain(first).rev().chain(first).for_each(|told| again.told(*told));
+            restored.iter().for_each(|restored| once.restore(*restored));
+            let turn = if restored.is_empty() { 0 } else { seed.index(restored.len()) };
+            let (first, last) = restored.split_at(turn);
+            last.iter().chain(first).rev().chain(first).for_each(|restored| again.restore(*restored));
             prop_assert_eq!(once.count, again.count);
         }
 
@@ -137,7 +137,7 @@ mod tests {
                 total += amount;
             }
             let mut counter = Counter { count: total.saturating_sub(lost), ..Counter::default() };
-            granted.into_iter().for_each(|(replica, granted)| counter.told((replica, granted, 0)));
+            granted.into_iter().for_each(|(replica, granted)| counter.restore((replica, granted, 0)));
             prop_assert_eq!(counter.count, total);
         }
     }

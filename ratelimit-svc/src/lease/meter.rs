@@ -10,7 +10,7 @@ const NEWS_PARTS: u64 = 4;
 /// Hits per second, in thousandths.
 pub type MilliRate = u64;
 
-/// Counts hits and tells their rate.
+/// Counts hits and knows their rate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Meter {
     hits: u64,
@@ -37,7 +37,7 @@ impl Meter {
     }
 
     /// The same, but of what is new in the running stretch only one part in [`NEWS_PARTS`]: what is
-    /// claimed for a rate that rises is then little, soon claimed again, and told of each time.
+    /// claimed for a rate that rises is then little, soon claimed again, and observed each time.
     pub fn cautious_rate(&mut self, now_micros: u64) -> MilliRate {
         let news = self.rate(now_micros).saturating_sub(self.settled);
         self.settled + news / NEWS_PARTS

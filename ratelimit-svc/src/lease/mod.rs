@@ -2,7 +2,7 @@
 //!
 //! A replica adds a block to the counter of a window first, and owns what the counter granted
 //! until that window ends. Deciding a request is then local. Pure: no I/O, no clock; whoever
-//! owns a [`Table`] sends its claims and tells it the answers.
+//! owns a [`Table`] sends its claims and hands it the answers.
 //!
 //! ```text
 //!   window w                                            window w+1
@@ -17,7 +17,7 @@
 //! an admitted hit spends a token, a token was granted by one answer of the counter and is valid
 //! in one window, and the counter grants no more than the limit. A claim whose answer is lost
 //! loses tokens and creates none, for a retry is a new claim. A counter that lost what it had
-//! acknowledged is told of it, see [`loss`]; what is not known to anybody may be admitted again.
+//! acknowledged is restored, see [`loss`]; what is not known to anybody may be admitted again.
 //! With free tokens, it also needs no more replicas than configured.
 //!
 //! **What it costs.** Tokens that a replica holds and does not spend are refused to others: at
@@ -38,10 +38,10 @@
 //! | a request takes from all of its counters or from none | S U |
 //! | a refusal from memory is one that the counter would give as well | M S |
 //! | after a loss of data the limit is passed by no more than was granted to who ended with it | M S R |
-//! | a replica that starts after a loss claims nothing before the others have told | M S R |
+//! | a replica that starts after a loss claims nothing before the others have restored it | M S R |
 //! | a loss of one server holds back the counters of no other | U R |
 //! | an overload that begins is shared rightly from its second second on | S |
-//! | what is told of claims may be told twice and in any order | U R |
+//! | counters may be restored twice and in any order | U R |
 //! | a store that is back has at most twice the claims it has at other times | S |
 //! | the order of claims within a call does not matter | U |
 //! | classes come within a hundredth of a filling with full knowledge | U |
@@ -61,7 +61,7 @@ use crate::limits::rule::CountingMode;
 
 /// Where blocks are claimed from, what a replica may hold, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Terms {
+pub struct LeaseTerms {
     /// How many replicas share the limits, as far as known; sizes blocks.
     pub replicas: u32,
     /// Millionths of a limit that are spent without any claim, by all replicas together. They are
@@ -72,13 +72,13 @@ pub struct Terms {
     pub free_replicas: u32,
 }
 
-impl Default for Terms {
+impl Default for LeaseTerms {
     fn default() -> Self {
         Self { replicas: 1, free_ppm: 0, free_replicas: 1 }
     }
 }
 
-impl Terms {
+impl LeaseTerms {
     /// Hits of each window that this replica spends without a claim.
     pub fn free(&self, limit: u32) -> u64 {
         let all = u64::from(limit) * u64::from(self.free_ppm) / 1_000_000;
@@ -138,7 +138,7 @@ pub fn is_leased(counted: &Counted<'_>, hit: &Hit, limit_min: u32) -> bool {
 /// The position of the hit's class on the ladder; hits of limits that classes do not share are
 /// all of the highest.
 pub fn class_of(hit: &Hit) -> usize {
-    hit.share.as_ref().map_or(0, |share| usize::from(share.place))
+    hit.share.as_ref().map_or(0, |share| usize::from(share.rank))
 }
 
 #[cfg(test)]

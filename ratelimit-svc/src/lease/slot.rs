@@ -16,7 +16,7 @@ mod returns;
 use std::hash::{Hash, Hasher};
 
 use crate::decide::hit::Hit;
-use crate::lease::Terms;
+use crate::lease::LeaseTerms;
 use crate::lease::meter::Meter;
 use crate::limits::unit::Window;
 use class::ClassLease;
@@ -36,10 +36,10 @@ const MISSED_MICROS: u64 = 100_000;
 pub struct Slot {
     /// The last hit: limit, window and name of the counter.
     hit: Hit,
-    /// Claimed by all replicas in the window, as last told.
+    /// Claimed by all replicas in the window, as last answered.
     taken: u64,
     /// When that was; none before the first answer in the window.
-    told_micros: Option<u64>,
+    answered_micros: Option<u64>,
     /// Tokens that needed no claim.
     free: u64,
     /// Free tokens only in windows from here on, so that none are spent twice.
@@ -55,10 +55,10 @@ pub struct Slot {
     granted: u64,
     /// How often the counter lost data; answers from before are void.
     epoch: u32,
-    /// Whether a counter that lost data has yet to be told what it had counted.
-    telling: Refill,
-    /// What it is told that all replicas had claimed.
-    told_taken: u64,
+    /// Whether a counter that lost data has yet to be restored.
+    restoring: Refill,
+    /// What all replicas had claimed, for the restoring.
+    restored_taken: u64,
     returns: Returns,
 }
 
@@ -92,7 +92,7 @@ pub enum Taken {
     Over,
     /// The class would pass its cap, which is below the limit at this moment.
     Reserved {
-        /// Claimed by all classes, as last told.
+        /// Claimed by all classes, as last answered.
         taken: u64,
     },
     /// A claim is needed, or under way.
@@ -110,11 +110,11 @@ pub struct Source {
 impl Slot {
     /// A counter not known before. Free tokens are for windows that begin at the second
     /// `free_from` or later. `random` spreads claims ahead among counters and replicas.
-    pub fn new(hit: &Hit, free_from: u64, random: u64, terms: &Terms) -> Self {
+    pub fn new(hit: &Hit, free_from: u64, random: u64, terms: &LeaseTerms) -> Self {
         let mut slot = Self {
             hit: hit.clone(),
             taken: 0,
-            told_micros: None,
+            answered_micros: None,
             free: 0,
             free_from,
             ahead_micros: 0,
@@ -124,8 +124,8 @@ impl Slot {
             stranded: 0,
             granted: 0,
             epoch: 0,
-            telling: Refill::Idle,
-            told_taken: 0,
+            restoring: Refill::Idle,
+            restored_taken: 0,
             returns: Returns::default(),
         };
         slot.begin(false, terms);
@@ -155,7 +155,7 @@ impl Slot {
         class: usize,
         again: bool,
         now_micros: u64,
-        terms: &Terms,
+        terms: &LeaseTerms,
     ) -> Taken {
         self.roll(hit, now_micros, terms);
         while self.shares.len() <= class {
@@ -179,7 +179,7 @@ impl Slot {
             let source = self.spend(class, hit.amount);
             return Taken::Spent { remaining: available - hit.amount + room, source };
         }
-        if hit.amount == 0 && (available > 0 || self.told_micros.is_some() && room > 0) {
+        if hit.amount == 0 && (available > 0 || self.answered_micros.is_some() && room > 0) {
             let source = Source { window: self.hit.window, class, free: false };
             return Taken::Spent { remaining: available + room, source };
         }
@@ -225,7 +225,7 @@ impl Slot {
 
     /// Takes back hits that a client returns: never more than its class spent here, so a replica
     /// never holds more than it was granted. They stay with the class.
-    pub fn refund(&mut self, hit: &Hit, class: usize, now_micros: u64, terms: &Terms) -> u64 {
+    pub fn refund(&mut self, hit: &Hit, class: usize, now_micros: u64, terms: &LeaseTerms) -> u64 {
         self.roll(hit, now_micros, terms);
         let Some(share) = self.shares.get_mut(class) else { return 0 };
         let amount = hit.amount.min(share.spent);
@@ -235,7 +235,7 @@ impl Slot {
     }
 
     /// Hits that are left to a class, as far as known.
-    pub fn left(&self, class: usize, terms: &Terms) -> u64 {
+    pub fn left(&self, class: usize, terms: &LeaseTerms) -> u64 {
         let pool = terms.pool(self.hit.limit);
         let left = pool.saturating_sub(self.taken);
         self.available(class) + self.shares.get(class).map_or(left, |_| self.room(class, pool))
@@ -260,7 +260,7 @@ impl Slot {
     /// Moves on to the window of `hit`. What is left of another window is lost. A clock that went
     /// back a little stays in the window it had reached, and so does a request that waited over
     /// the end of its window: the clock leads, lest two windows take turns.
-    fn roll(&mut self, hit: &Hit, now_micros: u64, terms: &Terms) {
+    fn roll(&mut self, hit: &Hit, now_micros: u64, terms: &LeaseTerms) {
         let (here, there) = (self.hit.window, hit.window);
         if here == there && self.hit.limit == hit.limit {
             return;
@@ -300,12 +300,12 @@ impl Slot {
     }
 
     /// Begins the window of `self.hit` with nothing; `follows` when claims ahead are for it.
-    fn begin(&mut self, follows: bool, terms: &Terms) {
+    fn begin(&mut self, follows: bool, terms: &LeaseTerms) {
         let window = self.hit.window;
         let start_micros = window.start.saturating_mul(1_000_000);
         let length_micros = window.seconds.saturating_mul(1_000_000);
-        (self.taken, self.told_micros) = (0, None);
-        (self.granted, self.telling) = (0, Refill::Idle);
+        (self.taken, self.answered_micros) = (0, None);
+        (self.granted, self.restoring) = (0, Refill::Idle);
         self.free = if window.start >= self.free_from { terms.free(self.hit.limit) } else { 0 };
         // Not at the very end, which would leave no time for the answer.
         let lead = (length_micros / 10).min(AHEAD_MICROS_MAX);
@@ -317,9 +317,9 @@ impl Slot {
         self.ahead_micros = start_micros.saturating_add(length_micros - early);
         for share in &mut self.shares {
             (share.tokens, share.spent, share.missed, share.block) = (0, 0, 0, 0);
-            (share.room, share.retry_micros, share.has_told_end) = (None, 0, false);
+            (share.room, share.retry_micros, share.has_observed_end) = (None, 0, false);
             share.late += std::mem::take(&mut share.asked);
-            share.late -= std::mem::take(&mut share.late_told);
+            share.late -= std::mem::take(&mut share.late_observed);
             let demand = std::mem::take(&mut share.demand);
             share.demand_before = if follows { demand } else { 0 };
             if share.refill == Refill::Flying {
@@ -363,16 +363,16 @@ impl Slot {
     }
 }
 
-/// By what decides: a model of all schedules tells states apart by it. Rates only size claims, and
+/// By what decides: a model of all schedules knows states apart by it. Rates only size claims, and
 /// names and limits do not change there.
 impl Hash for Slot {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.hit.window, self.taken, self.told_micros, self.free, self.free_from).hash(state);
+        (self.hit.window, self.taken, self.answered_micros, self.free, self.free_from).hash(state);
         (self.ahead_micros, &self.next).hash(state);
-        (self.granted, self.epoch, self.telling, self.told_taken, &self.returns).hash(state);
+        (self.granted, self.epoch, self.restoring, self.restored_taken, &self.returns).hash(state);
         for share in &self.shares {
             (share.tokens, share.spent, share.room, share.retry_micros).hash(state);
-            (share.refill, share.ahead, share.has_told_end).hash(state);
+            (share.refill, share.ahead, share.has_observed_end).hash(state);
         }
     }
 }

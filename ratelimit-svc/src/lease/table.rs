@@ -12,7 +12,7 @@ mod tally;
 pub mod view;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,9 +21,9 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::decide::hit::{Count, Hit};
 use crate::decide::key::stem;
 use crate::decide::refusal::Refusals;
-use crate::lease::claim::{Claim, Grant, Return, Unspent};
+use crate::lease::claim::{Claim, Grant, Unspent};
 use crate::lease::slot::{Slot, Source, Taken};
-use crate::lease::{Terms, class_of};
+use crate::lease::{LeaseTerms, class_of};
 use recovery::Hold;
 use shard::Shard;
 
@@ -50,15 +50,14 @@ pub struct Table {
     pending: AtomicUsize,
     /// What was claimed under limits that changed.
     returns: Mutex<VecDeque<Unspent>>,
-    /// Counters that lost data, to be told.
-    untold: Mutex<VecDeque<Arc<[u8]>>>,
+    /// Counters that lost data, to be restored.
+    unrestored: Mutex<VecDeque<Arc<[u8]>>>,
     /// When the last hold ends, microseconds.
     closed_until: AtomicU64,
     holds: Mutex<Vec<Hold>>,
     replicas: AtomicU32,
     free_ppm: u32,
     free_replicas: u32,
-    drained: AtomicBool,
     tally: Tally,
 }
 
@@ -71,7 +70,7 @@ struct Due {
 
 /// What became of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Served {
     /// Decided, one answer for each hit.
     Counts(Vec<Count>),
     /// A claim is needed first, and due or under way.
@@ -99,7 +98,7 @@ impl Ticket {
 impl Table {
     /// An empty table of at most `keys_max` counters, made at `now`. The seed is a secret. One made
     /// at [`NOT_YET`] gives no free tokens before it [began](Table::began).
-    pub fn new(terms: &Terms, keys_max: usize, seed: u64, now: Duration) -> Self {
+    pub fn new(terms: &LeaseTerms, keys_max: usize, seed: u64, now: Duration) -> Self {
         let shard = || Shard::new(seed, now.as_secs().saturating_add(1));
         Self {
             shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect(),
@@ -108,20 +107,19 @@ impl Table {
             due: Mutex::default(),
             pending: AtomicUsize::new(0),
             returns: Mutex::default(),
-            untold: Mutex::default(),
+            unrestored: Mutex::default(),
             closed_until: AtomicU64::new(0),
             holds: Mutex::default(),
             replicas: AtomicU32::new(terms.replicas),
             free_ppm: terms.free_ppm,
             free_replicas: terms.free_replicas,
-            drained: AtomicBool::new(false),
             tally: Tally::default(),
         }
     }
 
     /// Takes the hits of one request at `now`, and gives back its refunds: all of them, or none where
     /// the request is refused or has to wait. A request that comes `again` after waiting was counted as demand before.
-    pub fn take(&self, hits: &[Hit], again: bool, now: Duration) -> Outcome {
+    pub fn take(&self, hits: &[Hit], again: bool, now: Duration) -> Served {
         let (terms, now_micros) = (self.terms(), micros(now));
         let mut counts = Vec::with_capacity(hits.len());
         let mut taken: Vec<(usize, Source)> = Vec::with_capacity(hits.len());
@@ -165,7 +163,7 @@ impl Table {
             for (hit, counted) in hits.iter().zip(&mut counts).filter(|(hit, _)| hit.is_refund) {
                 *counted = count(hit, self.refund(hit, now_micros, &terms), now);
             }
-            return Outcome::Counts(counts);
+            return Served::Counts(counts);
         }
         for (at, source) in taken {
             self.give_back(&hits[at], source, refused);
@@ -173,9 +171,9 @@ impl Table {
             counts[at].value = counts[at].value.saturating_sub(hits[at].amount);
         }
         match short {
-            _ if held && !refused => Outcome::Held,
-            Some(hash) if !refused => Outcome::Short(Ticket { hash, failures }),
-            _ => Outcome::Counts(counts),
+            _ if held && !refused => Served::Held,
+            Some(hash) if !refused => Served::Short(Ticket { hash, failures }),
+            _ => Served::Counts(counts),
         }
     }
 
@@ -211,7 +209,7 @@ impl Table {
         if let Some(slot) = self.shard(hash).slot(&claim.stem)
             && slot.granted(claim, grant, micros(now))
         {
-            lock(&self.untold).push_back(claim.stem.clone());
+            lock(&self.unrestored).push_back(claim.stem.clone());
         }
         self.note_returns(hash, &claim.stem);
         self.tally.granted.fetch_add(grant.granted, Ordering::Relaxed);
@@ -225,30 +223,6 @@ impl Table {
             slot.failed(claim);
         }
         hash
-    }
-
-    /// Empties the table and hands over what is unspent of windows that last beyond `now`. From
-    /// then on nothing is leased.
-    pub fn drain(&self, now: Duration) -> Vec<Return> {
-        self.drained.store(true, Ordering::Relaxed);
-        let dropped = std::mem::take(&mut *lock(&self.due)).len();
-        self.pending.fetch_sub(dropped, Ordering::AcqRel);
-        let mut returns = Vec::new();
-        for shard in &self.shards {
-            let mut shard = lock(shard);
-            let hits = shard.slots().flat_map(Slot::surrender);
-            let open = hits.filter(|hit| hit.window.end() > now.as_secs());
-            returns.extend(open.map(|hit| Return { hit }));
-            shard.clear();
-        }
-        let returned = returns.iter().map(|back| back.hit.amount).sum();
-        self.tally.returned.fetch_add(returned, Ordering::Relaxed);
-        returns
-    }
-
-    /// Whether the table was emptied for good.
-    pub fn is_drained(&self) -> bool {
-        self.drained.load(Ordering::Relaxed)
     }
 
     /// How many replicas share the limits from now on; sizes blocks.
@@ -266,7 +240,7 @@ impl Table {
         hit: &Hit,
         again: bool,
         now_micros: u64,
-        terms: &Terms,
+        terms: &LeaseTerms,
     ) -> (Found, u64, u64) {
         let (name, class) = (stem(&hit.key), class_of(hit));
         let hash = self.hash(name);
@@ -291,7 +265,7 @@ impl Table {
     }
 
     /// Gives a hit back; what is left to its class then. Of a counter not known that is all.
-    fn refund(&self, hit: &Hit, now_micros: u64, terms: &Terms) -> u64 {
+    fn refund(&self, hit: &Hit, now_micros: u64, terms: &LeaseTerms) -> u64 {
         let (name, class) = (stem(&hit.key), class_of(hit));
         let mut shard = self.shard(self.hash(name));
         let Some(slot) = shard.slot(name) else { return hit.limit.into() };
@@ -306,7 +280,7 @@ impl Table {
         name: &[u8],
         hash: u64,
         hit: &Hit,
-        terms: &Terms,
+        terms: &LeaseTerms,
     ) -> (Arc<[u8]>, &'s mut Slot) {
         if shard.slot(name).is_none() {
             let slot = Slot::new(hit, shard.free_from, hash ^ self.seed, terms);
@@ -336,8 +310,8 @@ impl Table {
         }
     }
 
-    fn terms(&self) -> Terms {
-        Terms {
+    fn terms(&self) -> LeaseTerms {
+        LeaseTerms {
             replicas: self.replicas.load(Ordering::Relaxed),
             free_ppm: self.free_ppm,
             free_replicas: self.free_replicas,

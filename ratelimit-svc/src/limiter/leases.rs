@@ -27,15 +27,15 @@ use crate::decide::hit::{Count, Hit};
 use crate::decide::plan::{Counted, Line, Plan};
 use crate::decide::trial::Tried;
 use crate::lease::claim::{BATCH_MAX, Claim, Unspent};
-use crate::lease::loss::{Finding, News, TOLD_EVERY, TOLD_MAX};
+use crate::lease::loss::{DataState, Finding, RESTORE_PAUSE, RESTORED_MAX};
 use crate::lease::table::view::Holding;
-use crate::lease::table::{NOT_YET, Outcome, Table};
-use crate::lease::{self, LeaseSettings, Terms};
+use crate::lease::table::{NOT_YET, Served, Table};
+use crate::lease::{self, LeaseSettings, LeaseTerms};
 use crate::metrics::Metrics;
 use crate::outage::guard::{Guard, Unavailable};
 use crate::store::backend::Backend;
 use crate::store::ramp::Pace;
-use crate::store::redis::deadlines;
+use crate::store::redis::connection::deadlines;
 
 /// Calls for claims under way at a time; what falls due meanwhile shares the next one.
 pub const CALLS_MAX: usize = 8;
@@ -49,9 +49,9 @@ const STRIPES: usize = 256;
 /// The leases of this replica.
 pub struct Leases {
     table: Table,
-    terms: Terms,
+    terms: LeaseTerms,
     due: Notify,
-    /// Counters are to be told what they had counted.
+    /// Counters are to be restored.
     fell: Notify,
     /// Those who wait, by the counter they wait for.
     waiting: Vec<Notify>,
@@ -73,7 +73,7 @@ impl Leases {
         use std::hash::{BuildHasher, RandomState};
         let seed = RandomState::new().hash_one(0);
         let LeaseSettings { limit_min, free_ppm, free_replicas, counters_max } = *settings;
-        let terms = Terms { replicas: 1, free_ppm, free_replicas };
+        let terms = LeaseTerms { replicas: 1, free_ppm, free_replicas };
         Self {
             table: Table::new(&terms, counters_max, seed, NOT_YET),
             terms,
@@ -96,12 +96,12 @@ impl Leases {
             Line::Counted(counted) => self.is_leased(plan, counted),
             _ => true,
         };
-        !self.table.is_drained() && plan.lines.iter().all(leased)
+        plan.lines.iter().all(leased)
     }
 
     /// Whether a limit that is tried is leased.
     pub fn is_held(&self, tried: &Tried<'_>) -> bool {
-        !self.table.is_drained() && lease::is_leased(&tried.counted, &tried.hit, self.limit_min)
+        lease::is_leased(&tried.counted, &tried.hit, self.limit_min)
     }
 
     /// Whether any hits are spent without a claim.
@@ -139,12 +139,12 @@ impl Leases {
     ) -> Result<Vec<Count>, Unavailable> {
         let mut answers = self.answers.load(Ordering::Acquire);
         let first = match self.table.take(hits, false, now()) {
-            Outcome::Counts(counts) => {
+            Served::Counts(counts) => {
                 self.send_due();
                 return Ok(counts);
             }
-            Outcome::Held => return Err(Unavailable::NOT_ASKED),
-            Outcome::Short(ticket) => ticket,
+            Served::Held => return Err(Unavailable::NOT_ASKED),
+            Served::Short(ticket) => ticket,
         };
         let mut ticket = first;
         let until = Instant::now() + self.budget;
@@ -171,12 +171,12 @@ impl Leases {
             }
             answers = self.answers.load(Ordering::Acquire);
             match self.table.take(hits, true, now()) {
-                Outcome::Counts(counts) => return Ok(counts),
-                Outcome::Held => return Err(Unavailable::NOT_ASKED),
-                Outcome::Short(again) if again.has_failed_since(first) => {
+                Served::Counts(counts) => return Ok(counts),
+                Served::Held => return Err(Unavailable::NOT_ASKED),
+                Served::Short(again) if again.has_failed_since(first) => {
                     return Err(Unavailable::NOT_ASKED);
                 }
-                Outcome::Short(again) => ticket = again,
+                Served::Short(again) => ticket = again,
             }
         }
     }
@@ -235,43 +235,43 @@ impl Leases {
             // Only the store knows what time it is.
             self.table.began(now);
         }
-        guard.findings(&mut |Finding { whose, news }| match news {
-            News::Lost => {
+        guard.findings(&mut |Finding { whose, state }| match state {
+            DataState::Lost => {
                 self.table.lost(now, &whose);
                 self.metrics.leases.losses.inc();
                 tracing::warn!(
                     leases = self.table.len(),
-                    "the store lost its data, telling it what was claimed"
+                    "the store lost its data, restoring what was claimed"
                 );
             }
-            News::Young(wait) => {
+            DataState::Young(wait) => {
                 self.table.hold(now, wait, &whose);
                 tracing::info!(
                     wait_seconds = wait.as_secs_f64(),
-                    "the data of the store are young, claiming nothing until others told of theirs"
+                    "the data of the store are young, claiming nothing until others restored theirs"
                 );
             }
         });
     }
 
-    /// Tells counters that lost data what they had counted, a few at a time. Never ends.
-    pub async fn tell<B: Backend>(&self, guard: &Guard<B>) {
+    /// Restores counters that lost data, a few at a time. Never ends.
+    pub async fn restore<B: Backend>(&self, guard: &Guard<B>) {
         loop {
-            let assertions = match guard.is_open() {
+            let restorations = match guard.is_open() {
                 true => Vec::new(),
-                false => self.table.assertions(TOLD_MAX),
+                false => self.table.restorations(RESTORED_MAX),
             };
-            if assertions.is_empty() {
-                // A request may wait for a counter that fell; then it is told soon.
+            if restorations.is_empty() {
+                // A request may wait for a counter that fell; then it is restored soon.
                 let _ = tokio::time::timeout(LOOK_EVERY, self.fell.notified()).await;
                 continue;
             }
-            let told = guard.tell_claimed(&assertions).await;
-            for (assertion, count) in assertions.iter().zip(&told) {
-                self.wake(self.table.asserted(assertion, *count));
-                self.metrics.leases.told(1, count.is_some());
+            let restored = guard.restore_claimed(&restorations).await;
+            for (restoration, count) in restorations.iter().zip(&restored) {
+                self.wake(self.table.restored(restoration, *count));
+                self.metrics.leases.restored(1, count.is_some());
             }
-            tokio::time::sleep(TOLD_EVERY).await;
+            tokio::time::sleep(RESTORE_PAUSE).await;
         }
     }
 
@@ -339,7 +339,7 @@ impl Leases {
             self.metrics.leases.failed(failed);
         }
         self.metrics.leases.calls.inc();
-        if self.table.untold() > 0 {
+        if self.table.unrestored() > 0 {
             self.fell.notify_one();
         }
         self.answers.fetch_add(1, Ordering::Release);
@@ -349,18 +349,7 @@ impl Leases {
         failed < claims.len() as u64
     }
 
-    /// Returns what is unspent, once, in calls that may fail: then it is lost to its window.
-    pub async fn drain<B: Backend>(&self, guard: &Guard<B>, now: Duration) {
-        self.look_for_loss(guard, now);
-        let returns = self.table.drain(now);
-        for part in returns.chunks(BATCH_MAX) {
-            let hits: Vec<Hit> = part.iter().map(|back| back.hit.clone()).collect();
-            // One server of several may be lost.
-            let _ = guard.count_paced(&hits, now).await;
-        }
-    }
-
-    /// What `/config` tells of the leases.
+    /// What `/config` shows of the leases.
     pub fn describe<B: Backend>(&self, guard: &Guard<B>, now: Duration) -> serde_json::Value {
         self.look_for_loss(guard, now);
         let largest = self.table.largest().into_iter().map(|Holding { rule, counters, held }| {
@@ -369,7 +358,7 @@ impl Leases {
         json!({
             "counters": self.table.len(),
             "held": self.table.held(),
-            "untold": self.table.untold(),
+            "unrestored": self.table.unrestored(),
             "holding": self.table.is_holding(now),
             "largest": largest.collect::<Vec<_>>(),
         })

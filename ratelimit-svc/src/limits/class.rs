@@ -112,7 +112,7 @@ impl Classes {
     }
 
     /// How many classes rank above the one called `name`.
-    pub fn place(&self, name: &str) -> Option<usize> {
+    pub fn rank(&self, name: &str) -> Option<usize> {
         self.ladder.iter().position(|class| class.name == name)
     }
 
@@ -122,7 +122,7 @@ impl Classes {
     }
 
     /// How many classes rank above the default class.
-    pub fn default_place(&self) -> usize {
+    pub fn default_rank(&self) -> usize {
         self.default
     }
 

@@ -58,7 +58,7 @@ impl Limit {
             None => format!("window={}", self.period),
         };
         let mut text = format!("{period} requests_per_unit={}", self.requests_per_unit);
-        if self.algorithm != Algorithm::FixedWindow {
+        if self.algorithm != Algorithm::default() {
             text += &format!(" algorithm={}", self.algorithm);
         }
         if let Some(mode) = self.mode {
@@ -71,11 +71,7 @@ impl Limit {
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} per {}", self.requests_per_unit, self.period)?;
-        match self.algorithm {
-            Algorithm::FixedWindow => {}
-            Algorithm::SlidingWindow => f.write_str(", sliding window")?,
-            Algorithm::TokenBucket { burst } => write!(f, ", token bucket with burst {burst}")?,
-        }
+        f.write_str(&self.algorithm.words())?;
         self.mode.map_or(Ok(()), |mode| write!(f, ", mode {}", mode.name()))
     }
 }

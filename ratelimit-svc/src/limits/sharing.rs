@@ -1,5 +1,5 @@
 //! How the classes of requests share a limit: what a rule says about it, by class name, and the
-//! same for one request, by place on the ladder. Only the words; `decide::reserve` computes.
+//! same for one request, by rank on the ladder. Only the words; `decide::reserve` computes.
 
 use std::fmt;
 
@@ -137,10 +137,10 @@ impl Sharing {
         Ok(())
     }
 
-    /// How the limit is shared with a request of the class at `place`; `named` when the request
+    /// How the limit is shared with a request of the class at `rank`; `named` when the request
     /// itself named one, even one that does not exist. Classes that do not exist are passed over: a rule must not be lost
     /// because of them.
-    pub fn share(&self, classes: &Classes, place: usize, named: bool) -> Option<Share> {
+    pub fn share(&self, classes: &Classes, rank: usize, named: bool) -> Option<ClassShare> {
         let how = match self {
             Self::Plain => return None,
             Self::Unsaid if !named => return None,
@@ -159,14 +159,14 @@ impl Sharing {
             }
             Self::Thresholds(up_to) => {
                 // A class that is not listed may take what the one above it may.
-                let down_to_here = classes.ladder().iter().take(place + 1);
+                let down_to_here = classes.ladder().iter().take(rank + 1);
                 let listed = down_to_here.filter_map(|class| up_to.of(&class.name));
                 How::UpTo(listed.min().unwrap_or(Fraction::ONE))
             }
         };
         let number = |value: usize| u8::try_from(value).expect("a ladder has at most 16 classes");
-        let (place, classes) = (number(place), number(classes.ladder().len()));
-        Some(Share { place, classes, how, asked: None })
+        let (rank, classes) = (number(rank), number(classes.ladder().len()));
+        Some(ClassShare { rank, classes, how, asked: None })
     }
 
     /// What the rule says, in the words of the file; nothing where it says nothing.
@@ -191,9 +191,9 @@ impl Sharing {
 
 /// How the limit of one hit is shared with other classes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Share {
-    /// The place of the hit's class on the ladder; 0 is the highest.
-    pub place: u8,
+pub struct ClassShare {
+    /// The rank of the hit's class on the ladder; 0 is the highest.
+    pub rank: u8,
     /// How many classes the ladder has.
     pub classes: u8,
     /// By which rule.
@@ -279,14 +279,14 @@ mod tests {
         assert_eq!(Sharing::Plain.share(&classes, 1, true), None);
         assert_eq!(Sharing::Unsaid.share(&classes, 1, false), None);
         let unsaid = Sharing::Unsaid.share(&classes, 1, true).expect("shared");
-        assert_eq!((unsaid.place, unsaid.classes), (1, 4));
+        assert_eq!((unsaid.rank, unsaid.classes), (1, 4));
         assert_eq!(unsaid.how, How::Forecast { guarantees: None });
 
         let some = Sharing::Thresholds(portions(&[("background", 0.5), ("platform-core", 0.9)]));
-        for (place, expected) in [(0, 1.0), (1, 0.9), (2, 0.9), (3, 0.5)] {
-            let share = some.share(&classes, place, false).expect("shared");
+        for (rank, expected) in [(0, 1.0), (1, 0.9), (2, 0.9), (3, 0.5)] {
+            let share = some.share(&classes, rank, false).expect("shared");
             let expected = Fraction::try_new(expected).expect("in bounds");
-            assert_eq!(share.how, How::UpTo(expected), "{place}");
+            assert_eq!(share.how, How::UpTo(expected), "{rank}");
         }
 
         let floor = portions(&[("background", 0.02), ("gone", 0.5)]);

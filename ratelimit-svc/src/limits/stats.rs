@@ -67,7 +67,7 @@ impl Reason {
 
 /// What was decided of one descriptor that met a rule.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Outcome {
+pub struct RuleOutcome {
     /// Which descriptor.
     pub descriptor: usize,
     /// Whether the descriptor is over its limit.
@@ -191,7 +191,7 @@ impl RuleCounts {
     }
 
     /// Counts what was decided of one descriptor.
-    pub fn count(&self, class: &str, outcome: &Outcome) {
+    pub fn count(&self, class: &str, outcome: &RuleOutcome) {
         let HitStats {
             total,
             within_limit,

@@ -1,4 +1,4 @@
-//! What `/metrics` tells of leases.
+//! What `/metrics` shows of leases.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,7 +24,7 @@ pub struct LeaseMetrics {
     evictions: Counter,
     /// Times the store was found to have lost its data.
     pub losses: Counter,
-    told: Family<ResultLabels, Counter>,
+    restored: Family<ResultLabels, Counter>,
 }
 
 impl LeaseMetrics {
@@ -43,8 +43,8 @@ impl LeaseMetrics {
         registry.register("lease_evictions", help, self.evictions.clone());
         let help = "Times the store was found to have lost its data";
         registry.register("lease_losses", help, self.losses.clone());
-        let help = "Counters that were told what they had counted before data were lost, by result";
-        registry.register("lease_told", help, self.told.clone());
+        let help = "Counters that were restored after data were lost, by result";
+        registry.register("lease_told", help, self.restored.clone());
     }
 
     /// A claim was answered.
@@ -63,14 +63,14 @@ impl LeaseMetrics {
         self.claims.get_or_create(&ResultLabels { result: "failed" }).inc_by(claims);
     }
 
-    /// Counters were told what they had counted, or could not be.
-    pub fn told(&self, counters: u64, is_answered: bool) {
+    /// Counters were restored, or could not be.
+    pub fn restored(&self, counters: u64, is_answered: bool) {
         let result = if is_answered { "told" } else { "failed" };
-        self.told.get_or_create(&ResultLabels { result }).inc_by(counters);
+        self.restored.get_or_create(&ResultLabels { result }).inc_by(counters);
     }
 
     /// Takes over what the table has counted.
-    pub fn tell(&self, table: &Table) {
+    pub fn report(&self, table: &Table) {
         let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         self.counters.set(number(table.len() as u64));
         self.held.set(number(table.held()));

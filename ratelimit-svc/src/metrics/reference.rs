@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Only the first two levels of a rule have labels, so deeper rules add up. The names have no
-//! `_total`, which OpenMetrics demands of a counter: their type is told as unknown.
+//! `_total`, which OpenMetrics demands of a counter: their type is shown as unknown.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -175,7 +175,7 @@ mod tests {
     use prometheus_client::registry::Registry;
 
     use super::*;
-    use crate::limits::stats::{HitStats, Outcome, Reason};
+    use crate::limits::stats::{HitStats, Reason, RuleOutcome};
     use crate::metrics::rules::NamedBy;
 
     #[test]
@@ -204,7 +204,7 @@ mod tests {
         let hits = HitStats { total: 5, near_limit: 1, over_limit: 2, ..HitStats::default() };
         for rule in ["a_1", "a_1.b", "a_1.b.c", "a_1.b.d"] {
             let reason = Reason::OverLimit;
-            let outcome = Outcome { descriptor: 0, over_limit: true, reason, hits };
+            let outcome = RuleOutcome { descriptor: 0, over_limit: true, reason, hits };
             metrics.rules.of("d", rule, NamedBy::Rule).count("ingest", &outcome);
         }
         metrics.duration.observe(Duration::from_micros(300));

@@ -208,11 +208,11 @@ mod tests {
 
     use super::*;
     use crate::limits::class::CLASSES_MAX;
-    use crate::limits::stats::{HitStats, Outcome, Reason};
+    use crate::limits::stats::{HitStats, Reason, RuleOutcome};
 
-    fn outcome(reason: Reason) -> Outcome {
+    fn outcome(reason: Reason) -> RuleOutcome {
         let hits = HitStats { total: 2, within_limit: 2, ..HitStats::default() };
-        Outcome { descriptor: 0, over_limit: false, reason, hits }
+        RuleOutcome { descriptor: 0, over_limit: false, reason, hits }
     }
 
     fn page(rules: &Arc<Rules>) -> String {

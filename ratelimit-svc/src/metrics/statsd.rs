@@ -31,7 +31,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where metrics are sent, and how they are written.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
+pub struct StatsdSettings {
     /// `STATSD_HOST`
     pub host: String,
     /// `STATSD_PORT`
@@ -87,14 +87,14 @@ pub enum Value {
     },
 }
 
-/// What was told already.
+/// What was reported already.
 #[derive(Debug, Default)]
-pub struct Told {
+pub struct Reported {
     counters: HashMap<String, u64>,
     observed: u64,
 }
 
-impl Told {
+impl Reported {
     /// What is new since the last call.
     pub fn samples(&mut self, metrics: &Metrics) -> Vec<Sample> {
         let mut samples = Vec::new();
@@ -114,15 +114,15 @@ impl Told {
     }
 
     fn counter(&mut self, name: &str, count: u64, samples: &mut Vec<Sample>) {
-        let told = self.counters.get(name).copied().unwrap_or(0);
-        if count > told {
+        let reported = self.counters.get(name).copied().unwrap_or(0);
+        if count > reported {
             self.counters.insert(name.to_owned(), count);
-            samples.push(Sample { name: name.to_owned(), value: Value::Counter(count - told) });
+            samples.push(Sample { name: name.to_owned(), value: Value::Counter(count - reported) });
         }
     }
 }
 
-/// The name of what is told of durations.
+/// The name of what is sent of durations.
 pub const RESPONSE_TIME: &str = "ratelimit_server.ShouldRateLimit.response_time";
 
 /// What was counted since the start, by the names of the reference: the totals, and of rules what is
@@ -194,15 +194,15 @@ impl Dialect {
 /// Sends what is counted.
 pub struct Exporter {
     metrics: Arc<Metrics>,
-    settings: Settings,
-    told: Told,
+    settings: StatsdSettings,
+    reported: Reported,
     failing: bool,
 }
 
 impl Exporter {
     /// Sends `metrics` by `settings`.
-    pub fn new(metrics: Arc<Metrics>, settings: Settings) -> Self {
-        Self { metrics, settings, told: Told::default(), failing: false }
+    pub fn new(metrics: Arc<Metrics>, settings: StatsdSettings) -> Self {
+        Self { metrics, settings, reported: Reported::default(), failing: false }
     }
 
     /// How often to call [`Exporter::flush`].
@@ -212,12 +212,12 @@ impl Exporter {
 
     /// Sends what is new. Blocks for the name of the host and for the socket; never fails.
     pub fn flush(&mut self) {
-        let samples = self.told.samples(&self.metrics);
+        let samples = self.reported.samples(&self.metrics);
         let sent = if samples.is_empty() { Ok(()) } else { self.send(&samples) };
         if let Err(error) = &sent {
             self.metrics.statsd_errors.inc();
             if !self.failing {
-                let Settings { host, port, .. } = &self.settings;
+                let StatsdSettings { host, port, .. } = &self.settings;
                 tracing::warn!(%error, host, port, "metrics cannot be sent to statsd");
             }
         }
@@ -259,7 +259,7 @@ impl Exporter {
 
     /// A line beyond the bound would be cut on the way, so it is left out.
     fn lines<'a>(&'a self, samples: &'a [Sample]) -> impl Iterator<Item = String> + 'a {
-        let Settings { dialect, extra_tags, .. } = &self.settings;
+        let StatsdSettings { dialect, extra_tags, .. } = &self.settings;
         let lines = samples.iter().map(|sample| dialect.line(sample, extra_tags));
         lines.filter(|line| line.len() < DATAGRAM_BYTES_MAX)
     }

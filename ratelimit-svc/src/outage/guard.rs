@@ -18,11 +18,11 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::decide::hit::{Count, Hit, Mode};
-use crate::lease::loss::{Assertion, Finding};
+use crate::lease::loss::{Finding, Restoration};
 use crate::metrics::Metrics;
 use crate::outage::local::Local;
 use crate::outage::replicas::{Replicas, ReplicasSettings};
-use crate::outage::share::Share;
+use crate::outage::share::ReplicaShare;
 use crate::store::backend::Backend;
 
 use crate::decide::hit::Outcome;
@@ -39,7 +39,7 @@ pub use supervisor::{CHECK_EVERY, PROBE_MAX, SETTLE_EVERY, SETTLE_MAX, SETTLE_MI
 pub struct ShareSettings {
     /// By how many replicas.
     pub replicas: ReplicasSettings,
-    /// See [`Share::factor`].
+    /// See [`ReplicaShare::factor`].
     pub factor: f64,
 }
 
@@ -53,12 +53,12 @@ pub struct Guard<B> {
     doubted: Notify,
     replicas: Mutex<Replicas>,
     share_factor: f64,
-    /// Calls since the store was last told of what it is owed.
+    /// Calls since debts were last repaid.
     calls: AtomicUsize,
-    /// Counters that it was told of meanwhile, as they returned.
+    /// Counters that were repaid meanwhile, as they returned.
     repaid: AtomicUsize,
-    /// Counters that it is being told of.
-    telling: AtomicUsize,
+    /// Counters that are being repaid.
+    repaying: AtomicUsize,
     /// What is counted meanwhile.
     pub local: Local,
     metrics: Arc<Metrics>,
@@ -80,7 +80,7 @@ impl<B: Backend> Guard<B> {
             share_factor: share.factor,
             calls: AtomicUsize::new(0),
             repaid: AtomicUsize::new(0),
-            telling: AtomicUsize::new(0),
+            repaying: AtomicUsize::new(0),
             local: Local::default(),
             metrics,
             journal: Journal::default(),
@@ -164,15 +164,15 @@ impl<B: Backend> Guard<B> {
         }
     }
 
-    /// Tells the store of hits that passed without it, each in a call of its own, so that each is
-    /// told, not told or in doubt by itself.
+    /// Repays hits that passed without the store, each in a call of its own, so that each is
+    /// repaid, not repaid or in doubt by itself.
     async fn repay(&self, permit: Permit, owed: Vec<Hit>, now: Duration) {
-        let mut telling = Telling::new(self, &owed);
+        let mut repaying = Repaying::new(self, &owed);
         let calls = owed
             .iter()
             .map(|hit| self.backend.count(std::slice::from_ref(hit), Mode::CountAll, now));
         let answers = join_all(calls).await;
-        telling.in_doubt = 0;
+        repaying.in_doubt = 0;
         for (hit, answer) in owed.iter().zip(answers) {
             match answer {
                 Ok(counts) => {
@@ -184,15 +184,15 @@ impl<B: Backend> Guard<B> {
                         None => self.metrics.settled("told", hit.amount),
                         Some(room) => {
                             let rest = Hit { amount: room.min(hit.amount - 1), ..hit.clone() };
-                            self.forget(hit.amount - rest.amount);
-                            self.forget(self.local.owe([&rest], self.share(), now));
+                            self.dropped(hit.amount - rest.amount);
+                            self.dropped(self.local.owe([&rest], self.share(), now));
                         }
                     }
                 }
                 Err(error) => {
                     match error.outcomes(1)[..] {
                         [Outcome::NotCounted] => {
-                            self.forget(self.local.owe([hit], self.share(), now));
+                            self.dropped(self.local.owe([hit], self.share(), now));
                         }
                         _ => self.metrics.settled("unsure", hit.amount),
                     }
@@ -202,13 +202,13 @@ impl<B: Backend> Guard<B> {
                 }
             }
         }
-        drop(telling);
-        self.tell_owed();
+        drop(repaying);
+        self.report_owed();
     }
 
     /// This replica's part of every limit, for the time being.
-    pub fn share(&self) -> Share {
-        Share { replicas: self.replicas().number(), factor: self.share_factor }
+    pub fn share(&self) -> ReplicaShare {
+        ReplicaShare { replicas: self.replicas().number(), factor: self.share_factor }
     }
 
     fn replicas(&self) -> MutexGuard<'_, Replicas> {
@@ -220,28 +220,29 @@ impl<B: Backend> Guard<B> {
         self.backend.findings(take_in);
     }
 
-    /// Tells counters that lost data what this replica had claimed of them; where each stands, of
-    /// those that could be told.
-    pub async fn tell_claimed(&self, assertions: &[Assertion]) -> Vec<Option<u64>> {
+    /// Restores counters that lost data, as far as this replica had claimed of them; where each stands, of
+    /// those that could be restored.
+    pub async fn restore_claimed(&self, restorations: &[Restoration]) -> Vec<Option<u64>> {
         let Some(permit) = self.gate().permit_paced(std_now()) else {
-            return vec![None; assertions.len()];
+            return vec![None; restorations.len()];
         };
-        let answers = self.backend.tell_claimed(assertions).await;
+        let answers = self.backend.restore_claimed(restorations).await;
         if answers.iter().any(Result::is_ok) {
             self.gate().succeeded(permit);
         }
         let mut problem = None;
-        let told = answers.into_iter().map(|answer| answer.map_err(|error| problem = Some(error)));
-        let told: Vec<_> = told.map(Result::ok).collect();
+        let restored =
+            answers.into_iter().map(|answer| answer.map_err(|error| problem = Some(error)));
+        let restored: Vec<_> = restored.map(Result::ok).collect();
         match problem {
             // However many counters, it was one call.
-            Some(error) if told.iter().all(Option::is_none) && !error.is_of_a_counter() => {
+            Some(error) if restored.iter().all(Option::is_none) && !error.is_of_a_counter() => {
                 self.failed(permit, error);
             }
             Some(error) => self.metrics.store_error(error.kind()),
             None => {}
         }
-        told
+        restored
     }
 
     /// Whether the store, or the part of it that has the counter of one of these hits, is out of
@@ -266,8 +267,8 @@ impl<B: Backend> Guard<B> {
         !gate.is_open() && gate.returning().is_none()
     }
 
-    /// Hits that the store has no room to be told of later, counted.
-    pub fn forget(&self, hits: u64) {
+    /// Hits that there is no room to repay later, counted.
+    pub fn dropped(&self, hits: u64) {
         if hits > 0 {
             self.metrics.settled("dropped", hits);
         }
@@ -284,8 +285,8 @@ impl<B: Backend> Guard<B> {
         }
     }
 
-    fn tell_owed(&self) {
-        let owed = self.local.owed().len() + self.telling.load(Ordering::Relaxed);
+    fn report_owed(&self) {
+        let owed = self.local.owed().len() + self.repaying.load(Ordering::Relaxed);
         self.metrics.owed_counters.set(i64::try_from(owed).unwrap_or(i64::MAX));
     }
 
@@ -313,28 +314,28 @@ impl<B: Backend> Guard<B> {
     }
 }
 
-/// Counters that the store is being told of, until it has answered or nobody waits any more: then
+/// Counters that are being repaid, until the store has answered or nobody waits any more: then
 /// it is in doubt whether it counted them.
-struct Telling<'a> {
-    telling: &'a AtomicUsize,
+struct Repaying<'a> {
+    repaying: &'a AtomicUsize,
     metrics: &'a Metrics,
     counters: usize,
     /// Hits whose answer is still to come.
     in_doubt: u64,
 }
 
-impl<'a> Telling<'a> {
+impl<'a> Repaying<'a> {
     fn new<B>(guard: &'a Guard<B>, owed: &[Hit]) -> Self {
-        let (telling, counters) = (&guard.telling, owed.len());
-        telling.fetch_add(counters, Ordering::Relaxed);
+        let (repaying, counters) = (&guard.repaying, owed.len());
+        repaying.fetch_add(counters, Ordering::Relaxed);
         let in_doubt = owed.iter().map(|hit| hit.amount).sum();
-        Self { telling, metrics: &guard.metrics, counters, in_doubt }
+        Self { repaying, metrics: &guard.metrics, counters, in_doubt }
     }
 }
 
-impl Drop for Telling<'_> {
+impl Drop for Repaying<'_> {
     fn drop(&mut self) {
-        self.telling.fetch_sub(self.counters, Ordering::Relaxed);
+        self.repaying.fetch_sub(self.counters, Ordering::Relaxed);
         if self.in_doubt > 0 {
             self.metrics.settled("unsure", self.in_doubt);
         }

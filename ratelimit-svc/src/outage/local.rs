@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::decide::algorithm::of_taken;
 use crate::decide::hit::{Count, Hit, Mode, Outcome};
 use crate::outage::owed::Owed;
-use crate::outage::share::{Share, state};
+use crate::outage::share::ReplicaShare;
 use crate::outage::unavailable::Unavailable;
 use crate::store::memory::Memory;
 
@@ -48,7 +49,7 @@ impl Local {
     ) {
         let used = !returning && self.used.load(Ordering::Relaxed);
         for (hit, count) in counted.into_iter().filter(|(_, count)| !count.remembered) {
-            self.known.0.put(hit, state(hit, count.value, now), now);
+            self.known.0.put(hit, of_taken(hit, count.value, now), now);
             if used {
                 self.counters.remove(&hit.key);
             }
@@ -62,7 +63,7 @@ impl Local {
     pub fn count(
         &self,
         hits: &[Hit],
-        share: Share,
+        share: ReplicaShare,
         mode: Mode,
         now: Duration,
         lost: &Unavailable,
@@ -90,7 +91,13 @@ impl Local {
 
     /// Counts hits that pass whatever the count: for the other classes they are taken, and the
     /// store is owed them. The number is the counters for which there was no room.
-    pub fn bypass(&self, hits: &[Hit], share: Share, now: Duration, lost: &Unavailable) -> u64 {
+    pub fn bypass(
+        &self,
+        hits: &[Hit],
+        share: ReplicaShare,
+        now: Duration,
+        lost: &Unavailable,
+    ) -> u64 {
         self.count_here(hits, share, Mode::CountAll, now, lost);
         let owed = hits.iter().enumerate();
         let owed = owed.filter(|(at, _)| lost.outcome(*at) == Outcome::NotCounted);
@@ -102,7 +109,7 @@ impl Local {
     fn count_here(
         &self,
         hits: &[Hit],
-        share: Share,
+        share: ReplicaShare,
         mode: Mode,
         now: Duration,
         lost: &Unavailable,
@@ -122,12 +129,12 @@ impl Local {
         parts.into_iter().zip(counts).collect()
     }
 
-    /// The store is to be told of these hits. The number is the counters for which there was no
+    /// These hits are owed to the store. The number is the counters for which there was no
     /// room.
     pub fn owe<'a>(
         &self,
         hits: impl IntoIterator<Item = &'a Hit>,
-        share: Share,
+        share: ReplicaShare,
         now: Duration,
     ) -> u64 {
         let mut hits = hits.into_iter().peekable();

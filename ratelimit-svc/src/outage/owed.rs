@@ -1,7 +1,7 @@
-//! Hits that were admitted without the store, so that it can be told of them when it is back.
+//! Hits that were admitted without the store, to be repaid when it is back.
 //!
-//! Each is told once or not at all: an answer that is lost may have been to a count that was not,
-//! so it is not told again. Windows that have ended need not be told. A bucket refills all the
+//! Each is repaid once or not at all: an answer that is lost may have been to a count that was not,
+//! so it is not repaid again. Windows that have ended need not be repaid. A bucket refills all the
 //! time, so what is owed of one melts at this replica's share of its rate; what is owed of a
 //! sliding window leaves it as time goes on:
 //!
@@ -15,12 +15,11 @@ use std::time::Duration;
 
 use crate::decide::algorithm::{State, apply, read, rolled};
 use crate::decide::hit::Hit;
-use crate::limits::algorithm::Algorithm;
 use crate::limits::unit::Window;
 
-/// The most counters that are owed hits; those of more are not told.
+/// The most counters that are owed hits; those of more are not repaid.
 pub const OWED_MAX: usize = 1 << 16;
-/// The most counters looked at for those that are still to be told, so that nobody waits for long
+/// The most counters looked at for those that are still to be repaid, so that nobody waits for long
 /// while they are.
 pub const LOOKS_MAX: usize = 1024;
 /// The most looked at to make room for one more.
@@ -29,7 +28,7 @@ const ROOM_LOOKS_MAX: usize = 16;
 /// Hits by counter, the counters that are owed for longest first.
 #[derive(Debug, Default)]
 pub struct Owed {
-    /// Those that were told out of turn are there with nothing, until their turn.
+    /// Those that were repaid out of turn are there with nothing, until their turn.
     debts: HashMap<Box<[u8]>, Debt>,
     /// The same counters.
     order: VecDeque<Box<[u8]>>,
@@ -46,10 +45,10 @@ struct Debt {
 impl Debt {
     /// Of nothing yet. `share_limit` is this replica's part of the limit.
     fn new(hit: &Hit, share_limit: u32) -> Self {
-        let fading = match hit.algorithm {
-            Algorithm::FixedWindow => None,
+        let fading = match hit.algorithm.has_windows() {
+            true => None,
             // A bucket refills at this replica's share of the rate.
-            Algorithm::SlidingWindow | Algorithm::TokenBucket { .. } => {
+            false => {
                 let fades = Hit { limit: share_limit, share: None, ..hit.clone() };
                 let nothing = rolled(&fades, None, Duration::ZERO);
                 Some((fades, nothing))
@@ -168,6 +167,7 @@ impl Owed {
 mod tests {
     use super::*;
     use crate::decide::hit::Role;
+    use crate::limits::algorithm::Algorithm;
     use crate::limits::unit::Window;
 
     fn hit(key: usize, amount: u64) -> Hit {
@@ -208,7 +208,7 @@ mod tests {
             owe(&mut owed, &hit(key, 1));
         }
         assert_eq!(owed.take_of(&[hit(9, 1), hit(1, 7)], NOW), [hit(1, 1)]);
-        assert_eq!(owed.take_of(&[hit(1, 7)], NOW), [], "told");
+        assert_eq!(owed.take_of(&[hit(1, 7)], NOW), [], "repaid");
         owe(&mut owed, &hit(1, 5));
         assert_eq!(owed.take(2, NOW), [hit(3, 1), hit(1, 5)]);
         owe(&mut owed, &hit(3, 1));
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn ended_windows_are_not_told() {
+    fn ended_windows_are_not_repaid() {
         let mut owed = Owed::default();
         owe(&mut owed, &hit(1, 1));
         assert_eq!(owed.take(9, NOW + Duration::from_secs(1)), []);
@@ -235,8 +235,8 @@ mod tests {
         {
             let mut owed = Owed::default();
             owed.add(&bucket(amount), share, NOW);
-            let told: u64 = owed.take(9, after(seconds)).iter().map(|hit| hit.amount).sum();
-            assert_eq!(told, expected, "of {amount} after {seconds} s");
+            let repaid: u64 = owed.take(9, after(seconds)).iter().map(|hit| hit.amount).sum();
+            assert_eq!(repaid, expected, "of {amount} after {seconds} s");
             assert!(owed.is_empty());
         }
         let mut owed = Owed::default();
@@ -245,7 +245,7 @@ mod tests {
         owed.add(&Hit { is_refund: true, ..bucket(1) }, share, after(20));
         let window = Window { start: 120, seconds: 60 };
         assert_eq!(owed.take_of(&[bucket(1)], after(20)), [Hit { window, ..bucket(3) }]);
-        assert_eq!(owed.take(9, after(20)), [], "told");
+        assert_eq!(owed.take(9, after(20)), [], "repaid");
     }
 
     #[test]
@@ -258,10 +258,10 @@ mod tests {
         {
             let mut owed = Owed::default();
             owed.add(&sliding(8), 10, at(90));
-            let told = owed.take(9, at(second));
+            let repaid = owed.take(9, at(second));
             let window = Window { start, seconds: 60 };
             let all = Hit { window, ..sliding(expected) };
-            assert_eq!(told, if expected > 0 { vec![all] } else { vec![] }, "at {second}");
+            assert_eq!(repaid, if expected > 0 { vec![all] } else { vec![] }, "at {second}");
         }
         let mut owed = Owed::default();
         owed.add(&sliding(8), 10, at(90));
@@ -289,11 +289,11 @@ mod tests {
             assert!(owed.add(&long(OWED_MAX + key, 1), 10, later), "{key}");
         }
         assert_eq!((owed.len(), owed.order.len()), (OWED_MAX, OWED_MAX));
-        let mut told = 0;
+        let mut repaid = 0;
         while !owed.is_empty() {
-            told += owed.take(usize::MAX, later).len();
+            repaid += owed.take(usize::MAX, later).len();
         }
-        assert_eq!(told, OWED_MAX / 8 + 1000, "none that lasts was dropped");
+        assert_eq!(repaid, OWED_MAX / 8 + 1000, "none that lasts was dropped");
     }
 
     #[test]

@@ -13,41 +13,32 @@
 
 use std::time::Duration;
 
-use crate::decide::algorithm::gcra::{Bucket, Tat};
-use crate::decide::algorithm::sliding_window::{Counts, Window};
-use crate::decide::algorithm::{State, read};
+use crate::decide::algorithm::{State, of_taken, read};
 use crate::decide::hit::Hit;
-use crate::limits::algorithm::Algorithm;
-use crate::limits::unit::micros;
 
 /// How limits are divided.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Share {
+pub struct ReplicaShare {
     /// Replicas that share a limit.
     pub replicas: u32,
     /// Above 1 where traffic is uneven and a limit may rather be passed than not be used.
     pub factor: f64,
 }
 
-impl Share {
+impl ReplicaShare {
     /// The hit with this replica's part of its limit and burst.
     pub fn hit(&self, hit: &Hit) -> Hit {
-        let algorithm = match hit.algorithm {
-            Algorithm::TokenBucket { burst } => {
-                Algorithm::TokenBucket { burst: self.at_least_one(burst) }
-            }
-            other => other,
-        };
+        let algorithm = hit.algorithm.with_burst(|burst| self.at_least_one(burst));
         Hit { limit: self.at_least_one(hit.limit), algorithm, ..hit.clone() }
     }
 
     /// The state of a share's counter that leaves this replica's part of what `known` leaves of
-    /// the whole; `whole` and `part` are the hit before and after [`Share::hit`].
+    /// the whole; `whole` and `part` are the hit before and after [`ReplicaShare::hit`].
     pub fn state(&self, whole: &Hit, part: &Hit, known: State, now: Duration) -> State {
         let taken = read(whole, known, false, 0, now).value;
         let left = u64::from(whole.capacity()).saturating_sub(taken);
         let left = self.of(u32::try_from(left).unwrap_or(u32::MAX));
-        state(part, u64::from(part.capacity().saturating_sub(left)), now)
+        of_taken(part, u64::from(part.capacity().saturating_sub(left)), now)
     }
 
     fn at_least_one(&self, limit: u32) -> u32 {
@@ -60,29 +51,13 @@ impl Share {
     }
 }
 
-/// The state of a counter of which so much is taken at `now`, as far as a count tells it: all of
-/// a sliding window's counts as hits of this window.
-pub fn state(hit: &Hit, taken: u64, now: Duration) -> State {
-    match hit.algorithm {
-        Algorithm::FixedWindow => State::Fixed(taken),
-        Algorithm::SlidingWindow => {
-            let number = Window::of(hit, now).number;
-            State::Sliding(Counts { number, current: taken, previous: 0 })
-        }
-        Algorithm::TokenBucket { .. } => {
-            let filled = Bucket::of(hit).cost(taken);
-            let micros = micros(now).saturating_add(filled.micros);
-            State::Bucket(Tat { micros, part: filled.part })
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
     use crate::decide::hit::Role;
+    use crate::limits::algorithm::Algorithm;
     use crate::limits::unit::Unit;
 
     const NOW: Duration = Duration::from_secs(1_000_000);
@@ -96,7 +71,7 @@ mod tests {
     #[test]
     fn a_share_is_a_part_and_never_nothing() {
         let check = |limit, replicas, factor, expected| {
-            let share = Share { replicas, factor };
+            let share = ReplicaShare { replicas, factor };
             let part = share.hit(&hit(Algorithm::TokenBucket { burst: limit }, limit));
             assert_eq!((part.limit, part.capacity()), (expected, expected));
         };
@@ -114,9 +89,9 @@ mod tests {
     #[test]
     fn it_goes_on_from_the_last_known_count() {
         let check = |algorithm, taken, replicas, expected_left: u32| {
-            let (share, whole) = (Share { replicas, factor: 1.0 }, hit(algorithm, 100));
+            let (share, whole) = (ReplicaShare { replicas, factor: 1.0 }, hit(algorithm, 100));
             let part = share.hit(&whole);
-            let state = share.state(&whole, &part, state(&whole, taken, NOW), NOW);
+            let state = share.state(&whole, &part, of_taken(&whole, taken, NOW), NOW);
             let taken = read(&part, state, false, 0, NOW).value;
             assert_eq!(u64::from(part.capacity()) - taken, u64::from(expected_left));
         };
@@ -142,7 +117,7 @@ mod tests {
         fn shares_together_are_no_more_than_the_limit(
             limit in 0u32..10_000, taken in 0u64..12_000, replicas in 1u32..40,
         ) {
-            let share = Share { replicas, factor: 1.0 };
+            let share = ReplicaShare { replicas, factor: 1.0 };
             let whole = hit(Algorithm::FixedWindow, limit);
             let part = share.hit(&whole);
             let State::Fixed(used) = share.state(&whole, &part, State::Fixed(taken), NOW) else {

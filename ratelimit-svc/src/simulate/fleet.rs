@@ -15,11 +15,11 @@ use crate::decide::conclude::Evidence;
 use crate::decide::hit::{Count, Hit, Mode};
 use crate::decide::plan::{Line, Plan};
 use crate::lease::claim::{BATCH_MAX, Claim};
-use crate::lease::table::{KEYS_MAX, Outcome, Table, Ticket};
-use crate::lease::{Terms, is_leased};
+use crate::lease::table::{KEYS_MAX, Served, Table, Ticket};
+use crate::lease::{LeaseTerms, is_leased};
 use crate::limits::class::OutagePolicy;
 use crate::outage::local::Local;
-use crate::outage::share::Share;
+use crate::outage::share::ReplicaShare;
 use crate::outage::unavailable::Unavailable;
 use crate::store::memory::Memory;
 
@@ -116,7 +116,7 @@ impl Fleet {
         mode: Mode,
     ) -> Self {
         let replicas = replicas.max(1);
-        let terms = Terms { replicas, ..Terms::default() };
+        let terms = LeaseTerms { replicas, ..LeaseTerms::default() };
         let replica = |seed| Replica {
             table: Table::new(&terms, KEYS_MAX, seed, Duration::ZERO),
             local: Local::default(),
@@ -184,18 +184,18 @@ impl Fleet {
             });
         }
         match self.replicas[at].table.take(&plan.hits, false, self.now) {
-            Outcome::Counts(counts) => {
+            Served::Counts(counts) => {
                 self.send_due(at);
                 Asked::Decided(Found::Counts(plan.hits.clone(), counts, false))
             }
-            Outcome::Short(first) if !is_lost => {
+            Served::Short(first) if !is_lost => {
                 self.send_due(at);
                 let until = self.now + CALL_BUDGET;
                 let hits = plan.hits.clone();
                 self.again(at, Waiting { row, hits, policy, first, until });
                 Asked::Waits
             }
-            Outcome::Short(_) | Outcome::Held => {
+            Served::Short(_) | Served::Held => {
                 Asked::Decided(self.without_redis(at, &plan.hits, policy))
             }
         }
@@ -242,8 +242,8 @@ impl Fleet {
     fn try_again(&mut self, at: usize, waiting: &Waiting) -> Option<Found> {
         let taken = self.replicas[at].table.take(&waiting.hits, true, self.now);
         match taken {
-            Outcome::Counts(counts) => Some(Found::Counts(waiting.hits.clone(), counts, false)),
-            Outcome::Short(again)
+            Served::Counts(counts) => Some(Found::Counts(waiting.hits.clone(), counts, false)),
+            Served::Short(again)
                 if !again.has_failed_since(waiting.first)
                     && self.now < waiting.until
                     && !self.is_lost(self.now) =>
@@ -251,7 +251,7 @@ impl Fleet {
                 self.send_due(at);
                 None
             }
-            Outcome::Short(_) | Outcome::Held => {
+            Served::Short(_) | Served::Held => {
                 Some(self.without_redis(at, &waiting.hits, waiting.policy))
             }
         }
@@ -283,7 +283,7 @@ impl Fleet {
 
     /// The policy of an outage.
     fn without_redis(&mut self, at: usize, hits: &[Hit], policy: OutagePolicy) -> Found {
-        let share = Share { replicas: self.replicas.len() as u32, factor: 1.0 };
+        let share = ReplicaShare { replicas: self.replicas.len() as u32, factor: 1.0 };
         let (replica, lost) = (&mut self.replicas[at], Unavailable::NOT_ASKED);
         replica.owes = true;
         match policy {

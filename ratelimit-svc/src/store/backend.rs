@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use crate::decide::hit::Hit;
-use crate::lease::loss::{Assertion, Finding};
+use crate::lease::loss::{Finding, Restoration};
 use crate::store::Store;
 use crate::store::error::StoreError;
 
@@ -22,12 +22,12 @@ pub trait Backend: Store {
     /// meanwhile waits until that is taken in.
     fn findings(&self, _take_in: &mut dyn FnMut(Finding)) {}
 
-    /// Tells counters that lost data what this replica had claimed of them; where each stands.
-    fn tell_claimed(
+    /// Restores counters that lost data, as far as this replica had claimed of them; where each stands.
+    fn restore_claimed(
         &self,
-        assertions: &[Assertion],
+        restorations: &[Restoration],
     ) -> impl Future<Output = Vec<Result<u64, StoreError>>> + Send {
-        let stand = assertions.iter().map(|told| Ok(told.hit.amount.max(told.taken))).collect();
+        let stand = restorations.iter().map(|lost| Ok(lost.hit.amount.max(lost.taken))).collect();
         std::future::ready(stand)
     }
 

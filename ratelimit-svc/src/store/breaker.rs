@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(breaker.failed(permit, false, now, 0.5), None);
         assert_eq!(breaker.failed(permit, false, now, 0.5), None);
         assert_eq!(breaker.failed(permit, false, now, 0.5), Some(Change::Opened));
-        assert_eq!(breaker.failed(permit, false, now, 0.5), None, "told once");
+        assert_eq!(breaker.failed(permit, false, now, 0.5), None, "said once");
         assert!(breaker.is_open() && breaker.permit(now).is_none());
     }
 

@@ -77,7 +77,7 @@ impl StoreError {
     }
 
     /// What became of each of the hits of the call. What a server refused it has not counted; of a
-    /// call that it refused in part that is told hit by hit.
+    /// call that it refused in part that is known hit by hit.
     pub fn outcomes(&self, hits: usize) -> Vec<Outcome> {
         let all = match self {
             Self::Mixed { outcomes, .. } => return outcomes.clone(),
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     /// As a connection reads it.
-    fn told(line: &str) -> RedisError {
+    fn answered(line: &str) -> RedisError {
         let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).expect("an error");
         value.extract_error().expect_err("an error")
     }
@@ -175,10 +175,10 @@ mod tests {
             "NOAUTH Authentication required.",
             "MOVED 1 127.0.0.1:1",
         ] {
-            assert!(is_unexecuted(&told(line)), "{line}");
+            assert!(is_unexecuted(&answered(line)), "{line}");
         }
         for line in ["ERR user_script:7: in the middle", "WRONGTYPE of a counter", "EXECABORT x"] {
-            assert!(!is_unexecuted(&told(line)), "{line}");
+            assert!(!is_unexecuted(&answered(line)), "{line}");
         }
     }
 }

@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(gate.returning().map(|ramp| ramp.ends_at()), Some(later + RETURN_MAX));
         assert_eq!(gate.returned(later + RETURN_MAX), Some(Change::Closed));
         assert!(matches!(gate.stage(), Stage::Closed));
-        assert_eq!(gate.returned(later + RETURN_MAX), None, "told once");
+        assert_eq!(gate.returned(later + RETURN_MAX), None, "said once");
     }
 
     #[test]

@@ -18,7 +18,6 @@ use crate::decide::key::stem;
 use crate::decide::reserve::Usage;
 use crate::decide::settle::{PerHit, settle};
 use crate::keyed_hash::KeyedState;
-use crate::limits::algorithm::Algorithm;
 use crate::store::memory::table::Table;
 
 /// How many counters are kept by default, about 150 MB of them.
@@ -168,9 +167,9 @@ impl Memory {
 /// What names a counter whatever the window: of a fixed one its name without the window's number.
 /// Of this store alone, and a part of the hit's own name, so that to look it up allocates nothing.
 fn counter_in_all_windows(hit: &Hit) -> &[u8] {
-    match hit.algorithm {
-        Algorithm::FixedWindow => stem(&hit.key),
-        Algorithm::SlidingWindow | Algorithm::TokenBucket { .. } => &hit.key,
+    match hit.algorithm.has_windows() {
+        true => stem(&hit.key),
+        false => &hit.key,
     }
 }
 
@@ -182,6 +181,7 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 mod tests {
     use super::*;
     use crate::decide::hit::Role;
+    use crate::limits::algorithm::Algorithm;
     use crate::limits::unit::Window;
 
     fn hit(key: String, start: u64) -> Hit {

@@ -20,7 +20,7 @@ use std::time::Duration;
 use crate::decide::hit::{Count, Hit};
 use crate::keyed_hash::KeyedState;
 use crate::limits::algorithm::Algorithm;
-use crate::limits::sharing::{How, Share};
+use crate::limits::sharing::{ClassShare, How};
 
 /// What one entry takes besides its key, about.
 const ENTRY_BYTES: usize = 128;
@@ -59,15 +59,13 @@ struct Refusal {
 
 impl Refusal {
     fn holds(&self, hit: &Hit, now: Duration) -> bool {
-        match hit.algorithm {
-            Algorithm::FixedWindow => {
-                self.value.saturating_add(hit.amount) > certain_cap(hit).into()
-            }
-            algorithm => {
+        match hit.algorithm.has_windows() {
+            true => self.value.saturating_add(hit.amount) > certain_cap(hit).into(),
+            false => {
                 now < self.until
                     && hit.amount >= self.amount
                     && certain_cap(hit) <= self.cap
-                    && (hit.limit, algorithm) == (self.limit, self.algorithm)
+                    && (hit.limit, hit.algorithm) == (self.limit, self.algorithm)
             }
         }
     }
@@ -92,9 +90,9 @@ impl OverCache {
         }
         let state = self.part(&hit.key);
         let refusal = state.refusals.get(&hit.key).filter(|refusal| refusal.holds(hit, now))?;
-        let reset = match hit.algorithm {
-            Algorithm::FixedWindow => Duration::from_secs(hit.window.remaining(now.as_secs())),
-            _ => refusal.until.saturating_sub(now),
+        let reset = match hit.algorithm.has_windows() {
+            true => Duration::from_secs(hit.window.remaining(now.as_secs())),
+            false => refusal.until.saturating_sub(now),
         };
         let value = refusal.value;
         let withheld = u64::from(hit.capacity() - certain_cap(hit));
@@ -104,14 +102,14 @@ impl OverCache {
     /// Remembers a refused hit until it would pass.
     pub fn remember(&self, hit: &Hit, count: &Count, now: Duration) {
         let size = hit.key.len() + ENTRY_BYTES;
-        let until = match hit.algorithm {
-            Algorithm::FixedWindow => Duration::from_secs(hit.window.end()),
-            _ => now.saturating_add(count.reset),
+        let until = match hit.algorithm.has_windows() {
+            true => Duration::from_secs(hit.window.end()),
+            false => now.saturating_add(count.reset),
         };
         let cap = certain_cap(hit);
-        // The room that a forecast withholds may be given before the refused hit was told.
-        let may_give_way = hit.algorithm != Algorithm::FixedWindow
-            && count.withheld > u64::from(hit.capacity() - cap);
+        // The room that a forecast withholds may be given before the refused hit was observed.
+        let may_give_way =
+            !hit.algorithm.has_windows() && count.withheld > u64::from(hit.capacity() - cap);
         if size > self.bytes_max || until <= now || may_give_way {
             return;
         }
@@ -165,14 +163,14 @@ impl State {
 /// Whether the store keeps room by what the class of a hit asks for.
 fn is_demand(hit: &Hit) -> bool {
     let share = hit.share.as_ref().filter(|share| matches!(share.how, How::Forecast { .. }));
-    share.is_some_and(|share| u32::from(share.place) + 1 < u32::from(share.classes))
+    share.is_some_and(|share| u32::from(share.rank) + 1 < u32::from(share.classes))
 }
 
 /// The most that the class of a hit may ever take: a forecast leaves at best everything.
 fn certain_cap(hit: &Hit) -> u32 {
     match &hit.share {
-        Some(Share { how: How::UpTo(fraction), .. }) => fraction.of(hit.capacity()),
-        Some(Share { how: How::Forecast { .. }, .. }) | None => hit.capacity(),
+        Some(ClassShare { how: How::UpTo(fraction), .. }) => fraction.of(hit.capacity()),
+        Some(ClassShare { how: How::Forecast { .. }, .. }) | None => hit.capacity(),
     }
 }
 
@@ -241,7 +239,7 @@ mod tests {
         let cache = OverCache::new(1000);
         let up_to = |fraction: f64, algorithm| {
             let how = How::UpTo(Fraction::try_new(fraction).expect("in bounds"));
-            let share = Some(Share { place: 0, classes: 2, how, asked: None });
+            let share = Some(ClassShare { rank: 0, classes: 2, how, asked: None });
             Hit { share, algorithm, ..hit("a", 1, 10) }
         };
         let knows = |hit: &Hit| cache.is_over(hit, NOW).map(|count| count.withheld);
@@ -258,8 +256,12 @@ mod tests {
         assert_eq!((knows(&up_to(0.6, bucket)), knows(&up_to(0.5, bucket))), (Some(4), Some(5)));
         assert_eq!(knows(&up_to(0.7, bucket)), None);
 
-        let share =
-            Share { place: 1, classes: 2, how: How::Forecast { guarantees: None }, asked: None };
+        let share = ClassShare {
+            rank: 1,
+            classes: 2,
+            how: How::Forecast { guarantees: None },
+            asked: None,
+        };
         let forecast = Hit { key: b"f"[..].into(), share: Some(share), ..up_to(1.0, bucket) };
         cache.remember(&forecast, &count(7, 3), NOW);
         assert_eq!(knows(&forecast), None, "a forecast may give way");
@@ -271,7 +273,7 @@ mod tests {
         cache.remember(&forecast, &count(10, 3), NOW);
         assert_eq!(knows(&forecast), Some(0));
         let how = How::Forecast { guarantees: None };
-        let higher = Share { place: 0, classes: 2, how, asked: None };
+        let higher = ClassShare { rank: 0, classes: 2, how, asked: None };
         let higher = Hit { share: Some(higher), ..forecast };
         assert_eq!(knows(&higher), None, "it asks in vain, and the store learns of it");
     }

@@ -7,7 +7,7 @@
 //!   ⅛            ¼          ½          all counters ask the store
 //! ```
 //!
-//! Each counter has a place in the line, random for each replica, so that neither all counters of
+//! Each counter has a turn, random for each replica, so that neither all counters of
 //! a replica nor all replicas of a counter come at the same moment. Until its turn a counter is
 //! kept as in the outage.
 
@@ -55,11 +55,11 @@ impl Ramp {
     /// Whether the counters of all of these hits are back.
     pub fn is_back(&self, hits: &[Hit], now: Instant) -> bool {
         let part = self.part(now);
-        hits.iter().all(|hit| self.place(hit) < part)
+        hits.iter().all(|hit| self.turn(hit) < part)
     }
 
-    /// From 0 to 1; a counter keeps its place from window to window.
-    fn place(&self, hit: &Hit) -> f64 {
+    /// From 0 to 1; a counter keeps its turn from window to window.
+    fn turn(&self, hit: &Hit) -> f64 {
         let hash = xxh3_64_with_seed(stem(&hit.key), self.seed);
         (hash >> 11) as f64 / (1u64 << 53) as f64
     }

@@ -11,32 +11,14 @@
 //! INCRBY k 1 → 1                         Redis lost it meanwhile: EXPIRE at once
 //! ```
 
-pub mod address;
-mod apart;
-mod asking;
+mod answer;
 mod backend;
-mod claimed;
-pub mod cluster;
-pub mod connections;
-pub mod connector;
-pub(crate) mod deadlines;
-mod epoch;
+pub mod connection;
 pub mod expiry;
-pub mod give_back;
-pub mod heartbeat;
-pub mod link;
-mod number;
-mod packed;
-mod place;
-mod ranges;
-pub(super) mod refusal;
-mod scatter;
-mod scripts;
-pub mod sentinel;
-mod servers;
-pub mod slots;
-mod telling;
-pub mod tls;
+mod loss;
+pub mod replicas;
+mod script;
+pub mod topology;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,25 +28,26 @@ use redis::aio::ConnectionLike;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::decide::algorithm::State;
+use crate::decide::algorithm::{State, lives_seconds};
 use crate::decide::hit::{Count, Hit, Mode};
 use crate::decide::settle::Settled;
 use crate::limits::algorithm::Algorithm;
 use crate::store::Store;
 use crate::store::error::StoreError;
 use crate::store::over_cache::OverCache;
-use crate::store::redis::heartbeat::SignOfLife;
-use crate::store::split::{beside, but_refused};
-use apart::Apart;
-use epoch::{Epochs, Marks};
+use crate::store::redis::replicas::SignOfLife;
+use crate::store::split::{merge_refused, merge_remembered};
+use answer::number;
+use connection::deadlines;
+use connection::refusal::classify;
+use connection::tls::TlsError;
 use expiry::{Known, jitter};
-use give_back::GiveBack;
-use link::{LinkSettings, Threads};
-use number::number;
-use refusal::classify;
-use scripts::Scripts;
-use servers::Servers;
-use tls::TlsError;
+use loss::epoch::{Epochs, Marks};
+use script::settle::Scripts;
+use topology::give_back::GiveBack;
+use topology::link::{LinkSettings, Threads};
+use topology::pair::Pair;
+use topology::servers::Servers;
 
 /// How much longer than they are of use counters live: by as much the clocks of replicas may differ.
 pub const EXPIRY_MARGIN_SECONDS: u64 = 5;
@@ -88,7 +71,7 @@ fn probe_key(settings: &RedisSettings) -> String {
     format!("{}probe", settings.key_prefix)
 }
 
-/// What tells one Redis' data from another's.
+/// What marks the data of one Redis.
 fn epoch_key(settings: &RedisSettings) -> String {
     Epochs::key(&settings.key_prefix, |_| true).expect("the first name does")
 }
@@ -130,7 +113,7 @@ impl Redis {
     ///
     /// # Errors
     /// As [`Redis::new`].
-    pub fn apart(
+    pub fn pair(
         main: LinkSettings,
         per_second: LinkSettings,
         settings: RedisSettings,
@@ -140,7 +123,7 @@ impl Redis {
         let part = RedisSettings { local_cache_bytes: 0, ..settings.clone() };
         let per_second = Self::new(per_second, part.clone(), Arc::default())?;
         let main = Self::new(main, part, clock.clone())?;
-        let servers = Servers::Apart(Apart::new(main, per_second));
+        let servers = Servers::Pair(Pair::new(main, per_second));
         Ok(Self::over(servers, settings, clock, Arc::default()))
     }
 
@@ -170,17 +153,14 @@ impl Redis {
 
     /// Seconds a new counter lives: to the end of its window, which may not have begun where it is
     /// claimed ahead, and some jitter. Counters without a window are given their time anew with each
-    /// hit, so theirs needs no jitter; a bucket's script adds the time until it is full.
+    /// hit, so theirs needs no jitter.
     fn ttl(&self, hit: &Hit, now: Duration) -> u64 {
-        match hit.algorithm {
-            Algorithm::FixedWindow => {
-                let left = hit.window.remaining(now.as_secs()) + EXPIRY_MARGIN_SECONDS;
-                let jitter = jitter(self.settings.expiration_jitter_max_seconds);
-                left.max(hit.window.seconds).saturating_add(jitter)
-            }
-            Algorithm::SlidingWindow => 2 * hit.window.seconds + EXPIRY_MARGIN_SECONDS,
-            Algorithm::TokenBucket { .. } => EXPIRY_MARGIN_SECONDS,
+        let lives = lives_seconds(hit, now) + EXPIRY_MARGIN_SECONDS;
+        if !hit.algorithm.has_windows() {
+            return lives;
         }
+        let jitter = jitter(self.settings.expiration_jitter_max_seconds);
+        lives.max(hit.window.seconds).saturating_add(jitter)
     }
 
     /// Counts by `deadline`, however many steps it takes.
@@ -202,7 +182,7 @@ impl Redis {
             },
             Servers::Cluster(cluster) => self.count_in(cluster, hits, mode, now, deadline).await,
             // Each of them looks after its own.
-            Servers::Apart(apart) => apart.count(hits, mode, now, deadline).await,
+            Servers::Pair(pair) => pair.count(hits, mode, now, deadline).await,
         }
     }
 
@@ -276,7 +256,7 @@ impl Redis {
         if !new.is_empty() {
             self.expire(connection, &new, now).await;
         }
-        but_refused(counts, refused)
+        merge_refused(counts, refused)
     }
 
     /// Gives counters an expiry that had one before the server lost them.
@@ -328,7 +308,7 @@ impl Store for Redis {
             let open = hits.iter().zip(&remembered).filter(|(_, count)| count.is_none());
             let open: Vec<Hit> = open.map(|(hit, _)| hit.clone()).collect();
             let asked = self.ask(&open, mode, now, deadline).await;
-            beside(remembered, asked)?
+            merge_remembered(remembered, asked)?
         } else {
             self.ask(hits, mode, now, deadline).await?
         };

@@ -1,5 +1,5 @@
-//! Counting one request in several places, none of which knows of the others: the slots of a
-//! cluster, a Redis of its own for windows of a second. Decides what is asked of each place and
+//! Counting one request in several parts, none of which knows of the others: the slots of a
+//! cluster, a Redis of its own for windows of a second. Decides what is asked of each part and
 //! what is given back; asks nobody itself.
 //!
 //! ```text
@@ -8,7 +8,7 @@
 //!                                             └─ yes ─► a, b give back what they took
 //! ```
 //!
-//! What a class asked for on trial is demand of its class until it is known that another place
+//! What a class asked for on trial is demand of its class until it is known that another part
 //! refuses the request; it is taken back with the hits.
 //!
 //! Hits on trial count for everybody, so no limit is ever passed; until they are given back others
@@ -23,20 +23,20 @@ use crate::decide::hit::{Count, Hit, Mode, Outcome, Role};
 use crate::decide::refusal::Refusals;
 use crate::store::error::StoreError;
 
-/// Counts `hits` where `place` says, by `count`; the answers are in the order of the hits. What
-/// one place took for nothing is handed to `give_back` as refunds.
+/// Counts `hits` in the part that `part_of` says, by `count`; the answers are in the order of the hits. What
+/// one part took for nothing is handed to `give_back` as refunds.
 ///
 /// # Errors
-/// When a place does not answer: it says what became of each hit. What others took on trial is given
+/// When a part does not answer: it says what became of each hit. What others took on trial is given
 /// back then, and is not counted.
 ///
 /// `give_back` takes refunds at once, and is waited for. What was taken on trial is handed to it as
-/// well if nobody waits for the answer any more; of places that had not answered by then nothing is
+/// well if nobody waits for the answer any more; of parts that had not answered by then nothing is
 /// known, and a hit that was not taken must not be given back.
-pub async fn count_apart<P, F, G>(
+pub async fn count_in_parts<P, F, G>(
     hits: &[Hit],
     mode: Mode,
-    place: impl Fn(&Hit) -> P,
+    part_of: impl Fn(&Hit) -> P,
     count: impl Fn(P, Vec<Hit>, Mode) -> F,
     give_back: impl Fn(Vec<Hit>) -> G,
 ) -> Result<Vec<Count>, StoreError>
@@ -46,19 +46,19 @@ where
     G: Future<Output = ()>,
 {
     let everything: Vec<usize> = (0..hits.len()).collect();
-    let parts = parts(hits, &everything, place);
-    if let [(place, _)] = &parts[..] {
-        return count(place.clone(), hits.to_vec(), mode).await;
+    let parts = parts(hits, &everything, part_of);
+    if let [(name, _)] = &parts[..] {
+        return count(name.clone(), hits.to_vec(), mode).await;
     }
     let unanswered = vec![Outcome::NotCounted; hits.len()];
     if mode == Mode::CountAll {
-        return together(unanswered, ask(hits, &parts, mode, Hit::clone, &count, &|_, _| {}).await);
+        return merge(unanswered, ask(hits, &parts, mode, Hit::clone, &count, &|_, _| {}).await);
     }
     let trial = Trial { hits, taken: Mutex::default(), give_back: &give_back };
     let took = |part: &[usize], answer: &Answer| trial.took(part, answer);
     let tried = ask(hits, &parts, mode, on_trial, &count, &took).await;
     let taken = trial.over();
-    let mut counts = match together(unanswered, tried) {
+    let mut counts = match merge(unanswered, tried) {
         Ok(counts) => counts,
         Err(error) => {
             give_back(refunds(hits, &taken, &taken)).await;
@@ -79,10 +79,10 @@ where
     let asked: Vec<usize> = (0..hits.len()).filter(|at| hits[*at].is_refund).collect();
     let asked = parts_of(&parts, &asked);
     let admitted = counts.into_iter().map(Outcome::Counted).collect();
-    together(admitted, ask(hits, &asked, mode, Hit::clone, &count, &|_, _| {}).await)
+    merge(admitted, ask(hits, &asked, mode, Hit::clone, &count, &|_, _| {}).await)
 }
 
-/// Hits by place, in the order of their first.
+/// Hits by part, in the order of their first.
 type Parts<P> = Vec<(P, Vec<usize>)>;
 /// What each part was answered.
 type Answers = Vec<(Vec<usize>, Answer)>;
@@ -96,7 +96,7 @@ struct Trial<'a, B: Fn(Vec<Hit>) -> G, G> {
 }
 
 impl<B: Fn(Vec<Hit>) -> G, G> Trial<'_, B, G> {
-    /// A place answered.
+    /// A part answered.
     fn took(&self, part: &[usize], answer: &Answer) {
         let taken = part.iter().zip(answer.iter().flatten());
         let taken = taken.filter(|(at, count)| {
@@ -143,7 +143,7 @@ fn refunds(hits: &[Hit], taken: &[usize], no_demand: &[usize]) -> Vec<Hit> {
     (0..hits.len()).filter(concerned).map(refund).collect()
 }
 
-/// Hits whose demand was noted on trial although another limit refuses their request: no place knows
+/// Hits whose demand was noted on trial although another limit refuses their request: no part knows
 /// what another refuses. The same judgement as in `decide::settle`.
 fn no_demand(hits: &[Hit], counts: &[Count], refusals: &Refusals) -> Vec<usize> {
     let was_noted = |hit: &Hit| {
@@ -155,13 +155,13 @@ fn no_demand(hits: &[Hit], counts: &[Count], refusals: &Refusals) -> Vec<usize> 
     (0..hits.len()).filter(is_none).collect()
 }
 
-fn parts<P: PartialEq>(hits: &[Hit], of: &[usize], place: impl Fn(&Hit) -> P) -> Parts<P> {
+fn parts<P: PartialEq>(hits: &[Hit], of: &[usize], part_of: impl Fn(&Hit) -> P) -> Parts<P> {
     let mut parts: Parts<P> = Vec::new();
     for &at in of {
-        let place = place(&hits[at]);
-        match parts.iter_mut().find(|(known, _)| *known == place) {
+        let name = part_of(&hits[at]);
+        match parts.iter_mut().find(|(known, _)| *known == name) {
             Some((_, part)) => part.push(at),
-            None => parts.push((place, vec![at])),
+            None => parts.push((name, vec![at])),
         }
     }
     parts
@@ -170,7 +170,7 @@ fn parts<P: PartialEq>(hits: &[Hit], of: &[usize], place: impl Fn(&Hit) -> P) ->
 /// The parts with no more than these hits in them.
 fn parts_of<P: Clone>(parts: &Parts<P>, of: &[usize]) -> Parts<P> {
     let only = |part: &Vec<usize>| part.iter().copied().filter(|at| of.contains(at)).collect();
-    let parts = parts.iter().map(|(place, part)| (place.clone(), only(part)));
+    let parts = parts.iter().map(|(name, part)| (name.clone(), only(part)));
     parts.filter(|(_, part): &(P, Vec<usize>)| !part.is_empty()).collect()
 }
 
@@ -182,8 +182,8 @@ async fn ask<P: Clone, F: Future<Output = Result<Vec<Count>, StoreError>>>(
     count: &impl Fn(P, Vec<Hit>, Mode) -> F,
     answered: &impl Fn(&[usize], &Answer),
 ) -> Answers {
-    let asked = parts.iter().map(|(place, part)| {
-        let call = count(place.clone(), part.iter().map(|at| as_asked(&hits[*at])).collect(), mode);
+    let asked = parts.iter().map(|(name, part)| {
+        let call = count(name.clone(), part.iter().map(|at| as_asked(&hits[*at])).collect(), mode);
         async move {
             let answer = call.await;
             answered(part, &answer);
@@ -200,16 +200,16 @@ fn on_trial(hit: &Hit) -> Hit {
     Hit { amount, is_refund: false, role: Role::Observer, ..hit.clone() }
 }
 
-/// All counts; or, where a place failed, what became of each hit, which is `outcomes` for those that
+/// All counts; or, where a part failed, what became of each hit, which is `outcomes` for those that
 /// nobody was asked about.
-fn together(mut outcomes: Vec<Outcome>, answers: Answers) -> Result<Vec<Count>, StoreError> {
+fn merge(mut outcomes: Vec<Outcome>, answers: Answers) -> Result<Vec<Count>, StoreError> {
     let mut cause = None;
     for (part, answer) in answers {
         let of_part = match answer {
             Ok(counts) => counts.into_iter().map(Outcome::Counted).collect(),
             Err(error) => {
                 let of_part = error.outcomes(part.len());
-                cause = Some(worse(cause, error));
+                cause = Some(more_serious(cause, error));
                 of_part
             }
         };
@@ -217,14 +217,14 @@ fn together(mut outcomes: Vec<Outcome>, answers: Answers) -> Result<Vec<Count>, 
             outcomes[at] = outcome;
         }
     }
-    concluded(outcomes, cause)
+    counts_or_error(outcomes, cause)
 }
 
-/// The counts of the hits of one call, of which those at some places were refused by themselves.
+/// The counts of the hits of one call, of which those in some parts were refused by themselves.
 ///
 /// # Errors
 /// When one was: it says what became of each hit.
-pub fn but_refused(
+pub fn merge_refused(
     counts: Vec<Count>,
     refused: Vec<(usize, StoreError)>,
 ) -> Result<Vec<Count>, StoreError> {
@@ -236,14 +236,14 @@ pub fn but_refused(
     let is_refused = |at: usize| refused.iter().any(|(known, _)| *known == at);
     let outcome = |at| if is_refused(at) { None } else { counted.next() };
     let outcomes = (0..len).map(outcome).map(|one| one.unwrap_or(Outcome::NotCounted)).collect();
-    together(outcomes, refused.into_iter().map(|(at, error)| (vec![at], Err(error))).collect())
+    merge(outcomes, refused.into_iter().map(|(at, error)| (vec![at], Err(error))).collect())
 }
 
 /// An answer to those hits that nothing was remembered of, with what was of the others.
 ///
 /// # Errors
 /// The same error, of all hits.
-pub fn beside(
+pub fn merge_remembered(
     remembered: Vec<Option<Count>>,
     answer: Result<Vec<Count>, StoreError>,
 ) -> Result<Vec<Count>, StoreError> {
@@ -251,10 +251,13 @@ pub fn beside(
     let asked = asked.map(|(at, _)| at).collect();
     let known = remembered.into_iter();
     let known = known.map(|count| count.map_or(Outcome::NotCounted, Outcome::Counted)).collect();
-    together(known, vec![(asked, answer)])
+    merge(known, vec![(asked, answer)])
 }
 
-fn concluded(outcomes: Vec<Outcome>, cause: Option<StoreError>) -> Result<Vec<Count>, StoreError> {
+fn counts_or_error(
+    outcomes: Vec<Outcome>,
+    cause: Option<StoreError>,
+) -> Result<Vec<Count>, StoreError> {
     match cause {
         None => Ok(outcomes.into_iter().filter_map(Outcome::count).collect()),
         // Of one hit the error itself says all there is to say.
@@ -263,16 +266,36 @@ fn concluded(outcomes: Vec<Outcome>, cause: Option<StoreError>) -> Result<Vec<Co
     }
 }
 
-fn worse(known: Option<StoreError>, error: StoreError) -> StoreError {
+fn more_serious(known: Option<StoreError>, error: StoreError) -> StoreError {
     match known {
-        Some(known) if says(&known) >= says(&error) => known,
+        Some(known) if Scope::of(&known) >= Scope::of(&error) => known,
         _ => error,
     }
 }
 
-/// How much an error says: most of all that the whole store is lost.
-fn says(error: &StoreError) -> (bool, bool) {
-    (!error.is_partial() && !error.is_of_a_counter(), error.was_asked())
+/// How much of the store an error is about, the least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Scope {
+    /// One part or one counter, which was not asked.
+    PartUnasked,
+    /// One part or one counter.
+    Part,
+    /// All of it, which was not asked.
+    WholeUnasked,
+    /// All of it.
+    Whole,
+}
+
+impl Scope {
+    fn of(error: &StoreError) -> Self {
+        let is_whole = !error.is_partial() && !error.is_of_a_counter();
+        match (is_whole, error.was_asked()) {
+            (false, false) => Self::PartUnasked,
+            (false, true) => Self::Part,
+            (true, false) => Self::WholeUnasked,
+            (true, true) => Self::Whole,
+        }
+    }
 }
 
 /// The counts as if nothing had been taken.

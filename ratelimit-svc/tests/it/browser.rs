@@ -35,6 +35,22 @@ const FAINT: &str = "(() => {
   return faint;
 })()";
 
+/// Keeps the answer to a stream that was asked for with the wrong token until `letGo` is called.
+const HOLD_BACK: &str = "(() => {
+  const real = window.fetch;
+  window.fetch = async (path, options) => {
+    const answer = await real(path, options);
+    const wrong = options.headers.authorization === 'Bearer another one';
+    if (wrong && path === '/console/events') {
+      await new Promise((go) => {
+        // What waits for the answer has run when the promise of the caller is kept.
+        window.letGo = () => { go(); return new Promise((done) => setTimeout(done, 0, answer.status)); };
+      });
+    }
+    return answer;
+  };
+})()";
+
 const REPORT: &str = r#"{"against": "old.yaml", "from": 1800000000, "to": 1800000059, "step_seconds": 60,
   "total": {"requests": 22200, "old_refused": 0, "new_refused": 8000, "newly_refused": 8000, "newly_admitted": 0},
   "classes": [{"class": "<b>ingest</b>", "requests": 22200, "old_refused": 0, "new_refused": 8000,
@@ -135,10 +151,14 @@ async fn the_console_asks_for_its_token() {
              document.getElementById('token-form').requestSubmit()"
         )
     };
+    browser.value(HOLD_BACK).await;
     browser.value(&give("another one")).await;
     browser.until("#token-problem", "This is not the token.").await;
+    wait_for("an answer held back", async || browser.value("!!window.letGo").await == true).await;
     browser.value(&give(TOKEN)).await;
     browser.until("#status", "Live").await;
+    // The late refusal of the wrong token takes nothing from the right one.
+    assert_eq!(browser.value("window.letGo()").await, 401);
     let hidden = "document.getElementById('token-form').hidden";
     assert_eq!(browser.value(hidden).await, true);
     let (_, shown) = service.admin("/config").await;

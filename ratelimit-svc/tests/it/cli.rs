@@ -292,7 +292,7 @@ fn diff_tells_changes_by_its_exit_code() {
         assert_eq!((code, out.as_str()), (Some(64), ""), "{arguments:?}");
         for fault in [
             format!("error: {bad}:2:1: config error, unknown key 'nope'\n  2 | nope: 1\n"),
-            format!("error: {bad}:3:38: invalid rate limit unit 'minut'"),
+            format!("error: {bad}:3:43: invalid rate limit unit 'minut'"),
             "did you mean 'minute'?".to_owned(),
             format!("error: {worse}:2:15: descriptor has empty key"),
         ] {

@@ -87,6 +87,7 @@ impl ControlPlane {
             client_authorities: Some(authorities.to_owned()),
             client_subjects: Vec::new(),
             client_subjects_file: None,
+            workload_api: None,
         };
         let (readiness, mut registry) = (Readiness::new(), Registry::default());
         let tls = Acceptor::start(Some(settings), Protocols::Grpc, &readiness, &mut registry);

@@ -2,7 +2,7 @@
 //! and those of the others go on as if nothing had happened.
 
 use proto::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
-use ratelimit_svc::store::redis::slots::slot_of;
+use ratelimit_svc::store::redis::topology::slots::slot_of;
 
 use crate::redis_parts::Cluster;
 use crate::support::{Service, request, wait_for};

@@ -12,7 +12,7 @@ use ratelimit_svc::store::Store;
 use ratelimit_svc::store::backend::Backend;
 use ratelimit_svc::store::error::StoreError;
 use ratelimit_svc::store::redis::RedisSettings;
-use ratelimit_svc::store::redis::link::Topology;
+use ratelimit_svc::store::redis::topology::link::Topology;
 
 use crate::store::unconnected;
 use crate::support::proxy::{Fault, Proxy};

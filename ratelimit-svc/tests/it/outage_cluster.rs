@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use proto::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
-use ratelimit_svc::store::redis::slots::slot_of;
+use ratelimit_svc::store::redis::topology::slots::slot_of;
 
 use crate::outage_matrix::{Golden, compare};
 use crate::redis_parts::Cluster;

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use ratelimit_svc::decide::hit::Mode;
 use ratelimit_svc::store::Store;
 use ratelimit_svc::store::backend::Backend;
-use ratelimit_svc::store::redis::link::Topology;
+use ratelimit_svc::store::redis::topology::link::Topology;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 

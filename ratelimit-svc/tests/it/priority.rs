@@ -10,12 +10,12 @@ use ratelimit_svc::decide::hit::{Count, Hit, Mode, Role};
 use ratelimit_svc::decide::key::{KeyFormat, counter_key};
 use ratelimit_svc::limits::algorithm::Algorithm;
 use ratelimit_svc::limits::rule::Limit;
-use ratelimit_svc::limits::sharing::{How, Share};
+use ratelimit_svc::limits::sharing::{ClassShare, How};
 use ratelimit_svc::limits::unit::Unit;
 use ratelimit_svc::store::Store;
 use ratelimit_svc::store::backend::Backend;
 use ratelimit_svc::store::memory::Memory;
-use ratelimit_svc::store::redis::link::Topology;
+use ratelimit_svc::store::redis::topology::link::Topology;
 use ratelimit_svc::store::redis::{Redis, RedisSettings};
 use serde_json::Value as Json;
 use tokio::task::JoinSet;
@@ -32,13 +32,13 @@ fn algorithms() -> [Algorithm; 3] {
     [Algorithm::FixedWindow, Algorithm::SlidingWindow, bucket]
 }
 
-/// A hit on 100 per hour, of the class at `place`; plain without one.
-fn hit(name: &str, algorithm: Algorithm, place: Option<u8>, now: Duration) -> Hit {
+/// A hit on 100 per hour, of the class at `rank`; plain without one.
+fn hit(name: &str, algorithm: Algorithm, rank: Option<u8>, now: Duration) -> Hit {
     let limit = Limit { algorithm, ..Limit::fixed(100, Unit::Hour) };
     let window = limit.period.window(now.as_secs());
     let key = counter_key(KeyFormat::Tidegate, "priority", &[("k", name)], &[], limit, window);
     let how = How::Forecast { guarantees: None };
-    let share = place.map(|place| Share { place, classes: 4, how, asked: None });
+    let share = rank.map(|rank| ClassShare { rank, classes: 4, how, asked: None });
     let role = Role::Enforced;
     Hit { key, amount: 1, is_refund: false, limit: 100, window, algorithm, role, share }
 }
@@ -91,9 +91,9 @@ async fn on_both_stores(contract: impl AsyncFn(Arc<Memory>), redis: impl AsyncFn
 /// Classes and plain hits together take what there is, and not one more.
 async fn the_limit_holds<S: Store + 'static>(store: Arc<S>) {
     for algorithm in algorithms() {
-        let places = [Some(0), Some(1), Some(2), Some(3), None];
+        let ranks = [Some(0), Some(1), Some(2), Some(3), None];
         let mut hits: Vec<Hit> =
-            (0..400).map(|n| hit("all", algorithm, places[n % 5], NOW)).collect();
+            (0..400).map(|n| hit("all", algorithm, ranks[n % 5], NOW)).collect();
         // What was kept for the highest class it takes in the end.
         hits.extend((0..ASKERS * 100).map(|_| hit("all", algorithm, Some(0), NOW)));
         admits(&store, hits, NOW, 100).await;
@@ -135,13 +135,13 @@ async fn a_flood_of_a_low_class_leaves_room_for_the_higher() {
 /// is no demand on the pool.
 async fn all_or_nothing<S: Store + 'static>(store: Arc<S>) {
     for algorithm in algorithms() {
-        let ask = async |tenant: &str, amount, place: u8, now: Duration| -> Vec<Count> {
+        let ask = async |tenant: &str, amount, rank: u8, now: Duration| -> Vec<Count> {
             let both = [(tenant, 10), ("pool", 100)].map(|(name, limit)| {
                 let algorithm = match algorithm {
                     Algorithm::TokenBucket { .. } => Algorithm::TokenBucket { burst: limit },
                     other => other,
                 };
-                Hit { amount, limit, ..hit(name, algorithm, Some(place), now) }
+                Hit { amount, limit, ..hit(name, algorithm, Some(rank), now) }
             });
             store.count(&both, Mode::AllOrNothing, now).await.expect("counted")
         };

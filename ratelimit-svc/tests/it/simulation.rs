@@ -106,6 +106,9 @@ async fn the_same_quotas_give_the_same_answers() {
     assert!(off * 1000 <= asked, "{off} of {asked}: {report:#}");
 }
 
+/// What two replicas may hold of two limits when the load ends, in the smallest blocks.
+const HELD_LAST: u64 = 2 * 2 * 16;
+
 /// Limits that two replicas lease from one Redis: which of them held the last hits is chance, and no more.
 const LEASED: &str = "
 domain: edge
@@ -141,7 +144,7 @@ async fn leases_on_redis_are_simulated_as_they_were() {
     assert_eq!((total("requests"), total("old_refused")), (asked, refused), "{report}");
     let off = total("new_refused").abs_diff(refused);
     assert!(refused > asked / 10, "{report}");
-    assert!(off * 1000 <= asked, "{off} of {asked}: {report:#}");
+    assert!(off <= HELD_LAST, "{off} of {asked}: {report:#}");
 }
 
 /// The sums do not depend on how fast this machine is: what a year allows is used up in any case.

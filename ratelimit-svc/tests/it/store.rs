@@ -15,14 +15,14 @@ use ratelimit_svc::decide::reserve::Usage;
 use ratelimit_svc::decide::settle::settle;
 use ratelimit_svc::limits::algorithm::Algorithm;
 use ratelimit_svc::limits::rule::Limit;
-use ratelimit_svc::limits::sharing::{Fraction, Guarantee, How, Share};
+use ratelimit_svc::limits::sharing::{ClassShare, Fraction, Guarantee, How};
 use ratelimit_svc::limits::unit::{Period, Unit, Window};
 use ratelimit_svc::store::Store;
 use ratelimit_svc::store::backend::Backend;
 use ratelimit_svc::store::error::StoreError;
 use ratelimit_svc::store::memory::Memory;
-use ratelimit_svc::store::redis::address::Login;
-use ratelimit_svc::store::redis::link::{LinkSettings, Topology};
+use ratelimit_svc::store::redis::connection::address::Login;
+use ratelimit_svc::store::redis::topology::link::{LinkSettings, Topology};
 use ratelimit_svc::store::redis::{EXPIRY_MARGIN_SECONDS, Redis, RedisSettings};
 
 use crate::support::{RedisServer, wait_for};
@@ -256,7 +256,7 @@ struct Step {
     is_refund: bool,
     requests_per_unit: u32,
     role: Role,
-    share: Option<Share>,
+    share: Option<ClassShare>,
 }
 
 /// What the counters of a schedule are: each name one algorithm and period.
@@ -272,7 +272,7 @@ fn counters() -> Vec<(Algorithm, u64)> {
 }
 
 /// How a hit shares its limit: not at all, by thresholds, by forecast with and without guarantees.
-fn shares() -> impl Strategy<Value = Option<Share>> {
+fn shares() -> impl Strategy<Value = Option<ClassShare>> {
     let fraction = |percent: u32| Fraction::try_new(f64::from(percent) / 100.0).expect("in bounds");
     let guarantee = (0..33u32, 0..50u32).prop_map(move |(floor, reserve_min)| Guarantee {
         floor: fraction(floor),
@@ -284,8 +284,8 @@ fn shares() -> impl Strategy<Value = Option<Share>> {
         prop_oneof![1 => (0..=100u32).prop_map(move |p| How::UpTo(fraction(p))), 4 => forecast];
     // A claim tells of more or less demand than it takes.
     let asked = proptest::option::weighted(0.3, 0..60u64);
-    let share = (0..3u8, how, asked).prop_map(|(place, how, asked)| Share {
-        place,
+    let share = (0..3u8, how, asked).prop_map(|(rank, how, asked)| ClassShare {
+        rank,
         classes: 3,
         how,
         asked,
@@ -413,7 +413,7 @@ async fn run<T: std::fmt::Debug>(
 pub async fn decides_as_the_model<S: Store + 'static>(store: Arc<S>) {
     let case = AtomicU64::new(0);
     let schedules = schedules(0).prop_map(|(atomic, mut requests)| {
-        // What is given back in one place comes too late for another.
+        // What is given back in one rank comes too late for another.
         for step in requests.iter_mut().flat_map(|(_, _, steps)| steps) {
             step.is_refund = false;
             // Of demand that was cut off too much is taken back.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use proto::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use proto::pb::envoy::service::ratelimit::v3::rate_limit_service_client::RateLimitServiceClient;
-use ratelimit_svc::store::redis::address::{Address, Login};
-use ratelimit_svc::store::redis::connections::Connections;
-use ratelimit_svc::store::redis::connector::{Connector, Endpoint};
-use ratelimit_svc::store::redis::tls::TlsSettings;
+use ratelimit_svc::store::redis::connection::address::{Address, Login};
+use ratelimit_svc::store::redis::connection::connections::Connections;
+use ratelimit_svc::store::redis::connection::connector::{Connector, Endpoint};
+use ratelimit_svc::store::redis::connection::tls::TlsSettings;
 use redis::aio::MultiplexedConnection;
 
 use crate::redis_parts::{Certificates, Cluster, free_port};

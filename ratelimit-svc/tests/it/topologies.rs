@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use ratelimit_svc::decide::hit::{Hit, Mode};
-use ratelimit_svc::lease::loss::Assertion;
+use ratelimit_svc::lease::loss::Restoration;
 use ratelimit_svc::limits::algorithm::Algorithm;
 use ratelimit_svc::limits::unit::Unit;
 use ratelimit_svc::store::Store;
 use ratelimit_svc::store::backend::Backend;
 use ratelimit_svc::store::error::StoreError;
-use ratelimit_svc::store::redis::address::{HostPort, Login};
-use ratelimit_svc::store::redis::link::{LinkSettings, Topology};
-use ratelimit_svc::store::redis::tls::TlsSettings;
+use ratelimit_svc::store::redis::connection::address::{HostPort, Login};
+use ratelimit_svc::store::redis::connection::tls::TlsSettings;
+use ratelimit_svc::store::redis::topology::link::{LinkSettings, Topology};
 use ratelimit_svc::store::redis::{Redis, RedisSettings};
 
 use crate::redis_parts::{Certificates, Cluster, Watched, free_port, server_at};
@@ -242,7 +242,7 @@ fn socket(server: &RedisServer) -> LinkSettings {
 #[tokio::test(flavor = "multi_thread")]
 async fn windows_of_a_second_in_a_redis_of_their_own_keep_the_contract() {
     let (main, per_second) = (RedisServer::start().await, RedisServer::start().await);
-    let store = Redis::apart(socket(&main), socket(&per_second), settings(), Arc::default());
+    let store = Redis::pair(socket(&main), socket(&per_second), settings(), Arc::default());
     let store = connected(store.expect("no files")).await;
     contract_in_parts(store.clone()).await;
     decides_as_the_model(store.clone()).await;
@@ -392,14 +392,14 @@ async fn what_was_claimed_is_told_on_every_node(store: &Arc<Redis>) {
     let names = names.iter().flat_map(|name| (0..4).map(move |n| format!("{n}{name}")));
     let told = |name: &str, amount| {
         let hit = hit(name, amount, 1000);
-        Assertion { stem: hit.key.to_vec().into(), hit, taken: 0 }
+        Restoration { stem: hit.key.to_vec().into(), hit, taken: 0 }
     };
-    let mut assertions: Vec<Assertion> = names.map(|name| told(&name, 7)).collect();
+    let mut assertions: Vec<Restoration> = names.map(|name| told(&name, 7)).collect();
     let bucket = Algorithm::TokenBucket { burst: 9 };
     let none = Hit { algorithm: bucket, ..hit("no-count", 1, 9) };
     count(&**store, Mode::CountAll, &[none]).await;
     assertions.push(told("no-count", 7));
-    let mut stands = store.tell_claimed(&assertions).await;
+    let mut stands = store.restore_claimed(&assertions).await;
     let last = stands.pop();
     assert!(matches!(last, Some(Err(StoreError::Counter(_)))), "{last:?}");
     let stands: Vec<u64> = stands.into_iter().map(|stands| stands.expect("told")).collect();

@@ -25,15 +25,13 @@ impl Edge {
             let random = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
             std::fs::write(dir.join("pepper"), random)?;
         }
-        let otlp = match self.options.otlp {
-            Some(otlp) => format!("otlp_endpoint: http://{otlp}\n"),
-            None => String::new(),
-        };
-        let common = format!("{otlp}drain_delay: {}\n", self.options.patience.drain_delay);
+        let drain = format!("drain_delay: {}\n", self.options.patience.drain_delay);
         for number in 0..self.options.replicas {
-            let authz = self.authz_yaml(&self.authz[number])? + &common;
+            let authz = self.authz_yaml(&self.authz[number])? + &drain;
+            let authz = authz + &self.collector(Service::Authz.name());
             std::fs::write(self.config(Service::Authz, number), authz)?;
-            let ingest = self.ingest_yaml(number) + &common;
+            let ingest = self.ingest_yaml(number) + &drain;
+            let ingest = ingest + &self.collector(Service::Gateway.name());
             std::fs::write(self.config(Service::Gateway, number), ingest)?;
         }
         Ok(())

@@ -17,6 +17,9 @@ pub const ENVOY: &str = "envoy";
 /// The certificate that Envoy shows to clients.
 pub const LISTENER: &str = "edge";
 
+/// The certificate of the collector, where there is one.
+pub const COLLECTOR: &str = "collector";
+
 /// Whether hops are encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encryption {
@@ -34,12 +37,18 @@ impl Edge {
         for name in services.into_iter().chain([ENVOY, LISTENER]) {
             pki.issue(name)?;
         }
-        for name in ["redis", "kafka", "influxdb"] {
+        for name in ["redis", "kafka", "influxdb", COLLECTOR] {
             pki.issue(name)?;
         }
+        std::fs::write(dir.join("clients"), format!("{}\n", Pki::uri(ENVOY)))?;
         // As an editor leaves it: the end of the line is no part of it.
         std::fs::write(dir.join("kafka-password"), format!("{}\n", kafka::PASSWORD))?;
         Ok(pki)
+    }
+
+    /// The file with the names that the services let in: Envoy's alone.
+    pub fn names_file(&self) -> PathBuf {
+        self.options.dir.join("clients")
     }
 
     /// What the certificate of this run's clients of services is, where they need one: Envoy's.
@@ -52,11 +61,11 @@ impl Edge {
         let Some(pki) = &self.pki else { return String::new() };
         let (certificate, private) = (pki.certificate(service.name()), pki.key(service.name()));
         format!(
-            "{key}: {{certificate_file: {}, key_file: {}, client_ca_file: {}, client_san: '{}'}}\n",
+            "{key}: {{certificate_file: {}, key_file: {}, client_ca_file: {}, client_san_file: {}}}\n",
             certificate.display(),
             private.display(),
             pki.authority().display(),
-            Pki::uri(ENVOY)
+            self.names_file().display()
         )
     }
 
@@ -68,7 +77,7 @@ impl Edge {
         command.env("GRPC_SERVER_TLS_CERT", pki.certificate(name));
         command.env("GRPC_SERVER_TLS_KEY", pki.key(name));
         command.env("GRPC_CLIENT_TLS_CACERT", pki.authority());
-        command.env("GRPC_CLIENT_TLS_SAN", Pki::uri(ENVOY));
+        command.env("GRPC_CLIENT_TLS_SAN_FILE", self.names_file());
     }
 
     /// How ratelimit-svc speaks to Redis.
@@ -108,15 +117,9 @@ impl Edge {
         std::fs::create_dir_all(&sds)?;
         certificate_secret(&sds, "upstream", pki, ENVOY)?;
         certificate_secret(&sds, "edge", pki, LISTENER)?;
-        let authority = pki.authority();
-        let directory = authority.parent().unwrap_or(Path::new("/"));
-        let text = format!(
-            "resources:\n- \"@type\": {SECRET}\n  name: upstream_authorities\n  validation_context:\n\
-             \x20   trusted_ca: {{filename: \"{}\"}}\n    watched_directory: {{path: \"{}\"}}\n",
-            authority.display(),
-            directory.display()
-        );
-        std::fs::write(sds.join("upstream-authorities.yaml"), text)?;
+        certificate_secret(&sds, "otlp", pki, ENVOY)?;
+        authorities_secret(&sds, "upstream", pki)?;
+        authorities_secret(&sds, "otlp", pki)?;
         let name = |service: Service| Pki::uri(service.name());
         Ok(Some(EdgeTls {
             edge,
@@ -124,7 +127,35 @@ impl Edge {
             authz: name(Service::Authz),
             ratelimit: name(Service::Ratelimit),
             gateway: name(Service::Gateway),
+            otlp: Pki::uri(COLLECTOR),
         }))
+    }
+
+    /// What a service's configuration file says of the collector.
+    pub(super) fn collector(&self, service: &str) -> String {
+        let Some(at) = self.options.otlp else { return String::new() };
+        let Some(pki) = &self.pki else { return format!("otlp_endpoint: http://{at}\n") };
+        format!(
+            "otlp_endpoint: https://{at}\n\
+             otlp_tls: {{ca_file: {}, certificate_file: {}, key_file: {}}}\n",
+            pki.authority().display(),
+            pki.certificate(service).display(),
+            pki.key(service).display()
+        )
+    }
+
+    /// The same for ratelimit-svc, by its environment.
+    pub(super) fn ratelimit_collector(&self, command: &mut Command) {
+        let Some(at) = self.options.otlp else { return };
+        let Some(pki) = &self.pki else {
+            command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{at}"));
+            return;
+        };
+        let name = Service::Ratelimit.name();
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("https://{at}"));
+        command.env("OTEL_EXPORTER_OTLP_CERTIFICATE", pki.authority());
+        command.env("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", pki.certificate(name));
+        command.env("OTEL_EXPORTER_OTLP_CLIENT_KEY", pki.key(name));
     }
 
     /// How the gateway is addressed.
@@ -150,4 +181,16 @@ fn certificate_secret(sds: &Path, secret: &str, pki: &Pki, name: &str) -> Result
         pki.directory(name).display()
     );
     Ok(std::fs::write(sds.join(format!("{secret}-certificate.yaml")), text)?)
+}
+
+fn authorities_secret(sds: &Path, secret: &str, pki: &Pki) -> Result<()> {
+    let authority = pki.authority();
+    let directory = authority.parent().unwrap_or(Path::new("/"));
+    let text = format!(
+        "resources:\n- \"@type\": {SECRET}\n  name: {secret}_authorities\n  validation_context:\n\
+         \x20   trusted_ca: {{filename: \"{}\"}}\n    watched_directory: {{path: \"{}\"}}\n",
+        authority.display(),
+        directory.display()
+    );
+    Ok(std::fs::write(sds.join(format!("{secret}-authorities.yaml")), text)?)
 }

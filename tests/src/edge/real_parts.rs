@@ -1,6 +1,6 @@
 //! Redis, Kafka and InfluxDB of an edge on real parts, encrypted where its hops are.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::Edge;
 use crate::parts::influxdb::InfluxDb;
@@ -9,6 +9,34 @@ use crate::parts::redis::Redis;
 use crate::ports::free_address;
 
 impl Edge {
+    /// Starts Redis again where it was and as it was, after it was killed.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn restart_redis(&mut self) -> Result<()> {
+        let address = self.redis.as_ref().context("this edge has no Redis")?.address;
+        let dir = &self.options.dir;
+        self.redis = Some(match &self.pki {
+            Some(pki) => Redis::start_encrypted(dir, address, pki).await?,
+            None => Redis::start(dir, address).await?,
+        });
+        Ok(())
+    }
+
+    /// The same of InfluxDB.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn restart_influxdb(&mut self) -> Result<()> {
+        let address = self.influxdb.as_ref().context("this edge has no InfluxDB")?.address;
+        let dir = self.options.dir.join("influxdb");
+        self.influxdb = Some(match &self.pki {
+            Some(pki) => InfluxDb::start_encrypted(&dir, address, pki).await?,
+            None => InfluxDb::start(&dir, address).await?,
+        });
+        Ok(())
+    }
+
     /// Starts them and tells the services where they are.
     pub(super) async fn start_real_parts(&mut self, progress: &mut impl FnMut(&str)) -> Result<()> {
         let dir = self.options.dir.clone();

@@ -10,7 +10,8 @@ use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::cli::say;
+use super::print::say;
+use peer::PeerAt;
 use results::{Aim, Results};
 
 pub mod authz;
@@ -24,6 +25,7 @@ pub mod outage;
 pub mod overload;
 pub mod parser;
 pub mod path;
+pub mod peer;
 pub mod plot;
 pub mod priority;
 pub mod profile;
@@ -33,6 +35,7 @@ pub mod results;
 pub mod rig;
 pub mod rounds;
 pub mod rules;
+pub mod tls;
 pub mod water;
 
 /// How long a whole run may take on a machine that does nothing else.
@@ -52,6 +55,10 @@ pub struct BenchArgs {
     /// Only these stages, with commas between or given several times
     #[arg(long, value_delimiter = ',')]
     only: Vec<Stage>,
+    /// A running server to measure beside ours in the rounds of `cost`, as PROGRAM:PORT or
+    /// PROGRAM:PORT:REDIS_PORT; with commas between or given several times
+    #[arg(long, value_delimiter = ',')]
+    peer: Vec<PeerAt>,
     /// Measure nothing: write the table of tests/REFERENCE.md from what a run left in DIR
     #[arg(long, conflicts_with_all = ["quick", "only"])]
     readme: bool,
@@ -80,6 +87,8 @@ pub enum Stage {
     Decode,
     /// Points through Kafka into InfluxDB
     Ingest,
+    /// Handshakes with each service, and what requests notice meanwhile
+    Tls,
     /// A request through the whole edge, and replicas that stop, die or hang
     Path,
     /// Where the instructions of one decision go
@@ -92,6 +101,8 @@ pub struct Context {
     pub quick: bool,
     /// Where results go.
     pub dir: PathBuf,
+    /// Running servers to measure beside ours.
+    pub peers: Vec<PeerAt>,
     /// What was measured.
     pub results: Results,
     bar: ProgressBar,
@@ -127,7 +138,8 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
     std::fs::create_dir_all(&args.dir)
         .with_context(|| format!("cannot create {}", args.dir.display()))?;
     let dir = std::path::absolute(&args.dir)?;
-    let mut cx = Context { quick: args.quick, dir, results: Results::default(), bar: bar() };
+    let (peers, results) = (args.peer.clone(), Results::default());
+    let mut cx = Context { quick: args.quick, dir, peers, results, bar: bar() };
     if args.quick {
         let note = "quick run: 3 rounds of 0.25 s in place of 6 of 0.8 s, shorter outage and overload, fewer keys";
         cx.results.notes.push(note.to_owned());
@@ -200,6 +212,7 @@ async fn measure(stage: Stage, cx: &mut Context) -> Result<()> {
         Stage::Parser => parser::measure(cx),
         Stage::Decode => decode::measure(cx),
         Stage::Ingest => ingest::measure(cx).await,
+        Stage::Tls => tls::measure(cx).await,
         Stage::Path => path::measure(cx).await,
         Stage::Profile => gate::profile(cx).await,
     }

@@ -1,6 +1,6 @@
 //! `tidegate-load` as a command: its flags, and one load against any server.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,16 +11,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::engine::{Engine, Target};
+use super::print::say;
 use super::scenario::{self, Scenario};
 use super::schedule::{Amount, Pace};
 use super::traffic::Traffic;
-use super::wire::{Connection, Meaning, http1::Http1, http2::Http2};
+use super::wire::grpc::{CHECK_PATH, RATE_LIMIT_PATH, grpc};
+use super::wire::{Connection, Meaning, http1::Http1};
 use super::{bench, echo, message, table};
-
-/// The path of `ShouldRateLimit`.
-pub const RATE_LIMIT_PATH: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
-/// The path of `Check`.
-pub const CHECK_PATH: &str = "/envoy.service.auth.v3.Authorization/Check";
+use crate::faults::command as faults;
 
 /// Loads rate limit services, authorization services and ingest gateways, and measures Tidegate.
 #[derive(Parser)]
@@ -54,6 +52,9 @@ enum Command {
     Demo(DemoArgs),
     /// Counts instructions per decision and compares them with a baseline: `make bench-gate`
     Gate(bench::gate::GateArgs),
+    /// Kills every process of an edge in turn under numbered points, and counts what became of them
+    #[command(after_help = faults::EXAMPLES)]
+    Faults(faults::FaultArgs),
 }
 
 /// Where to, how hard, how long.
@@ -187,6 +188,7 @@ impl Cli {
             }
             Command::Bench(args) => return bench::run(&args),
             Command::Gate(args) => return bench::gate::run(&args),
+            Command::Faults(args) => faults::main(&args)?,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -214,11 +216,6 @@ fn write(args: &WriteArgs) -> Result<()> {
         Box::new(Http1::new(authority, &args.path, &args.header))
     };
     drive(&args.load, traffic, speak)
-}
-
-/// Connections that call a gRPC method.
-pub fn grpc(path: &'static str, meaning: Meaning) -> impl Fn(&str) -> Box<dyn Connection + Send> {
-    move |authority| Box::new(Http2::new(authority, path, meaning))
 }
 
 fn drive(
@@ -279,14 +276,4 @@ fn progress(amount: Amount) -> ProgressBar {
         }
     });
     bar
-}
-
-/// Prints to stdout.
-///
-/// # Errors
-/// When nobody reads it any more.
-pub fn say(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    Ok(out.flush()?)
 }

@@ -1,8 +1,10 @@
 //! What a connection of the generator speaks, as state machines over bytes: no sockets here.
 
+pub mod grpc;
 pub mod hpack;
 pub mod http1;
 pub mod http2;
+mod verdict;
 
 /// What became of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

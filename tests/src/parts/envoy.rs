@@ -92,6 +92,8 @@ pub struct EdgeTls {
     pub ratelimit: String,
     /// The name in the certificate of the gateway.
     pub gateway: String,
+    /// The name in the certificate of the collector.
+    pub otlp: String,
 }
 
 /// The break-glass listener.

@@ -82,9 +82,26 @@ impl InfluxDb {
     /// # Errors
     /// When the database cannot be asked or refuses the query.
     pub async fn rows(&self, database: &str, query: &str) -> Result<Vec<serde_json::Value>> {
+        self.rows_with(database, query, "").await
+    }
+
+    /// The same with times in nanoseconds.
+    ///
+    /// # Errors
+    /// As [`InfluxDb::rows`].
+    pub async fn rows_in_ns(&self, database: &str, query: &str) -> Result<Vec<serde_json::Value>> {
+        self.rows_with(database, query, "&epoch=ns").await
+    }
+
+    async fn rows_with(
+        &self,
+        database: &str,
+        query: &str,
+        more: &str,
+    ) -> Result<Vec<serde_json::Value>> {
         let encode =
             |text: &str| -> String { text.bytes().map(|byte| format!("%{byte:02X}")).collect() };
-        let url = format!("{}/query?db={database}&q={}", self.url(), encode(query));
+        let url = format!("{}/query?db={database}{more}&q={}", self.url(), encode(query));
         let reply = Http::trusting(self.trust.clone()).get(&url).await?;
         let answer: serde_json::Value = serde_json::from_slice(&reply.body)
             .with_context(|| format!("InfluxDB answered {} {}", reply.status, reply.text()))?;

@@ -23,6 +23,8 @@ pub struct Kafka {
     pub child: Child,
     /// Where clients connect.
     pub address: SocketAddr,
+    /// Where clients need a certificate and no login, on an encrypted broker.
+    pub mutual: SocketAddr,
     dir: PathBuf,
 }
 
@@ -48,7 +50,9 @@ impl Kafka {
         std::fs::create_dir_all(dir)?;
         let settings = dir.join("server.properties");
         let security = pki.map(|pki| security(dir, pki)).transpose()?;
-        let text = properties(dir, address, free_address()?, security.as_deref());
+        let mutual = free_address()?;
+        let at = Listeners { client: address, mutual, controller: free_address()? };
+        let text = properties(dir, &at, security.as_deref());
         std::fs::write(&settings, text)?;
         let mut format = java()?;
         format.args(["kafka.tools.StorageTool", "format", "-t", "dGlkZWdhdGUta2Fma2EtMQ", "-c"]);
@@ -64,7 +68,7 @@ impl Kafka {
             bail!("Kafka's log directory: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
         let child = launch(dir, address).await?;
-        Ok(Self { child, address, dir: dir.to_owned() })
+        Ok(Self { child, address, mutual, dir: dir.to_owned() })
     }
 
     /// Starts the broker again on its old log and port, and does not wait for it.
@@ -130,29 +134,40 @@ fn security(dir: &Path, pki: &Pki) -> Result<String> {
     Ok(format!(
         "ssl.keystore.type=PEM\nssl.keystore.location={}\n\
          ssl.truststore.type=PEM\nssl.truststore.location={}\nssl.client.auth=requested\n\
-         sasl.enabled.mechanisms=SCRAM-SHA-512,SCRAM-SHA-256,PLAIN\n\
+         listener.name.mutual.ssl.client.auth=required\n\
+         sasl.enabled.mechanisms=SCRAM-SHA-512,SCRAM-SHA-256,PLAIN,OAUTHBEARER\n\
          sasl.mechanism.inter.broker.protocol=SCRAM-SHA-512\n\
          listener.name.client.scram-sha-512.sasl.jaas.config={scram};\n\
          listener.name.client.scram-sha-256.sasl.jaas.config={scram};\n\
-         listener.name.client.plain.sasl.jaas.config={plain} user_{USER}=\"{PASSWORD}\";\n",
+         listener.name.client.plain.sasl.jaas.config={plain} user_{USER}=\"{PASSWORD}\";\n\
+         listener.name.client.oauthbearer.sasl.jaas.config=\
+         org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required \
+         unsecuredLoginStringClaim_sub=\"broker\";\n\
+         listener.name.client.oauthbearer.connections.max.reauth.ms=4000\n",
         store.display(),
         pki.authority().display()
     ))
 }
 
-fn properties(
-    dir: &Path,
+/// Where a broker listens.
+struct Listeners {
     client: SocketAddr,
+    mutual: SocketAddr,
     controller: SocketAddr,
-    security: Option<&str>,
-) -> String {
-    let protocol = if security.is_some() { "SASL_SSL" } else { "PLAINTEXT" };
+}
+
+fn properties(dir: &Path, at: &Listeners, security: Option<&str>) -> String {
+    let Listeners { client, mutual, controller } = at;
+    let (protocol, mutual) = match security {
+        Some(_) => ("SASL_SSL,MUTUAL:SSL", format!(",MUTUAL://{mutual}")),
+        None => ("PLAINTEXT", String::new()),
+    };
     let security = security.unwrap_or_default();
     format!(
         "process.roles=broker,controller\nnode.id=1\n\
          controller.quorum.voters=1@{controller}\n\
-         listeners=CLIENT://{client},CONTROLLER://{controller}\n\
-         advertised.listeners=CLIENT://{client}\n\
+         listeners=CLIENT://{client},CONTROLLER://{controller}{mutual}\n\
+         advertised.listeners=CLIENT://{client}{mutual}\n\
          inter.broker.listener.name=CLIENT\n\
          controller.listener.names=CONTROLLER\n\
          listener.security.protocol.map=CONTROLLER:PLAINTEXT,CLIENT:{protocol}\n{security}\

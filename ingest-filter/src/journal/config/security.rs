@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use chassis::config::{ConfigError, Spanned};
-use chassis::process::UsageError;
+use chassis::reload::Source;
 use chassis::tls::client::{ClientSettings, RawClientTls};
 use serde::Deserialize;
 
@@ -13,10 +13,12 @@ use serde::Deserialize;
 pub struct RawSasl {
     /// How to log in.
     pub mechanism: Spanned<Mechanism>,
-    /// Whom to log in as.
-    pub username: Spanned<String>,
+    /// Whom to log in as, with a password.
+    pub username: Option<Spanned<String>>,
     /// A file that holds the password.
-    pub password_file: PathBuf,
+    pub password_file: Option<Spanned<PathBuf>>,
+    /// A file that holds the token of OAUTHBEARER.
+    pub token_file: Option<Spanned<PathBuf>>,
 }
 
 /// How to log in.
@@ -31,6 +33,9 @@ pub enum Mechanism {
     /// The same with SHA-512.
     #[serde(rename = "SCRAM-SHA-512")]
     ScramSha512,
+    /// A token that somebody else gets for us, as it is, so over TLS alone.
+    #[serde(rename = "OAUTHBEARER")]
+    OAuthBearer,
 }
 
 /// TLS and login of the clients of Kafka; neither by default.
@@ -47,10 +52,25 @@ pub struct Security {
 pub struct Sasl {
     /// How.
     pub mechanism: Mechanism,
-    /// Whom as.
-    pub username: String,
-    /// The file with the password.
-    pub password_file: PathBuf,
+    /// With what.
+    pub proof: Proof,
+}
+
+/// What proves who we are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// A name and a password.
+    Password {
+        /// Whom to log in as.
+        username: String,
+        /// The file with the password.
+        file: PathBuf,
+    },
+    /// A token, which says whose it is.
+    Token {
+        /// The file with the token.
+        file: PathBuf,
+    },
 }
 
 impl Mechanism {
@@ -60,6 +80,7 @@ impl Mechanism {
             Self::Plain => "PLAIN",
             Self::ScramSha256 => "SCRAM-SHA-256",
             Self::ScramSha512 => "SCRAM-SHA-512",
+            Self::OAuthBearer => "OAUTHBEARER",
         }
     }
 }
@@ -82,44 +103,69 @@ impl Security {
         }
         let tls = tls.map(|tls| tls.settings(path, key)).transpose()?;
         let Some(raw) = sasl else { return Ok(Self { tls, sasl: None }) };
-        if raw.mechanism.value == Mechanism::Plain && tls.is_none() {
-            let message = "journal.kafka.sasl.mechanism PLAIN needs journal.kafka.tls: it would \
-                           send the password in clear text";
+        let in_clear = matches!(raw.mechanism.value, Mechanism::Plain | Mechanism::OAuthBearer);
+        if in_clear && tls.is_none() {
+            let message = format!(
+                "journal.kafka.sasl.mechanism {} needs journal.kafka.tls: it would send its secret \
+                 in clear text",
+                raw.mechanism.value.name()
+            );
             return Err(ConfigError::at(path, &raw.mechanism, message));
         }
-        if raw.username.value.is_empty() {
-            let message = "journal.kafka.sasl.username is empty";
-            return Err(ConfigError::at(path, &raw.username, message));
-        }
-        let sasl = Sasl {
-            mechanism: raw.mechanism.value,
-            username: raw.username.value.clone(),
-            password_file: path.parent().unwrap_or(Path::new("")).join(&raw.password_file),
-        };
-        Ok(Self { tls, sasl: Some(sasl) })
+        Ok(Self {
+            tls,
+            sasl: Some(Sasl { mechanism: raw.mechanism.value, proof: raw.proof(path)? }),
+        })
     }
 
-    /// Whether the files can be used now.
-    ///
-    /// # Errors
-    /// When they cannot; the first of them is named.
-    pub fn check_files(&self) -> Result<(), UsageError> {
-        if let Some(tls) = &self.tls {
-            tls.check()?;
+    /// The files, but for a token, which is read whenever it is asked for.
+    pub fn source(&self) -> Source {
+        let mut files = match &self.tls {
+            Some(tls) => tls.source().paths(),
+            None => Vec::new(),
+        };
+        if let Some(Sasl { proof: Proof::Password { file, .. }, .. }) = &self.sasl {
+            files.push(file.clone());
         }
+        Source::Files(files)
+    }
+
+    /// The file of the token, where that is how to log in.
+    pub fn token_file(&self) -> Option<&Path> {
         match &self.sasl {
-            Some(sasl) => sasl.password().map(drop).map_err(|error| UsageError(error.to_string())),
-            None => Ok(()),
+            Some(Sasl { proof: Proof::Token { file }, .. }) => Some(file),
+            _ => None,
         }
     }
 }
 
-impl Sasl {
-    /// What the file holds now, without the end of its last line.
-    ///
-    /// # Errors
-    /// When it cannot be read or holds nothing.
-    pub fn password(&self) -> std::io::Result<String> {
-        crate::secret::read(&self.password_file)
+impl RawSasl {
+    fn proof(&self, path: &Path) -> Result<Proof, ConfigError> {
+        let mechanism = self.mechanism.value.name();
+        let refuse = |message: String| ConfigError::at(path, &self.mechanism, message);
+        let beside = |file: &PathBuf| path.parent().unwrap_or(Path::new("")).join(file);
+        if self.mechanism.value == Mechanism::OAuthBearer {
+            if self.username.is_some() || self.password_file.is_some() {
+                let message = "journal.kafka.sasl takes no username and no password with";
+                return Err(refuse(format!("{message} {mechanism}")));
+            }
+            let file = self.token_file.as_ref().ok_or_else(|| {
+                refuse(format!("journal.kafka.sasl.token_file is needed for {mechanism}"))
+            })?;
+            return Ok(Proof::Token { file: beside(&file.value) });
+        }
+        if let Some(file) = &self.token_file {
+            let message = "journal.kafka.sasl.token_file is for OAUTHBEARER alone";
+            return Err(ConfigError::at(path, file, message));
+        }
+        let (Some(username), Some(file)) = (&self.username, &self.password_file) else {
+            let message = "journal.kafka.sasl needs username and password_file for";
+            return Err(refuse(format!("{message} {mechanism}")));
+        };
+        if username.value.is_empty() {
+            let message = "journal.kafka.sasl.username is empty";
+            return Err(ConfigError::at(path, username, message));
+        }
+        Ok(Proof::Password { username: username.value.clone(), file: beside(&file.value) })
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use chassis::config::{ConfigError, Spanned};
 
 use super::bounds::is_topic_name;
+use super::security::Security;
 use super::{
     CreateTopic, DEAD_LETTER_SUFFIX, RawCreateTopic, RawKafkaJournal, TOPIC, TYPES_SUFFIX,
 };
@@ -66,4 +67,23 @@ pub(super) fn create_topic(
         partitions: bounded("partitions", &raw.partitions, 10_000)?,
         replication_factor: bounded("replication_factor", &raw.replication_factor, 100)?,
     }))
+}
+
+/// Whether topics can be created with that login.
+///
+/// # Errors
+/// With a token: the client library asks nobody for one on behalf of what creates topics.
+pub(super) fn creatable(
+    path: &Path,
+    raw: &RawKafkaJournal,
+    security: &Security,
+) -> Result<(), ConfigError> {
+    match (&raw.create_topic, security.token_file()) {
+        (Some(create), Some(_)) => {
+            let message = "journal.kafka.create_topic cannot be used with OAUTHBEARER: create the \
+                           topics by other means";
+            Err(ConfigError::at(path, &create.partitions, message))
+        }
+        _ => Ok(()),
+    }
 }

@@ -37,6 +37,7 @@ const CHECK_EVERY: u32 = 5;
 pub struct KafkaAppender {
     shared: Arc<Shared>,
     upkeep: JoinHandle<()>,
+    following: JoinHandle<()>,
 }
 
 struct Shared {
@@ -93,13 +94,17 @@ impl KafkaAppender {
             decided: AtomicU64::new(0),
         });
         let upkeep = tokio::spawn(upkeep(shared.clone()));
-        Ok(Self { shared, upkeep })
+        let (credentials, readiness) = (config.credentials.clone(), readiness.clone());
+        let refused = shared.metrics.files_refused.clone();
+        let following = async move { credentials.follow(&readiness, &refused).await };
+        Ok(Self { shared, upkeep, following: tokio::spawn(following) })
     }
 }
 
 impl Drop for KafkaAppender {
     fn drop(&mut self) {
         self.upkeep.abort();
+        self.following.abort();
     }
 }
 

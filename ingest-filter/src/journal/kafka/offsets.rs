@@ -2,6 +2,7 @@
 //! group has come. Blocking; the client is one of its own, so that no answer waits for a poll.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -10,6 +11,8 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::journal::config::KafkaConfig;
 use crate::journal::kafka::client;
+use crate::journal::kafka::context::Quiet;
+use crate::journal::kafka::renewed::Renewed;
 
 /// How long one question may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -19,7 +22,7 @@ pub type ByPartition = BTreeMap<i32, i64>;
 
 /// Asks the brokers.
 pub struct Offsets {
-    consumer: BaseConsumer,
+    consumer: Renewed<BaseConsumer<Quiet>>,
     topic: String,
     group: String,
 }
@@ -30,13 +33,24 @@ impl Offsets {
     /// # Errors
     /// When the client refuses its settings.
     pub fn new(config: &KafkaConfig) -> Result<Self, KafkaError> {
-        let mut client = client(config);
-        client
-            .set("group.id", &config.group)
-            .set("enable.auto.commit", "false")
-            .set("statistics.interval.ms", "0");
+        let owned = config.clone();
+        let build = move || {
+            let mut client = client(&owned);
+            client
+                .set("group.id", &owned.group)
+                .set("enable.auto.commit", "false")
+                .set("statistics.interval.ms", "0");
+            client.create_with_context(Quiet::new(&owned))
+        };
         let (topic, group) = (config.topic.clone(), config.group.clone());
-        Ok(Self { consumer: client.create()?, topic, group })
+        Ok(Self { consumer: Renewed::new(config, build)?, topic, group })
+    }
+
+    /// The client. What it asks us, such as a token, it is answered here; it has no records.
+    fn consumer(&self) -> Arc<BaseConsumer<Quiet>> {
+        let consumer = self.consumer.current();
+        drop(consumer.poll(Duration::ZERO));
+        consumer
     }
 
     /// All partitions of the topic.
@@ -44,7 +58,7 @@ impl Offsets {
     /// # Errors
     /// When no broker says so in time.
     pub fn partitions(&self) -> KafkaResult<Vec<i32>> {
-        let metadata = self.consumer.fetch_metadata(Some(&self.topic), TIMEOUT)?;
+        let metadata = self.consumer().fetch_metadata(Some(&self.topic), TIMEOUT)?;
         let topics = metadata.topics().iter().filter(|topic| topic.name() == self.topic);
         Ok(topics.flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect())
     }
@@ -86,7 +100,7 @@ impl Offsets {
         for partition in partitions {
             list.add_partition(&self.topic, *partition);
         }
-        Ok(of(&self.consumer.committed_offsets(list, TIMEOUT)?))
+        Ok(of(&self.consumer().committed_offsets(list, TIMEOUT)?))
     }
 
     /// How many writers are in the group.
@@ -94,7 +108,7 @@ impl Offsets {
     /// # Errors
     /// As [`Self::partitions`].
     pub fn writers(&self) -> KafkaResult<usize> {
-        let list = self.consumer.fetch_group_list(Some(&self.group), TIMEOUT)?;
+        let list = self.consumer().fetch_group_list(Some(&self.group), TIMEOUT)?;
         Ok(list.groups().iter().map(|group| group.members().len()).sum())
     }
 
@@ -107,7 +121,7 @@ impl Offsets {
         for partition in partitions {
             list.add_partition_offset(&self.topic, *partition, offset)?;
         }
-        Ok(of(&self.consumer.offsets_for_times(list, TIMEOUT)?))
+        Ok(of(&self.consumer().offsets_for_times(list, TIMEOUT)?))
     }
 }
 

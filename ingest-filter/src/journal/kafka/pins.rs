@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::journal::config::KafkaConfig;
 use crate::journal::kafka::client;
+use crate::journal::kafka::context::Quiet;
 use crate::journal::kafka::producer::{Message, Producer};
 use crate::journal::kafka::topic::Topics;
 use crate::journal::pins::PinLog;
@@ -55,6 +56,7 @@ impl KafkaPins {
         let reader = Reader {
             topics: Topics::new(config).map_err(OpenError::Kafka)?,
             consumer: consumer(config).map_err(OpenError::Kafka)?,
+            config: config.clone(),
             topic: topic.clone(),
             types,
             condition: readiness.condition("field types", "the topic of types is not read yet"),
@@ -122,7 +124,7 @@ fn messages(pins: &[Pin]) -> Vec<Message> {
     bodies.into_iter().map(message).collect()
 }
 
-fn consumer(config: &KafkaConfig) -> Result<StreamConsumer, KafkaError> {
+fn consumer(config: &KafkaConfig) -> Result<StreamConsumer<Quiet>, KafkaError> {
     client(config)
         // A name is demanded; the partition is assigned by hand and no offset is ever stored.
         .set("group.id", &config.group)
@@ -132,12 +134,13 @@ fn consumer(config: &KafkaConfig) -> Result<StreamConsumer, KafkaError> {
         .set("enable.partition.eof", "true")
         .set("check.crcs", "true")
         .set("statistics.interval.ms", "0")
-        .create()
+        .create_with_context(Quiet::new(config))
 }
 
 struct Reader {
     topics: Topics,
-    consumer: StreamConsumer,
+    consumer: StreamConsumer<Quiet>,
+    config: KafkaConfig,
     topic: String,
     types: Arc<Types>,
     condition: Condition,
@@ -145,20 +148,47 @@ struct Reader {
 }
 
 impl Reader {
-    async fn run(self) {
+    async fn run(mut self) {
+        let mut in_force = self.config.credentials.in_force();
+        in_force.mark_unchanged();
         while let Err(error) = self.topics.durable_types(&self.topic).await {
             self.condition.lost(error.to_string());
             tokio::time::sleep(TOPIC_PERIOD).await;
         }
+        while self.assign() {
+            tokio::select! {
+                () = self.follow() => {}
+                // With new files for its login another client reads on.
+                _ = in_force.changed() => {}
+            }
+            match consumer(&self.config) {
+                Ok(consumer) => self.consumer = consumer,
+                Err(error) => {
+                    tracing::error!(%error, "no Kafka client could be built with new files")
+                }
+            }
+        }
+    }
+
+    /// Reads from where it has come to.
+    fn assign(&self) -> bool {
+        let from = match *self.read.borrow() {
+            0 => Offset::Beginning,
+            next => Offset::Offset(next),
+        };
         let mut all = TopicPartitionList::new();
         let assigned = all
-            .add_partition_offset(&self.topic, PARTITION, Offset::Beginning)
+            .add_partition_offset(&self.topic, PARTITION, from)
             .and_then(|()| self.consumer.assign(&all));
-        if let Err(error) = assigned {
+        if let Err(error) = &assigned {
             tracing::error!(%error, "the topic of types cannot be read");
             self.condition.lost(error.to_string());
-            return;
         }
+        assigned.is_ok()
+    }
+
+    /// Never ends.
+    async fn follow(&self) {
         loop {
             match self.consumer.recv().await {
                 Ok(message) => {

@@ -1,12 +1,14 @@
 //! A producer that confirms every message or says why not, within a deadline of our own, and
 //! that is replaced when it fails for good.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use rdkafka::ClientContext;
 use rdkafka::Statistics;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
@@ -16,7 +18,9 @@ use tokio::sync::Notify;
 
 use crate::journal::config::KafkaConfig;
 use crate::journal::envelope;
+use crate::journal::kafka::context::Login;
 use crate::journal::kafka::fault::{Fault, classify};
+use crate::journal::kafka::renewed::Renewed;
 use crate::journal::kafka::{client, log, report};
 use crate::journal::metrics::JournalMetrics;
 
@@ -47,10 +51,9 @@ pub(super) struct SendError {
 /// Sends messages to one topic.
 pub(super) struct Producer {
     topic: String,
-    config: KafkaConfig,
-    message_bytes_max: u64,
+    delivery_timeout: Duration,
     observer: Option<Observer>,
-    current: Mutex<Arc<FutureProducer<Context>>>,
+    client: Renewed<FutureProducer<Context>>,
 }
 
 /// Who is told what the client says of itself.
@@ -64,9 +67,12 @@ pub(super) struct Observer {
 /// Takes what the client says of itself.
 struct Context {
     observer: Option<Observer>,
+    login: Login,
 }
 
 impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
     fn stats(&self, statistics: Statistics) {
         if let Some(Observer { metrics, .. }) = &self.observer {
             metrics.queue_bytes.set(i64::try_from(statistics.msg_size).unwrap_or(i64::MAX));
@@ -84,6 +90,10 @@ impl ClientContext for Context {
             observer.brokers_down.notify_one();
         }
     }
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.login.token()
+    }
 }
 
 impl Producer {
@@ -93,13 +103,13 @@ impl Producer {
         message_bytes_max: u64,
         observer: Option<Observer>,
     ) -> Result<Self, KafkaError> {
-        let current = Arc::new(create(config, message_bytes_max, observer.clone())?);
+        let (owned, for_clients) = (config.clone(), observer.clone());
+        let build = move || create(&owned, message_bytes_max, for_clients.clone());
         Ok(Self {
             topic: topic.to_owned(),
-            config: config.clone(),
-            message_bytes_max,
+            delivery_timeout: config.delivery_timeout,
             observer,
-            current: Mutex::new(current),
+            client: Renewed::new(config, build)?,
         })
     }
 
@@ -107,7 +117,7 @@ impl Producer {
     /// error none of them is still under way, but for what a deadline cut off. Gives the highest
     /// offset.
     pub async fn send(&self, messages: Vec<Message>) -> Result<i64, SendError> {
-        let producer = self.current();
+        let producer = self.client.current();
         let (mut deliveries, mut refused) = (Vec::with_capacity(messages.len()), None);
         // The client has a copy of what it took, and one is enough.
         for message in messages {
@@ -119,7 +129,7 @@ impl Producer {
                 }
             }
         }
-        let deadline = self.config.delivery_timeout + GRACE;
+        let deadline = self.delivery_timeout + GRACE;
         let confirmed = futures_util::future::join_all(deliveries);
         let Ok(results) = tokio::time::timeout(deadline, confirmed).await else {
             let reason = format!("no confirmation within {} s", deadline.as_secs_f64());
@@ -134,29 +144,20 @@ impl Producer {
 
     /// What went wrong for good with the producer in use, if something did.
     pub fn fatal_error(&self) -> Option<String> {
-        let (code, reason) = self.current().client().fatal_error()?;
+        let (code, reason) = self.client.current().client().fatal_error()?;
         Some(format!("{code}: {reason}"))
     }
 
-    /// Puts a new producer in the place of one that failed for good. Messages under way on the
-    /// old one are reported as not confirmed.
+    /// Puts a new producer in the place of one that failed for good. What nobody waits for any more
+    /// is thrown away with the old one.
     pub fn replace(&self) -> Result<(), KafkaError> {
         // At once, as brokers may be back before the old client is gone.
-        self.current().purge(PurgeConfig::default().queue().inflight());
-        let new = create(&self.config, self.message_bytes_max, self.observer.clone())?;
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = std::mem::replace(&mut *current, Arc::new(new));
-        drop(current);
+        self.client.current().purge(PurgeConfig::default().queue().inflight());
+        self.client.replace()?;
         if let Some(Observer { metrics, .. }) = &self.observer {
             metrics.producer_rebuilds.inc();
         }
-        // Purging what is under way takes a moment and must not hold up a runtime thread.
-        tokio::task::spawn_blocking(move || drop(old));
         Ok(())
-    }
-
-    fn current(&self) -> Arc<FutureProducer<Context>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn enqueue(
@@ -219,5 +220,5 @@ fn create(
         .set("message.max.bytes", message_bytes_max.min(1_000_000_000).to_string())
         // For messages without a partition of their own: where a Java client would put them.
         .set("partitioner", "murmur2_random")
-        .create_with_context(Context { observer })
+        .create_with_context(Context { observer, login: Login::new(config) })
 }

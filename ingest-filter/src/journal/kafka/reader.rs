@@ -1,29 +1,26 @@
 //! The writer's side of the Kafka journal: one thread polls the consumer and does nothing else
 //! that takes long, so rebalances are answered even while the database is away.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use chassis::readiness::{Condition, Readiness};
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
-use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::journal::config::KafkaConfig;
+use crate::journal::credentials::Material;
+use crate::journal::kafka::context::Login;
 use crate::journal::kafka::lag::LagGauge;
-use crate::journal::kafka::lanes::{Delivered, Flow, Lanes, Order, PartitionLane};
-use crate::journal::kafka::offsets::{self, Offsets};
+use crate::journal::kafka::lanes::{Delivered, Lanes, Order, PartitionLane};
+use crate::journal::kafka::member::{Context, apply, consumer};
+use crate::journal::kafka::offsets::Offsets;
 use crate::journal::kafka::topic::Topics;
-use crate::journal::kafka::{client, log, report};
 use crate::journal::metrics::JournalMetrics;
 use crate::journal::{
     Boxed, Delivery, Lane, Malformed, OpenError, Original, Position, ReadError, Reader, envelope,
@@ -37,10 +34,6 @@ const POLL_PAUSED: Duration = Duration::from_millis(10);
 const FLOW_PERIOD: Duration = Duration::from_millis(20);
 /// How often a topic that is not there is looked for.
 const TOPIC_PERIOD: Duration = Duration::from_secs(1);
-/// How long a revoked lane may finish its write. The group waits for it; heartbeats go on.
-const REVOKE_PATIENCE: Duration = Duration::from_secs(15);
-/// How long the question may take where the group has come to.
-const COMMITTED_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long leaving the group may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -49,6 +42,7 @@ pub struct KafkaReader {
     lanes: mpsc::UnboundedReceiver<PartitionLane>,
     closing: CancellationToken,
     thread: Option<JoinHandle<()>>,
+    following: tokio::task::JoinHandle<()>,
 }
 
 impl KafkaReader {
@@ -77,11 +71,19 @@ impl KafkaReader {
             runtime: Handle::current(),
         };
         lag.spawn().map_err(unnamed)?;
-        let context = Context { lanes, metrics, topic: config.topic.clone() };
+        let (credentials, readiness_of_files) = (config.credentials.clone(), readiness.clone());
+        let refused = metrics.files_refused.clone();
+        let following = async move { credentials.follow(&readiness_of_files, &refused).await };
+        let login = Login::new(config);
+        let context = Context { lanes, metrics, topic: config.topic.clone(), login };
+        let mut in_force = config.credentials.in_force();
+        in_force.mark_unchanged();
         let polling = Polling {
             consumer: consumer(config, context).map_err(OpenError::Kafka)?,
             topics: Topics::new(config).map_err(OpenError::Kafka)?,
             topic: config.topic.clone(),
+            config: config.clone(),
+            in_force,
             condition: readiness.condition("journal", "the topic is not known yet"),
             closing: closing.clone(),
             runtime: Handle::current(),
@@ -90,7 +92,8 @@ impl KafkaReader {
             .name("journal-read".to_owned())
             .spawn(move || polling.run())
             .map_err(unnamed)?;
-        Ok(Self { lanes: new_lanes, closing, thread: Some(thread) })
+        let following = tokio::spawn(following);
+        Ok(Self { lanes: new_lanes, closing, thread: Some(thread), following })
     }
 }
 
@@ -122,103 +125,8 @@ impl Reader for KafkaReader {
 impl Drop for KafkaReader {
     fn drop(&mut self) {
         self.closing.cancel();
+        self.following.abort();
     }
-}
-
-/// Takes what the client calls back for, all of it on the polling thread but statistics.
-struct Context {
-    lanes: Arc<Mutex<Lanes>>,
-    metrics: JournalMetrics,
-    topic: String,
-}
-
-impl Context {
-    fn lanes(&self) -> MutexGuard<'_, Lanes> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Stops lanes and keeps how far they came.
-    fn revoke(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) {
-        // Of what is lost nothing may be committed any more, so there is nothing to wait for.
-        let lost = consumer.assignment_lost();
-        let patience = if lost { Duration::ZERO } else { REVOKE_PATIENCE };
-        let acked = self.lanes().revoke(partitions, patience);
-        tracing::info!(?partitions, lost, "partitions left");
-        if acked.is_empty() || lost || consumer.assignment_lost() {
-            return;
-        }
-        let mut offsets = TopicPartitionList::new();
-        for (partition, offset) in acked {
-            let next = Offset::Offset(offset + 1);
-            if let Err(error) = offsets.add_partition_offset(&self.topic, partition, next) {
-                tracing::warn!(%error, partition, "an offset cannot be committed");
-            }
-        }
-        if let Err(error) = consumer.commit(&offsets, CommitMode::Sync) {
-            tracing::warn!(%error, "offsets were not committed, their records come again");
-        }
-    }
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        report("consumer", &error, reason);
-    }
-}
-
-impl ConsumerContext for Context {
-    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        match rebalance {
-            Rebalance::Assign(_) => {}
-            Rebalance::Revoke(list) => self.revoke(consumer, &partitions_of(list)),
-            Rebalance::Error(error) => {
-                tracing::warn!(%error, "a rebalance failed");
-                let all = self.lanes().partitions();
-                self.revoke(consumer, &all);
-            }
-        }
-    }
-
-    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        let mut lanes = self.lanes();
-        if let Rebalance::Assign(list) = rebalance {
-            let partitions = partitions_of(list);
-            tracing::info!(?partitions, "partitions came");
-            let committed = committed(consumer, list);
-            for partition in partitions {
-                lanes.assign(partition, committed.get(&partition).copied());
-            }
-            apply(consumer, &self.topic, lanes.paused().into_iter().map(Flow::Pause).collect());
-        }
-        self.metrics.lanes.set(lanes.partitions().len() as i64);
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
-        match result {
-            Ok(())
-            | Err(KafkaError::ConsumerCommit(rdkafka::types::RDKafkaErrorCode::NoOffset)) => {}
-            Err(error) => tracing::warn!(%error, "offsets were not committed, trying again"),
-        }
-    }
-}
-
-/// Where the group has come to, to see what is missing; nothing when that is not known in time.
-fn committed(consumer: &BaseConsumer<Context>, list: &TopicPartitionList) -> BTreeMap<i32, i64> {
-    match consumer.committed_offsets(list.clone(), COMMITTED_TIMEOUT) {
-        Ok(list) => offsets::of(&list),
-        Err(error) => {
-            tracing::warn!(%error, "where the group has come to is not known");
-            BTreeMap::new()
-        }
-    }
-}
-
-fn partitions_of(list: &TopicPartitionList) -> Vec<i32> {
-    list.elements().iter().map(|element| element.partition()).collect()
 }
 
 /// The polling thread.
@@ -226,18 +134,21 @@ struct Polling {
     consumer: BaseConsumer<Context>,
     topics: Topics,
     topic: String,
+    config: KafkaConfig,
+    in_force: watch::Receiver<Arc<Material>>,
     condition: Condition,
     closing: CancellationToken,
     runtime: Handle,
 }
 
 impl Polling {
-    fn run(self) {
+    fn run(mut self) {
         if !self.join() {
             return;
         }
         let mut flow_at = Instant::now();
         while !self.closing.is_cancelled() {
+            self.renew();
             let paused = self.consumer.context().lanes().any_paused();
             match self.consumer.poll(if paused { POLL_PAUSED } else { POLL }) {
                 Some(Ok(message)) => self.deliver(&message),
@@ -257,8 +168,9 @@ impl Polling {
     }
 
     /// Waits for the topic and joins the group; `false` when closing.
-    fn join(&self) -> bool {
+    fn join(&mut self) -> bool {
         while !self.closing.is_cancelled() {
+            self.renew();
             match self.runtime.block_on(self.topics.records(&self.topic)) {
                 Ok(_) => match self.consumer.subscribe(&[&self.topic]) {
                     Ok(()) => {
@@ -272,6 +184,29 @@ impl Polling {
             std::thread::sleep(TOPIC_PERIOD);
         }
         false
+    }
+
+    /// With new files for its login: leaves the group with what was written, and a new member joins.
+    fn renew(&mut self) {
+        if !self.in_force.has_changed().unwrap_or(false) {
+            return;
+        }
+        self.in_force.mark_unchanged();
+        let subscribed = self.consumer.subscription().is_ok_and(|topics| topics.count() > 0);
+        let renewed = consumer(&self.config, Context::clone(self.consumer.context()));
+        let renewed = renewed.and_then(|new| {
+            let all = self.consumer.context().lanes().partitions();
+            self.consumer.context().revoke(&self.consumer, &all);
+            // The old one leaves the group as it is dropped.
+            self.consumer = new;
+            if subscribed { self.consumer.subscribe(&[&self.topic]) } else { Ok(()) }
+        });
+        match renewed {
+            Ok(()) => tracing::info!("the consumer logs in with new files"),
+            Err(error) => {
+                tracing::error!(%error, "no Kafka consumer could be built with new files")
+            }
+        }
     }
 
     fn deliver(&self, message: &BorrowedMessage<'_>) {
@@ -326,59 +261,4 @@ impl Polling {
         context.metrics.paused_lanes.set(paused as i64);
         apply(&self.consumer, &self.topic, flows);
     }
-}
-
-fn apply(consumer: &BaseConsumer<Context>, topic: &str, flows: Vec<Flow>) {
-    let (mut pause, mut resume) = (TopicPartitionList::new(), TopicPartitionList::new());
-    for flow in flows {
-        match flow {
-            Flow::Pause(partition) => drop(pause.add_partition(topic, partition)),
-            Flow::Resume(partition) => drop(resume.add_partition(topic, partition)),
-            Flow::Store(partition, offset) => {
-                applied(consumer.store_offset(topic, partition, offset));
-            }
-        }
-    }
-    if pause.count() > 0 {
-        applied(consumer.pause(&pause));
-    }
-    if resume.count() > 0 {
-        applied(consumer.resume(&resume));
-    }
-}
-
-/// A partition may be leaving: then none of this matters any more.
-fn applied(result: KafkaResult<()>) {
-    if let Err(error) = result {
-        tracing::debug!(%error, "not applied");
-    }
-}
-
-fn consumer(config: &KafkaConfig, context: Context) -> Result<BaseConsumer<Context>, KafkaError> {
-    let message_max = config.message_bytes_max;
-    // A quarter of the bound is for what the client has fetched, the rest for the lanes: what was
-    // fetched is thrown away and fetched again whenever a partition is paused.
-    let fetched = (config.read_ahead_bytes / 4).max(message_max);
-    let fetch_max = fetched.clamp(message_max, 64 << 20);
-    let mut client = client(config);
-    client
-        .set("group.id", &config.group)
-        .set("partition.assignment.strategy", "cooperative-sticky")
-        .set("enable.auto.commit", "true")
-        .set("auto.commit.interval.ms", "1000")
-        .set("enable.auto.offset.store", "false")
-        .set("auto.offset.reset", "earliest")
-        .set("max.poll.interval.ms", "300000")
-        .set("session.timeout.ms", config.session_timeout.as_millis().to_string())
-        .set("heartbeat.interval.ms", (config.session_timeout / 4).as_millis().to_string())
-        // The lag is asked of the brokers.
-        .set("statistics.interval.ms", "0")
-        .set("check.crcs", "true")
-        .set("message.max.bytes", message_max.min(1_000_000_000).to_string())
-        .set("fetch.max.bytes", fetch_max.to_string())
-        .set("queued.max.messages.kbytes", (fetched >> 10).min(2_097_151).to_string());
-    if let Some(id) = &config.group_instance_id {
-        client.set("group.instance.id", id);
-    }
-    client.create_with_context(context)
 }

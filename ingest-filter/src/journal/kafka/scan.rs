@@ -12,6 +12,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::journal::ScanError;
 use crate::journal::config::KafkaConfig;
 use crate::journal::kafka::client;
+use crate::journal::kafka::context::Quiet;
 use crate::journal::kafka::offsets::{ByPartition, Offsets};
 
 /// How long the brokers may be silent before a scan is given up.
@@ -109,7 +110,7 @@ pub fn scan(
         .set("auto.offset.reset", "earliest")
         .set("statistics.interval.ms", "0")
         .set("queued.max.messages.kbytes", "16384");
-    let consumer: BaseConsumer = client.create()?;
+    let consumer: BaseConsumer<Quiet> = client.create_with_context(Quiet::new(config))?;
     let mut list = TopicPartitionList::new();
     for partition in left.keys() {
         let from = range.from.get(partition).copied().unwrap_or(0);

@@ -5,13 +5,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rdkafka::config::ClientConfig;
 
-use crate::journal::config::security::Security;
+use crate::journal::config::security::Proof;
+use crate::journal::credentials::Credentials;
 
 /// A refused login is said once in so many seconds, though it is tried again every two.
 const REFUSAL_PERIOD_SECONDS: u64 = 60;
 
 /// Sets what the brokers ask for.
-pub(super) fn apply(client: &mut ClientConfig, security: &Security) {
+pub(super) fn apply(client: &mut ClientConfig, credentials: &Credentials) {
+    let (security, material) = (credentials.security(), credentials.in_force().borrow().clone());
     let protocol = match (&security.tls, &security.sasl) {
         (None, None) => return,
         (Some(_), None) => "ssl",
@@ -19,27 +21,29 @@ pub(super) fn apply(client: &mut ClientConfig, security: &Security) {
         (Some(_), Some(_)) => "sasl_ssl",
     };
     client.set("security.protocol", protocol);
-    if let Some(tls) = &security.tls {
+    if security.tls.is_some() {
         client.set("ssl.endpoint.identification.algorithm", "https");
-        if let Some(authorities) = &tls.authorities {
-            client.set("ssl.ca.location", authorities.to_string_lossy());
-        }
-        if let Some((certificate, key)) = &tls.identity {
-            client.set("ssl.certificate.location", certificate.to_string_lossy());
-            client.set("ssl.key.location", key.to_string_lossy());
-        }
     }
-    if let Some(sasl) = &security.sasl {
-        client.set("sasl.mechanism", sasl.mechanism.name()).set("sasl.username", &sasl.username);
-        // It was there at the start; without it the brokers refuse the login and say so.
-        client.set("sasl.password", sasl.password().unwrap_or_default());
+    if let Some(authorities) = &material.authorities {
+        client.set("ssl.ca.pem", authorities);
+    }
+    if let Some((certificate, key)) = &material.identity {
+        client.set("ssl.certificate.pem", certificate).set("ssl.key.pem", key);
+    }
+    let Some(sasl) = &security.sasl else { return };
+    client.set("sasl.mechanism", sasl.mechanism.name());
+    if let Proof::Password { username, .. } = &sasl.proof {
+        client.set("sasl.username", username);
+        client.set("sasl.password", material.password.as_deref().unwrap_or_default());
     }
 }
 
 /// Whether what the client library says is about a login or certificate that was refused.
 pub(super) fn is_refusal(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
-    ["sasl auth", "authentication", "ssl handshake failed"].iter().any(|it| message.contains(it))
+    ["sasl auth", "authentication", "ssl handshake failed", "ssl alert"]
+        .iter()
+        .any(|it| message.contains(it))
 }
 
 /// Whether it is time to say that the brokers refuse us: every client tries again and again.
@@ -60,6 +64,7 @@ mod tests {
         for (message, expected) in [
             ("sasl_ssl://b:9092/1: SASL authentication error: Authentication failed", true),
             ("ssl://b:9092/1: SSL handshake failed: certificate verify failed", true),
+            ("ssl://b:9092/1: tlsv13 alert certificate required: SSL alert number 116", true),
             ("b:9092/1: Connect to ipv4#127.0.0.1:9092 failed: Connection refused", false),
         ] {
             assert_eq!(is_refusal(message), expected, "{message}");

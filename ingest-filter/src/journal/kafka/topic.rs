@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::metadata::Metadata;
+use rdkafka::producer::{FutureProducer, Producer as _};
 use rdkafka::types::RDKafkaErrorCode;
 
 use crate::journal::config::{CreateTopic, KafkaConfig};
 use crate::journal::kafka::client;
+use crate::journal::kafka::context::Quiet;
 use crate::journal::kafka::durability::{Demands, Problem, TopicState, problem};
+use crate::journal::kafka::renewed::Renewed;
 
 /// How long a question to the cluster may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,17 +41,41 @@ pub(super) enum TopicError {
 /// Asks the cluster about topics, and creates them.
 #[derive(Clone)]
 pub(super) struct Topics {
-    admin: Arc<AdminClient<DefaultClientContext>>,
+    asker: Arc<Renewed<Asker>>,
     create: Option<CreateTopic>,
     demands: Demands,
 }
 
+/// Who asks. The client that creates topics and reads their settings hands nobody's token on, so
+/// where we log in with one, a producer asks what it can: which partitions and copies there are.
+enum Asker {
+    Admin(Box<AdminClient<Quiet>>),
+    Producer(Box<FutureProducer<Quiet>>),
+}
+
+impl Asker {
+    fn new(config: &KafkaConfig) -> Result<Self, KafkaError> {
+        let (mut client, context) = (client(config), Quiet::new(config));
+        client.set("statistics.interval.ms", "0");
+        Ok(match config.credentials.security().token_file() {
+            None => Self::Admin(Box::new(client.create_with_context(context)?)),
+            Some(_) => Self::Producer(Box::new(client.create_with_context(context)?)),
+        })
+    }
+
+    fn metadata(&self, topic: &str, timeout: Duration) -> KafkaResult<Metadata> {
+        match self {
+            Self::Admin(admin) => admin.inner().fetch_metadata(Some(topic), timeout),
+            Self::Producer(producer) => producer.client().fetch_metadata(Some(topic), timeout),
+        }
+    }
+}
+
 impl Topics {
     pub fn new(config: &KafkaConfig) -> Result<Self, KafkaError> {
-        let mut client = client(config);
-        client.set("statistics.interval.ms", "0");
+        let owned = config.clone();
         Ok(Self {
-            admin: Arc::new(client.create()?),
+            asker: Arc::new(Renewed::new(config, move || Asker::new(&owned))?),
             create: config.create_topic,
             demands: config.demands(),
         })
@@ -131,7 +158,9 @@ impl Topics {
     /// Adds the settings of a topic, where we may ask for them.
     async fn describe(&self, topic: &str, state: &mut TopicState) {
         let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
-        let asked = self.admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await;
+        let asker = self.asker.current();
+        let Asker::Admin(admin) = &*asker else { return };
+        let asked = admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await;
         let Some(Ok(settings)) = asked.ok().and_then(|mut all| all.pop()) else {
             tracing::debug!(topic, "the topic's settings cannot be read");
             return;
@@ -145,8 +174,8 @@ impl Topics {
     }
 
     async fn state(&self, topic: &str, timeout: Duration) -> Result<TopicState, TopicError> {
-        let (admin, name) = (self.admin.clone(), topic.to_owned());
-        let ask = move || admin.inner().fetch_metadata(Some(&name), timeout);
+        let (asker, name) = (self.asker.current(), topic.to_owned());
+        let ask = move || asker.metadata(&name, timeout);
         let answer = tokio::task::spawn_blocking(ask).await.map_err(|_| TopicError::Ended)?;
         let failed =
             |source| TopicError::Kafka { topic: topic.to_owned(), action: "looked up", source };
@@ -189,7 +218,12 @@ impl Topics {
             AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT));
         let failed =
             |source| TopicError::Kafka { topic: topic.to_owned(), action: "created", source };
-        let created = self.admin.create_topics([&new], &options).await.map_err(failed)?;
+        let asker = self.asker.current();
+        let Asker::Admin(admin) = &*asker else {
+            // Refused with the settings.
+            return Err(failed(KafkaError::AdminOp(RDKafkaErrorCode::UnsupportedFeature)));
+        };
+        let created = admin.create_topics([&new], &options).await.map_err(failed)?;
         for result in created {
             match result {
                 // Another process of ours was faster.

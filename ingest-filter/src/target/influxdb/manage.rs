@@ -3,7 +3,8 @@
 use http::{Method, StatusCode};
 use serde_json::Value;
 
-use super::{Api, Influxdb, query_value};
+use super::query::query_value;
+use super::{Api, Influxdb};
 use crate::target::Database;
 
 /// How many buckets 2.x lists at once.
@@ -21,6 +22,7 @@ impl Influxdb {
         match &self.api {
             Api::V1 { .. } => {
                 let json = self.statement("SHOW DATABASES").await?;
+                self.is_influxdb().await?;
                 let rows = json["results"][0]["series"][0]["values"].as_array();
                 let names = rows.into_iter().flatten().filter_map(|row| row[0].as_str());
                 Ok(names.map(named).collect())
@@ -54,6 +56,20 @@ impl Influxdb {
                 let path = format!("/api/v3/configure/database?db={}", query_value(id));
                 self.answered(Method::DELETE, &path).await.map(|_| ())
             }
+        }
+    }
+
+    /// Whether the server has databases at all: VictoriaMetrics answers every statement with one
+    /// and the same list of them, so nothing would seem to be stored of anybody.
+    async fn is_influxdb(&self) -> Result<(), String> {
+        let json = self.statement("SHOW QUERIES").await?;
+        match json["results"][0]["series"][0]["name"] == "databases" {
+            true => {
+                Err("the server has no databases, as VictoriaMetrics: there a tenant's series \
+                         are deleted by their label of the database"
+                    .to_owned())
+            }
+            false => Ok(()),
         }
     }
 

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use crate::decide::hit::Hit;
 use crate::limits::algorithm::Algorithm;
+use crate::limits::unit::micros;
 
 /// What a store keeps of one counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +51,7 @@ pub fn apply(hit: &Hit, state: Option<State>, now: Duration) -> (State, bool) {
             (State::Fixed(count), over)
         }
         State::Sliding(counts) => {
-            let (counts, over) = sliding_window::Window::of(hit, now).apply(counts, hit);
+            let (counts, over) = sliding_window::Slide::of(hit, now).apply(counts, hit);
             (State::Sliding(counts), over)
         }
         State::Bucket(tat) => {
@@ -70,7 +71,7 @@ pub fn rolled(hit: &Hit, state: Option<State>, now: Duration) -> State {
                 Some(State::Sliding(counts)) => Some(counts),
                 _ => None,
             };
-            State::Sliding(sliding_window::Window::of(hit, now).rolled(counts))
+            State::Sliding(sliding_window::Slide::of(hit, now).rolled(counts))
         }
         (Algorithm::TokenBucket { .. }, state) => {
             let tat = match state {
@@ -87,7 +88,7 @@ pub fn rolled(hit: &Hit, state: Option<State>, now: Duration) -> State {
 pub fn value(hit: &Hit, state: State, now: Duration) -> f64 {
     match state {
         State::Fixed(count) => count as f64,
-        State::Sliding(counts) => sliding_window::Window::of(hit, now).used(counts) as f64,
+        State::Sliding(counts) => sliding_window::Slide::of(hit, now).used(counts) as f64,
         State::Bucket(tat) => gcra::Bucket::of(hit).used_double(tat, now),
     }
 }
@@ -109,7 +110,7 @@ pub fn read(hit: &Hit, state: State, over: bool, withheld: u64, now: Duration) -
             reset: Duration::from_secs(hit.window.remaining(now.as_secs())),
         },
         State::Sliding(counts) => {
-            let window = sliding_window::Window::of(hit, now);
+            let window = sliding_window::Slide::of(hit, now);
             let limit = u64::from(hit.limit).saturating_sub(withheld);
             let reset = window.reset(counts, hit, limit, over);
             Reading { value: window.used(counts), reset }
@@ -130,6 +131,78 @@ pub fn ends_at(hit: &Hit, state: State) -> u64 {
             counts.number.saturating_add(2).saturating_mul(hit.window.seconds)
         }
         State::Bucket(tat) => tat.micros / 1_000_000 + 1,
+    }
+}
+
+/// The state of a counter of which so much is taken at `now`, as far as a count shows it: all of a
+/// sliding window's counts as hits of this window.
+pub fn of_taken(hit: &Hit, taken: u64, now: Duration) -> State {
+    match hit.algorithm {
+        Algorithm::FixedWindow => State::Fixed(taken),
+        Algorithm::SlidingWindow => {
+            let number = sliding_window::Slide::of(hit, now).number;
+            State::Sliding(sliding_window::Counts { number, current: taken, previous: 0 })
+        }
+        Algorithm::TokenBucket { .. } => {
+            let filled = gcra::Bucket::of(hit).cost(taken);
+            let micros = micros(now).saturating_add(filled.micros);
+            State::Bucket(gcra::Tat { micros, part: filled.part })
+        }
+    }
+}
+
+/// Seconds from `now` in which the counter of a hit may be of use: to the end of its window, or as
+/// long as hits are remembered. A bucket's script adds the time until it is full.
+pub fn lives_seconds(hit: &Hit, now: Duration) -> u64 {
+    match hit.algorithm {
+        Algorithm::FixedWindow => hit.window.remaining(now.as_secs()),
+        Algorithm::SlidingWindow => 2 * hit.window.seconds,
+        Algorithm::TokenBucket { .. } => 0,
+    }
+}
+
+/// What a forecast has to know of an algorithm: over what time demand is kept for, and what becomes
+/// free in it. Times are in windows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outlook {
+    /// The time that demand is kept for.
+    pub horizon: f64,
+    /// The time whose chance a margin covers.
+    pub margin_horizon: f64,
+    /// Hits that become free in the horizon.
+    pub inflow: f64,
+    /// The part of the last window's hits that becomes free in it.
+    pub inflow_of_previous: f64,
+    /// The part of a guarantee that is still kept.
+    pub melting: f64,
+}
+
+/// A sliding window is never over, so that what is kept in it is lost: its margins cover the arrivals
+/// of only so much of one.
+pub const SLIDING_MARGIN_WINDOWS: f64 = 1.0 / 256.0;
+
+/// The outlook for a hit with that part of its window left.
+pub fn outlook(hit: &Hit, left: f64) -> Outlook {
+    let until_end = Outlook {
+        horizon: left,
+        margin_horizon: left,
+        inflow: 0.0,
+        inflow_of_previous: 0.0,
+        melting: left,
+    };
+    match hit.algorithm {
+        Algorithm::FixedWindow => until_end,
+        Algorithm::SlidingWindow => {
+            let margin_horizon = SLIDING_MARGIN_WINDOWS;
+            Outlook { margin_horizon, inflow_of_previous: left, ..until_end }
+        }
+        Algorithm::TokenBucket { .. } => {
+            // The time in which an empty bucket fills.
+            let capacity = f64::from(hit.capacity());
+            let fills = capacity / f64::from(hit.limit.max(1));
+            let (horizon, margin_horizon, melting) = (fills, fills, 1.0);
+            Outlook { horizon, margin_horizon, inflow: capacity, inflow_of_previous: 0.0, melting }
+        }
     }
 }
 

@@ -39,7 +39,7 @@ pub struct Counts {
 
 /// The window at an instant.
 #[derive(Clone, Copy, Debug)]
-pub struct Window {
+pub struct Slide {
     /// Which since the epoch.
     pub number: u64,
     /// What a hit of the last window counts, in parts of [`WEIGHT_ONE`], rounded up.
@@ -48,7 +48,7 @@ pub struct Window {
     period_micros: u64,
 }
 
-impl Window {
+impl Slide {
     /// The window of a hit at `now`.
     pub fn of(hit: &Hit, now: Duration) -> Self {
         let period_micros = hit.window.seconds.max(1).saturating_mul(1_000_000);

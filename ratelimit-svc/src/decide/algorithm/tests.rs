@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::decide::hit::Role;
-use crate::limits::unit::{Period, micros};
+use crate::limits::unit::Period;
 
 /// A window boundary for every period used here.
 const START: Duration = Duration::from_secs(1_800_000_000);

@@ -148,10 +148,10 @@ descriptors:
 - {key: forecast, rate_limit: {unit: day, floor: {background: 0.1}}}
 - {key: fixed, rate_limit: {unit: day, admit_up_to: {background: 0.5}}}
 ";
-    let place = |key: &str, class: Option<&str>| {
+    let rank = |key: &str, class: Option<&str>| {
         let mut entries = vec![(key, "a")];
         entries.extend(class.map(|class| ("priority", class)));
-        planned(text, &[&entries]).hits[0].share.as_ref().map(|share| share.place)
+        planned(text, &[&entries]).hits[0].share.as_ref().map(|share| share.rank)
     };
     for (key, named, unnamed) in [
         ("unsaid", Some(3), None),
@@ -159,11 +159,11 @@ descriptors:
         ("forecast", Some(3), Some(2)),
         ("fixed", Some(3), Some(2)),
     ] {
-        assert_eq!(place(key, Some("background")), named, "{key}");
-        assert_eq!(place(key, None), unnamed, "{key}: as the default class, or plainly");
-        assert_eq!(place(key, Some("unknown")), place(key, Some("ingest")), "{key}: the default");
+        assert_eq!(rank(key, Some("background")), named, "{key}");
+        assert_eq!(rank(key, None), unnamed, "{key}: as the default class, or plainly");
+        assert_eq!(rank(key, Some("unknown")), rank(key, Some("ingest")), "{key}: the default");
     }
-    assert_eq!(place("unsaid", Some("unknown")), Some(2));
+    assert_eq!(rank("unsaid", Some("unknown")), Some(2));
     // A counter that is one class's own is not shared.
     let text = "domain: d\ndescriptors: [{key: priority, rate_limit: {unit: day}}]\n";
     assert_eq!(planned(text, &[&[("priority", "ingest")]]).hits[0].share, None);

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::decide::hit::{Mode, Role};
 use crate::decide::settle::settle;
+use crate::limits::algorithm::Algorithm;
 use crate::limits::sharing::Fraction;
 use crate::limits::unit::{Unit, Window};
 
@@ -16,11 +17,12 @@ fn fraction(value: f64) -> Fraction {
     Fraction::try_new(value).expect("in bounds")
 }
 
-/// A hit of the class at `place` of four, in a window of one second of which a quarter is over.
-fn hit(algorithm: Algorithm, limit: u32, place: u8, guarantees: Option<&[Guarantee]>) -> Hit {
+/// A hit of the class at `rank` of four, in a window of one second of which a quarter is over.
+fn hit(algorithm: Algorithm, limit: u32, rank: u8, guarantees: Option<&[Guarantee]>) -> Hit {
     let window = Window { start: NOW.as_secs(), seconds: 1 };
     let guarantees = guarantees.map(Into::into);
-    let share = Some(Share { place, classes: 4, how: How::Forecast { guarantees }, asked: None });
+    let share =
+        Some(ClassShare { rank, classes: 4, how: How::Forecast { guarantees }, asked: None });
     let (key, role) = (b"k|s1800000000"[..].into(), Role::Enforced);
     Hit { key, amount: 1, is_refund: false, limit, window, algorithm, role, share }
 }
@@ -34,10 +36,10 @@ fn algorithms() -> [Algorithm; 3] {
     [Algorithm::FixedWindow, Algorithm::SlidingWindow, Algorithm::TokenBucket { burst: 1000 }]
 }
 
-/// Figures in which the class at `place` asked for `demand` now, or so many windows ago.
-fn asked(place: usize, demand: f64, windows_ago: f64) -> Usage {
+/// Figures in which the class at `rank` asked for `demand` now, or so many windows ago.
+fn asked(rank: usize, demand: f64, windows_ago: f64) -> Usage {
     let mut usage = Usage::new(NOW.as_secs() as f64, 4);
-    let class = &mut usage.classes[place];
+    let class = &mut usage.classes[rank];
     (class.last, class.average) = (usage.number - windows_ago, demand);
     if windows_ago == 0.0 {
         class.demand = demand;
@@ -48,9 +50,9 @@ fn asked(place: usize, demand: f64, windows_ago: f64) -> Usage {
 #[test]
 fn a_class_alone_has_everything() {
     for algorithm in algorithms() {
-        for place in 0..4 {
-            let terms = terms(&hit(algorithm, 1000, place, None));
-            let usage = asked(place.into(), 5000.0, 0.0);
+        for rank in 0..4 {
+            let terms = terms(&hit(algorithm, 1000, rank, None));
+            let usage = asked(rank.into(), 5000.0, 0.0);
             assert_eq!(terms.cap(&usage, 0.0, 0.0), 1000.0, "{algorithm}");
         }
     }
@@ -59,7 +61,7 @@ fn a_class_alone_has_everything() {
 #[test]
 fn a_flood_that_is_over_keeps_nobody_out_for_long() {
     for algorithm in algorithms() {
-        let terms = |place| terms(&hit(algorithm, 1000, place, None));
+        let terms = |rank| terms(&hit(algorithm, 1000, rank, None));
         let mut usage = Usage::new(NOW.as_secs() as f64, 4);
         for _ in 0..1000 {
             terms(0).ask(&mut usage, 86_000.0);
@@ -69,7 +71,7 @@ fn a_flood_that_is_over_keeps_nobody_out_for_long() {
         for window in 1..=8 {
             let later = Terms { number: usage.number + 1.0, ..terms(1) };
             usage = Usage::rolled(Some(&usage), &later);
-            Terms { place: 0, ..later.clone() }.ask(&mut usage, 1.0);
+            Terms { rank: 0, ..later.clone() }.ask(&mut usage, 1.0);
             low = later.cap(&usage, 0.0, 0.0);
             assert!(window < 8 || low > 500.0, "{algorithm}, window {window}: {low}");
         }
@@ -77,7 +79,7 @@ fn a_flood_that_is_over_keeps_nobody_out_for_long() {
     }
 }
 
-/// A place of a split request takes on trial what another refuses. Once that is given back, the class
+/// A part of a split request takes on trial what another refuses. Once that is given back, the class
 /// is as idle as before: the rate of its next hit is measured from that one on.
 #[test]
 fn demand_that_is_taken_back_wakes_nobody() {
@@ -85,7 +87,7 @@ fn demand_that_is_taken_back_wakes_nobody() {
         let on_trial = hit(algorithm, 1000, 0, None);
         let trial =
             settle(std::slice::from_ref(&on_trial), Mode::AllOrNothing, NOW, |_| (None, None));
-        let share = on_trial.share.clone().map(|share| Share { asked: Some(1), ..share });
+        let share = on_trial.share.clone().map(|share| ClassShare { asked: Some(1), ..share });
         let back = [Hit { is_refund: true, share, ..on_trial }];
         let known = |_| (Some(trial[0].state), trial[0].usage.as_ref());
         let mut usage = settle(&back, Mode::CountAll, NOW, known)[0].usage.clone().expect("noted");
@@ -143,11 +145,11 @@ fn an_overload_in_the_middle_of_a_window_is_no_half_of_one() {
     // 200 a second of the highest class, 400 of the lowest, until the window ends.
     for step in 0..18_000u64 {
         let now = began + Duration::from_micros(step * 1_000_000 / 600);
-        let place = if step % 3 == 0 { 0 } else { 3 };
+        let rank = if step % 3 == 0 { 0 } else { 3 };
         let window = Unit::Minute.window(now.as_secs());
-        let hit = Hit { window, ..hit(Algorithm::FixedWindow, LIMIT, place, None) };
+        let hit = Hit { window, ..hit(Algorithm::FixedWindow, LIMIT, rank, None) };
         let count = memory.count_now(std::slice::from_ref(&hit), Mode::CountAll, now)[0];
-        background += u32::from(place == 3 && !count.over);
+        background += u32::from(rank == 3 && !count.over);
     }
     assert!(background <= LIMIT / 10, "{background} of {LIMIT}, where the class above needs all");
 }
@@ -168,8 +170,8 @@ fn a_minimum_is_kept_without_demand_and_melts() {
 fn a_floor_is_left_to_whom_it_belongs() {
     let guarantee = |floor| Guarantee { floor, reserve_min: fraction(0.0) };
     let list = [0.0, 0.0, 0.0, 0.02].map(|part| guarantee(fraction(part)));
-    let cap = |place, usage: &Usage, value| {
-        terms(&hit(Algorithm::FixedWindow, 1000, place, Some(&list))).cap(usage, value, 0.0)
+    let cap = |rank, usage: &Usage, value| {
+        terms(&hit(Algorithm::FixedWindow, 1000, rank, Some(&list))).cap(usage, value, 0.0)
     };
     let mut usage = asked(0, 5000.0, 0.0);
     assert_eq!(cap(0, &usage, 900.0), 1000.0, "nobody below asks");
@@ -240,16 +242,16 @@ proptest! {
         previous in 0..2000u32,
         amount in 1..50u32,
     ) {
-        let cap = |place| {
-            let terms = terms(&hit(algorithm, limit, place, guarantees.as_deref()));
+        let cap = |rank| {
+            let terms = terms(&hit(algorithm, limit, rank, guarantees.as_deref()));
             terms.cap(&usage, value.into(), previous.into())
         };
         let after = f64::from(value + amount);
-        let past_floor = |place: u8| {
-            let terms = terms(&hit(algorithm, limit, place, guarantees.as_deref()));
+        let past_floor = |rank: u8| {
+            let terms = terms(&hit(algorithm, limit, rank, guarantees.as_deref()));
             let list = terms.guarantees.as_ref();
-            let used = usage.classes[usize::from(place)].used;
-            list.is_none_or(|list| used >= list[usize::from(place)].0)
+            let used = usage.classes[usize::from(rank)].used;
+            list.is_none_or(|list| used >= list[usize::from(rank)].0)
         };
         for higher in 0..4u8 {
             let capacity = terms(&hit(algorithm, limit, higher, None)).capacity;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::decide::hit::Role;
 use crate::decide::reserve::Figures;
-use crate::limits::sharing::{Fraction, Guarantee, How, Share};
+use crate::limits::sharing::{ClassShare, Fraction, Guarantee, How};
 use crate::limits::unit::Window;
 
 const NOW: Duration = Duration::from_secs(30);
@@ -59,9 +59,9 @@ fn one_counter_named_twice_adds_up() {
 
 #[test]
 fn a_look_without_a_class_does_not_hide_what_classes_took() {
-    let forecast = |place, amount| Hit {
-        share: Some(Share {
-            place,
+    let forecast = |rank, amount| Hit {
+        share: Some(ClassShare {
+            rank,
             classes: 2,
             how: How::Forecast { guarantees: None },
             asked: None,
@@ -78,8 +78,8 @@ fn a_look_without_a_class_does_not_hide_what_classes_took() {
     let floor = Fraction::try_new(0.4).expect("a fraction");
     let floors = [Guarantee { floor, ..Guarantee::default() }, Guarantee::default()];
     let below = Hit {
-        share: Some(Share {
-            place: 1,
+        share: Some(ClassShare {
+            rank: 1,
             classes: 2,
             how: How::Forecast { guarantees: Some(floors[..].into()) },
             asked: None,

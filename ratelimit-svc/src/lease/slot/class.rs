@@ -1,18 +1,18 @@
-//! One class's part of a slot: its tokens, its claims, and what the forecast is told of its demand.
+//! One class's part of a slot: its tokens, its claims, and the demand that the forecast observes.
 //! Decides nothing of when to claim.
 
 use super::Refill;
 use crate::lease::meter::Meter;
-use crate::limits::sharing::Share;
+use crate::limits::sharing::ClassShare;
 
-/// The least part of a window that tells of a rise.
+/// The least part of a window that shows a rise.
 const RISE_PARTS: u64 = 128;
 
 /// One class's part.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct ClassLease {
     /// How the limit is shared with the class.
-    pub(super) share: Option<Share>,
+    pub(super) share: Option<ClassShare>,
     pub(super) tokens: u64,
     /// By requests of this class.
     pub(super) spent: u64,
@@ -20,17 +20,17 @@ pub(super) struct ClassLease {
     pub(super) missed: u64,
     /// Since when.
     pub(super) missed_micros: u64,
-    /// Asked for since the last claim told the forecast of it.
+    /// Asked for since the last claim, and not observed by the forecast yet.
     pub(super) asked: u64,
-    /// The same of windows before, and how much of that was told: the end of a window is told of in
+    /// The same of windows before, and how much of that was observed: the end of a window is observed in
     /// the course of the next, as if it were asked for evenly.
     pub(super) late: u64,
-    pub(super) late_told: u64,
+    pub(super) late_observed: u64,
     /// Asked for in the window, and in the one before.
     pub(super) demand: u64,
     pub(super) demand_before: u64,
-    /// Whether what was asked in vain, of a counter that is used up, was told as the window ended.
-    pub(super) has_told_end: bool,
+    /// Whether what was asked in vain, of a counter that is used up, was observed as the window ended.
+    pub(super) has_observed_end: bool,
     pub(super) block: u64,
     pub(super) room: Option<u64>,
     pub(super) retry_micros: u64,
@@ -41,13 +41,13 @@ pub(super) struct ClassLease {
 }
 
 impl ClassLease {
-    /// What the forecast is to be told of now.
-    pub(super) fn tell(&mut self, gone_micros: u64, length_micros: u64) -> u64 {
+    /// What the forecast is to observe now.
+    pub(super) fn observe(&mut self, gone_micros: u64, length_micros: u64) -> u64 {
         let due = u128::from(self.late) * u128::from(gone_micros.min(length_micros))
             / u128::from(length_micros.max(1));
-        let due = u64::try_from(due).unwrap_or(self.late).max(self.late_told);
-        let late = due - self.late_told;
-        self.late_told = due;
+        let due = u64::try_from(due).unwrap_or(self.late).max(self.late_observed);
+        let late = due - self.late_observed;
+        self.late_observed = due;
         std::mem::take(&mut self.asked).saturating_add(late)
     }
 

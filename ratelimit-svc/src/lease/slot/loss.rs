@@ -1,25 +1,25 @@
-//! What a slot does when its counter lost data: it says what it was granted, and claims nothing
-//! before the counter knows.
+//! What a slot does when its counter lost data: it restores what it was granted, and claims nothing
+//! before that is done.
 
 use std::sync::Arc;
 
 use super::{Refill, Slot};
 use crate::decide::hit::Hit;
 use crate::lease::claim::{Claim, Grant};
-use crate::lease::loss::Assertion;
+use crate::lease::loss::Restoration;
 
 #[cfg(test)]
 use crate::limits::unit::Window;
 
 impl Slot {
     /// Takes in that the store lost its data. Answers that are still under way are of a counter
-    /// that is no more, and what was claimed ahead is given up. Whether there is something to tell.
+    /// that is no more, and what was claimed ahead is given up. Whether there is something to restore.
     pub fn lost(&mut self, now_micros: u64) -> bool {
         self.stranded += self.next.take().into_iter().flat_map(|next| next.tokens).sum::<u64>();
-        self.told_taken = self.taken;
+        self.restored_taken = self.taken;
         self.find_out();
         let is_open = now_micros / 1_000_000 < self.hit.window.end();
-        is_open && (self.granted > 0 || self.taken > 0) && self.begin_telling()
+        is_open && (self.granted > 0 || self.taken > 0) && self.begin_restoring()
     }
 
     /// Whether the answer shows that the counter counted less than before the claim was made. Then
@@ -27,34 +27,34 @@ impl Slot {
     pub(super) fn fell(&mut self, claim: &Claim, grant: Grant) -> bool {
         let fell = grant.taken.saturating_sub(grant.granted) < claim.seen;
         if fell {
-            // Somebody may have given hits back, so only what is certain is told.
-            self.told_taken = 0;
+            // Somebody may have given hits back, so only what is certain is restored.
+            self.restored_taken = 0;
             self.find_out();
-            self.begin_telling();
+            self.begin_restoring();
         }
         fell
     }
 
-    /// What is to be told to the counter; none when its window is over.
-    pub fn assertion(&mut self, stem: &Arc<[u8]>) -> Option<Assertion> {
-        if self.telling != Refill::Queued {
+    /// What is to be restored of the counter; none when its window is over.
+    pub fn restoration(&mut self, stem: &Arc<[u8]>) -> Option<Restoration> {
+        if self.restoring != Refill::Queued {
             return None;
         }
-        self.telling = Refill::Flying;
+        self.restoring = Refill::Flying;
         let hit = Hit { amount: self.granted, ..self.hit.clone() };
-        Some(Assertion { stem: stem.clone(), hit, taken: self.told_taken })
+        Some(Restoration { stem: stem.clone(), hit, taken: self.restored_taken })
     }
 
-    /// Takes in where the counter stands since it was told; none when it was not. Whether it has to
-    /// be told again.
-    pub fn asserted(&mut self, assertion: &Assertion, count: Option<u64>) -> bool {
-        if self.telling != Refill::Flying || assertion.hit.key != self.hit.key {
+    /// Takes in where the counter stands since it was restored; none when it was not. Whether it has to
+    /// be restored again.
+    pub fn restored(&mut self, restoration: &Restoration, count: Option<u64>) -> bool {
+        if self.restoring != Refill::Flying || restoration.hit.key != self.hit.key {
             return false;
         }
-        self.telling = Refill::Idle;
+        self.restoring = Refill::Idle;
         match count {
             Some(count) => self.taken = count,
-            None => self.telling = Refill::Queued,
+            None => self.restoring = Refill::Queued,
         }
         count.is_none()
     }
@@ -66,9 +66,9 @@ impl Slot {
         std::iter::once((self.hit.window, self.granted)).chain(next)
     }
 
-    /// Whether the counter has yet to be told.
-    pub fn is_telling(&self) -> bool {
-        self.telling != Refill::Idle
+    /// Whether the counter has yet to be restored.
+    pub fn is_restoring(&self) -> bool {
+        self.restoring != Refill::Idle
     }
 
     /// No answer to what was asked before is of use.
@@ -83,9 +83,9 @@ impl Slot {
         }
     }
 
-    fn begin_telling(&mut self) -> bool {
-        let begins = self.telling != Refill::Queued;
-        self.telling = Refill::Queued;
+    fn begin_restoring(&mut self) -> bool {
+        let begins = self.restoring != Refill::Queued;
+        self.restoring = Refill::Queued;
         begins
     }
 }

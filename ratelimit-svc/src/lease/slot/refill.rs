@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use super::class::ClassLease;
 use super::{Next, Refill, Slot};
+use crate::decide::hit::Hit;
 use crate::decide::key::following;
 use crate::lease::claim::{Claim, Grant};
 use crate::lease::meter::{HORIZON_MICROS, expected};
-use crate::lease::{Terms, block};
-use crate::limits::sharing::{How, Share};
+use crate::lease::{LeaseTerms, block};
+use crate::limits::sharing::{ClassShare, How};
 use crate::limits::unit::Window;
 
 /// A class claims anew when what is left lasts no longer than this.
@@ -17,13 +19,16 @@ const AHEAD_HITS_MIN: u64 = 4;
 /// A block of a shared limit lasts for this part of what is left of the window.
 const SHARED_PARTS: u64 = 4;
 /// Of demand that no forecast knows of yet a block lasts for this part of what is gone of the
-/// window: with each block the forecast is told, so it knows nearly all that was asked.
+/// window: with each block the forecast observes, so it knows nearly all that was asked.
 const NEWS_PARTS: u64 = 8;
 /// A class that reached its cap below the limit asks again after a part of what is left of the
 /// window: its cap rises as the reserve of the classes above it melts.
 const RETRY_PARTS: u64 = 8;
 const RETRY_MICROS_MIN: u64 = 2_000;
 const RETRY_MICROS_MAX: u64 = 500_000;
+/// The demand that a block of a long window covers: what is held as a replica ends is lost for long,
+/// so blocks are small, and of a rate that is low in proportion to the limit this makes them fewer.
+const LONG_HORIZON_MICROS: u64 = 2_000_000;
 /// A look at a counter that is only looked at is repeated after this.
 const LOOK_MICROS: u64 = 250_000;
 
@@ -39,21 +44,21 @@ pub struct Due {
 impl Slot {
     /// Which claims a request of `class` makes due; each is said once until it is answered.
     /// `short` is a request that found too few tokens.
-    pub fn due(&mut self, class: usize, short: bool, now_micros: u64, terms: &Terms) -> Due {
+    pub fn due(&mut self, class: usize, short: bool, now_micros: u64, terms: &LeaseTerms) -> Due {
         let mut due = Due::default();
         let pool = terms.pool(self.hit.limit);
         let (available, free, window) = (self.available(class), self.free, self.hit.window);
         let end_micros = window.end().saturating_mul(1_000_000);
-        let stale = self.told_micros.is_some_and(|told| now_micros >= told + LOOK_MICROS);
+        let stale = self.answered_micros.is_some_and(|at| now_micros >= at + LOOK_MICROS);
         let exhausted = self.taken >= pool;
         let in_last_part = now_micros >= self.ahead_micros && now_micros < end_micros;
         let (has_next, loose) = (self.has_next(class), self.returns.is_loose());
-        let telling = self.is_telling() || self.returns.is_under_way();
+        let restoring = self.is_restoring() || self.returns.is_under_way();
         let Some(share) = self.shares.get_mut(class) else { return due };
         let rate = share.meter.rate(now_micros);
         if share.refill == Refill::Idle
             && (!exhausted || loose && stale)
-            && !telling
+            && !restoring
             && now_micros >= share.retry_micros
         {
             let left = end_micros.saturating_sub(now_micros).min(LEAD_MICROS);
@@ -70,20 +75,20 @@ impl Slot {
             due.refill = short || stock < low || idle_look || lowered;
         }
         // A claim ahead would begin the forecast of the next window before this one ends.
-        let forecasts = matches!(share.share, Some(Share { how: How::Forecast { .. }, .. }));
+        let forecasts = matches!(share.share, Some(ClassShare { how: How::Forecast { .. }, .. }));
         // Who finds nothing left claims no more, and would be forecast as if it had asked for
         // nothing since.
         if forecasts
             && exhausted
             && in_last_part
-            && !telling
-            && !share.has_told_end
+            && !restoring
+            && !share.has_observed_end
             && share.refill == Refill::Idle
             && share.asked > 0
         {
-            (due.refill, share.has_told_end) = (true, true);
+            (due.refill, share.has_observed_end) = (true, true);
         }
-        if share.ahead == Refill::Idle && !telling && in_last_part && !has_next && !forecasts {
+        if share.ahead == Refill::Idle && !restoring && in_last_part && !has_next && !forecasts {
             let coming = expected(rate, window.seconds.saturating_mul(1_000_000));
             let free = terms.free(self.hit.limit);
             due.ahead = pool > 0 && coming >= free.saturating_add(AHEAD_HITS_MIN);
@@ -113,18 +118,18 @@ impl Slot {
         class: usize,
         is_ahead: bool,
         now_micros: u64,
-        terms: &Terms,
+        terms: &LeaseTerms,
     ) -> Option<Claim> {
         let pool = terms.pool(self.hit.limit);
         let taken = if is_ahead { 0 } else { self.taken };
         let mut hit = self.hit.clone();
-        let telling = self.is_telling() || self.returns.is_under_way();
+        let restoring = self.is_restoring() || self.returns.is_under_way();
         let share = self.shares.get_mut(class)?;
         let refill = if is_ahead { &mut share.ahead } else { &mut share.refill };
         if *refill != Refill::Queued {
             return None;
         }
-        if telling {
+        if restoring {
             *refill = Refill::Idle;
             return None;
         }
@@ -133,19 +138,7 @@ impl Slot {
         let end_micros = hit.window.end().saturating_mul(1_000_000);
         let length = hit.window.seconds.saturating_mul(1_000_000);
         let left = if is_ahead { u64::MAX } else { end_micros.saturating_sub(now_micros) };
-        // Of a shared limit only so much that it is spent well before the window ends: what a class
-        // holds is lost to those below it.
-        let (lasting, horizon, least) = match share.share {
-            Some(_) => {
-                let lasting = share.meter.cautious_rate(now_micros);
-                let gone = length.saturating_sub(left);
-                let most = if share.has_risen(gone, length) { gone / NEWS_PARTS } else { left };
-                (lasting, most.min(left / SHARED_PARTS), shared_least(length, left))
-            }
-            None => (rate, left, block::ALONE),
-        };
-        let coming = expected(lasting, horizon.min(HORIZON_MICROS));
-        let size = block::size(coming, least, pool, taken, terms.replicas);
+        let size = block_of(&hit, share, (pool, taken), left, now_micros, terms.replicas);
         if is_ahead {
             let start = hit.window.end();
             hit.key = following(&hit.key, hit.window);
@@ -164,15 +157,15 @@ impl Slot {
         }
         hit.is_refund = false;
         hit.share.clone_from(&share.share);
-        if let Some(Share { how: How::Forecast { .. }, asked, .. }) = &mut hit.share {
-            *asked = Some(share.tell(length.saturating_sub(left), length));
+        if let Some(ClassShare { how: How::Forecast { .. }, asked, .. }) = &mut hit.share {
+            *asked = Some(share.observe(length.saturating_sub(left), length));
         }
         let (stem, epoch) = (stem.clone(), self.epoch);
         Some(Claim { stem, hit, class, pool, is_ahead, seen: taken, epoch })
     }
 
     /// Takes in what a claim was granted. Tokens for a window that is over are lost,
-    /// those under a limit that changed go back. Whether the counter was found to have lost data, and is to be told.
+    /// those under a limit that changed go back. Whether the counter was found to have lost data, and is to be restored.
     pub fn granted(&mut self, claim: &Claim, grant: Grant, now_micros: u64) -> bool {
         let (window, wanted) = (claim.hit.window, claim.hit.amount);
         let is_other =
@@ -187,7 +180,7 @@ impl Slot {
         }
         if window == self.hit.window {
             self.taken = if loose { grant.taken } else { self.taken.max(grant.taken) };
-            self.told_micros = Some(now_micros);
+            self.answered_micros = Some(now_micros);
             self.granted += grant.granted.min(wanted);
             let Some(share) = self.shares.get_mut(claim.class) else { return false };
             share.refill = Refill::Idle;
@@ -218,8 +211,8 @@ impl Slot {
         if claim.epoch != self.epoch {
             return;
         }
-        let untold = claim.hit.share.as_ref().and_then(|share| share.asked);
-        share.asked = share.asked.saturating_add(untold.unwrap_or(0));
+        let unobserved = claim.hit.share.as_ref().and_then(|share| share.asked);
+        share.asked = share.asked.saturating_add(unobserved.unwrap_or(0));
         if current {
             share.refill = Refill::Idle;
         } else if claim.is_ahead && claim.hit.window.start == self.hit.window.end() {
@@ -229,6 +222,37 @@ impl Slot {
 
     fn has_next(&self, class: usize) -> bool {
         self.next.as_ref().and_then(|next| next.tokens.get(class)).is_some_and(|&held| held > 0)
+    }
+}
+
+/// The size of a claim on `hit`'s counter, `left` microseconds before its window ends.
+fn block_of(
+    hit: &Hit,
+    share: &mut ClassLease,
+    (pool, taken): (u64, u64),
+    left: u64,
+    now_micros: u64,
+    replicas: u32,
+) -> u64 {
+    let length = hit.window.seconds.saturating_mul(1_000_000);
+    // Of a shared limit only so much that it is spent well before the window ends: what a class
+    // holds is lost to those below it.
+    let (lasting, horizon, least) = match share.share {
+        Some(_) => {
+            let lasting = share.meter.cautious_rate(now_micros);
+            let gone = length.saturating_sub(left);
+            let most = if share.has_risen(gone, length) { gone / NEWS_PARTS } else { left };
+            (lasting, most.min(left / SHARED_PARTS), shared_least(length, left))
+        }
+        None => (share.meter.rate(now_micros), left, block::ALONE),
+    };
+    if hit.window.seconds >= block::LONG_SECONDS {
+        let classes = share.share.as_ref().map_or(1, |share| share.classes.into());
+        let coming = expected(lasting, horizon.min(LONG_HORIZON_MICROS));
+        block::size_of_long(coming, (least, classes), pool, taken, replicas)
+    } else {
+        let coming = expected(lasting, horizon.min(HORIZON_MICROS));
+        block::size(coming, least, pool, taken, replicas)
     }
 }
 

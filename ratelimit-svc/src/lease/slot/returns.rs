@@ -1,5 +1,4 @@
-//! What a slot gives back: all it holds as the process ends, and when its limit changes in the middle
-//! of a window. Then what it had claimed and not
+//! What a slot gives back when its limit changes in the middle of a window: what it had claimed and not
 //! spent goes back to the counter, and nothing is claimed before the counter has it.
 //!
 //! ```text
@@ -48,7 +47,7 @@ impl Slot {
     /// Hands over all unspent tokens, to be returned to their counters.
     pub fn surrender(&mut self) -> Vec<Hit> {
         let mut hits = Vec::new();
-        if self.is_telling() {
+        if self.is_restoring() {
             // The counter would give back what it does not know to be taken.
             return hits;
         }
@@ -87,7 +86,7 @@ impl Slot {
     pub(super) fn return_late(&mut self, claim: &Claim, grant: Grant) {
         let amount = grant.granted.min(claim.hit.amount);
         let is_open = claim.hit.key == self.hit.key && claim.epoch == self.epoch;
-        if is_open && self.returns.is_loose && amount > 0 && !self.is_telling() {
+        if is_open && self.returns.is_loose && amount > 0 && !self.is_restoring() {
             self.granted += amount;
             let mut back = Hit { amount, is_refund: true, ..claim.hit.clone() };
             if let Some(share) = &mut back.share {
@@ -106,7 +105,7 @@ impl Slot {
     /// Whether what goes back is of the counter as it is: a counter that lost its data would give back
     /// what others hold.
     pub fn may_return(&self, epoch: u32) -> bool {
-        self.epoch == epoch && !self.is_telling()
+        self.epoch == epoch && !self.is_restoring()
     }
 
     /// How often the counter lost data.

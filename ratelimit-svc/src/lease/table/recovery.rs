@@ -1,5 +1,5 @@
-//! The table when it becomes known what time it is, and when the store has lost its data: then it is
-//! told first what it had counted.
+//! The table when it becomes known what time it is, and when the store has lost its data: then that is
+//! restored first.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Table, lock, micros};
 use crate::decide::hit::Hit;
 use crate::decide::key::following;
-use crate::lease::loss::{Assertion, HOLD, Whose};
+use crate::lease::loss::{HOLD, Restoration, Whose};
 use crate::limits::unit::Window;
 
 /// The first claims on counters after a loss of data are spread over this time, or over a quarter
@@ -28,7 +28,7 @@ impl Table {
     }
 
     /// Counters have lost their data: nothing is claimed of them for [`HOLD`], and those that
-    /// something is known of are to be told of it.
+    /// something is known of are to be restored.
     pub fn lost(&self, now: Duration, whose: &Whose) {
         self.hold(now, HOLD, whose);
         for shard in &self.shards {
@@ -38,7 +38,7 @@ impl Table {
                 .filter(|(_, slot)| whose.has(slot.hit()) || whose.has(&after(slot.hit())))
                 .filter_map(|(stem, slot)| slot.lost(micros(now)).then(|| stem.clone()))
                 .collect();
-            lock(&self.untold).extend(stems);
+            lock(&self.unrestored).extend(stems);
         }
     }
 
@@ -63,32 +63,32 @@ impl Table {
         last > 0 && micros(now) < last.saturating_add(SPREAD_MICROS_MAX)
     }
 
-    /// Takes up to `max` counters that are to be told what they had counted.
-    pub fn assertions(&self, max: usize) -> Vec<Assertion> {
-        let mut assertions = Vec::new();
-        while assertions.len() < max {
-            let Some(stem) = lock(&self.untold).pop_front() else { break };
+    /// Takes up to `max` counters that are to be restored.
+    pub fn restorations(&self, max: usize) -> Vec<Restoration> {
+        let mut restorations = Vec::new();
+        while restorations.len() < max {
+            let Some(stem) = lock(&self.unrestored).pop_front() else { break };
             let mut shard = self.shard(self.hash(&stem));
-            assertions.extend(shard.slot(&stem).and_then(|slot| slot.assertion(&stem)));
+            restorations.extend(shard.slot(&stem).and_then(|slot| slot.restoration(&stem)));
         }
-        assertions
+        restorations
     }
 
-    /// Takes in where a counter stands since it was told, none when it could not be; the hash is
+    /// Takes in where a counter stands since it was restored, none when it could not be; the hash is
     /// that of the tickets it concerns.
-    pub fn asserted(&self, assertion: &Assertion, count: Option<u64>) -> u64 {
-        let hash = self.hash(&assertion.stem);
-        if let Some(slot) = self.shard(hash).slot(&assertion.stem)
-            && slot.asserted(assertion, count)
+    pub fn restored(&self, restoration: &Restoration, count: Option<u64>) -> u64 {
+        let hash = self.hash(&restoration.stem);
+        if let Some(slot) = self.shard(hash).slot(&restoration.stem)
+            && slot.restored(restoration, count)
         {
-            lock(&self.untold).push_back(assertion.stem.clone());
+            lock(&self.unrestored).push_back(restoration.stem.clone());
         }
         hash
     }
 
-    /// Counters that are to be told what they had counted.
-    pub fn untold(&self) -> usize {
-        lock(&self.untold).len()
+    /// Counters that are to be restored.
+    pub fn unrestored(&self) -> usize {
+        lock(&self.unrestored).len()
     }
 
     /// Whether the counter is not to be claimed from yet.

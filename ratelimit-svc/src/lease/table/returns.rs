@@ -66,13 +66,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::lease::Terms;
+    use crate::lease::LeaseTerms;
 
     /// Every request that finds its tokens asks whether claims are due: with a lock there, all of them
     /// would wait for one another, whatever the number of shards.
     #[test]
     fn to_see_that_nothing_is_due_takes_no_lock() {
-        let table = Table::new(&Terms::default(), 1000, 1, Duration::ZERO);
+        let table = Table::new(&LeaseTerms::default(), 1000, 1, Duration::ZERO);
         let (due, returns) = (lock(&table.due), lock(&table.returns));
         let (sender, seen) = mpsc::channel();
         std::thread::scope(|scope| {

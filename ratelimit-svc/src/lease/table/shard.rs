@@ -87,13 +87,6 @@ impl Shard {
         self.entries.len()
     }
 
-    /// Drops all slots.
-    pub fn clear(&mut self) {
-        self.index.clear();
-        self.entries.clear();
-        self.hand = 0;
-    }
-
     /// Adds a slot. Where that would be more than `max`, another goes: the tokens it held.
     pub fn insert(&mut self, stem: &[u8], slot: Slot, max: usize) -> Option<u64> {
         let entry = Entry { stem: stem.into(), slot, used: false };

@@ -20,7 +20,7 @@ pub const SHOWN_MAX: usize = 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holding {
     /// The domain and the keys of the descriptor, without values; empty where counters are named
-    /// such that these are not told apart.
+    /// such that these look the same.
     pub rule: String,
     /// Counters with a lease.
     pub counters: u64,

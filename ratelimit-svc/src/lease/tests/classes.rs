@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::hit;
 use super::simulation::Random;
 use crate::decide::hit::{Hit, Mode};
-use crate::lease::Terms;
+use crate::lease::LeaseTerms;
 use crate::lease::claim::{BATCH_MAX, Claim};
-use crate::lease::table::{Outcome, Table};
-use crate::limits::sharing::{How, Share};
+use crate::lease::table::{Served, Table};
+use crate::limits::sharing::{ClassShare, How};
 use crate::store::memory::Memory;
 
 const REPLICAS: usize = 3;
@@ -27,7 +27,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let terms = Terms { replicas: REPLICAS as u32, ..Terms::default() };
+        let terms = LeaseTerms { replicas: REPLICAS as u32, ..LeaseTerms::default() };
         let table = |seed| Table::new(&terms, 1000, seed, Duration::ZERO);
         let tables = (0..REPLICAS as u64).map(table).collect();
         Self { counters: Memory::default(), tables, claims: 0 }
@@ -47,7 +47,7 @@ impl World {
                 assert!(grant.taken <= claim.pool && grant.granted <= claim.hit.amount);
                 table.granted(claim, grant, now);
             }
-            if let Outcome::Counts(counts) = outcome {
+            if let Served::Counts(counts) = outcome {
                 return !counts[0].over;
             }
         }
@@ -88,7 +88,7 @@ fn run(limit: u32, demand: [f64; 4], seed: u64) -> Filling {
         });
         let class = class.unwrap_or(3);
         let how = How::Forecast { guarantees: None };
-        let share = Some(Share { place: class as u8, classes: 4, how, asked: None });
+        let share = Some(ClassShare { rank: class as u8, classes: 4, how, asked: None });
         let hit = Hit { share, ..hit("pool", 1, limit, 1, at.as_secs()) };
         let replica = random.below(REPLICAS as u64) as usize;
         requests += 1;

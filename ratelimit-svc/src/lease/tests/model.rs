@@ -1,6 +1,6 @@
 //! Every schedule of a small world: few replicas with real slots, few requests, a counter, and
 //! messages that arrive in any order, late or never. Replicas crash, drain, lose their store, and
-//! have clocks of their own. What is asserted holds in each state that can be reached.
+//! have clocks of their own. What is restored holds in each state that can be reached.
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
@@ -9,9 +9,9 @@ use std::sync::Arc;
 use stateright::{Checker, Model, Property};
 
 use super::hit;
-use crate::lease::Terms;
+use crate::lease::LeaseTerms;
 use crate::lease::claim::{Claim, Grant, grant};
-use crate::lease::loss::{Assertion, merged};
+use crate::lease::loss::{Restoration, merged};
 use crate::lease::slot::{Slot, Taken};
 
 const WINDOWS: usize = 2;
@@ -76,8 +76,8 @@ enum Message {
     Claim { replica: usize, life: u8, claim: Claim },
     Answer { replica: usize, life: u8, claim: Claim, grant: Grant },
     Return { window: usize, amount: u64 },
-    Assert { replica: usize, life: u8, assertion: Assertion },
-    Asserted { replica: usize, life: u8, assertion: Assertion, count: u64 },
+    Assert { replica: usize, life: u8, restoration: Restoration },
+    Asserted { replica: usize, life: u8, restoration: Restoration, count: u64 },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -133,12 +133,12 @@ impl Message {
                 (1, *replica, *life, start, amount << 32 | grant.granted, grant.taken, claim.class)
             }
             Self::Return { window, amount } => (2, *window, 0, *amount, 0, 0, 0),
-            Self::Assert { replica, life, assertion } => {
-                let Assertion { hit, taken, .. } = assertion;
+            Self::Assert { replica, life, restoration } => {
+                let Restoration { hit, taken, .. } = restoration;
                 (3, *replica, *life, hit.window.start, hit.amount, *taken, 0)
             }
-            Self::Asserted { replica, life, assertion, count } => {
-                let Assertion { hit, taken, .. } = assertion;
+            Self::Asserted { replica, life, restoration, count } => {
+                let Restoration { hit, taken, .. } = restoration;
                 (4, *replica, *life, hit.window.start, hit.amount << 32 | *count, *taken, 0)
             }
         }
@@ -150,9 +150,9 @@ fn window_of(start: u64) -> usize {
 }
 
 impl World {
-    fn terms(&self) -> Terms {
+    fn terms(&self) -> LeaseTerms {
         let replicas = self.replicas as u32;
-        Terms { replicas, free_ppm: self.free_ppm, free_replicas: replicas }
+        LeaseTerms { replicas, free_ppm: self.free_ppm, free_replicas: replicas }
     }
 
     /// The clock of a replica: the first or the last instant of a window.
@@ -241,19 +241,19 @@ impl World {
                     && let Some(slot) = &mut asker.slot
                     && slot.granted(&claim, grant, now)
                 {
-                    state.tell(replica);
+                    state.restore(replica);
                 }
             }
-            Message::Assert { replica, life, assertion } => {
-                let window = window_of(assertion.hit.window.start);
-                state.told[window].insert((replica, life), assertion.hit.amount);
+            Message::Assert { replica, life, restoration } => {
+                let window = window_of(restoration.hit.window.start);
+                state.told[window].insert((replica, life), restoration.hit.amount);
                 let told = state.told[window].values().copied();
-                let count = merged(state.counts[window], told, assertion.taken);
+                let count = merged(state.counts[window], told, restoration.taken);
                 state.counts[window] = count;
-                state.messages.push(Message::Asserted { replica, life, assertion, count });
+                state.messages.push(Message::Asserted { replica, life, restoration, count });
             }
-            Message::Asserted { replica, life, assertion, count } => {
-                state.asserted(replica, life, &assertion, Some(count));
+            Message::Asserted { replica, life, restoration, count } => {
+                state.restored(replica, life, &restoration, Some(count));
             }
             Message::Return { window, amount } => {
                 // As Redis: not below zero.
@@ -273,7 +273,7 @@ impl State {
     fn is_held(&self) -> bool {
         self.forgot
             && self.replicas.iter().any(|replica| {
-                !replica.noticed || replica.slot.as_ref().is_some_and(Slot::is_telling)
+                !replica.noticed || replica.slot.as_ref().is_some_and(Slot::is_restoring)
             })
     }
 
@@ -293,8 +293,8 @@ impl State {
                         slot.failed(&claim);
                     }
                 }
-                Message::Assert { replica, life, assertion } => {
-                    self.asserted(replica, life, &assertion, None);
+                Message::Assert { replica, life, restoration } => {
+                    self.restored(replica, life, &restoration, None);
                 }
                 Message::Return { .. } => {}
                 arrived => self.messages.push(arrived),
@@ -319,25 +319,31 @@ impl State {
         self.replicas[at].noticed = true;
         let now = World::now_micros(self.replicas[at].half);
         if self.replicas[at].slot.as_mut().is_some_and(|slot| slot.lost(now)) {
-            self.tell(at);
+            self.restore(at);
         }
     }
 
-    fn tell(&mut self, replica: usize) {
+    fn restore(&mut self, replica: usize) {
         let life = self.replicas[replica].life;
         let stem: Arc<[u8]> = Arc::from(&b"a|1s"[..]);
         let slot = self.replicas[replica].slot.as_mut();
-        if let Some(assertion) = slot.and_then(|slot| slot.assertion(&stem)) {
-            self.messages.push(Message::Assert { replica, life, assertion });
+        if let Some(restoration) = slot.and_then(|slot| slot.restoration(&stem)) {
+            self.messages.push(Message::Assert { replica, life, restoration });
         }
     }
 
-    fn asserted(&mut self, replica: usize, life: u8, assertion: &Assertion, count: Option<u64>) {
+    fn restored(
+        &mut self,
+        replica: usize,
+        life: u8,
+        restoration: &Restoration,
+        count: Option<u64>,
+    ) {
         if self.replicas[replica].life == life
             && let Some(slot) = &mut self.replicas[replica].slot
-            && slot.asserted(assertion, count)
+            && slot.restored(restoration, count)
         {
-            self.tell(replica);
+            self.restore(replica);
         }
     }
 
@@ -460,10 +466,10 @@ impl Model for World {
                 {
                     slot.failed(claim);
                 }
-                if let Message::Assert { replica, life, assertion }
-                | Message::Asserted { replica, life, assertion, .. } = message
+                if let Message::Assert { replica, life, restoration }
+                | Message::Asserted { replica, life, restoration, .. } = message
                 {
-                    state.asserted(replica, life, &assertion, None);
+                    state.restored(replica, life, &restoration, None);
                 }
             }
             Action::Deliver(at) => self.deliver(&mut state, at),

@@ -10,10 +10,10 @@ use std::time::Duration;
 use super::hit;
 use super::simulation::Random;
 use crate::decide::hit::{Count, Hit, Mode};
-use crate::lease::Terms;
+use crate::lease::LeaseTerms;
 use crate::lease::claim::{BATCH_MAX, Claim};
-use crate::lease::table::{Outcome, Table};
-use crate::limits::sharing::{How, Share};
+use crate::lease::table::{Served, Table};
+use crate::limits::sharing::{ClassShare, How};
 use crate::store::memory::Memory;
 
 const START: u64 = 1_800_000_000;
@@ -100,7 +100,7 @@ impl World {
     fn ask(&mut self, replica: usize, asks: Waiting, again: bool, at: u64) {
         let now = Duration::from_secs(START) + Duration::from_micros(at);
         match self.tables[replica].take(std::slice::from_ref(&asks.hit), again, now) {
-            Outcome::Counts(counts) => {
+            Served::Counts(counts) => {
                 if !counts[0].over {
                     // Of the window that paid for it.
                     let (window, _) = self.tables[replica].lease_of(&asks.hit).expect("there");
@@ -135,7 +135,7 @@ fn run(
     seconds: usize,
     seed: u64,
 ) -> Vec<Second> {
-    let terms = Terms { replicas: replicas as u32, ..Terms::default() };
+    let terms = LeaseTerms { replicas: replicas as u32, ..LeaseTerms::default() };
     let table = |seed| Table::new(&terms, 1000, seed, Duration::ZERO);
     let mut world = World {
         limit,
@@ -165,7 +165,7 @@ fn run(
         });
         let class = class.unwrap_or(3);
         let how = How::Forecast { guarantees: None };
-        let share = Some(Share { place: class as u8, classes: 4, how, asked: None });
+        let share = Some(ClassShare { rank: class as u8, classes: 4, how, asked: None });
         let hit = Hit { share, ..hit("pool", 1, limit, 1, START + second as u64) };
         let replica = world.random.below(replicas as u64) as usize;
         world.seconds[second].asked[class] += 1;

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use super::{answer, hit, hit_in};
 use crate::decide::hit::Hit;
-use crate::lease::Terms;
-use crate::lease::claim::{BATCH_MAX, Claim, Grant, Return};
-use crate::lease::loss::{Assertion, HOLD, TOLD_MAX, Whose, merged};
-use crate::lease::table::{Outcome, Table, Ticket};
+use crate::lease::LeaseTerms;
+use crate::lease::claim::{BATCH_MAX, Claim, Grant};
+use crate::lease::loss::{HOLD, RESTORED_MAX, Restoration, Whose, merged};
+use crate::lease::table::{Served, Table, Ticket};
 use crate::limits::unit::Period;
 use crate::store::ramp::{Pace, RETURN_MAX, Ramp};
 
@@ -82,6 +82,7 @@ struct Faults {
     pub slow_answers: u64,
     /// Of requests.
     pub crashes: u64,
+    /// Of requests: a replica ends in order, which is the same to all others.
     pub drains: u64,
     /// Of requests: the counters are out of reach for a while.
     pub outages: u64,
@@ -175,10 +176,6 @@ enum Event {
         life: u64,
         id: u64,
     },
-    Returned {
-        epoch: u64,
-        returns: Vec<Return>,
-    },
     /// A replica is connected to counters that lost their data.
     Noticed {
         replica: usize,
@@ -187,7 +184,7 @@ enum Event {
     Told {
         replica: usize,
         life: u64,
-        assertions: Vec<Assertion>,
+        restorations: Vec<Restoration>,
     },
 }
 
@@ -216,8 +213,7 @@ struct Ledger {
     admitted: u64,
     demand: u64,
     lost: u64,
-    returned: u64,
-    was_returned: bool,
+    was_lost: bool,
     /// By process, what it was granted, and what it told when data were lost.
     processes: Vec<(usize, u64, u64, u64)>,
 }
@@ -340,7 +336,7 @@ impl World {
                     self.flush(replica);
                 }
             }
-            Event::Told { replica, life, assertions } => self.told(replica, life, &assertions),
+            Event::Told { replica, life, restorations } => self.told(replica, life, &restorations),
             Event::Answered { replica, life, grants } => {
                 if self.replicas[replica].life == life {
                     let now = self.clock(replica);
@@ -366,19 +362,6 @@ impl World {
                     self.report.unavailable += (before - replica.waiting.len()) as u64;
                 }
             }
-            Event::Returned { epoch, .. } if epoch != self.epoch => {}
-            Event::Returned { returns, .. } => {
-                let free =
-                    terms(&self.scenario).free(self.scenario.limit) * self.scenario.replicas as u64;
-                for Return { hit } in returns {
-                    let ledger = self.ledger(&hit);
-                    ledger.count = ledger.count.saturating_sub(hit.amount);
-                    ledger.returned += hit.amount;
-                    // Free tokens that were spent and given back are tokens like others.
-                    assert!(ledger.returned <= ledger.granted + free);
-                    ledger.was_returned = true;
-                }
-            }
         }
     }
 
@@ -390,7 +373,7 @@ impl World {
             self.crash(replica);
         }
         if self.random.chance(faults.drains) {
-            self.drain(replica);
+            self.crash(replica);
         }
         if self.random.chance(faults.clock_steps) {
             self.replicas[replica].skew_micros = self.random.below(faults.skew_micros_max + 1);
@@ -415,15 +398,15 @@ impl World {
             self.ledger(hit).demand += amount;
         }
         match self.replicas[replica].table.take(&hits, false, now) {
-            Outcome::Counts(counts) => {
+            Served::Counts(counts) => {
                 let admitted = counts.iter().all(|count| !count.over);
                 self.decided(replica, &hits, admitted, true);
             }
-            Outcome::Short(_) if self.now < self.replicas[replica].unreachable_until => {
+            Served::Short(_) if self.now < self.replicas[replica].unreachable_until => {
                 self.report.unavailable += 1;
             }
-            Outcome::Held => self.report.unavailable += 1,
-            Outcome::Short(ticket) => {
+            Served::Held => self.report.unavailable += 1,
+            Served::Short(ticket) => {
                 self.report.waits += 1;
                 let (id, life) = (self.report.requests, self.replicas[replica].life);
                 self.replicas[replica].waiting.push(Waiting { id, hits, ticket });
@@ -477,10 +460,7 @@ impl World {
             let hit = self.spent_on(replica, &hits[0]);
             let ledger = self.ledger(&hit);
             let open = pool.saturating_sub(ledger.count);
-            assert!(
-                ledger.was_returned || open < hits[0].amount.max(1),
-                "refused with {open} open"
-            );
+            assert!(ledger.was_lost || open < hits[0].amount.max(1), "refused with {open} open");
         }
     }
 
@@ -524,7 +504,7 @@ impl World {
         self.report.losses += 1;
         self.lost_at = self.now;
         for (_, ledger) in self.ledgers.iter_mut().flatten() {
-            (ledger.count, ledger.was_returned) = (0, true);
+            (ledger.count, ledger.was_lost) = (0, true);
             ledger.processes.iter_mut().for_each(|process| process.3 = 0);
         }
         for replica in 0..self.replicas.len() {
@@ -537,9 +517,9 @@ impl World {
         }
     }
 
-    fn told(&mut self, replica: usize, life: u64, assertions: &[Assertion]) {
-        for assertion in assertions {
-            let Assertion { hit, taken, .. } = assertion;
+    fn told(&mut self, replica: usize, life: u64, restorations: &[Restoration]) {
+        for restoration in restorations {
+            let Restoration { hit, taken, .. } = restoration;
             let ledger = self.ledger(hit);
             let of_process =
                 |known: &&mut (usize, u64, u64, u64)| (known.0, known.1) == (replica, life);
@@ -551,7 +531,7 @@ impl World {
             ledger.count = merged(ledger.count, told, *taken);
             let count = ledger.count;
             if self.replicas[replica].life == life {
-                self.replicas[replica].table.asserted(assertion, Some(count));
+                self.replicas[replica].table.restored(restoration, Some(count));
             }
         }
     }
@@ -580,11 +560,11 @@ impl World {
         if self.now < self.replicas[replica].unreachable_until {
             return;
         }
-        let assertions = self.replicas[replica].table.assertions(TOLD_MAX);
+        let restorations = self.replicas[replica].table.restorations(RESTORED_MAX);
         let life = self.replicas[replica].life;
-        if !assertions.is_empty() {
+        if !restorations.is_empty() {
             let there = self.now + 50 + self.random.below(200);
-            self.at(there, Event::Told { replica, life, assertions });
+            self.at(there, Event::Told { replica, life, restorations });
         }
         loop {
             let (now, instant) = (self.clock(replica), self.instant());
@@ -638,7 +618,7 @@ impl World {
                 Some(known) => known.2 += grant.granted,
                 None => ledger.processes.push((replica, life, grant.granted, 0)),
             }
-            assert!(lost_data || ledger.granted <= claim.pool + ledger.returned);
+            assert!(lost_data || ledger.granted <= claim.pool);
             grants.push((claim, grant));
         }
         let faults = self.scenario.faults.clone();
@@ -665,12 +645,12 @@ impl World {
         for waiting in waiting {
             // Whoever wakes in another window was planned for one that has passed.
             match self.replicas[replica].table.take(&waiting.hits, true, now) {
-                Outcome::Counts(counts) => {
+                Served::Counts(counts) => {
                     let admitted = counts.iter().all(|count| !count.over);
                     self.decided(replica, &waiting.hits, admitted, false);
                 }
-                Outcome::Held => self.report.unavailable += 1,
-                Outcome::Short(ticket) => {
+                Served::Held => self.report.unavailable += 1,
+                Served::Short(ticket) => {
                     if ticket.has_failed_since(waiting.ticket) {
                         self.report.unavailable += 1;
                     } else {
@@ -703,17 +683,6 @@ impl World {
             was_unreachable: false,
             waiting: Vec::new(),
         };
-    }
-
-    fn drain(&mut self, replica: usize) {
-        let now = self.clock(replica);
-        let returns = self.replicas[replica].table.drain(now);
-        let delay = self.random.below(1_000_000);
-        if !self.random.chance(self.scenario.faults.lost_claims) {
-            let epoch = self.epoch;
-            self.at(self.now + delay, Event::Returned { epoch, returns });
-        }
-        self.crash(replica);
     }
 
     /// The same for a part that reads the monotonic clock.
@@ -761,7 +730,7 @@ impl World {
             let ideal = ledger.demand.min(limit);
             report.false_denials += ideal.saturating_sub(ledger.admitted);
             report.used_max = report.used_max.max(ledger.admitted as f64 / limit as f64);
-            let stranded = ledger.granted.saturating_sub(ledger.admitted + ledger.returned);
+            let stranded = ledger.granted.saturating_sub(ledger.admitted);
             report.stranded += stranded;
             report.stranded_max = report.stranded_max.max(stranded.saturating_sub(ledger.lost));
             report.granted += ledger.granted;
@@ -778,9 +747,9 @@ fn key_of(hit: &Hit) -> usize {
     digits.fold(0, |number, digit| number * 10 + usize::from(digit - b'0'))
 }
 
-fn terms(scenario: &Scenario) -> Terms {
+fn terms(scenario: &Scenario) -> LeaseTerms {
     let replicas = scenario.replicas as u32;
-    Terms { replicas, free_ppm: scenario.free_ppm, free_replicas: replicas }
+    LeaseTerms { replicas, free_ppm: scenario.free_ppm, free_replicas: replicas }
 }
 
 fn events_max() -> u64 {

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use super::{answer, hit};
 use crate::decide::hit::Hit;
-use crate::lease::Terms;
+use crate::lease::LeaseTerms;
 use crate::lease::claim::{Claim, Grant};
 use crate::lease::slot::{Slot, Taken};
-use crate::limits::sharing::{Fraction, How, Share};
+use crate::limits::sharing::{ClassShare, Fraction, How};
 
 const SECOND: u64 = 1_000_000;
-const TERMS: Terms = Terms { replicas: 2, free_ppm: 0, free_replicas: 2 };
+const TERMS: LeaseTerms = LeaseTerms { replicas: 2, free_ppm: 0, free_replicas: 2 };
 
 fn stem() -> Arc<[u8]> {
     Arc::from(&b"a|1s"[..])
@@ -59,7 +59,7 @@ fn a_block_is_claimed_then_spent_then_claimed_early() {
 fn a_forecast_begins_with_what_is_asked_from_then_on() {
     let now = 100 * SECOND;
     let shared = |how| {
-        let share = Share { place: 1, classes: 2, how, asked: None };
+        let share = ClassShare { rank: 1, classes: 2, how, asked: None };
         Hit { share: Some(share), ..at(now, 1000, 1) }
     };
     let steps = shared(How::UpTo(Fraction::try_new(0.5).expect("in bounds")));
@@ -85,7 +85,7 @@ fn a_forecast_begins_with_what_is_asked_from_then_on() {
 fn who_waits_has_asked() {
     let now = 100 * SECOND;
     let share =
-        Share { place: 0, classes: 2, how: How::Forecast { guarantees: None }, asked: None };
+        ClassShare { rank: 0, classes: 2, how: How::Forecast { guarantees: None }, asked: None };
     let one = Hit { share: Some(share), ..at(now, 1000, 5) };
     for (refused, before) in [(false, 5), (true, 0)] {
         let (mut slot, mut count) = (Slot::new(&one, 0, 1, &TERMS), 0);
@@ -254,7 +254,7 @@ fn refunds_come_back_but_never_more_than_was_spent() {
 #[test]
 fn free_tokens_need_no_claim_but_a_new_window() {
     let now = 100 * SECOND;
-    let terms = Terms { replicas: 2, free_ppm: 100_000, free_replicas: 2 };
+    let terms = LeaseTerms { replicas: 2, free_ppm: 100_000, free_replicas: 2 };
     assert_eq!((terms.free(1000), terms.pool(1000)), (50, 900));
     let one = at(now, 1000, 1);
     let mut slot = Slot::new(&one, 101, 1, &terms);

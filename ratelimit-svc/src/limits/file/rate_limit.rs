@@ -76,7 +76,7 @@ impl Reader<'_> {
             Some("lease") if overdraft => {
                 Err(self.error(at, "mode lease cannot be used with overdraft"))
             }
-            Some("lease") if algorithm == Algorithm::FixedWindow => Ok(Some(CountingMode::Lease)),
+            Some("lease") if algorithm.has_windows() => Ok(Some(CountingMode::Lease)),
             Some("lease") => {
                 let message = "mode lease can only be used with algorithm fixed_window";
                 Err(self.error(at, message))
@@ -165,20 +165,20 @@ impl Reader<'_> {
         let name = self.text_of(limit, "algorithm")?;
         let at = limit.value.get("algorithm").unwrap_or(limit);
         let burst_at = given(limit, "burst");
+        // A bucket holds what a window would, unless it says otherwise.
         let algorithm = match name.as_str() {
-            "" | "fixed_window" => Algorithm::FixedWindow,
-            "sliding_window" => Algorithm::SlidingWindow,
-            "token_bucket" => {
-                let burst = self.number_of(limit, "burst", 1..=u32::MAX)?;
-                // A bucket holds what a window would, unless it says otherwise.
-                Algorithm::TokenBucket { burst: burst.unwrap_or(requests_per_unit) }
-            }
-            _ => return Err(self.error(at, format!("invalid rate limit algorithm '{name}'"))),
+            "" => Some(Algorithm::default()),
+            name => Algorithm::of_name(name, requests_per_unit),
+        };
+        let Some(algorithm) = algorithm else {
+            return Err(self.error(at, format!("invalid rate limit algorithm '{name}'")));
         };
         let Some(at) = burst_at else { return Ok(algorithm) };
-        let Algorithm::TokenBucket { burst } = algorithm else {
+        if algorithm.burst().is_none() {
             return Err(self.error(at, "burst can only be used with algorithm token_bucket"));
-        };
+        }
+        let burst = self.number_of(limit, "burst", 1..=u32::MAX)?.unwrap_or(requests_per_unit);
+        let algorithm = algorithm.with_burst(|_| burst);
         // Keeps all instants within what every store computes exactly.
         let refill_seconds = u64::from(burst) * period.seconds();
         if refill_seconds > PERIOD_SECONDS_MAX * u64::from(requests_per_unit.max(1)) {

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use prometheus_client::registry::Registry;
 
 use super::*;
-use crate::limits::stats::{HitStats, Outcome, Reason};
+use crate::limits::stats::{HitStats, Reason, RuleOutcome};
 use crate::metrics::rules::NamedBy;
 
 fn metrics() -> Arc<Metrics> {
@@ -16,7 +16,7 @@ fn metrics() -> Arc<Metrics> {
 fn hit(metrics: &Metrics, domain: &str, rule: &str, total: u64) {
     let hits = HitStats { total, within_limit: total, ..HitStats::default() };
     let reason = Reason::WithinLimit;
-    let outcome = Outcome { descriptor: 0, over_limit: false, reason, hits };
+    let outcome = RuleOutcome { descriptor: 0, over_limit: false, reason, hits };
     metrics.rules.of(domain, rule, NamedBy::Rule).count("ingest", &outcome);
 }
 
@@ -26,7 +26,7 @@ fn pairs(set: &[(&str, &str)]) -> Vec<(String, String)> {
 
 #[test]
 fn only_what_is_new_is_told() {
-    let (metrics, mut told) = (metrics(), Told::default());
+    let (metrics, mut told) = (metrics(), Reported::default());
     assert_eq!(told.samples(&metrics), []);
     hit(&metrics, "d", "a_1", 3);
     hit(&metrics, "d", "a:1", 4);
@@ -47,7 +47,7 @@ fn only_what_is_new_is_told() {
 
 #[test]
 fn durations_are_true_and_bounded() {
-    let (metrics, mut told) = (metrics(), Told::default());
+    let (metrics, mut told) = (metrics(), Reported::default());
     metrics.duration.observe(Duration::from_micros(300));
     let line = |sample: &Sample| Dialect::Statsd.line(sample, &[]);
     let lines: Vec<String> = told.samples(&metrics).iter().map(line).collect();
@@ -62,7 +62,7 @@ fn durations_are_true_and_bounded() {
 
 #[test]
 fn a_flush_is_bounded() {
-    let (metrics, mut told) = (metrics(), Told::default());
+    let (metrics, mut told) = (metrics(), Reported::default());
     for rule in 0..RULES_MAX + 100 {
         hit(&metrics, "d", &format!("r{rule}"), 1);
     }
@@ -86,7 +86,7 @@ fn dialects() {
 }
 
 fn exporter(metrics: &Arc<Metrics>, protocol: Protocol, host: &str, port: u16) -> Exporter {
-    let settings = Settings {
+    let settings = StatsdSettings {
         host: host.into(),
         port,
         protocol,

@@ -10,36 +10,38 @@ const NOTHING: u8 = 0;
 const OUT_OF_REACH: u8 = 1;
 const REFUSED: u8 = 2;
 
-/// What is told, and what is not yet.
+/// What is reported, and what is not yet.
 #[derive(Default)]
 pub(super) struct Journal {
-    told: AtomicU8,
+    reported: AtomicU8,
     noted: Mutex<Option<StoreError>>,
 }
 
 impl Journal {
-    /// Keeps the error that opened the breaker, for [`Journal::tell_noted`].
+    /// Keeps the error that opened the breaker, for [`Journal::report_noted`].
     pub(super) fn note(&self, error: StoreError) {
         *self.noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 
-    /// Tells the error that was noted, if one was.
-    pub(super) fn tell_noted(&self, replicas: u32) {
+    /// Reports the error that was noted, if one was.
+    pub(super) fn report_noted(&self, replicas: u32) {
         let noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(error) = noted {
-            self.tell(&error, replicas);
+            self.report(&error, replicas);
         }
     }
 
     /// Says that the store is out of reach, or that a person must act.
-    pub(super) fn tell(&self, error: &StoreError, replicas: u32) {
+    pub(super) fn report(&self, error: &StoreError, replicas: u32) {
         let cause = chassis::telemetry::error_chain(error);
         let news = match error {
             StoreError::Configuration(_) => REFUSED,
             _ => OUT_OF_REACH,
         };
-        match (self.told.fetch_max(news, Ordering::Relaxed), news) {
-            (told, news) if told >= news => tracing::debug!(cause, "store still out of reach"),
+        match (self.reported.fetch_max(news, Ordering::Relaxed), news) {
+            (reported, news) if reported >= news => {
+                tracing::debug!(cause, "store still out of reach")
+            }
             (_, REFUSED) => {
                 tracing::error!(cause, replicas, "store refuses us, answering by outage policy");
             }
@@ -49,7 +51,7 @@ impl Journal {
 
     /// Says that it is over.
     pub(super) fn over(&self, replicas: u32) {
-        self.told.store(NOTHING, Ordering::Relaxed);
+        self.reported.store(NOTHING, Ordering::Relaxed);
         tracing::warn!(replicas, "store in reach");
     }
 }

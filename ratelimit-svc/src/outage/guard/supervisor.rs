@@ -1,4 +1,4 @@
-//! Who looks after the store: finds it when it is lost, looks at it when it is in doubt, tells it
+//! Who looks after the store: finds it when it is lost, looks at it when it is in doubt, repays it
 //! what it is owed, and counts the replicas. One task, for which no request ever waits.
 
 use std::sync::atomic::Ordering;
@@ -18,15 +18,15 @@ pub const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// The longest probe. With the longest pause before it and the return after it, recovery stays
 /// below 1 s even where the store comes back while a probe hangs.
 pub const PROBE_MAX: Duration = Duration::from_millis(350);
-/// How often the store is told of what was admitted without it, while there is something to tell.
+/// How often debts are repaid, while there are any.
 pub const SETTLE_EVERY: Duration = Duration::from_millis(100);
-/// The most counters told of in each period.
+/// The most counters repaid in each period.
 pub const SETTLE_MAX: usize = 64;
-/// So many are told of however few requests there are.
+/// So many are repaid however few requests there are.
 pub const SETTLE_MIN: usize = 8;
 
 impl<B: Backend> Guard<B> {
-    /// Probes the store while it is away, and checks on it and tells it what it is owed while it
+    /// Probes the store while it is away, and checks on it and repays what it is owed while it
     /// is there. Never ends.
     pub async fn supervise(&self, now: impl Fn() -> Duration + Send + Sync) {
         tokio::join!(self.look_after(now), self.backend.tend());
@@ -35,7 +35,7 @@ impl<B: Backend> Guard<B> {
     async fn look_after(&self, now: impl Fn() -> Duration + Send + Sync) {
         let mut check_at = Instant::now();
         loop {
-            self.journal.tell_noted(self.share().replicas);
+            self.journal.report_noted(self.share().replicas);
             let stage = self.gate().stage();
             match stage {
                 Stage::Open(at) => {
@@ -88,7 +88,7 @@ impl<B: Backend> Guard<B> {
             }
             Err(error) => {
                 self.metrics.store_error(error.kind());
-                self.journal.tell(&error, self.share().replicas);
+                self.journal.report(&error, self.share().replicas);
                 self.gate().probe_failed(std_now(), jitter());
             }
         }
@@ -100,7 +100,7 @@ impl<B: Backend> Guard<B> {
     fn closed(&self, change: Option<Change>) {
         if change == Some(Change::Closed) {
             self.journal.over(self.share().replicas);
-            self.tell_owed();
+            self.report_owed();
             self.metrics.breaker_open.set(0);
         }
     }
@@ -138,7 +138,7 @@ impl<B: Backend> Guard<B> {
         }
     }
 
-    /// Tells the store of hits that were admitted without it. What counters told as they returned
+    /// Repays hits that were admitted without the store. What counters repaid as they returned
     /// comes first: of others at most as many follow as make it half of the calls since the last
     /// time, so that the store has at most twice the work.
     async fn settle(&self, now: Duration) {
@@ -148,7 +148,7 @@ impl<B: Backend> Guard<B> {
         let most = (calls / 2).clamp(SETTLE_MIN, SETTLE_MAX).saturating_sub(repaid);
         let owed = self.local.take_owed(most, now);
         if owed.is_empty() {
-            self.tell_owed();
+            self.report_owed();
         } else {
             self.repay(permit, owed, now).await;
         }

@@ -22,8 +22,8 @@ fn hit(key: &str, amount: u64, limit: u32) -> Hit {
     }
 }
 
-fn share(replicas: u32) -> Share {
-    Share { replicas, factor: 1.0 }
+fn share(replicas: u32) -> ReplicaShare {
+    ReplicaShare { replicas, factor: 1.0 }
 }
 
 /// Of a request of one hit whose answer was lost.

@@ -4,10 +4,13 @@
 use std::fmt::Write;
 
 use super::{Report, WHO_MAX, instant, percent};
+use crate::html::escape;
 use crate::simulate::tally::Both;
 
 /// Points of a plot; a longer simulation is drawn in longer steps.
 const POINTS_MAX: usize = 600;
+/// So few points have dots.
+const DOTS_MAX: usize = 30;
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 180.0;
 
@@ -17,22 +20,6 @@ const STYLE: &str = "\
 body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);max-width:62rem;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse;width:100%;display:block;overflow-x:auto}th,td{padding:.3rem .6rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
 th:first-child,td:first-child{text-align:left}svg{width:100%;height:auto}p,li{max-width:46rem}.faint{color:var(--faint)}.failed{color:var(--new);font-weight:600}";
-
-/// Text that is safe between tags and in attributes.
-fn escape(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => safe += "&amp;",
-            '<' => safe += "&lt;",
-            '>' => safe += "&gt;",
-            '"' => safe += "&quot;",
-            '\'' => safe += "&#39;",
-            c => safe.push(c),
-        }
-    }
-    safe
-}
 
 impl Report<'_> {
     /// As a page.
@@ -157,6 +144,12 @@ fn plot(title: &str, steps: &[(u64, Both)], series: &[Series]) -> String {
             format!("{x:.1},{y:.1}")
         };
         let line: Vec<String> = points.iter().map(place).collect();
+        // A line through one point shows nothing, and one through a few hides where they are.
+        for dot in line.iter().filter(|_| points.len() <= DOTS_MAX) {
+            let (x, y) = dot.split_once(',').unwrap_or_default();
+            let _ =
+                write!(text, "<circle cx=\"{x}\" cy=\"{y}\" r=\"4\" fill=\"var(--{colour})\"/>");
+        }
         let dashes = if at > 0 { " stroke-dasharray=\"6 3\"" } else { "" };
         let _ = writeln!(
             text,
@@ -196,6 +189,9 @@ mod tests {
         let text = plot("Refused", &steps, &[("new", "new", |both| both.new_refused)]);
         let points = text.split("points=\"").nth(1).expect("a line").split('"').next();
         assert!(points.expect("ends").split(' ').count() <= POINTS_MAX);
+        assert!(!text.contains("<circle"));
         assert_eq!(plot("Refused", &[], &[]), "");
+        let one = plot("Refused", &steps[1..2], &[("new", "new", |both| both.new_refused)]);
+        assert!(one.contains("<circle cx=\"0.0\" cy=\"20.0\""), "{one}");
     }
 }

@@ -1,16 +1,16 @@
-//! Redis as a store that can be lost and found: probes, checks, signs of life, what is told after a
+//! Redis as a store that can be lost and found: probes, checks, signs of life, what is restored after a
 //! loss of data, and what no request waits for. Counts nothing.
 
-use super::heartbeat::SignOfLife;
-use super::servers::Servers;
-use super::slots::slot_of;
+use super::replicas::SignOfLife;
+use super::topology::servers::Servers;
+use super::topology::slots::slot_of;
 use super::{Redis, epoch_key};
 use crate::decide::hit::Hit;
-use crate::lease::loss::{Assertion, Finding, Whose};
+use crate::lease::loss::{Finding, Restoration, Whose};
 use crate::store::backend::Backend;
 use crate::store::error::StoreError;
-use crate::store::redis::connector::{PROBE_TIMEOUT, prove};
-use crate::store::redis::refusal::classify;
+use crate::store::redis::connection::connector::{PROBE_TIMEOUT, prove};
+use crate::store::redis::connection::refusal::classify;
 
 impl Backend for Redis {
     /// Connects anew and writes: a replica that lost its primary, a server that is loading or
@@ -28,7 +28,7 @@ impl Backend for Redis {
                 link.adopt(connected);
             }
             Servers::Cluster(cluster) => cluster.repair().await?,
-            Servers::Apart(apart) => apart.repair().await?,
+            Servers::Pair(pair) => pair.repair().await?,
         }
         Ok(())
     }
@@ -42,7 +42,7 @@ impl Backend for Redis {
                 prove(&mut link.connection()?, key, Some(&self.clock), true, budget).await
             }
             Servers::Cluster(cluster) => cluster.look().await,
-            Servers::Apart(apart) => apart.look().await,
+            Servers::Pair(pair) => pair.look().await,
         }
     }
 
@@ -78,12 +78,12 @@ impl Backend for Redis {
             Servers::Cluster(cluster) => {
                 hits.iter().any(|hit| cluster.is_lost(slot_of(&self.key(hit))))
             }
-            Servers::Apart(apart) => hits.iter().any(|hit| apart.is_lost(hit)),
+            Servers::Pair(pair) => hits.iter().any(|hit| pair.is_lost(hit)),
         }
     }
 
-    async fn tell_claimed(&self, assertions: &[Assertion]) -> Vec<Result<u64, StoreError>> {
-        Redis::tell_claimed(self, assertions).await
+    async fn restore_claimed(&self, restorations: &[Restoration]) -> Vec<Result<u64, StoreError>> {
+        Redis::restore_claimed(self, restorations).await
     }
 
     async fn tend(&self) {
@@ -92,7 +92,7 @@ impl Backend for Redis {
             Servers::Cluster(cluster) => {
                 tokio::join!(self.give_back_in(cluster), cluster.tend());
             }
-            Servers::Apart(apart) => apart.tend(self.settings.call_budget).await,
+            Servers::Pair(pair) => pair.tend(self.settings.call_budget).await,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Tests of `split`: places that are memories, against one memory that holds everything.
+//! Tests of `split`: parts that are memories, against one memory that holds everything.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::limits::algorithm::Algorithm;
-use crate::limits::sharing::{How, Share};
+use crate::limits::sharing::{ClassShare, How};
 use crate::limits::unit::Window;
 use crate::store::memory::Memory;
 
@@ -20,12 +20,12 @@ fn hit(key: u8, amount: u64, limit: u32) -> Hit {
     Hit { key: [key].into(), amount, is_refund: false, limit, window, algorithm, role, share: None }
 }
 
-/// Keys 0, 2, 4 in one place and 1, 3, 5 in the other.
+/// Keys 0, 2, 4 in one part and 1, 3, 5 in the other.
 struct Two {
     memories: [Memory; 2],
     lost: Option<usize>,
     asked: bool,
-    /// Looks are answered even where a place is lost.
+    /// Looks are answered even where a part is lost.
     spares_looks: bool,
     calls: RefCell<Vec<(usize, usize)>>,
 }
@@ -37,28 +37,28 @@ impl Two {
     }
 
     fn count(&self, hits: &[Hit], mode: Mode) -> Result<Vec<(u64, bool, bool)>, StoreError> {
-        let counted = count_apart(
+        let counted = count_in_parts(
             hits,
             mode,
             |hit| usize::from(hit.key[0] % 2),
-            |place, hits, mode| {
-                self.calls.borrow_mut().push((place, hits.len()));
+            |part, hits, mode| {
+                self.calls.borrow_mut().push((part, hits.len()));
                 let looks = hits.iter().all(|hit| hit.amount == 0);
-                let lost = self.lost == Some(place) && !(looks && self.spares_looks);
+                let lost = self.lost == Some(part) && !(looks && self.spares_looks);
                 let answer = if lost {
                     Err(StoreError::Part(Box::new(match self.asked {
                         true => StoreError::TimedOut,
                         false => StoreError::NotConnected,
                     })))
                 } else {
-                    Ok(self.memories[place].count_now(&hits, mode, NOW))
+                    Ok(self.memories[part].count_now(&hits, mode, NOW))
                 };
                 std::future::ready(answer)
             },
             |back| {
                 for hit in back {
-                    let place = usize::from(hit.key[0] % 2);
-                    self.memories[place].count_now(&[hit], Mode::CountAll, NOW);
+                    let part = usize::from(hit.key[0] % 2);
+                    self.memories[part].count_now(&[hit], Mode::CountAll, NOW);
                 }
                 std::future::ready(())
             },
@@ -96,7 +96,7 @@ fn one_place_is_asked_once_and_as_is() {
 
 /// What became of the hits of a request that fails: `c` counted, `n` not, `u` unsure.
 fn fails(two: &Two, hits: &[Hit], mode: Mode) -> String {
-    let error = two.count(hits, mode).expect_err("a place is lost");
+    let error = two.count(hits, mode).expect_err("a part is lost");
     assert!(error.is_partial(), "{error:?}");
     let letter = |outcome: &Outcome| match outcome {
         Outcome::Counted(_) => 'c',
@@ -126,14 +126,14 @@ fn what_a_cancelled_request_took_is_given_back() {
     let memory = Memory::default();
     let given = RefCell::new(Vec::new());
     let hits = [hit(0, 3, 9), hit(1, 1, 9), hit(2, 1, 0)];
-    let call = count_apart(
+    let call = count_in_parts(
         &hits,
         Mode::AllOrNothing,
         |hit| hit.key[0],
-        |place, hits, mode| {
+        |part, hits, mode| {
             let answer = memory.count_now(&hits, mode, NOW);
             async move {
-                if place == 1 {
+                if part == 1 {
                     std::future::pending::<()>().await;
                 }
                 Ok(answer)
@@ -146,7 +146,7 @@ fn what_a_cancelled_request_took_is_given_back() {
             std::future::ready(())
         },
     );
-    assert!(call.now_or_never().is_none(), "a place is silent");
+    assert!(call.now_or_never().is_none(), "a part is silent");
     assert_eq!(*given.borrow(), [(0, 3, true)], "what is known to be taken");
 }
 
@@ -166,7 +166,7 @@ fn of_several_failures_the_one_of_the_whole_store_is_told() {
     let part = |error| StoreError::Part(Box::new(error));
     let told = |errors: [StoreError; 2]| {
         let answers = errors.into_iter().map(|error| (vec![0], Err(error))).collect();
-        together(vec![Outcome::NotCounted], answers).expect_err("failed").kind()
+        merge(vec![Outcome::NotCounted], answers).expect_err("failed").kind()
     };
     let (whole, asked) = (|| StoreError::NoMaster, || part(StoreError::TimedOut));
     assert_eq!((told([whole(), asked()]), told([asked(), whole()])), ("no_master", "no_master"));
@@ -179,9 +179,9 @@ fn what_one_counter_refuses_is_told_beside_what_others_counted() {
         ..Memory::default().count_now(&[hit(0, 0, 9)], Mode::CountAll, NOW)[0]
     };
     let counts = || vec![count(1), count(2)];
-    assert_eq!(but_refused(counts(), vec![]).expect("none"), counts());
+    assert_eq!(merge_refused(counts(), vec![]).expect("none"), counts());
     let refused = vec![(1, StoreError::NotConnected), (3, StoreError::TimedOut)];
-    let error = but_refused(counts(), refused).expect_err("two");
+    let error = merge_refused(counts(), refused).expect_err("two");
     let expected = [
         Outcome::Counted(count(1)),
         Outcome::NotCounted,
@@ -189,7 +189,7 @@ fn what_one_counter_refuses_is_told_beside_what_others_counted() {
         Outcome::Unsure,
     ];
     assert_eq!((error.kind(), error.outcomes(4)), ("timeout", expected.to_vec()));
-    let alone = but_refused(vec![], vec![(0, StoreError::TimedOut)]).expect_err("the only one");
+    let alone = merge_refused(vec![], vec![(0, StoreError::TimedOut)]).expect_err("the only one");
     assert!(matches!(alone, StoreError::TimedOut));
 }
 
@@ -201,10 +201,10 @@ fn what_is_remembered_stays_beside_what_is_asked() {
         ..two.memories[0].count_now(&[hit(0, 0, 9)], Mode::CountAll, NOW)[0]
     };
     let remembered = || vec![None, Some(count(7)), None];
-    let asked = beside(remembered(), Ok(vec![count(1), count(2)])).expect("counted");
+    let asked = merge_remembered(remembered(), Ok(vec![count(1), count(2)])).expect("counted");
     assert_eq!(asked.iter().map(|count| count.value).collect::<Vec<_>>(), [1, 7, 2]);
     let error = StoreError::TimedOut.with_outcomes(vec![Outcome::Unsure, Outcome::NotCounted]);
-    let failed = beside(remembered(), Err(error)).expect_err("failed").outcomes(3);
+    let failed = merge_remembered(remembered(), Err(error)).expect_err("failed").outcomes(3);
     assert_eq!(failed, [Outcome::Unsure, Outcome::Counted(count(7)), Outcome::NotCounted]);
 }
 
@@ -222,16 +222,16 @@ fn a_refused_request_refunds_nothing() {
     assert_eq!(counts, [(3, false, true), (1, false, true)]);
 }
 
-fn forecast(place: u8, hit: Hit) -> Hit {
+fn forecast(rank: u8, hit: Hit) -> Hit {
     let how = How::Forecast { guarantees: None };
-    Hit { share: Some(Share { place, classes: 2, how, asked: None }), ..hit }
+    Hit { share: Some(ClassShare { rank, classes: 2, how, asked: None }), ..hit }
 }
 
 /// A tenant that is over its own limit has no use for the pool it shares with others.
 #[test]
 fn what_another_place_refuses_is_no_demand() {
     let (two, mode) = (Two::new(), Mode::AllOrNothing);
-    let pool = |place| forecast(place, hit(1, 1, 100));
+    let pool = |part| forecast(part, hit(1, 1, 100));
     for _ in 0..200 {
         two.count(&[hit(0, 1, 0), pool(0)], mode).expect("counted");
     }
@@ -247,12 +247,12 @@ fn hits() -> impl Strategy<Value = Vec<Hit>> {
     // Of a limit that is too large for demand to reach the most that counts: what is cut off there is
     // taken off twice.
     let shared = (6..9u8, 0..4u64, 0..2u8)
-        .prop_map(|(key, amount, place)| forecast(place, hit(key, amount, 200)));
+        .prop_map(|(key, amount, part)| forecast(part, hit(key, amount, 200)));
     proptest::collection::vec(prop_oneof![3 => one, 1 => shared], 1..6)
 }
 
 proptest! {
-    /// In two places it is as in one, as long as nobody else counts meanwhile.
+    /// In two parts it is as in one, as long as nobody else counts meanwhile.
     #[test]
     fn places_do_not_change_decisions(
         requests in proptest::collection::vec((any::<bool>(), hits()), 1..12),

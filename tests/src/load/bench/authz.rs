@@ -17,12 +17,12 @@ use super::rig::{self, Server};
 use super::rounds::{Cell, interleave, ratios};
 use super::{Context, cost};
 use crate::http::Http;
-use crate::load::cli::{CHECK_PATH, grpc};
 use crate::load::cpu;
 use crate::load::engine::{Engine, Target};
 use crate::load::message;
 use crate::load::traffic::Traffic;
 use crate::load::wire::Meaning;
+use crate::load::wire::grpc::{CHECK_PATH, grpc};
 
 const PEPPER: &str = "a pepper of the benchmarks, thirty-two bytes and more";
 /// Of each snapshot, so many keys are asked for.

@@ -6,17 +6,18 @@ use std::net::SocketAddr;
 use anyhow::{Context as _, Result};
 
 use super::Context;
+use super::peer;
 use super::plot::{Bar, Plot};
 use super::results::{Aim, median, min};
 use super::rig::{self, Server, Store};
 use super::rounds::{Cell, interleave, ratios};
-use crate::load::cli::{RATE_LIMIT_PATH, grpc};
 use crate::load::engine::{Engine, Target};
 use crate::load::scenario::{Scenario, quotas};
 use crate::load::schedule::{Amount, Pace};
 use crate::load::table;
 use crate::load::traffic::Traffic;
 use crate::load::wire::Meaning;
+use crate::load::wire::grpc::{RATE_LIMIT_PATH, grpc};
 
 /// Connections and streams of the closed loop: four proxies' worth of workers.
 const CONNECTIONS: usize = 4;
@@ -87,6 +88,8 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
             cells.push(Cell::new(name, vec![*server], *redis, standard(server, scenario)?));
         }
     }
+    // Whatever else runs and speaks the protocol takes its turn in the same rounds.
+    cells.extend(peer::cells(&cx.peers)?);
     cx.step("cost: interleaved rounds");
     interleave(&mut cells, cx.rounds(), cx.slice())?;
     let names: Vec<&str> = stores.iter().map(|(name, ..)| *name).collect();
@@ -103,7 +106,7 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
     latency(cx, &subjects)
 }
 
-fn tell(cx: &mut Context, cells: &[Cell<'_>], stores: &[&str]) -> Result<()> {
+fn tell(cx: &mut Context, cells: &[Cell], stores: &[&str]) -> Result<()> {
     let find = |name: &str| {
         let cell = cells.iter().find(|cell| cell.name == name);
         cell.with_context(|| format!("no cell {name}"))
@@ -123,7 +126,8 @@ fn tell(cx: &mut Context, cells: &[Cell<'_>], stores: &[&str]) -> Result<()> {
             let admitted = median(&cell.column(|s| s.admitted));
             results.add(format!("{name}/admitted"), admitted, "share", Aim::None);
             if cell.name.ends_with("/w1") {
-                over_admission(results, &name, cell, Scenario::W1);
+                let aim = if peer::is_peer(&cell.name) { Aim::None } else { Aim::AtMost(1.0) };
+                over_admission(results, &name, cell, Scenario::W1, aim);
             }
         }
         if cell.redis.is_some() {
@@ -185,18 +189,19 @@ pub async fn by_policy(cx: &mut Context, name: &str, servers: &[&Server]) -> Res
 pub fn over_admission(
     results: &mut super::results::Results,
     name: &str,
-    cell: &Cell<'_>,
+    cell: &Cell,
     scenario: Scenario,
+    aim: Aim,
 ) {
     let most = cell.samples.iter().map(|sample| sample.sure_most).max().unwrap_or_default();
     if let Some(limit) = scenario.limit() {
         let ratio = most as f64 / limit as f64;
-        results.add(format!("{name}/most admitted to limit"), ratio, "x", Aim::AtMost(1.0));
+        results.add(format!("{name}/most admitted to limit"), ratio, "x", aim);
     }
 }
 
-fn bars(cells: &[Cell<'_>]) -> Plot {
-    let bar = |cell: &Cell<'_>| Bar {
+fn bars(cells: &[Cell]) -> Plot {
+    let bar = |cell: &Cell| Bar {
         name: cell.name.clone(),
         parts: vec![
             ("server".to_owned(), min(&cell.column(|s| s.server_us))),

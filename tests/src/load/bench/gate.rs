@@ -18,7 +18,7 @@ use super::{Context, cost, rig};
 use crate::child::Child;
 use crate::edge::service;
 use crate::http::Http;
-use crate::load::cli::say;
+use crate::load::print::say;
 use crate::load::scenario::{Scenario, quotas};
 use crate::load::schedule::{Amount, Pace};
 use crate::load::table::{columns, number, percent};

@@ -16,7 +16,8 @@ use crate::load::table;
 use crate::load::traffic::Traffic;
 use crate::load::wire::http1::Http1;
 use crate::parts::influxdb::InfluxDb;
-use crate::parts::kafka::Kafka;
+use crate::parts::kafka::{Kafka, PASSWORD, USER};
+use crate::pki::Pki;
 use crate::ports::free_address;
 
 const DATABASE: &str = "bench";
@@ -33,9 +34,34 @@ struct Path4 {
 }
 
 impl Path4 {
-    async fn start(dir: &Path) -> Result<Self> {
-        let influxdb = InfluxDb::start(&dir.join("influxdb"), free_address()?).await?;
-        let kafka = Kafka::start(&dir.join("kafka"), free_address()?).await?;
+    /// In clear text, or with Kafka and InfluxDB over TLS as `pki` has it.
+    async fn start(dir: &Path, pki: Option<&Pki>) -> Result<Self> {
+        let (influxdb_dir, kafka_dir) = (dir.join("influxdb"), dir.join("kafka"));
+        let (influxdb_at, kafka_at) = (free_address()?, free_address()?);
+        let (influxdb, kafka) = match pki {
+            None => (
+                InfluxDb::start(&influxdb_dir, influxdb_at).await?,
+                Kafka::start(&kafka_dir, kafka_at).await?,
+            ),
+            Some(pki) => (
+                InfluxDb::start_encrypted(&influxdb_dir, influxdb_at, pki).await?,
+                Kafka::start_encrypted(&kafka_dir, kafka_at, pki).await?,
+            ),
+        };
+        let (login, trust) = match pki {
+            None => (String::new(), String::new()),
+            Some(pki) => {
+                std::fs::write(dir.join("password"), PASSWORD)?;
+                let ca = pki.authority().display().to_string();
+                let sasl = format!("mechanism: SCRAM-SHA-512, username: {USER}");
+                (
+                    format!(
+                        "    tls: {{ca_file: {ca}}}\n    sasl: {{{sasl}, password_file: password}}\n"
+                    ),
+                    format!("    tls: {{ca_file: {ca}}}\n"),
+                )
+            }
+        };
         let (listen, gateway_admin, writer_admin) =
             (free_address()?, free_address()?, free_address()?);
         let config = dir.join("ingest-filter.yaml");
@@ -43,11 +69,12 @@ impl Path4 {
             &config,
             format!(
                 "log_level: warn\ndrain_delay: 0s\njournal:\n  kafka:\n    brokers: {}\n    topic: points\n\
-                 \x20   create_topic: {{partitions: 4, replication_factor: 1}}\n\
+                 \x20   create_topic: {{partitions: 4, replication_factor: 1}}\n{login}\
                  gateway:\n  listen: {listen}\n  admin_listen: {gateway_admin}\n\
-                 writer:\n  admin_listen: {writer_admin}\n  influxdb_v1:\n    url: http://{}\n\
+                 writer:\n  admin_listen: {writer_admin}\n  influxdb_v1:\n    url: {}\n{trust}\
                  destinations:\n  database: {DATABASE}\n",
-                kafka.address, influxdb.address
+                kafka.address,
+                influxdb.url()
             ),
         )?;
         let gateway = rig::ingest(dir, "gateway", &config, listen, gateway_admin).await?;
@@ -93,8 +120,19 @@ impl Path4 {
 /// When a part is missing, or a point is.
 pub async fn measure(cx: &mut Context) -> Result<()> {
     let dir: PathBuf = rig::stage_dir(&cx.dir, "ingest")?;
-    cx.step("ingest: starting Kafka and InfluxDB");
-    let path = Path4::start(&dir).await?;
+    once(cx, "ingest", &dir.join("clear"), None).await?;
+    let encrypted = dir.join("encrypted");
+    let pki = Pki::new(&encrypted.join("tls"))?;
+    for name in ["kafka", "influxdb"] {
+        pki.issue(name)?;
+    }
+    once(cx, "ingest over TLS", &encrypted, Some(&pki)).await
+}
+
+async fn once(cx: &mut Context, name: &str, dir: &Path, pki: Option<&Pki>) -> Result<()> {
+    std::fs::create_dir_all(dir)?;
+    cx.step(&format!("{name}: starting Kafka and InfluxDB"));
+    let path = Path4::start(dir, pki).await?;
     let bodies: u64 = if cx.quick { 300 } else { 1_500 };
     let time = 1_700_000_000_000_000_000;
     // Every point is another one, so that InfluxDB's count tells whether all of them arrived.
@@ -114,7 +152,7 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
     connect(bodies_of(0, warm))?.run(Pace::Closed, Amount::Requests(warm))?;
     path.arrived(warm * POINTS_PER_BODY as u64).await?;
 
-    cx.step("ingest: writing");
+    cx.step(&format!("{name}: writing"));
     let traffic = bodies_of(warm, warm + bodies);
     let bytes: usize = (0..bodies as usize).map(|body| traffic.request(body).message.len()).sum();
     let mut engine = connect(traffic)?;
@@ -127,18 +165,24 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
     let results = &mut cx.results;
     let points = points as f64;
     let acknowledged = points / tally.elapsed.as_secs_f64();
-    results.add("ingest/acknowledged by Kafka", acknowledged, "points/s", Aim::None);
-    results.add("ingest/arrived in InfluxDB", points / whole.as_secs_f64(), "points/s", Aim::None);
-    results.add("ingest/bytes of a point", bytes as f64 / points, "B", Aim::None);
-    for (at, name) in ["gateway", "writer", "kafka", "influxdb"].into_iter().enumerate() {
+    let of = |what: &str| format!("{name}/{what}");
+    let megabytes = bytes as f64 / tally.elapsed.as_secs_f64() / 1e6;
+    results.add(of("acknowledged by Kafka"), acknowledged, "points/s", Aim::None);
+    results.add(of("taken and acknowledged"), megabytes, "MB/s", Aim::None);
+    let arrived = points / whole.as_secs_f64();
+    results.add(of("arrived in InfluxDB"), arrived, "points/s", Aim::None);
+    results.add(of("bytes of a point"), bytes as f64 / points, "B", Aim::None);
+    for (at, process) in ["gateway", "writer", "kafka", "influxdb"].into_iter().enumerate() {
         let used = after[at].saturating_sub(before[at]).as_secs_f64() * 1e6 / points;
-        results.add(format!("ingest/{name}"), used, "us of CPU a point", Aim::None);
+        results.add(of(process), used, "us of CPU a point", Aim::None);
     }
     let p99 = tally.latency().value_at_quantile(0.99) as f64 / 1e6;
-    results.add("ingest/p99 of 1,000 points", p99, "ms", Aim::None);
-    results.histograms.insert("ingest/write".to_owned(), table::histogram(&tally.latency()));
-    cost::process(cx, "ingest-filter gateway", &path.gateway)?;
-    cost::process(cx, "ingest-filter writer", &path.writer)?;
+    results.add(of("p99 of 1,000 points"), p99, "ms", Aim::None);
+    results.histograms.insert(of("write"), table::histogram(&tally.latency()));
+    if pki.is_none() {
+        cost::process(cx, "ingest-filter gateway", &path.gateway)?;
+        cost::process(cx, "ingest-filter writer", &path.writer)?;
+    }
     // The broker and the database are killed with their owners; ours first, so that they do not
     // log the loss.
     let Path4 { gateway, writer, kafka, influxdb } = path;

@@ -170,7 +170,7 @@ impl Group<'_> {
         let aim = commands_max(scenario, self.mode).map_or(Aim::None, Aim::AtMost);
         results.add(format!("{name}/redis commands"), sample.commands, "each", aim);
         results.add(format!("{name}/admitted"), sample.admitted, "share", Aim::None);
-        over_admission(results, &name, &cell, scenario);
+        over_admission(results, &name, &cell, scenario, Aim::AtMost(1.0));
         results.add(format!("{name}/speed"), sample.per_second, "/s", Aim::None);
         results.add(format!("{name}/generator"), sample.own_us, "us", Aim::None);
         let p99 = tally.latency().value_at_quantile(0.99) as f64 / 1e3;

@@ -154,6 +154,10 @@ async fn additions(cx: &mut Context, dir: &Path) -> Result<()> {
             options.otlp = Some(nobody);
         })
         .await?,
+        Subject::start(dir, "mutual TLS behind Envoy", |options| {
+            options.encryption = Encryption::On;
+        })
+        .await?,
         Subject::start(dir, "three replicas", |options| options.replicas = REPLICAS).await?,
     ];
     let default = &subjects[0];

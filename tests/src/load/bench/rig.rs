@@ -267,13 +267,28 @@ pub struct Usage {
     pub calls: Calls,
 }
 
+/// A Redis whose work is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RedisAt {
+    /// Its process.
+    pub pid: u32,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl From<&Redis> for RedisAt {
+    fn from(redis: &Redis) -> Self {
+        Self { pid: redis.child.pid(), address: redis.address }
+    }
+}
+
 impl Usage {
-    /// Reads what servers, and the Redis behind them, have used so far. The question to Redis is
-    /// not in the CPU between two readings of which this is the first.
+    /// Reads what the processes `servers`, and the Redis behind them, have used so far. The question
+    /// to Redis is not in the CPU between two readings of which this is the first.
     ///
     /// # Errors
     /// When one of them is gone.
-    pub fn before(servers: &[&Server], redis: Option<&Redis>) -> Result<Self> {
+    pub fn before(servers: &[u32], redis: Option<RedisAt>) -> Result<Self> {
         let calls = redis.map(|redis| redis_info::calls(redis.address)).transpose()?;
         Ok(Self { calls: calls.unwrap_or_default(), ..Self::of_cpu(servers, redis)? })
     }
@@ -282,19 +297,19 @@ impl Usage {
     ///
     /// # Errors
     /// When one of them is gone.
-    pub fn after(servers: &[&Server], redis: Option<&Redis>) -> Result<Self> {
+    pub fn after(servers: &[u32], redis: Option<RedisAt>) -> Result<Self> {
         let cpu = Self::of_cpu(servers, redis)?;
         let calls = redis.map(|redis| redis_info::calls(redis.address)).transpose()?;
         Ok(Self { calls: calls.unwrap_or_default(), ..cpu })
     }
 
-    fn of_cpu(servers: &[&Server], redis: Option<&Redis>) -> Result<Self> {
+    fn of_cpu(servers: &[u32], redis: Option<RedisAt>) -> Result<Self> {
         let mut usage = Self::default();
-        for server in servers {
-            usage.servers += cpu::of_process(server.child.pid())?;
+        for pid in servers {
+            usage.servers += cpu::of_process(*pid)?;
         }
         if let Some(redis) = redis {
-            usage.redis = cpu::of_process(redis.child.pid())?;
+            usage.redis = cpu::of_process(redis.pid)?;
         }
         Ok(usage)
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use hdrhistogram::Histogram;
 
-use super::rig::{Server, Usage};
+use super::rig::{RedisAt, Server, Usage};
 use crate::load::engine::Engine;
 use crate::load::schedule::{Amount, Pace};
 use crate::load::table;
@@ -15,13 +15,13 @@ use crate::load::tally::Tally;
 use crate::parts::redis::Redis;
 
 /// One subject under one load.
-pub struct Cell<'a> {
+pub struct Cell {
     /// Its name in the results.
     pub name: String,
-    /// The servers that the load goes to.
-    pub servers: Vec<&'a Server>,
+    /// The processes that the load goes to.
+    pub servers: Vec<u32>,
     /// The Redis behind them.
-    pub redis: Option<&'a Redis>,
+    pub redis: Option<RedisAt>,
     /// The load.
     pub engine: Engine,
     /// One for each round.
@@ -49,12 +49,23 @@ pub struct Sample {
     pub own_us: f64,
 }
 
-impl<'a> Cell<'a> {
+impl Cell {
     /// A cell without samples.
     pub fn new(
         name: impl Into<String>,
-        servers: Vec<&'a Server>,
-        redis: Option<&'a Redis>,
+        servers: Vec<&Server>,
+        redis: Option<&Redis>,
+        engine: Engine,
+    ) -> Self {
+        let servers = servers.iter().map(|server| server.child.pid()).collect();
+        Self::of_processes(name, servers, redis.map(RedisAt::from), engine)
+    }
+
+    /// The same of processes that others have started.
+    pub fn of_processes(
+        name: impl Into<String>,
+        servers: Vec<u32>,
+        redis: Option<RedisAt>,
         engine: Engine,
     ) -> Self {
         Self { name: name.into(), servers, redis, engine, samples: Vec::new(), latency: None }
@@ -106,7 +117,7 @@ impl<'a> Cell<'a> {
 ///
 /// # Errors
 /// As a cell's.
-pub fn interleave(cells: &mut [Cell<'_>], rounds: usize, slice: Duration) -> Result<()> {
+pub fn interleave(cells: &mut [Cell], rounds: usize, slice: Duration) -> Result<()> {
     for cell in cells.iter_mut() {
         cell.warm(slice / 2)?;
     }
@@ -120,7 +131,7 @@ pub fn interleave(cells: &mut [Cell<'_>], rounds: usize, slice: Duration) -> Res
 }
 
 /// How many times the CPU of `yardstick` a cell needs: the ratio of each round, which both ran in.
-pub fn ratios(cell: &Cell<'_>, yardstick: &Cell<'_>) -> Vec<f64> {
+pub fn ratios(cell: &Cell, yardstick: &Cell) -> Vec<f64> {
     let both = cell.samples.iter().zip(&yardstick.samples);
     both.map(|(cell, yardstick)| cell.server_us / yardstick.server_us).collect()
 }

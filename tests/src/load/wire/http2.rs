@@ -5,8 +5,7 @@
 //! What it does not do, it answers with a fault: CONTINUATION, server push, messages above one
 //! frame.
 
-use super::{Answer, Connection, Fault, Meaning, Verdict, hpack};
-use crate::load::message;
+use super::{Answer, Connection, Fault, Meaning, Verdict, hpack, verdict};
 
 /// The largest message, bytes: with its prefix of five it must fit the smallest legal frame.
 pub const MESSAGE_BYTES_MAX: usize = 16_384 - 5;
@@ -252,8 +251,8 @@ fn verdict(meaning: Meaning, data: &[u8]) -> Result<Verdict, Fault> {
         return Err(Fault::Message("single uncompressed message"));
     }
     match meaning {
-        Meaning::RateLimit => message::rate_limit_verdict(&data[5..]),
-        Meaning::Check => message::check_verdict(&data[5..]),
+        Meaning::RateLimit => verdict::rate_limit(&data[5..]),
+        Meaning::Check => verdict::check(&data[5..]),
         Meaning::Http => Err(Fault::Message("HTTP answer")),
     }
 }

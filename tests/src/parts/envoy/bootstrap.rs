@@ -27,6 +27,7 @@ fn sections(settings: &Settings) -> Vec<&'static str> {
         ("bytes", settings.charged.bytes),
         ("points", settings.charged.points),
         ("trace", settings.otlp.is_some()),
+        ("otlp-tls", settings.otlp.is_some() && settings.tls.is_some()),
         ("edge-tls", settings.tls.is_some()),
         ("upstream-tls", settings.tls.is_some()),
         ("injected-pressure", settings.pressure_file.is_some()),
@@ -85,6 +86,7 @@ fn values(settings: &Settings) -> Result<BTreeMap<&'static str, String>> {
         values.insert("AUTHZ_SANS", names(&tls.authz));
         values.insert("RATELIMIT_SANS", names(&tls.ratelimit));
         values.insert("GATEWAY_SANS", names(&tls.gateway));
+        values.insert("OTLP_SANS", names(&tls.otlp));
     }
     if let Some(file) = &settings.pressure_file {
         values.insert("PRESSURE_FILE", file.display().to_string());

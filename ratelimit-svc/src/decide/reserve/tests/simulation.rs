@@ -46,14 +46,14 @@ struct Outcome {
     inversions: usize,
 }
 
-fn arrival(algorithm: Algorithm, limit: u32, place: usize, amount: u64, now: Duration) -> Hit {
+fn arrival(algorithm: Algorithm, limit: u32, rank: usize, amount: u64, now: Duration) -> Hit {
     let window = Window { start: now.as_secs(), seconds: 1 };
     let key = match algorithm {
         Algorithm::FixedWindow => format!("k|s{}", window.start),
         _ => "k|other".to_owned(),
     };
     let how = How::Forecast { guarantees: None };
-    let share = Some(Share { place: place as u8, classes: 4, how, asked: None });
+    let share = Some(ClassShare { rank: rank as u8, classes: 4, how, asked: None });
     let (key, role) = (key.into_bytes().into(), Role::Enforced);
     Hit { key, amount, is_refund: false, limit, window, algorithm, role, share }
 }

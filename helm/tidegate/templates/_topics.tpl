@@ -1,0 +1,56 @@
+{{/* The topics of the journal, for those that make them in place of the services. */}}
+
+{{/* Each topic's name, partitions and settings beyond those of all, as JSON: what the services would make. */}}
+{{- define "tidegate.topics" -}}
+{{- $kafka := .Values.ingest.journal.kafka -}}
+{{- $records := $kafka.topic | default "tidegate-points" -}}
+{{- $bytes := include "tidegate.sizeBytes" ($kafka.message_bytes_max | default "1048588B") | int64 -}}
+{{- list
+  (dict "name" $records "partitions" (int64 $kafka.create_topic.partitions) "config" (dict "max.message.bytes" $bytes))
+  (dict "name" ($kafka.dead_letter_topic | default (printf "%s-dead-letter" $records)) "partitions" 1 "config" (dict "max.message.bytes" (add $bytes 65536)))
+  (dict "name" ($kafka.types_topic | default (printf "%s-types" $records)) "partitions" 1
+    "config" (dict "max.message.bytes" $bytes "retention.ms" -1 "retention.bytes" -1)) | toJson -}}
+{{- end -}}
+
+{{/* The Job's spec. Arguments: root, labels, container. */}}
+{{- define "tidegate.topics.job" -}}
+{{- $root := .root -}}
+backoffLimit: 3
+activeDeadlineSeconds: {{ mul 4 $root.Values.ingest.topics.timeoutSeconds }}
+template:
+  metadata:
+    labels:
+      {{- toYaml .labels | nindent 6 }}
+      {{- include "tidegate.lastingLabels" $root | nindent 6 }}
+  spec:
+    restartPolicy: Never
+    automountServiceAccountToken: false
+    enableServiceLinks: false
+    {{- with $root.Values.imagePullSecrets }}
+    imagePullSecrets:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+    {{- with $root.Values.podSecurityContext }}
+    securityContext:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+    containers:
+      - name: topics
+        image: {{ include "tidegate.ourImage" $root }}
+        imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+        command: [/usr/local/bin/ingest-filter]
+        args: [topics, --config, /etc/tidegate/config/topics.yaml, --within, {{ $root.Values.ingest.topics.timeoutSeconds | quote }}]
+        {{- include "tidegate.container.bounds" .container | nindent 8 }}
+        volumeMounts:
+          - {name: config, mountPath: /etc/tidegate/config, readOnly: true}
+          {{- if $root.Values.ingest.journal.kafkaSecret }}
+          - {name: kafka, mountPath: /etc/tidegate/kafka, readOnly: true}
+          {{- end }}
+    volumes:
+      - name: config
+        configMap: {name: {{ include "tidegate.fullname" $root }}-topics}
+      {{- with $root.Values.ingest.journal.kafkaSecret }}
+      - name: kafka
+        secret: {secretName: {{ . }}, defaultMode: 0440}
+      {{- end }}
+{{- end -}}

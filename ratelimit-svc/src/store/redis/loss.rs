@@ -1,0 +1,6 @@
+//! A server that lost its data: how that is found out, and how its counters are restored. What a loss
+//! means for leases is `lease::loss`.
+
+pub mod epoch;
+pub mod findings;
+pub mod restore;
