@@ -7,6 +7,7 @@
 pub mod edit;
 pub mod json;
 mod map;
+mod occurrence;
 pub mod save;
 mod validate;
 
@@ -181,12 +182,9 @@ pub fn load(
     if len > FILE_BYTES_MAX {
         return Err(ConfigError::file(path, format!("is larger than {FILE_BYTES_MAX} bytes")));
     }
-    let settled = |keys: &mut Builder| {
-        keys.settle().map_err(|clash| ConfigError::file(path, clash.to_string()))
-    };
     if len > WHOLE_BYTES_MAX {
         let has_count = json::stream(path, file, rules, keys)?;
-        return settled(keys).map(|()| has_count);
+        return settle(path, keys).map(|()| has_count);
     }
     let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
     file.by_ref().take(WHOLE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
@@ -198,7 +196,14 @@ pub fn load(
     for record in read.into_records() {
         keys.push(record).map_err(|clash| ConfigError::file(path, clash.to_string()))?;
     }
-    settled(keys).map(|()| has_count)
+    settle(path, keys).map(|()| has_count)
+}
+
+fn settle(path: &Path, keys: &mut Builder) -> Result<(), ConfigError> {
+    keys.settle().map_err(|clash| {
+        let at = clash.id().and_then(|id| occurrence::in_file(path, id));
+        ConfigError { at, ..ConfigError::file(path, clash.to_string()) }
+    })
 }
 
 /// Two files may not both speak of a tenant: nobody could tell which is right.

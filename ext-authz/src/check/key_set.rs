@@ -58,6 +58,16 @@ pub enum Clash {
     TooMany,
 }
 
+impl Clash {
+    /// The key that cannot be beside the others.
+    pub fn id(&self) -> Option<&KeyId> {
+        match self {
+            Self::Id(id) | Self::Digest(id) => Some(id),
+            Self::TooMany => None,
+        }
+    }
+}
+
 impl KeySet {
     /// The key of this id.
     pub fn by_id(&self, id: &KeyId) -> Option<&KeyRecord> {
