@@ -69,11 +69,7 @@ async fn keys_in_redis_are_issued_and_taken_back() -> Result<()> {
     let reply = stage.write(&key, point).await?;
     assert_eq!(reply.status, 204, "{}", reply.text());
     let id = key.split('_').nth(2).unwrap_or_default();
-    let revoked = Command::new(service("ext-authz")?)
-        .args(["keys", "revoke", id, "--wait", "--config"])
-        .arg(stage.edge.authz_config())
-        .output()?;
-    assert!(revoked.status.success(), "{}", String::from_utf8_lossy(&revoked.stderr));
+    stage.edge.keys_command(&["revoke", id, "--wait"])?;
     assert_eq!(stage.write(&key, point).await?.status, 401);
     let file = std::fs::read_to_string(stage.edge.keys_file())?;
     assert!(!file.contains(id), "the file has no part in it");

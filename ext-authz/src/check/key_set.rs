@@ -274,6 +274,9 @@ impl Builder {
     /// When a record cannot be beside the others. Then the builder is good for nothing any more.
     pub fn settle(&mut self) -> Result<(), Clash> {
         let pending = std::mem::take(&mut self.pending);
+        if pending.is_empty() {
+            return Ok(());
+        }
         if self.set.is_empty() {
             self.set = KeySet::of(pending, Arc::clone(&self.set.suspended_tenants))?;
             return Ok(());

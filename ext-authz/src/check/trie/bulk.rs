@@ -44,6 +44,11 @@ impl<T> Bulk<T> {
         self.len
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// The trie of all items, by the same hashes. The chunks of a branch are freed with it.
     pub fn build(self, hash: impl Fn(&T) -> u64) -> Trie<T> {
         let no_items: Leaf<T> = Arc::new([]);
@@ -81,7 +86,7 @@ mod tests {
             items in proptest::collection::hash_map(any::<u16>(), any::<u64>(), 0..600)
         ) {
             // Some meet in a leaf.
-            let hash = |item: &(u16, u64)| if item.0 % 3 == 0 { 7 } else { item.1 };
+            let hash = |item: &(u16, u64)| if item.0.is_multiple_of(3) { 7 } else { item.1 };
             let (mut bulk, mut trie) = (Bulk::default(), Trie::default());
             for item in items {
                 bulk.push(hash(&item), item);
