@@ -145,7 +145,9 @@ async fn wait_until_well(service: &Service) {
     wait_for("redis is in use", async || {
         let (_, shown) = service.admin("/config").await;
         let store = serde_json::from_str::<Json>(&shown).expect("JSON")["store"].clone();
-        store["in_reach"] == true && store["leases"]["holding"] == false && store["owed_counters"] == 0
+        store["in_reach"] == true
+            && store["leases"]["holding"] == false
+            && store["owed_counters"] == 0
     })
     .await;
 }
