@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod expiry;
+mod followed;
 pub mod https;
 mod metrics;
 mod peer;
@@ -25,6 +26,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::reload::Snapshot;
 
+pub use followed::FollowedFiles;
 pub use peer::{FAREWELL, Peer};
 pub use server::{Acceptor, HANDSHAKE_TIMEOUT, Status};
 pub use settings::{Protocols, RawServerTls, ServerSettings};

@@ -94,6 +94,12 @@ impl Server {
             &readiness,
             registry.sub_registry_with_prefix("authz"),
         )?;
+        let collector = tls::FollowedFiles::new(
+            config.telemetry.otlp_tls.clone(),
+            "otlp_tls",
+            &readiness,
+            registry.sub_registry_with_prefix("authz"),
+        );
         let options = grpc::Options {
             age: grpc::ConnectionAge::default(),
             workers: config.worker_threads,
@@ -128,6 +134,9 @@ impl Server {
                     anyhow::bail!("the admin listener ended")
                 }
                 () = follow_health => anyhow::bail!("health reporting ended"),
+                () = collector.follow(reload::PERIOD) => {
+                    anyhow::bail!("following the collector's TLS files ended")
+                }
                 () = follow_tls => anyhow::bail!("following the TLS files ended"),
                 never = files => match never {},
                 never = follow_redis => match never {},

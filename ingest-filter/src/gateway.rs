@@ -19,7 +19,8 @@ use chassis::admin::Admin;
 use chassis::drain::Shutdown;
 use chassis::process::listen;
 use chassis::readiness::Readiness;
-use chassis::tls::Acceptor;
+use chassis::reload::PERIOD;
+use chassis::tls::{Acceptor, FollowedFiles};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 
@@ -27,6 +28,7 @@ use crate::destination::Destinations;
 use crate::journal::Journal;
 use budget::Budget;
 use config::GatewayConfig;
+use conversions::Conversions;
 use edge::Edge;
 use metrics::GatewayMetrics;
 use pinning::Pinning;
@@ -38,10 +40,12 @@ pub mod body;
 pub mod budget;
 pub mod cgroup;
 pub mod config;
+mod conversions;
 pub mod cors;
 mod datadog;
 mod edge;
 mod grpc_frame;
+mod hold_time;
 pub mod inflate;
 mod influx;
 mod intake;
@@ -69,6 +73,7 @@ pub struct Gateway {
     readiness: Readiness,
     registry: Registry,
     tls: Option<Arc<Acceptor>>,
+    collector: FollowedFiles,
 }
 
 impl Gateway {
@@ -86,6 +91,7 @@ impl Gateway {
         let (listener, admin_listener) =
             (listen(config.listen).await?, listen(config.admin_listen).await?);
         let tls = server::tls(&config, &readiness, &mut registry)?;
+        let collector = server::collector(&config, &readiness, &mut registry);
         let budget = Budget::new(config.memory_bytes_max);
         let metrics = GatewayMetrics::register(&mut registry, &budget, pinning.types());
         let destinations = Destinations::new(&config.destinations);
@@ -98,10 +104,10 @@ impl Gateway {
             journal,
             budget,
             metrics,
-            conversions: edge::conversions(),
+            conversions: Conversions::of_this_machine(),
             stamps: Stamps::new(),
         });
-        Ok(Self { edge, listener, admin_listener, readiness, registry, tls })
+        Ok(Self { edge, listener, admin_listener, readiness, registry, tls, collector })
     }
 
     /// Where clients are served.
@@ -159,6 +165,9 @@ impl Gateway {
             () = edge.rules.follow() => anyhow::bail!("following the rules of tenants ended"),
             () = follow => anyhow::bail!("readiness is no longer followed"),
             () = server::follow(self.tls) => anyhow::bail!("following the TLS files ended"),
+            () = self.collector.follow(PERIOD) => {
+                anyhow::bail!("following the collector's TLS files ended")
+            }
             failed = admin.serve(self.admin_listener, Router::new()) => {
                 failed?;
                 anyhow::bail!("the admin listener ended")

@@ -91,6 +91,7 @@ async fn gateway(path: &Path, raw: &RawConfig, journal: &JournalConfig) -> anyho
     }
     let journal = &journal;
     config.destinations = destinations(path, raw)?;
+    config.otlp_tls = raw.telemetry(path)?.otlp_tls;
     // A record that the journal cannot take would be refused for ever.
     config.chunk_bytes_max = config.chunk_bytes_max.min(journal.record_bytes_max());
     let (readiness, shutdown, mut registry) =
@@ -112,6 +113,7 @@ async fn writer(path: &Path, raw: &RawConfig, journal: &JournalConfig) -> anyhow
     let section = raw.writer.as_ref().ok_or_else(|| missing(path, "writer"))?;
     let mut config = WriterConfig::from_raw(path, section)?;
     config.destinations = destinations(path, raw)?;
+    config.otlp_tls = raw.telemetry(path)?.otlp_tls;
     let (readiness, shutdown) = (Readiness::new(), Shutdown::new());
     let writer = Writer::bind(journal, config, readiness.clone()).await?;
     let admin = writer.admin_addr()?;

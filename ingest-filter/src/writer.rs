@@ -14,8 +14,9 @@ use chassis::drain::Shutdown;
 use chassis::process::UsageError;
 use chassis::process::listen;
 use chassis::readiness::Readiness;
-use chassis::tls::Protocols;
+use chassis::reload::PERIOD;
 use chassis::tls::client::{ClientSettings, Connector};
+use chassis::tls::{FollowedFiles, Protocols};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -66,6 +67,7 @@ pub struct Writer {
     admin_listener: TcpListener,
     reader: Box<dyn Reader>,
     shared: lane::Shared,
+    collector: FollowedFiles,
 }
 
 impl Writer {
@@ -84,6 +86,9 @@ impl Writer {
         let admin_listener = listen(config.admin_listen).await?;
         let opened = journal::open_reader(journal, &readiness, &mut registry)?;
         let target = open_target(&config.target, &readiness, &mut registry)?;
+        let prefixed = registry.sub_registry_with_prefix("ingest_writer");
+        let otlp_tls = config.otlp_tls.clone();
+        let collector = FollowedFiles::new(otlp_tls, "otlp_tls", &readiness, prefixed);
         let watermark_tenants_max = config.watermark_tenants_max;
         let described = describe(journal, &config);
         let conflicts = Arc::new(Conflicts::default());
@@ -110,7 +115,7 @@ impl Writer {
             conflicts,
             shutdown: Shutdown::new(),
         };
-        Ok(Self { admin, admin_listener, reader: opened.reader, shared })
+        Ok(Self { admin, admin_listener, reader: opened.reader, shared, collector })
     }
 
     /// Where the admin pages are served.
@@ -127,7 +132,7 @@ impl Writer {
     /// # Errors
     /// When the journal can no longer be read or the admin listener fails.
     pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
-        let Self { admin, admin_listener, mut reader, mut shared } = self;
+        let Self { admin, admin_listener, mut reader, mut shared, collector } = self;
         shared.shutdown = shutdown.clone();
         let mut upkeep = JoinSet::new();
         let pages = lanes_page(shared.standings.clone());
@@ -136,6 +141,10 @@ impl Writer {
             served.context("the admin listener failed")
         });
         upkeep.spawn(set_gauges(shared.clone()));
+        upkeep.spawn(async move {
+            collector.follow(PERIOD).await;
+            anyhow::bail!("following the collector's TLS files ended")
+        });
         let reach = tokio::spawn(reach(shared.clone()));
         let mut lanes = JoinSet::new();
         let ended = loop {

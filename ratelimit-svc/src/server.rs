@@ -2,9 +2,11 @@
 //! and reads no environment, so tests run it in process.
 
 mod addresses;
+mod client_files;
+mod export;
 mod rlconfig;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -48,6 +50,8 @@ use crate::store::memory::Memory;
 use crate::store::redis::Redis;
 use crate::tenant_page;
 use crate::xds;
+use client_files::client_files;
+use export::{export, flush};
 use rlconfig::rlconfig;
 
 pub use addresses::{Addresses, GrpcAddress};
@@ -65,6 +69,7 @@ pub struct Server {
     pub readiness: Readiness,
     grpc: grpc::Listener,
     options: grpc::Options,
+    client_files: [tls::FollowedFiles; 2],
     begins_traces: bool,
     reflection: bool,
     http: TcpListener,
@@ -102,6 +107,7 @@ impl Server {
         };
         let readiness = Readiness::new();
         let (metrics, mut registry) = metrics(&config.stats);
+        let client_files = client_files(&config, &readiness, &mut registry);
         let exporter = config.stats.statsd.map(|settings| Exporter::new(metrics.clone(), settings));
         let options = grpc::Options {
             age: config.connection_age,
@@ -161,6 +167,7 @@ impl Server {
             readiness,
             grpc,
             options,
+            client_files,
             begins_traces: config.telemetry.traces.root_sampling_ppm > 0,
             reflection: config.grpc_reflection,
             http,
@@ -213,6 +220,9 @@ impl Server {
         if let Some(tls) = self.options.tls.clone() {
             let period = self.reload_period;
             tasks.spawn(async move { tls.follow(period).await });
+        }
+        for files in self.client_files {
+            tasks.spawn(async move { files.follow(self.reload_period).await });
         }
         tasks.spawn(console.follow());
         tasks.spawn(follow_readiness);
@@ -283,26 +293,6 @@ const HTTP_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn json_options() -> http::Options {
     http::Options::of(HTTP_CONNECTIONS_MAX, HTTP_REQUEST_TIMEOUT)
-}
-
-/// Sends metrics every now and then. Never ends.
-async fn export(exporter: Arc<Mutex<Exporter>>) {
-    let interval = lock(&exporter).interval();
-    loop {
-        tokio::time::sleep(interval).await;
-        flush(exporter.clone()).await;
-    }
-}
-
-async fn flush(exporter: Arc<Mutex<Exporter>>) {
-    let flushed = tokio::task::spawn_blocking(move || lock(&exporter).flush()).await;
-    if let Err(error) = flushed {
-        tracing::error!(%error, "a flush to statsd failed");
-    }
-}
-
-fn lock(exporter: &Mutex<Exporter>) -> MutexGuard<'_, Exporter> {
-    exporter.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The metrics, and the registry that shows them under the names asked for.

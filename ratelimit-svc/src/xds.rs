@@ -28,7 +28,8 @@ use tonic::transport::{Channel, Endpoint};
 use crate::reload::Reloader;
 use backoff::Backoff;
 use chassis::telemetry::error_chain;
-use chassis::tls::client::{self, ClientSettings};
+use chassis::tls::Protocols;
+use chassis::tls::client::{self, ClientSettings, Connector};
 
 /// The type of the only resource that is asked for.
 pub const TYPE_URL: &str = "type.googleapis.com/ratelimit.config.ratelimit.v3.RateLimitConfig";
@@ -75,6 +76,8 @@ pub struct Settings {
 /// Follows the control plane. Never ends.
 pub async fn follow(settings: Settings, reloader: Arc<Reloader>) {
     let mut backoff = settings.backoff.clone();
+    // One for all connections: it keeps the last good files.
+    let tls = settings.tls.clone().map(|tls| Connector::new(tls, Protocols::Grpc, "xds_tls"));
     let mut session = Session { settings, reloader, version: String::new() };
     loop {
         let endpoint = session.settings.endpoint.clone();
@@ -82,7 +85,7 @@ pub async fn follow(settings: Settings, reloader: Arc<Reloader>) {
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEPALIVE)
             .keep_alive_while_idle(true);
-        let (reason, pause) = match connect(endpoint, session.settings.tls.as_ref()).await {
+        let (reason, pause) = match connect(endpoint, tls.clone()).await {
             Ok(channel) => {
                 let reason = session.run(channel, &mut backoff).await;
                 (reason, backoff.next(random()))
@@ -100,10 +103,10 @@ pub async fn follow(settings: Settings, reloader: Arc<Reloader>) {
 
 async fn connect(
     endpoint: Endpoint,
-    tls: Option<&ClientSettings>,
+    tls: Option<Connector>,
 ) -> Result<Channel, tonic::transport::Error> {
     match tls {
-        Some(tls) => client::connect(endpoint, tls).await,
+        Some(tls) => client::connect_by(endpoint, tls).await,
         None => endpoint.connect().await,
     }
 }

@@ -96,7 +96,17 @@ pub async fn connect(
     endpoint: Endpoint,
     settings: &ClientSettings,
 ) -> Result<Channel, tonic::transport::Error> {
-    let connector = Connector::new(settings.clone(), Protocols::Grpc, "gRPC");
+    connect_by(endpoint, Connector::new(settings.clone(), Protocols::Grpc, "gRPC")).await
+}
+
+/// The same with a connector that is used again: while new files cannot be used, it has the old ones.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_by(
+    endpoint: Endpoint,
+    connector: Connector,
+) -> Result<Channel, tonic::transport::Error> {
     secured(endpoint).connect_with_connector(connector).await
 }
 

@@ -31,6 +31,8 @@ async fn checks_over_tls_need_the_right_certificate() {
         issue(&files, &issuer, name);
     }
     let mut config = fs::read_to_string(files.path("ext-authz.yaml")).expect("there");
+    config += "otlp_endpoint: https://127.0.0.1:1\notlp_tls: {ca_file: collector.pem}\n";
+    fs::write(files.path("collector.pem"), issuer.pem()).expect("written");
     config += "grpc_tls: {certificate_file: authz.test.pem, key_file: authz.test.key, \
                client_ca_file: ca.pem, client_san: envoy.test}\nworker_threads: 2\n";
     fs::write(files.path("ext-authz.yaml"), config).expect("written");
@@ -64,6 +66,14 @@ async fn checks_over_tls_need_the_right_certificate() {
         get(admin, "/metrics").await.1.contains(failure)
     })
     .await;
+    // Nobody connects to the collector, and bad files for it are reported all the same.
+    fs::write(files.path("collector.pem"), "half an authority").expect("written");
+    wait_for("the warning", async || {
+        let (status, page) = get(admin, "/readyz").await;
+        status == 200 && page.contains("warning: otlp_tls: new files are refused, the old are in")
+    })
+    .await;
+    assert!(get(admin, "/metrics").await.1.contains("authz_otlp_tls_files_refused 1\n"));
     shutdown.begin();
     serving.await.expect("did not panic").expect("ended well");
 }

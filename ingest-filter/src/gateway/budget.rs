@@ -1,5 +1,12 @@
-//! The memory that all requests together may hold, counted in bytes and never waited for. Half of
-//! it is the most that one tenant may hold, whatever it sends on however many connections.
+//! The memory that all requests together may hold, counted in bytes and never waited for. One
+//! tenant may hold as much as it leaves free, whatever it sends on however many connections:
+//!
+//! ```text
+//! tenants that take all they can    each holds      left for whoever comes
+//! 1                                 half            half
+//! 2                                 a third         a third
+//! n                                 1 / (n + 1)     1 / (n + 1)
+//! ```
 //!
 //! A reservation is taken before the memory is, grows with it, and gives everything back when it
 //! is dropped. When nothing is left the request is refused at once: waiting would hold memory too.
@@ -7,8 +14,11 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::gauge::Gauge;
+
+use crate::gateway::hold_time::HoldTime;
 
 /// The budget; clones share it.
 #[derive(Clone, Debug)]
@@ -21,6 +31,10 @@ struct Shared {
     limit: u64,
     used: AtomicU64,
     tenants: Mutex<HashMap<String, Arc<AtomicU64>>>,
+    /// A [`HoldTime`].
+    hold_time: AtomicU64,
+    /// Where the next wait stands in its range, in parts of 2⁶⁴.
+    spread: AtomicU64,
     in_flight: Gauge<i64, AtomicI64>,
     peak: Gauge<i64, AtomicI64>,
 }
@@ -32,16 +46,23 @@ pub struct Reservation {
     /// What the tenant holds in all.
     tenant: Arc<AtomicU64>,
     bytes: u64,
+    since: Instant,
 }
 
 /// From so many tenants on, those that hold nothing are forgotten.
 const TENANTS_KEPT_MAX: usize = 1024;
 
+/// The golden ratio of 2⁶⁴: in steps of it few waits are spread as evenly as many.
+const SPREAD_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// Why bytes were not given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denied {
-    /// Fewer are left; when other requests end there will be more.
-    Exhausted,
+    /// Fewer are left, or the tenant holds its share; when other requests end there will be more.
+    Exhausted {
+        /// When that should be.
+        retry_after: Duration,
+    },
     /// One request may hold at most this much, half of the budget, even when it is alone.
     BeyondShare(usize),
 }
@@ -49,8 +70,10 @@ pub enum Denied {
 impl Budget {
     /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        let (used, tenants, in_flight, peak) = Default::default();
-        Self { shared: Arc::new(Shared { limit: limit as u64, used, tenants, in_flight, peak }) }
+        let (used, tenants, hold_time, spread, in_flight, peak) = Default::default();
+        let limit = limit as u64;
+        let shared = Shared { limit, used, tenants, hold_time, spread, in_flight, peak };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Takes bytes for a request that is no tenant's.
@@ -67,7 +90,8 @@ impl Budget {
     /// When fewer are left, or the tenant has its share.
     pub fn reserve_for(&self, tenant: &str, bytes: usize) -> Result<Reservation, Denied> {
         let tenant = self.shared.tenant(tenant);
-        let mut reservation = Reservation { shared: self.shared.clone(), tenant, bytes: 0 };
+        let (shared, since) = (self.shared.clone(), Instant::now());
+        let mut reservation = Reservation { shared, tenant, bytes: 0, since };
         reservation.grow(bytes)?;
         Ok(reservation)
     }
@@ -100,28 +124,36 @@ impl Shared {
         }
         tenants.entry(name.to_owned()).or_default().clone()
     }
+
+    fn exhausted(&self) -> Denied {
+        let step = self.spread.fetch_add(SPREAD_STEP, Relaxed);
+        let hold_time = HoldTime::from_bits(self.hold_time.load(Relaxed));
+        Denied::Exhausted { retry_after: hold_time.retry_after(step as f64 / u64::MAX as f64) }
+    }
 }
 
 impl Reservation {
     /// Takes more bytes.
     ///
     /// # Errors
-    /// When fewer are left, or one request would hold more than its share; the reservation is
-    /// as before.
+    /// When fewer are left, or the tenant would hold more than what is free then, or the request
+    /// more than half of all; the reservation is as before.
     pub fn grow(&mut self, bytes: usize) -> Result<(), Denied> {
         let bytes = bytes as u64;
         let shared = &self.shared;
-        let share = shared.limit / 2;
-        if self.bytes.saturating_add(bytes) > share {
-            return Err(Denied::BeyondShare(share as usize));
+        let most = shared.limit / 2;
+        if self.bytes.saturating_add(bytes) > most {
+            return Err(Denied::BeyondShare(most as usize));
         }
         let within =
             |limit: u64| move |used: u64| used.checked_add(bytes).filter(|used| *used <= limit);
-        let of_tenant = self.tenant.fetch_update(Relaxed, Relaxed, within(share));
-        of_tenant.map_err(|_| Denied::Exhausted)?;
+        // Those who take at the same moment may each go by what was free before.
+        let left = shared.limit.saturating_sub(shared.used.load(Relaxed).saturating_add(bytes));
+        let of_tenant = self.tenant.fetch_update(Relaxed, Relaxed, within(left));
+        of_tenant.map_err(|_| shared.exhausted())?;
         let Ok(before) = shared.used.fetch_update(Relaxed, Relaxed, within(shared.limit)) else {
             self.tenant.fetch_sub(bytes, Relaxed);
-            return Err(Denied::Exhausted);
+            return Err(shared.exhausted());
         };
         shared.in_flight.inc_by(bytes as i64);
         shared.peak.inner().fetch_max((before + bytes) as i64, Relaxed);
@@ -132,7 +164,8 @@ impl Reservation {
     /// Moves what is held to a reservation of its own.
     pub fn take(&mut self) -> Reservation {
         let bytes = std::mem::take(&mut self.bytes);
-        Reservation { shared: self.shared.clone(), tenant: self.tenant.clone(), bytes }
+        let (shared, tenant) = (self.shared.clone(), self.tenant.clone());
+        Reservation { shared, tenant, bytes, since: self.since }
     }
 
     /// Gives back all but `bytes`.
@@ -143,10 +176,17 @@ impl Reservation {
     /// Gives back `bytes`, or all there are.
     pub fn give_back(&mut self, bytes: usize) {
         let back = self.bytes.min(bytes as u64);
+        if back == 0 {
+            return;
+        }
         self.bytes -= back;
         self.tenant.fetch_sub(back, Relaxed);
         self.shared.used.fetch_sub(back, Relaxed);
         self.shared.in_flight.dec_by(back as i64);
+        let (held, part) = (self.since.elapsed(), back as f64 / self.shared.limit as f64);
+        let average = |bits| Some(HoldTime::from_bits(bits).given_back(held, part).to_bits());
+        // It always has a value, so this cannot fail.
+        let _ = self.shared.hold_time.fetch_update(Relaxed, Relaxed, average);
     }
 }
 
@@ -160,17 +200,25 @@ impl Drop for Reservation {
 mod tests {
     use super::*;
 
+    fn is_exhausted(denied: Result<Reservation, Denied>) -> bool {
+        matches!(denied, Err(Denied::Exhausted { .. }))
+    }
+
     #[test]
-    fn a_tenant_has_half_of_it_however_many_its_requests() {
+    fn a_tenant_has_as_much_as_it_leaves_free_however_many_its_requests() {
         let budget = Budget::new(100);
         let held: Vec<_> = (0..5).map(|_| budget.reserve_for("a", 10).expect("fits")).collect();
-        assert_eq!(budget.reserve_for("a", 1).expect_err("its share"), Denied::Exhausted);
-        let mut other = budget.reserve_for("b", 40).expect("the other half");
+        assert!(is_exhausted(budget.reserve_for("a", 1)), "half when it is alone");
+        assert!(is_exhausted(budget.reserve_for("b", 26)), "not more than is left then");
+        let mut other = budget.reserve_for("b", 25).expect("half of the rest");
+        assert!(is_exhausted(budget.reserve_for("c", 13)));
+        assert!(budget.reserve_for("c", 12).is_ok());
         other.shrink_to(15);
         other.shrink_to(20);
         assert_eq!(budget.in_flight(), 65);
         drop(held);
-        assert!(budget.reserve_for("a", 50).is_ok());
+        assert!(budget.reserve_for("a", 42).is_ok());
+        assert!(is_exhausted(budget.reserve_for("a", 43)));
         for number in 0..2 * TENANTS_KEPT_MAX {
             drop(budget.reserve_for(&number.to_string(), 1).expect("fits"));
         }
@@ -182,20 +230,48 @@ mod tests {
     }
 
     #[test]
+    fn tenants_that_take_all_they_can_leave_room_for_one_more() {
+        let budget = Budget::new(1000);
+        let mut held = Vec::new();
+        for round in 0..1000 {
+            let tenant = (round % 4).to_string();
+            held.extend(budget.reserve_for(&tenant, 1).ok());
+        }
+        // A fifth each, and a fifth is free.
+        assert_eq!(budget.in_flight(), 800);
+        assert!(budget.reserve_for("new", 100).is_ok());
+    }
+
+    #[test]
     fn never_more_than_the_limit_and_all_of_it_again() {
         let budget = Budget::new(100);
         let mut first = budget.reserve(40).expect("fits");
-        let second = budget.reserve_for("b", 50).expect("fits");
-        assert_eq!(budget.reserve_for("c", 11).expect_err("too much"), Denied::Exhausted);
-        assert_eq!(first.grow(10), Ok(()));
-        assert_eq!((budget.in_flight(), budget.peak()), (100, 100));
-        assert_eq!(first.grow(1), Err(Denied::BeyondShare(50)));
+        let second = budget.reserve_for("b", 30).expect("fits");
+        assert!(is_exhausted(budget.reserve_for("c", 31)), "more than there is");
+        assert!(matches!(first.grow(1), Err(Denied::Exhausted { .. })), "more than is left then");
+        assert_eq!((budget.in_flight(), budget.peak()), (70, 70));
+        assert_eq!(first.grow(11), Err(Denied::BeyondShare(50)));
         assert_eq!(first.grow(usize::MAX), Err(Denied::BeyondShare(50)));
         let moved = first.take();
         drop(first);
-        assert_eq!(budget.in_flight(), 100);
+        assert_eq!(budget.in_flight(), 70);
         drop((moved, second));
-        assert_eq!((budget.in_flight(), budget.peak()), (0, 100));
+        assert_eq!((budget.in_flight(), budget.peak()), (0, 70));
         assert!(budget.reserve(50).is_ok());
+    }
+
+    #[test]
+    fn those_who_are_refused_together_do_not_come_back_together() {
+        let budget = Budget::new(10);
+        let _all = budget.reserve(5).expect("fits");
+        let mut seconds = [0; 4];
+        for _ in 0..1000 {
+            let Err(Denied::Exhausted { retry_after }) = budget.reserve(1) else {
+                panic!("nothing is left");
+            };
+            seconds[retry_after.as_secs() as usize] += 1;
+        }
+        assert_eq!((seconds[0], seconds[3]), (0, 0), "{seconds:?}");
+        assert!(seconds[1..3].iter().all(|count| (490..=510).contains(count)), "{seconds:?}");
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chassis::config::{ByteSize, ConfigError, DurationText, Spanned};
+use chassis::tls::client::ClientSettings;
 use chassis::tls::{RawServerTls, ServerSettings};
 use serde::{Deserialize, Serialize};
 
@@ -125,6 +126,9 @@ pub struct GatewayConfig {
     pub rules_directory: Option<PathBuf>,
     /// Which database each tenant's points go to: a section of its own, as the writer has it too.
     pub destinations: DestinationsConfig,
+    /// TLS to the collector of spans, whose files are followed; the section is of both roles.
+    #[serde(skip)]
+    pub otlp_tls: Option<ClientSettings>,
 }
 
 impl Default for GatewayConfig {
@@ -228,6 +232,7 @@ impl GatewayConfig {
                 .map(|directory| path.parent().unwrap_or(Path::new("")).join(directory)),
             cors_origins: origins(path, raw.cors_origins.as_deref().unwrap_or_default())?,
             destinations: DestinationsConfig::default(),
+            otlp_tls: None,
         })
     }
 }

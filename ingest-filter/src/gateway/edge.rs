@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tracing::Span;
 
@@ -11,6 +10,7 @@ use crate::destination::Destinations;
 use crate::gateway::admission::Admission;
 use crate::gateway::budget::Budget;
 use crate::gateway::config::GatewayConfig;
+use crate::gateway::conversions::Conversions;
 use crate::gateway::inflate::BodyCaps;
 use crate::gateway::intake::Converted;
 use crate::gateway::metrics::GatewayMetrics;
@@ -27,15 +27,6 @@ use crate::types::{Pin, TooManyDatabases};
 
 /// When to come back after the journal did not answer within the deadline.
 const DEADLINE_RETRY_AFTER: Duration = Duration::from_secs(2);
-
-/// Long bodies that are decoded at once, for each core: one works while one waits for memory.
-const CONVERSIONS_A_CORE: usize = 2;
-
-/// As many conversions as the machine has use for.
-pub fn conversions() -> Arc<Semaphore> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-    Arc::new(Semaphore::new(cores * CONVERSIONS_A_CORE))
-}
 
 /// The state of the gateway.
 pub struct Edge {
@@ -54,7 +45,7 @@ pub struct Edge {
     /// What is counted.
     pub metrics: GatewayMetrics,
     /// How many long bodies are decoded at once.
-    pub conversions: Arc<Semaphore>,
+    pub conversions: Conversions,
     /// The time of points that have none, also when they are sent again.
     pub stamps: Arc<Stamps>,
 }

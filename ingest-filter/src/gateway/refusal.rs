@@ -39,7 +39,10 @@ pub enum Refusal {
     BodyBroken,
     /// All requests together hold as much as they may.
     #[error("the service is out of memory for requests, try again")]
-    MemoryExhausted,
+    MemoryExhausted {
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// The deadline passed before the journal was asked.
     #[error("the service could not read the request in time, try again")]
     Overloaded,
@@ -89,7 +92,7 @@ impl std::fmt::Display for Cap {
 impl From<Denied> for Refusal {
     fn from(denied: Denied) -> Self {
         match denied {
-            Denied::Exhausted => Refusal::MemoryExhausted,
+            Denied::Exhausted { retry_after } => Refusal::MemoryExhausted { retry_after },
             Denied::BeyondShare(bytes) => Refusal::BodyTooLarge(Cap::Memory(bytes)),
         }
     }
@@ -114,7 +117,7 @@ impl Refusal {
             Refusal::BodyTooLarge(_) | Refusal::RecordTooLarge => Status::PAYLOAD_TOO_LARGE,
             Refusal::TenantMissing
             | Refusal::BodyTimeout
-            | Refusal::MemoryExhausted
+            | Refusal::MemoryExhausted { .. }
             | Refusal::Overloaded
             | Refusal::TypeUndecided
             | Refusal::JournalUnavailable { .. } => Status::SERVICE_UNAVAILABLE,
@@ -126,10 +129,10 @@ impl Refusal {
         match self {
             Refusal::TenantMissing
             | Refusal::BodyTimeout
-            | Refusal::MemoryExhausted
             | Refusal::TypeUndecided
             | Refusal::Overloaded => Some(SHORT_RETRY_AFTER),
-            Refusal::JournalUnavailable { retry_after } => {
+            Refusal::MemoryExhausted { retry_after }
+            | Refusal::JournalUnavailable { retry_after } => {
                 Some(retry_after.max(Duration::from_secs(1)))
             }
             _ => None,
@@ -139,7 +142,7 @@ impl Refusal {
     /// Whether another replica may take the request: this one stored nothing of it, and what stood
     /// in the way is its own.
     pub fn is_of_this_replica(self) -> bool {
-        self == Refusal::MemoryExhausted
+        matches!(self, Refusal::MemoryExhausted { .. })
     }
 
     /// The gRPC code of `google.rpc.Status`.
@@ -154,7 +157,7 @@ impl Refusal {
             Refusal::BodyTooLarge(_) | Refusal::RecordTooLarge => 8,
             Refusal::TenantMissing
             | Refusal::BodyTimeout
-            | Refusal::MemoryExhausted
+            | Refusal::MemoryExhausted { .. }
             | Refusal::Overloaded
             | Refusal::TypeUndecided
             | Refusal::JournalUnavailable { .. } => 14,
@@ -176,7 +179,7 @@ impl Refusal {
             Refusal::RecordTooLarge => "record_too_large",
             Refusal::BodyTimeout => "body_timeout",
             Refusal::BodyBroken => "body_broken",
-            Refusal::MemoryExhausted => "memory_exhausted",
+            Refusal::MemoryExhausted { .. } => "memory_exhausted",
             Refusal::Overloaded => "overloaded",
             Refusal::TypeUndecided => "type_undecided",
             Refusal::JournalUnavailable { .. } => "journal_unavailable",

@@ -113,7 +113,8 @@ async fn store<P: Protocol>(edge: &Edge, protocol: &mut P, request: Request) -> 
     let stamp = edge.stamps.of(identity, *admitted_at_ns);
     let chunker = edge.chunker(&admission, ruled.as_ref(), stamp.ns)?;
     let guard = ruled.as_ref().map(|ruled| edge.rules.guard(ruled, admission.admitted_at_ns));
-    let converted = convert(edge, protocol.clone(), (chunker, guard), received, deadline).await?;
+    let converted =
+        convert((edge, tenant), protocol.clone(), (chunker, guard), received, deadline).await?;
     if let Some(ruled) = &ruled {
         edge.rules.refused(&admission.tenant, ruled, &converted.verdict.rejected);
     }
@@ -136,7 +137,7 @@ fn named(head: &Head, headers: &HeaderMap) -> Named {
 /// Decodes a body, away from the request threads when it is long, and no longer than somebody
 /// waits for it.
 async fn convert<P: Protocol>(
-    edge: &Edge,
+    (edge, tenant): (&Edge, &str),
     protocol: P,
     (chunker, guard): (Chunker, Option<Guard>),
     received: Received,
@@ -159,10 +160,10 @@ async fn convert<P: Protocol>(
     let converted = if length < BLOCKING_BYTES_MIN {
         work()
     } else {
-        let permit = timeout_at(deadline, edge.conversions.clone().acquire_owned()).await;
-        let permit = permit.map_err(|_| Refusal::Overloaded)?.expect("never closed");
+        let turn = timeout_at(deadline, edge.conversions.turn(tenant)).await;
+        let turn = turn.map_err(|_| Refusal::Overloaded)?;
         let working = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
+            let _turn = turn;
             work()
         });
         let worked = timeout_at(deadline, working).await.map_err(|_| Refusal::Overloaded)?;

@@ -8,7 +8,7 @@ use chassis::http::Options;
 use chassis::process::UsageError;
 use chassis::readiness::Readiness;
 use chassis::reload;
-use chassis::tls::{Acceptor, Protocols};
+use chassis::tls::{Acceptor, FollowedFiles, Protocols};
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
@@ -37,6 +37,16 @@ pub fn tls(
         );
     }
     Ok(acceptor)
+}
+
+/// The files of the collector's TLS, to be followed.
+pub fn collector(
+    config: &GatewayConfig,
+    readiness: &Readiness,
+    registry: &mut Registry,
+) -> FollowedFiles {
+    let registry = registry.sub_registry_with_prefix("ingest_gateway");
+    FollowedFiles::new(config.otlp_tls.clone(), "otlp_tls", readiness, registry)
 }
 
 /// Follows the files of the listener. Never ends.

@@ -27,10 +27,13 @@ use crate::rules::{Book, FieldTypes, Rules};
 /// Tenants of which something is remembered; those beyond share one memory.
 pub const TENANTS_MAX: usize = 100_000;
 
+/// So much room for tenants may stay empty.
+const SPARE_CAPACITY_MAX: usize = 4096;
+
 /// Tenants that have a label of their own in metrics, and a place in `/config`.
 pub const TENANTS_SHOWN_MAX: usize = 100;
 
-/// How often series are forgotten of tenants that write no more.
+/// How often tenants that write no more are forgotten, and their series.
 const FORGET_PERIOD: Duration = Duration::from_secs(60);
 
 /// The label of all other tenants.
@@ -114,7 +117,7 @@ impl TenantRules {
         this
     }
 
-    /// Follows the files, and forgets series that are active no more. Never ends.
+    /// Follows the files, and forgets series and tenants that are active no more. Never ends.
     pub async fn follow(&self) {
         let Some(source) = self.source.clone() else { return std::future::pending().await };
         let files = reload::follow(source, reload::PERIOD, |snapshot| {
@@ -132,8 +135,15 @@ impl TenantRules {
     }
 
     fn forget(&self, now_seconds: i64) {
-        self.tenants.iter().for_each(|tenant| tenant.forget(now_seconds, &self.tracked));
+        self.tenants.retain(|_, tenant| {
+            let is_idle = tenant.forget(now_seconds, &self.tracked);
+            // A request that is under way holds the state too.
+            !is_idle || Arc::strong_count(tenant) > 1
+        });
         self.others.forget(now_seconds, &self.tracked);
+        if self.tenants.capacity() > SPARE_CAPACITY_MAX.max(4 * self.tenants.len()) {
+            self.tenants.shrink_to_fit();
+        }
     }
 
     /// The rules for a request of this tenant; `None` where they change nothing.
@@ -304,5 +314,69 @@ impl Ruled {
     /// The largest body after decompression, of at most `bytes_max`.
     pub fn decoded_bytes_max(&self, bytes_max: usize) -> usize {
         self.rules.request_bytes_max.map_or(bytes_max, |max| max.min(bytes_max))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::point::{FieldValue, Point};
+
+    const HOUR: i64 = 3600;
+
+    fn rules(text: &str) -> (TenantRules, tempfile::TempDir) {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(directory.path().join("a.yaml"), text).expect("written");
+        let path = Some(directory.path().to_owned());
+        (TenantRules::new(path, &Readiness::new(), &mut Registry::default()), directory)
+    }
+
+    /// A request of a tenant at this second, with one point.
+    fn write(rules: &TenantRules, tenant: &str, at: i64) -> Guard {
+        let ruled = rules.of(tenant, Named::default()).expect("a rule");
+        let mut guard = rules.guard(&ruled, at * 1_000_000_000);
+        let mut point = Point {
+            measurement: "cpu".into(),
+            tags: Vec::new(),
+            fields: vec![("v".into(), FieldValue::Integer(1))],
+            timestamp_ns: None,
+        };
+        assert_eq!(guard.admit(&mut point), Ok(()));
+        guard
+    }
+
+    #[test]
+    fn tenants_that_write_no_more_are_forgotten() {
+        let (rules, _directory) = rules("default: {series_max: 5}\ntenants: {b: {labels_max: 1}}");
+        let start = 1000 * HOUR;
+        for tenant in 0..5000 {
+            write(&rules, &tenant.to_string(), start);
+        }
+        drop(write(&rules, "b", start));
+        let held = write(&rules, "held", start);
+        let kept = |at| {
+            rules.forget(at);
+            rules.tenants.len()
+        };
+        assert_eq!(kept(start + HOUR), 5002, "they may come back");
+        write(&rules, "0", start + HOUR);
+        assert_eq!(kept(start + 2 * HOUR), 2, "one wrote since, one is at work");
+        assert_eq!(rules.tracked.load(std::sync::atomic::Ordering::Relaxed), 1);
+        assert!(rules.tenants.capacity() <= SPARE_CAPACITY_MAX, "{}", rules.tenants.capacity());
+        drop(held);
+        assert_eq!(kept(start + 2 * HOUR), 1);
+        assert_eq!(kept(start + HOUR), 1, "a clock that is set back forgets nobody");
+        assert_eq!(kept(start + 4 * HOUR), 0);
+    }
+
+    #[test]
+    fn tenants_beyond_the_bound_share_one_memory() {
+        let (rules, _directory) = rules("default: {series_max: 1}");
+        for tenant in 0..TENANTS_MAX {
+            rules.state(&tenant.to_string());
+        }
+        assert!(Arc::ptr_eq(&rules.state("x"), &rules.state("y")));
+        assert!(!Arc::ptr_eq(&rules.state("1"), &rules.state("2")));
+        assert_eq!(rules.tenants.len(), TENANTS_MAX);
     }
 }

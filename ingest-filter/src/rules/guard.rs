@@ -1,12 +1,12 @@
 //! The rules of a tenant, applied to the points of one request.
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::series::{Limits, Seen, Series};
+use super::series::{Limits, Seen, Series, WINDOW_SECONDS};
 use super::{OtlpRules, Rules};
 use crate::fault::Fault;
 use crate::point::Point;
@@ -34,6 +34,8 @@ pub const FAULTS: [Fault; 8] = [
 pub struct TenantState {
     series: Mutex<Series>,
     refused: [AtomicU64; FAULTS.len()],
+    /// When the newest request came, seconds since 1970.
+    used_at: AtomicI64,
 }
 
 impl TenantState {
@@ -42,10 +44,14 @@ impl TenantState {
         self.series.lock().unwrap_or_else(PoisonError::into_inner).active()
     }
 
-    /// Forgets the series that are active no more; `tracked` counts those of all tenants.
-    pub fn forget(&self, now_seconds: i64, tracked: &AtomicUsize) {
+    /// Forgets the series that are active no more; `tracked` counts those of all tenants. True
+    /// once the tenant has none and wrote nothing for as long as a series may be active, so that
+    /// all of it may be forgotten.
+    pub fn forget(&self, now_seconds: i64, tracked: &AtomicUsize) -> bool {
         let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         series.forget(now_seconds, tracked);
+        let idle = now_seconds.saturating_sub(self.used_at.load(Ordering::Relaxed));
+        series.active() == 0 && idle >= 2 * WINDOW_SECONDS
     }
 
     /// How many points each rule has refused, where any.
@@ -87,6 +93,7 @@ impl Guard {
         admitted_at_ns: i64,
         tags: Vec<(String, String)>,
     ) -> Self {
+        state.used_at.fetch_max(admitted_at_ns / 1_000_000_000, Ordering::Relaxed);
         let ns = |duration: std::time::Duration| i64::try_from(duration.as_nanos());
         let past = rules.past_max.map_or(i64::MAX, |past| ns(past).unwrap_or(i64::MAX));
         let future = rules.future_max.map_or(i64::MAX, |ahead| ns(ahead).unwrap_or(i64::MAX));

@@ -149,6 +149,8 @@ pub struct WriterConfig {
     pub retry: RetryConfig,
     /// Which database each tenant's points go to: a section of its own, as the gateway has it too.
     pub destinations: DestinationsConfig,
+    /// TLS to the collector of spans, whose files are followed; the section is of both roles.
+    pub otlp_tls: Option<ClientSettings>,
     /// Where points go.
     pub target: TargetConfig,
 }
@@ -248,6 +250,7 @@ impl WriterConfig {
             watermark_tenants_max: WATERMARK_TENANTS_MAX,
             retry: RetryConfig { backoff_max: BACKOFF_MAX, poison_attempts: POISON_ATTEMPTS },
             destinations: DestinationsConfig::default(),
+            otlp_tls: None,
             target,
         }
     }

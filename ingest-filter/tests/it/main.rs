@@ -19,6 +19,7 @@ mod memory;
 mod outages;
 mod pins;
 mod process;
+mod rebalances;
 mod support;
 mod target_subjects;
 mod targets;

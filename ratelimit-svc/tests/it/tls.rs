@@ -317,6 +317,26 @@ async fn a_control_plane_over_tls() {
     let service = crate::xds::start_with(plane.address, &more).await;
     wait_for("quotas", async || service.readiness.is_ready()).await;
     assert_eq!(crate::reload::limit(&service, "a").await, Some(3));
+
+    // Files that cannot be used are reported at once, and the next connection has the old ones.
+    let good = fs::read(&own.0).expect("there");
+    fs::write(&own.0, "half a certificate").expect("written");
+    wait_for("the warning", async || {
+        let page = service.admin("/readyz").await.1;
+        page.contains("warning: xds_tls: new files are refused, the old are in use: '")
+    })
+    .await;
+    let refused = async |value: u8| {
+        let line = format!("ratelimit_xds_tls_files_refused {value}\n");
+        service.admin("/metrics").await.1.contains(&line)
+    };
+    assert!(refused(1).await);
+    plane.cut();
+    plane.publish("2", &[crate::xds::good(4)]);
+    wait_for("the next quotas", async || crate::reload::limit(&service, "a").await == Some(4))
+        .await;
+    fs::write(&own.0, good).expect("written");
+    wait_for("good files", async || refused(0).await).await;
     service.stop().await;
 
     // Not the one that was asked for.

@@ -113,6 +113,43 @@ async fn a_bad_rotation_of_a_client_changes_nothing_and_is_told() {
 }
 
 #[tokio::test]
+async fn bad_files_are_reported_to_who_never_connects() {
+    for (expected, spoil) in bad_client_files() {
+        let pki = Pki::good();
+        pki.issue("envoy", "envoy.test", |_| ());
+        let (readiness, mut registry) = (Readiness::new(), Registry::default());
+        let settings = Some(client_settings(&pki));
+        let files = FollowedFiles::new(settings, "collector", &readiness, &mut registry);
+        let page = || {
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &registry).expect("encoded");
+            text
+        };
+        let following = tokio::spawn(async move { files.follow(PERIOD).await });
+        // The state at the start counts, too: only what comes after it is a change.
+        tokio::task::yield_now().await;
+        assert!(readiness.warnings().is_empty());
+        spoil(&pki);
+        while readiness.warnings().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let expected = expected.replace('@', &pki.dir.path().display().to_string());
+        let expected = format!("collector: new files are refused, the old are in use: {expected}");
+        let warnings = readiness.warnings();
+        assert!(warnings[0].starts_with(&expected), "{warnings:?}");
+        assert!(readiness.is_ready());
+        assert!(page().contains("collector_files_refused 1"));
+        pki.write("ca.pem", &pki.issuer.pem());
+        pki.issue("envoy", "envoy.test", |_| ());
+        while !readiness.warnings().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert!(page().contains("collector_files_refused 0"));
+        following.abort();
+    }
+}
+
+#[tokio::test]
 async fn a_client_speaks_only_to_the_right_server() {
     let pki = Pki::good();
     pki.issue("envoy", "envoy.test", |_| ());

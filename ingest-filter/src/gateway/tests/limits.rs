@@ -98,7 +98,7 @@ async fn memory_is_reserved_or_the_request_is_refused() {
     for answer in refused {
         let message = "the service is out of memory for requests, try again";
         assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(answer.header("retry-after"), "1");
+        assert!(["1", "2", "3"].contains(&answer.header("retry-after")));
         assert_eq!(answer.header("x-tidegate-try-another"), "replica");
         assert_eq!(answer.json(), json!({"code": "unavailable", "message": message}));
     }

@@ -155,15 +155,13 @@ impl Case {
     }
 }
 
-/// All memory, held by other tenants.
-fn others_take_all(budget: &Budget) -> Vec<budget::Reservation> {
-    let mut held = Vec::new();
-    for bytes in [64 << 20, 1 << 20, 4 << 10, 1] {
-        for other in ["x", "y", "z"] {
-            held.extend(std::iter::from_fn(|| budget.reserve_for(other, bytes).ok()));
-        }
-    }
-    held
+/// All but a little of the memory, held by other tenants: each takes half of what is left. None is
+/// refused, so the next request is the first, whose wait is the shortest.
+fn others_take_all(budget: &Budget, limit: usize) -> Vec<budget::Reservation> {
+    let halves = std::iter::successors(Some(limit / 2), |half| Some(half / 2));
+    let held = halves.take_while(|half| *half >= body::REQUEST_BYTES / 2).enumerate();
+    let take = |(at, half): (usize, usize)| budget.reserve_for(&format!("other-{at}"), half);
+    held.map(|half| take(half).expect("as much as it leaves")).collect()
 }
 
 /// Status, the headers that decide what an agent does, and what the body says.
@@ -228,7 +226,7 @@ async fn the_table_of_verdicts_is_what_the_gateway_answers() {
         for body in [good, mixed, bad] {
             told.push(case.ask(&gateway, body).await);
         }
-        let held = others_take_all(&gateway.budget);
+        let held = others_take_all(&gateway.budget, GatewayConfig::default().memory_bytes_max);
         told.push(case.ask(&gateway, good).await);
         drop(held);
         gateway.journal.fail_for(Duration::from_secs(7));

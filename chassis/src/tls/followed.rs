@@ -1,0 +1,58 @@
+//! The files of a client that connects seldom: followed all the time, so that bad ones are reported when
+//! they come and not at the next connection. Connections read them by themselves.
+
+use std::time::Duration;
+
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::client::ClientSettings;
+use crate::causes::error_chain;
+use crate::readiness::Readiness;
+use crate::reload;
+
+/// Reports whether the files of a client can be used.
+pub struct FollowedFiles {
+    settings: Option<ClientSettings>,
+    /// What the client is called in the log and in `/readyz`.
+    name: &'static str,
+    readiness: Readiness,
+    is_refused: Gauge,
+}
+
+impl FollowedFiles {
+    /// Reads nothing yet. The metric is the name and `_files_refused`, and is there without settings, too.
+    pub fn new(
+        settings: Option<ClientSettings>,
+        name: &'static str,
+        readiness: &Readiness,
+        registry: &mut Registry,
+    ) -> Self {
+        let is_refused = Gauge::default();
+        let help = "1 while the newest TLS files of the client are refused and older ones are used";
+        registry.register(format!("{name}_files_refused"), help, is_refused.clone());
+        Self { settings, name, readiness: readiness.clone(), is_refused }
+    }
+
+    /// Follows the files. Never ends.
+    pub async fn follow(&self, period: Duration) {
+        let Some(settings) = &self.settings else { return std::future::pending().await };
+        let apply = |files| {
+            self.report(settings.read(&files).map(drop).map_err(|error| error_chain(&error)));
+            std::future::ready(())
+        };
+        reload::follow(settings.source(), period, apply).await;
+    }
+
+    fn report(&self, read: Result<(), String>) {
+        self.is_refused.set(i64::from(read.is_err()));
+        match read {
+            Ok(()) => self.readiness.all_well(self.name),
+            Err(reason) => {
+                let warning = format!("new files are refused, the old are in use: {reason}");
+                self.readiness.warn(self.name, warning);
+                tracing::error!(reason, client = self.name, "TLS files refused");
+            }
+        }
+    }
+}
