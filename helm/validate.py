@@ -119,6 +119,7 @@ def check_certificates(checks, helm, value_sets):
     for what, check in [("bear the names that are asked for", certificates.names), ("are in the Secrets that are mounted", certificates.secrets), ("encrypt the ALB's hop", certificates.edge)]:
         checks.run(f"certificates {what}", check, encrypted)
     checks.run("SPIRE gives the names that are asked for", certificates.spires, objects(helm.template(value_sets["spire"])))
+    checks.run("certificates encrypt the way to the collector", certificates.collector, helm, value_sets["tls"])
     checks.run("nothing asks for certificates by default", certificates.off, helm)
 
 

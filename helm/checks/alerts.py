@@ -50,6 +50,7 @@ CASES = {
     "TidegateCertificateExpires": (20, {"authz_tls_certificate_expiry_timestamp_seconds": "100000x30"},
                                    {"authz_tls_certificate_expiry_timestamp_seconds": "900000x30", "ratelimit_tls_certificate_expiry_timestamp_seconds": "0x30",
                                     "envoy_server_days_until_first_cert_expiring": "4294967295x30"}),
+    "TidegateTlsFilesRefused": (10, {"authz_otlp_tls_files_refused": "1x20"}, {"authz_otlp_tls_files_refused": "1x3 0x17", "ingest_gateway_tls_files_refused": "0x20"}),
     "TidegateJournalRefuses": (10, {"ingest_journal_append_failures_total": "0+6x10"}, {"ingest_journal_append_failures_total": "6x10"}),
     "TidegateGatewayFull": (15, {"ingest_gateway_requests_total{outcome='memory_exhausted'}": "0+6x20"}, {"ingest_gateway_requests_total{outcome='stored'}": "0+6x20"}),
     "TidegateLag": (15, {"ingest_journal_lag_records": "200000x20"}, {"ingest_journal_lag_records": "90000x20"}),

@@ -61,14 +61,14 @@ def on_this_machine(text, scratch, ports):
 
 def mounts(scratch):
     """What Secrets and volumes hold, as far as the programs read it at start."""
-    for name in ("keys", "pepper", "redis", "sink", "data", "config", "quotas", "rules", "tls", "kafka"):
+    for name in ("keys", "pepper", "redis", "sink", "data", "config", "quotas", "rules", "tls", "kafka", "otlp-tls"):
         (scratch / name).mkdir(parents=True)
     (scratch / "keys/keys.yaml").write_text("keys: []\n", encoding="utf-8")
     for version in ("1", "2"):
         (scratch / f"pepper/pepper-{version}").write_text("a" * 44, encoding="utf-8")
     (scratch / "sink/token").write_text("secret\n", encoding="utf-8")
     certificate(scratch / "redis")
-    for name in ("tls", "kafka", "sink"):
+    for name in ("tls", "kafka", "sink", "otlp-tls"):
         certificate(scratch / name)
     (scratch / "kafka/password").write_text("secret\n", encoding="utf-8")
 

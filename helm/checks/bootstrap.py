@@ -41,8 +41,8 @@ def secrets_of(rendered, scratch):
     """Writes the files by which Envoy finds its certificates."""
     for item in of_kind(rendered, "ConfigMap"):
         for name, text in (item["data"] or {}).items():
-            if name.startswith(("upstream-", "edge-")):
-                (scratch / name).write_text(re.sub(r"/etc/tidegate/(edge-)?tls", str(scratch), text), encoding="utf-8")
+            if name.startswith(("upstream-", "edge-", "otlp-")):
+                (scratch / name).write_text(re.sub(r"/etc/tidegate/((edge|otlp)-)?tls", str(scratch), text), encoding="utf-8")
 
 
 def envoy_accepts(envoy, file):

@@ -91,6 +91,50 @@ def spires(rendered):
     need(not of_kind(rendered, "Certificate") and "upstream-certificate.yaml" not in texts(rendered), "certificates of files too")
 
 
+COLLECTOR = "https://otel-collector.observability.svc.cluster.local:4317"
+
+
+def collector(helm, values):
+    """Envoy and each service speak TLS to the collector, with the files of one Secret or the authorities of the image."""
+    rendered = objects(helm.template(values))
+    files = {"ca_file": "ca.crt", "certificate_file": "tls.crt", "key_file": "tls.key"}
+    wanted = {key: f"/etc/tidegate/otlp-tls/{file}" for key, file in files.items()}
+    settings, env = reached(rendered)
+    need(settings == {"ext-authz": (COLLECTOR, wanted), "ingest-filter": (COLLECTOR, wanted)}, f"{settings}")
+    need((env["OTEL_EXPORTER_OTLP_ENDPOINT"], env["OTEL_EXPORTER_OTLP_CERTIFICATE"], env["OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"], env["OTEL_EXPORTER_OTLP_CLIENT_KEY"])
+         == (COLLECTOR, *wanted.values()), f"{env}")
+    context = envoys_otlp(rendered)["transport_socket"]["typed_config"]["common_tls_context"]
+    need([one["name"] for one in context["tls_certificate_sds_secret_configs"]] == ["otlp_certificate"], f"{context}")
+    [name] = context["combined_validation_context"]["default_validation_context"]["match_typed_subject_alt_names"]
+    need(name == {"san_type": "DNS", "matcher": {"exact": "otel-collector.observability.svc.cluster.local"}}, f"{name}")
+    for item in of_kind(rendered, "Deployment"):
+        spec = item["spec"]["template"]["spec"]
+        mounts = {m["name"]: m["mountPath"] for m in spec["containers"][0]["volumeMounts"]}
+        volumes = {volume["name"]: volume for volume in spec["volumes"]}
+        need(mounts["otlp-tls"] == "/etc/tidegate/otlp-tls" and volumes["otlp-tls"]["secret"]["secretName"] == "collector-tls", f"{item['metadata']['name']}")
+    # Of a public authority: no Secret, no certificate of ours.
+    rendered = objects(helm.template(values, sets=["otel.tls.existingSecret=,otel.tls.clientCertificate=false"]))
+    settings, env = reached(rendered)
+    need(settings == {"ext-authz": (COLLECTOR, None), "ingest-filter": (COLLECTOR, None)} and "OTEL_EXPORTER_OTLP_CERTIFICATE" not in env, f"{settings} {env}")
+    need("tls_certificate_sds_secret_configs" not in envoys_otlp(rendered)["transport_socket"]["typed_config"]["common_tls_context"], "a certificate of ours")
+    need("/etc/ssl/certs/ca-certificates.crt" in texts(rendered)["otlp-authorities.yaml"] and "otlp-certificate.yaml" not in texts(rendered), "files of a Secret")
+    # In clear text.
+    rendered = objects(helm.template(sets=["otel.host=collector"]))
+    need("transport_socket" not in envoys_otlp(rendered) and reached(rendered)[0]["ext-authz"] == ("http://collector:4317", None), "TLS where none is asked for")
+
+
+def reached(rendered):
+    """What the services are told of the collector."""
+    files = {name: yaml.load(texts(rendered)[f"{name}.yaml"], Loader=LOADER) for name in ("ext-authz", "ingest-filter")}
+    env = {e["name"]: e.get("value") for e in container_of(rendered, "ratelimit-svc")["env"]}
+    return {name: (file["otlp_endpoint"], file.get("otlp_tls")) for name, file in files.items()}, env
+
+
+def envoys_otlp(rendered):
+    [cluster] = [c for c in yaml.load(bootstrap_of(rendered), Loader=LOADER)["static_resources"]["clusters"] if c["name"] == "otlp"]
+    return cluster
+
+
 def off(helm):
     """Without it nothing speaks of certificates."""
     text = bootstrap_of(objects(helm.template()))

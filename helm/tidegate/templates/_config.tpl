@@ -8,10 +8,12 @@
 {{- $envoy := .Values.envoy -}}
 {{- $text := .Files.Get "files/envoy.yaml" -}}
 {{- if not $text -}}{{- fail "files/envoy.yaml is missing from the chart" -}}{{- end -}}
-{{- $cut := list "injected-pressure" "otlp-tls" -}}
+{{- $cut := list "injected-pressure" -}}
 {{- if not .Values.tls.edge.enabled -}}{{- $cut = append $cut "edge-tls" -}}{{- end -}}
 {{- if not .Values.tls.enabled -}}{{- $cut = append $cut "upstream-tls" -}}{{- end -}}
 {{- if not .Values.otel.host -}}{{- $cut = append $cut "trace" -}}{{- end -}}
+{{- if not .Values.otel.tls.enabled -}}{{- $cut = append $cut "otlp-tls" -}}{{- end -}}
+{{- if not .Values.otel.tls.clientCertificate -}}{{- $cut = append $cut "otlp-identity" -}}{{- end -}}
 {{- range $section := list "bytes" "points" -}}
 {{- if not (include "tidegate.charges" (dict "root" $ "key" (printf "tenant_%s" $section))) -}}{{- $cut = append $cut $section -}}{{- end -}}
 {{- end -}}
@@ -57,6 +59,7 @@
   "GATEWAY_SANS" (include "tidegate.tls.sans" (dict "root" . "key" "gateway"))
   "OTLP_HOST" $otel
   "OTLP_PORT" .Values.otel.port
+  "OTLP_SANS" (printf "[{san_type: DNS, matcher: {exact: %q}}]" $otel)
 -}}
 {{- range $name, $value := $values -}}
 {{- /* Numbers of values are floats: without %d a large one would come out as 8e+08. */ -}}
@@ -180,6 +183,7 @@
   "priority_classes" (keys $classes | sortAlpha)
 -}}
 {{- with include "tidegate.otlpEndpoint" . -}}{{- $_ := set $config "otlp_endpoint" . -}}{{- end -}}
+{{- with include "tidegate.otlp.section" . | fromJson -}}{{- $_ := set $config "otlp_tls" . -}}{{- end -}}
 {{- if .Values.tls.enabled -}}{{- $_ := set $config "grpc_tls" (include "tidegate.tls.section" . | fromJson) -}}{{- end -}}
 {{- toYaml (mergeOverwrite $config (deepCopy $authz.config)) }}
 {{- if not (hasKey $authz.config "pepper_files") }}
@@ -224,6 +228,7 @@ pepper_files:
   "drain_timeout" (printf "%ds" (int64 .Values.ingest.drain.timeoutSeconds))
 -}}
 {{- with include "tidegate.otlpEndpoint" . -}}{{- $_ := set $config "otlp_endpoint" . -}}{{- end -}}
+{{- with include "tidegate.otlp.section" . | fromJson -}}{{- $_ := set $config "otlp_tls" . -}}{{- end -}}
 {{- toYaml $config -}}
 {{- end -}}
 

@@ -125,6 +125,6 @@ writer: writer
 {{/* Where our services send spans; empty when nowhere. */}}
 {{- define "tidegate.otlpEndpoint" -}}
 {{- with .Values.otel -}}
-{{- if .host -}}{{- printf "http://%s:%d" .host (int64 .port) -}}{{- end -}}
+{{- if .host -}}{{- printf "%s://%s:%d" (ternary "https" "http" .tls.enabled) .host (int64 .port) -}}{{- end -}}
 {{- end -}}
 {{- end -}}

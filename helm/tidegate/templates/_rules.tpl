@@ -49,6 +49,16 @@
 {{- end -}}
 
 {{- define "tidegate.checkTls" -}}
+{{- $otel := .Values.otel -}}
+{{- if and $otel.tls.enabled (not $otel.host) -}}
+{{- fail "otel.tls needs a collector: set otel.host" -}}
+{{- end -}}
+{{- if and $otel.tls.clientCertificate (not (and $otel.tls.enabled $otel.tls.existingSecret)) -}}
+{{- fail "otel.tls.clientCertificate needs otel.tls.enabled and a Secret with tls.crt and tls.key (otel.tls.existingSecret)" -}}
+{{- end -}}
+{{- if and $otel.tls.existingSecret (not $otel.tls.enabled) -}}
+{{- fail "otel.tls.existingSecret is for a collector over TLS: set otel.tls.enabled" -}}
+{{- end -}}
 {{- $manager := .Values.tls.certManager -}}
 {{- if $manager.enabled -}}
 {{- if not (and .Values.tls.enabled $manager.issuerRef.name) -}}

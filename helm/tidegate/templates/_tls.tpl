@@ -52,6 +52,36 @@
 {{- end }}
 {{- end -}}
 
+{{/* "true" where the files of the collector's Secret are mounted. */}}
+{{- define "tidegate.otlp.files" -}}
+{{- if and .Values.otel.host .Values.otel.tls.enabled .Values.otel.tls.existingSecret -}}true{{- end -}}
+{{- end -}}
+
+{{- define "tidegate.otlp.mount" -}}
+{{- if include "tidegate.otlp.files" . }}
+- {name: otlp-tls, mountPath: /etc/tidegate/otlp-tls, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- define "tidegate.otlp.volume" -}}
+{{- if include "tidegate.otlp.files" . }}
+- name: otlp-tls
+  secret: {secretName: {{ .Values.otel.tls.existingSecret }}, defaultMode: 0440}
+{{- end }}
+{{- end -}}
+
+{{/* A service's section of TLS to the collector, as JSON; nothing in it where the system's authorities count. */}}
+{{- define "tidegate.otlp.section" -}}
+{{- $section := dict -}}
+{{- if include "tidegate.otlp.files" . -}}
+{{- $_ := set $section "ca_file" "/etc/tidegate/otlp-tls/ca.crt" -}}
+{{- if .Values.otel.tls.clientCertificate -}}
+{{- $_ := mergeOverwrite $section (dict "certificate_file" "/etc/tidegate/otlp-tls/tls.crt" "key_file" "/etc/tidegate/otlp-tls/tls.key") -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $section -}}
+{{- end -}}
+
 {{/* "true" where spiffe-helper writes a component's certificates. Arguments: root, component. */}}
 {{- define "tidegate.spire.helped" -}}
 {{- if and .root.Values.tls.enabled .root.Values.tls.spire.enabled (has .component (list "ext-authz" "ratelimit-svc" "gateway")) -}}true{{- end -}}
@@ -111,9 +141,10 @@
 {{/* The files by which Envoy finds its certificates and follows them. */}}
 {{- define "tidegate.tls.sds" -}}
 {{- $type := "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret" -}}
-{{- $pair := dict "upstream" "tls" "edge" "edge-tls" -}}
+{{- $pair := dict "upstream" "tls" "edge" "edge-tls" "otlp" "otlp-tls" -}}
 {{- $files := and .Values.tls.enabled (not .Values.tls.spire.enabled) -}}
-{{- $on := dict "upstream" $files "edge" .Values.tls.edge.enabled -}}
+{{- $otlp := and .Values.otel.host .Values.otel.tls.enabled -}}
+{{- $on := dict "upstream" $files "edge" .Values.tls.edge.enabled "otlp" (and $otlp .Values.otel.tls.clientCertificate) -}}
 {{- range $use, $directory := $pair }}
 {{- if index $on $use }}
 {{ $use }}-certificate.yaml: |
@@ -134,5 +165,15 @@ upstream-authorities.yaml: |
       validation_context:
         trusted_ca: {filename: /etc/tidegate/tls/ca.crt}
         watched_directory: {path: /etc/tidegate/tls}
+{{- end }}
+{{- if $otlp }}
+{{- $authorities := ternary "/etc/tidegate/otlp-tls/ca.crt" "/etc/ssl/certs/ca-certificates.crt" (ne .Values.otel.tls.existingSecret "") }}
+otlp-authorities.yaml: |
+  resources:
+    - "@type": {{ $type }}
+      name: otlp_authorities
+      validation_context:
+        trusted_ca: {filename: {{ $authorities }}}
+        watched_directory: {path: {{ dir $authorities }}}
 {{- end }}
 {{- end -}}

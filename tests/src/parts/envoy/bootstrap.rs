@@ -28,6 +28,7 @@ fn sections(settings: &Settings) -> Vec<&'static str> {
         ("points", settings.charged.points),
         ("trace", settings.otlp.is_some()),
         ("otlp-tls", settings.otlp.is_some() && settings.tls.is_some()),
+        ("otlp-identity", settings.otlp.is_some() && settings.tls.is_some()),
         ("edge-tls", settings.tls.is_some()),
         ("upstream-tls", settings.tls.is_some()),
         ("injected-pressure", settings.pressure_file.is_some()),
