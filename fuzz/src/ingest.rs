@@ -179,7 +179,7 @@ pub fn compressed_body(data: &[u8]) {
         None => {
             let reservation = budget.reserve(body.len()).expect("it fits");
             let mut bytes = Buffer::zeroed(body.len()).expect("memory");
-            bytes.as_mut().copy_from_slice(body);
+            bytes.as_mut_slice().copy_from_slice(body);
             let received = Received { bytes, reservation, wire_bytes: body.len() };
             if let Ok(decoded) = snappy::decompress(received, caps) {
                 assert!(decoded.bytes.len() <= caps.decoded);

@@ -107,7 +107,7 @@ impl Buffer {
     }
 
     /// All bytes, to be written over.
-    pub fn as_mut(&mut self) -> &mut [u8] {
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
         match &mut self.memory {
             Memory::Heap(bytes) => bytes,
             Memory::Pages { map, length } => &mut map[..*length],
@@ -161,7 +161,7 @@ mod tests {
         for length in [0, 1, PAGES_BYTES_MIN - 1, PAGES_BYTES_MIN, PAGES_BYTES_MIN + 1] {
             let mut buffer = Buffer::zeroed(length).expect("room");
             assert!(buffer.len() == length && buffer.iter().all(|byte| *byte == 0), "{length}");
-            buffer.as_mut().fill(7);
+            buffer.as_mut_slice().fill(7);
             assert!(buffer.iter().all(|byte| *byte == 7), "{length}");
         }
     }

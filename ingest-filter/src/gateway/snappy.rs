@@ -22,7 +22,7 @@ pub fn decompress(received: Received, caps: BodyCaps) -> Result<Received, Refusa
     }
     reservation.grow(length)?;
     let mut decoded = Buffer::zeroed(length).map_err(|_| reservation.exhausted())?;
-    let written = snap::raw::Decoder::new().decompress(&bytes, decoded.as_mut());
+    let written = snap::raw::Decoder::new().decompress(&bytes, decoded.as_mut_slice());
     match written {
         Ok(written) if written == length => {
             let held = bytes.capacity();
