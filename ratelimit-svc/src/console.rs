@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The state is made once, whoever watches. A browser that reads slowly skips states; nothing waits
-//! for it. It names rules, tenants and classes, and holds no key.
+//! for it, and where there is no room for another it is the one that gives way. It names rules, tenants and classes, and holds no key.
 
 pub mod access;
 mod changes;
@@ -32,7 +32,7 @@ use crate::limiter::Limiter;
 use crate::limits::stats::{ClassCounts, Reason};
 use crate::live::history::{History, POINT_SECONDS, totals};
 use crate::live::nearest::Row;
-use crate::live::{Live, WATCHERS_MAX};
+use crate::live::watchers::WATCHERS_MAX;
 use crate::reload::Reloader;
 
 /// How often the state is made.
@@ -41,6 +41,9 @@ const PERIOD: Duration = Duration::from_secs(1);
 pub const PAGE_ROWS: usize = 25;
 /// How long a stream goes on before the browser asks for another, below what the listener allows.
 const STREAM_STATES_MAX: usize = 20;
+
+/// The last event of a stream that gave way to another: its browser comes back later.
+const GAVE_WAY: &[u8] = b"retry: 5000\n\n";
 
 /// Everything comes from this process, nothing is embedded in the page, and nobody frames it.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
@@ -116,8 +119,9 @@ impl Console {
         if let Some(quotas) = self.limiter.quotas.load_full() {
             past.changes.observe(&quotas, now, refused);
         }
-        if live.is_watched() {
+        if live.watchers.is_watched() {
             let state = self.state(&past.changes, refused, now).to_string();
+            live.watchers.made();
             self.states.send_replace(state.into());
         } else {
             live.forget();
@@ -203,23 +207,25 @@ fn data(value: &Value) -> Response {
 
 /// A stream of states as server-sent events. It ends after some, and the browser asks again.
 async fn events(State(console): State<Arc<Console>>) -> Response {
-    let Some(watching) = Live::watch(&console.limiter.live) else {
-        let text = format!("{WATCHERS_MAX} people watch already\n");
+    let Some(watching) = console.limiter.live.watchers.watch() else {
+        let text = format!("{WATCHERS_MAX} people watch already, and all of them keep up\n");
         let retry = [(header::RETRY_AFTER, "5")];
         return (StatusCode::SERVICE_UNAVAILABLE, retry, text).into_response();
     };
     let mut states = console.states.subscribe();
     states.mark_unchanged();
     // A browser that goes away drops the stream, and with it its place among those who watch.
-    let events = stream::unfold((states, watching), |(mut states, watching)| async move {
+    let events = stream::unfold(Some((states, watching)), |watch| async move {
+        let (mut states, watching) = watch?;
         states.changed().await.ok()?;
+        if !watching.take() {
+            return Some((Bytes::from_static(GAVE_WAY), None));
+        }
         let state = states.borrow_and_update().clone();
-        Some((state, (states, watching)))
-    });
-    let framed = events.take(STREAM_STATES_MAX).map(|state| {
         let event = [b"data: ".as_slice(), &state, b"\n\n"].concat();
-        Ok::<_, Infallible>(Bytes::from(event))
+        Some((event.into(), Some((states, watching))))
     });
+    let framed = events.take(STREAM_STATES_MAX).map(Ok::<_, Infallible>);
     let first = stream::iter([Ok(Bytes::from_static(b"retry: 500\n\n"))]);
     let headers =
         [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];

@@ -27,6 +27,7 @@ use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::outage::guard::{Guard, Unavailable};
 use crate::record::Recorder;
+use crate::store::backend::ServerState;
 use crate::store::memory::Memory;
 use crate::store::redis::Redis;
 
@@ -220,6 +221,7 @@ impl Limiter {
                 json!({
                     "kind": "redis",
                     "in_reach": guard.is_in_reach(),
+                    "servers": shown_servers(guard.servers()),
                     "share_replicas": share.replicas,
                     "share_factor": share.factor,
                     "owed_counters": owed,
@@ -235,4 +237,19 @@ impl Limiter {
             false => Mode::CountAll,
         }
     }
+}
+
+/// Servers of a store that are shown at once: of a larger cluster those that are lost come first.
+const SERVERS_SHOWN: usize = 64;
+
+fn shown_servers(mut servers: Vec<ServerState>) -> Vec<serde_json::Value> {
+    if servers.len() > SERVERS_SHOWN {
+        servers.sort_by_key(|one| one.lost_for.is_none());
+        servers.truncate(SERVERS_SHOWN);
+    }
+    let shown = |ServerState { at, part, slots, lost_for }| {
+        let lost_seconds = lost_for.map(|lost| lost.as_secs());
+        json!({"at": at, "part": part, "slots": slots, "lost_seconds": lost_seconds})
+    };
+    servers.into_iter().map(shown).collect()
 }

@@ -11,9 +11,9 @@
 
 pub mod history;
 pub mod nearest;
+pub mod watchers;
 
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,29 +23,20 @@ use crate::decide::request::Request;
 use crate::keyed_hash::KeyedState;
 use crate::limits::stats::{HitStats, Reason, RuleCounts, RuleOutcome};
 use crate::live::nearest::{Row, Rows, Seen};
+use crate::live::watchers::Watchers;
 
 /// Parts of the table of descriptors, so that threads seldom wait for each other.
 const SHARDS: usize = 8;
 /// Descriptors that are remembered at once.
 pub const ROWS_MAX: usize = 4096;
-/// Who may watch at once.
-pub const WATCHERS_MAX: usize = 100;
 
 /// What is being decided.
 pub struct Live {
     decided: RuleCounts,
-    watchers: AtomicUsize,
+    /// Who watches.
+    pub watchers: Arc<Watchers>,
     hash: KeyedState,
     rows: Vec<Mutex<Rows>>,
-}
-
-/// Somebody who watches; dropped, they do no longer.
-pub struct Watcher(Arc<Live>);
-
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        self.0.watchers.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl Default for Live {
@@ -53,7 +44,7 @@ impl Default for Live {
         let rows = || Mutex::new(Rows::new(ROWS_MAX / SHARDS));
         Self {
             decided: RuleCounts::new("".into(), "".into()),
-            watchers: AtomicUsize::new(0),
+            watchers: Arc::default(),
             hash: KeyedState::default(),
             rows: (0..SHARDS).map(|_| rows()).collect(),
         }
@@ -72,7 +63,7 @@ impl Live {
         let (over_limit, reason) = (decision.over_limit, reason_of(decision));
         let outcome = RuleOutcome { descriptor: 0, over_limit, reason, hits: HitStats::default() };
         self.decided.count(&plan.class.name, &outcome);
-        if self.is_watched() {
+        if self.watchers.is_watched() {
             self.remember(request, plan, decision, now.as_secs());
         }
     }
@@ -80,18 +71,6 @@ impl Live {
     /// The counts of requests by class and reason.
     pub fn counts(&self) -> &RuleCounts {
         &self.decided
-    }
-
-    /// Begins to watch, unless [`WATCHERS_MAX`] do already.
-    pub fn watch(self: &Arc<Self>) -> Option<Watcher> {
-        let more = |watchers| (watchers < WATCHERS_MAX).then_some(watchers + 1);
-        let admitted = self.watchers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        admitted.is_ok().then(|| Watcher(self.clone()))
-    }
-
-    /// Whether somebody watches.
-    pub fn is_watched(&self) -> bool {
-        self.watchers.load(Ordering::Relaxed) > 0
     }
 
     /// The remembered descriptors whose windows are not over at `now_seconds`, nearest to their
@@ -151,22 +130,4 @@ fn reason_of(decision: &Decision) -> Reason {
 
 fn lock(rows: &Mutex<Rows>) -> MutexGuard<'_, Rows> {
     rows.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn so_many_watch_and_no_more() {
-        let live = Arc::new(Live::default());
-        assert!(!live.is_watched());
-        let mut watchers: Vec<_> = (0..WATCHERS_MAX).map(|_| live.watch()).collect();
-        assert!(watchers.iter().all(Option::is_some));
-        assert!(live.watch().is_none());
-        watchers.pop();
-        assert!(live.watch().is_some());
-        drop(watchers);
-        assert!(!live.is_watched());
-    }
 }

@@ -23,14 +23,18 @@ mod books;
 pub mod clients;
 pub mod command;
 mod kills;
+mod peaks;
 mod stage_cpu;
 mod stored;
+mod victims;
 
 pub use books::Books;
 use clients::{Clients, Noticed};
-pub use kills::VICTIMS;
+pub use peaks::Peaks;
+use peaks::Watch;
 use stage_cpu::Used;
 use stored::Stored;
+pub use victims::VICTIMS;
 
 /// Every tenant has plenty.
 const QUOTAS: &str = "
@@ -87,9 +91,10 @@ pub struct Outcome {
     pub kills: BTreeMap<&'static str, usize>,
     /// Acknowledged points a second, undisturbed.
     pub undisturbed_per_second: f64,
-    /// CPU of an acknowledged point by process, undisturbed, µs. What the writer and InfluxDB had
-    /// not written by then is not in theirs.
+    /// CPU of an acknowledged point by process, undisturbed, µs, until InfluxDB had all of them.
     pub cpu: Vec<(&'static str, f64)>,
+    /// The largest memory and lag of the whole run, and how long it took to catch up.
+    pub peaks: Peaks,
     /// From the first write to the last acknowledgement.
     pub elapsed: Duration,
     /// From the last acknowledgement until the database had everything.
@@ -115,6 +120,7 @@ pub fn options(dir: &Path) -> Options {
         patience: Patience::BUSY_MACHINE,
         proxy: Proxy::default(),
         encryption: Encryption::Off,
+        keys_in_redis: false,
     }
 }
 
@@ -136,17 +142,22 @@ pub async fn run(edge: &mut Edge, plan: Plan, progress: &dyn Fn(&str, u64)) -> R
     progress("undisturbed", 0);
     let used = Used::now(edge)?;
     clients.acknowledged(plan.undisturbed, progress, "undisturbed").await?;
-    let undisturbed = clients.count();
-    let undisturbed_per_second = undisturbed as f64 / began.elapsed().as_secs_f64();
+    let undisturbed_per_second = clients.count() as f64 / began.elapsed().as_secs_f64();
+    // Nobody sends until all of it is written, so that its whole CPU is counted.
+    let undisturbed = clients.rest().await?;
+    progress("waiting until that is written", undisturbed);
+    stored::written(edge, undisturbed).await?;
     let cpu = Used::now(edge)?.each_point_since(&used, undisturbed);
+    clients.go_on();
 
-    let kills = kills::run(edge, &plan, &clients, progress).await?;
+    let mut watch = Watch::new();
+    let kills = kills::run(edge, &plan, &clients, &mut watch, progress).await?;
     while let Some(ended) = sending.join_next().await {
         ended.context("a client of the run panicked")?;
     }
     let acknowledged_at = Instant::now();
     progress("waiting until everything is written", clients.count());
-    let stored = stored::settled(edge, &clients, &plan).await?;
+    let stored = watch.during(edge, stored::settled(edge, &clients, &plan)).await?;
     let drained_in = acknowledged_at.elapsed();
     Ok(Outcome {
         noticed: clients.noticed(),
@@ -155,6 +166,7 @@ pub async fn run(edge: &mut Edge, plan: Plan, progress: &dyn Fn(&str, u64)) -> R
         kills,
         undisturbed_per_second,
         cpu,
+        peaks: watch.peaks,
         elapsed: acknowledged_at - began,
         drained_in,
     })

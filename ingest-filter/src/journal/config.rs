@@ -13,13 +13,14 @@ use crate::journal::disk::frame::PAYLOAD_BYTES_MAX;
 use crate::journal::kafka::durability::Demands;
 
 mod bounds;
-mod member;
+pub mod member;
 pub mod security;
 mod topics;
 
 use bounds::{duration_of, is_host_and_port, size_of};
-use member::group_instance_id;
+use member::{Assignment, group_instance_id};
 use security::{RawSasl, Security};
+pub use topics::{CreateTopic, RawCreateTopic};
 use topics::{Topics, creatable, create_topic, topics};
 
 /// `journal:` as written by the user; exactly one kind is given.
@@ -86,16 +87,8 @@ pub struct RawKafkaJournal {
     pub read_ahead_bytes: Option<Spanned<ByteSize>>,
     /// After this silence the group gives a writer's partitions to others.
     pub session_timeout: Option<Spanned<DurationText>>,
-}
-
-/// `journal.kafka.create_topic:` as written by the user.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RawCreateTopic {
-    /// Partitions of the records' topic.
-    pub partitions: Spanned<u32>,
-    /// Copies of each partition.
-    pub replication_factor: Spanned<u32>,
+    /// How the group shares the partitions out.
+    pub assignment: Option<Assignment>,
 }
 
 /// `segment_bytes` when absent.
@@ -185,15 +178,8 @@ pub struct KafkaConfig {
     pub read_ahead_bytes: u64,
     /// Silence after which partitions go to others.
     pub session_timeout: Duration,
-}
-
-/// How topics are created.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CreateTopic {
-    /// Partitions of the records' topic.
-    pub partitions: i32,
-    /// Copies of each partition.
-    pub replication_factor: i32,
+    /// How the group shares the partitions out.
+    pub assignment: Assignment,
 }
 
 /// What tenant, database, identifiers and framing add to the body of a record at most.
@@ -273,11 +259,10 @@ impl KafkaConfig {
             message_bytes_max: MESSAGE_BYTES_MAX,
             read_ahead_bytes: READ_AHEAD_BYTES,
             session_timeout: SESSION_TIMEOUT,
+            assignment: Assignment::default(),
         }
     }
-}
 
-impl KafkaConfig {
     /// What must be true of the records' topic.
     pub fn demands(&self) -> Demands {
         let created = self.create_topic.map_or(1, |create| create.replication_factor);
@@ -390,6 +375,7 @@ fn kafka_config(path: &Path, raw: &RawKafkaJournal) -> Result<KafkaConfig, Confi
             READ_AHEAD_BYTES,
             1 << 20,
         )?,
+        assignment: raw.assignment.unwrap_or_default(),
         topic: records,
         dead_letter_topic: dead_letters,
         types_topic: types,
@@ -424,6 +410,10 @@ mod tests {
         };
         assert_eq!(config.dead_letter_topic, "t-dead-letter");
         assert_eq!(config.types_topic, "t-types");
+        assert_eq!(config.assignment, Assignment::CooperativeSticky);
+        let range = KafkaConfig { assignment: Assignment::Range, ..KafkaConfig::new("a:1") };
+        let parsed = parse("kafka: {brokers: 'a:1', assignment: range}");
+        assert_eq!(parsed, Ok(JournalConfig::Kafka(range)));
     }
 
     #[test]

@@ -19,6 +19,8 @@ mod memory;
 mod outages;
 mod pins;
 mod process;
+mod rebalances;
+mod retention;
 mod support;
 mod target_subjects;
 mod targets;

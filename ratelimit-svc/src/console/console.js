@@ -144,8 +144,16 @@ function showStore(store) {
     definitions(byId("store"), [["counters", "in the memory of this replica, shared with nobody"]]);
     return;
   }
+  const servers = store.servers.map((of) => {
+    const parts = { main: "windows but seconds", per_second: "windows of a second" };
+    const holds = [of.part && parts[of.part], of.slots !== null && `${number.format(of.slots)} slots`].filter(Boolean);
+    const name = `server ${of.at || "not found yet"}${holds.length ? ` (${holds.join(", ")})` : ""}`;
+    const isLost = of.lost_seconds !== null;
+    return [name, isLost ? `out of reach for ${duration(of.lost_seconds)}` : "in reach", isLost];
+  });
   const pairs = [
     ["Redis", store.in_reach ? "in reach" : "out of reach: classes are answered by their outage policy", !store.in_reach],
+    ...servers,
     ["replicas that share limits in an outage", store.share_replicas],
     ["counters to be repaid to Redis", store.owed_counters, store.owed_counters > 0],
   ];
@@ -258,6 +266,9 @@ byId("explain-form").addEventListener("submit", async (event) => {
 
 const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 
+// How long after a stream the next one is asked for, which the stream says.
+let pauseAfter = 500;
+
 // Reads one stream of states to its end; whether it was one.
 async function readStream() {
   const answer = await ask("/console/events");
@@ -271,6 +282,7 @@ async function readStream() {
     rest = events.pop();
     for (const event of events) {
       if (event.startsWith("data: ")) await show(JSON.parse(event.slice(6)));
+      if (event.startsWith("retry: ")) pauseAfter = Number(event.slice(7));
     }
   }
 }
@@ -289,7 +301,8 @@ async function watch() {
       byId("status").textContent = status === 503 ? "A hundred people watch already" : "No answer from the service; what is shown is old";
       byId("status").classList.add("lost");
     }
-    await pause(status === 200 ? 200 : 3000);
+    if (status === 200 && pauseAfter > 1000) byId("status").textContent = "Many people watch: this page is shown again in some seconds";
+    await pause(status === 200 ? pauseAfter : 3000);
   }
 }
 

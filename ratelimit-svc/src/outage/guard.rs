@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::outage::local::Local;
 use crate::outage::replicas::{Replicas, ReplicasSettings};
 use crate::outage::share::ReplicaShare;
-use crate::store::backend::Backend;
+use crate::store::backend::{Backend, ServerState};
 
 use crate::decide::hit::Outcome;
 pub use crate::outage::unavailable::Unavailable;
@@ -259,6 +259,13 @@ impl<B: Backend> Guard<B> {
     /// The return of counters to a store that was found again, while it lasts.
     pub fn returning(&self) -> Option<Ramp> {
         self.gate().returning()
+    }
+
+    /// The servers of the store, all of them lost where it is.
+    pub fn servers(&self) -> Vec<ServerState> {
+        let lost = self.gate().lost_for(std_now());
+        let servers = self.backend.servers().into_iter();
+        servers.map(|one| ServerState { lost_for: one.lost_for.max(lost), ..one }).collect()
     }
 
     /// Whether all counters ask the store.

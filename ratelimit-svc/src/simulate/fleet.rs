@@ -11,6 +11,8 @@ use std::collections::BinaryHeap;
 use std::ops::Range;
 use std::time::Duration;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::decide::conclude::Evidence;
 use crate::decide::hit::{Count, Hit, Mode};
 use crate::decide::plan::{Line, Plan};
@@ -39,7 +41,10 @@ pub struct Fleet {
     events: BinaryHeap<Reverse<Event>>,
     numbered: u64,
     waiting: usize,
-    next: usize,
+    /// A replica owes Redis what it admitted without it.
+    owes: bool,
+    /// Of each shape the replica that is asked next.
+    turns: Vec<u32>,
     /// No event is taken in before this.
     now: Duration,
 }
@@ -47,7 +52,6 @@ pub struct Fleet {
 struct Replica {
     table: Table,
     local: Local,
-    owes: bool,
 }
 
 /// What happens at a time; of two at the same time the one that was planned first.
@@ -120,7 +124,6 @@ impl Fleet {
         let replica = |seed| Replica {
             table: Table::new(&terms, KEYS_MAX, seed, Duration::ZERO),
             local: Local::default(),
-            owes: false,
         };
         Self {
             replicas: (0..u64::from(replicas)).map(replica).collect(),
@@ -132,7 +135,8 @@ impl Fleet {
             events: BinaryHeap::new(),
             numbered: 0,
             waiting: 0,
-            next: 0,
+            owes: false,
+            turns: Vec::new(),
             now: Duration::ZERO,
         }
     }
@@ -157,17 +161,16 @@ impl Fleet {
         }
     }
 
-    /// Asks the next replica about a request of `row`.
-    pub fn ask(&mut self, row: usize, plan: &Plan<'_>, now: Duration) -> Asked {
+    /// Asks a replica about a request of `row`, which is of that shape.
+    pub fn ask(&mut self, row: usize, shape: usize, plan: &Plan<'_>, now: Duration) -> Asked {
         self.now = self.now.max(now);
-        self.next = (self.next + 1) % self.replicas.len();
-        let (at, policy) = (self.next, plan.class.outage);
+        let (at, policy) = (self.turn(shape), plan.class.outage);
         if plan.hits.is_empty() {
             return Asked::Decided(Found::Counts(vec![], vec![], false));
         }
         let is_lost = self.is_lost(self.now);
         if !is_lost {
-            self.repay(at);
+            self.repay();
         }
         if is_lost && policy == OutagePolicy::Deny {
             return Asked::Decided(Found::Deny);
@@ -201,6 +204,16 @@ impl Fleet {
         }
     }
 
+    /// Replicas are asked in turn, each shape by itself and from one of its own on. All shapes in one turn
+    /// would not do: tenants that ask in turn, too, would each meet one replica alone.
+    fn turn(&mut self, shape: usize) -> usize {
+        let first = |shape: usize| xxh3_64(&shape.to_le_bytes()) as u32;
+        self.turns.extend((self.turns.len()..=shape).map(first));
+        let turn = &mut self.turns[shape];
+        *turn = turn.wrapping_add(1);
+        *turn as usize % self.replicas.len()
+    }
+
     fn step(&mut self, decided: &mut dyn FnMut(usize, Evidence<'_>)) {
         let Some(Reverse(event)) = self.events.pop() else { return };
         self.now = self.now.max(event.at);
@@ -218,6 +231,7 @@ impl Fleet {
                 self.plan(self.now + half, at, What::Answer(claims, counts));
             }
             What::Answer(claims, counts) => {
+                self.learn(at, &claims, counts.as_deref());
                 for (n, claim) in claims.iter().enumerate() {
                     let table = &self.replicas[at].table;
                     match counts.as_ref().and_then(|counts| counts.get(n)) {
@@ -236,6 +250,13 @@ impl Fleet {
                 }
             }
         }
+    }
+
+    /// Remembers where the counters stand, for an outage.
+    fn learn(&mut self, at: usize, claims: &[Claim], counts: Option<&[Count]>) {
+        let hits: Vec<Hit> = claims.iter().map(Claim::counted_hit).collect();
+        let counted = hits.iter().zip(counts.unwrap_or_default().iter().copied());
+        self.replicas[at].local.learn(counted, self.now, false);
     }
 
     /// What a request that waited is decided on, unless it has to wait on.
@@ -284,8 +305,8 @@ impl Fleet {
     /// The policy of an outage.
     fn without_redis(&mut self, at: usize, hits: &[Hit], policy: OutagePolicy) -> Found {
         let share = ReplicaShare { replicas: self.replicas.len() as u32, factor: 1.0 };
-        let (replica, lost) = (&mut self.replicas[at], Unavailable::NOT_ASKED);
-        replica.owes = true;
+        let (replica, lost) = (&self.replicas[at], Unavailable::NOT_ASKED);
+        self.owes = true;
         match policy {
             OutagePolicy::Bypass => {
                 replica.local.bypass(hits, share, self.now, &lost);
@@ -300,18 +321,20 @@ impl Fleet {
         }
     }
 
-    /// Counts in Redis what was admitted without it.
-    fn repay(&mut self, at: usize) {
-        let replica = &mut self.replicas[at];
-        if !std::mem::take(&mut replica.owes) {
+    /// Counts in Redis what was admitted without it, by every replica: they do it as soon as Redis is
+    /// back, whether or not somebody asks them.
+    fn repay(&mut self) {
+        if !std::mem::take(&mut self.owes) {
             return;
         }
-        loop {
-            let owed = replica.local.take_owed(REPAID_AT_ONCE, self.now);
-            if owed.is_empty() {
-                break;
+        for replica in &self.replicas {
+            loop {
+                let owed = replica.local.take_owed(REPAID_AT_ONCE, self.now);
+                if owed.is_empty() {
+                    break;
+                }
+                self.redis.count_now(&owed, Mode::CountAll, self.now);
             }
-            self.redis.count_now(&owed, Mode::CountAll, self.now);
         }
     }
 

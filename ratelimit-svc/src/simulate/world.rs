@@ -156,7 +156,7 @@ impl World {
             set_hits(plan, &row.hits, row.requests, running.asked);
             running.asked += 1;
             let now = start + Duration::from_micros(arrival.micros.into());
-            self.ask(at, now, &mut rows);
+            self.ask((at, row.shape), now, &mut rows);
         }
         self.decisions += order.len() as u64;
         self.order = order;
@@ -172,7 +172,7 @@ impl World {
         rows.into_iter().zip(second.rows.iter().map(|row| row.requests)).map(left_out).collect()
     }
 
-    fn ask(&mut self, at: usize, now: Duration, rows: &mut [Running<'_>]) {
+    fn ask(&mut self, (at, shape): (usize, usize), now: Duration, rows: &mut [Running<'_>]) {
         let quotas = self.quotas.clone();
         let judge = Judge { quotas: &quotas, settings: &self.settings, tried: &self.tried };
         match &mut self.counters {
@@ -188,7 +188,7 @@ impl World {
                     judge.take_in(&mut rows[at], evidence, now);
                 });
                 let Ok(plan) = &rows[at].plan else { return };
-                let asked = fleet.ask(at, plan, now);
+                let asked = fleet.ask(at, shape, plan, now);
                 if let Asked::Decided(found) = asked {
                     judge.take_in(&mut rows[at], found.evidence(), now);
                 }

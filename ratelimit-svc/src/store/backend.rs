@@ -1,11 +1,25 @@
 //! A store that can be lost and found: what whoever guards it needs beside counting.
 
 use std::future::Future;
+use std::time::Duration;
 
 use crate::decide::hit::Hit;
 use crate::lease::loss::{Finding, Restoration};
 use crate::store::Store;
 use crate::store::error::StoreError;
+
+/// One server of a store, as people are shown it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerState {
+    /// Where it is, a host and a port or a socket; none while that is not known.
+    pub at: Option<String>,
+    /// Which of two Redis it belongs to.
+    pub part: Option<&'static str>,
+    /// How many slots of a cluster it has.
+    pub slots: Option<usize>,
+    /// How long it has been out of reach; none while it is in reach.
+    pub lost_for: Option<Duration>,
+}
 
 /// A store that can be lost and found.
 pub trait Backend: Store {
@@ -34,6 +48,11 @@ pub trait Backend: Store {
     /// Whether a part of the store is lost that has the counter of one of these hits.
     fn is_lost_to(&self, _hits: &[Hit]) -> bool {
         false
+    }
+
+    /// Its servers, as far as they are known.
+    fn servers(&self) -> Vec<ServerState> {
+        Vec::new()
     }
 
     /// Takes the sign of life back: this replica ends.

@@ -73,6 +73,12 @@ impl Gate {
         self.breaker.is_open()
     }
 
+    /// How long nobody has asked the store; none while somebody may.
+    pub fn lost_for(&self, now: Instant) -> Option<Duration> {
+        let lost_at = self.lost_at.unwrap_or(now);
+        self.is_open().then(|| now.saturating_duration_since(lost_at))
+    }
+
     /// The return that is under way.
     pub fn returning(&self) -> Option<Ramp> {
         self.returning.filter(|_| !self.is_open())
@@ -156,7 +162,9 @@ mod tests {
         assert_eq!(gate.failed(permit, true, now, 0.5), Some(Change::Opened));
         assert!(gate.permit_paced(now).is_none() && gate.returning().is_none());
         let later = now + Duration::from_secs(9);
+        assert_eq!(gate.lost_for(later), Some(Duration::from_secs(9)));
         assert_eq!(gate.found(later, 0), None);
+        assert_eq!(gate.lost_for(later), None);
         let ramp = gate.returning().expect("returning");
         assert_eq!(ramp.ends_at(), later + RETURN_MAX);
         assert!(gate.permit_paced(later).is_some());

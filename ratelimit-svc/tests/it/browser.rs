@@ -4,7 +4,7 @@
 use serde_json::Value as Json;
 
 use crate::support::chromium::Browser;
-use crate::support::{Service, wait_for};
+use crate::support::{RedisServer, Service, wait_for};
 
 const QUOTAS: &str = "
 domain: edge
@@ -176,4 +176,17 @@ async fn a_service_that_went_away_is_said_to_have() {
         browser.text("#status").await.contains("No answer from the service")
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_redis_is_shown_with_its_state() {
+    let mut redis = RedisServer::start().await;
+    let service = Service::start_with(&[("a.yaml", QUOTAS)], &redis.environment()).await;
+    let mut browser = Browser::start().await;
+    browser.view(1280, 1000, "light").await;
+    browser.open(&format!("http://{}/console", service.addresses.debug)).await;
+    let name = format!("server {}", redis.socket().display());
+    browser.until("#store", &format!("{name}\nin reach")).await;
+    redis.kill();
+    browser.until("#store", &format!("{name}\nout of reach for ")).await;
 }

@@ -230,6 +230,13 @@ impl Service {
     }
 
     /// The value of a metric with these labels, as they are written.
+    /// What `/config` shows of each Redis.
+    pub async fn servers(&self) -> Vec<serde_json::Value> {
+        let (_, shown) = self.admin("/config").await;
+        let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+        shown["store"]["servers"].as_array().expect("servers").clone()
+    }
+
     pub async fn metric(&self, name: &str) -> Option<f64> {
         let (_, text) = self.admin("/metrics").await;
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));

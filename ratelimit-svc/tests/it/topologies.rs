@@ -271,8 +271,17 @@ async fn each_redis_of_two_is_lost_alone() {
     let second = async || counts(&service, "burst", "a").await;
     let year = async || counts(&service, "tenant", "a").await;
     wait_for("both are in use", async || second().await && year().await).await;
+    let reach = async || -> Vec<(String, bool)> {
+        let servers = service.servers().await.into_iter();
+        servers.map(|one| (one["part"].to_string(), one["lost_seconds"].is_null())).collect()
+    };
+    let shown = |main, per_second| {
+        vec![("\"main\"".to_owned(), main), ("\"per_second\"".to_owned(), per_second)]
+    };
+    assert_eq!(reach().await, shown(true, true));
     per_second.kill();
     assert!(!second().await && year().await);
+    wait_for("it is shown as lost", async || reach().await == shown(true, false)).await;
     per_second.restart().await;
     wait_for("it is back", async || second().await).await;
     main.kill();
@@ -325,6 +334,12 @@ async fn a_cluster_keeps_the_contract_and_survives_a_primary() {
     for tenant in ["b", "c", "d", "e", "f"] {
         wait_for("all others are there", async || counts(&service, "tenant", tenant).await).await;
     }
+    wait_for("every slot to be shown in reach", async || {
+        let servers = service.servers().await;
+        let slots = servers.iter().filter(|one| one["lost_seconds"].is_null());
+        slots.map(|one| one["slots"].as_u64().expect("slots")).sum::<u64>() == 16384
+    })
+    .await;
     service.stop().await;
 }
 

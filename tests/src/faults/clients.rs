@@ -8,10 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Plan;
 use crate::http::{Http, Reply};
+use crate::wait::wait_for;
 
 /// The measurement of all points.
 pub const MEASUREMENT: &str = "numbered";
@@ -36,6 +38,11 @@ pub struct Clients {
     /// Between two writes of one client.
     interval: Option<Duration>,
     acknowledged: AtomicU64,
+    /// Writes that a client has begun and that are not acknowledged.
+    under_way: AtomicU64,
+    resting: watch::Sender<bool>,
+    /// Who was killed last.
+    killed: Mutex<Option<&'static str>>,
 }
 
 struct Tenant {
@@ -60,6 +67,8 @@ pub struct Noticed {
     pub refused: BTreeMap<String, u64>,
     /// The longest time in which a tenant had no acknowledgement although it had sent something.
     pub longest_silence: Duration,
+    /// The same by who had been killed last when it ended.
+    pub silence_after: BTreeMap<&'static str, Duration>,
 }
 
 impl Noticed {
@@ -69,6 +78,17 @@ impl Noticed {
             *self.refused.entry(reason.clone()).or_default() += count;
         }
         self.longest_silence = self.longest_silence.max(other.longest_silence);
+        for (killed, silence) in &other.silence_after {
+            self.was_silent(Some(killed), *silence);
+        }
+    }
+
+    fn was_silent(&mut self, killed: Option<&'static str>, silence: Duration) {
+        self.longest_silence = self.longest_silence.max(silence);
+        if let Some(killed) = killed {
+            let longest = self.silence_after.entry(killed).or_default();
+            *longest = (*longest).max(silence);
+        }
     }
 }
 
@@ -95,6 +115,9 @@ impl Clients {
             write_points: plan.write_points.max(1),
             clients: plan.clients,
             acknowledged: AtomicU64::new(0),
+            under_way: AtomicU64::new(0),
+            resting: watch::Sender::new(false),
+            killed: Mutex::new(None),
         }
     }
 
@@ -157,6 +180,32 @@ impl Clients {
         Ok(())
     }
 
+    /// Lets nobody begin a write, and waits for those under way. Gives the points acknowledged.
+    ///
+    /// # Errors
+    /// When one does not end.
+    pub async fn rest(&self) -> Result<u64> {
+        self.resting.send_replace(true);
+        wait_for("the writes under way", SILENCE_MAX, async || {
+            (self.under_way.load(Ordering::SeqCst) == 0).then_some(())
+        })
+        .await?;
+        Ok(self.count())
+    }
+
+    /// After a rest, which is no silence.
+    pub fn go_on(&self) {
+        for tenant in &self.tenants {
+            tenant.heard().last_acknowledged = Instant::now();
+        }
+        self.resting.send_replace(false);
+    }
+
+    /// Silences that end from now on are put down to this one.
+    pub fn somebody_dies(&self, name: &'static str) {
+        *self.killed.lock().unwrap_or_else(PoisonError::into_inner) = Some(name);
+    }
+
     /// What all of them noticed.
     pub fn noticed(&self) -> Noticed {
         let mut all = Noticed::default();
@@ -171,18 +220,28 @@ impl Clients {
         let http = Http::new();
         // Late writes follow at once: what waited for an outage is sent when it is over.
         let mut ticks = self.interval.map(tokio::time::interval);
+        let mut resting = self.resting.subscribe();
         loop {
             if let Some(ticks) = &mut ticks {
                 ticks.tick().await;
             }
+            self.under_way.fetch_add(1, Ordering::SeqCst);
+            if *resting.borrow() {
+                self.under_way.fetch_sub(1, Ordering::SeqCst);
+                // The sender lives as long as the clients.
+                let _ = resting.wait_for(|resting| !resting).await;
+                continue;
+            }
             let first = tenant.next.fetch_add(self.write_points, Ordering::Relaxed);
             if first >= self.of_each {
+                self.under_way.fetch_sub(1, Ordering::SeqCst);
                 return;
             }
             let body = points(first, self.write_points);
             while let Err(pause) = self.write(tenant, &http, url, token, &body).await {
                 tokio::time::sleep(pause).await;
             }
+            self.under_way.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
@@ -201,7 +260,8 @@ impl Clients {
             let now = Instant::now();
             let silence = now.duration_since(heard.last_acknowledged);
             heard.last_acknowledged = now;
-            heard.noticed.longest_silence = heard.noticed.longest_silence.max(silence);
+            let killed = *self.killed.lock().unwrap_or_else(PoisonError::into_inner);
+            heard.noticed.was_silent(killed, silence);
             heard.noticed.acknowledged += self.write_points;
             self.acknowledged.fetch_add(self.write_points, Ordering::Relaxed);
             return Ok(());

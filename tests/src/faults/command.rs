@@ -1,5 +1,6 @@
 //! `tidegate-load faults`: one fault run from its flags, and what it found as text or JSON.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Outcome, Plan, VICTIMS, options, run};
+use super::{Outcome, Peaks, Plan, VICTIMS, options, run};
 use crate::edge::{Edge, Part};
 
 /// Shown by `--help`.
@@ -131,15 +132,9 @@ fn text(outcome: &Outcome) -> String {
         ("doubled".to_owned(), stored.doubled.to_string()),
         ("not as sent".to_owned(), stored.foreign.to_string()),
         ("points/s, undisturbed".to_owned(), format!("{:.0}", outcome.undisturbed_per_second)),
-        ("the whole run".to_owned(), format!("{:.1} s", outcome.elapsed.as_secs_f64())),
-        (
-            "written after the last 204".to_owned(),
-            format!("{:.1} s", outcome.drained_in.as_secs_f64()),
-        ),
-        (
-            "longest silence of a tenant".to_owned(),
-            format!("{:.1} s", noticed.longest_silence.as_secs_f64()),
-        ),
+        ("the whole run".to_owned(), seconds(outcome.elapsed)),
+        ("written after the last 204".to_owned(), seconds(outcome.drained_in)),
+        ("longest silence of a tenant".to_owned(), seconds(noticed.longest_silence)),
     ];
     rows.extend(
         outcome
@@ -150,6 +145,11 @@ fn text(outcome: &Outcome) -> String {
     rows.extend(
         outcome.kills.iter().map(|(name, times)| (format!("killed, {name}"), times.to_string())),
     );
+    rows.extend(of_the_whole_run(&outcome.peaks));
+    let silences = noticed.silence_after.iter();
+    rows.extend(silences.map(|(name, silence)| {
+        (format!("longest silence after {name} was killed"), seconds(*silence))
+    }));
     rows.extend(
         noticed
             .refused
@@ -157,6 +157,26 @@ fn text(outcome: &Outcome) -> String {
             .map(|(reason, times)| (format!("refused, {reason}"), times.to_string())),
     );
     rows.iter().map(|(name, value)| format!("{name:<60} {value:>12}\n")).collect()
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.1} s", duration.as_secs_f64())
+}
+
+/// The rows of what grew and how long it took to catch up.
+fn of_the_whole_run(peaks: &Peaks) -> Vec<(String, String)> {
+    let mut rows = vec![
+        ("most records to write, by the writer".to_owned(), peaks.lag_records.to_string()),
+        ("oldest record to write".to_owned(), format!("{:.1} s", peaks.unwritten_age)),
+    ];
+    let caught_up = peaks.caught_up.iter();
+    rows.extend(caught_up.map(|(name, time)| {
+        (format!("from the return of {name} until the writer caught up"), seconds(*time))
+    }));
+    let mib = |bytes: u64| format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20));
+    let resident = peaks.resident.iter();
+    rows.extend(resident.map(|(name, bytes)| (format!("most memory, {name}"), mib(*bytes))));
+    rows
 }
 
 fn json(outcome: &Outcome) -> serde_json::Value {
@@ -173,8 +193,18 @@ fn json(outcome: &Outcome) -> serde_json::Value {
         "seconds": outcome.elapsed.as_secs_f64(),
         "seconds_to_drain": outcome.drained_in.as_secs_f64(),
         "longest_silence_seconds": noticed.longest_silence.as_secs_f64(),
-        "cpu_us_of_a_point": outcome.cpu.iter().copied().collect::<std::collections::BTreeMap<_, _>>(),
+        "longest_silence_seconds_after": by_name(&noticed.silence_after),
+        "records_to_write_max": outcome.peaks.lag_records,
+        "oldest_to_write_seconds_max": outcome.peaks.unwritten_age,
+        "caught_up_seconds_after": by_name(&outcome.peaks.caught_up),
+        "resident_bytes_max": outcome.peaks.resident,
+        "cpu_us_of_a_point": outcome.cpu.iter().copied().collect::<BTreeMap<_, _>>(),
         "kills": outcome.kills,
         "refused": noticed.refused,
     })
+}
+
+/// Seconds by name.
+fn by_name(times: &BTreeMap<&'static str, Duration>) -> BTreeMap<&'static str, f64> {
+    times.iter().map(|(name, time)| (*name, time.as_secs_f64())).collect()
 }

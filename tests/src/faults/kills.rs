@@ -1,28 +1,18 @@
 //! SIGKILL of each process in turn. The next one dies only after points flow again.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;
 
 use super::Plan;
 use super::clients::Clients;
-use crate::edge::{Edge, Part, Service, Supervisor};
+use super::peaks::Watch;
+use super::victims::VICTIMS;
+use crate::edge::{Edge, Service, Supervisor};
 use crate::http::Http;
 use crate::wait::{DEADLINE, wait_for};
-
-/// Who dies, in this order, and under which name it is counted.
-pub const VICTIMS: [(&str, Part); 8] = [
-    ("gateway", Part::Replica(Service::Gateway, 0)),
-    ("writer", Part::Replica(Service::Writer, 0)),
-    ("ratelimit-svc", Part::Replica(Service::Ratelimit, 0)),
-    ("ext-authz", Part::Replica(Service::Authz, 0)),
-    ("redis", Part::Redis),
-    ("kafka", Part::Kafka),
-    ("influxdb", Part::InfluxDb),
-    ("envoy", Part::Envoy),
-];
 
 /// How often what has ended is looked for.
 const POLL: Duration = Duration::from_millis(50);
@@ -35,6 +25,7 @@ pub(super) async fn run(
     edge: &mut Edge,
     plan: &Plan,
     clients: &Clients,
+    watch: &mut Watch,
     progress: &dyn Fn(&str, u64),
 ) -> Result<BTreeMap<&'static str, usize>> {
     let mut supervisor = Supervisor::default();
@@ -48,17 +39,20 @@ pub(super) async fn run(
         // What came up while it was not looked for is known before it ends.
         supervisor.poll(edge, |_| ());
         edge.child(part).with_context(|| format!("{name} runs"))?.signal(Signal::KILL)?;
+        clients.somebody_dies(name);
         *kills.entry(name).or_default() += 1;
-        tokio::time::sleep(plan.away).await;
-        supervised(edge, &mut supervisor, clients.acknowledged(plan.between, progress, name))
-            .await?;
+        watch.during(edge, tokio::time::sleep(plan.away)).await;
+        watch.peaks.returned(name, Instant::now());
+        let flow = clients.acknowledged(plan.between, progress, name);
+        supervised(edge, &mut supervisor, watch, flow).await?;
     }
     // Whoever died last comes back too.
     let rest = clients.acknowledged(u64::MAX / 2, progress, "the rest");
-    supervised(edge, &mut supervisor, rest).await?;
+    supervised(edge, &mut supervisor, watch, rest).await?;
     let http = Http::new();
     wait_for("every process to be ready again", DEADLINE, async || {
         supervisor.poll(edge, |_| ());
+        watch.look(edge).await;
         edge.influxdb.as_ref()?.rows("_internal", "SHOW DATABASES").await.ok()?;
         for replica in Service::ALL.into_iter().flat_map(|service| edge.replicas(service)) {
             let ready = http.get(&format!("http://{}/readyz", replica.admin)).await.ok()?;
@@ -74,6 +68,7 @@ pub(super) async fn run(
 async fn supervised(
     edge: &mut Edge,
     supervisor: &mut Supervisor,
+    watch: &mut Watch,
     clients: impl Future<Output = Result<()>>,
 ) -> Result<()> {
     tokio::pin!(clients);
@@ -82,6 +77,7 @@ async fn supervised(
             ended = &mut clients => return ended,
             () = tokio::time::sleep(POLL) => {
                 supervisor.poll(edge, |_| ());
+                watch.look(edge).await;
             }
         }
     }

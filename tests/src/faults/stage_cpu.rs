@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::kills::VICTIMS;
+use super::victims::VICTIMS;
 use crate::edge::{Edge, Part};
 use crate::load::cpu;
 

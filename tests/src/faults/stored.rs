@@ -6,9 +6,13 @@ use anyhow::{Context, Result};
 
 use super::Plan;
 use super::clients::{Clients, FIRST_NS, MEASUREMENT, STEP_NS};
-use crate::edge::Edge;
+use crate::edge::{Edge, Service};
+use crate::http::Http;
 use crate::parts::influxdb::InfluxDb;
+use crate::wait::wait_for;
 
+/// The writer's counter of points.
+const WRITTEN: &str = "ingest_writer_points_written_total ";
 /// How many points are asked for at once.
 const WINDOW: u64 = 20_000;
 /// How long everything may take to arrive after the last acknowledgement.
@@ -34,6 +38,28 @@ impl Stored {
         self.doubled += other.doubled;
         self.foreign += other.foreign;
     }
+}
+
+/// Waits until the writer says that it has written so many points. The database is not asked, so
+/// that what it costs to be asked is not in its CPU.
+///
+/// # Errors
+/// When it has not in time.
+pub(super) async fn written(edge: &Edge, points: u64) -> Result<()> {
+    let http = Http::new();
+    let mut last = 0;
+    let all = wait_for("the writer to write", SETTLE, async || {
+        let mut sum = 0;
+        for writer in edge.replicas(Service::Writer) {
+            let page = http.get(&format!("http://{}/metrics", writer.admin)).await.ok()?.text();
+            let line = page.lines().find_map(|line| line.strip_prefix(WRITTEN))?;
+            sum += line.trim().parse::<u64>().ok()?;
+        }
+        last = sum;
+        (sum >= points).then_some(())
+    })
+    .await;
+    all.with_context(|| format!("{last} of {points} points are written"))
 }
 
 /// Waits until the counts are those of the clients, or no more time is left, and then looks at

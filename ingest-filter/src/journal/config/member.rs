@@ -1,8 +1,30 @@
-//! The lasting name of a writer in its consumer group.
+//! A writer as a member of its consumer group: its lasting name, and how partitions are shared out.
 
 use std::path::Path;
 
 use chassis::config::{ConfigError, Spanned};
+use serde::Deserialize;
+
+/// How a group shares its partitions out among its members; all of them must agree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Assignment {
+    /// Only partitions that move stop for it.
+    #[default]
+    CooperativeSticky,
+    /// Every partition stops whenever a writer comes or goes, as clients do that know no better.
+    Range,
+}
+
+impl Assignment {
+    /// The name that brokers know.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CooperativeSticky => "cooperative-sticky",
+            Self::Range => "range",
+        }
+    }
+}
 
 /// What stands for the machine's name.
 const HOSTNAME: &str = "{hostname}";

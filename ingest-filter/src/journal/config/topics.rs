@@ -3,12 +3,30 @@
 use std::path::Path;
 
 use chassis::config::{ConfigError, Spanned};
+use serde::Deserialize;
 
 use super::bounds::is_topic_name;
 use super::security::Security;
-use super::{
-    CreateTopic, DEAD_LETTER_SUFFIX, RawCreateTopic, RawKafkaJournal, TOPIC, TYPES_SUFFIX,
-};
+use super::{DEAD_LETTER_SUFFIX, RawKafkaJournal, TOPIC, TYPES_SUFFIX};
+
+/// `journal.kafka.create_topic:` as written by the user.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawCreateTopic {
+    /// Partitions of the records' topic.
+    pub partitions: Spanned<u32>,
+    /// Copies of each partition.
+    pub replication_factor: Spanned<u32>,
+}
+
+/// How topics are created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CreateTopic {
+    /// Partitions of the records' topic.
+    pub partitions: i32,
+    /// Copies of each partition.
+    pub replication_factor: i32,
+}
 
 /// The names, which all differ.
 pub(super) struct Topics {

@@ -168,7 +168,7 @@ pub(super) fn consumer(
     let mut client = client(config);
     client
         .set("group.id", &config.group)
-        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("partition.assignment.strategy", config.assignment.name())
         .set("enable.auto.commit", "true")
         .set("auto.commit.interval.ms", "1000")
         .set("enable.auto.offset.store", "false")

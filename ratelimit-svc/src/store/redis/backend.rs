@@ -7,7 +7,7 @@ use super::topology::slots::slot_of;
 use super::{Redis, epoch_key};
 use crate::decide::hit::Hit;
 use crate::lease::loss::{Finding, Restoration, Whose};
-use crate::store::backend::Backend;
+use crate::store::backend::{Backend, ServerState};
 use crate::store::error::StoreError;
 use crate::store::redis::connection::connector::{PROBE_TIMEOUT, prove};
 use crate::store::redis::connection::refusal::classify;
@@ -79,6 +79,14 @@ impl Backend for Redis {
                 hits.iter().any(|hit| cluster.is_lost(slot_of(&self.key(hit))))
             }
             Servers::Pair(pair) => hits.iter().any(|hit| pair.is_lost(hit)),
+        }
+    }
+
+    fn servers(&self) -> Vec<ServerState> {
+        match &self.servers {
+            Servers::One(link) => vec![link.server()],
+            Servers::Cluster(cluster) => cluster.servers(),
+            Servers::Pair(pair) => pair.servers(),
         }
     }
 

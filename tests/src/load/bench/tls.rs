@@ -48,6 +48,7 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
         patience: Patience::DESK,
         proxy: Proxy::default(),
         encryption: Encryption::On,
+        keys_in_redis: false,
     };
     let edge = Edge::start(options, |_| ()).await?;
     let mut config = edge.pki.as_ref().context("the edge is encrypted")?.client(ENVOY).config()?;

@@ -15,6 +15,16 @@ pub enum Address {
     Unix(PathBuf),
 }
 
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp((host, port)) if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp((host, port)) => write!(f, "{host}:{port}"),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
 /// User and password, either of which may be absent.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Login {

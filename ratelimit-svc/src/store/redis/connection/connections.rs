@@ -89,6 +89,11 @@ impl Connections {
         self.shared.clone()
     }
 
+    /// Where the server is.
+    pub fn address(&self) -> &Address {
+        &self.endpoint.at
+    }
+
     /// Whether they are to the server at that port.
     pub fn is_to(&self, at: &HostPort) -> bool {
         matches!(&self.endpoint.at, Address::Tcp(own) if own == at)

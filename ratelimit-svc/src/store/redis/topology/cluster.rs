@@ -27,6 +27,7 @@ use tokio::sync::{Mutex, Notify};
 
 use crate::clock::Clock;
 use crate::decide::hit::Hit;
+use crate::store::backend::ServerState;
 use crate::store::breaker::Permit;
 use crate::store::error::StoreError;
 use crate::store::redis::connection::address::{Address, HostPort, Login};
@@ -35,7 +36,7 @@ use crate::store::redis::connection::connector::{Connector, Endpoint, PROBE_TIME
 use crate::store::redis::loss::epoch::Marks;
 use crate::store::redis::topology::part::{Part, REPORT_EVERY, Reach};
 use crate::store::redis::topology::ranges::ask_slots;
-use crate::store::redis::topology::slots::{SlotMap, slot_of};
+use crate::store::redis::topology::slots::{SLOTS, SlotMap, slot_of};
 
 /// The shortest time between two repairs that requests ask for.
 pub const REPAIR_PAUSE: Duration = Duration::from_millis(100);
@@ -173,6 +174,21 @@ impl Cluster {
     /// Whether the node that has a slot is lost.
     pub fn is_lost(&self, slot: u16) -> bool {
         self.node(slot).is_ok_and(|node| node.is_lost())
+    }
+
+    /// Its primaries, in the order of their slots.
+    pub fn servers(&self) -> Vec<ServerState> {
+        let map = self.map.load();
+        let mut slots = vec![0; map.nodes.len()];
+        let owners = (0..SLOTS as u16).filter_map(|slot| map.slots.node(slot));
+        owners.for_each(|owner| slots[usize::from(owner)] += 1);
+        let state = |(node, slots): (&Arc<Node>, usize)| ServerState {
+            at: Some(Address::Tcp(node.at.clone()).to_string()),
+            slots: Some(slots),
+            lost_for: node.part.lost_for(),
+            ..ServerState::default()
+        };
+        map.nodes.iter().zip(slots).map(state).collect()
     }
 
     /// A permitted call to a node was not answered.

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
 
+use crate::store::backend::ServerState;
 use crate::store::error::StoreError;
 use crate::store::redis::connection::address::{Address, HostPort, Login};
 use crate::store::redis::connection::connections::Connections;
@@ -107,6 +108,17 @@ impl Link {
     pub fn connection(&self) -> Result<MultiplexedConnection, StoreError> {
         let current = self.current.load();
         Ok(current.as_ref().ok_or(StoreError::NotConnected)?.here())
+    }
+
+    /// Where the server in use is; before there was one, where it is looked for.
+    pub fn server(&self) -> ServerState {
+        let current = self.current.load();
+        let at = match (&*current, &self.target) {
+            (Some(current), _) => Some(current.address().to_string()),
+            (None, Target::At(at)) => Some(at.to_string()),
+            (None, Target::Sentinel(_)) => None,
+        };
+        ServerState { at, ..ServerState::default() }
     }
 
     /// Makes a new connection, not yet in use.

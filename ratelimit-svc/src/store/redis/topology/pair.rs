@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::decide::hit::{Count, Hit, Mode};
-use crate::store::backend::Backend;
+use crate::store::backend::{Backend, ServerState};
 use crate::store::breaker::Permit;
 use crate::store::error::StoreError;
 use crate::store::redis::Redis;
@@ -136,6 +136,18 @@ impl Pair {
             tokio::join!(self.back.run(give_back), repairs, news, both);
         }
         .boxed()
+    }
+
+    /// The servers of both.
+    pub fn servers(&self) -> Vec<ServerState> {
+        let of_side = |side: &Side| {
+            let (part, lost) = (Some(side.name), side.gate.lost_for());
+            let servers = side.store.servers().into_iter();
+            servers
+                .map(|one| ServerState { part, lost_for: one.lost_for.max(lost), ..one })
+                .collect::<Vec<_>>()
+        };
+        self.sides().into_iter().flat_map(of_side).collect()
     }
 
     /// The one for all else.

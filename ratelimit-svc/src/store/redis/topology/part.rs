@@ -61,6 +61,11 @@ impl Part {
         self.gate().is_open()
     }
 
+    /// How long nobody has asked it; none while somebody may.
+    pub fn lost_for(&self) -> Option<Duration> {
+        self.gate().lost_for(std_now())
+    }
+
     /// A permitted call succeeded, or was refused by a living server.
     pub fn answered(&self, permit: Permit) {
         self.gate().succeeded(permit);
