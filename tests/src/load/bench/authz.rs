@@ -1,6 +1,7 @@
 //! ext-authz: does a check cost more when there are more keys? From a hundred to a million.
 
 mod core;
+mod revocation;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -95,6 +96,7 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
     }
     drop(servers);
     core::measure(cx, counts)?;
+    revocation::measure(cx, &dir, &pepper).await?;
     let count = if cx.quick { 10_000 } else { 100_000 };
     let file = dir.join("keys.yaml");
     write_keys(&file, count)?;
