@@ -274,17 +274,18 @@ impl Reader<'_> {
     }
 
     fn redis_address(&self, raw: &RawRedis) -> Result<(Vec<(String, u16)>, Topology), ConfigError> {
-        let bad = |message| ConfigError::at(self.path, &raw.address, message);
+        let bad = |message: String| ConfigError::at(self.path, &raw.address, message);
         let address = |text: &str| {
             let (host, port) = text.trim().rsplit_once(':')?;
             let host = host.trim_start_matches('[').trim_end_matches(']');
             (!host.is_empty()).then_some((host.to_owned(), port.parse().ok()?))
         };
         let addresses: Option<Vec<_>> = raw.address.value.split(',').map(address).collect();
-        let addresses = addresses
-            .ok_or_else(|| bad("'address' must be a host and a port such as redis:6379"))?;
+        let addresses = addresses.ok_or_else(|| {
+            bad("'address' must be a host and a port such as redis:6379".to_owned())
+        })?;
         if addresses.len() > REDIS_ADDRESSES_MAX {
-            return Err(bad("'address' has more than 16 of them"));
+            return Err(bad(format!("'address' has more than {REDIS_ADDRESSES_MAX} of them")));
         }
         let topology = match (&raw.sentinel_primary, &raw.cluster) {
             (Some(_), Some(cluster)) if cluster.value => {
@@ -299,7 +300,8 @@ impl Reader<'_> {
             (None, _) => Topology::Single,
         };
         if topology == Topology::Single && addresses.len() > 1 {
-            return Err(bad("several addresses need 'sentinel_primary' or 'cluster: true'"));
+            let message = "several addresses need 'sentinel_primary' or 'cluster: true'";
+            return Err(bad(message.to_owned()));
         }
         Ok((addresses, topology))
     }

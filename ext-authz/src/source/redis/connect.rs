@@ -32,8 +32,8 @@ pub enum ConnectError {
     /// Redis cannot be reached, or does not let us in.
     #[error("cannot be reached: {0}")]
     Redis(#[from] RedisError),
-    /// Nobody who was asked knows one.
-    #[error("has no primary that sentinels or nodes of the cluster know")]
+    /// None of those that were asked knows one.
+    #[error("has no primary that a sentinel or a node of the cluster knows")]
     NoPrimary,
     /// It does not answer.
     #[error("does not answer within {} s", CONNECT_TIMEOUT.as_secs())]
@@ -43,11 +43,12 @@ pub enum ConnectError {
 /// A connection for the service.
 ///
 /// # Errors
-/// When there is none within [`CONNECT_TIMEOUT`].
+/// When there is none. Each address has [`CONNECT_TIMEOUT`] to take us and as long to answer.
 pub async fn open(settings: &RedisSettings) -> Result<MultiplexedConnection, ConnectError> {
     let asked = settings.clone();
-    let found = tokio::task::spawn_blocking(move || locate(&asked)).await;
-    let address = found.map_err(|_| ConnectError::TimedOut)??;
+    let located = tokio::task::spawn_blocking(move || locate(&asked)).await;
+    // It does not panic; it is cancelled only when the runtime ends.
+    let address = located.map_err(|_| ConnectError::NoPrimary)??;
     let client = client(settings, address)?;
     // The follower says of each call how long it waits.
     let config =
@@ -62,7 +63,7 @@ pub async fn open(settings: &RedisSettings) -> Result<MultiplexedConnection, Con
 /// A connection for a command.
 ///
 /// # Errors
-/// When there is none within [`CONNECT_TIMEOUT`].
+/// When there is none. Each address has [`CONNECT_TIMEOUT`] to take us and as long to answer.
 pub fn open_blocking(settings: &RedisSettings) -> Result<Connection, ConnectError> {
     connect(settings, locate(settings)?, ANSWER_TIMEOUT)
 }

@@ -260,8 +260,8 @@ impl Follower {
 
     fn confirm(&self, at: &Position, known: &Known, refused: Option<&str>, current_at: Instant) {
         let problem = refused.map(str::to_owned).or_else(|| known.unreadable.problem());
-        let at = self.settings.shown();
-        let problem = problem.map(|problem| format!("Redis at {at}: {problem}"));
+        let address = self.settings.shown();
+        let problem = problem.map(|problem| format!("Redis at {address}: {problem}"));
         self.keys.confirm(Origin::Redis, problem.as_deref());
         self.report(|status| {
             status.position = Some(at.clone());
