@@ -117,7 +117,8 @@ async fn replace(cx: &mut Context, server: &Server, file: &Path) -> Result<()> {
     let (began, http) = (Instant::now(), Http::new());
     loop {
         let metrics = http.get(&format!("http://{admin}/metrics")).await?.text();
-        if metrics.lines().any(|line| line == "authz_snapshot_version 2") {
+        let version = metrics.lines().find_map(|line| line.strip_prefix("authz_snapshot_version "));
+        if version.and_then(|version| version.parse().ok()) == Some(2.0) {
             break;
         }
         ensure!(began.elapsed() < REPLACED_MAX, "no other set of keys came into force");
