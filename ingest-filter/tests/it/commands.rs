@@ -108,11 +108,13 @@ async fn a_letter_goes_round(tool: &Tool, journal: &JournalConfig) {
     .await;
     match journal {
         JournalConfig::Kafka(_) => the_books_balance(tool, id).await,
-        // The writer has deleted the segment of the first record.
+        // The writer has deleted the segment of the first record, and soon that of the replay.
         JournalConfig::Disk(_) => {
             let lines = tool.lines(&["audit", "totals"]).await;
             let all = lines.last().unwrap();
-            assert_eq!((&all["journalled"], &all["written"]), (&1.into(), &1.into()), "{all}");
+            let [journalled, written, queued] =
+                ["journalled", "written", "queued"].map(|key| all[key].as_i64().unwrap());
+            assert!(journalled <= 1 && written == journalled && queued == 0, "{all}");
         }
     }
     running.stop().await;
