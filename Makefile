@@ -5,7 +5,7 @@ INSTALL := tests/parts/install.sh
 
 help:
 	@echo 'make run       the edge on embedded parts (memory, disk, file); REPLICAS=3 for three of each service'
-	@echo 'make run-full  the edge on Redis, Apache Kafka and InfluxDB'
+	@echo 'make run-full  the edge on Redis, Apache Kafka and InfluxDB; KEYS=redis for keys in Redis'
 	@echo 'make demo      a little load against a running make run: three tenants, four classes, one over its quota'
 	@echo 'make test      all tests, on the real parts, which it installs where missing'
 	@echo 'make images    the container images, without Docker, in target/images; PROGRAMS=target/debug for those'

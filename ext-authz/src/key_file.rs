@@ -7,6 +7,7 @@
 pub mod edit;
 pub mod json;
 mod map;
+mod occurrence;
 pub mod save;
 mod validate;
 
@@ -182,7 +183,8 @@ pub fn load(
         return Err(ConfigError::file(path, format!("is larger than {FILE_BYTES_MAX} bytes")));
     }
     if len > WHOLE_BYTES_MAX {
-        return json::stream(path, file, rules, keys);
+        let has_count = json::stream(path, file, rules, keys)?;
+        return settle(path, keys).map(|()| has_count);
     }
     let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
     file.by_ref().take(WHOLE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
@@ -192,9 +194,16 @@ pub fn load(
         add_tenant(path, keys, &tenant.name, tenant.is_suspended)?;
     }
     for record in read.into_records() {
-        keys.add(record).map_err(|clash| ConfigError::file(path, clash.to_string()))?;
+        keys.push(record).map_err(|clash| ConfigError::file(path, clash.to_string()))?;
     }
-    Ok(has_count)
+    settle(path, keys).map(|()| has_count)
+}
+
+fn settle(path: &Path, keys: &mut Builder) -> Result<(), ConfigError> {
+    keys.settle().map_err(|clash| {
+        let at = clash.id().and_then(|id| occurrence::in_file(path, id));
+        ConfigError { at, ..ConfigError::file(path, clash.to_string()) }
+    })
 }
 
 /// Two files may not both speak of a tenant: nobody could tell which is right.

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use anyhow::Result;
-use tests::edge::{Service, service};
+use tests::edge::{Encryption, Options, Parts, Service, service};
 
 use crate::stage::Stage;
 
@@ -53,6 +53,26 @@ async fn wrong_missing_duplicated_and_revoked_keys_are_refused() -> Result<()> {
     assert!(revoked.status.success(), "{}", String::from_utf8_lossy(&revoked.stderr));
     stage.write_until(&key, point, 401).await?;
     assert_eq!(stage.write(&other, point).await?.status, 204);
+    Ok(())
+}
+
+/// By the same commands, over TLS; the command returns once the service has it in force.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_in_redis_are_issued_and_taken_back() -> Result<()> {
+    let change = |options: &mut Options| {
+        options.keys_in_redis = true;
+        options.encryption = Encryption::On;
+    };
+    let stage = Stage::with(Parts::Real, change).await?;
+    let key = stage.edge.issue_live_key("acme", "ingest").await?;
+    let point = "weather temperature=4.5";
+    let reply = stage.write(&key, point).await?;
+    assert_eq!(reply.status, 204, "{}", reply.text());
+    let id = key.split('_').nth(2).unwrap_or_default();
+    stage.edge.keys_command(&["revoke", id, "--wait"])?;
+    assert_eq!(stage.write(&key, point).await?.status, 401);
+    let file = std::fs::read_to_string(stage.edge.keys_file())?;
+    assert!(!file.contains(id), "the file has no part in it");
     Ok(())
 }
 

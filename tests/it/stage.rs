@@ -91,6 +91,7 @@ impl Stage {
                 Parts::Real => Encryption::On,
                 Parts::Embedded => Encryption::Off,
             },
+            keys_in_redis: false,
         };
         options.proxy.limits.access_log_success_percent = 100;
         change(&mut options);

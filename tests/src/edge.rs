@@ -20,10 +20,10 @@ use crate::parts::kafka::Kafka;
 use crate::parts::redis::Redis;
 use crate::pki::Pki;
 use crate::ports::free_address;
-use crate::wait::{DEADLINE, wait_for};
 
 mod configuration;
 pub mod encryption;
+mod keys;
 mod options;
 mod pressure;
 mod real_parts;
@@ -100,6 +100,7 @@ impl Edge {
         this.write_configuration()?;
         if this.options.parts == Parts::Real {
             this.start_real_parts(&mut progress).await?;
+            this.load_keys()?;
         }
         for service in Service::ALL {
             this.start_service(service).await?;
@@ -234,53 +235,6 @@ impl Edge {
         self.ratelimit_collector(command);
     }
 
-    /// Issues a key for a tenant and puts its record into the key file; returns the key.
-    ///
-    /// # Errors
-    /// When ext-authz refuses.
-    pub fn issue_key(&self, tenant: &str, priority: &str) -> Result<String> {
-        let output = Command::new(service("ext-authz")?)
-            .args(["keys", "issue", "--append", "--tenant", tenant, "--priority", priority])
-            .arg("--config")
-            .arg(self.authz_config())
-            .output()?;
-        if !output.status.success() {
-            bail!("ext-authz keys issue: {}", String::from_utf8_lossy(&output.stderr).trim());
-        }
-        let key = String::from_utf8(output.stdout)?.trim().to_owned();
-        if !key.starts_with("tdg_") {
-            bail!("ext-authz keys issue printed no key");
-        }
-        Ok(key)
-    }
-
-    /// Issues a key and waits until the edge accepts it.
-    ///
-    /// # Errors
-    /// When it is not accepted in time.
-    pub async fn issue_live_key(&self, tenant: &str, priority: &str) -> Result<String> {
-        let key = self.issue_key(tenant, priority)?;
-        self.wait_for_key(&key).await?;
-        Ok(key)
-    }
-
-    /// Waits until every ext-authz knows a key, without spending any of its quota.
-    ///
-    /// # Errors
-    /// When it does not in time.
-    pub async fn wait_for_key(&self, key: &str) -> Result<()> {
-        let id = key.split('_').nth(2).context("a key has an id")?.to_owned();
-        for replica in &self.authz {
-            let tls = self.client_of_services();
-            let authz = crate::parts::authz::Authz::connect(replica.listen, tls.as_ref()).await?;
-            wait_for(&format!("{} to know key {id}", replica.name()), DEADLINE, async || {
-                authz.clone().allows(key).await.ok().filter(|allowed| *allowed)
-            })
-            .await?;
-        }
-        Ok(())
-    }
-
     /// Starts (again) Envoy.
     ///
     /// # Errors
@@ -318,11 +272,6 @@ impl Edge {
     /// The file that quotas are read from.
     pub fn quota_file(&self) -> PathBuf {
         self.quota_dir().join("edge.yaml")
-    }
-
-    /// The file that keys are read from.
-    pub fn keys_file(&self) -> PathBuf {
-        self.options.dir.join("keys.yaml")
     }
 
     /// The file that points arrive in, on embedded parts.

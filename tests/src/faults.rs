@@ -120,6 +120,7 @@ pub fn options(dir: &Path) -> Options {
         patience: Patience::BUSY_MACHINE,
         proxy: Proxy::default(),
         encryption: Encryption::Off,
+        keys_in_redis: false,
     }
 }
 

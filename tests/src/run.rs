@@ -102,6 +102,7 @@ async fn start(
         patience: Patience::DESK,
         proxy: Proxy::default(),
         encryption: encryption(parts)?,
+        keys_in_redis: keys_in_redis(parts)?,
     };
     // Nothing can be done for a person whose terminal is gone.
     let edge = Edge::start(options, |step| drop(say(&format!("  {step}")))).await?;
@@ -132,6 +133,16 @@ fn encryption(parts: Parts) -> Result<Encryption> {
         say("  in clear text, on loopback: a desk; make run-full encrypts every hop")?;
     }
     Ok(encryption)
+}
+
+/// Keys are in a file unless `KEYS=redis`.
+fn keys_in_redis(parts: Parts) -> Result<bool> {
+    match (parts, std::env::var("KEYS").unwrap_or_default().as_str()) {
+        (_, "" | "file") => Ok(false),
+        (Parts::Real, "redis") => Ok(true),
+        (Parts::Embedded, "redis") => bail!("KEYS=redis needs a Redis: make run-full KEYS=redis"),
+        (_, wanted) => bail!("KEYS={wanted} is neither file nor redis"),
+    }
 }
 
 /// Until then, what ends is started again.

@@ -13,12 +13,13 @@ use super::digest::DIGEST_LEN;
 use super::key::KeyId;
 use super::record::{KeyRecord, Kind, Shared};
 use super::trie::Trie;
+use super::trie::bulk::Bulk;
 
 /// The most keys in force at a time.
 pub const KEYS_MAX: usize = 1_000_000;
 
-/// How much of a digest stands beside the id that has it.
-const HEAD_LEN: usize = 8;
+/// How much of a digest, at its end, stands beside the id that has it.
+const TAIL_LEN: usize = 8;
 
 /// The keys of one state of their source.
 #[derive(Clone, Debug, Default)]
@@ -30,10 +31,10 @@ pub struct KeySet {
     suspended_tenants: Arc<HashSet<Arc<str>>>,
 }
 
-/// Which key has a digest that begins so.
+/// Which key has a digest that ends so.
 #[derive(Clone, Debug)]
 struct DigestEntry {
-    head: [u8; HEAD_LEN],
+    tail: [u8; TAIL_LEN],
     id: KeyId,
 }
 
@@ -57,20 +58,56 @@ pub enum Clash {
     TooMany,
 }
 
+impl Clash {
+    /// The key that cannot be beside the others.
+    pub fn id(&self) -> Option<&KeyId> {
+        match self {
+            Self::Id(id) | Self::Digest(id) => Some(id),
+            Self::TooMany => None,
+        }
+    }
+}
+
 impl KeySet {
     /// The key of this id.
     pub fn by_id(&self, id: &KeyId) -> Option<&KeyRecord> {
-        self.records.find(xxh3_64(id.as_bytes()), |record| record.id == *id)
+        self.records.find(hash_of_id(id), |record| record.id == *id)
     }
 
     /// The key of this digest.
     pub fn by_digest(&self, digest: &[u8; DIGEST_LEN]) -> Option<&KeyRecord> {
-        let head = head(digest);
+        let tail = tail(digest);
         let is_it = |entry: &DigestEntry| {
-            entry.head == head
+            entry.tail == tail
                 && self.by_id(&entry.id).is_some_and(|found| found.digest.hmac_sha256 == *digest)
         };
-        self.by_id(&self.digests.find(xxh3_64(digest), is_it)?.id)
+        self.by_id(&self.digests.find(xxh3_64(&tail), is_it)?.id)
+    }
+
+    /// Of many records at once.
+    fn of(pending: Bulk<KeyRecord>, suspended: Arc<HashSet<Arc<str>>>) -> Result<Self, Clash> {
+        let records = pending.build(|record| hash_of_id(&record.id));
+        let mut set = Self { records, suspended_tenants: suspended, ..Self::default() };
+        if let Some((_, again)) = set.records.pair(|one, other| one.id == other.id) {
+            return Err(Clash::Id(again.id));
+        }
+        let mut digests = Bulk::default();
+        for record in set.records.iter() {
+            let entry = DigestEntry { tail: tail(&record.digest.hmac_sha256), id: record.id };
+            digests.push(xxh3_64(&entry.tail), entry);
+            set.peppers.entry(record.digest.pepper).or_default().add(record.kind);
+        }
+        set.digests = digests.build(|entry| xxh3_64(&entry.tail));
+        let digest_of = |entry: &DigestEntry| set.by_id(&entry.id).map(|found| &found.digest);
+        let is_same = |one: &DigestEntry, other: &DigestEntry| {
+            let digests = || (digest_of(one), digest_of(other));
+            one.tail == other.tail
+                && matches!(digests(), (Some(one), Some(other)) if one.hmac_sha256 == other.hmac_sha256)
+        };
+        match set.digests.pair(is_same) {
+            Some((_, again)) => Err(Clash::Digest(again.id)),
+            None => Ok(set),
+        }
     }
 
     /// Adds a key, or replaces the one of its id.
@@ -86,12 +123,10 @@ impl KeySet {
             return Err(Clash::TooMany);
         }
         let (id, digest) = (record.id, record.digest.hmac_sha256);
-        let uses = self.peppers.entry(record.digest.pepper).or_default();
-        uses.keys += 1;
-        uses.imported += usize::from(record.kind == Kind::Imported);
-        let entry = DigestEntry { head: head(&digest), id };
-        self.digests.put(xxh3_64(&digest), entry, |entry| entry.id == id);
-        self.records.put(xxh3_64(id.as_bytes()), record, |record| record.id == id);
+        self.peppers.entry(record.digest.pepper).or_default().add(record.kind);
+        let entry = DigestEntry { tail: tail(&digest), id };
+        self.digests.put(xxh3_64(&entry.tail), entry, |entry| entry.id == id);
+        self.records.put(hash_of_id(&id), record, |record| record.id == id);
         Ok(())
     }
 
@@ -99,8 +134,8 @@ impl KeySet {
     pub fn remove(&mut self, id: &KeyId) -> bool {
         let Some(record) = self.by_id(id) else { return false };
         let (digest, kind) = (record.digest.clone(), record.kind);
-        self.digests.remove(xxh3_64(&digest.hmac_sha256), |entry| entry.id == *id);
-        self.records.remove(xxh3_64(id.as_bytes()), |record| record.id == *id);
+        self.digests.remove(xxh3_64(&tail(&digest.hmac_sha256)), |entry| entry.id == *id);
+        self.records.remove(hash_of_id(id), |record| record.id == *id);
         if let Some(uses) = self.peppers.get_mut(&digest.pepper) {
             uses.keys -= 1;
             uses.imported -= usize::from(kind == Kind::Imported);
@@ -183,14 +218,26 @@ impl KeySet {
     }
 }
 
-fn head(digest: &[u8; DIGEST_LEN]) -> [u8; HEAD_LEN] {
-    digest[..HEAD_LEN].try_into().expect("a digest is longer")
+fn hash_of_id(id: &KeyId) -> u64 {
+    xxh3_64(id.as_bytes())
+}
+
+fn tail(digest: &[u8; DIGEST_LEN]) -> [u8; TAIL_LEN] {
+    *digest.last_chunk().expect("a digest is longer")
+}
+
+impl Uses {
+    fn add(&mut self, kind: Kind) {
+        self.keys += 1;
+        self.imported += usize::from(kind == Kind::Imported);
+    }
 }
 
 /// A set that is being put together.
 #[derive(Default)]
 pub struct Builder {
     set: KeySet,
+    pending: Bulk<KeyRecord>,
     tenants: HashSet<Arc<str>>,
     /// What records have in common.
     pub shared: Shared,
@@ -208,6 +255,38 @@ impl Builder {
         }
     }
 
+    /// Adds a record that is looked at no sooner than [`Self::settle`], so that nothing is copied
+    /// because others came after it.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub fn push(&mut self, record: KeyRecord) -> Result<(), Clash> {
+        if self.set.len() + self.pending.len() >= KEYS_MAX {
+            return Err(Clash::TooMany);
+        }
+        self.pending.push(hash_of_id(&record.id), record);
+        Ok(())
+    }
+
+    /// Puts what was pushed into the set.
+    ///
+    /// # Errors
+    /// When a record cannot be beside the others. Then the builder is good for nothing any more.
+    pub fn settle(&mut self) -> Result<(), Clash> {
+        let pending = std::mem::take(&mut self.pending);
+        if pending.is_empty() {
+            return Ok(());
+        }
+        if self.set.is_empty() {
+            self.set = KeySet::of(pending, Arc::clone(&self.set.suspended_tenants))?;
+            return Ok(());
+        }
+        pending
+            .build(|record| hash_of_id(&record.id))
+            .iter()
+            .try_for_each(|record| self.add(record.clone()))
+    }
+
     /// Adds a record, or replaces the one of its id: for a source that may show a key twice.
     ///
     /// # Errors
@@ -222,7 +301,7 @@ impl Builder {
         self.tenants.insert(name)
     }
 
-    /// The set.
+    /// The set, without what was not settled.
     pub fn build(self) -> KeySet {
         self.set
     }

@@ -145,6 +145,11 @@ impl Keyring {
         self.parts.iter().any(|part| part.keys.is_suspended(tenant))
     }
 
+    /// The keys of one source, by its place among them.
+    pub fn part(&self, place: usize) -> Option<&KeySet> {
+        self.parts.get(place).map(|part| &*part.keys)
+    }
+
     /// The numbers of the peppers.
     pub fn pepper_versions(&self) -> impl Iterator<Item = u32> {
         self.peppers.versions()

@@ -9,6 +9,8 @@
 //! among a million items. Readers keep the set they have; what a change replaced is freed with the
 //! last set that has it.
 
+pub mod bulk;
+
 use std::sync::Arc;
 
 const BRANCHES: usize = 256;
@@ -32,13 +34,40 @@ impl<T> Default for Trie<T> {
     }
 }
 
-impl<T: Clone> Trie<T> {
+impl<T> Trie<T> {
     /// The item of this hash for which `is_it` holds.
     pub fn find(&self, hash: u64, is_it: impl Fn(&T) -> bool) -> Option<&T> {
         let (branch, leaf) = place(hash);
         self.branches[branch][leaf].iter().find(|item| is_it(item))
     }
 
+    /// Two items of one leaf that are the same, the earlier one first. Those of different leaves are
+    /// not compared.
+    pub fn pair(&self, is_same: impl Fn(&T, &T) -> bool) -> Option<(&T, &T)> {
+        let leaves = self.branches.iter().flat_map(|branch| branch.iter());
+        leaves.into_iter().find_map(|leaf| {
+            let earlier = |at: usize| leaf[..at].iter().find(|item| is_same(item, &leaf[at]));
+            (1..leaf.len()).find_map(|at| Some((earlier(at)?, &leaf[at])))
+        })
+    }
+
+    /// All items, in the order of nothing in particular.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.branches.iter().flat_map(|branch| branch.iter()).flat_map(|leaf| leaf.iter())
+    }
+
+    /// How many items there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl<T: Clone> Trie<T> {
     /// Puts an item in place of the one for which `is_it` holds, or beside the others. Returns
     /// whether it replaced one.
     pub fn put(&mut self, hash: u64, item: T, is_it: impl Fn(&T) -> bool) -> bool {
@@ -60,21 +89,6 @@ impl<T: Clone> Trie<T> {
         *leaf = leaf.iter().filter(|item| !is_it(item)).cloned().collect();
         self.len -= 1;
         true
-    }
-
-    /// All items, in the order of nothing in particular.
-    pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.branches.iter().flat_map(|branch| branch.iter()).flat_map(|leaf| leaf.iter())
-    }
-
-    /// How many items there are.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     /// The leaf of a hash, in a branch that is this trie's alone.

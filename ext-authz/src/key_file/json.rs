@@ -142,7 +142,7 @@ impl<'de> Visitor<'de> for KeysSeed<'_, '_> {
         while let Some(Map(raw)) = list.next_element::<Map<RawKey>>()? {
             let mut validator = Validator { path, rules: *rules, shared: &mut keys.shared };
             let record = validator.entry(raw).map_err(worded)?.record;
-            keys.add(record).map_err(A::Error::custom)?;
+            keys.push(record).map_err(A::Error::custom)?;
             count += 1;
         }
         Ok(count)

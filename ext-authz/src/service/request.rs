@@ -63,8 +63,16 @@ pub fn profile_name(request: &CheckRequest) -> Option<&str> {
 /// The trace context the client's request came with.
 pub fn traceparent(request: &CheckRequest) -> Option<&str> {
     let http = request.attributes.as_ref()?.request.as_ref()?.http.as_ref()?;
-    let (_, value) = headers(http).into_iter().find(|(name, _)| *name == "traceparent")?;
-    std::str::from_utf8(value).ok()
+    match &http.header_map {
+        Some(map) => {
+            let header = map.headers.iter().find(|header| header.key == "traceparent")?;
+            match header.raw_value.as_slice() {
+                [] => Some(&header.value),
+                raw => std::str::from_utf8(raw).ok(),
+            }
+        }
+        None => http.headers.get("traceparent").map(String::as_str),
+    }
 }
 
 /// With `encode_raw_headers` Envoy fills `header_map`, where duplicates stay apart and bytes stay

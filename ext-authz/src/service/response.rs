@@ -47,18 +47,15 @@ fn allow(key: &KeyRecord, cost: u64, is_announced: bool, profile: Profile) -> Ch
     };
     let key_id = key.id.as_str();
     let identity = [
-        ("tenant", &*key.tenant),
-        ("key_id", key_id),
-        ("priority", &key.grant.priority),
-        ("plan", &key.grant.plan),
-        ("scopes", &scopes),
+        ("tenant", "x-tidegate-tenant", &*key.tenant),
+        ("key_id", "x-tidegate-key-id", key_id),
+        ("priority", "x-tidegate-priority", &key.grant.priority),
+        ("plan", "x-tidegate-plan", &key.grant.plan),
+        ("scopes", "x-tidegate-scopes", &scopes),
     ];
-    let headers = identity
-        .iter()
-        .map(|(name, value)| overwrite(&format!("x-tidegate-{}", name.replace('_', "-")), value))
-        .collect();
-    let mut fields: HashMap<String, Value> =
-        identity.iter().map(|(name, value)| ((*name).to_owned(), text(value))).collect();
+    let headers = identity.iter().map(|(_, name, value)| overwrite(name, value)).collect();
+    let mut fields = HashMap::with_capacity(identity.len() + 2);
+    fields.extend(identity.iter().map(|(name, _, value)| ((*name).to_owned(), text(value))));
     // A number below 2^53 is exact in a double.
     fields.insert("cost".to_owned(), Value { kind: Some(Kind::NumberValue(cost as f64)) });
     if !is_announced {

@@ -4,12 +4,12 @@
 pub mod follow;
 
 use std::fs::File;
-use std::hash::{DefaultHasher, Hasher};
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use chassis::config::ConfigError;
 use chassis::reload::Source;
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::check::digest::Peppers;
 use crate::check::key_set::Builder;
@@ -51,19 +51,19 @@ pub fn read(
         return Err(ConfigError::file(path, message));
     }
     let mut keys = Builder::default();
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = Xxh3::new();
     let mut is_counted = true;
     for path in &files {
         is_counted &= read_one(path, rules, &mut keys, &mut hasher)?;
     }
-    Ok(Loaded { keys, hash: hasher.finish(), is_counted })
+    Ok(Loaded { keys, hash: hasher.digest(), is_counted })
 }
 
 fn read_one(
     path: &PathBuf,
     rules: Rules<'_>,
     keys: &mut Builder,
-    hasher: &mut DefaultHasher,
+    hasher: &mut Xxh3,
 ) -> Result<bool, ConfigError> {
     let unreadable = |error: io::Error| ConfigError::file(path, format!("cannot be read: {error}"));
     let file = File::open(path).map_err(unreadable)?;
@@ -81,14 +81,14 @@ fn read_one(
 /// Hashes what is read.
 struct Hashing<'a> {
     file: &'a File,
-    hasher: &'a mut DefaultHasher,
+    hasher: &'a mut Xxh3,
 }
 
 impl Read for Hashing<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut file = self.file;
         let count = file.read(buffer)?;
-        self.hasher.write(&buffer[..count]);
+        self.hasher.update(&buffer[..count]);
         Ok(count)
     }
 }

@@ -1,6 +1,7 @@
 //! The service as a whole: over TCP, through its files, and through its binary.
 
 mod agents;
+mod bad_files;
 mod bootstrap;
 mod cli;
 mod documents;

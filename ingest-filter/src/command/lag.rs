@@ -71,8 +71,8 @@ struct Partition {
 impl Partition {
     fn held_up_by(&self, writers: usize) -> &str {
         match self {
-            Self { records: 0, .. } => "nothing",
             Self { missing: 1.., .. } => "missing",
+            Self { records: 0, .. } => "nothing",
             Self { said: Some(said), .. } => said,
             _ if writers == 0 => "no_writer",
             Self { newer: true, .. } => "newer_version",
@@ -241,6 +241,9 @@ mod tests {
         assert_eq!(Partition { records: 0, ..said("target_away") }.held_up_by(1), "nothing");
         let passed = of(20, Some(4));
         assert_eq!((passed.records, passed.missing, passed.held_up_by(1)), (10, 6, "missing"));
+        let emptied = partition_of(0, 10, &begin, &ByPartition::from([(0, 4)]));
+        assert_eq!((emptied.records, emptied.missing), (0, 6));
+        assert_eq!(emptied.held_up_by(1), "missing", "though nothing waits any more");
         let newer = Partition { newer: true, ..of(20, Some(15)) };
         assert_eq!((newer.records, newer.held_up_by(1)), (5, "newer_version"));
         // A topic that was made anew ends below what is committed.

@@ -31,6 +31,9 @@ use crate::writer::config::RetryConfig;
 pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// The first back-off is drawn from up to this much.
 const BACKOFF_BASE: Duration = Duration::from_millis(200);
+/// The longest pause while the target cannot be reached: a connection that is refused costs it
+/// nothing, and the points have waited long enough when it is back.
+pub const UNREACHABLE_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A `Retry-After` is not followed beyond this.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 /// So many points may be refused before the database must show that it takes another one.
@@ -367,6 +370,10 @@ impl Work {
         let ceiling = BACKOFF_BASE
             .saturating_mul(1_u32.checked_shl(self.pauses.min(30)).unwrap_or(u32::MAX))
             .min(self.config.backoff_max);
+        let ceiling = match class {
+            Class::Unreachable => ceiling.min(UNREACHABLE_PAUSE_MAX),
+            _ => ceiling,
+        };
         self.pauses = self.pauses.saturating_add(1);
         let pause = match asked {
             Some(asked) => asked.min(RETRY_AFTER_MAX),

@@ -20,6 +20,7 @@ mod outages;
 mod pins;
 mod process;
 mod rebalances;
+mod retention;
 mod support;
 mod target_subjects;
 mod targets;

@@ -71,13 +71,23 @@ impl Edge {
         let names: Vec<String> =
             classes.ladder().iter().map(|class| format!("{:?}", class.name)).collect();
         Ok(format!(
-            "grpc_listen: {}\nadmin_listen: {}\nkeys_file: keys.yaml\npepper_files:\n  1: pepper\n\
+            "grpc_listen: {}\nadmin_listen: {}\n{}pepper_files:\n  1: pepper\n\
              priority_classes: [{}]\n{}",
             replica.listen,
             replica.admin,
+            self.source_of_keys(),
             names.join(", "),
             self.listener_tls("grpc_tls", Service::Authz)
         ))
+    }
+
+    fn source_of_keys(&self) -> String {
+        match &self.redis {
+            Some(redis) if self.options.keys_in_redis => {
+                format!("redis:\n  address: {}\n{}", redis.address, self.keys_tls())
+            }
+            _ => "keys_file: keys.yaml\n".to_owned(),
+        }
     }
 
     /// A journal on disk belongs to one gateway and one writer, so each number has one of its own.

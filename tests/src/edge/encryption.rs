@@ -86,6 +86,12 @@ impl Edge {
         command.env("REDIS_TLS", "true").env("REDIS_TLS_CACERT", pki.authority());
     }
 
+    /// What ext-authz is told of Redis beside its address.
+    pub(super) fn keys_tls(&self) -> String {
+        let Some(pki) = &self.pki else { return String::new() };
+        format!("  tls: {{ca_file: {}}}\n", pki.authority().display())
+    }
+
     /// What ingest-filter is told of Kafka beside its address.
     pub(super) fn kafka_security(&self) -> String {
         let Some(pki) = &self.pki else { return String::new() };

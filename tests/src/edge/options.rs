@@ -40,6 +40,8 @@ pub struct Options {
     pub proxy: Proxy,
     /// Whether hops are encrypted.
     pub encryption: Encryption,
+    /// Whether API keys are in Redis, where there is one, in place of a file.
+    pub keys_in_redis: bool,
 }
 
 /// What Envoy has beyond its defaults.

@@ -72,11 +72,23 @@ fn schedstat(path: &Path) -> Result<Duration> {
 /// # Errors
 /// When the process is gone.
 pub fn resident_bytes(pid: u32) -> Result<u64> {
+    status_bytes(pid, "VmRSS:")
+}
+
+/// The most resident memory that a process has had so far, in bytes.
+///
+/// # Errors
+/// When the process is gone.
+pub fn resident_bytes_most(pid: u32) -> Result<u64> {
+    status_bytes(pid, "VmHWM:")
+}
+
+fn status_bytes(pid: u32, name: &str) -> Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status"))
         .with_context(|| format!("process {pid} is gone"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    Ok(kib.context("no VmRSS in /proc/PID/status")? * 1024)
+    Ok(kib.with_context(|| format!("no {name} in /proc/PID/status"))? * 1024)
 }
 
 #[cfg(test)]
@@ -91,7 +103,9 @@ mod tests {
             sum = (0..10_000).fold(sum, |sum: u64, n| sum.wrapping_add(n));
         }
         assert!(of_process(std::process::id()).unwrap() >= this_thread().unwrap() - before);
-        assert!(resident_bytes(std::process::id()).unwrap() > 1 << 20);
+        let now = resident_bytes(std::process::id()).unwrap();
+        assert!(now > 1 << 20);
+        assert!(resident_bytes_most(std::process::id()).unwrap() >= now);
         assert!(of_process(u32::MAX).is_err());
     }
 

@@ -39,8 +39,25 @@ fn set(numbers: impl IntoIterator<Item = u8>) -> KeySet {
 fn two_records_may_not_share_an_id_or_a_key() {
     let (a, b) = (record(1), record(2));
     let clash = |records: [&KeyRecord; 2]| {
-        let mut builder = Builder::default();
-        records.into_iter().find_map(|record| builder.add(record.clone()).err())
+        let (mut one_by_one, mut at_once, mut in_two) =
+            (Builder::default(), Builder::default(), Builder::default());
+        let one_by_one =
+            records.into_iter().find_map(|record| one_by_one.add(record.clone()).err());
+        for record in records {
+            at_once.push(record.clone()).expect("room");
+        }
+        let at_once = at_once.settle().err();
+        // Of two, either may be the later one.
+        assert_eq!(
+            at_once.map(|clash| matches!(clash, Clash::Id(_))),
+            one_by_one.map(|clash| matches!(clash, Clash::Id(_)))
+        );
+        let in_two = records.into_iter().find_map(|record| {
+            in_two.push(record.clone()).expect("room");
+            in_two.settle().err()
+        });
+        assert_eq!(in_two, one_by_one);
+        one_by_one
     };
     assert_eq!(clash([&a, &b]), None);
     let same_id = KeyRecord { id: a.id, ..b.clone() };
@@ -50,6 +67,28 @@ fn two_records_may_not_share_an_id_or_a_key() {
     let mut half = b.clone();
     half.digest.hmac_sha256[..16].copy_from_slice(&a.digest.hmac_sha256[..16]);
     assert_eq!(clash([&a, &half]), None, "half of a digest is not the digest");
+}
+
+#[test]
+fn a_set_made_at_once_is_the_same() {
+    let mut builder = Builder::default();
+    for number in 0..200 {
+        let kind = if number % 7 == 0 { Kind::Imported } else { Kind::Issued };
+        builder.push(KeyRecord { kind, ..record(number) }).expect("room");
+    }
+    builder.settle().expect("different keys");
+    builder.push(record(200)).expect("room");
+    builder.settle().expect("different keys");
+    let keys = builder.build();
+    assert_eq!(keys.len(), 201);
+    for number in 0..=200 {
+        let id = record(number).id;
+        assert_eq!(keys.by_id(&id).map(|found| found.id), Some(id));
+        assert_eq!(keys.by_digest(&[number; DIGEST_LEN]).map(|found| found.id), Some(id));
+    }
+    assert_eq!(keys.peppers[&1].keys, 201);
+    assert_eq!(keys.peppers[&1].imported, 29);
+    assert_eq!(keys.missing_from(&set(0..=200)), 0);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::super::KeyFile;
 use super::super::edit;
 use super::super::tests::with_rules;
+use super::super::{WHOLE_BYTES_MAX, load};
 use super::*;
 use std::sync::Arc;
 
@@ -194,6 +195,7 @@ fn streamed(text: &str) -> Result<(usize, bool), String> {
     let path = Path::new("keys.json");
     let has_count = with_rules(|rules| stream(path, text.as_bytes(), rules, &mut keys))
         .map_err(|error| error.to_string())?;
+    keys.settle().map_err(|clash| clash.to_string())?;
     Ok((keys.build().len(), has_count))
 }
 
@@ -222,7 +224,6 @@ fn what_is_wrong_with_a_streamed_file_has_its_line() {
     let text = written(&numbered(vec![example(), example()]));
     for (from, to, expected) in [
         ("\"acme\"", "\"Acme\"", ": tenant \"Acme\" must be"),
-        ("000000000001", "000000000000", "key id '000000000000' is used twice"),
         ("\"count\": 2", "\"count\": 3", "'count' says 3 keys and there are 2"),
         ("\"count\": 2", "\"size\": 2", "unknown or repeated key \"size\""),
         ("\"keys\"", "\"keys\": [], \"keys\"", "unknown or repeated key \"keys\""),
@@ -241,6 +242,29 @@ fn what_is_wrong_with_a_streamed_file_has_its_line() {
     }
     let tenants = "{\"tenants\": [{\"name\": \"acme\", \"suspended\": true}], \"keys\": []}";
     assert_eq!(streamed(tenants), Ok((0, false)));
+}
+
+#[test]
+fn a_key_that_is_there_twice_is_named_with_its_line() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("keys.json");
+    let one = written(&numbered(vec![example()]));
+    let twice = written(&numbered(vec![example(), example()]));
+    let twice = twice.replacen("000000000001", "000000000000", 1);
+    // Read key by key; and read after another file that has the key too.
+    for (text, before) in [(&twice, None), (&one, Some(&one))] {
+        std::fs::write(&path, text).expect("written");
+        let mut keys = Builder::default();
+        let mut loaded = |text: &String| {
+            let len = WHOLE_BYTES_MAX + 1;
+            with_rules(|rules| load(&path, len, text.as_bytes(), rules, &mut keys))
+        };
+        before.map_or(Ok(true), &mut loaded).expect("one key");
+        let error = loaded(text).expect_err("the same key");
+        assert_eq!(error.message, "key id '000000000000' is used twice");
+        let line = text[..text.rfind("000000000000").expect("there")].lines().count();
+        assert_eq!(error.at.map(|at| at.0), Some(line as u64), "{text}");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! How many records of a writer's partitions are not written yet, asked of the brokers: a
-//! partition that is paused fetches nothing, so the client does not know where it ends.
+//! partition that is paused fetches nothing, so the client does not know where it ends. And whether
+//! a partition lost its last records unread, which only the brokers know.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -51,16 +52,21 @@ impl LagGauge {
         if all.is_empty() {
             return Ok(0);
         }
-        let unknown: Vec<i32> = next
-            .iter()
-            .filter(|(_, next)| next.is_none())
-            .map(|(partition, _)| *partition)
-            .collect();
-        let begin = match unknown.is_empty() {
-            true => ByPartition::new(),
-            false => self.offsets.beginnings(&unknown)?,
+        let (begins, ends) = (self.offsets.beginnings(&all)?, self.offsets.ends(&all)?);
+        let emptied = {
+            let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+            lanes.emptied(&begins, &ends)
         };
-        Ok(lag(&next, &begin, &self.offsets.ends(&all)?))
+        for (partition, records) in emptied {
+            self.metrics.missing_records.inc_by(records);
+            tracing::error!(
+                partition,
+                records,
+                "records are gone before they were read, and none is left behind them: the \
+                 journal's retention has passed them"
+            );
+        }
+        Ok(lag(&next, &begins, &ends))
     }
 }
 

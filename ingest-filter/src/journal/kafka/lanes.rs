@@ -18,6 +18,9 @@ use crate::journal::{Boxed, Delivery, Lane, Position, ReadError};
 
 const NOTHING: i64 = -1;
 
+/// Offsets by partition.
+type Offsets = BTreeMap<i32, i64>;
+
 /// The lanes of the partitions that are ours.
 pub(super) struct Lanes {
     open: BTreeMap<i32, Handle>,
@@ -36,6 +39,10 @@ struct Handle {
     expected: Option<i64>,
     /// What the group had committed, or what came first: nothing below is ours to write.
     begin: Option<i64>,
+    /// The offset that was expected when the partition was last seen to be empty from there on.
+    emptied_at: Option<i64>,
+    /// From an offset up to another one nothing is left to be written.
+    gone: Option<(i64, i64)>,
 }
 
 struct State {
@@ -109,6 +116,8 @@ impl Lanes {
             stored: NOTHING,
             expected: committed,
             begin: committed,
+            emptied_at: None,
+            gone: None,
         };
         if let Some(old) = self.open.insert(partition, handle) {
             old.state.stop.cancel();
@@ -135,10 +144,31 @@ impl Lanes {
                         "a write was still under way when its partition left"
                     );
                 }
-                let acked = handle.state.acked.load(Ordering::Acquire);
+                let acked = handle.acked();
                 (acked != NOTHING).then_some((partition, acked))
             })
             .collect()
+    }
+
+    /// Partitions that lost their last records before they were read, and how many: no record will
+    /// come to show the gap. The brokers say where each partition begins and ends; one counts when
+    /// it was seen so twice and nothing came between, as what has been fetched may still come.
+    pub fn emptied(&mut self, begins: &Offsets, ends: &Offsets) -> Vec<(i32, u64)> {
+        let mut found = Vec::new();
+        for (partition, handle) in &mut self.open {
+            let begin = begins.get(partition).filter(|begin| ends.get(partition) == Some(begin));
+            let gap = handle.expected.zip(begin.copied()).filter(|(next, begin)| begin > next);
+            let Some((next, begin)) = gap.filter(|_| !handle.paused) else {
+                handle.emptied_at = None;
+                continue;
+            };
+            if handle.emptied_at.replace(next) == Some(next) {
+                handle.expected = Some(begin);
+                handle.gone = Some((next, begin));
+                found.push((*partition, begin.abs_diff(next)));
+            }
+        }
+        found
     }
 
     pub fn partitions(&self) -> Vec<i32> {
@@ -147,7 +177,7 @@ impl Lanes {
 
     /// For each partition the first offset that is not written, where it is known.
     pub fn next_unwritten(&self) -> Vec<(i32, Option<i64>)> {
-        let of = |handle: &Handle| match handle.state.acked.load(Ordering::Acquire) {
+        let of = |handle: &Handle| match handle.acked() {
             NOTHING => handle.begin,
             acked => Some(acked + 1),
         };
@@ -188,7 +218,7 @@ impl Lanes {
         let room = self.queued < self.bytes_max;
         let mut flows = Vec::new();
         for (partition, handle) in &mut self.open {
-            let acked = handle.state.acked.load(Ordering::Acquire);
+            let acked = handle.acked();
             if acked > handle.stored {
                 handle.stored = acked;
                 flows.push(Flow::Store(*partition, acked));
@@ -218,6 +248,16 @@ impl Lanes {
 }
 
 impl Handle {
+    /// The last offset up to which everything is written or gone.
+    fn acked(&self) -> i64 {
+        let acked = self.state.acked.load(Ordering::Acquire);
+        let next = if acked == NOTHING { self.begin } else { Some(acked + 1) };
+        match self.gone {
+            Some((from, to)) if next == Some(from) => to - 1,
+            _ => acked,
+        }
+    }
+
     /// Compares an offset with the one that was expected.
     fn follow(&mut self, position: Position) -> Order {
         let offset = i64::try_from(position.0).unwrap_or(i64::MAX);
@@ -230,6 +270,7 @@ impl Handle {
                 self.state.acked.store(NOTHING, Ordering::Release);
                 self.stored = NOTHING;
                 self.begin = Some(offset);
+                self.gone = None;
                 Order::Backwards
             }
             _ => Order::Next,
@@ -353,6 +394,35 @@ mod tests {
         lane.ack(Position(4)).await.expect("noted");
         assert_eq!(lanes.flows(), [Flow::Store(0, 4)]);
         assert_eq!(lanes.next_unwritten(), [(0, Some(5)), (1, Some(500))]);
+    }
+
+    #[tokio::test]
+    async fn a_partition_that_lost_its_last_records_is_told_once() {
+        let (mut lanes, mut new) = Lanes::new(1 << 20);
+        lanes.assign(0, Some(10));
+        lanes.assign(1, Some(10));
+        lanes.assign(2, None);
+        let _first = new.recv().await.expect("a lane");
+        let mut second = new.recv().await.expect("a lane");
+        let all = |offset| Offsets::from([(0, offset), (1, offset), (2, offset)]);
+        assert_eq!(lanes.emptied(&all(10), &all(10)), [], "nothing is gone");
+        assert_eq!(lanes.emptied(&all(15), &all(16)), [], "the next record shows the gap");
+        assert_eq!(lanes.emptied(&all(16), &all(16)), [], "what was fetched may still come");
+        lanes.deliver(1, delivery(10), 1).expect("the partition is ours");
+        assert_eq!(lanes.emptied(&all(16), &all(16)), [(0, 6)], "nobody knows of partition 2");
+        assert_eq!(lanes.emptied(&all(16), &all(16)), [(1, 5)], "of its six one has come");
+        assert_eq!(lanes.emptied(&all(16), &all(16)), []);
+        // What has come is not written yet, so the group may not pass it.
+        assert_eq!(lanes.flows(), [Flow::Store(0, 15)]);
+        assert_eq!(lanes.next_unwritten(), [(0, Some(16)), (1, Some(10)), (2, None)]);
+        second.ack(Position(10)).await.expect("noted");
+        assert_eq!(lanes.flows(), [Flow::Store(1, 15)]);
+        let next = lanes.deliver(1, delivery(16), 1).expect("the partition is ours");
+        assert_eq!(next.order, Order::Next);
+        assert_eq!(lanes.flows(), []);
+        second.ack(Position(16)).await.expect("noted");
+        assert_eq!(lanes.flows(), [Flow::Store(1, 16)]);
+        assert_eq!(lanes.revoke(&[0], Duration::ZERO), [(0, 15)]);
     }
 
     #[tokio::test]

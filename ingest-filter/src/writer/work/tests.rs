@@ -87,7 +87,7 @@ proptest! {
         else {
             panic!("a wait");
         };
-        prop_assert!(pause >= BACKOFF_MIN && pause <= CONFIG.backoff_max);
+        prop_assert!(pause >= BACKOFF_MIN && pause <= UNREACHABLE_PAUSE_MAX);
     }
 }
 
@@ -121,6 +121,21 @@ fn what_a_person_must_mend_is_held_for_ever() {
     }
     let mut work = Work::new(CONFIG, 10);
     assert!(matches!(work.answered(Answer::DatabaseMissing, 0.5), Then::CreateDatabase(_)));
+}
+
+#[test]
+fn whoever_is_back_is_found_sooner_than_whoever_fails_is_tried() {
+    let longest = |answer: Answer| {
+        let mut work = Work::new(CONFIG, 1);
+        for _ in 0..20 {
+            work.answered(answer.clone(), 1.0);
+        }
+        work.answered(answer, 1.0)
+    };
+    let away = longest(Answer::Unreachable(String::new()));
+    assert_eq!(away, Then::Wait(UNREACHABLE_PAUSE_MAX, Class::Unreachable));
+    let busy = longest(Answer::Busy { retry_after: None });
+    assert_eq!(busy, Then::Wait(CONFIG.backoff_max, Class::Busy));
 }
 
 #[test]

@@ -1,11 +1,14 @@
 //! ext-authz: does a check cost more when there are more keys? From a hundred to a million.
 
+mod core;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use ext_authz::check::digest::Peppers;
 use ext_authz::check::key::NewKey;
 
@@ -13,6 +16,8 @@ use super::results::{Aim, median};
 use super::rig::{self, Server};
 use super::rounds::{Cell, interleave, ratios};
 use super::{Context, cost};
+use crate::http::Http;
+use crate::load::cpu;
 use crate::load::engine::{Engine, Target};
 use crate::load::message;
 use crate::load::traffic::Traffic;
@@ -22,9 +27,15 @@ use crate::load::wire::grpc::{CHECK_PATH, grpc};
 const PEPPER: &str = "a pepper of the benchmarks, thirty-two bytes and more";
 /// Of each snapshot, so many keys are asked for.
 const ASKED: usize = 1_000;
-const CHECK_MAX: f64 = 1.5;
+const CHECK_MAX: f64 = 1.25;
 /// What ten thousand times the keys may cost.
 const FLAT: f64 = 1.15;
+/// How soon it is ready with the most keys, s.
+const START_MAX: f64 = 3.0;
+/// What it holds with the most keys, and while another million takes their place, MiB.
+const RESIDENT_MAX: f64 = 400.0;
+/// How long another set of keys may take to come into force.
+const REPLACED_MAX: Duration = Duration::from_secs(60);
 
 /// Runs the stage.
 ///
@@ -76,12 +87,44 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
     for (count, server, _) in &servers {
         cost::process(cx, &format!("ext-authz {count} keys"), server)?;
     }
+    if let Some((count, server, _)) = servers.last() {
+        let ready = server.ready_in.as_secs_f64();
+        cx.results.add("authz/start with the most keys", ready, "s", Aim::AtMost(START_MAX));
+        let file = dir.join(format!("keys-{count}.json"));
+        replace(cx, server, &file).await?;
+    }
     drop(servers);
+    core::measure(cx, counts)?;
     let count = if cx.quick { 10_000 } else { 100_000 };
     let file = dir.join("keys.yaml");
     write_keys(&file, count)?;
     let server = rig::authz(&dir, "authz-yaml", &file, &pepper).await?;
     cost::process(cx, &format!("ext-authz {count} keys in YAML"), &server)
+}
+
+/// Changes one record of a keys file and waits until the new set of keys is in force.
+async fn replace(cx: &mut Context, server: &Server, file: &Path) -> Result<()> {
+    cx.step("authz: another set of keys");
+    let text = std::fs::read_to_string(file)?;
+    let changed = text.replacen("\"priority\": \"ingest\"", "\"priority\": \"background\"", 1);
+    drop(text);
+    let new = file.with_extension("new");
+    std::fs::write(&new, changed)?;
+    std::fs::rename(&new, file)?;
+    let admin = server.admin.context("a server with metrics")?;
+    let (began, http) = (Instant::now(), Http::new());
+    loop {
+        let metrics = http.get(&format!("http://{admin}/metrics")).await?.text();
+        if metrics.lines().any(|line| line == "authz_snapshot_version 2") {
+            break;
+        }
+        ensure!(began.elapsed() < REPLACED_MAX, "no other set of keys came into force");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    cx.results.add("authz/replace the most keys", began.elapsed().as_secs_f64(), "s", Aim::None);
+    let most = cpu::resident_bytes_most(server.child.pid())? as f64 / f64::from(1 << 20);
+    cx.results.add("authz/most resident meanwhile", most, "MiB", Aim::AtMost(RESIDENT_MAX));
+    Ok(())
 }
 
 fn engine(server: &Server, traffic: Traffic) -> Result<Engine> {

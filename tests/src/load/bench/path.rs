@@ -85,6 +85,7 @@ impl Subject {
             patience: Patience::DESK,
             proxy: Proxy::default(),
             encryption: Encryption::Off,
+            keys_in_redis: false,
         };
         change(&mut options);
         let edge = Edge::start(options, |_| ()).await?;

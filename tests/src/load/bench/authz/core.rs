@@ -1,0 +1,171 @@
+//! The decision of ext-authz by itself, without gRPC: what it takes among 100 and among a million
+//! keys, what the one HMAC in it takes, and what a revocation takes.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use ext_authz::check::decide::{Decision, decide};
+use ext_authz::check::digest::Peppers;
+use ext_authz::check::extract::Request;
+use ext_authz::check::key::{KeyId, NewKey};
+use ext_authz::check::key_set::{Builder, KeySet};
+use ext_authz::check::keyring::Keyring;
+use ext_authz::check::profile::Profile;
+use ext_authz::check::record::{Grant, KeyRecord, Kind, Status};
+use ext_authz::timestamp::Timestamp;
+
+use super::{ASKED, PEPPER, Random};
+use crate::load::bench::Context;
+use crate::load::bench::results::{Aim, median, min};
+
+/// What ten thousand times the keys may cost.
+const FLAT: f64 = 1.1;
+/// What a decision may take besides its HMAC, ns.
+const BESIDES_MAX: f64 = 1_000.0;
+/// What a revocation may take, us.
+const REVOCATION_MAX: f64 = 1_000.0;
+/// How often each key is asked for in a round.
+const TIMES: usize = 20;
+/// Revocations of a round.
+const REVOKED: usize = 100;
+
+struct Subject {
+    count: usize,
+    keyring: Keyring,
+    keys: Vec<String>,
+    decisions_ns: Vec<f64>,
+    revocations_us: Vec<f64>,
+}
+
+/// Runs this part of the stage.
+///
+/// # Errors
+/// When keys cannot be made, or one is not let in.
+pub fn measure(cx: &mut Context, counts: &[usize]) -> Result<()> {
+    let peppers = Peppers::new([(1, PEPPER.as_bytes().to_vec())].into());
+    let peppers = Arc::new(peppers.context("the pepper is long enough")?);
+    let mut subjects = Vec::new();
+    for count in counts {
+        cx.step(&format!("authz: the decision among {count} keys"));
+        subjects.push(Subject::new(*count, &peppers)?);
+    }
+    let mut hmac_ns = Vec::new();
+    for _ in 0..cx.rounds() {
+        for subject in &mut subjects {
+            subject.decide()?;
+            subject.revoke()?;
+        }
+        let key = subjects[0].keys[0].as_bytes();
+        let began = Instant::now();
+        for _ in 0..ASKED * TIMES {
+            black_box(peppers.hmac(1, black_box(key)));
+        }
+        hmac_ns.push(began.elapsed().as_secs_f64() * 1e9 / (ASKED * TIMES) as f64);
+    }
+    let results = &mut cx.results;
+    results.add_samples("authz/core/one HMAC", &hmac_ns, "ns");
+    for subject in &subjects {
+        let name = format!("authz/core/{} keys", subject.count);
+        results.add_samples(&format!("{name}/decision"), &subject.decisions_ns, "ns");
+        let besides = min(&subject.decisions_ns) - min(&hmac_ns);
+        results.add(format!("{name}/besides the HMAC"), besides, "ns", Aim::AtMost(BESIDES_MAX));
+        let revocation = median(&subject.revocations_us);
+        let aim = Aim::AtMost(REVOCATION_MAX);
+        results.add(format!("{name}/a revocation (median)"), revocation, "us", aim);
+    }
+    let (few, many) = (subjects.first(), subjects.last());
+    let (few, many) = few.zip(many).context("there are counts")?;
+    let slope = min(&many.decisions_ns) / min(&few.decisions_ns);
+    let name = format!("authz/core/{} to {} keys", many.count, few.count);
+    results.add(name, slope, "x", Aim::AtMost(FLAT));
+    Ok(())
+}
+
+impl Subject {
+    fn new(count: usize, peppers: &Arc<Peppers>) -> Result<Self> {
+        let grant = Arc::new(Grant {
+            priority: "ingest".to_owned(),
+            plan: "default".to_owned(),
+            scopes: Vec::new(),
+            networks: Vec::new(),
+        });
+        let (mut random, mut builder) = (Random(0x243f_6a88_85a3_08d3), Builder::default());
+        let (every, mut keys) = (count.div_ceil(ASKED), Vec::new());
+        for number in 0..count {
+            let key = NewKey::generate("live", |bytes| random.fill(bytes))?;
+            let key = key.context("'live' is an environment")?;
+            builder.push(KeyRecord {
+                id: key.id(),
+                tenant: format!("tenant-{number:07}").into(),
+                grant: Arc::clone(&grant),
+                digest: peppers.digest(&key),
+                not_before: None,
+                expires_at: None,
+                status: Status::Active,
+                kind: Kind::Issued,
+            })?;
+            if number % every == 0 {
+                keys.push(key.expose().to_owned());
+            }
+        }
+        builder.settle()?;
+        let keyring = Keyring::of(builder.build(), Arc::clone(peppers));
+        Ok(Self { count, keyring, keys, decisions_ns: Vec::new(), revocations_us: Vec::new() })
+    }
+
+    /// Asks for up to [`ASKED`] keys that are spread over all of them, in turn.
+    fn decide(&mut self) -> Result<()> {
+        let requests: Vec<Request<'_>> = self.keys.iter().map(|key| request(key)).collect();
+        let now = Timestamp::now();
+        let (mut admitted, rounds) = (0, ASKED * TIMES / requests.len());
+        let began = Instant::now();
+        for _ in 0..rounds {
+            for request in &requests {
+                let decision = decide(now, Some(&self.keyring), Some(black_box(request)));
+                admitted += usize::from(matches!(decision, Decision::Allow { .. }));
+            }
+        }
+        let (took, asked) = (began.elapsed(), rounds * requests.len());
+        anyhow::ensure!(admitted == asked, "{} of {asked} not admitted", asked - admitted);
+        self.decisions_ns.push(took.as_secs_f64() * 1e9 / asked as f64);
+        Ok(())
+    }
+
+    /// Makes the set that follows a revocation, again and again, while the one before it is in use.
+    fn revoke(&mut self) -> Result<()> {
+        let set: &KeySet = self.keyring.part(0).context("one source")?;
+        for key in self.keys.iter().cycle().take(REVOKED) {
+            let id = KeyId::parse(key.get(9..21).context("a key")?).context("a key id")?;
+            let record = set.by_id(&id).context("it was put in")?;
+            let began = Instant::now();
+            let mut next = set.clone();
+            next.put(KeyRecord { status: Status::Revoked, ..record.clone() })?;
+            self.revocations_us.push(began.elapsed().as_secs_f64() * 1e6);
+            drop(black_box(next));
+        }
+        Ok(())
+    }
+}
+
+/// As Envoy asks for a write.
+fn request(key: &str) -> Request<'_> {
+    let headers: Vec<(&str, &[u8])> = vec![
+        (":authority", b"edge.example.com"),
+        (":method", b"POST"),
+        (":path", b"/write?db=metrics&precision=ns"),
+        ("user-agent", b"Telegraf/1.32.0 Go/1.23.0"),
+        ("content-length", b"4096"),
+        ("content-type", b"text/plain; charset=utf-8"),
+        ("x-api-key", key.as_bytes()),
+    ];
+    Request {
+        client: None,
+        profile: Ok(Profile::InfluxV2),
+        required_scope: None,
+        headers,
+        path: "/api/v2/write?bucket=metrics&precision=ns",
+        body_bytes: Some(4096),
+    }
+}
