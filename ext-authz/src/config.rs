@@ -11,7 +11,7 @@ use chassis::config::{ConfigError, DurationText, Spanned, load_yaml};
 use chassis::drain::DrainTimes;
 use chassis::grpc::workers_default;
 use chassis::telemetry::TelemetryConfig;
-use chassis::tls::client::RawClientTls;
+use chassis::tls::client::{ClientSettings, RawClientTls};
 use chassis::tls::{RawServerTls, ServerSettings};
 use serde::Deserialize;
 
@@ -19,7 +19,7 @@ use crate::check::digest::Peppers;
 use crate::names::name_problem;
 use crate::peppers::PepperSource;
 use crate::source::KeySource;
-use crate::source::redis::settings::{RedisSettings, RedisTls};
+use crate::source::redis::settings::{RedisSettings, RedisTls, Sent};
 
 /// Where Envoy asks, unless the file says otherwise.
 pub const GRPC_LISTEN_DEFAULT: &str = "127.0.0.1:9001";
@@ -85,6 +85,7 @@ struct RawRedisTls {
     ca_file: Option<PathBuf>,
     certificate_file: Option<PathBuf>,
     key_file: Option<Spanned<PathBuf>>,
+    workload_api: Option<Spanned<String>>,
 }
 
 /// A valid configuration.
@@ -292,7 +293,20 @@ impl Reader<'_> {
                 return Err(ConfigError::file(self.path, "'certificate_file' needs 'key_file'"));
             }
         };
-        Ok(RedisTls { ca: raw.ca_file.map(|file| self.beside(&file)), client })
+        let ca = raw.ca_file.map(|file| self.beside(&file));
+        let Some(address) = raw.workload_api else {
+            return Ok(RedisTls { ca, client, sent: None });
+        };
+        let bad = |message| ConfigError::at(self.path, &address, message);
+        if client.is_some() {
+            return Err(bad("'workload_api' is in place of a certificate and its key"));
+        }
+        let settings = ClientSettings::by_workload_api(&address.value).ok_or_else(|| {
+            bad("'workload_api' must be a socket as unix:///run/spire/agent.sock")
+        })?;
+        let authorities = ca.clone().or(settings.authorities);
+        let sent = Sent::new(ClientSettings { authorities, ..settings });
+        Ok(RedisTls { ca, client, sent: Some(sent) })
     }
 
     /// Peppers are files of their own, so that a configuration can be shown to anyone.

@@ -4,6 +4,8 @@ use bytes::Bytes;
 use ingest_filter::datadog;
 use ingest_filter::gateway::body::Received;
 use ingest_filter::gateway::budget::Budget;
+use ingest_filter::gateway::buffer::Buffer;
+use ingest_filter::gateway::grpc_frame::Frame;
 use ingest_filter::gateway::inflate::{BodyCaps, Encoding, Inflate};
 use ingest_filter::gateway::refusal::Refusal;
 use ingest_filter::gateway::snappy;
@@ -12,6 +14,7 @@ use ingest_filter::journal::disk::frame::{self, HEADER_BYTES, Header};
 use ingest_filter::journal::envelope;
 use ingest_filter::line_protocol::{Dialect, Lines, Precision};
 use ingest_filter::otlp;
+use ingest_filter::otlp::json::{schema, to_protobuf};
 use ingest_filter::point::{Chunker, Point};
 use ingest_filter::record::Record;
 use ingest_filter::remote_write::{Version, for_each_item};
@@ -115,6 +118,26 @@ pub fn otlp_events(data: &[u8]) {
     }
 }
 
+/// A body of OTLP in JSON; the first byte chooses the signal. What it becomes is read as protobuf
+/// is, and is a request whatever is wrong within.
+pub fn otlp_json(data: &[u8]) {
+    let Some((mode, body)) = data.split_first() else { return };
+    let schema = match mode % 3 {
+        0 => &schema::METRICS,
+        1 => &schema::LOGS,
+        _ => &schema::TRACES,
+    };
+    let mut taker = Taker(chunker());
+    let Ok(message) = to_protobuf(body, schema, &mut taker) else { return };
+    let read = match mode % 3 {
+        0 => otlp::for_each_point(&message, &mut taker),
+        1 => otlp::logs::for_each_record(&message, &mut taker),
+        _ => otlp::traces::for_each_span(&message, &mut taker),
+    };
+    assert!(read.is_ok(), "what is spoilt is an item, never the request");
+    stored(taker.0);
+}
+
 /// A remote write body after its decompression; the first byte chooses the version.
 pub fn remote_write(data: &[u8]) {
     let Some((mode, body)) = data.split_first() else { return };
@@ -150,12 +173,14 @@ pub fn compressed_body(data: &[u8]) {
             let whole = inflated(*encoding, caps, &budget, body, usize::MAX);
             let pieces = inflated(*encoding, caps, &budget, body, usize::from(mode / 5) + 1);
             if let (Ok(whole), Ok(pieces)) = (whole, pieces) {
-                assert!(whole == pieces && whole.len() <= caps.decoded);
+                assert!(*whole == *pieces && whole.len() <= caps.decoded);
             }
         }
         None => {
             let reservation = budget.reserve(body.len()).expect("it fits");
-            let received = Received { bytes: body.to_vec(), reservation, wire_bytes: body.len() };
+            let mut bytes = Buffer::zeroed(body.len()).expect("memory");
+            bytes.as_mut_slice().copy_from_slice(body);
+            let received = Received { bytes, reservation, wire_bytes: body.len() };
             if let Ok(decoded) = snappy::decompress(received, caps) {
                 assert!(decoded.bytes.len() <= caps.decoded);
             }
@@ -164,13 +189,50 @@ pub fn compressed_body(data: &[u8]) {
     assert_eq!(budget.in_flight(), 0, "all memory is given back");
 }
 
+/// The body of a unary gRPC request; the first byte chooses how its message may be compressed, and
+/// the size of the pieces in which it comes.
+pub fn grpc_frame(data: &[u8]) {
+    let Some((mode, body)) = data.split_first() else { return };
+    let encodings = [Encoding::Identity, Encoding::Gzip, Encoding::Deflate, Encoding::Zstd];
+    let encoding = encodings[usize::from(mode % 4)];
+    let budget = Budget::new(64 << 20);
+    let caps = BodyCaps { wire: 1 << 20, decoded: 256 << 10, ratio: 50 };
+    let whole = framed(encoding, caps, &budget, body, usize::MAX);
+    let pieces = framed(encoding, caps, &budget, body, usize::from(mode / 4) + 1);
+    assert_eq!(whole.is_ok(), pieces.is_ok(), "how it comes decides nothing");
+    if let (Ok(whole), Ok(pieces)) = (whole, pieces) {
+        assert!(*whole.bytes == *pieces.bytes && whole.bytes.len() <= caps.decoded);
+        assert_eq!((whole.wire_bytes, pieces.wire_bytes), (body.len(), body.len()));
+        let announced = u32::from_be_bytes([body[1], body[2], body[3], body[4]]);
+        assert_eq!(announced as usize, body.len() - 5, "one message and nothing behind it");
+        if body[0] == 0 {
+            assert_eq!(*whole.bytes, body[5..]);
+        }
+    }
+    assert_eq!(budget.in_flight(), 0, "all memory is given back");
+}
+
+fn framed(
+    encoding: Encoding,
+    caps: BodyCaps,
+    budget: &Budget,
+    body: &[u8],
+    piece: usize,
+) -> Result<Received, Refusal> {
+    let mut frame = Frame::new(encoding, caps, budget.reserve(0)?);
+    for piece in body.chunks(piece) {
+        frame.push(piece)?;
+    }
+    frame.finish()
+}
+
 fn inflated(
     encoding: Encoding,
     caps: BodyCaps,
     budget: &Budget,
     body: &[u8],
     piece: usize,
-) -> Result<Vec<u8>, Refusal> {
+) -> Result<Buffer, Refusal> {
     let mut inflate = Inflate::new(encoding, caps, budget.reserve(0)?)?;
     for piece in body.chunks(piece) {
         inflate.push(piece)?;

@@ -7,8 +7,8 @@ mod ratelimit;
 
 pub use authz::{api_key, check_request};
 pub use ingest::{
-    compressed_body, datadog, journal_envelope, journal_frame, line_protocol, otlp_events,
-    otlp_metrics, remote_write,
+    compressed_body, datadog, grpc_frame, journal_envelope, journal_frame, line_protocol,
+    otlp_events, otlp_json, otlp_metrics, remote_write,
 };
 pub use ratelimit::{quota_yaml, rate_limit_request, xds_response};
 

@@ -72,6 +72,8 @@ fn promises_hold_around_the_seeds() {
     run("remote_write", crate::remote_write);
     run("datadog", crate::datadog);
     run("compressed_body", crate::compressed_body);
+    run("grpc_frame", crate::grpc_frame);
+    run("otlp_json", crate::otlp_json);
     run("journal_frame", crate::journal_frame);
     run("journal_envelope", crate::journal_envelope);
 }

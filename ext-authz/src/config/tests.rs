@@ -127,6 +127,9 @@ fn redis_in_place_of_a_file_or_beside_it() {
     let tls = redis.tls.expect("set");
     assert!(tls.ca == Some("/ca".into()) && tls.client.is_some_and(|(c, _)| c.is_absolute()));
     assert!(keys.path.is_some() && *keys.bypass_classes == ["b".to_owned()]);
+    let sent = of("{address: 'r:1', tls: {workload_api: 'unix:///agent.sock'}}").expect("valid");
+    let sent = sent.keys.redis.and_then(|redis| redis.tls?.sent).expect("set");
+    assert_eq!(sent.settings.workload_api.as_deref(), Some("unix:///agent.sock"));
     assert!(of("{address: 'r:1', tls: {}}").expect("valid").keys.redis.expect("set").tls.is_some());
     for (redis, expected) in [
         ("{address: r}", "c.yaml:2:18: 'address' must be a host and a port"),
@@ -135,6 +138,14 @@ fn redis_in_place_of_a_file_or_beside_it() {
         ("{address: 'r:1', max_staleness: 4s}", "c.yaml:2:40: 'max_staleness' must be from 5s"),
         ("{address: 'r:1', tls: {key_file: k}}", "c.yaml:2:41: 'key_file' needs"),
         ("{address: 'r:1', tls: {certificate_file: k}}", "c.yaml: 'certificate_file' needs"),
+        (
+            "{address: 'r:1', tls: {workload_api: a}}",
+            "c.yaml:2:45: 'workload_api' must be a socket",
+        ),
+        (
+            "{address: 'r:1', tls: {certificate_file: c, key_file: k, workload_api: 'unix:///a'}}",
+            "c.yaml:2:79: 'workload_api' is in place of",
+        ),
         ("{address: 'r:1'}\nbypass_classes: [vip]", "c.yaml:3:18: bypass class \"vip\" is none"),
     ] {
         let error = of(redis).expect_err(redis);

@@ -7,6 +7,7 @@ use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
 use crate::gateway::budget::Reservation;
+use crate::gateway::buffer::Buffer;
 use crate::gateway::inflate::{BodyCaps, Encoding, Inflate};
 use crate::gateway::refusal::{Cap, Refusal};
 
@@ -22,7 +23,7 @@ const YIELD_BYTES: usize = 256 << 10;
 /// A body in memory and the reservation that covers it.
 pub struct Received {
     /// The decoded body.
-    pub bytes: Vec<u8>,
+    pub bytes: Buffer,
     /// Covers the body; grows with what is made of it.
     pub reservation: Reservation,
     /// Size on the wire.

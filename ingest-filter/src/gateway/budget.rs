@@ -161,6 +161,11 @@ impl Reservation {
         Ok(())
     }
 
+    /// How it is told that the system itself has no memory left.
+    pub fn exhausted(&self) -> Denied {
+        self.shared.exhausted()
+    }
+
     /// Moves what is held to a reservation of its own.
     pub fn take(&mut self) -> Reservation {
         let bytes = std::mem::take(&mut self.bytes);

@@ -32,35 +32,74 @@ pub async fn receive(
 ) -> Result<Received, Refusal> {
     let named = headers.get(GRPC_ENCODING).map_or(&b"identity"[..], |value| value.as_bytes());
     let named = Encoding::parse(named).ok_or(Refusal::ContentEncodingUnsupported)?;
-    let mut reservation = Some(reservation);
-    let mut head = Vec::with_capacity(HEAD_BYTES);
-    let mut message: Option<(Inflate, usize)> = None;
-    let mut wire_bytes = 0;
+    let mut frame = Frame::new(named, caps, reservation);
     while let Some(piece) = next_piece(&mut body, deadline).await? {
-        wire_bytes += piece.len();
-        let mut piece = &piece[..];
-        if message.is_none() {
-            let taken = piece.len().min(HEAD_BYTES - head.len());
-            head.extend_from_slice(&piece[..taken]);
+        frame.push(&piece)?;
+    }
+    frame.finish()
+}
+
+/// A message as it arrives, in pieces of any size.
+pub struct Frame {
+    named: Encoding,
+    caps: BodyCaps,
+    head: Vec<u8>,
+    wire_bytes: usize,
+    stage: Stage,
+}
+
+enum Stage {
+    /// The head is not complete.
+    Head(Option<Reservation>),
+    /// So many bytes of the message are still to come.
+    Message { inflate: Inflate, left: usize },
+}
+
+impl Frame {
+    /// A message that may be compressed as `named`; its memory is added to `reservation`.
+    pub fn new(named: Encoding, caps: BodyCaps, reservation: Reservation) -> Self {
+        let head = Vec::with_capacity(HEAD_BYTES);
+        Self { named, caps, head, wire_bytes: 0, stage: Stage::Head(Some(reservation)) }
+    }
+
+    /// Takes the next piece.
+    ///
+    /// # Errors
+    /// When the head is none, a cap is passed, memory is out, the message is not of its encoding,
+    /// or there is more than one.
+    pub fn push(&mut self, mut piece: &[u8]) -> Result<(), Refusal> {
+        self.wire_bytes += piece.len();
+        if let Stage::Head(reservation) = &mut self.stage {
+            let taken = piece.len().min(HEAD_BYTES - self.head.len());
+            self.head.extend_from_slice(&piece[..taken]);
             piece = &piece[taken..];
-            if let (Some((encoding, length)), Some(reservation)) =
-                (parse_head(&head, named, caps)?, reservation.take_if(|_| head.len() == HEAD_BYTES))
+            if let Some((encoding, left)) = parse_head(&self.head, self.named, self.caps)?
+                && let Some(reservation) = reservation.take()
             {
-                message = Some((Inflate::new(encoding, caps, reservation)?, length));
+                let inflate = Inflate::new(encoding, self.caps, reservation)?;
+                self.stage = Stage::Message { inflate, left };
             }
         }
-        if let Some((inflate, left)) = &mut message {
+        if let Stage::Message { inflate, left } = &mut self.stage {
             let more = Refusal::BodyInvalid("a unary request holds one message");
             *left = left.checked_sub(piece.len()).ok_or(more)?;
             inflate.push(piece)?;
         }
+        Ok(())
     }
-    match message {
-        Some((inflate, 0)) => {
-            let (bytes, reservation) = inflate.finish()?;
-            Ok(Received { bytes, reservation, wire_bytes })
+
+    /// The whole message.
+    ///
+    /// # Errors
+    /// As [`Frame::push`], and when the message is not complete.
+    pub fn finish(self) -> Result<Received, Refusal> {
+        match self.stage {
+            Stage::Message { inflate, left: 0 } => {
+                let (bytes, reservation) = inflate.finish()?;
+                Ok(Received { bytes, reservation, wire_bytes: self.wire_bytes })
+            }
+            _ => Err(Refusal::BodyInvalid("the message is not complete")),
         }
-        _ => Err(Refusal::BodyInvalid("the message is not complete")),
     }
 }
 

@@ -10,6 +10,7 @@ use http::{HeaderMap, header};
 
 use self::zstd::ZstdDecoder;
 use crate::gateway::budget::Reservation;
+use crate::gateway::buffer::Buffer;
 use crate::gateway::refusal::{Cap, Refusal};
 
 mod zstd;
@@ -59,7 +60,7 @@ enum Stage {
 }
 
 struct Sink {
-    decoded: Vec<u8>,
+    decoded: Buffer,
     wire: usize,
     caps: BodyCaps,
     reservation: Reservation,
@@ -112,7 +113,7 @@ impl Inflate {
         if encoding == Encoding::Zstd {
             reservation.grow(zstd::MEMORY_BYTES)?;
         }
-        let sink = Sink { decoded: Vec::new(), wire: 0, caps, reservation, refusal: None };
+        let sink = Sink { decoded: Buffer::default(), wire: 0, caps, reservation, refusal: None };
         let stage = match encoding {
             Encoding::Identity => Stage::Identity(sink),
             Encoding::Gzip => Stage::Gzip(Box::new(MultiGzDecoder::new(sink))),
@@ -145,7 +146,7 @@ impl Inflate {
     ///
     /// # Errors
     /// As [`Inflate::push`], and when the compressed stream is not complete.
-    pub fn finish(mut self) -> Result<(Vec<u8>, Reservation), Refusal> {
+    pub fn finish(mut self) -> Result<(Buffer, Reservation), Refusal> {
         let finished = match &mut self.stage {
             Stage::Identity(_) => Ok(()),
             // No bytes at all are an empty body in any encoding.
@@ -155,7 +156,7 @@ impl Inflate {
             Stage::Zstd(decoder) => decoder.try_finish(),
         };
         finished.map_err(|_| self.refusal())?;
-        let sink = match self.stage {
+        let mut sink = match self.stage {
             Stage::Identity(sink) => sink,
             Stage::Gzip(mut decoder) => decoder.get_mut().take(),
             Stage::Deflate(mut decoder) => decoder.get_mut().take(),
@@ -165,6 +166,7 @@ impl Inflate {
                 sink
             }
         };
+        sink.reservation.give_back(sink.decoded.unwritten());
         Ok((sink.decoded, sink.reservation))
     }
 
@@ -215,11 +217,15 @@ impl Sink {
         }
         let before = self.decoded.capacity();
         if wanted > before {
-            let capacity = wanted.max(before * 2).max(BUFFER_BYTES_MIN).min(self.caps.decoded);
-            // While the buffer is moved there are two of them.
-            self.reservation.grow(capacity.max(wanted))?;
-            self.decoded.reserve_exact(capacity.max(wanted) - self.decoded.len());
-            self.reservation.give_back(before);
+            let most = self.caps.decoded;
+            let capacity = wanted.max(before * 2).max(BUFFER_BYTES_MIN).min(most).max(wanted);
+            // While a buffer is copied there are two of them.
+            let twice = self.decoded.is_copied_for(capacity);
+            self.reservation.grow(if twice { capacity } else { capacity - before })?;
+            self.decoded.make_room(capacity, most).map_err(|_| self.reservation.exhausted())?;
+            if twice {
+                self.reservation.give_back(before);
+            }
         }
         Ok(())
     }

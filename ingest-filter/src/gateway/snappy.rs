@@ -1,6 +1,7 @@
 //! One block of snappy, whose decoded size is known before it is decoded.
 
 use crate::gateway::body::Received;
+use crate::gateway::buffer::Buffer;
 use crate::gateway::inflate::{BodyCaps, RATIO_FREE_BYTES};
 use crate::gateway::refusal::{Cap, Refusal};
 
@@ -20,6 +21,15 @@ pub fn decompress(received: Received, caps: BodyCaps) -> Result<Received, Refusa
         return Err(Refusal::BodyTooLarge(Cap::Ratio(caps.ratio)));
     }
     reservation.grow(length)?;
-    let bytes = snap::raw::Decoder::new().decompress_vec(&bytes).map_err(|_| NOT_SNAPPY)?;
-    Ok(Received { bytes, reservation, wire_bytes })
+    let mut decoded = Buffer::zeroed(length).map_err(|_| reservation.exhausted())?;
+    let written = snap::raw::Decoder::new().decompress(&bytes, decoded.as_mut_slice());
+    match written {
+        Ok(written) if written == length => {
+            let held = bytes.capacity();
+            drop(bytes);
+            reservation.give_back(held);
+            Ok(Received { bytes: decoded, reservation, wire_bytes })
+        }
+        _ => Err(NOT_SNAPPY),
+    }
 }

@@ -6,8 +6,6 @@ use std::net::TcpStream;
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 
-use ingest_filter::gateway::config::MEMORY_OF_LIMIT;
-
 use crate::process::{config, gateway};
 
 /// What requests may hold in this test.
@@ -73,7 +71,7 @@ fn memory(pid: u32, what: &str) -> u64 {
 }
 
 #[test]
-fn bombs_in_every_encoding_stay_within_the_limit_of_the_process() {
+fn bombs_in_every_encoding_stay_within_the_budget_and_a_tenth() {
     let directory = tempfile::tempdir().unwrap();
     let text = format!(
         "log_level: error,ingest_filter=info\n\
@@ -105,10 +103,8 @@ fn bombs_in_every_encoding_stay_within_the_limit_of_the_process() {
     }
     let (peak, budget) = (peak(running.pid()), BUDGET_MIB << 20);
     println!("quiet {} MiB, peak {} MiB, {BUDGET_MIB} for requests", quiet >> 20, peak >> 20);
-    // Of the limit of its control group a gateway gives so much to requests; what the allocator
-    // keeps of memory that was freed is in the rest.
-    let limit = (budget as f64 / MEMORY_OF_LIMIT) as u64;
-    assert!(peak <= limit, "{} MiB of {}", peak >> 20, limit >> 20);
+    let most = quiet + budget + budget / 10;
+    assert!(peak <= most, "{} MiB of {}", peak >> 20, most >> 20);
     assert!(peak > quiet + budget / 4, "the bombs were let in: {} MiB", peak >> 20);
 }
 

@@ -29,6 +29,9 @@ pub enum ConnectError {
         /// Why.
         source: io::Error,
     },
+    /// What a Workload API sends cannot be used, or has not come yet.
+    #[error("TLS: {0}")]
+    Sent(#[source] chassis::tls::TlsError),
     /// Redis cannot be reached, or does not let us in.
     #[error("cannot be reached: {0}")]
     Redis(#[from] RedisError),
@@ -58,6 +61,9 @@ pub async fn open(settings: &RedisSettings) -> Result<MultiplexedConnection, Con
 /// # Errors
 /// When there is none within [`CONNECT_TIMEOUT`].
 pub fn open_blocking(settings: &RedisSettings) -> Result<Connection, ConnectError> {
+    if let Some(sent) = settings.tls.as_ref().and_then(|tls| tls.sent.as_ref()) {
+        sent.material().wait_for_the_first(CONNECT_TIMEOUT);
+    }
     let connection = client(settings)?.get_connection_with_timeout(CONNECT_TIMEOUT)?;
     connection.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     connection.set_write_timeout(Some(ANSWER_TIMEOUT))?;
@@ -83,6 +89,14 @@ fn client(settings: &RedisSettings) -> Result<Client, ConnectError> {
     info = info.set_redis_settings(login);
     let Some(tls) = &settings.tls else { return Ok(Client::open(info)?) };
     chassis::tls::install_provider();
+    if let Some(sent) = &tls.sent {
+        let pem = sent.settings.pem(&sent.material().read()).map_err(ConnectError::Sent)?;
+        let client_tls = pem
+            .identity
+            .map(|(client_cert, client_key)| ClientTlsConfig { client_cert, client_key });
+        let certificates = TlsCertificates { client_tls, root_cert: pem.authorities };
+        return Ok(Client::build_with_tls(info, certificates)?);
+    }
     let client_tls = match &tls.client {
         None => None,
         Some((certificate, key)) => {

@@ -1,7 +1,11 @@
 //! How to reach the Redis that holds keys, and what its keys are called.
 
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+
+use chassis::tls::Material;
+use chassis::tls::client::ClientSettings;
 
 /// How to reach Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +31,37 @@ pub struct RedisTls {
     pub ca: Option<PathBuf>,
     /// Our certificate with its chain, and its key.
     pub client: Option<(PathBuf, PathBuf)>,
+    /// What a SPIFFE Workload API sends in their place, where one is named.
+    pub sent: Option<Sent>,
 }
+
+/// What a Workload API sends for connections to Redis, once it is asked.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// The client's settings.
+    pub settings: ClientSettings,
+    material: Arc<OnceLock<Material>>,
+}
+
+impl Sent {
+    /// Asks nobody yet.
+    pub fn new(settings: ClientSettings) -> Self {
+        Self { settings, material: Arc::default() }
+    }
+
+    /// What came last; the Workload API is asked from the first call on.
+    pub fn material(&self) -> &Material {
+        self.material.get_or_init(|| self.settings.material())
+    }
+}
+
+impl PartialEq for Sent {
+    fn eq(&self, other: &Self) -> bool {
+        self.settings == other.settings
+    }
+}
+
+impl Eq for Sent {}
 
 /// What is where in Redis. All names share a hash tag, so that one script may touch them all.
 #[derive(Clone, Debug)]
