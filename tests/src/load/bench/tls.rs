@@ -1,12 +1,13 @@
 //! Handshakes: how many a second each service takes, what one costs it, and what the requests notice
 //! that pass meanwhile.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncReadExt;
@@ -59,10 +60,11 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
         let load = SteadyLoad::start(&edge, "bench", PER_SECOND).await?;
         let pid = edge.child(Part::Replica(service, 0)).context("it runs")?.pid();
         let at = edge.replicas(service)[0].listen;
-        let (mut rates, mut costs) = (Vec::new(), Vec::new());
+        let (mut rates, mut costs, mut turned_away) = (Vec::new(), Vec::new(), 0);
         for _ in 0..cx.rounds() {
             let (before, began) = (cpu::of_process(pid)?, Instant::now());
-            let shaken = handshakes(at, &config, cx.slice() * 2).await?;
+            let Counted { shaken, closed } = handshakes(at, &config, cx.slice() * 2).await?;
+            turned_away += closed;
             let (spent, took) = (cpu::of_process(pid)?.saturating_sub(before), began.elapsed());
             rates.push(shaken as f64 / took.as_secs_f64());
             costs.push(spent.as_secs_f64() * 1e6 / shaken.max(1) as f64);
@@ -74,6 +76,7 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
         cx.results.add(of("handshakes"), most, "1/s", Aim::None);
         // The requests that pass are in it.
         cx.results.add(of("CPU a handshake"), min(&costs), "us", Aim::None);
+        cx.results.add(of("connections turned away"), turned_away as f64, "", Aim::None);
         let wait = noticed.longest_wait.as_secs_f64() * 1e3;
         cx.results.add(of("longest wait of a request meanwhile"), wait, "ms", Aim::None);
     }
@@ -81,24 +84,41 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
     Ok(())
 }
 
+/// What became of the connections of one slice.
+struct Counted {
+    shaken: u64,
+    /// By a server that had no room for them.
+    closed: u64,
+}
+
 /// Connects again and again for a while, and counts the handshakes that the server has taken.
 async fn handshakes(
     at: SocketAddr,
     config: &Arc<ClientConfig>,
     time: std::time::Duration,
-) -> Result<u64> {
+) -> Result<Counted> {
     let (done, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let away = Arc::new(AtomicU64::new(0));
     let mut clients = JoinSet::new();
     for _ in 0..CLIENTS {
         let (config, done, count) = (config.clone(), done.clone(), count.clone());
+        let away = away.clone();
         clients.spawn(async move {
             while !done.load(Ordering::Relaxed) {
                 let socket = TcpStream::connect(at).await?;
                 let tls = TlsConnector::from(config.clone());
-                let mut stream = tls.connect(ServerName::from(at.ip()), socket).await?;
-                // The server speaks first in HTTP/2: with its settings it has taken our certificate.
-                stream.read_u8().await?;
-                count.fetch_add(1, Ordering::Relaxed);
+                let shaken = async {
+                    let mut stream = tls.connect(ServerName::from(at.ip()), socket).await?;
+                    // The server speaks first in HTTP/2: with its settings it has taken our certificate.
+                    stream.read_u8().await
+                };
+                match shaken.await.map_err(|error| error.kind()) {
+                    Ok(_) => count.fetch_add(1, Ordering::Relaxed),
+                    Err(ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => {
+                        away.fetch_add(1, Ordering::Relaxed)
+                    }
+                    Err(kind) => bail!("a handshake failed: {kind}"),
+                };
             }
             anyhow::Ok(())
         });
@@ -108,5 +128,6 @@ async fn handshakes(
     while let Some(ended) = clients.join_next().await {
         ended??;
     }
-    Ok(count.load(Ordering::Relaxed))
+    let (shaken, closed) = (count.load(Ordering::Relaxed), away.load(Ordering::Relaxed));
+    Ok(Counted { shaken, closed })
 }
