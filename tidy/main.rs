@@ -43,6 +43,7 @@ const PURE: &[&str] = &[
     "ingest-filter/src/journal/stored_letter",
     "ingest-filter/src/journal/kafka/durability",
     "ingest-filter/src/gateway/hold_time",
+    "ingest-filter/src/gateway/confirmed",
     "ingest-filter/src/gateway/stamps",
     "ingest-filter/src/line_protocol",
     "ingest-filter/src/point",

@@ -3,11 +3,15 @@
 //! What a peer must prove is settled here and nowhere else; which files there are, the services
 //! say.
 
+mod bundles;
 pub mod client;
+mod client_settings;
 pub mod expiry;
 mod followed;
 pub mod https;
+mod material;
 mod metrics;
+mod named;
 mod peer;
 mod server;
 mod settings;
@@ -27,6 +31,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use crate::reload::Snapshot;
 
 pub use followed::FollowedFiles;
+pub use material::Material;
 pub use peer::{FAREWELL, Peer};
 pub use server::{Acceptor, HANDSHAKE_TIMEOUT, Status};
 pub use settings::{Protocols, RawServerTls, ServerSettings};

@@ -10,7 +10,7 @@
 //! A 2xx is given after the journal said yes, and at no other time.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
@@ -28,6 +28,7 @@ use crate::destination::Destinations;
 use crate::journal::Journal;
 use budget::Budget;
 use config::GatewayConfig;
+use confirmed::Confirmed;
 use conversions::Conversions;
 use edge::Edge;
 use metrics::GatewayMetrics;
@@ -41,6 +42,7 @@ pub mod budget;
 pub mod buffer;
 pub mod cgroup;
 pub mod config;
+mod confirmed;
 mod conversions;
 pub mod cors;
 mod datadog;
@@ -107,6 +109,7 @@ impl Gateway {
             metrics,
             conversions: Conversions::of_this_machine(),
             stamps: Stamps::new(),
+            confirmed: Arc::default(),
         });
         Ok(Self { edge, listener, admin_listener, readiness, registry, tls, collector })
     }
@@ -169,12 +172,21 @@ impl Gateway {
             () = self.collector.follow(PERIOD) => {
                 anyhow::bail!("following the collector's TLS files ended")
             }
-            failed = admin.serve(self.admin_listener, Router::new()) => {
+            failed = admin.serve(self.admin_listener, confirmed_page(edge.confirmed.clone())) => {
                 failed?;
                 anyhow::bail!("the admin listener ended")
             }
         }
     }
+}
+
+/// `/confirmed`: what the journal has confirmed, by hour and tenant.
+fn confirmed_page(confirmed: Arc<Mutex<Confirmed>>) -> Router {
+    let show = async move || {
+        let json = confirmed.lock().unwrap_or_else(PoisonError::into_inner).described().to_string();
+        ([(http::header::CONTENT_TYPE, "application/json")], json)
+    };
+    Router::new().route("/confirmed", get(show))
 }
 
 const LOGS_SERVICE: &str = "opentelemetry.proto.collector.logs.v1.LogsService";

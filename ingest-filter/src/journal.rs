@@ -313,6 +313,8 @@ pub struct StoredRecord {
     pub partition: i32,
     /// Its position there: its offset on Kafka, where it ends on disk.
     pub position: u64,
+    /// Where it begins: 0 for the first that the partition ever had.
+    pub begins: u64,
     /// Whether the writers have passed it: its points are written, or dead letters.
     pub done: bool,
     /// The record, or why it is none.

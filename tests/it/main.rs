@@ -31,6 +31,7 @@ mod spoofing;
 mod stage;
 mod stand_in;
 mod startup;
+mod step;
 mod surface;
 mod tenant_view;
 mod throttled;

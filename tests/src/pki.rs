@@ -118,7 +118,7 @@ impl Pki {
         ClientSettings {
             authorities: Some(self.authority()),
             identity: Some((self.certificate(name), self.key(name))),
-            server_name: None,
+            ..ClientSettings::default()
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The client's side: connecting to a server over TLS.
 //!
-//! Files are read anew for each connection, so new ones need no restart and nobody to follow them;
-//! while they cannot be used, what was good before is.
+//! Files are read anew for each connection, and so is what a Workload API sent last; new ones need no restart
+//! and nobody to follow them. While they cannot be used, what was good before is.
 //!
 //! ```text
 //! connect ─ files as before ─► the same configuration
@@ -10,7 +10,6 @@
 //! ```
 
 use std::io;
-use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -19,48 +18,21 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
-use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::codegen::Service;
 use tonic::transport::{Channel, Endpoint};
 
-use super::{
-    ALPN, Protocols, TlsError, authorities, bytes, certificates, private_key, provider, valid_now,
-};
+pub use super::client_settings::{ClientSettings, Pem, RawClientTls};
+use super::material::Material;
+use super::{ALPN, Protocols, TlsError};
 use crate::causes::error_chain;
-use crate::config::{ConfigError, Spanned};
 use crate::process::UsageError;
 use crate::readiness::Readiness;
-use crate::reload::{self, Snapshot, Source};
-
-/// TLS of a client, as written in a configuration file. Relative paths are relative to it.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RawClientTls {
-    /// The authorities of the server, PEM; those of the system when absent.
-    pub ca_file: Option<PathBuf>,
-    /// The client's own certificate and those between it and its authority, PEM.
-    pub certificate_file: Option<Spanned<PathBuf>>,
-    /// Its private key, PEM.
-    pub key_file: Option<Spanned<PathBuf>>,
-    /// The name that the server's certificate must carry, where it is not the host's.
-    pub server_name: Option<Spanned<String>>,
-}
-
-/// The files of a client, and who its server must be.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ClientSettings {
-    /// The authorities of servers, PEM; none means those of the system.
-    pub authorities: Option<PathBuf>,
-    /// The client's own certificate and private key, PEM, where servers want one.
-    pub identity: Option<(PathBuf, PathBuf)>,
-    /// The name that the server's certificate must carry, where it is not the host's.
-    pub server_name: Option<ServerName<'static>>,
-}
+use crate::reload;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -136,6 +108,7 @@ pub struct Connector {
 
 struct Shared {
     settings: ClientSettings,
+    material: Material,
     protocols: Protocols,
     /// What the client is called where files are refused.
     name: &'static str,
@@ -159,8 +132,7 @@ struct State {
 impl Connector {
     /// Reads the files when it first connects, and says only in the log when they change for the worse.
     pub fn new(settings: ClientSettings, protocols: Protocols, name: &'static str) -> Self {
-        let state = Mutex::default();
-        Self { shared: Arc::new(Shared { settings, protocols, name, told: None, state }) }
+        Self { shared: Arc::new(Shared::new(settings, protocols, name, None)) }
     }
 
     /// Reads the files, and says from now on in `/readyz`, as a warning of this name, and in the
@@ -180,9 +152,7 @@ impl Connector {
         let help = "1 while the newest TLS files of the client are refused and older ones are used";
         registry.register("tls_client_files_refused", help, is_refused.clone());
         let told = Some(Told { readiness: readiness.clone(), is_refused });
-        let shared = Shared { settings, protocols, name, told, state: Mutex::default() };
-        shared.config().map_err(|error| UsageError(error_chain(&error)))?;
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self { shared: Arc::new(Shared::new(settings, protocols, name, told)) })
     }
 
     /// Connects to the host and port of this address.
@@ -235,9 +205,19 @@ impl Service<Uri> for Connector {
 }
 
 impl Shared {
+    fn new(
+        settings: ClientSettings,
+        protocols: Protocols,
+        name: &'static str,
+        told: Option<Told>,
+    ) -> Self {
+        let material = settings.material();
+        Self { settings, material, protocols, name, told, state: Mutex::default() }
+    }
+
     /// The configuration for a connection that is made now.
     fn config(&self) -> Result<Arc<ClientConfig>, TlsError> {
-        let files = self.settings.source().read();
+        let files = self.material.read();
         let hash = reload::hash(&files);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = state.read.replace(hash) != Some(hash);
@@ -280,101 +260,5 @@ impl Shared {
                 told.readiness.warn(self.name, warning);
             }
         }
-    }
-}
-
-impl RawClientTls {
-    /// Checks the section `key` of the file `path`.
-    ///
-    /// # Errors
-    /// For half an identity and for a name that cannot be any.
-    pub fn settings(&self, path: &Path, key: &str) -> Result<ClientSettings, ConfigError> {
-        let beside = |file: &PathBuf| path.parent().unwrap_or(Path::new("")).join(file);
-        let identity = match (&self.certificate_file, &self.key_file) {
-            (None, None) => None,
-            (Some(certificate), Some(key)) => {
-                Some((beside(&certificate.value), beside(&key.value)))
-            }
-            (Some(one), None) => {
-                let message = format!("'{key}.certificate_file' needs 'key_file'");
-                return Err(ConfigError::at(path, one, message));
-            }
-            (None, Some(one)) => {
-                let message = format!("'{key}.key_file' needs 'certificate_file'");
-                return Err(ConfigError::at(path, one, message));
-            }
-        };
-        let server_name = match &self.server_name {
-            None => None,
-            Some(name) => Some(ServerName::try_from(name.value.clone()).map_err(|_| {
-                let message = format!("'{key}.server_name' is neither a DNS name nor an address");
-                ConfigError::at(path, name, message)
-            })?),
-        };
-        Ok(ClientSettings { authorities: self.ca_file.as_ref().map(beside), identity, server_name })
-    }
-}
-
-impl ClientSettings {
-    /// The files, to be followed.
-    pub fn source(&self) -> Source {
-        let identity = self.identity.iter().flat_map(|(certificate, key)| [certificate, key]);
-        Source::Files(self.authorities.iter().chain(identity).cloned().collect())
-    }
-
-    /// Whether the files can be used now.
-    ///
-    /// # Errors
-    /// When they cannot; the first of them is named.
-    pub fn check(&self) -> Result<(), UsageError> {
-        self.config().map(drop).map_err(|error| UsageError(error_chain(&error)))
-    }
-
-    /// What the files hold now.
-    ///
-    /// # Errors
-    /// When they cannot be used; the first of them is named.
-    pub fn config(&self) -> Result<ClientConfig, TlsError> {
-        self.read(&self.source().read())
-    }
-
-    /// What the files held when they were read together.
-    ///
-    /// # Errors
-    /// As [`Self::config`].
-    pub fn read(&self, files: &Snapshot) -> Result<ClientConfig, TlsError> {
-        let roots = match &self.authorities {
-            Some(path) => authorities(path, bytes(files, path)?)?,
-            None => system_authorities()?,
-        };
-        let own = self.identity.as_ref().map_or_else(PathBuf::new, |(path, _)| path.clone());
-        let bad = |error| TlsError::Identity(own.clone(), error);
-        let builder = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .map_err(bad)?
-            .with_root_certificates(roots);
-        let mut config = match &self.identity {
-            None => builder.with_no_client_auth(),
-            Some((certificate, key)) => {
-                let chain = certificates(certificate, bytes(files, certificate)?)?;
-                valid_now(certificate, &chain)?;
-                let key = private_key(key, bytes(files, key)?)?;
-                builder.with_client_auth_cert(chain, key).map_err(bad)?
-            }
-        };
-        config.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(config)
-    }
-}
-
-fn system_authorities() -> Result<RootCertStore, TlsError> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    // A store of an operating system may hold a few that no one can parse.
-    let (added, _) = roots.add_parsable_certificates(found.certs);
-    match (added, found.errors.first()) {
-        (0, Some(error)) => Err(TlsError::SystemRoots(error.to_string())),
-        (0, None) => Err(TlsError::SystemRoots("there are none".to_owned())),
-        _ => Ok(roots),
     }
 }

@@ -9,7 +9,6 @@ use prometheus_client::registry::Registry;
 use super::client::ClientSettings;
 use crate::causes::error_chain;
 use crate::readiness::Readiness;
-use crate::reload;
 
 /// Reports whether the files of a client can be used.
 pub struct FollowedFiles {
@@ -37,22 +36,33 @@ impl FollowedFiles {
     /// Follows the files. Never ends.
     pub async fn follow(&self, period: Duration) {
         let Some(settings) = &self.settings else { return std::future::pending().await };
+        let material = settings.material();
+        let mut was_good = false;
         let apply = |files| {
-            self.report(settings.read(&files).map(drop).map_err(|error| error_chain(&error)));
-            std::future::ready(())
+            let read = settings.read(&files).map(drop).map_err(|error| error_chain(&error));
+            was_good |= read.is_ok();
+            self.report(read, was_good, material.away());
         };
-        reload::follow(settings.source(), period, apply).await;
+        material.follow(period, apply).await;
     }
 
-    fn report(&self, read: Result<(), String>) {
-        self.is_refused.set(i64::from(read.is_err()));
-        match read {
-            Ok(()) => self.readiness.all_well(self.name),
-            Err(reason) => {
-                let warning = format!("new files are refused, the old are in use: {reason}");
-                self.readiness.warn(self.name, warning);
-                tracing::error!(reason, client = self.name, "TLS files refused");
+    fn report(&self, read: Result<(), String>, was_good: bool, away: Option<String>) {
+        self.is_refused.set(i64::from(read.is_err() && was_good));
+        let warning = match (read, away) {
+            (Ok(()), None) => return self.readiness.all_well(self.name),
+            (Ok(()), Some(reason)) => {
+                format!("the last certificate is used until it expires, no new one comes: {reason}")
             }
-        }
+            // Before the first certificate of a Workload API there is nothing older.
+            (Err(reason), away) if !was_good => {
+                let away = away.map_or_else(String::new, |away| format!("; {away}"));
+                format!("nothing can be used yet: {reason}{away}")
+            }
+            (Err(reason), _) => {
+                tracing::error!(reason, client = self.name, "TLS files refused");
+                format!("new files are refused, the old are in use: {reason}")
+            }
+        };
+        self.readiness.warn(self.name, warning);
     }
 }

@@ -4,13 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use serde::Deserialize;
 
-use super::subject::{NamedClient, Subject, subjects};
+use super::bundles::Bundles;
+use super::named::NamedClient;
+use super::subject::{Subject, subjects};
 use super::workload::{self, Names};
-use super::{TlsError, authorities, bytes, certificates, private_key, provider, valid_now};
+use super::{TlsError, bytes, certificates, private_key, provider, valid_now};
 use crate::config::{ConfigError, Spanned};
 use crate::reload::{Snapshot, Source};
 
@@ -154,7 +157,7 @@ impl ServerSettings {
     /// What the Workload API at this address gives, and every client of its trust domain; nothing
     /// where that is no address of a unix socket.
     pub fn by_workload_api(address: &str) -> Option<Self> {
-        let Names { certificate, key, authorities } = workload::names(address);
+        let Names { certificate, key, authorities, .. } = workload::names(address);
         workload::is_address(address).then(|| Self {
             certificate,
             key,
@@ -179,7 +182,7 @@ impl ServerSettings {
         let chain = certificates(&self.certificate, bytes(files, &self.certificate)?)?;
         let key = private_key(&self.key, bytes(files, &self.key)?)?;
         let validity = valid_now(&self.certificate, &chain)?;
-        let verifier = self.verifier(files)?;
+        let verifier = self.verifier(files, chain.first())?;
         let config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|error| TlsError::Identity(self.certificate.clone(), error))?
@@ -195,17 +198,23 @@ impl ServerSettings {
         Ok(InForce { config: Some(Arc::new(config)), verifier, expires_at })
     }
 
-    fn verifier(&self, files: &Snapshot) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    fn verifier(
+        &self,
+        files: &Snapshot,
+        leaf: Option<&CertificateDer<'_>>,
+    ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
         let Some(path) = &self.client_authorities else {
             return Ok(WebPkiClientVerifier::no_client_auth());
         };
-        let roots = Arc::new(authorities(path, bytes(files, path)?)?);
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build();
-        let verifier = verifier.map_err(TlsError::Verifier)?;
+        let bundles = Bundles::read(files, path, leaf, self.workload_api.as_deref())?;
+        let verifiers = bundles.try_map(|roots| {
+            WebPkiClientVerifier::builder_with_provider(roots, provider()).build()
+        });
+        let verifiers = verifiers.map_err(TlsError::Verifier)?;
         let allowed = self.allowed(files)?;
         Ok(match allowed.is_empty() {
-            true => verifier,
-            false => Arc::new(NamedClient { verifier, allowed }),
+            true => verifiers.own().clone(),
+            false => Arc::new(NamedClient::new(verifiers, allowed)),
         })
     }
 

@@ -1,13 +1,9 @@
-//! Who a client may be: names of which its certificate has to carry one beside a good signature.
+//! Who a peer may be: names of which its certificate has to carry one beside a good signature.
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls::pki_types::ServerName;
 use webpki::EndEntityCert;
 
 /// A subject alternative name.
@@ -43,7 +39,7 @@ impl fmt::Display for Subject {
 impl Subject {
     /// Whether a certificate carries the name. A URI must be its only one, as SPIFFE has it: who
     /// carries two could be taken for either.
-    fn is_in(&self, certificate: &EndEntityCert<'_>) -> bool {
+    pub(super) fn is_in(&self, certificate: &EndEntityCert<'_>) -> bool {
         match self {
             Self::Host(name) => certificate.verify_is_valid_for_subject_name(name).is_ok(),
             Self::Uri(uri) => {
@@ -61,56 +57,6 @@ pub fn subjects(text: &str) -> Result<Vec<Subject>, String> {
     let names = lines.flat_map(|line| line.split([',', ' ', '\t', '\r']));
     let names = names.filter(|name| !name.is_empty());
     names.map(|name| name.parse().map_err(|error| format!("'{name}' {error}"))).collect()
-}
-
-/// Verifies as another verifier does, and that the client carries one of the names allowed.
-#[derive(Debug)]
-pub(super) struct NamedClient {
-    pub(super) verifier: Arc<dyn ClientCertVerifier>,
-    pub(super) allowed: Vec<Subject>,
-}
-
-impl ClientCertVerifier for NamedClient {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.verifier.root_hint_subjects()
-    }
-
-    fn verify_client_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        let verified = self.verifier.verify_client_cert(end_entity, intermediates, now)?;
-        let certificate = EndEntityCert::try_from(end_entity)
-            .map_err(|_| Error::from(CertificateError::BadEncoding))?;
-        match self.allowed.iter().any(|subject| subject.is_in(&certificate)) {
-            true => Ok(verified),
-            false => Err(CertificateError::NotValidForName.into()),
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.verifier.verify_tls12_signature(message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.verifier.verify_tls13_signature(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.verifier.supported_verify_schemes()
-    }
 }
 
 #[cfg(test)]

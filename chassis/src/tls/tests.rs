@@ -1,7 +1,7 @@
 //! What files a listener takes, and how long a client may stay.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -112,13 +112,23 @@ impl Listener {
 type Ends = ((server::TlsStream<DuplexStream>, Peer), client::TlsStream<DuplexStream>);
 
 async fn connect(pki: &Pki, listener: &Listener, client: &str) -> Option<Ends> {
+    connect_from(pki, &pki.path("ca.pem"), listener, client).await
+}
+
+/// The same for a client whose authority is another than the listener's.
+async fn connect_from(
+    pki: &Pki,
+    trusted: &Path,
+    listener: &Listener,
+    client: &str,
+) -> Option<Ends> {
     let (near, far) = tokio::io::duplex(64 << 10);
     let (certificate, key) =
         (pki.path(&format!("{client}.pem")), pki.path(&format!("{client}.key")));
     let settings = ClientSettings {
-        authorities: Some(pki.path("ca.pem")),
+        authorities: Some(trusted.to_owned()),
         identity: Some((certificate, key)),
-        server_name: None,
+        ..ClientSettings::default()
     };
     let config = Arc::new(settings.config().ok()?);
     let name = ServerName::try_from("server.test").expect("a name");

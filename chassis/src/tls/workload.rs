@@ -5,10 +5,10 @@
 //! away ─ connect ─► stream ─ SVID, SVID, … ─► ends ─► away, tried again after a growing pause
 //! ```
 //!
-//! Peers are verified by the bundle of our own trust domain; bundles of others are left out.
+//! Bundles of federated trust domains come along under names of their own.
 
 use std::convert::Infallible;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -23,6 +23,8 @@ use crate::reload::Snapshot;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The first pause before the API is asked again, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Of so many federated trust domains bundles are kept.
+const FEDERATED_MAX: usize = 64;
 /// Columns of PEM.
 const COLUMNS: usize = 64;
 
@@ -39,12 +41,36 @@ pub(super) struct Names {
     pub certificate: PathBuf,
     pub key: PathBuf,
     pub authorities: PathBuf,
+    address: String,
 }
 
 /// The names for what comes from one address.
 pub(super) fn names(address: &str) -> Names {
     let name = |what: &str| PathBuf::from(format!("{what} from {address}"));
-    Names { certificate: name("SVID"), key: name("key"), authorities: name("bundle") }
+    Names {
+        certificate: name("SVID"),
+        key: name("key"),
+        authorities: name("bundle"),
+        address: address.to_owned(),
+    }
+}
+
+impl Names {
+    /// What stands in the place of the path of a federated bundle.
+    fn federated(&self, domain: &str) -> PathBuf {
+        PathBuf::from(format!("bundle of {domain} from {}", self.address))
+    }
+}
+
+/// The federated bundles among these files: the trust domain of each, and its name.
+pub(super) fn bundles<'a>(
+    files: &'a Snapshot,
+    address: &'a str,
+) -> impl Iterator<Item = (&'a str, &'a Path)> {
+    files.keys().filter_map(move |path| {
+        let from = path.to_str()?.strip_suffix(address)?.strip_suffix(" from ")?;
+        Some((from.strip_prefix("bundle of ")?, path.as_path()))
+    })
 }
 
 /// Whether this can be the address of a Workload API: a unix socket, as keys travel on it.
@@ -93,14 +119,27 @@ async fn stream(address: &str, mut hear: impl FnMut(Snapshot)) -> String {
 fn files(context: &X509Context, names: &Names) -> Option<Snapshot> {
     let svid = context.default_svid()?;
     let bundle = context.bundle_set().get(svid.spiffe_id().trust_domain())?;
-    let chain = svid.cert_chain().iter().map(|one| pem("CERTIFICATE", one.as_bytes()));
-    let authorities = bundle.authorities().iter().map(|one| pem("CERTIFICATE", one.as_bytes()));
+    let pems = |certificates: &[spiffe::cert::Certificate]| {
+        let each = certificates.iter().map(|one| pem("CERTIFICATE", one.as_bytes()));
+        Ok(each.collect::<String>().into_bytes())
+    };
     let key = pem("PRIVATE KEY", svid.private_key().as_bytes());
-    Some(Snapshot::from([
-        (names.certificate.clone(), Ok(chain.collect::<String>().into_bytes())),
+    let mut files = Snapshot::from([
+        (names.certificate.clone(), pems(svid.cert_chain())),
         (names.key.clone(), Ok(key.into_bytes())),
-        (names.authorities.clone(), Ok(authorities.collect::<String>().into_bytes())),
-    ]))
+        (names.authorities.clone(), pems(bundle.authorities())),
+    ]);
+    for (domain, bundle) in context.bundle_set().iter() {
+        // A bundle without authorities vouches for nobody; and our own is there already.
+        if domain != svid.spiffe_id().trust_domain() && !bundle.authorities().is_empty() {
+            let name = names.federated(domain.as_str());
+            files.insert(name, pems(bundle.authorities()));
+        }
+        if files.len() >= 3 + FEDERATED_MAX {
+            break;
+        }
+    }
+    Some(files)
 }
 
 /// DER as PEM (RFC 7468).

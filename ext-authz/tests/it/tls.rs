@@ -53,6 +53,7 @@ async fn checks_over_tls_need_the_right_certificate() {
                 files.path(&format!("{name}.key")),
             )),
             server_name: Some("authz.test".try_into().expect("a name")),
+            ..ClientSettings::default()
         };
         let endpoint = Endpoint::from_shared(format!("http://{grpc}")).expect("an address");
         let channel = connect(endpoint, &settings).await.ok()?;

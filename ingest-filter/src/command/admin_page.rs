@@ -8,8 +8,8 @@ use anyhow::{Context, ensure};
 
 /// How long a process may take for each step of its answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How much of an answer is read: some thousand lanes, or all metrics.
-const PAGE_BYTES_MAX: u64 = 4 << 20;
+/// How much of an answer is read: some thousand lanes, or a hundred thousand tenants and hours.
+const PAGE_BYTES_MAX: u64 = 32 << 20;
 
 /// The page at `path` of the listener at `host:port`.
 ///

@@ -1,6 +1,6 @@
 //! What all requests share, and the one way from points to the journal.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -10,6 +10,7 @@ use crate::destination::Destinations;
 use crate::gateway::admission::Admission;
 use crate::gateway::budget::Budget;
 use crate::gateway::config::GatewayConfig;
+use crate::gateway::confirmed::Confirmed;
 use crate::gateway::conversions::Conversions;
 use crate::gateway::inflate::BodyCaps;
 use crate::gateway::intake::Converted;
@@ -48,6 +49,8 @@ pub struct Edge {
     pub conversions: Conversions,
     /// The time of points that have none, also when they are sent again.
     pub stamps: Arc<Stamps>,
+    /// What the journal has confirmed, for the books.
+    pub confirmed: Arc<Mutex<Confirmed>>,
 }
 
 impl Edge {
@@ -117,6 +120,7 @@ impl Edge {
         self.pin(pins, deadline).await?;
         let traceparent =
             chassis::telemetry::traceparent(&Span::current(), admission.traceparent.as_deref());
+        let points: u64 = chunks.iter().map(|chunk| u64::from(chunk.points)).sum();
         let bytes: usize = chunks.iter().map(|chunk| chunk.body.len()).sum();
         let records = chunks.into_iter().map(|chunk| Record {
             tenant: admission.tenant.clone(),
@@ -135,6 +139,7 @@ impl Edge {
         match appended {
             Ok(Ok(())) => {
                 self.metrics.journaled(bytes);
+                self.confirmed(admission, points);
                 if stamped {
                     stamp.acknowledge();
                 }
@@ -156,6 +161,12 @@ impl Edge {
                 Err(Refusal::JournalUnavailable { retry_after: DEADLINE_RETRY_AFTER })
             }
         }
+    }
+
+    /// For the books.
+    fn confirmed(&self, admission: &Admission, points: u64) {
+        let mut confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        confirmed.add(&admission.tenant, admission.admitted_at_ns, points);
     }
 
     /// Pins the types of new fields, before any point of them is stored.

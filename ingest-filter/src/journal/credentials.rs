@@ -7,12 +7,13 @@
 //! ```
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use chassis::process::UsageError;
 use chassis::readiness::Readiness;
-use chassis::reload::{self, Snapshot, Source};
+use chassis::reload::{self, Snapshot};
 use chassis::telemetry::error_chain;
+use chassis::tls;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::watch;
 
@@ -22,11 +23,14 @@ use crate::secret;
 
 /// The name of the warning in `/readyz`.
 const WARNING: &str = "kafka";
+/// What it says before the first certificate.
+const AWAITED: &str = "the Workload API has given no certificate yet";
 
 /// The settings of Kafka's security and what their files hold. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Credentials {
     security: Arc<Security>,
+    files: Arc<OnceLock<tls::Material>>,
     in_force: watch::Sender<Arc<Material>>,
 }
 
@@ -64,7 +68,8 @@ impl Default for Credentials {
 impl Credentials {
     /// Reads nothing yet.
     pub fn new(security: Security) -> Self {
-        Self { security: Arc::new(security), in_force: watch::Sender::default() }
+        let (security, in_force) = (Arc::new(security), watch::Sender::default());
+        Self { security, files: Arc::default(), in_force }
     }
 
     /// The settings.
@@ -77,7 +82,12 @@ impl Credentials {
     /// # Errors
     /// When they cannot be used; the first of them is named.
     pub fn read_files(&self) -> Result<(), UsageError> {
-        let material = read(&self.security, &self.security.source().read()).map_err(UsageError)?;
+        let files = self.files();
+        let material = match files.awaits_the_first() {
+            true => read(&self.security.before_the_first(), &files.read()),
+            false => read(&self.security, &files.read()),
+        };
+        let material = material.map_err(UsageError)?;
         self.in_force.send_replace(Arc::new(material));
         match self.security.token_file() {
             Some(file) => token::read(file).map(drop).map_err(UsageError),
@@ -92,15 +102,23 @@ impl Credentials {
 
     /// Follows the files. Never ends.
     pub async fn follow(&self, readiness: &Readiness, is_refused: &Gauge) {
-        let source = self.security.source();
-        if matches!(&source, Source::Files(files) if files.is_empty()) {
+        let files = self.files();
+        if files.is_nothing() {
             return std::future::pending().await;
         }
-        let apply = |snapshot| {
-            self.apply(&snapshot, readiness, is_refused);
-            std::future::ready(())
+        let apply = |snapshot| match files.awaits_the_first() {
+            true => {
+                let away = files.away().map_or_else(String::new, |reason| format!(": {reason}"));
+                readiness.warn(WARNING, format!("{AWAITED}{away}"));
+            }
+            false => self.apply(&snapshot, readiness, is_refused),
         };
-        reload::follow(source, reload::PERIOD, apply).await;
+        files.follow(reload::PERIOD, apply).await;
+    }
+
+    /// The files and the Workload API, which is asked from now on.
+    fn files(&self) -> &tls::Material {
+        self.files.get_or_init(|| self.security.material())
     }
 
     fn apply(&self, snapshot: &Snapshot, readiness: &Readiness, is_refused: &Gauge) {
@@ -167,6 +185,33 @@ mod tests {
         let proof = Proof::Password { username: "tidegate".to_owned(), file: file.to_owned() };
         let sasl = Some(Sasl { mechanism: Mechanism::ScramSha512, proof });
         Credentials::new(Security { tls: None, sasl })
+    }
+
+    #[tokio::test]
+    async fn a_workload_api_may_be_away_at_the_start() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let password = dir.path().join("password");
+        fs::write(&password, "secret\n").expect("written");
+        let address = format!("unix://{}/agent.sock", dir.path().display());
+        let tls = chassis::tls::client::ClientSettings::by_workload_api(&address);
+        let mut security = by_password(&password).security().clone();
+        security.tls = Some(tls.expect("an address"));
+        let credentials = Credentials::new(security);
+        credentials.read_files().expect("nothing is sent yet");
+        let material = credentials.in_force().borrow().clone();
+        assert!(material.identity.is_none() && material.password.as_deref() == Some("secret"));
+        let (readiness, is_refused) = (Readiness::new(), Gauge::default());
+        let following = {
+            let (readiness, is_refused) = (readiness.clone(), is_refused.clone());
+            tokio::spawn(async move { credentials.follow(&readiness, &is_refused).await })
+        };
+        while readiness.warnings().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let warning = readiness.warnings().remove(0);
+        assert!(warning.starts_with(&format!("kafka: {AWAITED}")), "{warning}");
+        assert_eq!(is_refused.get(), 0);
+        following.abort();
     }
 
     #[test]

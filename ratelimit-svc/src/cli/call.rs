@@ -82,6 +82,7 @@ impl TlsArgs {
             authorities: self.tls_ca.clone(),
             identity: self.tls_cert.clone().zip(self.tls_key.clone()),
             server_name: name.transpose()?,
+            ..ClientSettings::default()
         }))
     }
 }

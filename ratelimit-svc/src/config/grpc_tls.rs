@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use chassis::grpc::workers_default;
 use chassis::process::UsageError;
+use chassis::tls::client::ClientSettings;
 use chassis::tls::{ServerSettings, subjects};
 
 use super::Vars;
@@ -68,6 +69,40 @@ impl Vars<'_> {
             client_subjects_file,
             workload_api: None,
         }))
+    }
+
+    /// The socket of a Workload API, if one is set: it sends what files would hold otherwise.
+    pub(super) fn workload_api(
+        &self,
+        name: &str,
+        has_identity: bool,
+    ) -> Result<Option<String>, UsageError> {
+        let address = self.text(name);
+        if address.is_empty() {
+            return Ok(None);
+        }
+        if has_identity {
+            return Err(self.bad(name, "is in place of a certificate and its key"));
+        }
+        match ClientSettings::by_workload_api(&address) {
+            Some(_) => Ok(Some(address)),
+            None => Err(self.bad(name, "must be a socket as unix:///run/spire/agent.sock")),
+        }
+    }
+
+    /// A client by a Workload API, or by these files.
+    pub(super) fn client_tls(
+        &self,
+        name: &str,
+        files: ClientSettings,
+    ) -> Result<ClientSettings, UsageError> {
+        let address = self.workload_api(name, files.identity.is_some())?;
+        let Some(sent) = address.as_deref().and_then(ClientSettings::by_workload_api) else {
+            return Ok(files);
+        };
+        let authorities = files.authorities.or(sent.authorities);
+        let ClientSettings { server_name, server_subjects, .. } = files;
+        Ok(ClientSettings { authorities, server_name, server_subjects, ..sent })
     }
 
     /// A path, if one is set.

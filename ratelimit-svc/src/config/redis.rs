@@ -136,7 +136,9 @@ impl Vars<'_> {
                 ));
             }
         };
+        let workload_api = self.workload_api("REDIS_TLS_WORKLOAD_API", client.is_some())?;
         Ok(TlsSettings {
+            workload_api,
             ca: file("REDIS_TLS_CACERT"),
             client,
             skip_hostname_verification: self.flag("REDIS_TLS_SKIP_HOSTNAME_VERIFICATION")?,

@@ -140,8 +140,15 @@ fn connections_to_redis_are_encrypted() {
         ca: Some("/ca".into()),
         client: Some(("/cert".into(), "/key".into())),
         skip_hostname_verification: true,
+        workload_api: None,
     };
     assert_eq!(tls(&all), Ok(Some(expected)));
+    let socket = ("REDIS_TLS_WORKLOAD_API", "unix:///agent.sock");
+    let found = tls(&[("REDIS_TLS", "true"), socket]).expect("valid").expect("set");
+    assert_eq!(found.workload_api.as_deref(), Some("unix:///agent.sock"));
+    let both = [("REDIS_TLS_CLIENT_CERT", "/c"), ("REDIS_TLS_CLIENT_KEY", "/k"), socket];
+    let both = tls(&[&[("REDIS_TLS", "true")], &both[..]].concat()).expect_err("two identities");
+    assert!(both.contains("REDIS_TLS_WORKLOAD_API") && both.contains("in place of"), "{both}");
     let problem = "REDIS_TLS_CLIENT_CERT and REDIS_TLS_CLIENT_KEY go together".to_owned();
     assert_eq!(tls(&[("REDIS_TLS", "true"), ("REDIS_TLS_CLIENT_KEY", "/key")]), Err(problem));
     let problem = "REDIS_TLS='true': a unix socket has no TLS".to_owned();
@@ -404,7 +411,7 @@ fn threads_and_tls_of_grpc() {
                 ("CONFIG_GRPC_XDS_SERVER_TLS_CACERT", "/a"),
                 ("CONFIG_GRPC_XDS_SERVER_TLS_SAN", "a b"),
             ],
-            "is neither a DNS name nor an address",
+            "is neither a DNS name, an address nor a URI",
         ),
     ] {
         let on = [("CONFIG_TYPE", "GRPC_XDS_SOTW"), ("CONFIG_GRPC_XDS_SERVER_USE_TLS", "true")];

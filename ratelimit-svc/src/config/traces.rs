@@ -53,8 +53,9 @@ impl Vars<'_> {
         let settings = ClientSettings {
             authorities: path("CERTIFICATE"),
             identity: certificate.zip(key),
-            server_name: None,
+            ..ClientSettings::default()
         };
+        let settings = self.client_tls("OTEL_EXPORTER_OTLP_WORKLOAD_API", settings)?;
         Ok(Some(settings).filter(|settings| *settings != ClientSettings::default()))
     }
 }

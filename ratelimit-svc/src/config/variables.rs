@@ -92,6 +92,7 @@ pub const VARIABLES: &[Variable] = &[
     full("OTEL_EXPORTER_OTLP_CERTIFICATE", "", "PEM file of the authorities of an https endpoint"),
     full("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "", "PEM file of the client's certificate there"),
     full("OTEL_EXPORTER_OTLP_CLIENT_KEY", "", "PEM file of its private key"),
+    full("OTEL_EXPORTER_OTLP_WORKLOAD_API", "", "socket of a SPIFFE Workload API in place of them"),
     full("TRACING_ENABLED", "false", "make spans, also of requests that bring no trace"),
     full("TRACING_SERVICE_NAME", "RateLimit", "service.name of spans, with TRACING_ENABLED"),
     full("TRACING_SERVICE_NAMESPACE", "", "service.namespace of spans"),
@@ -122,6 +123,7 @@ pub const VARIABLES: &[Variable] = &[
     full("CONFIG_GRPC_XDS_SERVER_TLS_SAN", "", "name in its certificate, where not the host's"),
     full("CONFIG_GRPC_XDS_CLIENT_TLS_CERT", "", "PEM file of our certificate for it"),
     full("CONFIG_GRPC_XDS_CLIENT_TLS_KEY", "", "PEM file of our private key"),
+    full("CONFIG_GRPC_XDS_CLIENT_TLS_WORKLOAD_API", "", "socket of a SPIFFE Workload API for it"),
     full("XDS_CLIENT_BACKOFF_INITIAL_INTERVAL", "10s", "first pause after a stream that ended"),
     full("XDS_CLIENT_BACKOFF_MAX_INTERVAL", "60s", "longest pause after a stream that ended"),
     full("XDS_CLIENT_BACKOFF_RANDOM_FACTOR", "0.5", "share by which a pause varies either way"),
@@ -141,6 +143,7 @@ pub const VARIABLES: &[Variable] = &[
     full("REDIS_TLS_CACERT", "", "PEM file of who signs for Redis; empty: the system's roots"),
     full("REDIS_TLS_CLIENT_CERT", "", "PEM file of our certificate and its chain"),
     full("REDIS_TLS_CLIENT_KEY", "", "PEM file of the key of our certificate"),
+    full("REDIS_TLS_WORKLOAD_API", "", "socket of a SPIFFE Workload API in place of the two"),
     full(
         "REDIS_TLS_SKIP_HOSTNAME_VERIFICATION",
         "false",

@@ -5,6 +5,7 @@ use std::time::Duration;
 use chassis::config::DurationText;
 use chassis::process::UsageError;
 use chassis::tls::client::ClientSettings;
+use chassis::tls::subjects;
 use rustls::pki_types::ServerName;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 use tonic::transport::Endpoint;
@@ -69,18 +70,27 @@ impl Vars<'_> {
             ));
         }
         let name = "CONFIG_GRPC_XDS_SERVER_TLS_SAN";
-        let server_name = match self.text(name) {
-            none if none.is_empty() => None,
-            text => Some(
-                ServerName::try_from(text)
-                    .map_err(|_| self.bad(name, "is neither a DNS name nor an address"))?,
-            ),
-        };
-        Ok(Some(ClientSettings {
+        let text = self.text(name);
+        let (mut server_name, mut server_subjects) = (None, Vec::new());
+        if text.contains("://") {
+            server_subjects = subjects(&text).map_err(|problem| self.bad(name, problem))?;
+        } else if !text.is_empty() {
+            let bad = |_| self.bad(name, "is neither a DNS name, an address nor a URI");
+            server_name = Some(ServerName::try_from(text).map_err(bad)?);
+        }
+        let files = ClientSettings {
             authorities: self.path("CONFIG_GRPC_XDS_SERVER_TLS_CACERT"),
             identity: certificate.zip(key),
             server_name,
-        }))
+            server_subjects,
+            ..ClientSettings::default()
+        };
+        let settings = self.client_tls("CONFIG_GRPC_XDS_CLIENT_TLS_WORKLOAD_API", files)?;
+        if settings.authorities.is_none() && !settings.server_subjects.is_empty() {
+            // Public authorities sign for hosts: none of them vouches for such a name.
+            return Err(self.bad(name, "is a URI, which needs CONFIG_GRPC_XDS_SERVER_TLS_CACERT"));
+        }
+        Ok(Some(settings))
     }
 
     /// A pause without which a control plane that is gone would be asked without end.

@@ -129,6 +129,21 @@ async fn threads_encrypt_and_log_in_as_well() {
     .await;
 }
 
+#[tokio::test]
+async fn no_connection_is_made_before_a_workload_api_serves() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let certificates = Certificates::new("127.0.0.1");
+    let workload_api = Some(format!("unix://{}/agent.sock", dir.path().display()));
+    let ca = Some(certificates.path("ca.pem"));
+    let tls = TlsSettings { ca, workload_api, ..TlsSettings::default() };
+    let connector = Connector::new(Some(tls)).expect("nothing is sent yet");
+    let login = Login { user: None, password: None };
+    let at = Address::Tcp(("127.0.0.1".to_owned(), free_port()));
+    let error = Endpoint { connector, login, at }.connect().await.map(drop).expect_err("nothing");
+    let error = chassis::telemetry::error_chain(&error);
+    assert!(error.contains("the Workload API has given no certificate yet"), "{error}");
+}
+
 /// Calls for several tenants, over enough connections for every worker to have some.
 async fn ask(service: &Service, calls: usize) -> usize {
     const TENANTS: usize = 32;

@@ -89,6 +89,7 @@ impl Authority {
             authorities: Some(self.file()),
             identity,
             server_name: Some("server.test".try_into().expect("a name")),
+            ..ClientSettings::default()
         }
     }
 }

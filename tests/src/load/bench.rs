@@ -35,6 +35,7 @@ pub mod results;
 pub mod rig;
 pub mod rounds;
 pub mod rules;
+pub mod safety;
 pub mod tls;
 pub mod water;
 
@@ -81,6 +82,8 @@ pub enum Stage {
     Priority,
     /// ext-authz by number of keys
     Authz,
+    /// A limit on trial, a recording, and a day simulated
+    Safety,
     /// Line protocol, parsed and written anew
     Parser,
     /// OTLP and remote write, read from the wire, beside prost
@@ -209,6 +212,7 @@ async fn measure(stage: Stage, cx: &mut Context) -> Result<()> {
         Stage::Outage => outage::measure(cx).await,
         Stage::Priority => priority::measure(cx).await,
         Stage::Authz => authz::measure(cx).await,
+        Stage::Safety => safety::measure(cx).await,
         Stage::Parser => parser::measure(cx),
         Stage::Decode => decode::measure(cx),
         Stage::Ingest => ingest::measure(cx).await,

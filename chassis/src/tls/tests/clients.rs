@@ -42,6 +42,7 @@ fn client_settings(pki: &Pki) -> ClientSettings {
         authorities: Some(pki.path("ca.pem")),
         identity: Some((pki.path("envoy.pem"), pki.path("envoy.key"))),
         server_name: Some(ServerName::try_from("server.test").expect("a name")),
+        ..ClientSettings::default()
     }
 }
 
@@ -59,7 +60,7 @@ fn bad_files_of_a_client_are_named_at_the_start() {
 }
 
 /// A server on loopback that takes one connection after the other.
-async fn serve(pki: &Pki) -> (Listener, Uri) {
+pub(super) async fn serve(pki: &Pki) -> (Listener, Uri) {
     let listener = start(pki.settings()).expect("good files");
     let socket = TcpListener::bind(("127.0.0.1", 0)).await.expect("bound");
     let at = format!("https://{}", socket.local_addr().expect("bound"));

@@ -1,13 +1,19 @@
 //! How to reach the Redis that holds keys, and what its keys are called.
 
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+
+use chassis::tls::Material;
+use chassis::tls::client::ClientSettings;
 
 /// How to reach Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisSettings {
-    /// Host and port.
-    pub address: (String, u16),
+    /// Hosts and ports: one Redis, or the sentinels or nodes that know which one it is.
+    pub addresses: Vec<(String, u16)>,
+    /// Which of the addresses has the keys.
+    pub topology: Topology,
     /// The ACL user; the default one where none is named.
     pub user: Option<String>,
     /// The file that holds the password, read anew for every connection.
@@ -20,6 +26,25 @@ pub struct RedisSettings {
     pub max_staleness: Duration,
 }
 
+/// How the Redis that has the keys is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Topology {
+    /// It is the one at the address.
+    Single,
+    /// Sentinels say which is the primary of this name.
+    Sentinel(String),
+    /// Nodes of a cluster say which has the slot of the keys.
+    Cluster,
+}
+
+impl RedisSettings {
+    /// The addresses, for people.
+    pub fn shown(&self) -> String {
+        let addresses = self.addresses.iter().map(|(host, port)| format!("{host}:{port}"));
+        addresses.collect::<Vec<_>>().join(",")
+    }
+}
+
 /// Certificates, as PEM files that are read anew for every connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RedisTls {
@@ -27,7 +52,37 @@ pub struct RedisTls {
     pub ca: Option<PathBuf>,
     /// Our certificate with its chain, and its key.
     pub client: Option<(PathBuf, PathBuf)>,
+    /// What a SPIFFE Workload API sends in their place, where one is named.
+    pub sent: Option<Sent>,
 }
+
+/// What a Workload API sends for connections to Redis, once it is asked.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// The client's settings.
+    pub settings: ClientSettings,
+    material: Arc<OnceLock<Material>>,
+}
+
+impl Sent {
+    /// Asks nobody yet.
+    pub fn new(settings: ClientSettings) -> Self {
+        Self { settings, material: Arc::default() }
+    }
+
+    /// What came last; the Workload API is asked from the first call on.
+    pub fn material(&self) -> &Material {
+        self.material.get_or_init(|| self.settings.material())
+    }
+}
+
+impl PartialEq for Sent {
+    fn eq(&self, other: &Self) -> bool {
+        self.settings == other.settings
+    }
+}
+
+impl Eq for Sent {}
 
 /// What is where in Redis. All names share a hash tag, so that one script may touch them all.
 #[derive(Clone, Debug)]

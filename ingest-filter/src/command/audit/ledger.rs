@@ -31,6 +31,8 @@ pub struct Row {
     pub queued: u64,
     pub dead_lettered: u64,
     pub replayed: u64,
+    /// What gateways say the journal has confirmed, of the hours that can be compared.
+    pub confirmed: u64,
     /// Records whose header says another number of points than they hold.
     pub miscounted_records: u64,
 }
@@ -47,7 +49,8 @@ impl Row {
     }
 
     pub fn balances(&self) -> bool {
-        self.written() >= 0 && self.admitted() >= 0 && self.miscounted_records == 0
+        let all_there = self.confirmed as i64 <= self.admitted();
+        self.written() >= 0 && self.admitted() >= 0 && all_there && self.miscounted_records == 0
     }
 
     fn add(&mut self, other: &Self) {
@@ -57,6 +60,7 @@ impl Row {
         self.queued += other.queued;
         self.dead_lettered += other.dead_lettered;
         self.replayed += other.replayed;
+        self.confirmed += other.confirmed;
         self.miscounted_records += other.miscounted_records;
     }
 }
@@ -76,6 +80,10 @@ pub struct Ledger {
     rows: BTreeMap<(String, i64), Row>,
     /// The first and the last position that was read of each partition.
     read: BTreeMap<i32, (u64, u64)>,
+    /// Where the first record of each partition begins.
+    begins: BTreeMap<i32, u64>,
+    /// The first hour of any tenant.
+    first_hour: Option<i64>,
 }
 
 /// There are more rows than [`ROWS_MAX`].
@@ -84,6 +92,15 @@ pub struct Ledger {
 pub struct TooManyRows;
 
 impl Ledger {
+    /// A record of whichever tenant was seen: to know from when on the journal has everything.
+    pub fn seen(&mut self, partition: i32, begins: u64, record: Option<&Record>) {
+        self.begins.entry(partition).or_insert(begins);
+        if let Some(record) = record {
+            let hour = record.admitted_at_ns.div_euclid(HOUR_NS);
+            self.first_hour = Some(self.first_hour.map_or(hour, |first| first.min(hour)));
+        }
+    }
+
     /// Takes in a record of the journal. What is no record counts as one point of nobody, in the
     /// first hour there is, since it does not say when it came.
     pub fn record(&mut self, at: Place, record: Option<&Record>) -> Result<(), TooManyRows> {
@@ -120,6 +137,35 @@ impl Ledger {
             row.replayed += points;
         }
         Ok(())
+    }
+
+    /// Takes in what gateways say the journal has confirmed of a tenant's hour, when everything else
+    /// is taken in. Where the journal has lost its beginning to its retention, its first hour and
+    /// what is before it cannot be compared.
+    pub fn confirmed(
+        &mut self,
+        tenant: &str,
+        hour_ms: i64,
+        points: u64,
+    ) -> Result<(), TooManyRows> {
+        let at_ns = hour_ms.saturating_mul(1_000_000);
+        if at_ns.div_euclid(HOUR_NS) >= self.whole_from() {
+            self.row(tenant, at_ns)?.confirmed += points;
+        }
+        Ok(())
+    }
+
+    /// Whether no record was seen.
+    pub fn is_empty(&self) -> bool {
+        self.begins.is_empty()
+    }
+
+    /// The first hour of which the journal has everything.
+    fn whole_from(&self) -> i64 {
+        if self.begins.values().all(|begins| *begins == 0) {
+            return i64::MIN;
+        }
+        self.first_hour.map_or(i64::MAX, |hour| hour + 1)
     }
 
     /// Tenant, hour of admission in milliseconds since 1970, and what became of its points.
@@ -162,6 +208,7 @@ mod tests {
             traceparent: None,
             body: Bytes::from_static(body.as_bytes()),
         };
+        ledger.seen(0, position, Some(&record));
         ledger.record(Place { partition: 0, position, done }, Some(&record)).expect("room");
     }
 
@@ -190,6 +237,25 @@ mod tests {
         assert_eq!((row.admitted(), row.written(), row.dead_lettered), (5, 3, 1));
         assert!(row.balances(), "a letter of a record that is no longer there does not count");
         assert_eq!(ledger.total(), *row);
+    }
+
+    #[test]
+    fn what_was_confirmed_must_be_in_its_hour() {
+        let hour_ms = HOUR_NS / 1_000_000;
+        let mut whole = Ledger::default();
+        take(&mut whole, 0, 1, true, "m v=1 1\n");
+        whole.confirmed("acme", 2 * hour_ms, 1).expect("room");
+        assert!(whole.total().balances());
+        whole.confirmed("other", 2 * hour_ms, 1).expect("room");
+        assert!(!whole.rows().all(|(_, _, row)| row.balances()), "another tenant's points");
+        // The journal no longer has its beginning: what is missing there was passed by retention.
+        let mut passed = Ledger::default();
+        take(&mut passed, 5, 1, true, "m v=1 1\n");
+        passed.confirmed("acme", hour_ms, 9).expect("room");
+        passed.confirmed("acme", 2 * hour_ms, 9).expect("room");
+        assert!(passed.total().balances());
+        passed.confirmed("acme", 3 * hour_ms, 9).expect("room");
+        assert_eq!(passed.rows().filter(|(_, _, row)| !row.balances()).count(), 1);
     }
 
     #[test]

@@ -60,3 +60,19 @@ async fn admin_pages_tell_readiness_and_settings() {
     assert_eq!(page("/livez").await.status, StatusCode::OK);
     assert_eq!(page("/config").await.json()["chunk_bytes_max"], 512 << 10);
 }
+
+/// What the journal did not confirm is not in the books.
+#[tokio::test]
+async fn what_was_confirmed_is_told_by_hour_and_tenant() {
+    let gateway = start().await;
+    assert_eq!(gateway.post("/write", "m f=1i 1\nm f=1i 2").await.status, StatusCode::NO_CONTENT);
+    gateway.journal.fail_for(Duration::from_secs(1));
+    assert_eq!(gateway.post("/write", "m f=1i 3").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    let uri = format!("http://{}/confirmed", gateway.admin_address);
+    let page = gateway.send(Request::get(uri).body(Body::empty()).expect("a request")).await.json();
+    let hours = page["hours"].as_array().expect("hours");
+    assert_eq!((hours.len(), &page["left_out"]), (1, &serde_json::json!(0)), "{page}");
+    assert_eq!(hours[0]["points"], serde_json::json!({ "acme": 2 }));
+    let hour_ms = hours[0]["hour_ms"].as_i64().expect("an hour");
+    assert!(hour_ms > 0 && hour_ms % 3_600_000 == 0, "{hour_ms}");
+}

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use chassis::config::{ConfigError, Spanned};
 use chassis::reload::Source;
+use chassis::tls::Material;
 use chassis::tls::client::{ClientSettings, RawClientTls};
 use serde::Deserialize;
 
@@ -101,6 +102,10 @@ impl Security {
             let message = format!("'{key}.server_name' cannot be: brokers have names of their own");
             return Err(ConfigError::at(path, name, message));
         }
+        if let Some(name) = tls.and_then(|tls| tls.server_san.as_ref()) {
+            let message = format!("'{key}.server_san' cannot be: brokers are known by their hosts");
+            return Err(ConfigError::at(path, name, message));
+        }
         let tls = tls.map(|tls| tls.settings(path, key)).transpose()?;
         let Some(raw) = sasl else { return Ok(Self { tls, sasl: None }) };
         let in_clear = matches!(raw.mechanism.value, Mechanism::Plain | Mechanism::OAuthBearer);
@@ -128,6 +133,18 @@ impl Security {
             files.push(file.clone());
         }
         Source::Files(files)
+    }
+
+    /// The same, and what a Workload API sends in place of certificate, key and authorities.
+    pub fn material(&self) -> Material {
+        let address = self.tls.as_ref().and_then(|tls| tls.workload_api.as_deref());
+        Material::open(self.source(), address)
+    }
+
+    /// The same security as long as a Workload API has sent nothing: brokers that want a certificate refuse us.
+    pub fn before_the_first(&self) -> Self {
+        let tls = self.tls.as_ref().map(ClientSettings::on_disk);
+        Self { tls, sasl: self.sasl.clone() }
     }
 
     /// The file of the token, where that is how to log in.

@@ -28,11 +28,13 @@ pub fn read(
     let metrics = JournalMetrics::register(&mut Registry::default());
     let mut tail = Tail::new(directory.clone(), first.base, metrics);
     while tail.cursor() < end {
+        let begins = tail.cursor();
         match tail.step(Instant::now())? {
             Step::Frame { content, .. } => {
                 let position = tail.cursor();
                 let done = position <= done_to;
-                if each(StoredRecord { partition: 0, position, done, content }).is_break() {
+                let record = StoredRecord { partition: 0, position, begins, done, content };
+                if each(record).is_break() {
                     break;
                 }
             }

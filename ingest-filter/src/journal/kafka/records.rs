@@ -28,6 +28,6 @@ pub fn read(
         let body = Bytes::copy_from_slice(found.body());
         let content = envelope::record(found.headers(), body);
         let position = u64::try_from(offset).unwrap_or(0);
-        each(StoredRecord { partition, position, done, content })
+        each(StoredRecord { partition, position, begins: position, done, content })
     })
 }

@@ -12,7 +12,7 @@ use crate::clock::offset::Sample;
 use crate::store::error::StoreError;
 use crate::store::redis::connection::address::{Address, HostPort, Login};
 use crate::store::redis::connection::refusal::classify;
-use crate::store::redis::connection::tls::{TlsError, TlsSettings};
+use crate::store::redis::connection::tls::{Sent, TlsError, TlsSettings};
 
 /// The longest attempt to connect.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -27,6 +27,8 @@ pub const CALLS_QUEUED_MAX: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct Connector {
     tls: Option<TlsSettings>,
+    /// What a Workload API sends, where one is named.
+    sent: Option<Sent>,
 }
 
 impl Connector {
@@ -35,12 +37,16 @@ impl Connector {
     /// # Errors
     /// When the files are not what they should be.
     pub fn new(tls: Option<TlsSettings>) -> Result<Self, TlsError> {
-        if let Some(tls) = &tls {
+        if tls.is_some() {
             // Already installed is as good.
             let _ = rustls::crypto::ring::default_provider().install_default();
-            tls.address(&("localhost".to_owned(), 0))?;
         }
-        Ok(Self { tls })
+        let sent = tls.as_ref().and_then(TlsSettings::sent);
+        // A Workload API may be away at the start; then there are no connections until it serves.
+        if let (Some(tls), false) = (&tls, sent.as_ref().is_some_and(Sent::is_awaited)) {
+            tls.address(&("localhost".to_owned(), 0), sent.as_ref())?;
+        }
+        Ok(Self { tls, sent })
     }
 
     /// Connects to a port and logs in.
@@ -59,7 +65,10 @@ impl Connector {
     fn address(&self, at: &HostPort) -> Result<ConnectionAddr, StoreError> {
         match &self.tls {
             None => Ok(ConnectionAddr::Tcp(at.0.clone(), at.1)),
-            Some(tls) => tls.address(at).map_err(|error| StoreError::Tls(Box::new(error))),
+            Some(tls) => {
+                let address = tls.address(at, self.sent.as_ref());
+                address.map_err(|error| StoreError::Tls(Box::new(error)))
+            }
         }
     }
 }

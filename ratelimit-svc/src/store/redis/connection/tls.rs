@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use chassis::tls::Material;
+use chassis::tls::client::ClientSettings;
 use redis::{
     Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo, RedisError, TlsCertificates,
 };
@@ -18,6 +20,16 @@ pub struct TlsSettings {
     pub client: Option<(PathBuf, PathBuf)>,
     /// Takes a certificate that is valid, but for another name.
     pub skip_hostname_verification: bool,
+    /// The socket of a SPIFFE Workload API, which sends our certificate, and the authorities where there is
+    /// no file of them.
+    pub workload_api: Option<String>,
+}
+
+/// What a Workload API sends for connections to Redis.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    settings: ClientSettings,
+    material: Material,
 }
 
 /// TLS settings that cannot work.
@@ -29,23 +41,50 @@ pub enum TlsError {
     /// A file has no certificate in it.
     #[error("no certificate in {}", .0.display())]
     NoCertificate(PathBuf),
+    /// What a Workload API sends cannot be used, or has not come yet.
+    #[error("what the Workload API sends")]
+    Sent(#[source] chassis::tls::TlsError),
     /// What the files hold is not what it should be.
     #[error("certificates cannot be used")]
     Unusable(#[source] RedisError),
 }
 
 impl TlsSettings {
+    /// Asks the Workload API, where one is named, from now on.
+    pub fn sent(&self) -> Option<Sent> {
+        let settings = ClientSettings::by_workload_api(self.workload_api.as_deref()?)?;
+        let authorities = self.ca.clone().or(settings.authorities);
+        let settings = ClientSettings { authorities, ..settings };
+        Some(Sent { material: settings.material(), settings })
+    }
+
     /// The address of a server, with all that is needed to trust it.
     ///
     /// # Errors
-    /// When the files are not what they should be.
-    pub fn address(&self, (host, port): &HostPort) -> Result<ConnectionAddr, TlsError> {
+    /// When the files, or what was sent, are not what they should be.
+    pub fn address(
+        &self,
+        (host, port): &HostPort,
+        sent: Option<&Sent>,
+    ) -> Result<ConnectionAddr, TlsError> {
         let plain = ConnectionAddr::TcpTls {
             host: host.clone(),
             port: *port,
             insecure: false,
             tls_params: None,
         };
+        let certificates = match sent {
+            Some(sent) => sent.certificates()?,
+            None => self.certificates()?,
+        };
+        let info = plain.into_connection_info().map_err(TlsError::Unusable)?;
+        let client = Client::build_with_tls(info, certificates).map_err(TlsError::Unusable)?;
+        let mut address = client.get_connection_info().addr().clone();
+        address.set_danger_accept_invalid_hostnames(self.skip_hostname_verification);
+        Ok(address)
+    }
+
+    fn certificates(&self) -> Result<TlsCertificates, TlsError> {
         let client_tls = match &self.client {
             None => None,
             Some((certificate, key)) => Some(ClientTlsConfig {
@@ -54,12 +93,22 @@ impl TlsSettings {
             }),
         };
         let root_cert = self.ca.as_deref().map(certificates).transpose()?;
-        let certificates = TlsCertificates { client_tls, root_cert };
-        let info = plain.into_connection_info().map_err(TlsError::Unusable)?;
-        let client = Client::build_with_tls(info, certificates).map_err(TlsError::Unusable)?;
-        let mut address = client.get_connection_info().addr().clone();
-        address.set_danger_accept_invalid_hostnames(self.skip_hostname_verification);
-        Ok(address)
+        Ok(TlsCertificates { client_tls, root_cert })
+    }
+}
+
+impl Sent {
+    /// Whether nothing has come yet.
+    pub fn is_awaited(&self) -> bool {
+        self.material.awaits_the_first()
+    }
+
+    fn certificates(&self) -> Result<TlsCertificates, TlsError> {
+        let pem = self.settings.pem(&self.material.read()).map_err(TlsError::Sent)?;
+        let client_tls = pem
+            .identity
+            .map(|(client_cert, client_key)| ClientTlsConfig { client_cert, client_key });
+        Ok(TlsCertificates { client_tls, root_cert: pem.authorities })
     }
 }
 

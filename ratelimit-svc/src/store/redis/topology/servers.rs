@@ -18,7 +18,6 @@ use crate::store::redis::topology::sentinel::Sentinels;
 use crate::store::redis::topology::slots::slot_of;
 
 /// The servers that hold the counters.
-#[expect(clippy::large_enum_variant, reason = "there is one or two")]
 pub enum Servers {
     /// All in one.
     One(Link),
