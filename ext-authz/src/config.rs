@@ -19,7 +19,7 @@ use crate::check::digest::Peppers;
 use crate::names::name_problem;
 use crate::peppers::PepperSource;
 use crate::source::KeySource;
-use crate::source::redis::settings::{RedisSettings, RedisTls, Sent};
+use crate::source::redis::settings::{RedisSettings, RedisTls, Sent, Topology};
 
 /// Where Envoy asks, unless the file says otherwise.
 pub const GRPC_LISTEN_DEFAULT: &str = "127.0.0.1:9001";
@@ -30,6 +30,8 @@ pub const PRIORITY_CLASSES_DEFAULT: [&str; 4] =
     ["system-node-critical", "platform-core", "ingest", "background"];
 /// The classes whose keys pass on the last known records, unless the file says otherwise.
 pub const BYPASS_CLASSES_DEFAULT: [&str; 1] = ["system-node-critical"];
+/// The most sentinels or nodes of a cluster that may be named.
+pub const REDIS_ADDRESSES_MAX: usize = 16;
 /// What all keys in Redis begin with, unless the file says otherwise.
 pub const REDIS_PREFIX_DEFAULT: &str = "tidegate";
 /// For how long records are believed without hearing of Redis, unless the file says otherwise.
@@ -72,6 +74,8 @@ struct RawConfig {
 #[serde(deny_unknown_fields)]
 struct RawRedis {
     address: Spanned<String>,
+    sentinel_primary: Option<Spanned<String>>,
+    cluster: Option<Spanned<bool>>,
     user: Option<String>,
     password_file: Option<PathBuf>,
     tls: Option<RawRedisTls>,
@@ -246,14 +250,7 @@ impl Reader<'_> {
     }
 
     fn redis(&self, raw: RawRedis) -> Result<RedisSettings, ConfigError> {
-        let address = raw.address.value.rsplit_once(':').and_then(|(host, port)| {
-            let host = host.trim_start_matches('[').trim_end_matches(']');
-            (!host.is_empty()).then_some((host.to_owned(), port.parse().ok()?))
-        });
-        let address = address.ok_or_else(|| {
-            let message = "'address' must be a host and a port such as redis:6379";
-            ConfigError::at(self.path, &raw.address, message)
-        })?;
+        let (addresses, topology) = self.redis_address(&raw)?;
         let prefix = match raw.prefix {
             None => REDIS_PREFIX_DEFAULT.to_owned(),
             Some(prefix) => match name_problem("prefix", &prefix.value) {
@@ -262,7 +259,8 @@ impl Reader<'_> {
             },
         };
         Ok(RedisSettings {
-            address,
+            addresses,
+            topology,
             user: raw.user,
             password_file: raw.password_file.map(|file| self.beside(&file)),
             tls: raw.tls.map(|tls| self.redis_tls(tls)).transpose()?,
@@ -274,6 +272,39 @@ impl Reader<'_> {
                 MAX_STALENESS_BOUNDS,
             )?,
         })
+    }
+
+    fn redis_address(&self, raw: &RawRedis) -> Result<(Vec<(String, u16)>, Topology), ConfigError> {
+        let bad = |message: String| ConfigError::at(self.path, &raw.address, message);
+        let address = |text: &str| {
+            let (host, port) = text.trim().rsplit_once(':')?;
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            (!host.is_empty()).then_some((host.to_owned(), port.parse().ok()?))
+        };
+        let addresses: Option<Vec<_>> = raw.address.value.split(',').map(address).collect();
+        let addresses = addresses.ok_or_else(|| {
+            bad("'address' must be a host and a port such as redis:6379".to_owned())
+        })?;
+        if addresses.len() > REDIS_ADDRESSES_MAX {
+            return Err(bad(format!("'address' has more than {REDIS_ADDRESSES_MAX} of them")));
+        }
+        let topology = match (&raw.sentinel_primary, &raw.cluster) {
+            (Some(_), Some(cluster)) if cluster.value => {
+                let message = "'cluster' and 'sentinel_primary' exclude each other";
+                return Err(ConfigError::at(self.path, cluster, message));
+            }
+            (Some(primary), _) if primary.value.is_empty() => {
+                return Err(ConfigError::at(self.path, primary, "'sentinel_primary' is empty"));
+            }
+            (Some(primary), _) => Topology::Sentinel(primary.value.clone()),
+            (None, Some(cluster)) if cluster.value => Topology::Cluster,
+            (None, _) => Topology::Single,
+        };
+        if topology == Topology::Single && addresses.len() > 1 {
+            let message = "several addresses need 'sentinel_primary' or 'cluster: true'";
+            return Err(bad(message.to_owned()));
+        }
+        Ok((addresses, topology))
     }
 
     fn redis_tls(&self, raw: RawRedisTls) -> Result<RedisTls, ConfigError> {

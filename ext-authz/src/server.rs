@@ -197,7 +197,7 @@ fn describe_redis(config: &Config, keys: &Keys, feed: Option<&Mutex<FeedStatus>>
     let is_stale = status.is_stale;
     let feed = feed?.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut shown = describe_source(status);
-    shown["address"] = json!(format!("{}:{}", redis.address.0, redis.address.1));
+    shown["address"] = json!(redis.shown());
     shown["prefix"] = json!(redis.prefix);
     shown["max_staleness_seconds"] = json!(redis.max_staleness.as_secs());
     shown["is_stale"] = json!(is_stale);

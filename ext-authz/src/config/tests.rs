@@ -114,7 +114,8 @@ fn every_error_says_where() {
 fn redis_in_place_of_a_file_or_beside_it() {
     let of = |redis: &str| load(&format!("pepper_files: {{1: pepper}}\nredis: {redis}\n"));
     let redis = of("{address: 'r:6379'}").expect("valid").keys.redis.expect("set");
-    assert_eq!(redis.address, ("r".to_owned(), 6379));
+    assert_eq!(redis.addresses, [("r".to_owned(), 6379)]);
+    assert_eq!(redis.topology, Topology::Single);
     assert_eq!((redis.prefix.as_str(), redis.max_staleness), ("tidegate", MAX_STALENESS_DEFAULT));
     assert_eq!((redis.user, redis.password_file, redis.tls), (None, None, None));
     let all = "{address: '[::1]:1', user: authz, password_file: p, prefix: edge, max_staleness: 5s, \
@@ -122,7 +123,7 @@ fn redis_in_place_of_a_file_or_beside_it() {
                priority_classes: [a, b]\nbypass_classes: [b]";
     let keys = of(all).expect("valid").keys;
     let redis = keys.redis.expect("set");
-    assert_eq!((redis.address, redis.user.as_deref()), (("::1".to_owned(), 1), Some("authz")));
+    assert_eq!((redis.shown().as_str(), redis.user.as_deref()), ("::1:1", Some("authz")));
     assert_eq!((redis.prefix.as_str(), redis.max_staleness.as_secs()), ("edge", 5));
     let tls = redis.tls.expect("set");
     assert!(tls.ca == Some("/ca".into()) && tls.client.is_some_and(|(c, _)| c.is_absolute()));
@@ -131,6 +132,17 @@ fn redis_in_place_of_a_file_or_beside_it() {
     let sent = sent.keys.redis.and_then(|redis| redis.tls?.sent).expect("set");
     assert_eq!(sent.settings.workload_api.as_deref(), Some("unix:///agent.sock"));
     assert!(of("{address: 'r:1', tls: {}}").expect("valid").keys.redis.expect("set").tls.is_some());
+    let several = |more: &str| of(&format!("{{address: 'a:1, b:2', {more}}}"));
+    let sentinels = several("sentinel_primary: main").expect("valid").keys.redis.expect("set");
+    assert_eq!(sentinels.topology, Topology::Sentinel("main".to_owned()));
+    assert_eq!(sentinels.addresses, [("a".to_owned(), 1), ("b".to_owned(), 2)]);
+    let cluster = several("cluster: true").expect("valid").keys.redis.expect("set");
+    assert_eq!(cluster.topology, Topology::Cluster);
+    for more in ["cluster: false", "sentinel_primary: ''", "sentinel_primary: m, cluster: true"] {
+        assert!(several(more).is_err(), "{more}");
+    }
+    let many = vec!["a:1"; REDIS_ADDRESSES_MAX + 1].join(",");
+    assert!(of(&format!("{{address: '{many}', cluster: true}}")).is_err());
     for (redis, expected) in [
         ("{address: r}", "c.yaml:2:18: 'address' must be a host and a port"),
         ("{address: ':1'}", "c.yaml:2:18: 'address' must be a host and a port"),

@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(count(dir.path()), Ok((3, true)));
         write("c.json", &keys(2..4));
         let error = count(dir.path()).expect_err("a key in two files");
-        assert!(error.contains("c.json: key id '000000000002' is used twice"), "{error}");
+        assert!(error.contains("c.json:1:18: key id '000000000002' is used twice"), "{error}");
         write("c.json", "{\"tenants\": [{\"name\": \"t\"}], \"keys\": []}");
         write("d.json", "{\"tenants\": [{\"name\": \"t\", \"suspended\": true}], \"keys\": []}");
         let error = count(dir.path()).expect_err("two opinions");

@@ -70,7 +70,7 @@ impl<'a> RedisStore<'a> {
     /// # Errors
     /// When Redis cannot be reached.
     pub fn open(settings: &RedisSettings, rules: Rules<'a>) -> anyhow::Result<Self> {
-        let name = format!("Redis at {}:{}", settings.address.0, settings.address.1);
+        let name = format!("Redis at {}", settings.shown());
         let connection = open_blocking(settings).with_context(|| name.clone())?;
         Ok(Self { connection, names: Names::new(&settings.prefix), name, rules })
     }

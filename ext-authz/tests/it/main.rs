@@ -8,6 +8,7 @@ mod documents;
 mod redis;
 mod redis_faults;
 mod redis_server;
+mod redis_topologies;
 mod rig;
 mod tls;
 mod wire;

@@ -11,7 +11,7 @@ use redis::{
 };
 use zeroize::Zeroizing;
 
-use super::settings::RedisSettings;
+use super::settings::{Names, RedisSettings, Topology};
 
 /// The longest attempt to connect and log in.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -35,6 +35,9 @@ pub enum ConnectError {
     /// Redis cannot be reached, or does not let us in.
     #[error("cannot be reached: {0}")]
     Redis(#[from] RedisError),
+    /// None of those that were asked knows one.
+    #[error("has no primary that a sentinel or a node of the cluster knows")]
+    NoPrimary,
     /// It does not answer.
     #[error("does not answer within {} s", CONNECT_TIMEOUT.as_secs())]
     TimedOut,
@@ -43,9 +46,13 @@ pub enum ConnectError {
 /// A connection for the service.
 ///
 /// # Errors
-/// When there is none within [`CONNECT_TIMEOUT`].
+/// When there is none. Each address has [`CONNECT_TIMEOUT`] to take us and as long to answer.
 pub async fn open(settings: &RedisSettings) -> Result<MultiplexedConnection, ConnectError> {
-    let client = client(settings)?;
+    let asked = settings.clone();
+    let located = tokio::task::spawn_blocking(move || locate(&asked)).await;
+    // It does not panic; it is cancelled only when the runtime ends.
+    let address = located.map_err(|_| ConnectError::NoPrimary)??;
+    let client = client(settings, address)?;
     // The follower says of each call how long it waits.
     let config =
         AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
@@ -59,19 +66,76 @@ pub async fn open(settings: &RedisSettings) -> Result<MultiplexedConnection, Con
 /// A connection for a command.
 ///
 /// # Errors
-/// When there is none within [`CONNECT_TIMEOUT`].
+/// When there is none. Each address has [`CONNECT_TIMEOUT`] to take us and as long to answer.
 pub fn open_blocking(settings: &RedisSettings) -> Result<Connection, ConnectError> {
+    connect(settings, locate(settings)?, ANSWER_TIMEOUT)
+}
+
+fn connect(
+    settings: &RedisSettings,
+    address: (String, u16),
+    answer_timeout: Duration,
+) -> Result<Connection, ConnectError> {
     if let Some(sent) = settings.tls.as_ref().and_then(|tls| tls.sent.as_ref()) {
         sent.material().wait_for_the_first(CONNECT_TIMEOUT);
     }
-    let connection = client(settings)?.get_connection_with_timeout(CONNECT_TIMEOUT)?;
-    connection.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    connection.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+    let connection = client(settings, address)?.get_connection_with_timeout(CONNECT_TIMEOUT)?;
+    connection.set_read_timeout(Some(answer_timeout))?;
+    connection.set_write_timeout(Some(answer_timeout))?;
     Ok(connection)
 }
 
-fn client(settings: &RedisSettings) -> Result<Client, ConnectError> {
-    let (host, port) = settings.address.clone();
+/// Where the Redis is that has the keys. Sentinels and nodes of a cluster are asked in turn, anew
+/// for every connection, until one knows.
+fn locate(settings: &RedisSettings) -> Result<(String, u16), ConnectError> {
+    let mut last = ConnectError::NoPrimary;
+    for address in &settings.addresses {
+        let found = match &settings.topology {
+            Topology::Single => return Ok(address.clone()),
+            Topology::Sentinel(primary) => connect(settings, address.clone(), CONNECT_TIMEOUT)
+                .and_then(|mut sentinel| {
+                    let mut ask = redis::cmd("SENTINEL");
+                    let ask = ask.arg("GET-MASTER-ADDR-BY-NAME").arg(primary);
+                    Ok(ask.query::<Option<(String, u16)>>(&mut sentinel)?)
+                }),
+            Topology::Cluster => connect(settings, address.clone(), CONNECT_TIMEOUT)
+                .and_then(|mut node| owner(&mut node, &settings.prefix, &address.0)),
+        };
+        match found {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) => {}
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Which node of a cluster has the slot of all keys. A node may not know its own name.
+fn owner(
+    node: &mut Connection,
+    prefix: &str,
+    asked: &str,
+) -> Result<Option<(String, u16)>, ConnectError> {
+    let name = Names::new(prefix).state;
+    let slot: u16 = redis::cmd("CLUSTER").arg("KEYSLOT").arg(name).query(node)?;
+    let ranges: Vec<Vec<redis::Value>> = redis::cmd("CLUSTER").arg("SLOTS").query(node)?;
+    for range in ranges {
+        let [first, last, primary, ..] = &range[..] else { continue };
+        let number = |value| redis::from_redis_value_ref::<u16>(value).map_err(RedisError::from);
+        if (number(first)?..=number(last)?).contains(&slot) {
+            let redis::Value::Array(primary) = primary else { continue };
+            let [host, port, ..] = &primary[..] else { continue };
+            let host = redis::from_redis_value_ref::<Option<String>>(host);
+            let host = host.map_err(RedisError::from)?;
+            let host = host.filter(|host| !host.is_empty()).unwrap_or_else(|| asked.to_owned());
+            return Ok(Some((host, number(port)?)));
+        }
+    }
+    Ok(None)
+}
+
+fn client(settings: &RedisSettings, address: (String, u16)) -> Result<Client, ConnectError> {
+    let (host, port) = address;
     let address = match &settings.tls {
         None => ConnectionAddr::Tcp(host, port),
         Some(_) => ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None },

@@ -110,8 +110,8 @@ impl Follower {
         loop {
             let Err(error) = self.session(&mut known, &mut wait).await;
             self.report(|status| status.is_following = false);
-            let (host, port) = &self.settings.address;
-            self.keys.refuse(Origin::Redis, &format!("Redis at {host}:{port} {error}"));
+            let at = self.settings.shown();
+            self.keys.refuse(Origin::Redis, &format!("Redis at {at} {error}"));
             tokio::time::sleep(wait).await;
             wait = (2 * wait).min(RETRY.1);
         }
@@ -260,8 +260,8 @@ impl Follower {
 
     fn confirm(&self, at: &Position, known: &Known, refused: Option<&str>, current_at: Instant) {
         let problem = refused.map(str::to_owned).or_else(|| known.unreadable.problem());
-        let (host, port) = &self.settings.address;
-        let problem = problem.map(|problem| format!("Redis at {host}:{port}: {problem}"));
+        let address = self.settings.shown();
+        let problem = problem.map(|problem| format!("Redis at {address}: {problem}"));
         self.keys.confirm(Origin::Redis, problem.as_deref());
         self.report(|status| {
             status.position = Some(at.clone());

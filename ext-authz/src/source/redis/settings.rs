@@ -10,8 +10,10 @@ use chassis::tls::client::ClientSettings;
 /// How to reach Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisSettings {
-    /// Host and port.
-    pub address: (String, u16),
+    /// Hosts and ports: one Redis, or the sentinels or nodes that know which one it is.
+    pub addresses: Vec<(String, u16)>,
+    /// Which of the addresses has the keys.
+    pub topology: Topology,
     /// The ACL user; the default one where none is named.
     pub user: Option<String>,
     /// The file that holds the password, read anew for every connection.
@@ -22,6 +24,25 @@ pub struct RedisSettings {
     pub prefix: String,
     /// For how long records are believed without hearing of Redis.
     pub max_staleness: Duration,
+}
+
+/// How the Redis that has the keys is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Topology {
+    /// It is the one at the address.
+    Single,
+    /// Sentinels say which is the primary of this name.
+    Sentinel(String),
+    /// Nodes of a cluster say which has the slot of the keys.
+    Cluster,
+}
+
+impl RedisSettings {
+    /// The addresses, for people.
+    pub fn shown(&self) -> String {
+        let addresses = self.addresses.iter().map(|(host, port)| format!("{host}:{port}"));
+        addresses.collect::<Vec<_>>().join(",")
+    }
 }
 
 /// Certificates, as PEM files that are read anew for every connection.

@@ -1,6 +1,7 @@
 //! ext-authz: does a check cost more when there are more keys? From a hundred to a million.
 
 mod core;
+mod revocation;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -95,6 +96,7 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
     }
     drop(servers);
     core::measure(cx, counts)?;
+    revocation::measure(cx, &dir, &pepper).await?;
     let count = if cx.quick { 10_000 } else { 100_000 };
     let file = dir.join("keys.yaml");
     write_keys(&file, count)?;
@@ -115,7 +117,8 @@ async fn replace(cx: &mut Context, server: &Server, file: &Path) -> Result<()> {
     let (began, http) = (Instant::now(), Http::new());
     loop {
         let metrics = http.get(&format!("http://{admin}/metrics")).await?.text();
-        if metrics.lines().any(|line| line == "authz_snapshot_version 2") {
+        let version = metrics.lines().find_map(|line| line.strip_prefix("authz_snapshot_version "));
+        if version.and_then(|version| version.parse().ok()) == Some(2.0) {
             break;
         }
         ensure!(began.elapsed() < REPLACED_MAX, "no other set of keys came into force");

@@ -173,19 +173,43 @@ pub fn rls_environment(
 /// # Errors
 /// When it does not become ready.
 pub async fn authz(dir: &Path, name: &str, keys: &Path, pepper: &Path) -> Result<Server> {
-    let (grpc, admin) = (free_address()?, free_address()?);
-    let config = dir.join(format!("{name}.yaml"));
-    let (keys, pepper) = (keys.display(), pepper.display());
+    authz_of(dir, name, &format!("keys_file: {}", keys.display()), pepper).await
+}
+
+/// Starts ext-authz with keys from where its configuration says so in `source`.
+///
+/// # Errors
+/// When it does not become ready.
+pub async fn authz_of(dir: &Path, name: &str, source: &str, pepper: &Path) -> Result<Server> {
+    let config = authz_config(dir, name, source, pepper)?;
+    let mut command = Command::new(service("ext-authz")?);
+    command.args(["serve", "--config"]).arg(&config.path);
+    start(dir, name, command, config.grpc, Some(config.admin)).await
+}
+
+/// A configuration of ext-authz.
+pub struct AuthzConfig {
+    /// The file.
+    pub path: PathBuf,
+    grpc: SocketAddr,
+    admin: SocketAddr,
+}
+
+/// Writes a configuration of ext-authz.
+///
+/// # Errors
+/// When no port is free, or it cannot be written.
+pub fn authz_config(dir: &Path, name: &str, source: &str, pepper: &Path) -> Result<AuthzConfig> {
+    let (grpc, admin, path) = (free_address()?, free_address()?, dir.join(format!("{name}.yaml")));
+    let pepper = pepper.display();
     std::fs::write(
-        &config,
+        &path,
         format!(
-            "grpc_listen: {grpc}\nadmin_listen: {admin}\nkeys_file: {keys}\n\
+            "grpc_listen: {grpc}\nadmin_listen: {admin}\n{source}\n\
              pepper_files:\n  1: {pepper}\ndrain_delay: 0s\nlog_level: warn\n"
         ),
     )?;
-    let mut command = Command::new(service("ext-authz")?);
-    command.args(["serve", "--config"]).arg(&config);
-    start(dir, name, command, grpc, Some(admin)).await
+    Ok(AuthzConfig { path, grpc, admin })
 }
 
 /// Starts one role of ingest-filter on a configuration file.
