@@ -88,10 +88,12 @@ def take_it(rendered, machine):
     machine.settle()
     done = subprocess.run([*machine.command("ratelimit-svc"), "check", f"{machine.inside}/quotas"], capture_output=True, text=True)
     need(done.returncode == 0, f"ratelimit-svc check: {one_line(done.stdout + done.stderr)}")
-    # Without Kafka a gateway is up and not ready.
-    path_of_gateway = "/livez" if "brokers:" in files["ingest-filter.yaml"] else "/readyz"
+    # Without Kafka a gateway is up and not ready, and so is a listener without SPIRE's agent.
+    awaits_spire = "workload_api:" in files["ext-authz.yaml"]
+    path_of_gateway = "/livez" if awaits_spire or "brokers:" in files["ingest-filter.yaml"] else "/readyz"
+    path_of_others = "/livez" if awaits_spire else "/readyz"
     for program, arguments, path in [
-        ("ext-authz", ["serve"], "/readyz"), ("ingest-filter", ["gateway"], path_of_gateway), ("ingest-filter", ["writer"], "/livez"),
+        ("ext-authz", ["serve"], path_of_others), ("ingest-filter", ["gateway"], path_of_gateway), ("ingest-filter", ["writer"], "/livez"),
     ]:
         # Gateway and writer have the same ports in pods of their own.
         ports, role = {}, arguments[0]
@@ -106,7 +108,7 @@ def take_it(rendered, machine):
         environment[host] = "127.0.0.1"
     for port in ("PORT", "GRPC_PORT", "DEBUG_PORT"):
         environment[port] = str(free_port())
-    starts(machine.command("ratelimit-svc"), environment, int(environment["DEBUG_PORT"]), "/readyz", "ratelimit-svc")
+    starts(machine.command("ratelimit-svc"), environment, int(environment["DEBUG_PORT"]), path_of_others, "ratelimit-svc")
 
 
 def per_role(text, scratch, ports, role):

@@ -54,7 +54,7 @@ def edge(rendered):
     need(8444 in [port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]], "no policy admits it")
 
 def spires(rendered):
-    """SPIRE gives each component the name that the others want of it; Envoy asks the agent, services find files."""
+    """SPIRE gives each component the name that the others want of it; Envoy and the services ask the agent."""
     [asked] = of_kind(rendered, "ClusterSPIFFEID")
     need(asked["spec"]["spiffeIDTemplate"] == "spiffe://{{ .TrustDomain }}/ns/{{ .PodMeta.Namespace }}/sa/{{ .PodSpec.ServiceAccountName }}", f"{asked['spec']}")
     [chosen] = asked["spec"]["podSelector"]["matchExpressions"]
@@ -66,12 +66,12 @@ def spires(rendered):
         context = clusters[name]["transport_socket"]["typed_config"]["common_tls_context"]
         need(context["tls_certificate_sds_secret_configs"] == [{"name": "default", "sds_config": sds}], f"{name}: {context}")
         need(context["combined_validation_context"]["validation_context_sds_secret_config"] == {"name": "ROOTCA", "sds_config": sds}, f"{name}: {context}")
-    helper, first = (texts(rendered)[name] for name in ("helper.conf", "first.conf"))
-    need("daemon_mode = true" in helper and "daemon_mode = false" in first, "both stay, or both end")
-    need(f'agent_address = "{pipe}"' in helper, "the helper asks another agent")
-    files = set(re.findall(r'svid_(?:\w+_)?file_name = "(\S+)"', helper))
-    wanted = {path.rsplit("/", 1)[1] for path in re.findall(r"/etc/tidegate/tls/\S+(?=\n)", texts(rendered)["ext-authz.yaml"])}
-    need(files == wanted == {"tls.crt", "tls.key", "ca.crt"}, f"written {files}, read {wanted}")
+    socket = f"unix://{pipe}"
+    wanted = {"workload_api": socket, "client_san": spiffe("envoy")}
+    ingest, authz = (yaml.load(texts(rendered)[name], Loader=LOADER) for name in ("ingest-filter.yaml", "ext-authz.yaml"))
+    need(ingest["gateway"]["tls"] == authz["grpc_tls"] == wanted, f"{ingest['gateway']['tls']} {authz['grpc_tls']}")
+    env = {e["name"]: e.get("value") for e in container_of(rendered, "ratelimit-svc")["env"]}
+    need((env["GRPC_SERVER_TLS_WORKLOAD_API"], env["GRPC_CLIENT_TLS_SAN"]) == (socket, spiffe("envoy")) and "GRPC_SERVER_TLS_CERT" not in env, f"{env}")
     for item in of_kind(rendered, "Deployment"):
         component, spec = item["metadata"]["labels"]["app.kubernetes.io/component"], item["spec"]["template"]["spec"]
         name = f"{spiffe(component)}"
@@ -82,12 +82,8 @@ def spires(rendered):
             need("spiffe" not in volumes and "tls" not in volumes, f"{component} has a certificate")
             continue
         need(volumes["spiffe"]["csi"] == {"driver": "csi.spiffe.io", "readOnly": True}, f"{component}: {volumes}")
-        if component == "envoy":
-            need(pipe.startswith(mounts["envoy"]["spiffe"] + "/"), f"{pipe} is not mounted")
-            continue
-        need(volumes["tls"]["emptyDir"]["medium"] == "Memory", f"{component}: a key on a disk")
-        for one in ("spiffe-helper-first", "spiffe-helper"):
-            need(pipe.startswith(mounts[one]["spiffe"] + "/") and mounts[one]["tls"] == mounts[component]["tls"], f"{component}: {mounts}")
+        need(pipe.startswith(mounts[component]["spiffe"] + "/"), f"{component}: {pipe} is not mounted")
+        need("tls" not in volumes and mounts.keys() == {component}, f"{component}: files or a container of SPIRE's")
     need(not of_kind(rendered, "Certificate") and "upstream-certificate.yaml" not in texts(rendered), "certificates of files too")
 
 

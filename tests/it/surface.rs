@@ -87,6 +87,53 @@ async fn a_preflight_reaches_the_gateway_without_a_key() -> Result<()> {
     Ok(())
 }
 
+/// Without these headers a browser hides an answer from the page.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_a_listed_origin_can_read_what_envoy_answers_itself() -> Result<()> {
+    const APP: &str = "https://app.example.com";
+    const ALLOWED: &str = "access-control-allow-origin";
+    let mut stage = Stage::with(Parts::Embedded, |options| {
+        options.proxy.cors_origins = vec!["https://*.example.com".to_owned()];
+    })
+    .await?;
+    let key = stage.edge.issue_live_key("small", "ingest").await?;
+    let authorization = format!("Token {key}");
+    let write = async |stage: &Stage, origin: &str, authorization: &str| {
+        let headers = [("origin", origin), ("authorization", authorization)];
+        stage.post("/api/v2/write", &headers, "m f=1 1").await
+    };
+    for (status, authorization) in [
+        (204, &*authorization),
+        (204, &authorization),
+        (204, &authorization),
+        (401, "Token x"),
+        (429, &authorization),
+    ] {
+        let reply = write(&stage, APP, authorization).await?;
+        assert_eq!(reply.status, status);
+        assert_eq!(reply.header(ALLOWED), Some(APP), "{status}");
+        assert_eq!(reply.headers.get_all(ALLOWED).iter().count(), 1, "{status}");
+        let exposed = reply.header("access-control-expose-headers").context("exposed")?;
+        assert!(exposed.contains("retry-after") && exposed.contains("x-ratelimit-reset"));
+        for other in ["https://example.com.evil.net", "https://example.com"] {
+            let reply = write(&stage, other, "Token x").await?;
+            assert_eq!((reply.status.as_u16(), reply.header(ALLOWED)), (401, None), "{other}");
+        }
+    }
+    let host = stage.edge.at.edge;
+    let preflight = format!(
+        "OPTIONS /v1/metrics HTTP/1.1\r\nhost: {host}\r\norigin: {APP}\r\n\
+         access-control-request-method: POST\r\nconnection: close\r\n\r\n"
+    );
+    let reply = stage.raw(&preflight).await?;
+    assert!(reply.starts_with("HTTP/1.1 204") && reply.contains("GET, POST"), "{reply}");
+    let key = stage.edge.issue_live_key("acme", "ingest").await?;
+    stage.edge.kill(Service::Gateway);
+    let reply = write(&stage, APP, &format!("Token {key}")).await?;
+    assert_eq!((reply.status.as_u16(), reply.header(ALLOWED)), (503, Some(APP)));
+    Ok(())
+}
+
 /// RFC 9112 §9.6: what is answered before the body was read must reach who reads it afterwards.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_early_answer_reaches_a_client_that_reads_late() -> Result<()> {

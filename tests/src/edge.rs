@@ -261,6 +261,7 @@ impl Edge {
             classes: self.outage_classes()?,
             charged: self.charged(),
             limits: proxy.limits,
+            cors_origins: proxy.cors_origins.clone(),
             break_glass,
             tls: self.envoy_tls(self.at.edge_tls)?,
             pressure_file,

@@ -17,6 +17,8 @@
 {{- range $section := list "bytes" "points" -}}
 {{- if not (include "tidegate.charges" (dict "root" $ "key" (printf "tenant_%s" $section))) -}}{{- $cut = append $cut $section -}}{{- end -}}
 {{- end -}}
+{{- $origins := include "tidegate.envoy.origins" . -}}
+{{- if not $origins -}}{{- $cut = append $cut "cors" -}}{{- end -}}
 {{- if not $envoy.breakGlass.enabled -}}{{- $cut = append $cut "break-glass" -}}{{- end -}}
 {{- range $section := $cut -}}
 {{- $text = regexReplaceAll (printf "(?ms)^ *# begin %s$.*?^ *# end %s\n" $section $section) $text "" -}}
@@ -42,6 +44,7 @@
   "DENY_CLASSES" (include "tidegate.classesWith" (dict "root" . "outage" "deny"))
   "LOCAL_LIMIT_BURST" $envoy.ratelimitOutage.burst
   "LOCAL_LIMIT_PER_SECOND" $envoy.ratelimitOutage.perSecond
+  "CORS_ORIGINS" $origins
   "BREAK_GLASS_ADDRESS" .Values.bindAddress
   "BREAK_GLASS_PORT" $ports.envoy.breakGlass
   "BREAK_GLASS_CONNECTIONS_MAX" $envoy.breakGlass.connectionsMax
@@ -78,6 +81,16 @@
 {{- fail (printf "files/envoy.yaml has the placeholder %s, for which this chart has no value" .) -}}
 {{- end -}}
 {{- $text -}}
+{{- end -}}
+
+{{/* The gateway's cors_origins as alternatives of a regular expression; nothing where there are none. */}}
+{{- define "tidegate.envoy.origins" -}}
+{{- $patterns := list -}}
+{{- range .Values.gateway.config.cors_origins -}}
+{{- $plain := regexReplaceAll "[.\\[\\]]" . "\\$0" -}}
+{{- $patterns = append $patterns (eq . "*" | ternary ".*" (replace "://*\\." "://[^/:@]+\\." $plain)) -}}
+{{- end -}}
+{{- join "|" $patterns -}}
 {{- end -}}
 
 {{/* "true" where a quota may limit a key of the edge's descriptors: a file of the chart names the key, or has

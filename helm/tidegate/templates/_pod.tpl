@@ -127,24 +127,15 @@ securityContext:
 
 {{/* Containers that a user adds to the pods. */}}
 {{- define "tidegate.pod.extraContainers" -}}
-{{- if include "tidegate.spire.helped" . }}
-{{ include "tidegate.spire.helper" (dict "root" .root "follows" true) }}
-{{- end }}
 {{- with .values.extraContainers }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
 
 {{- define "tidegate.pod.initContainers" -}}
-{{- $helped := include "tidegate.spire.helped" . }}
-{{- if or $helped .values.initContainers }}
+{{- with .values.initContainers }}
 initContainers:
-  {{- if $helped }}
-  {{- include "tidegate.spire.helper" (dict "root" .root "follows" false) | nindent 2 }}
-  {{- end }}
-  {{- with .values.initContainers }}
   {{- toYaml . | nindent 2 }}
-  {{- end }}
 {{- end }}
 {{- end -}}
 

@@ -19,13 +19,23 @@
 
 {{/* A service's section of TLS: its own certificate, and Envoy's as the only client's. The argument is the root. */}}
 {{- define "tidegate.tls.section" -}}
+{{- $client := include "tidegate.tls.name" (dict "root" . "key" "envoy") -}}
+{{- if .Values.tls.spire.enabled -}}
+{{- dict "workload_api" (include "tidegate.spire.socket" .) "client_san" $client | toJson -}}
+{{- else -}}
 {{- dict "certificate_file" "/etc/tidegate/tls/tls.crt" "key_file" "/etc/tidegate/tls/tls.key"
-  "client_ca_file" "/etc/tidegate/tls/ca.crt" "client_san" (include "tidegate.tls.name" (dict "root" . "key" "envoy")) | toJson -}}
+  "client_ca_file" "/etc/tidegate/tls/ca.crt" "client_san" $client | toJson -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Where SPIRE's agent is asked. */}}
+{{- define "tidegate.spire.socket" -}}
+unix:///spiffe-workload-api/{{ .Values.tls.spire.socket }}
 {{- end -}}
 
 {{- define "tidegate.tls.mount" -}}
 {{- if and .root.Values.tls.enabled (ne .key "writer") }}
-{{- if and .root.Values.tls.spire.enabled (eq .key "envoy") }}
+{{- if .root.Values.tls.spire.enabled }}
 - {name: spiffe, mountPath: /spiffe-workload-api, readOnly: true}
 {{- else }}
 - {name: tls, mountPath: /etc/tidegate/tls, readOnly: true}
@@ -38,13 +48,6 @@
 {{- if .root.Values.tls.spire.enabled }}
 - name: spiffe
   csi: {driver: csi.spiffe.io, readOnly: true}
-{{- if ne .key "envoy" }}
-# In memory: a key is on no disk.
-- name: tls
-  emptyDir: {medium: Memory, sizeLimit: 1Mi}
-- name: spiffe-helper
-  configMap: {name: {{ include "tidegate.fullname" .root }}-spiffe-helper}
-{{- end }}
 {{- else }}
 - name: tls
   secret: {secretName: {{ include "tidegate.tls.secret" . }}, defaultMode: 0440}
@@ -80,39 +83,6 @@
 {{- end -}}
 {{- end -}}
 {{- toJson $section -}}
-{{- end -}}
-
-{{/* "true" where spiffe-helper writes a component's certificates. Arguments: root, component. */}}
-{{- define "tidegate.spire.helped" -}}
-{{- if and .root.Values.tls.enabled .root.Values.tls.spire.enabled (has .component (list "ext-authz" "ratelimit-svc" "gateway")) -}}true{{- end -}}
-{{- end -}}
-
-{{/* spiffe-helper: as an init container it waits for the first certificate and ends, beside the service it
-     follows. Arguments: root, follows. */}}
-{{- define "tidegate.spire.helper" -}}
-{{- $helper := .root.Values.tls.spire.helper -}}
-- name: {{ ternary "spiffe-helper" "spiffe-helper-first" .follows }}
-  image: {{ include "tidegate.image" (dict "root" .root "image" $helper "tag" $helper.tag) }}
-  imagePullPolicy: {{ $helper.pullPolicy }}
-  args: [-config, /etc/tidegate/spiffe-helper/{{ ternary "helper" "first" .follows }}.conf]
-  {{- if .follows }}
-  ports:
-    - {name: spiffe-helper, containerPort: 8092}
-  readinessProbe:
-    httpGet: {path: /ready, port: spiffe-helper}
-    periodSeconds: 5
-  livenessProbe:
-    httpGet: {path: /live, port: spiffe-helper}
-    periodSeconds: 10
-    timeoutSeconds: 2
-    failureThreshold: 3
-  {{- end }}
-  {{- include "tidegate.container.bounds" (dict "root" .root "values" (dict "envFrom" list "resources" (dict
-    "requests" (dict "cpu" "10m" "memory" "32Mi") "limits" (dict "cpu" "100m" "memory" "64Mi")))) | nindent 2 }}
-  volumeMounts:
-    - {name: spiffe, mountPath: /spiffe-workload-api, readOnly: true}
-    - {name: spiffe-helper, mountPath: /etc/tidegate/spiffe-helper, readOnly: true}
-    - {name: tls, mountPath: /etc/tidegate/tls}
 {{- end -}}
 
 {{/* Envoy's bootstrap with SPIRE's agent in place of the files of certificates. Arguments: root, text. */}}

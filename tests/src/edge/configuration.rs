@@ -113,10 +113,11 @@ impl Edge {
             None => format!("  file:\n    path: {dir}/points.lp\n"),
         };
         format!(
-            "journal:\n{journal}gateway:\n  listen: {}\n  admin_listen: {}\n{}\
+            "journal:\n{journal}gateway:\n  listen: {}\n  admin_listen: {}\n  cors_origins: {:?}\n{}\
              writer:\n  admin_listen: {}\n{sink}",
             gateway.listen,
             gateway.admin,
+            self.options.proxy.cors_origins,
             self.listener_tls("  tls", Service::Gateway),
             writer.admin
         )

@@ -51,6 +51,8 @@ pub struct Proxy {
     pub limits: Limits,
     /// Turns on the break-glass listener.
     pub break_glass: Option<TlsFiles>,
+    /// Origins whose pages may write: the gateway's `cors_origins`.
+    pub cors_origins: Vec<String>,
     /// Lets [`super::Edge::set_pressure`] overload it.
     pub injected_pressure: bool,
 }

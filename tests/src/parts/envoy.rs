@@ -47,6 +47,8 @@ pub struct Settings {
     pub charged: Charged,
     /// Bounds that tests make small.
     pub limits: Limits,
+    /// Origins whose pages may read what Envoy answers.
+    pub cors_origins: Vec<String>,
     /// The break-glass listener, which is off when absent.
     pub break_glass: Option<BreakGlass>,
     /// Encryption of the hops to the services and of a second listener for clients.

@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail, ensure};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
@@ -28,6 +28,9 @@ descriptors:
   - key: tenant
     rate_limit: {unit: day, requests_per_unit: 100000000}
 ";
+/// How a client begins in HTTP/2 (RFC 9113, 3.4): the preface and settings without any. The gateway, which
+/// takes HTTP/1.1 too, says nothing before it.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 /// Clients that do nothing but connect.
 const CLIENTS: usize = 4;
 /// Requests that pass meanwhile.
@@ -106,10 +109,13 @@ async fn handshakes(
         clients.spawn(async move {
             while !done.load(Ordering::Relaxed) {
                 let socket = TcpStream::connect(at).await?;
+                // Two small writes follow each other: the second must not wait for an acknowledgement.
+                socket.set_nodelay(true)?;
                 let tls = TlsConnector::from(config.clone());
                 let shaken = async {
                     let mut stream = tls.connect(ServerName::from(at.ip()), socket).await?;
-                    // The server speaks first in HTTP/2: with its settings it has taken our certificate.
+                    stream.write_all(PREFACE).await?;
+                    // With its settings the server has taken our certificate.
                     stream.read_u8().await
                 };
                 match shaken.await.map_err(|error| error.kind()) {

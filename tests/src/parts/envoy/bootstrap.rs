@@ -24,6 +24,7 @@ pub fn render(settings: &Settings) -> Result<String> {
 fn sections(settings: &Settings) -> Vec<&'static str> {
     let wanted = [
         ("break-glass", settings.break_glass.is_some()),
+        ("cors", !settings.cors_origins.is_empty()),
         ("bytes", settings.charged.bytes),
         ("points", settings.charged.points),
         ("trace", settings.otlp.is_some()),
@@ -61,6 +62,7 @@ fn values(settings: &Settings) -> Result<BTreeMap<&'static str, String>> {
         ("AUTHZ_ENDPOINTS", endpoints(&settings.authz)),
         ("RATELIMIT_ENDPOINTS", endpoints(&settings.ratelimit)),
         ("GATEWAY_ENDPOINTS", endpoints(&settings.gateway)),
+        ("CORS_ORIGINS", origins(&settings.cors_origins)),
     ]);
     let mut address = |host: &'static str, port: &'static str, address: SocketAddr| {
         values.insert(host, address.ip().to_string());
@@ -99,6 +101,20 @@ fn values(settings: &Settings) -> Result<BTreeMap<&'static str, String>> {
 fn names(name: &str) -> String {
     let kind = if name.contains("://") { "URI" } else { "DNS" };
     format!("[{{san_type: {kind}, matcher: {{exact: \"{name}\"}}}}]")
+}
+
+/// Origins as alternatives of a regular expression.
+fn origins(origins: &[String]) -> String {
+    let pattern = |origin: &String| match origin.as_str() {
+        "*" => ".*".to_owned(),
+        origin => {
+            let plain = ['.', '[', ']']
+                .iter()
+                .fold(origin.to_owned(), |text, sign| text.replace(*sign, &format!("\\{sign}")));
+            plain.replace(r"://*\.", r"://[^/:@]+\.")
+        }
+    };
+    origins.iter().map(pattern).collect::<Vec<_>>().join("|")
 }
 
 /// What one of two tries may take of a timeout such as `0.25s`, with room for what lies between them.
@@ -197,6 +213,14 @@ mod tests {
         ] {
             assert!(cut(broken, &[]).is_err(), "{broken}");
         }
+    }
+
+    #[test]
+    fn origins_are_a_regular_expression() {
+        let all = ["https://a.example.com", "http://*.local:8080", "http://[::1]:80", "*"];
+        let all = all.map(str::to_owned);
+        let expected = r"https://a\.example\.com|http://[^/:@]+\.local:8080|http://\[::1\]:80|.*";
+        assert_eq!(origins(&all), expected);
     }
 
     #[test]
