@@ -31,10 +31,14 @@ impl Confined {
     /// With the bounds of the promise, by version 1 or 2 of control groups; `None` where we may
     /// not.
     fn make() -> Option<Self> {
+        Self::make_in(Path::new("/sys/fs/cgroup"))
+    }
+
+    /// The same where control groups are mounted here.
+    fn make_in(root: &Path) -> Option<Self> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("tidegate-test-{}-{number}", std::process::id());
-        let root = Path::new("/sys/fs/cgroup");
         let version_2 = root.join("cgroup.controllers").exists();
         let (period, memory) = (100_000, MEMORY_BYTES.to_string());
         let quota = period * CPU_MILLIS / 1000;
@@ -77,6 +81,44 @@ impl Drop for Confined {
             let _ = std::fs::remove_dir(directory);
         }
     }
+}
+
+/// This machine has one version of control groups, so that both are tried on a tree of directories.
+#[test]
+fn a_group_has_the_bounds_of_the_promise_by_both_versions() {
+    let check = |mounted: &[&str], files: &[(&str, &str)]| {
+        let root = tempfile::tempdir().unwrap();
+        for path in mounted {
+            match path.strip_suffix('/') {
+                Some(directory) => std::fs::create_dir(root.path().join(directory)).unwrap(),
+                None => std::fs::write(root.path().join(path), "cpu memory\n").unwrap(),
+            }
+        }
+        let group = Confined::make_in(root.path()).expect("a group");
+        let output = group.command("sh").args(["-c", "echo $$"]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let pid = String::from_utf8(output.stdout).unwrap();
+        for directory in &group.0 {
+            let entered = std::fs::read_to_string(directory.join("cgroup.procs")).unwrap();
+            assert_eq!(entered, pid, "the program itself is in {}", directory.display());
+        }
+        let name = group.0[0].file_name().unwrap().to_str().unwrap();
+        for (path, text) in files {
+            let path = root.path().join(path.replace("NAME", name));
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), *text, "{}", path.display());
+        }
+        group.0.len()
+    };
+    let version_2 = [("NAME/cpu.max", "50000 100000"), ("NAME/memory.max", "1073741824")];
+    assert_eq!(check(&["cgroup.controllers"], &version_2), 1);
+    let version_1 = [
+        ("cpu/NAME/cpu.cfs_period_us", "100000"),
+        ("cpu/NAME/cpu.cfs_quota_us", "50000"),
+        ("memory/NAME/memory.limit_in_bytes", "1073741824"),
+    ];
+    assert_eq!(check(&["cpu/", "memory/"], &version_1), 2);
+    let nothing = tempfile::tempdir().unwrap();
+    assert!(Confined::make_in(nothing.path()).is_none(), "nothing is mounted");
 }
 
 struct Running(Child);
