@@ -3,6 +3,7 @@
 use serde_json::Value as Json;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use ratelimit_svc::live::watchers::STATES_OWN;
 
@@ -184,7 +185,7 @@ async fn a_hundred_watch_and_whoever_comes_just_then_is_told_to_come_back() {
 }
 
 #[tokio::test]
-async fn of_a_hundred_the_slowest_gives_way_to_the_next() {
+async fn one_of_a_hundred_gives_way_to_the_next() {
     let service = Service::start(&[("a.yaml", QUOTAS)]).await;
     let mut streams = Vec::new();
     for _ in 0..100 {
@@ -198,9 +199,14 @@ async fn of_a_hundred_the_slowest_gives_way_to_the_next() {
     let (status, mut next) = Stream::open(&service).await;
     assert!(status.starts_with("HTTP/1.1 200"), "{status}");
     next.state().await;
-    // Nobody is behind, so it is the first that came. It is told to come back later, and the stream ends.
-    assert!(streams.remove(0).rest().await.contains(&"retry: 5000".to_owned()));
-    for one in [0, 50, 98] {
-        streams[one].state().await;
+    // Which one it is depends on who took the newest state first. It is told to come back later, and its
+    // stream ends; all others go on.
+    let mut watching = JoinSet::new();
+    for stream in streams {
+        watching.spawn(stream.rest());
     }
+    let gone = watching.join_next().await.expect("one of a hundred").expect("no panic");
+    assert!(gone.contains(&"retry: 5000".to_owned()), "{gone:?}");
+    next.state().await;
+    assert!(watching.try_join_next().is_none());
 }
