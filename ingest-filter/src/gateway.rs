@@ -183,8 +183,9 @@ impl Gateway {
 /// `/confirmed`: what the journal has confirmed, by hour and tenant.
 fn confirmed_page(confirmed: Arc<Mutex<Confirmed>>) -> Router {
     let show = async move || {
-        let json = confirmed.lock().unwrap_or_else(PoisonError::into_inner).described().to_string();
-        ([(http::header::CONTENT_TYPE, "application/json")], json)
+        // Requests count behind the same lock, so the text is made without it.
+        let described = confirmed.lock().unwrap_or_else(PoisonError::into_inner).described();
+        ([(http::header::CONTENT_TYPE, "application/json")], described.to_string())
     };
     Router::new().route("/confirmed", get(show))
 }
