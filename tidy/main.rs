@@ -53,6 +53,7 @@ const PURE: &[&str] = &[
     "ingest-filter/src/otlp",
     "ingest-filter/src/remote_write",
     "ingest-filter/src/rules",
+    "ingest-filter/src/signal",
     "ingest-filter/src/wire",
     "ingest-filter/src/target/answer",
     "ingest-filter/src/target/refusal",

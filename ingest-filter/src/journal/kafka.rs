@@ -27,6 +27,7 @@ pub mod records;
 mod renewed;
 pub mod scan;
 mod security;
+mod standing;
 mod topic;
 
 /// What every client of ours begins with.

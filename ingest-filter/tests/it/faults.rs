@@ -193,6 +193,8 @@ async fn what_was_acknowledged_is_journalled_whatever_fails() {
     let config = JournalConfig::Kafka(KafkaConfig {
         topic: "faults".to_owned(),
         create_topic: Some(CreateTopic { partitions: 6, replication_factor: 3 }),
+        logs_topic: None,
+        traces_topic: None,
         ..KafkaConfig::new(addresses)
     });
     let seen = Arc::new(Seen::default());
@@ -277,7 +279,12 @@ async fn a_right_that_is_revoked_refuses_and_comes_back() {
     flows(&seen, 500).await;
     seen.stop.store(true, Relaxed);
     clients.into_iter().for_each(|client| client.join().unwrap());
-    let config = KafkaConfig { topic: "rights".to_owned(), ..KafkaConfig::new(broker.address()) };
+    let config = KafkaConfig {
+        topic: "rights".to_owned(),
+        logs_topic: None,
+        traces_topic: None,
+        ..KafkaConfig::new(broker.address())
+    };
     println!("{}", all_are_journalled(&JournalConfig::Kafka(config), &seen).await);
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use chassis::readiness::{Condition, Readiness};
+use chassis::readiness::Readiness;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -13,10 +13,12 @@ use crate::journal::drain_rate::{DrainRate, RETRY_AFTER_MIN};
 use crate::journal::kafka::fault::Fault;
 use crate::journal::kafka::partition::partition;
 use crate::journal::kafka::producer::{Message, Observer, Producer, SendError};
+use crate::journal::kafka::standing::Standing;
 use crate::journal::kafka::topic::{TopicError, Topics};
 use crate::journal::metrics::JournalMetrics;
 use crate::journal::{Append, AppendError, Boxed, Journal, OpenError, envelope};
 use crate::record::Record;
+use crate::signal::{Signal, Signals};
 
 /// How often the producer's health is looked at.
 const HEALTH_PERIOD: Duration = Duration::from_secs(1);
@@ -37,7 +39,7 @@ const CHECK_EVERY: u32 = 5;
 pub struct KafkaAppender {
     shared: Arc<Shared>,
     upkeep: JoinHandle<()>,
-    following: JoinHandle<()>,
+    following: Option<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -49,7 +51,7 @@ struct Shared {
     queued_bytes: AtomicU64,
     rate: Mutex<DrainRate>,
     metrics: JournalMetrics,
-    condition: Condition,
+    standing: Standing,
     /// Something failed that may need a new producer or a person, or Kafka seems to be away.
     look: Arc<Notify>,
     lasting: Mutex<Option<String>>,
@@ -70,6 +72,7 @@ impl KafkaAppender {
     /// When the client refuses its settings.
     pub fn open(
         config: &KafkaConfig,
+        signals: Signals,
         readiness: &Readiness,
         metrics: JournalMetrics,
     ) -> Result<Self, OpenError> {
@@ -85,7 +88,7 @@ impl KafkaAppender {
             queued_bytes: AtomicU64::new(0),
             rate: Mutex::new(DrainRate::new(Instant::now())),
             metrics,
-            condition: readiness.condition("journal", "the topic is not known yet"),
+            standing: Standing::new(signals, readiness),
             look,
             lasting: Mutex::new(None),
             lasting_hold: Mutex::new(TOPIC_PERIOD),
@@ -97,14 +100,18 @@ impl KafkaAppender {
         let (credentials, readiness) = (config.credentials.clone(), readiness.clone());
         let refused = shared.metrics.files_refused.clone();
         let following = async move { credentials.follow(&readiness, &refused).await };
-        Ok(Self { shared, upkeep, following: tokio::spawn(following) })
+        // All streams have the same files.
+        let following = signals.has(Signal::Metrics).then(|| tokio::spawn(following));
+        Ok(Self { shared, upkeep, following })
     }
 }
 
 impl Drop for KafkaAppender {
     fn drop(&mut self) {
         self.upkeep.abort();
-        self.following.abort();
+        if let Some(following) = &self.following {
+            following.abort();
+        }
     }
 }
 
@@ -213,7 +220,7 @@ impl Shared {
                     return;
                 }
                 Err(error) => {
-                    self.condition.lost(error.to_string());
+                    self.standing.lost(error.to_string());
                     self.closed.send_replace(Some(error.to_string()));
                     tokio::time::sleep(TOPIC_PERIOD).await;
                 }
@@ -239,7 +246,7 @@ impl Shared {
     fn open(&self, partitions: u32) {
         self.partitions.store(partitions, Ordering::Relaxed);
         self.closed.send_replace(None);
-        self.condition.met();
+        self.standing.met();
     }
 
     /// While no broker answers, records are refused at once, also those that wait already, and
@@ -272,7 +279,7 @@ impl Shared {
         let lasting = self.lasting.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(reason) = lasting {
             tracing::error!(reason, "the journal refuses records");
-            self.condition.lost(reason);
+            self.standing.lost(reason);
             let mut hold = self.lasting_hold.lock().unwrap_or_else(PoisonError::into_inner);
             let now = *hold;
             *hold = (now * 2).min(LASTING_HOLD_MAX);
@@ -280,7 +287,7 @@ impl Shared {
         }
         let reason = self.producer.fatal_error()?;
         tracing::error!(reason, "the Kafka producer failed for good, replacing it");
-        self.condition.lost(reason);
+        self.standing.lost(reason);
         self.replace_producer();
         Some(TOPIC_PERIOD)
     }
