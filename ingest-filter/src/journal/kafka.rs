@@ -28,6 +28,7 @@ mod renewed;
 pub mod scan;
 mod security;
 mod standing;
+mod taking;
 mod topic;
 
 /// What every client of ours begins with.

@@ -45,6 +45,8 @@ pub struct JournalMetrics {
     pub lag_bytes: Gauge<u64, AtomicU64>,
     /// Bytes the journal directory holds, disk.
     pub disk_bytes: Gauge<u64, AtomicU64>,
+    open: Of<Gauge>,
+    label: StreamLabel,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -67,6 +69,7 @@ pub struct JournalFamilies {
     missing_records: Of<Counter>,
     producer_rebuilds: Of<Counter>,
     files_refused: Gauge,
+    open: Of<Gauge>,
     lanes: Of<Gauge>,
     paused_lanes: Of<Gauge>,
     lag_records: Of<Gauge>,
@@ -92,6 +95,7 @@ impl JournalFamilies {
             missing_records: Of::default(),
             producer_rebuilds: Of::default(),
             files_refused: Gauge::default(),
+            open: Of::default(),
             lanes: Of::default(),
             paused_lanes: Of::default(),
             lag_records: Of::default(),
@@ -115,6 +119,7 @@ impl JournalFamilies {
         to.register("producer_rebuilds", help, all.producer_rebuilds.clone());
         let help = "1 while the newest files for Kafka are refused and older ones are in force";
         to.register("files_refused", help, all.files_refused.clone());
+        to.register("open", "1 while records are taken, Kafka", all.open.clone());
         to.register("lanes", "Partitions this writer reads", all.lanes.clone());
         let help = "Partitions that are paused, Kafka";
         to.register("paused_lanes", help, all.paused_lanes.clone());
@@ -144,11 +149,18 @@ impl JournalFamilies {
             lag_records: self.lag_records.get_or_create_owned(&label),
             lag_bytes: self.lag_bytes.get_or_create_owned(&label),
             disk_bytes: self.disk_bytes.get_or_create_owned(&label),
+            open: self.open.clone(),
+            label,
         }
     }
 }
 
 impl JournalMetrics {
+    /// 1 while records are taken, Kafka; only a gateway has it.
+    pub fn open(&self) -> Gauge {
+        self.open.get_or_create_owned(&self.label)
+    }
+
     /// Registers those of one stream that carries everything.
     pub fn register(registry: &mut Registry) -> Self {
         JournalFamilies::register(registry).of(Signals::ALL)
