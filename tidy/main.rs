@@ -37,6 +37,7 @@ const PURE: &[&str] = &[
     "ratelimit-svc/src/xds/backoff",
     "ext-authz/src/check",
     "ingest-filter/src/command/audit/ledger",
+    "ingest-filter/src/command/audit/values",
     "ingest-filter/src/command/moment",
     "ingest-filter/src/command/dlq/parse",
     "ingest-filter/src/destination",

@@ -20,6 +20,8 @@ use crate::writer::lines::{lines, timestamp_ns};
 
 mod confirmed;
 mod ledger;
+mod stored;
+mod values;
 
 use confirmed::Confirmed;
 use ledger::{Ledger, Place, Row};
@@ -53,6 +55,9 @@ pub enum Audit {
     /// Balance what was admitted with what became of it, by tenant and hour.
     #[command(after_help = TOTALS_EXAMPLES)]
     Totals(Totals),
+    /// Compare what the journal has handed on with what the database says it has.
+    #[command(after_help = stored::EXAMPLES)]
+    Stored(stored::Stored),
     /// Find the records that hold a tenant's points of one time, and what became of them.
     #[command(after_help = FIND_EXAMPLES)]
     Find(Find),
@@ -108,7 +113,7 @@ pub struct Show {
     record: String,
 }
 
-fn since_ms(text: &Option<String>) -> anyhow::Result<Option<i64>> {
+pub(super) fn since_ms(text: &Option<String>) -> anyhow::Result<Option<i64>> {
     let parsed = text.as_ref().map(|text| moment::parse(text, now_ms()));
     Ok(parsed.transpose().map_err(UsageError)?)
 }
@@ -121,6 +126,7 @@ impl Audit {
     pub fn run(&self) -> anyhow::Result<()> {
         match self {
             Self::Totals(command) => command.run(),
+            Self::Stored(command) => command.run(),
             Self::Find(command) => command.run(),
             Self::Record(command) => command.run(),
         }

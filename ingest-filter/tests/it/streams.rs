@@ -1,6 +1,7 @@
 //! Metrics, logs and traces of one tenant on a real Kafka and InfluxDB: each in its own topic, and
 //! what befalls one topic is no matter to the others.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -207,6 +208,26 @@ async fn each_signal_has_its_topic_and_none_holds_up_another() {
     let number = |key: &str| all[key].as_u64().unwrap();
     assert_eq!((number("queued"), &all["balances"]), (0, &true.into()), "{all}");
     assert_eq!(number("written"), number("journalled"));
+    the_database_is_asked_what_it_has(&makes, &server).await;
+}
+
+/// The database has the values that the journal handed on, until somebody takes some away.
+async fn the_database_is_asked_what_it_has(tool: &Tool, server: &Influxd) {
+    let rows = tool.lines(&["audit", "stored", "--tenant", "acme"]).await;
+    let (all, rows) = rows.split_last().unwrap();
+    let number = |row: &Value, key: &str| row[key].as_u64().unwrap();
+    assert!(number(all, "missing") == 0 && number(all, "journalled") > 3, "{all}");
+    let named: BTreeSet<_> = rows.iter().map(|row| row["measurement"].as_str().unwrap()).collect();
+    assert_eq!(named, BTreeSet::from(["logs", "m", "spans"]));
+    assert!(rows.iter().all(|row| row["stored_in"] == "acme__default"), "{rows:?}");
+    assert_eq!(tool.lines(&["audit", "stored", "--tenant", "zeta"]).await.len(), 1);
+    server.rows("drop measurement spans").await;
+    let (code, rows) = tool.run(&["audit", "stored", "--signal", "traces"]).await;
+    let (all, rows) = rows.split_last().unwrap();
+    assert_eq!((code, number(all, "stored")), (Some(1), 0), "{rows:?}");
+    assert_eq!(number(all, "missing"), number(all, "journalled"));
+    let metrics = tool.lines(&["audit", "stored", "--signal", "metrics"]).await;
+    assert_eq!(number(metrics.last().unwrap(), "missing"), 0);
 }
 
 /// One point of each signal is in the books once, under the name of its topic.
