@@ -188,18 +188,6 @@ pub enum TargetConfig {
     File(PathBuf),
 }
 
-impl TargetConfig {
-    /// How it is told of TLS, where its URL wants that.
-    pub fn tls(&self) -> Option<&ClientSettings> {
-        match self {
-            Self::InfluxdbV1(config) => config.tls.as_ref(),
-            Self::InfluxdbV2(config) => config.tls.as_ref(),
-            Self::InfluxdbV3(config) => config.tls.as_ref(),
-            Self::File(_) => None,
-        }
-    }
-}
-
 /// Settings of the InfluxDB 1.x target, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InfluxdbV1Config {
