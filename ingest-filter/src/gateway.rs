@@ -61,7 +61,6 @@ pub mod refusal;
 mod remote_write;
 mod serve;
 mod server;
-pub mod snappy;
 mod stamps;
 mod tenant_rules;
 #[cfg(test)]

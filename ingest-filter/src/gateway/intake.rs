@@ -197,7 +197,8 @@ impl RequestIntake {
     fn spend(&mut self, work: u64) -> Result<(), Stop> {
         self.position += 1;
         if self.position.is_multiple_of(ITEMS_A_LOOK) && self.wanted.is_over() {
-            return self.refuse(Refusal::Overloaded);
+            let retry_after = self.reservation.retry_after();
+            return self.refuse(Refusal::Overloaded { retry_after });
         }
         match self.work_left.checked_sub(work) {
             Some(left) => {
