@@ -207,10 +207,6 @@ impl TypesOf {
     fn known(&mut self, measurement: &str) -> Option<Arc<Table>> {
         known(&self.database, &mut self.last, measurement)
     }
-
-    fn known_kinds(&mut self, name: &str) -> Option<Arc<Table>> {
-        known(&self.database, &mut self.last_kinds, name)
-    }
 }
 
 /// A table of the database, which is mostly that of the point before.

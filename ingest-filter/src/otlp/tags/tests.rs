@@ -15,7 +15,9 @@ use prost::Message;
 use super::*;
 use crate::intake::{Intake, Item, Kind, Stop};
 use crate::otlp::for_each_point;
+use crate::point::Chunker;
 use crate::rules::OtlpRules;
+use crate::types::{Limits, Types};
 
 /// Every item in words.
 struct Words(Vec<String>, Attributes);
@@ -40,8 +42,8 @@ impl Intake for Words {
 
 type Pairs = Vec<KeyValue>;
 
-/// A request with these resource and scope attributes, and points with these.
-fn words(rule: Attributes, resource: &Pairs, scope: &Pairs, points: &[Pairs]) -> Vec<String> {
+/// A request with these resource and scope attributes, and twice points with these.
+fn body(resource: &Pairs, scope: &Pairs, points: &[Pairs]) -> Vec<u8> {
     let point = |attributes: &Pairs| NumberDataPoint {
         attributes: attributes.clone(),
         value: Some(Value::AsInt(1)),
@@ -61,9 +63,13 @@ fn words(rule: Attributes, resource: &Pairs, scope: &Pairs, points: &[Pairs]) ->
         scope_metrics: vec![group],
         ..Default::default()
     };
-    let body = ExportMetricsServiceRequest { resource_metrics: vec![group] }.encode_to_vec();
+    ExportMetricsServiceRequest { resource_metrics: vec![group] }.encode_to_vec()
+}
+
+/// The items of such a request in words.
+fn words(rule: Attributes, resource: &Pairs, scope: &Pairs, points: &[Pairs]) -> Vec<String> {
     let mut words = Words(Vec::new(), rule);
-    for_each_point(&body, &mut words).expect("a request");
+    for_each_point(&body(resource, scope, points), &mut words).expect("a request");
     words.0
 }
 
@@ -129,4 +135,46 @@ fn text_that_another_kind_would_be_written_as_is_told_from_other_text() {
     let named = ("string:int:1".into(), TagKind::Plain);
     assert_eq!(Attributes::Apart.text("int:1".into()), named);
     assert_eq!(Attributes::Plain.text("int:1".into()), ("int:1".into(), TagKind::Plain));
+}
+
+/// Writes points as the gateway does.
+struct Writer(Chunker);
+
+impl Intake for Writer {
+    fn take(&mut self, _: Kind, item: Item<'_, '_>) -> Result<(), Stop> {
+        let Item::Point(point) = item else { return Err(Stop::Refused) };
+        self.0.push(point).map_err(|_| Stop::Refused)
+    }
+
+    fn reserve(&mut self, _: usize) -> Result<(), Stop> {
+        Ok(())
+    }
+}
+
+#[test]
+fn memory_is_taken_for_a_request_and_not_for_its_points() {
+    let point = |number: i64| {
+        let value = |value| Some(AnyValue { value: Some(value) });
+        let pair = |key: &str, value| KeyValue { key: key.into(), value, ..Default::default() };
+        vec![
+            pair("host", value(Any::StringValue(format!("server-{}", number % 100)))),
+            pair("code", value(Any::IntValue(number % 500))),
+            pair("address", value(Any::StringValue(format!("10.0.0.{}", number % 200)))),
+        ]
+    };
+    let points: Vec<Pairs> = (0..2000).map(point).collect();
+    let body = body(&Vec::new(), &Vec::new(), &points);
+    let limits =
+        Limits { fields_max: 100, fields_per_tenant_max: 100, databases_per_tenant_max: 1 };
+    let types = Types::new(limits);
+    let write = || {
+        let chunker = Chunker::new(0, 1, 512 << 10);
+        let mut writer = Writer(chunker.typed(types.of("acme", "", "acme").expect("room")));
+        for_each_point(&body, &mut writer).expect("good points");
+        assert_eq!(writer.0.points(), 4000);
+        writer.0
+    };
+    write().take_pins().iter().for_each(|pin| _ = types.restore(pin));
+    let allocations = allocation_counter::measure(|| drop(write())).count_total;
+    assert!(allocations < 1000, "{allocations}");
 }

@@ -12,10 +12,11 @@
 //! Text that no value of another kind would be written as needs none of this.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use super::{TypesOf, read};
+use super::{TypesOf, known, read};
 use crate::point::{Point, TagKind};
-use crate::types::FieldType;
+use crate::types::{FieldType, Table};
 
 /// What stands before the measurement in the name under which the kinds of its tags are pinned. No
 /// measurement begins so.
@@ -49,10 +50,12 @@ impl TypesOf {
         if point.tag_kinds.iter().all(|kind| *kind == TagKind::Plain) {
             return marked;
         }
-        let name = kinds_of(&point.measurement);
-        let table = self.known_kinds(&name);
+        let table = self.known_kinds(&point.measurement);
         let columns = table.as_deref().map(read);
-        let own = self.new.get(&*name);
+        let own = match self.new.is_empty() {
+            true => None,
+            false => self.new.get(&*kinds_of(&point.measurement)),
+        };
         let mut hint = 0;
         for (place, kind) in point.tag_kinds.iter().enumerate() {
             let Some(sent) = pinned_as(*kind) else { continue };
@@ -76,13 +79,23 @@ impl TypesOf {
     /// another kind meanwhile, and the point must be marked again.
     pub fn pin_tags(&mut self, point: &Point<'_>) -> bool {
         let name = kinds_of(&point.measurement);
-        let table = self.known_kinds(&name);
+        let table = self.known_kinds(&point.measurement);
         let kinds = point.tags.iter().zip(&point.tag_kinds);
         let kinds = kinds.filter_map(|((key, _), kind)| Some((&**key, pinned_as(*kind)?)));
         self.note(&name, table.as_deref(), kinds)
     }
+
+    fn known_kinds(&mut self, measurement: &str) -> Option<Arc<Table>> {
+        if let Some((name, table)) = &self.last_kinds
+            && name.strip_prefix(KINDS_OF) == Some(measurement)
+        {
+            return Some(table.clone());
+        }
+        known(&self.database, &mut self.last_kinds, &kinds_of(measurement))
+    }
 }
 
+/// The name under which the kinds of the tags of a measurement are pinned.
 fn kinds_of(measurement: &str) -> String {
     format!("{KINDS_OF}{measurement}")
 }
