@@ -12,7 +12,7 @@ use crate::store::Store;
 use crate::store::backend::Backend;
 use crate::store::breaker::FAILURES_TO_OPEN;
 use crate::store::memory::Memory;
-use crate::store::ramp::CLAIMS_MIN;
+use crate::store::pace::CLAIMS_MIN;
 
 const BUDGET: Duration = Duration::from_millis(5);
 
