@@ -159,7 +159,7 @@ impl<B: Backend> Guard<B> {
                     let room =
                         |count: &Count| u64::from(hit.capacity()).saturating_sub(count.value);
                     match refused.map(room) {
-                        None => self.metrics.settled("told", hit.amount),
+                        None => self.metrics.settled("repaid", hit.amount),
                         Some(room) => {
                             let rest = Hit { amount: room.min(hit.amount - 1), ..hit.clone() };
                             self.dropped(hit.amount - rest.amount);
