@@ -317,7 +317,7 @@ impl Cluster {
                 let node = known.get(&at).map(|node| Arc::clone(node));
                 map.nodes.push(node.unwrap_or_else(|| {
                     let before = old.slots.node(first).map(|node| &old.nodes[usize::from(node)]);
-                    let part = before.map_or_else(Part::new, |node| node.part.successor());
+                    let part = before.map_or_else(Part::default, |node| node.part.successor());
                     Arc::new(Node::new(at, part))
                 }));
                 map.nodes.len() - 1

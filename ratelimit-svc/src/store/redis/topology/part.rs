@@ -43,17 +43,19 @@ pub enum Reach {
     Found,
 }
 
-impl Part {
+impl Default for Part {
     /// Of a part that is asked nothing before it is found.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self { breaker: Mutex::new(Breaker::new(std_now())), log: Mutex::default() }
     }
+}
 
+impl Part {
     /// Of a part that takes over from this one. Where this one is lost it returns from the same outage.
     pub fn successor(&self) -> Self {
         match self.is_lost() {
             true => Self { breaker: Mutex::new(self.breaker().clone()), log: Mutex::default() },
-            false => Self::new(),
+            false => Self::default(),
         }
     }
 
@@ -154,7 +156,7 @@ mod tests {
     async fn a_part_or_its_successor_returns_at_a_random_start() {
         let mut waited = 0;
         for _ in 0..50 {
-            let part = Part::new();
+            let part = Part::default();
             part.found();
             assert!(counts(&part), "nothing was lost");
             let permit = part.permit(Call::Count).expect("found");
@@ -178,7 +180,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn each_is_reported_once() {
-        let part = Part::new();
+        let part = Part::default();
         assert_eq!(part.unreported(), None, "not looked for yet");
         part.found();
         assert_eq!((part.unreported(), part.unreported()), (Some(Reach::Found), None));

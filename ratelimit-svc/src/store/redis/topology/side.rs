@@ -38,7 +38,7 @@ impl Side {
     }
 
     fn new(name: &'static str, has_seconds: bool) -> Self {
-        Self { name, has_seconds, part: Part::new(), amiss: Notify::new() }
+        Self { name, has_seconds, part: Part::default(), amiss: Notify::new() }
     }
 
     /// Leave for a call.
