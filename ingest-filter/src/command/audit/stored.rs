@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::command::audit::since_ms;
 use crate::command::audit::values::{Owner, Values};
 use crate::command::streams::{Streams, Which};
-use crate::command::{Common, dlq, moment, print, progress};
+use crate::command::{CERTIFICATE_TIMEOUT, Common, dlq, moment, print, progress};
 use crate::config::RawConfig;
 use crate::destination::Destinations;
 use crate::destination::config::{DestinationsConfig, RawDestinations};
@@ -149,7 +149,12 @@ impl Stored {
     fn target(&self, raw: &RawConfig) -> anyhow::Result<Arc<dyn Target>> {
         let section = raw.writer.as_ref().context("the file has no section 'writer'")?;
         let config = WriterConfig::from_raw(&self.common.config, section)?;
-        open_target(&config.target, &Readiness::new(), &mut Registry::default())
+        let target = open_target(&config.target, &Readiness::new(), &mut Registry::default())?;
+        if let Some(tls) = config.target.tls() {
+            // The target reads it when it connects.
+            tls.material().wait_for_the_first(CERTIFICATE_TIMEOUT);
+        }
+        Ok(target)
     }
 
     fn print(
