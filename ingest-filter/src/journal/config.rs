@@ -127,6 +127,7 @@ pub const SESSION_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The journal's settings, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a process has a handful of them")]
 pub enum JournalConfig {
     /// Segments in a directory.
     Disk(DiskConfig),
