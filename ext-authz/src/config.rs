@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::config::{ConfigError, DurationText, Spanned, load_yaml};
+use chassis::config::{ConfigError, DurationText, Spanned, load_yaml, relative_to};
 use chassis::drain::DrainTimes;
 use chassis::grpc::workers_default;
 use chassis::telemetry::TelemetryConfig;
@@ -150,7 +150,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn beside(&self, path: &Path) -> PathBuf {
-        self.path.parent().unwrap_or(Path::new("")).join(path)
+        relative_to(self.path, path)
     }
 
     fn address(

@@ -79,6 +79,20 @@ def renders_envoy(file, envoy, scratch):
     for class_ in (".*", "a,b", "A", "a$"):
         done = shell(script, variables | {"DENY_CLASSES": class_})
         need(done.returncode == 1 and "priority class" in done.stderr, f"the class {class_} is let through")
+    origins = "https://app.example.com https://*.example.org http://localhost:3000"
+    done = shell(script, variables | {"CORS_ORIGINS": origins})
+    need(done.returncode == 0, one_line(done.stderr))
+    envoy_accepts(envoy, scratch / "envoy/envoy.yaml")
+    text = (scratch / "envoy/envoy.yaml").read_text(encoding="utf-8")
+    pattern = r"(?i)(https://app\.example\.com|https://[^/:@]+\.example\.org|http://localhost:3000)"
+    need(f"regex: '{pattern}'" in text, "the bootstrap has not the pattern of the origins")
+    gateway = yaml.load((scratch / "config/ingest-filter.yaml").read_text(encoding="utf-8"), Loader=LOADER)["gateway"]
+    need(gateway["cors_origins"] == origins.split(), f"the gateway has {gateway['cors_origins']}")
+    for origin in ("https://a'b", "https://a b|c", "https://$x"):
+        done = shell(script, variables | {"CORS_ORIGINS": origin})
+        need(done.returncode == 1 and "origin" in done.stderr, f"the origin {origin} is let through")
+    # The checks behind this one go by the defaults.
+    need(shell(script, variables).returncode == 0, "a third start")
     template = scratch / "template.yaml"
     template.write_text("a: ${BRAND_NEW}\n", encoding="utf-8")
     script = script.replace(f"{HELM.parent}/envoy-config/envoy.yaml", str(template))

@@ -1,7 +1,9 @@
 //! What can be given to our programs is documented: every flag of every command, as `--help` of the
-//! program that was built shows it.
+//! program that was built shows it, and every key of a configuration file, as the program names them
+//! when it meets one that it does not know.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 
 use tests::edge::service;
@@ -65,6 +67,66 @@ fn every_flag_is_documented() {
                 }
             }
         }
+    }
+    assert!(missing.is_empty(), "not in the reference:\n{}", missing.join("\n"));
+}
+
+/// Commands that read a configuration file, and how many keys it has at least.
+const CONFIGURED: [(&str, &str, usize); 2] =
+    [("ext-authz", "serve", 30), ("ingest-filter", "writer", 100)];
+/// A key that no file has.
+const UNKNOWN: &str = "no_such_key";
+/// Where keys may stand: in a map, in a list of maps, in maps under names of the user's own.
+const SHAPES: [&str; 3] = ["{no_such_key: 1}", "[{no_such_key: 1}]", "{a: {no_such_key: 1}}"];
+
+/// The keys that the program expects in `file`, which has a key that it does not know; none where it
+/// complains of something else.
+fn expected(program: &str, command: &str, file: &Path) -> Option<Vec<String>> {
+    let path = service(program).expect("built");
+    let output = Command::new(path).args([command, "--config"]).arg(file).output();
+    let output = output.expect("started");
+    let message = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(64), "{program} took it: {message}");
+    let (_, list) =
+        message.trim_end().split_once(&format!("unknown field `{UNKNOWN}`, expected "))?;
+    let list = list.trim_start_matches("one of ").replace(" or ", ", ");
+    Some(list.split(", ").map(|key| key.trim_matches('`').to_owned()).collect())
+}
+
+/// Gathers the keys below a key, by their path.
+fn keys(program: &str, command: &str, below: &[String], file: &Path, found: &mut BTreeSet<String>) {
+    for shape in SHAPES {
+        let within = |text: String, key: &String| format!("{{{key}: {text}}}");
+        let text = below.iter().rev().fold(shape.to_owned(), within);
+        std::fs::write(file, text).expect("written");
+        let Some(names) = expected(program, command, file) else { continue };
+        for name in names {
+            let path = [below, &[name]].concat();
+            assert!(path.len() < 8, "{path:?} has no end");
+            found.insert(path.join("."));
+            keys(program, command, &path, file, found);
+        }
+        return;
+    }
+}
+
+#[test]
+fn every_key_of_a_configuration_is_documented() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let file = directory.path().join("configuration.yaml");
+    let mut missing = Vec::new();
+    for (program, command, at_least) in CONFIGURED {
+        let mut found = BTreeSet::new();
+        keys(program, command, &[], &file, &mut found);
+        assert!(found.len() >= at_least, "keys of {program}: {found:?}");
+        let (_, documents) = PROGRAMS.iter().find(|(name, _)| *name == program).expect("listed");
+        let is_named = |path: &String| {
+            let key = path.rsplit('.').next().unwrap_or(path);
+            let quoted = [format!("`{key}`"), format!("`{path}`")];
+            quoted.iter().any(|name| documents.iter().any(|document| document.contains(name)))
+        };
+        let of_program = found.iter().filter(|path| !is_named(path));
+        missing.extend(of_program.map(|path| format!("{program}: {path}")));
     }
     assert!(missing.is_empty(), "not in the reference:\n{}", missing.join("\n"));
 }

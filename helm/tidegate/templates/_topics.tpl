@@ -12,9 +12,15 @@
     "config" (dict "max.message.bytes" $bytes "retention.ms" -1 "retention.bytes" -1)) | toJson -}}
 {{- end -}}
 
+{{/* TLS of the clients of Kafka, as JSON; nothing in it where there is none. */}}
+{{- define "tidegate.kafka.tls" -}}
+{{- include "tidegate.spire.section" (dict "root" . "of" "kafka" "section" .Values.ingest.journal.kafka.tls "where" "ingest.journal.kafka.tls") -}}
+{{- end -}}
+
 {{/* The Job's spec. Arguments: root, labels, container. */}}
 {{- define "tidegate.topics.job" -}}
 {{- $root := .root -}}
+{{- $asks := include "tidegate.spire.client" (dict "root" $root "of" "kafka") -}}
 backoffLimit: 3
 activeDeadlineSeconds: {{ mul 4 $root.Values.ingest.topics.timeoutSeconds }}
 template:
@@ -26,6 +32,10 @@ template:
     restartPolicy: Never
     automountServiceAccountToken: false
     enableServiceLinks: false
+    {{- if $asks }}
+    # The brokers know it as a gateway, which needs the same topics.
+    serviceAccountName: {{ include "tidegate.serviceAccountName" (dict "root" $root "component" "gateway" "values" $root.Values.gateway) }}
+    {{- end }}
     {{- with $root.Values.imagePullSecrets }}
     imagePullSecrets:
       {{- toYaml . | nindent 6 }}
@@ -46,11 +56,18 @@ template:
           {{- if $root.Values.ingest.journal.kafkaSecret }}
           - {name: kafka, mountPath: /etc/tidegate/kafka, readOnly: true}
           {{- end }}
+          {{- if $asks }}
+          - {name: spiffe, mountPath: /spiffe-workload-api, readOnly: true}
+          {{- end }}
     volumes:
       - name: config
         configMap: {name: {{ include "tidegate.fullname" $root }}-topics}
       {{- with $root.Values.ingest.journal.kafkaSecret }}
       - name: kafka
         secret: {secretName: {{ . }}, defaultMode: 0440}
+      {{- end }}
+      {{- if $asks }}
+      - name: spiffe
+        csi: {driver: csi.spiffe.io, readOnly: true}
       {{- end }}
 {{- end -}}

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use prometheus_client::registry::Registry;
 use serde_json::json;
 
-use crate::command::{Common, print, progress};
+use crate::command::{CERTIFICATE_TIMEOUT, Common, print, progress};
 use crate::destination::Destinations;
 use crate::destination::config::{DestinationsConfig, RawDestinations};
 use crate::journal::config::JournalConfig;
@@ -77,6 +77,10 @@ impl Delete {
         let _entered = runtime.enter();
         let (readiness, mut registry) = (Readiness::new(), Registry::default());
         let target = open_target(&config.target, &readiness, &mut registry)?;
+        if let Some(tls) = config.target.tls() {
+            // The target reads it when it connects.
+            tls.material().wait_for_the_first(CERTIFICATE_TIMEOUT);
+        }
         let all = runtime.block_on(target.databases()).map_err(anyhow::Error::msg);
         let mut own: Vec<Database> = all.context("the databases cannot be listed")?;
         own.retain(|database| of_tenant.has(&database.name));

@@ -1,7 +1,6 @@
 //! What all requests share, and the one way from points to the journal.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 use tracing::Span;
@@ -25,9 +24,6 @@ use crate::point::Chunker;
 use crate::record::Record;
 use crate::rules::FieldTypes;
 use crate::types::{Pin, TooManyDatabases};
-
-/// When to come back after the journal did not answer within the deadline.
-const DEADLINE_RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// The state of the gateway.
 pub struct Edge {
@@ -158,7 +154,7 @@ impl Edge {
                     tenant = admission.tenant,
                     "append took longer than the request may"
                 );
-                Err(Refusal::JournalUnavailable { retry_after: DEADLINE_RETRY_AFTER })
+                Err(Refusal::JournalUnavailable { retry_after: self.budget.retry_after() })
             }
         }
     }
@@ -171,18 +167,22 @@ impl Edge {
 
     /// Pins the types of new fields, before any point of them is stored.
     async fn pin(&self, pins: Vec<Pin>, deadline: Instant) -> Result<(), Refusal> {
-        let late = Pinned::Unavailable { retry_after: DEADLINE_RETRY_AFTER };
         let pinned = tokio::select! {
             biased;
             pinned = self.pinning.pin(pins) => pinned,
             refused = self.journal.refusing() => {
                 Pinned::Unavailable { retry_after: refused.retry_after() }
             }
-            () = tokio::time::sleep_until(deadline) => late,
+            () = tokio::time::sleep_until(deadline) => Pinned::Full,
         };
         match pinned {
             Pinned::Ours => Ok(()),
-            Pinned::Others => Err(Refusal::TypeUndecided),
+            Pinned::Others => {
+                Err(Refusal::TypeUndecided { retry_after: self.budget.retry_after() })
+            }
+            Pinned::Full => {
+                Err(Refusal::JournalUnavailable { retry_after: self.budget.retry_after() })
+            }
             Pinned::Unavailable { retry_after } => Err(Refusal::JournalUnavailable { retry_after }),
         }
     }

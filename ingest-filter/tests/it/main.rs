@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod canonical;
+mod collector;
 mod commands;
 mod confined;
 mod contract;

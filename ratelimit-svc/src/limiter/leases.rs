@@ -23,7 +23,7 @@ use serde_json::json;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::decide::hit::{Count, Hit};
+use crate::decide::hit::{Count, Hit, Mode};
 use crate::decide::plan::{Counted, Line, Plan};
 use crate::decide::trial::Tried;
 use crate::lease::claim::{BATCH_MAX, Claim, Unspent};
@@ -34,7 +34,7 @@ use crate::lease::{self, LeaseSettings, LeaseTerms};
 use crate::metrics::Metrics;
 use crate::outage::guard::{Guard, Unavailable};
 use crate::store::backend::Backend;
-use crate::store::ramp::Pace;
+use crate::store::pace::Pace;
 use crate::store::redis::connection::deadlines;
 
 /// Calls for claims under way at a time; what falls due meanwhile shares the next one.
@@ -154,7 +154,7 @@ impl Leases {
                 return Err(Unavailable::NOT_ASKED);
             }
             self.look_for_loss(guard, now());
-            if self.held_back.load(Ordering::Relaxed) || guard.returning().is_some() {
+            if self.held_back.load(Ordering::Relaxed) || !guard.is_in_reach() {
                 // The claim is made in its turn.
                 self.send_due();
                 return Err(Unavailable::NOT_ASKED);
@@ -195,7 +195,7 @@ impl Leases {
         loop {
             self.look_for_loss(guard, now());
             let instant = Instant::now().into_std();
-            pace.follow(guard.is_open(), guard.returning(), instant);
+            pace.follow(!guard.is_in_reach(), guard.start(), instant);
             while calls.len() < CALLS_MAX {
                 let most = pace.leave(if alone > 0 { 1 } else { BATCH_MAX }, instant);
                 let returns = self.table.returns(most);
@@ -297,7 +297,7 @@ impl Leases {
     /// Hands back what was claimed under limits that changed.
     async fn give_back<B: Backend>(&self, guard: &Guard<B>, returns: &[Unspent], now: Duration) {
         let hits: Vec<Hit> = returns.iter().map(|back| back.hit.clone()).collect();
-        let counted = guard.count_paced(&hits, now).await;
+        let counted = guard.count(&hits, Mode::CountAll, now).await;
         for (at, back) in returns.iter().enumerate() {
             let count = match &counted {
                 Ok(counts) => counts.get(at).copied(),
@@ -315,7 +315,7 @@ impl Leases {
         now: impl Fn() -> Duration,
     ) -> bool {
         let hits: Vec<Hit> = claims.iter().map(Claim::counted_hit).collect();
-        let counted = guard.count_paced(&hits, now()).await;
+        let counted = guard.count(&hits, Mode::CountAll, now()).await;
         // Of several servers some may have counted what others did not.
         let count = |at| match &counted {
             Ok(counts) => counts.get(at).copied(),

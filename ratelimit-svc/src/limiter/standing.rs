@@ -146,7 +146,7 @@ impl Limiter {
             self.memory.count_now(hits, Mode::CountAll, now);
             return vec![true; hits.len()];
         };
-        let counted: Result<Vec<Count>, _> = guard.count_paced(hits, now).await;
+        let counted: Result<Vec<Count>, _> = guard.count(hits, Mode::CountAll, now).await;
         match counted {
             Ok(_) => vec![true; hits.len()],
             Err(lost) => (0..hits.len()).map(|at| lost.count(at).is_some()).collect(),

@@ -101,6 +101,11 @@ const RATE_LIMIT_KEYS: [&str; 16] = [
 const PRIORITY_CLASSES: &str = "priority_classes";
 const WILDCARDS: &str = "wildcards";
 
+/// Every key that a quota file may have of ours.
+pub fn known_keys() -> impl Iterator<Item = &'static str> {
+    KNOWN_KEYS.into_iter().chain(FILE_KEYS)
+}
+
 /// A node at the top of a domain's tree.
 #[derive(Clone, Debug)]
 pub struct Top {

@@ -44,7 +44,7 @@ impl LeaseMetrics {
         let help = "Times the store was found to have lost its data";
         registry.register("lease_losses", help, self.losses.clone());
         let help = "Counters that were restored after data were lost, by result";
-        registry.register("lease_told", help, self.restored.clone());
+        registry.register("lease_restored", help, self.restored.clone());
     }
 
     /// A claim was answered.
@@ -65,7 +65,7 @@ impl LeaseMetrics {
 
     /// Counters were restored, or could not be.
     pub fn restored(&self, counters: u64, is_answered: bool) {
-        let result = if is_answered { "told" } else { "failed" };
+        let result = if is_answered { "restored" } else { "failed" };
         self.restored.get_or_create(&ResultLabels { result }).inc_by(counters);
     }
 

@@ -1,8 +1,8 @@
-//! A store behind its gate: requests ask it only while it is of use.
+//! A store behind its breaker: requests ask it only while it is of use.
 //!
 //! ```text
-//! lost ─► probes, one at a time ─► found ─► counters return, each with what it is owed ─► as before
-//!         └──────────── see `supervisor`: no request waits for any of this ───────────┘
+//! lost ─► probes, one at a time ─► found ─► a start of its own ─► counters return, each with what it is owed
+//!         └─────── see `supervisor`: no request waits for any of this ──────┘
 //! ```
 
 mod journal;
@@ -27,10 +27,8 @@ use crate::store::backend::{Backend, ServerState};
 
 use crate::decide::hit::Outcome;
 pub use crate::outage::unavailable::Unavailable;
-use crate::store::breaker::{Change, Permit};
+use crate::store::breaker::{Breaker, Change, Permit};
 use crate::store::error::StoreError;
-use crate::store::gate::Gate;
-use crate::store::ramp::Ramp;
 use journal::Journal;
 pub use supervisor::{CHECK_EVERY, PROBE_MAX, SETTLE_EVERY, SETTLE_MAX, SETTLE_MIN};
 
@@ -43,10 +41,10 @@ pub struct ShareSettings {
     pub factor: f64,
 }
 
-/// A store and its gate.
+/// A store and its breaker.
 pub struct Guard<B> {
     backend: B,
-    gate: Mutex<Gate>,
+    breaker: Mutex<Breaker>,
     /// The store was lost.
     lost: Notify,
     /// It may be lost.
@@ -73,7 +71,7 @@ impl<B: Backend> Guard<B> {
         metrics.breaker_open.set(1);
         let guard = Self {
             backend,
-            gate: Mutex::new(Gate::new(std_now())),
+            breaker: Mutex::new(Breaker::new(std_now())),
             lost: Notify::new(),
             doubted: Notify::new(),
             replicas: Mutex::new(Replicas::new(share.replicas)),
@@ -90,7 +88,7 @@ impl<B: Backend> Guard<B> {
         guard
     }
 
-    /// Counts a request, if the store is of use and the request's counters have returned.
+    /// Counts a request, if the store is of use.
     ///
     /// # Errors
     /// When not, which is known at once while the store is lost.
@@ -100,24 +98,9 @@ impl<B: Backend> Guard<B> {
         mode: Mode,
         now: Duration,
     ) -> Result<Vec<Count>, Unavailable> {
-        let permit = self.gate().permit(hits, std_now());
+        let permit = self.breaker().permit(std_now());
         let permit = permit.ok_or(Unavailable::NOT_ASKED)?;
         self.ask(permit, hits, mode, now).await
-    }
-
-    /// Counts each hit on its own, if the store is of use, for a caller who keeps to a pace of his
-    /// own while counters return.
-    ///
-    /// # Errors
-    /// As [`Guard::count`].
-    pub async fn count_paced(
-        &self,
-        hits: &[Hit],
-        now: Duration,
-    ) -> Result<Vec<Count>, Unavailable> {
-        let permit = self.gate().permit_paced(std_now());
-        let permit = permit.ok_or(Unavailable::NOT_ASKED)?;
-        self.ask(permit, hits, Mode::CountAll, now).await
     }
 
     async fn ask(
@@ -138,21 +121,16 @@ impl<B: Backend> Guard<B> {
         };
         match counted {
             Ok(counts) => {
-                let returning = {
-                    let mut gate = self.gate();
-                    gate.succeeded(permit);
-                    gate.returning().is_some()
-                };
-                self.local.learn(hits.iter().zip(counts.iter().copied()), now, returning);
+                self.breaker().succeeded(permit);
+                self.local.learn(hits.iter().zip(counts.iter().copied()), now);
                 Ok(counts)
             }
             Err(error) => {
                 let unavailable = Unavailable::of(error.outcomes(hits.len()));
-                let returning = self.gate().returning().is_some();
-                self.local.learn(unavailable.counted(hits), now, returning);
+                self.local.learn(unavailable.counted(hits), now);
                 if error.is_of_a_counter() {
                     // One bad counter says nothing of the others.
-                    self.gate().succeeded(permit);
+                    self.breaker().succeeded(permit);
                     self.metrics.store_error(error.kind());
                     let cause = chassis::telemetry::error_chain(&error);
                     tracing::debug!(cause, "answering by outage policy");
@@ -181,7 +159,7 @@ impl<B: Backend> Guard<B> {
                     let room =
                         |count: &Count| u64::from(hit.capacity()).saturating_sub(count.value);
                     match refused.map(room) {
-                        None => self.metrics.settled("told", hit.amount),
+                        None => self.metrics.settled("repaid", hit.amount),
                         Some(room) => {
                             let rest = Hit { amount: room.min(hit.amount - 1), ..hit.clone() };
                             self.dropped(hit.amount - rest.amount);
@@ -223,12 +201,12 @@ impl<B: Backend> Guard<B> {
     /// Restores counters that lost data, as far as this replica had claimed of them; where each stands, of
     /// those that could be restored.
     pub async fn restore_claimed(&self, restorations: &[Restoration]) -> Vec<Option<u64>> {
-        let Some(permit) = self.gate().permit_paced(std_now()) else {
+        let Some(permit) = self.breaker().permit_look(std_now()) else {
             return vec![None; restorations.len()];
         };
         let answers = self.backend.restore_claimed(restorations).await;
         if answers.iter().any(Result::is_ok) {
-            self.gate().succeeded(permit);
+            self.breaker().succeeded(permit);
         }
         let mut problem = None;
         let restored =
@@ -253,25 +231,24 @@ impl<B: Backend> Guard<B> {
 
     /// Whether the store is out of reach.
     pub fn is_open(&self) -> bool {
-        self.gate().is_open()
+        self.breaker().is_open()
     }
 
-    /// The return of counters to a store that was found again, while it lasts.
-    pub fn returning(&self) -> Option<Ramp> {
-        self.gate().returning()
+    /// The start of the last return to a store that was found again; none where it was never lost.
+    pub fn start(&self) -> Option<std::time::Instant> {
+        self.breaker().start()
     }
 
     /// The servers of the store, all of them lost where it is.
     pub fn servers(&self) -> Vec<ServerState> {
-        let lost = self.gate().lost_for(std_now());
+        let lost = self.breaker().lost_for(std_now());
         let servers = self.backend.servers().into_iter();
         servers.map(|one| ServerState { lost_for: one.lost_for.max(lost), ..one }).collect()
     }
 
-    /// Whether all counters ask the store.
+    /// Whether requests ask the store.
     pub fn is_in_reach(&self) -> bool {
-        let gate = self.gate();
-        !gate.is_open() && gate.returning().is_none()
+        self.breaker().is_back()
     }
 
     /// Hits that there is no room to repay later, counted.
@@ -305,7 +282,7 @@ impl<B: Backend> Guard<B> {
             return;
         }
         let fatal = error.needs_reconnect();
-        match self.gate().failed(permit, fatal, std_now(), jitter()) {
+        match self.breaker().failed(permit, fatal, std_now(), jitter()) {
             Some(Change::Opened) => {
                 self.journal.note(error);
                 self.metrics.breaker_open.set(1);
@@ -316,8 +293,8 @@ impl<B: Backend> Guard<B> {
         }
     }
 
-    fn gate(&self) -> MutexGuard<'_, Gate> {
-        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -356,11 +333,7 @@ fn std_now() -> std::time::Instant {
 
 /// From 0 to 1. Not secret, only spread.
 fn jitter() -> f64 {
-    (random() >> 11) as f64 / (1u64 << 53) as f64
-}
-
-fn random() -> u64 {
-    RandomState::new().hash_one(0)
+    (RandomState::new().hash_one(0) >> 11) as f64 / (1u64 << 53) as f64
 }
 
 #[cfg(test)]

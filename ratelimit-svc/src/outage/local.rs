@@ -39,15 +39,9 @@ impl Default for Known {
 }
 
 impl Local {
-    /// The store counted these hits: what was counted here is out of date. While counters return
-    /// it is kept, since a share that was used up must not begin anew.
-    pub fn learn<'a>(
-        &self,
-        counted: impl IntoIterator<Item = (&'a Hit, Count)>,
-        now: Duration,
-        returning: bool,
-    ) {
-        let used = !returning && self.used.load(Ordering::Relaxed);
+    /// The store counted these hits: what was counted here of them is out of date.
+    pub fn learn<'a>(&self, counted: impl IntoIterator<Item = (&'a Hit, Count)>, now: Duration) {
+        let used = self.used.load(Ordering::Relaxed);
         for (hit, count) in counted.into_iter().filter(|(_, count)| !count.remembered) {
             self.known.0.put(hit, of_taken(hit, count.value, now), now);
             if used {

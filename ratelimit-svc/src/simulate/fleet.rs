@@ -181,7 +181,7 @@ impl Fleet {
                 false => {
                     let counts = self.redis.count_now(&plan.hits, self.mode, self.now);
                     let counted = plan.hits.iter().zip(counts.iter().copied());
-                    self.replicas[at].local.learn(counted, self.now, false);
+                    self.replicas[at].local.learn(counted, self.now);
                     Found::Counts(plan.hits.clone(), counts, false)
                 }
             });
@@ -256,7 +256,7 @@ impl Fleet {
     fn learn(&mut self, at: usize, claims: &[Claim], counts: Option<&[Count]>) {
         let hits: Vec<Hit> = claims.iter().map(Claim::counted_hit).collect();
         let counted = hits.iter().zip(counts.unwrap_or_default().iter().copied());
-        self.replicas[at].local.learn(counted, self.now, false);
+        self.replicas[at].local.learn(counted, self.now);
     }
 
     /// What a request that waited is decided on, unless it has to wait on.

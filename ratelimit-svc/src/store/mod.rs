@@ -6,10 +6,9 @@
 pub mod backend;
 pub mod breaker;
 pub mod error;
-pub mod gate;
 pub mod memory;
 pub mod over_cache;
-pub mod ramp;
+pub mod pace;
 pub mod redis;
 pub mod split;
 

@@ -23,8 +23,7 @@ pub mod topology;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::Value;
-use redis::aio::ConnectionLike;
+use redis::{Script, Value};
 use tokio::time::Instant;
 
 use crate::clock::Clock;
@@ -36,44 +35,47 @@ use crate::store::Store;
 use crate::store::error::StoreError;
 use crate::store::over_cache::OverCache;
 use crate::store::redis::replicas::SignOfLife;
-use crate::store::split::{merge_refused, merge_remembered};
+use crate::store::split::{count_in_parts, merge_refused, merge_remembered};
 use answer::number;
-use connection::deadlines;
+use connection::asking::Way;
 use connection::refusal::classify;
 use connection::tls::TlsError;
 use expiry::{Known, jitter};
-use loss::epoch::{Epochs, Marks};
+use loss::restore;
 use script::settle::Scripts;
 use topology::give_back::GiveBack;
-use topology::link::{LinkSettings, Threads};
-use topology::pair::Pair;
+use topology::link::LinkSettings;
+use topology::part::Call;
 use topology::servers::Servers;
+use topology::side::{Side, is_of_a_second};
 
 /// How much longer than they are of use counters live: by as much the clocks of replicas may differ.
 pub const EXPIRY_MARGIN_SECONDS: u64 = 5;
 
 /// Counters in Redis.
 pub struct Redis {
-    servers: Servers,
-    probe_key: String,
+    /// Has all counters, or all but those of `per_second`.
+    main: Servers,
+    /// Has the windows of a second, where there are two.
+    per_second: Option<Servers>,
     clock: Arc<Clock>,
     settings: RedisSettings,
     scripts: Scripts,
+    restoring: Script,
     over: OverCache,
     known: Known,
     back: GiveBack,
     life: SignOfLife,
-    epochs: Arc<Epochs>,
 }
 
-/// What is written to find out whether a server counts.
-fn probe_key(settings: &RedisSettings) -> String {
-    format!("{}probe", settings.key_prefix)
-}
-
-/// What marks the data of one Redis.
-fn epoch_key(settings: &RedisSettings) -> String {
-    Epochs::key(&settings.key_prefix, |_| true).expect("the first name does")
+/// What of a request is counted in one step.
+#[derive(Clone, PartialEq)]
+struct Step {
+    is_per_second: bool,
+    /// Where there are several servers.
+    slot: Option<u16>,
+    /// A counter that is counted by itself.
+    alone: Option<Box<[u8]>>,
 }
 
 /// How counters are kept.
@@ -101,15 +103,11 @@ impl Redis {
         settings: RedisSettings,
         clock: Arc<Clock>,
     ) -> Result<Self, TlsError> {
-        let epochs = Arc::new(Epochs::default());
-        let marks = Marks { epochs: epochs.clone(), key_prefix: settings.key_prefix.clone() };
-        let threads = Threads { number: settings.threads, witness: Some(epoch_key(&settings)) };
-        let (key, budget) = (probe_key(&settings), settings.call_budget);
-        let servers = Servers::new(link, &key, &clock, budget, threads)?.marked(marks);
-        Ok(Self::over(servers, settings, clock, epochs))
+        let main = servers(link, &settings, clock.clone())?;
+        Ok(Self::over(main, None, settings, clock))
     }
 
-    /// A store that counts windows of a second in a Redis of their own.
+    /// A store that counts windows of a second in a Redis of their own. The time is that of the main one.
     ///
     /// # Errors
     /// As [`Redis::new`].
@@ -119,32 +117,38 @@ impl Redis {
         settings: RedisSettings,
         clock: Arc<Clock>,
     ) -> Result<Self, TlsError> {
-        // What is over is remembered here, and the time is that of the main one.
-        let part = RedisSettings { local_cache_bytes: 0, ..settings.clone() };
-        let per_second = Self::new(per_second, part.clone(), Arc::default())?;
-        let main = Self::new(main, part, clock.clone())?;
-        let servers = Servers::Pair(Pair::new(main, per_second));
-        Ok(Self::over(servers, settings, clock, Arc::default()))
+        let per_second = servers(per_second, &settings, Arc::default())?;
+        let main = servers(main, &settings, clock.clone())?.of_pair(Side::of_all_else());
+        Ok(Self::over(main, Some(per_second.of_pair(Side::of_seconds())), settings, clock))
     }
 
     fn over(
-        servers: Servers,
+        main: Servers,
+        per_second: Option<Servers>,
         settings: RedisSettings,
         clock: Arc<Clock>,
-        epochs: Arc<Epochs>,
     ) -> Self {
         Self {
-            servers,
-            probe_key: probe_key(&settings),
+            main,
+            per_second,
             clock,
             scripts: Scripts::default(),
+            restoring: restore::script(),
             over: OverCache::new(settings.local_cache_bytes),
             known: Known::default(),
             back: GiveBack::default(),
             life: SignOfLife::new(),
-            epochs,
             settings,
         }
+    }
+
+    /// The Redis that has the counter of a hit.
+    fn servers_of(&self, hit: &Hit) -> &Servers {
+        self.per_second.as_ref().filter(|_| is_of_a_second(hit)).unwrap_or(&self.main)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Servers> {
+        [&self.main].into_iter().chain(&self.per_second)
     }
 
     fn key(&self, hit: &Hit) -> Vec<u8> {
@@ -163,7 +167,10 @@ impl Redis {
         lives.max(hit.window.seconds).saturating_add(jitter)
     }
 
-    /// Counts by `deadline`, however many steps it takes.
+    /// Counts by `deadline`, however many steps it takes, each where its counters are. What a script
+    /// decides is decided together as far as it is in one slot; plain increments are sent for each
+    /// counter of a cluster by itself, since a node may have some of them and send on for others while a
+    /// slot moves.
     async fn ask(
         &self,
         hits: &[Hit],
@@ -171,25 +178,48 @@ impl Redis {
         now: Duration,
         deadline: Instant,
     ) -> Result<Vec<Count>, StoreError> {
-        match &self.servers {
-            Servers::One(link) => match link.connection() {
-                Err(error) => Err(error),
-                Ok(mut connection) => {
-                    let step = self.step(&mut connection, hits, mode, now);
-                    let answer = deadlines::by(deadline, step).await;
-                    answer.unwrap_or(Err(StoreError::TimedOut))
-                }
-            },
-            Servers::Cluster(cluster) => self.count_in(cluster, hits, mode, now, deadline).await,
-            // Each of them looks after its own.
-            Servers::Pair(pair) => pair.count(hits, mode, now, deadline).await,
+        if self.per_second.is_none() && self.main.is_one() {
+            return self.count_at(hits, mode, now, deadline).await;
         }
+        let plain = is_plain(hits, mode);
+        let step_of = |hit: &Hit| {
+            let slot = self.servers_of(hit).slot(|| self.key(hit));
+            let alone = slot.filter(|_| plain).map(|_| hit.key.clone());
+            Step { is_per_second: self.per_second.is_some() && is_of_a_second(hit), slot, alone }
+        };
+        let count = |_, hits: Vec<Hit>, mode| async move {
+            self.count_at(&hits, mode, now, deadline).await
+        };
+        let give_back = |hits| self.back.by(deadline, hits, now);
+        count_in_parts(hits, mode, step_of, count, give_back).await
+    }
+
+    /// Counts hits of one step where they belong.
+    async fn count_at(
+        &self,
+        hits: &[Hit],
+        mode: Mode,
+        now: Duration,
+        deadline: Instant,
+    ) -> Result<Vec<Count>, StoreError> {
+        let Some(first) = hits.first() else { return Ok(Vec::new()) };
+        let step = |mut way: Way| async move { self.step(&mut way, hits, mode, now).await };
+        self.servers_of(first).call(|| self.key(first), Call::Count, deadline, step).await
+    }
+
+    /// Gives back what steps took in vain, each counter's hits with a budget of their own. Never ends.
+    async fn give_back(&self) {
+        let give_back = |hit, now| async move {
+            let deadline = Instant::now() + self.settings.call_budget;
+            self.count_at(&[hit], Mode::CountAll, now, deadline).await
+        };
+        self.back.run(give_back).await;
     }
 
     /// Counts over one connection, in one round trip.
     async fn step(
         &self,
-        connection: &mut (impl ConnectionLike + Send),
+        connection: &mut Way,
         hits: &[Hit],
         mode: Mode,
         now: Duration,
@@ -202,7 +232,7 @@ impl Redis {
 
     async fn count_all(
         &self,
-        connection: &mut (impl ConnectionLike + Send),
+        connection: &mut Way,
         hits: &[Hit],
         now: Duration,
     ) -> Result<Vec<Count>, StoreError> {
@@ -260,12 +290,7 @@ impl Redis {
     }
 
     /// Gives counters an expiry that had one before the server lost them.
-    async fn expire(
-        &self,
-        connection: &mut (impl ConnectionLike + Send),
-        hits: &[&Hit],
-        now: Duration,
-    ) {
+    async fn expire(&self, connection: &mut Way, hits: &[&Hit], now: Duration) {
         let mut pipe = redis::pipe();
         for hit in hits {
             pipe.cmd("EXPIRE").arg(self.key(hit)).arg(self.ttl(hit, now)).ignore();
@@ -276,6 +301,16 @@ impl Redis {
             tracing::debug!(cause, "a counter that redis had lost may have no expiry");
         }
     }
+}
+
+/// The servers of one Redis, not connected yet.
+fn servers(
+    link: LinkSettings,
+    settings: &RedisSettings,
+    clock: Arc<Clock>,
+) -> Result<Servers, TlsError> {
+    let RedisSettings { key_prefix, call_budget, threads, .. } = settings;
+    Servers::new(link, key_prefix, clock, *call_budget, *threads)
 }
 
 /// Whether plain increments do: nothing is held back, and nothing goes down.

@@ -20,6 +20,15 @@ fn every_variable_is_documented_with_its_default() {
     }
 }
 
+#[test]
+fn every_key_of_a_quota_file_is_documented() {
+    let keys: Vec<&str> = ratelimit_svc::limits::file::known_keys().collect();
+    assert!(keys.contains(&"requests_per_unit") && keys.contains(&"wildcards"));
+    for key in keys {
+        assert!(REFERENCE.contains(&format!("`{key}`")), "{key} is missing in REFERENCE.md");
+    }
+}
+
 #[tokio::test]
 async fn every_metric_is_documented() {
     let service = Service::start(&[("a.yaml", "domain: d")]).await;

@@ -219,7 +219,7 @@ async fn a_replica_that_ends_lowers_no_counter() {
         "{admitted}: at most a block and a half is lost"
     );
     let [rest] = rest;
-    for result in ["told", "failed"] {
+    for result in ["restored", "failed"] {
         let name = format!("ratelimit_lease_told_total{{result=\"{result}\"}}");
         assert_eq!(rest.metric(&name).await.unwrap_or_default(), 0.0, "no data were lost");
     }
@@ -290,7 +290,7 @@ async fn what_redis_forgot_is_not_admitted_again() {
     .await;
     after += usize::from(!newcomer.is_over("edge", &entries).await);
     for service in &services {
-        let told = "ratelimit_lease_told_total{result=\"told\"}";
+        let told = "ratelimit_lease_restored_total{result=\"restored\"}";
         wait_for("redis is told", async || service.metric(told).await >= Some(1.0)).await;
         assert_eq!(service.metric("ratelimit_lease_losses_total").await, Some(1.0));
     }

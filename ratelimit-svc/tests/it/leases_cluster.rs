@@ -83,7 +83,7 @@ async fn a_primary_that_forgot_is_told_and_no_other() {
     }
     cluster.nodes[0].1.restart().await;
     for service in &services {
-        let told = "ratelimit_lease_told_total{result=\"told\"}";
+        let told = "ratelimit_lease_restored_total{result=\"restored\"}";
         wait_for("the primary is told", async || {
             let (admitted, degraded) = ask(service, &kept).await;
             assert!(admitted && !degraded, "the others are held back for nothing");

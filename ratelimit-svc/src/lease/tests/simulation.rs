@@ -15,7 +15,8 @@ use crate::lease::claim::{BATCH_MAX, Claim, Grant};
 use crate::lease::loss::{HOLD, RESTORED_MAX, Restoration, Whose, merged};
 use crate::lease::table::{Served, Table, Ticket};
 use crate::limits::unit::Period;
-use crate::store::ramp::{Pace, RETURN_MAX, Ramp};
+use crate::store::breaker::RETURN_MAX;
+use crate::store::pace::Pace;
 
 /// Longer than a request waits for a claim.
 const BUDGET_MICROS: u64 = 5_000;
@@ -542,15 +543,17 @@ impl World {
         if let Some((from, to)) = self.scenario.cut_off
             && (from..to).contains(&since)
         {
-            self.replicas[replica].unreachable_until = START_SECONDS * 1_000_000 + to;
+            // Each has a start of its own.
+            let (seed, longest) = (replica as u64 + 1, RETURN_MAX.as_micros() as u64);
+            let start = to + Random(seed).below(longest);
+            self.replicas[replica].unreachable_until = START_SECONDS * 1_000_000 + start;
         }
-        let (now, seed) = (self.instant(), self.scenario.keys as u64 + replica as u64);
+        let now = self.instant();
         let there = &mut self.replicas[replica];
         let is_unreachable = self.now < there.unreachable_until;
-        let ramp = Ramp::new(now, RETURN_MAX, seed);
-        let returning = (there.was_unreachable && !is_unreachable).then_some(ramp);
+        let start = (there.was_unreachable && !is_unreachable).then_some(now);
         if let Some(pace) = &mut there.pace {
-            pace.follow(is_unreachable, returning, now);
+            pace.follow(is_unreachable, start, now);
         }
         there.was_unreachable = is_unreachable;
     }

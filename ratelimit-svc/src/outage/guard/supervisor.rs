@@ -7,11 +7,10 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
-use super::{Guard, jitter, random, std_now};
+use super::{Guard, jitter, std_now};
 use crate::store::backend::Backend;
-use crate::store::breaker::Change;
+use crate::store::breaker::{Change, Stage};
 use crate::store::error::StoreError;
-use crate::store::gate::Stage;
 
 /// How often a store that is there is looked at and given a sign of life.
 pub const CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -36,16 +35,16 @@ impl<B: Backend> Guard<B> {
         let mut check_at = Instant::now();
         loop {
             self.journal.report_noted(self.share().replicas);
-            let stage = self.gate().stage();
+            let stage = self.breaker().stage();
             match stage {
                 Stage::Open(at) => {
                     tokio::time::sleep_until(at.into()).await;
                     self.probe().await;
                     check_at = Instant::now() + CHECK_EVERY;
                 }
-                Stage::Returning(ramp) => {
-                    self.pause_until(ramp.ends_at().into()).await;
-                    let change = self.gate().returned(std_now());
+                Stage::Returning(start) => {
+                    self.pause_until(start.into()).await;
+                    let change = self.breaker().returned(std_now());
                     self.closed(change);
                 }
                 Stage::Doubted(at) if at <= std_now() => self.check().await,
@@ -83,13 +82,13 @@ impl<B: Backend> Guard<B> {
         let probed = tokio::time::timeout(PROBE_MAX, probe).await;
         match probed.unwrap_or(Err(StoreError::TimedOut)) {
             Ok(()) => {
-                let change = self.gate().found(std_now(), random());
+                let change = self.breaker().found(std_now(), jitter());
                 self.closed(change);
             }
             Err(error) => {
                 self.metrics.store_error(error.kind());
                 self.journal.report(&error, self.share().replicas);
-                self.gate().probe_failed(std_now(), jitter());
+                self.breaker().probe_failed(std_now(), jitter());
             }
         }
         // What was lost before is no news.
@@ -107,11 +106,11 @@ impl<B: Backend> Guard<B> {
 
     /// Looks at the store, unless it is lost meanwhile.
     async fn check(&self) {
-        let Some(permit) = self.gate().permit_paced(std_now()) else { return };
+        let Some(permit) = self.breaker().permit_look(std_now()) else { return };
         let check = async {
             match tokio::time::timeout(PROBE_MAX, self.backend.check()).await {
                 Ok(Ok(())) => {
-                    self.gate().looks_well();
+                    self.breaker().looks_well();
                     self.sign().await;
                 }
                 Ok(Err(error)) => self.failed(permit, error),
@@ -144,7 +143,7 @@ impl<B: Backend> Guard<B> {
     async fn settle(&self, now: Duration) {
         let calls = self.calls.swap(0, Ordering::Relaxed);
         let repaid = self.repaid.swap(0, Ordering::Relaxed);
-        let Some(permit) = self.gate().permit_paced(std_now()) else { return };
+        let Some(permit) = self.breaker().permit(std_now()) else { return };
         let most = (calls / 2).clamp(SETTLE_MIN, SETTLE_MAX).saturating_sub(repaid);
         let owed = self.local.take_owed(most, now);
         if owed.is_empty() {

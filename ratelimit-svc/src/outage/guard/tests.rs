@@ -12,7 +12,7 @@ use crate::store::Store;
 use crate::store::backend::Backend;
 use crate::store::breaker::FAILURES_TO_OPEN;
 use crate::store::memory::Memory;
-use crate::store::ramp::CLAIMS_MIN;
+use crate::store::pace::CLAIMS_MIN;
 
 const BUDGET: Duration = Duration::from_millis(5);
 
@@ -492,7 +492,7 @@ async fn what_redis_was_being_told_when_the_caller_hung_up_is_in_doubt() {
     let call = guard.count(&hits, Mode::CountAll, now);
     tokio::time::timeout(BUDGET / 2, call).await.expect_err("hangs up before there is an answer");
     let settled = |result| guard.metrics.settled_so_far(result);
-    assert_eq!((settled("unsure"), settled("told"), settled("dropped")), (4, 0, 0));
+    assert_eq!((settled("unsure"), settled("repaid"), settled("dropped")), (4, 0, 0));
     assert_eq!(guard.repaying.load(Ordering::Relaxed), 0);
     assert!(guard.local.take_owed(9, now).is_empty(), "it may have been counted");
     running.abort();

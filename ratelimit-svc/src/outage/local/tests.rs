@@ -43,7 +43,7 @@ fn passes(local: &Local, hit: &Hit, replicas: u32) -> bool {
 fn learn(local: &Local, store: &Memory, hit: &Hit) -> bool {
     let hits = std::slice::from_ref(hit);
     let counts = store.count_now(hits, Mode::CountAll, NOW);
-    local.learn(hits.iter().zip(counts.iter().copied()), NOW, false);
+    local.learn(hits.iter().zip(counts.iter().copied()), NOW);
     !counts[0].over
 }
 
@@ -131,17 +131,15 @@ fn what_bypasses_is_taken_from_the_others_and_owed() {
 }
 
 #[test]
-fn a_used_share_does_not_begin_anew_while_counters_return() {
+fn a_used_share_does_not_begin_anew_before_the_store_counts() {
     let (local, store) = (Local::default(), Memory::default());
     let hit = hit("a", 1, 8);
     assert_eq!((0..9).filter(|_| passes(&local, &hit, 2)).count(), 4);
+    local.tidy(NOW);
+    assert!(!passes(&local, &hit, 2), "the store is found and the counter is not asked");
     let hits = std::slice::from_ref(&hit);
     let counts = store.count_now(hits, Mode::CountAll, NOW);
-    local.learn(hits.iter().zip(counts.iter().copied()), NOW, true);
-    assert!(!passes(&local, &hit, 2), "beside another counter that has not returned");
-    local.tidy(NOW);
-    assert!(!passes(&local, &hit, 2), "nor when the store is found and the counter is not asked");
-    local.learn(hits.iter().zip(counts.iter().copied()), NOW, false);
+    local.learn(hits.iter().zip(counts.iter().copied()), NOW);
     assert_eq!((0..9).filter(|_| passes(&local, &hit, 2)).count(), 3, "half of 8 - 1");
 }
 

@@ -1,93 +1,62 @@
 //! Redis as a store that can be lost and found: probes, checks, signs of life, what is restored after a
 //! loss of data, and what no request waits for. Counts nothing.
 
+use futures_util::future::join_all;
+
+use super::Redis;
 use super::replicas::SignOfLife;
-use super::topology::servers::Servers;
-use super::topology::slots::slot_of;
-use super::{Redis, epoch_key};
 use crate::decide::hit::Hit;
-use crate::lease::loss::{Finding, Restoration, Whose};
+use crate::lease::loss::{Finding, Restoration};
 use crate::store::backend::{Backend, ServerState};
 use crate::store::error::StoreError;
-use crate::store::redis::connection::connector::{PROBE_TIMEOUT, prove};
+use crate::store::redis::connection::connector::PROBE_TIMEOUT;
 use crate::store::redis::connection::refusal::classify;
 
 impl Backend for Redis {
-    /// Connects anew and writes: a replica that lost its primary, a server that is loading or
-    /// out of memory answers a ping but counts nothing.
+    /// Of two, one is enough.
     async fn probe(&self) -> Result<(), StoreError> {
-        match &self.servers {
-            Servers::One(link) => {
-                let mut connected = link.connect().await?;
-                let key = Some(&*self.probe_key);
-                let budget = self.settings.call_budget;
-                prove(&mut connected.connection, key, Some(&self.clock), false, budget).await?;
-                // Before anything is counted it is known whether these are the same data.
-                let key = epoch_key(&self.settings);
-                self.epochs.read(&mut connected.connection, key, Whose::all()).await?;
-                link.adopt(connected);
-            }
-            Servers::Cluster(cluster) => cluster.repair().await?,
-            Servers::Pair(pair) => pair.repair().await?,
-        }
-        Ok(())
+        any(join_all(self.all().map(|servers| servers.find())).await)
     }
 
+    /// Of two, one is enough.
     async fn check(&self) -> Result<(), StoreError> {
-        match &self.servers {
-            Servers::One(link) if link.has_moved().await => self.probe().await,
-            Servers::One(link) => {
-                let key = Some(&*self.probe_key);
-                let budget = self.settings.call_budget;
-                prove(&mut link.connection()?, key, Some(&self.clock), true, budget).await
-            }
-            Servers::Cluster(cluster) => cluster.look().await,
-            Servers::Pair(pair) => pair.look().await,
-        }
+        any(join_all(self.all().map(|servers| servers.look())).await)
     }
 
     async fn sign_of_life(&self) -> Result<u32, StoreError> {
         let prefix = &self.settings.key_prefix;
-        let mut connection = self.servers.connection(SignOfLife::key(prefix).as_bytes())?;
+        let mut connection = self.main.connection(SignOfLife::key(prefix).as_bytes())?;
         let sign = self.life.sign(prefix, &mut connection);
         let answer = tokio::time::timeout(self.settings.call_budget, sign).await;
         let alive = answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)?;
         // Who is alive is known without it.
-        if let Err(error) = self.read_epochs().await {
-            let cause = chassis::telemetry::error_chain(&error);
-            tracing::debug!(cause, "not known which data redis holds");
+        for read in join_all(self.all().map(|servers| servers.read_epochs())).await {
+            if let Err(error) = read {
+                let cause = chassis::telemetry::error_chain(&error);
+                tracing::debug!(cause, "not known which data redis holds");
+            }
         }
         Ok(alive)
     }
 
     async fn farewell(&self) -> Result<(), StoreError> {
         let prefix = &self.settings.key_prefix;
-        let mut connection = self.servers.connection(SignOfLife::key(prefix).as_bytes())?;
+        let mut connection = self.main.connection(SignOfLife::key(prefix).as_bytes())?;
         let farewell = self.life.take_back(prefix, &mut connection);
         let answer = tokio::time::timeout(PROBE_TIMEOUT, farewell).await;
         answer.map_err(|_| StoreError::TimedOut)?.map_err(classify)
     }
 
     fn findings(&self, take_in: &mut dyn FnMut(Finding)) {
-        self.take_findings(take_in);
+        self.all().for_each(|servers| servers.findings(take_in));
     }
 
     fn is_lost_to(&self, hits: &[Hit]) -> bool {
-        match &self.servers {
-            Servers::One(_) => false,
-            Servers::Cluster(cluster) => {
-                hits.iter().any(|hit| cluster.is_lost(slot_of(&self.key(hit))))
-            }
-            Servers::Pair(pair) => hits.iter().any(|hit| pair.is_lost(hit)),
-        }
+        hits.iter().any(|hit| self.servers_of(hit).is_lost(&self.key(hit)))
     }
 
     fn servers(&self) -> Vec<ServerState> {
-        match &self.servers {
-            Servers::One(link) => vec![link.server()],
-            Servers::Cluster(cluster) => cluster.servers(),
-            Servers::Pair(pair) => pair.servers(),
-        }
+        self.all().flat_map(|servers| servers.states()).collect()
     }
 
     async fn restore_claimed(&self, restorations: &[Restoration]) -> Vec<Result<u64, StoreError>> {
@@ -95,12 +64,11 @@ impl Backend for Redis {
     }
 
     async fn tend(&self) {
-        match &self.servers {
-            Servers::One(_) => std::future::pending().await,
-            Servers::Cluster(cluster) => {
-                tokio::join!(self.give_back_in(cluster), cluster.tend());
-            }
-            Servers::Pair(pair) => pair.tend(self.settings.call_budget).await,
-        }
+        tokio::join!(join_all(self.all().map(|servers| servers.tend())), self.give_back());
     }
+}
+
+/// Success where there is any, and otherwise the first failure.
+fn any(ended: Vec<Result<(), StoreError>>) -> Result<(), StoreError> {
+    ended.into_iter().reduce(Result::or).unwrap_or(Err(StoreError::NotConnected))
 }

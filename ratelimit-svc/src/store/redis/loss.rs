@@ -2,5 +2,4 @@
 //! means for leases is `lease::loss`.
 
 pub mod epoch;
-pub mod findings;
 pub mod restore;

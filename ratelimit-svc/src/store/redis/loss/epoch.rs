@@ -38,7 +38,6 @@ pub struct Epochs {
     findings: Mutex<Vec<Finding>>,
     has_findings: AtomicBool,
     script: Script,
-    pub(in crate::store::redis) restore: Script,
 }
 
 /// Where it is found out which data the servers of a cluster hold.
@@ -53,9 +52,8 @@ pub struct Marks {
 impl Default for Epochs {
     fn default() -> Self {
         let script = Script::new(EPOCH);
-        let restore = Script::new(include_str!("restore.lua"));
         let (known, findings) = (Mutex::default(), Mutex::default());
-        Self { known, findings, has_findings: AtomicBool::new(false), script, restore }
+        Self { known, findings, has_findings: AtomicBool::new(false), script }
     }
 }
 

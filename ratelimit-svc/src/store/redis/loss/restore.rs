@@ -1,18 +1,22 @@
 //! Restoring counters that lost data, as far as this replica had claimed of them: each by itself,
 //! whatever it is called and wherever it is. What that means is `lease::loss`, how a loss is found out `epoch`.
 
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, join_all};
-use redis::aio::ConnectionLike;
+use futures_util::future::join_all;
+use redis::Script;
 use tokio::time::Instant;
 
 use crate::lease::loss::Restoration;
 use crate::store::error::StoreError;
 use crate::store::redis::Redis;
+use crate::store::redis::connection::asking::Way;
 use crate::store::redis::connection::refusal::classify;
-use crate::store::redis::topology::scatter::at_owner;
-use crate::store::redis::topology::servers::Servers;
+use crate::store::redis::topology::part::Call;
 use crate::store::redis::topology::slots::{number_at, slot_of};
+
+/// The script that restores a counter.
+pub fn script() -> Script {
+    Script::new(include_str!("restore.lua"))
+}
 
 impl Redis {
     /// Restores each counter, as far as this replica had claimed of it; where each stands.
@@ -23,41 +27,20 @@ impl Redis {
         join_all(restorations.iter().map(|restoration| self.restore_one(restoration))).await
     }
 
-    // Boxed: a store that holds stores.
-    fn restore_one<'a>(
-        &'a self,
-        restoration: &'a Restoration,
-    ) -> BoxFuture<'a, Result<u64, StoreError>> {
+    async fn restore_one(&self, restoration: &Restoration) -> Result<u64, StoreError> {
         let deadline = Instant::now() + self.settings.call_budget;
-        async move {
-            match &self.servers {
-                Servers::One(link) => {
-                    let restored = self.restore_over(link.connection()?, restoration);
-                    let answer = tokio::time::timeout_at(deadline, restored).await;
-                    answer.unwrap_or(Err(StoreError::TimedOut))
-                }
-                Servers::Cluster(cluster) => {
-                    let slot = slot_of(&self.key(&restoration.hit));
-                    at_owner(cluster, slot, &[], deadline, |way| {
-                        self.restore_over(way, restoration)
-                    })
-                    .await
-                }
-                Servers::Pair(pair) => {
-                    pair.at_home_of(&restoration.hit, |part| part.restore_one(restoration)).await
-                }
-            }
-        }
-        .boxed()
+        let key = || self.key(&restoration.hit);
+        let restore = |way| self.restore_over(way, restoration);
+        self.servers_of(&restoration.hit).call(key, Call::Look, deadline, restore).await
     }
 
     async fn restore_over(
         &self,
-        mut connection: impl ConnectionLike + Send,
+        mut connection: Way,
         Restoration { hit, taken, .. }: &Restoration,
     ) -> Result<u64, StoreError> {
         let counter = self.key(hit);
-        let mut call = self.epochs.restore.prepare_invoke();
+        let mut call = self.restoring.prepare_invoke();
         call.key(&counter).key(granted_key(&counter));
         call.arg(self.life.name()).arg(hit.amount).arg(*taken);
         call.arg(self.ttl(hit, self.clock.now()));

@@ -14,6 +14,7 @@ use crate::limits::algorithm::Algorithm;
 use crate::store::error::StoreError;
 use crate::store::redis::Redis;
 use crate::store::redis::answer::number;
+use crate::store::redis::connection::asking::Way;
 use crate::store::redis::connection::refusal::classify;
 use crate::store::redis::script::packed;
 
@@ -41,7 +42,7 @@ impl Default for Scripts {
 impl Redis {
     pub(in crate::store::redis) async fn settle(
         &self,
-        connection: &mut (impl ConnectionLike + Send),
+        connection: &mut Way,
         hits: &[Hit],
         mode: Mode,
         now: Duration,
@@ -70,7 +71,7 @@ impl Redis {
 
     async fn settle_fixed(
         &self,
-        connection: &mut (impl ConnectionLike + Send),
+        connection: &mut Way,
         hits: &[Hit],
         mode: Mode,
         now: Duration,
@@ -111,11 +112,7 @@ fn call(script: &Script, hits: usize, keys: usize) -> Cmd {
 }
 
 /// Runs a script, and loads it first where the server does not know it: such a call did nothing.
-async fn run(
-    script: &Script,
-    call: &Cmd,
-    connection: &mut (impl ConnectionLike + Send),
-) -> Result<Value, RedisError> {
+async fn run(script: &Script, call: &Cmd, connection: &mut Way) -> Result<Value, RedisError> {
     match connection.req_packed_command(call).await.and_then(Value::extract_error) {
         Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
             script.load_async(connection).await?;

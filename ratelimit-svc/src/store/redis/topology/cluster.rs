@@ -26,7 +26,6 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::{Mutex, Notify};
 
 use crate::clock::Clock;
-use crate::decide::hit::Hit;
 use crate::store::backend::ServerState;
 use crate::store::breaker::Permit;
 use crate::store::error::StoreError;
@@ -34,7 +33,7 @@ use crate::store::redis::connection::address::{Address, HostPort, Login};
 use crate::store::redis::connection::connections::Connections;
 use crate::store::redis::connection::connector::{Connector, Endpoint, PROBE_TIMEOUT, prove};
 use crate::store::redis::loss::epoch::Marks;
-use crate::store::redis::topology::part::{Part, REPORT_EVERY, Reach};
+use crate::store::redis::topology::part::{Call, Part, REPORT_EVERY, Reach};
 use crate::store::redis::topology::ranges::ask_slots;
 use crate::store::redis::topology::slots::{SLOTS, SlotMap, slot_of};
 
@@ -90,12 +89,12 @@ impl Node {
         Self { at, connections: ArcSwapOption::empty(), part, mending: Mutex::default() }
     }
 
-    /// Its connection on this thread, and leave to count these hits over it; of no hits, to ask all else.
+    /// Its connection on this thread, and leave for a call over it.
     ///
     /// # Errors
-    /// While it is out of reach, and until these counters are back.
-    pub fn connection(&self, hits: &[Hit]) -> Result<(MultiplexedConnection, Permit), StoreError> {
-        let permit = self.part.permit(hits).ok_or_else(out_of_reach)?;
+    /// While it is out of reach, and to count before its start.
+    pub fn connection(&self, call: Call) -> Result<(MultiplexedConnection, Permit), StoreError> {
+        let permit = self.part.permit(call).ok_or_else(out_of_reach)?;
         let connections = self.connections.load();
         Ok((connections.as_ref().ok_or_else(out_of_reach)?.here(), permit))
     }
@@ -236,7 +235,7 @@ impl Cluster {
             let mended = tokio::time::timeout(PROBE_TIMEOUT, self.mend(&map, node)).await;
             mended.unwrap_or(Err(StoreError::TimedOut)).inspect_err(|error| node.part.missed(error))
         };
-        let lost = map.nodes.iter().filter(|node| node.connection(&[]).is_err());
+        let lost = map.nodes.iter().filter(|node| node.connection(Call::Look).is_err());
         for answer in join_all(lost.map(mend)).await {
             problem = answer.err().or(problem);
         }
@@ -260,7 +259,7 @@ impl Cluster {
     async fn set_clock(&self) {
         let map = self.map.load_full();
         let Some(node) = self.owner(&map, &self.probe_key) else { return };
-        let Ok((mut connection, permit)) = node.connection(&[]) else { return };
+        let Ok((mut connection, permit)) = node.connection(Call::Look) else { return };
         let (key, clock) = (Some(&*self.probe_key), Some(&*self.clock));
         let proved = prove(&mut connection, key, clock, true, self.budget);
         if let Ok(Err(error)) = tokio::time::timeout(PROBE_TIMEOUT, proved).await {
@@ -284,7 +283,8 @@ impl Cluster {
     /// listed ones, all at once. The first answer counts, so nobody waits for a node that hangs.
     async fn slots(&self) -> Result<Vec<(u16, u16, HostPort)>, StoreError> {
         let map = self.map.load_full();
-        let in_use = map.nodes.iter().filter_map(|node| Some((node, node.connection(&[]).ok()?)));
+        let in_use =
+            map.nodes.iter().filter_map(|node| Some((node, node.connection(Call::Look).ok()?)));
         let in_use: Vec<_> = in_use.take(ASKED_MAX).collect();
         let pause = if in_use.is_empty() { Duration::ZERO } else { SEEDS_AFTER };
         let asked = in_use.into_iter().map(|(node, (connection, permit))| {
@@ -317,7 +317,7 @@ impl Cluster {
                 let node = known.get(&at).map(|node| Arc::clone(node));
                 map.nodes.push(node.unwrap_or_else(|| {
                     let before = old.slots.node(first).map(|node| &old.nodes[usize::from(node)]);
-                    let part = before.map_or_else(Part::new, |node| node.part.successor());
+                    let part = before.map_or_else(Part::default, |node| node.part.successor());
                     Arc::new(Node::new(at, part))
                 }));
                 map.nodes.len() - 1
@@ -331,7 +331,7 @@ impl Cluster {
     /// the probe's own slot keeps the time, so that all replicas ask the same one.
     async fn mend(&self, map: &Arc<Map>, node: &Arc<Node>) -> Result<(), StoreError> {
         let _mending = node.mending.lock().await;
-        if node.connection(&[]).is_ok() {
+        if node.connection(Call::Look).is_ok() {
             return Ok(());
         }
         let owns = |key: &str| map.has(node, slot_of(key.as_bytes()));
@@ -360,7 +360,7 @@ impl Cluster {
 
 /// Whether a node is in reach.
 fn serves(map: &Map, problem: Option<StoreError>) -> Result<(), StoreError> {
-    match map.nodes.iter().any(|node| node.connection(&[]).is_ok()) {
+    match map.nodes.iter().any(|node| node.connection(Call::Look).is_ok()) {
         true => Ok(()),
         false => Err(problem.unwrap_or(StoreError::NotConnected)),
     }

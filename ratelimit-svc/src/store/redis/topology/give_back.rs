@@ -3,63 +3,32 @@
 //!
 //! ```text
 //! a −1 ┐
-//! a −1 ┼─► a −2, b −1 ─► up to AT_ONCE_MAX calls at a time
+//! a −1 ┼─► a −2, b −1 ─► up to AT_ONCE_MAX calls at a time, and then what came meanwhile
 //! b −1 ┘   what waits adds up by counter, so a flood of one tenant is one call after the other
 //! ```
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
-use tokio::sync::{Notify, oneshot};
+use futures_util::{StreamExt, stream};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::decide::hit::Hit;
 use crate::store::error::StoreError;
 
-/// The most hits of requests that wait to be given back; more are lost until their window ends.
+/// The most hits of requests that wait to be given back, beside as many under way; more are lost until
+/// their window ends.
 pub const BACK_MAX: usize = 4096;
 /// The most calls under way at a time.
 pub const AT_ONCE_MAX: usize = 64;
 
 /// What is to be given back.
-#[derive(Default)]
 pub struct GiveBack {
-    waiting: Mutex<Waiting>,
-    news: Notify,
-}
-
-#[derive(Default)]
-struct Waiting {
-    backs: HashMap<Counter, Back>,
-    /// The same counters, those that wait longest first.
-    order: VecDeque<Counter>,
-    /// Hits of requests, those under way among them.
-    hits: usize,
-}
-
-/// A counter and what is taken of it: the same hits but for their number.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Counter {
-    key: Box<[u8]>,
-    window_start: u64,
-    limit: u32,
-    capacity: u32,
-    class: Option<u8>,
-}
-
-impl Counter {
-    fn of(hit: &Hit) -> Self {
-        Self {
-            key: hit.key.clone(),
-            window_start: hit.window.start,
-            limit: hit.limit,
-            capacity: hit.capacity(),
-            class: hit.share.as_ref().map(|share| share.rank),
-        }
-    }
+    sender: mpsc::Sender<Back>,
+    receiver: Mutex<mpsc::Receiver<Back>>,
 }
 
 /// What requests took of one counter.
@@ -68,26 +37,24 @@ struct Back {
     hit: Hit,
     /// When it was taken, at the latest.
     now: Duration,
-    /// How many hits of requests it is.
-    hits: usize,
     /// Those whose last one is dropped have all of their hits back, or will not.
     waiting: Vec<Arc<oneshot::Sender<()>>>,
 }
 
-impl Back {
-    /// Takes in another refund of the same counter: its hits, and the demand that goes with them.
-    fn merge(&mut self, hit: Hit, now: Duration) {
-        let asked = |hit: &Hit| hit.share.as_ref().and_then(|share| share.asked);
-        let sum = match (asked(&self.hit), asked(&hit)) {
-            (None, None) => None,
-            (one, other) => Some(one.unwrap_or(0).saturating_add(other.unwrap_or(0))),
-        };
-        let amount = self.hit.amount.saturating_add(hit.amount);
-        self.hit = Hit { amount, ..hit };
-        if let Some(share) = &mut self.hit.share {
-            share.asked = sum;
-        }
-        self.now = self.now.max(now);
+/// A counter and what is taken of it: the same hits but for their number.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Counter {
+    key: Box<[u8]>,
+    window_start: u64,
+    limit: u32,
+    capacity: u32,
+    class: Option<u8>,
+}
+
+impl Default for GiveBack {
+    fn default() -> Self {
+        let (sender, receiver) = mpsc::channel(BACK_MAX);
+        Self { sender, receiver: Mutex::new(receiver) }
     }
 }
 
@@ -96,10 +63,9 @@ impl GiveBack {
     pub fn add(&self, hits: Vec<Hit>, now: Duration) -> oneshot::Receiver<()> {
         let (done, receiver) = oneshot::channel();
         let done = Arc::new(done);
-        let mut waiting = self.waiting();
-        if waiting.hits + hits.len() <= BACK_MAX {
-            hits.into_iter().for_each(|hit| waiting.add(hit, now, done.clone()));
-            self.news.notify_one();
+        for hit in hits {
+            // Without room it is lost until its window ends.
+            let _ = self.sender.try_send(Back { hit, now, waiting: vec![done.clone()] });
         }
         receiver
     }
@@ -122,61 +88,58 @@ impl GiveBack {
     where
         F: Future<Output = Result<T, StoreError>>,
     {
-        let give = |Back { hit, now, hits, waiting }: Back| {
+        let give = |Back { hit, now, waiting }: Back| {
             let given = call(hit, now);
             async move {
                 // What is not given back is lost until its window ends.
                 let _ = given.await;
                 drop(waiting);
-                hits
             }
         };
-        let mut under_way = FuturesUnordered::new();
-        loop {
-            let has_room = under_way.len() < AT_ONCE_MAX;
-            tokio::select! {
-                Some(hits) = under_way.next(), if !under_way.is_empty() => {
-                    self.waiting().hits -= hits;
-                }
-                back = self.next(), if has_room => under_way.push(give(back)),
-            }
+        let (mut receiver, mut backs) = (self.receiver.lock().await, Vec::new());
+        while receiver.recv_many(&mut backs, BACK_MAX).await > 0 {
+            let calls = stream::iter(by_counter(backs.drain(..)));
+            calls.for_each_concurrent(AT_ONCE_MAX, &give).await;
         }
-    }
-
-    /// What waits longest, as soon as something does.
-    async fn next(&self) -> Back {
-        loop {
-            if let Some(back) = self.waiting().take() {
-                return back;
-            }
-            self.news.notified().await;
-        }
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Waiting {
-    fn add(&mut self, hit: Hit, now: Duration, done: Arc<oneshot::Sender<()>>) {
-        self.hits += 1;
-        let counter = Counter::of(&hit);
-        match self.backs.get_mut(&counter) {
-            Some(back) => {
-                back.merge(hit, now);
-                back.hits += 1;
-                back.waiting.push(done);
-            }
-            None => {
-                self.order.push_back(counter.clone());
-                self.backs.insert(counter, Back { hit, now, hits: 1, waiting: vec![done] });
+/// Refunds of the same counter as one.
+fn by_counter(backs: impl Iterator<Item = Back>) -> impl Iterator<Item = Back> {
+    let mut counters: HashMap<Counter, Back> = HashMap::new();
+    for back in backs {
+        match counters.entry(Counter::of(&back.hit)) {
+            Entry::Occupied(mut known) => known.get_mut().merge(back),
+            Entry::Vacant(vacant) => {
+                vacant.insert(back);
             }
         }
     }
+    counters.into_values()
+}
 
-    fn take(&mut self) -> Option<Back> {
-        self.backs.remove(&self.order.pop_front()?)
+impl Back {
+    /// Takes in another refund of the same counter: its hits, and the demand that goes with them.
+    fn merge(&mut self, other: Self) {
+        self.hit.amount = self.hit.amount.saturating_add(other.hit.amount);
+        let asked = other.hit.share.and_then(|share| share.asked);
+        if let (Some(share), Some(asked)) = (&mut self.hit.share, asked) {
+            share.asked = Some(share.asked.unwrap_or(0).saturating_add(asked));
+        }
+        self.now = self.now.max(other.now);
+        self.waiting.extend(other.waiting);
+    }
+}
+
+impl Counter {
+    fn of(hit: &Hit) -> Self {
+        Self {
+            key: hit.key.clone(),
+            window_start: hit.window.start,
+            limit: hit.limit,
+            capacity: hit.capacity(),
+            class: hit.share.as_ref().map(|share| share.rank),
+        }
     }
 }
 
@@ -216,18 +179,20 @@ mod tests {
             () = run => {}
             () = while_it_runs => {}
         }
-        given.into_inner()
+        let mut given = given.into_inner();
+        given.sort_unstable();
+        given
     }
 
     #[tokio::test]
     async fn it_is_bounded_and_tells_when_it_is_done() {
         let back = GiveBack::default();
         let add = |number| back.add((0..number).map(hit).collect(), Duration::ZERO);
-        let (mut first, mut second) = (add(BACK_MAX - 1), add(2));
+        let (mut first, mut second) = (add(BACK_MAX), add(2));
         assert!((&mut second).now_or_never().is_some_and(|done| done.is_err()), "no room");
         assert!((&mut first).now_or_never().is_none(), "it waits");
         let amounts = given(&back, async { drop(first.await) }).await;
-        assert_eq!(amounts, [1; BACK_MAX - 1]);
+        assert_eq!(amounts, [1; BACK_MAX]);
         assert!(add(0).now_or_never().is_some(), "nothing to do");
         let third = add(2);
         assert_eq!(given(&back, async { drop(third.await) }).await, [1, 1], "room again");
@@ -243,21 +208,17 @@ mod tests {
 
     #[test]
     fn demand_that_is_none_adds_up_with_the_hits() {
-        use crate::limits::sharing::{ClassShare, How};
-        let share = |asked| ClassShare { rank: 1, classes: 2, how: How::UpTo(fraction()), asked };
-        let fraction_hit = |asked| Hit { share: Some(share(asked)), ..hit(0) };
-        let mut waiting = Waiting::default();
-        let (done, _receiver) = oneshot::channel();
-        let done = Arc::new(done);
-        for asked in [None, Some(2), None, Some(3)] {
-            waiting.add(fraction_hit(asked), Duration::ZERO, done.clone());
-        }
-        let back = waiting.take().expect("one counter");
-        assert_eq!((back.hit.amount, back.hit.share), (4, Some(share(Some(5)))));
-    }
-
-    fn fraction() -> crate::limits::sharing::Fraction {
-        crate::limits::sharing::Fraction::try_new(0.5).expect("in bounds")
+        use crate::limits::sharing::{ClassShare, Fraction, How};
+        let half = Fraction::try_new(0.5).expect("in bounds");
+        let share = |asked| ClassShare { rank: 1, classes: 2, how: How::UpTo(half), asked };
+        let back = |asked| Back {
+            hit: Hit { share: Some(share(asked)), ..hit(0) },
+            now: Duration::ZERO,
+            waiting: Vec::new(),
+        };
+        let backs = [None, Some(2), None, Some(3)].map(back);
+        let merged: Vec<Hit> = by_counter(backs.into_iter()).map(|back| back.hit).collect();
+        assert_eq!(merged, [Hit { amount: 4, share: Some(share(Some(5))), ..hit(0) }]);
     }
 
     #[tokio::test]

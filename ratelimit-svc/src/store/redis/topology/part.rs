@@ -1,22 +1,20 @@
-//! One part of a store that has several: a node of a cluster, one of two Redis. Its gate, so that it
-//! is lost and found alone, and what the log is to say of that. Connects to nobody.
+//! One part of a store that has several: a node of a cluster, one of two Redis. Its breaker, so that
+//! it is lost and found alone, and what the log is to say of that. Connects to nobody.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::decide::hit::Hit;
-use crate::store::breaker::{Change, Permit};
+use crate::store::breaker::{Breaker, Change, Permit};
 use crate::store::error::StoreError;
-use crate::store::gate::Gate;
 
 /// How often parts that were lost or found are reported in the log: once, however often they come and go
 /// between, and not by requests.
 pub const REPORT_EVERY: Duration = Duration::from_secs(1);
 
-/// A part's gate.
+/// A part's breaker.
 pub struct Part {
-    gate: Mutex<Gate>,
+    breaker: Mutex<Breaker>,
     log: Mutex<Log>,
 }
 
@@ -25,6 +23,15 @@ struct Log {
     /// Why it was lost, until that is reported.
     cause: Option<String>,
     reported_lost: Option<bool>,
+}
+
+/// What a part is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// To count.
+    Count,
+    /// Anything else.
+    Look,
 }
 
 /// What the log is to say.
@@ -36,44 +43,48 @@ pub enum Reach {
     Found,
 }
 
-impl Part {
+impl Default for Part {
     /// Of a part that is asked nothing before it is found.
-    pub fn new() -> Self {
-        Self { gate: Mutex::new(Gate::new(std_now())), log: Mutex::default() }
+    fn default() -> Self {
+        Self { breaker: Mutex::new(Breaker::new(std_now())), log: Mutex::default() }
     }
+}
 
-    /// Of a part that takes over from this one. Where this one is lost its counters return from the
-    /// same outage.
+impl Part {
+    /// Of a part that takes over from this one. Where this one is lost it returns from the same outage.
     pub fn successor(&self) -> Self {
         match self.is_lost() {
-            true => Self { gate: Mutex::new(self.gate().clone()), log: Mutex::default() },
-            false => Self::new(),
+            true => Self { breaker: Mutex::new(self.breaker().clone()), log: Mutex::default() },
+            false => Self::default(),
         }
     }
 
-    /// Leave to count these hits, whose counters must be back; of no hits, leave to ask all else.
-    pub fn permit(&self, hits: &[Hit]) -> Option<Permit> {
-        self.gate().permit(hits, std_now())
+    /// Leave for a call.
+    pub fn permit(&self, call: Call) -> Option<Permit> {
+        match call {
+            Call::Count => self.breaker().permit(std_now()),
+            Call::Look => self.breaker().permit_look(std_now()),
+        }
     }
 
     /// Whether nobody asks it.
     pub fn is_lost(&self) -> bool {
-        self.gate().is_open()
+        self.breaker().is_open()
     }
 
     /// How long nobody has asked it; none while somebody may.
     pub fn lost_for(&self) -> Option<Duration> {
-        self.gate().lost_for(std_now())
+        self.breaker().lost_for(std_now())
     }
 
     /// A permitted call succeeded, or was refused by a living server.
     pub fn answered(&self, permit: Permit) {
-        self.gate().succeeded(permit);
+        self.breaker().succeeded(permit);
     }
 
     /// A permitted call was not answered. Whether the part is given up by that.
     pub fn failed(&self, permit: Permit, error: &StoreError) -> bool {
-        let change = self.gate().failed(permit, error.needs_reconnect(), std_now(), 0.5);
+        let change = self.breaker().failed(permit, error.needs_reconnect(), std_now(), 0.5);
         let lost = change == Some(Change::Opened);
         if lost {
             self.note(error);
@@ -83,21 +94,21 @@ impl Part {
 
     /// It was looked for and not found.
     pub fn missed(&self, error: &StoreError) {
-        self.gate().probe_failed(std_now(), 0.5);
+        self.breaker().probe_failed(std_now(), 0.5);
         self.note(error);
     }
 
-    /// It was found: its counters return, see [`Gate::found`].
+    /// It was found: it returns, see [`Breaker::found`].
     pub fn found(&self) {
-        self.gate().found(std_now(), RandomState::new().hash_one(0));
+        self.breaker().found(std_now(), random());
     }
 
     /// What is not reported in the log yet.
     pub fn unreported(&self) -> Option<Reach> {
         let lost = {
-            let mut gate = self.gate();
-            gate.returned(std_now());
-            gate.is_open()
+            let mut breaker = self.breaker();
+            breaker.returned(std_now());
+            breaker.is_open()
         };
         let mut log = self.log();
         let cause = log.cause.take();
@@ -112,13 +123,18 @@ impl Part {
         self.log().cause = Some(chassis::telemetry::error_chain(error).to_string());
     }
 
-    fn gate(&self) -> MutexGuard<'_, Gate> {
-        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// From 0 to 1. Not secret, only spread.
+fn random() -> f64 {
+    (RandomState::new().hash_one(0) >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// The clock of the runtime, which tests can stop.
@@ -129,43 +145,47 @@ fn std_now() -> Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::ramp::RETURN_MAX;
-    use crate::store::ramp::tests::hit;
+    use crate::store::breaker::RETURN_MAX;
 
-    fn back(part: &Part) -> usize {
-        (0..1000).filter(|key| part.permit(&[hit(*key)]).is_some()).count()
+    fn counts(part: &Part) -> bool {
+        part.permit(Call::Count).is_some()
     }
 
+    /// Each waits for a start of its own.
     #[tokio::test(start_paused = true)]
-    async fn counters_of_a_part_or_of_its_successor_return_little_by_little() {
-        let part = Part::new();
-        part.found();
-        assert_eq!(back(&part), 1000, "nothing was lost");
-        let permit = part.permit(&[]).expect("found");
-        assert!(part.failed(permit, &StoreError::NotConnected));
-        assert!(part.is_lost() && part.permit(&[]).is_none());
-        let successor = part.successor();
-        tokio::time::sleep(RETURN_MAX).await;
-        for part in [part, successor] {
+    async fn a_part_or_its_successor_returns_at_a_random_start() {
+        let mut waited = 0;
+        for _ in 0..50 {
+            let part = Part::default();
             part.found();
-            assert!((50..250).contains(&back(&part)), "{}", back(&part));
-            assert!(part.permit(&[]).is_some(), "for whoever has no counter");
-            tokio::time::sleep(RETURN_MAX).await;
-            assert_eq!(back(&part), 1000);
+            assert!(counts(&part), "nothing was lost");
+            let permit = part.permit(Call::Count).expect("found");
+            assert!(part.failed(permit, &StoreError::NotConnected));
+            assert!(part.is_lost() && part.permit(Call::Look).is_none());
             let successor = part.successor();
-            successor.found();
-            assert_eq!(back(&successor), 1000, "no outage");
+            tokio::time::sleep(RETURN_MAX).await;
+            for part in [part, successor] {
+                part.found();
+                waited += usize::from(!counts(&part));
+                assert!(part.permit(Call::Look).is_some(), "for whoever counts nothing");
+                tokio::time::sleep(RETURN_MAX).await;
+                assert!(counts(&part));
+                let successor = part.successor();
+                successor.found();
+                assert!(counts(&successor), "no outage");
+            }
         }
+        assert!(waited > 80, "{waited}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn each_is_reported_once() {
-        let part = Part::new();
+        let part = Part::default();
         assert_eq!(part.unreported(), None, "not looked for yet");
         part.found();
         assert_eq!((part.unreported(), part.unreported()), (Some(Reach::Found), None));
         let lose = || {
-            let permit = part.permit(&[]).expect("found");
+            let permit = part.permit(Call::Look).expect("found");
             part.failed(permit, &StoreError::NotConnected);
         };
         lose();

@@ -1,64 +1,23 @@
-//! Counting the hits of one request in a cluster: each slot's in its own step, all at once.
+//! A call to the node of a cluster that has a slot, and to the one that it sends on to.
 
 use std::future::Future;
-use std::time::Duration;
 
 use redis::ServerError;
 use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
-use crate::decide::hit::{Count, Hit, Mode};
 use crate::store::error::StoreError;
 use crate::store::redis::connection::address::HostPort;
 use crate::store::redis::connection::asking::Way;
 use crate::store::redis::connection::deadlines;
 use crate::store::redis::topology::cluster::{Cluster, Node};
-use crate::store::redis::topology::slots::slot_of;
-use crate::store::redis::{Redis, is_plain};
-use crate::store::split::count_in_parts;
+use crate::store::redis::topology::part::Call;
 
-impl Redis {
-    /// Counts in the nodes that have the keys. What a script decides is decided together as far
-    /// as it is in one slot; plain increments are sent for each counter by itself, since a node
-    /// may have some of them and send on for others while a slot moves.
-    pub(in crate::store::redis) async fn count_in(
-        &self,
-        cluster: &Cluster,
-        hits: &[Hit],
-        mode: Mode,
-        now: Duration,
-        deadline: Instant,
-    ) -> Result<Vec<Count>, StoreError> {
-        let plain = is_plain(hits, mode);
-        let part_of = |hit: &Hit| {
-            let alone = plain.then(|| hit.key.clone());
-            (slot_of(&self.key(hit)), alone)
-        };
-        let count = |(slot, _), hits: Vec<Hit>, mode| async move {
-            let hits = &hits;
-            let step = |mut way: Way| async move { self.step(&mut way, hits, mode, now).await };
-            at_owner(cluster, slot, hits, deadline, step).await
-        };
-        let give_back = |hits| self.back.by(deadline, hits, now);
-        count_in_parts(hits, mode, part_of, count, give_back).await
-    }
-
-    /// Gives back in a cluster, each counter's hits with a budget of their own. Never ends.
-    pub(in crate::store::redis) async fn give_back_in(&self, cluster: &Cluster) {
-        let give_back = |hit, now| async move {
-            let deadline = Instant::now() + self.settings.call_budget;
-            self.count_in(cluster, &[hit], Mode::CountAll, now, deadline).await
-        };
-        self.back.run(give_back).await;
-    }
-}
-
-/// A call to the node that has a slot, for these hits, if it is for any; and to the one that it sends
-/// on to.
+/// A call to the node that has a slot; and to the one that it sends on to.
 pub(in crate::store::redis) async fn at_owner<T, F: Future<Output = Result<T, StoreError>>>(
     cluster: &Cluster,
     slot: u16,
-    hits: &[Hit],
+    kind: Call,
     deadline: Instant,
     call: impl Fn(Way) -> F,
 ) -> Result<T, StoreError> {
@@ -67,7 +26,7 @@ pub(in crate::store::redis) async fn at_owner<T, F: Future<Output = Result<T, St
         let call = &call;
         move |connection| call(Way { connection, is_asking })
     };
-    let answer = at_node(cluster, &node, hits, deadline, over(false)).await;
+    let answer = at_node(cluster, &node, kind, deadline, over(false)).await;
     let Some((redirect, at)) =
         answer.as_ref().err().and_then(|error| redirected(error, node.host()))
     else {
@@ -78,18 +37,18 @@ pub(in crate::store::redis) async fn at_owner<T, F: Future<Output = Result<T, St
     }
     // It was not counted there, so it can be counted where it belongs.
     let node = cluster.node_at(&at).inspect_err(|_| cluster.repair_soon())?;
-    at_node(cluster, &node, hits, deadline, over(redirect == Redirect::Ask)).await
+    at_node(cluster, &node, kind, deadline, over(redirect == Redirect::Ask)).await
 }
 
 /// A call to one node: its failure is that node's alone, and so is its refusal, whatever it refuses.
 async fn at_node<T, F: Future<Output = Result<T, StoreError>>>(
     cluster: &Cluster,
     node: &Node,
-    hits: &[Hit],
+    kind: Call,
     deadline: Instant,
     call: impl FnOnce(MultiplexedConnection) -> F,
 ) -> Result<T, StoreError> {
-    let (connection, permit) = node.connection(hits).inspect_err(|_| cluster.repair_soon())?;
+    let (connection, permit) = node.connection(kind).inspect_err(|_| cluster.repair_soon())?;
     let answer = deadlines::by(deadline, call(connection)).await;
     match answer.unwrap_or(Err(StoreError::TimedOut)) {
         Ok(counts) => {

@@ -10,6 +10,7 @@ use super::{Cluster, Map, Node};
 use crate::lease::loss::Whose;
 use crate::store::error::StoreError;
 use crate::store::redis::loss::epoch::Epochs;
+use crate::store::redis::topology::part::Call;
 use crate::store::redis::topology::slots::slot_of;
 
 impl Cluster {
@@ -19,7 +20,7 @@ impl Cluster {
     /// When one of those did not say.
     pub async fn read_epochs(&self) -> Result<(), StoreError> {
         let map = self.map.load_full();
-        let reads = map.nodes.iter().map(async |node| match node.connection(&[]) {
+        let reads = map.nodes.iter().map(async |node| match node.connection(Call::Look) {
             Ok((mut connection, _)) => self.read_epoch(&mut connection, &map, node).await,
             Err(_) => Ok(()),
         });
