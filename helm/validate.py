@@ -230,6 +230,9 @@ def main():
             checks.run("compose.yaml: its init job makes a bootstrap that Envoy accepts",
                        compose.renders_envoy, file, options.envoy, scratch)
             checks.run("compose.yaml: our binaries take what it mounts", compose.binaries_take_it, file, options.programs, scratch)
+            apart = scratch / "keys-in-redis"
+            apart.mkdir()
+            checks.run("compose.yaml: with KEYS=redis they live there", compose.keys_live_in_redis, file, options.programs, apart)
     checks.run("each promise has a check", promises.every_number_has_a_check, checks.names)
     print(f"{checks.passed} passed, {checks.failed} failed")
     return 1 if checks.failed else 0
