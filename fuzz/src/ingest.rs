@@ -6,9 +6,8 @@ use ingest_filter::gateway::body::Received;
 use ingest_filter::gateway::budget::Budget;
 use ingest_filter::gateway::buffer::Buffer;
 use ingest_filter::gateway::grpc_frame::Frame;
-use ingest_filter::gateway::inflate::{BodyCaps, Encoding, Inflate};
+use ingest_filter::gateway::inflate::{BodyCaps, Encoding, Inflate, snappy};
 use ingest_filter::gateway::refusal::Refusal;
-use ingest_filter::gateway::snappy;
 use ingest_filter::intake::{Intake, Item, Kind, Stop};
 use ingest_filter::journal::disk::frame::{self, HEADER_BYTES, Header};
 use ingest_filter::journal::envelope;
@@ -165,13 +164,14 @@ pub fn datadog(data: &[u8]) {
 /// A compressed body; the first byte chooses how, and the size of the pieces in which it comes.
 pub fn compressed_body(data: &[u8]) {
     let Some((mode, body)) = data.split_first() else { return };
-    let encodings = [Encoding::Gzip, Encoding::Deflate, Encoding::Zstd, Encoding::Identity];
+    let encodings =
+        [Encoding::Gzip, Encoding::Deflate, Encoding::Zstd, Encoding::Identity, Encoding::Snappy];
     let budget = Budget::new(64 << 20);
     let caps = BodyCaps { wire: 1 << 20, decoded: 256 << 10, ratio: 50 };
-    match encodings.get(usize::from(mode % 5)) {
+    match encodings.get(usize::from(mode % 6)) {
         Some(encoding) => {
             let whole = inflated(*encoding, caps, &budget, body, usize::MAX);
-            let pieces = inflated(*encoding, caps, &budget, body, usize::from(mode / 5) + 1);
+            let pieces = inflated(*encoding, caps, &budget, body, usize::from(mode / 6) + 1);
             if let (Ok(whole), Ok(pieces)) = (whole, pieces) {
                 assert!(*whole == *pieces && whole.len() <= caps.decoded);
             }
@@ -180,9 +180,8 @@ pub fn compressed_body(data: &[u8]) {
             let reservation = budget.reserve(body.len()).expect("it fits");
             let mut bytes = Buffer::zeroed(body.len()).expect("memory");
             bytes.as_mut_slice().copy_from_slice(body);
-            let received = Received { bytes, reservation, wire_bytes: body.len() };
-            if let Ok(decoded) = snappy::decompress(received, caps) {
-                assert!(decoded.bytes.len() <= caps.decoded);
+            if let Ok((decoded, _)) = snappy::block(bytes, body.len(), reservation, caps) {
+                assert!(decoded.len() <= caps.decoded);
             }
         }
     }

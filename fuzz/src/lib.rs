@@ -3,6 +3,7 @@
 
 mod authz;
 mod ingest;
+mod oracle;
 mod ratelimit;
 
 pub use authz::{api_key, check_request};
@@ -10,6 +11,7 @@ pub use ingest::{
     compressed_body, datadog, grpc_frame, journal_envelope, journal_frame, line_protocol,
     otlp_events, otlp_json, otlp_metrics, remote_write,
 };
+pub use oracle::line_protocol_oracle;
 pub use ratelimit::{quota_yaml, rate_limit_request, xds_response};
 
 #[cfg(test)]

@@ -67,6 +67,7 @@ fn promises_hold_around_the_seeds() {
     run("check_request", crate::check_request);
     run("api_key", crate::api_key);
     run("line_protocol", crate::line_protocol);
+    run("line_protocol_oracle", crate::line_protocol_oracle);
     run("otlp_metrics", crate::otlp_metrics);
     run("otlp_events", crate::otlp_events);
     run("remote_write", crate::remote_write);

@@ -25,7 +25,8 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 
 use crate::destination::Destinations;
-use crate::journal::Journal;
+use crate::journal::Journals;
+use crate::rules::series::Tracked;
 use budget::Budget;
 use config::GatewayConfig;
 use confirmed::Confirmed;
@@ -51,7 +52,7 @@ pub mod grpc_frame;
 mod hold_time;
 pub mod inflate;
 mod influx;
-mod intake;
+pub mod intake;
 mod media_type;
 mod metrics;
 mod otlp;
@@ -61,7 +62,6 @@ pub mod refusal;
 mod remote_write;
 mod serve;
 mod server;
-pub mod snappy;
 mod stamps;
 mod tenant_rules;
 #[cfg(test)]
@@ -86,7 +86,7 @@ impl Gateway {
     /// When an address cannot be bound or the TLS files cannot be used.
     pub async fn bind(
         config: GatewayConfig,
-        journal: Arc<dyn Journal>,
+        journals: impl Into<Journals>,
         pinning: Pinning,
         readiness: Readiness,
         mut registry: Registry,
@@ -98,13 +98,15 @@ impl Gateway {
         let budget = Budget::new(config.memory_bytes_max);
         let metrics = GatewayMetrics::register(&mut registry, &budget, pinning.types());
         let destinations = Destinations::new(&config.destinations);
-        let rules = TenantRules::new(config.rules_directory.clone(), &readiness, &mut registry);
+        let (used, limit) = budget.ledger();
+        let (files, tracked) = (config.rules_directory.clone(), Tracked::new(used, limit));
+        let rules = TenantRules::new(files, tracked, &readiness, &mut registry);
         let edge = Arc::new(Edge {
             config,
             destinations,
             pinning,
             rules,
-            journal,
+            journals: journals.into(),
             budget,
             metrics,
             conversions: Conversions::of_this_machine(),

@@ -118,15 +118,27 @@ impl<'a> Lines<'a> {
     /// Takes the next line if it has one of the shapes and may be copied; `None` says nothing of it
     /// but that it must be read by [`Lines::next`], if there is one.
     pub fn next_known(&mut self, shapes: &Shapes) -> Option<KnownLine<'_>> {
+        self.next_known_if(shapes, |_| true)
+    }
+
+    /// As [`Lines::next_known`], and only if the line is wanted so.
+    pub fn next_known_if(
+        &mut self,
+        shapes: &Shapes,
+        is_wanted: impl FnOnce(&KnownLine<'_>) -> bool,
+    ) -> Option<KnownLine<'_>> {
         let text = self.text.as_bytes();
         if self.at == text.len() {
             return None;
         }
         let walked = self.walk.line(text, self.at, self.dialect, shapes)?;
-        let line = self.line;
+        let known = self.walk.parts(text, self.line, walked);
+        if !is_wanted(&known) {
+            return None;
+        }
         self.at = (walked.end + 1).min(text.len());
         self.line += 1 + self.walk.line_feeds;
-        Some(self.walk.parts(text, line, walked))
+        Some(known)
     }
 
     /// Takes the longest stretch of whole lines that is UTF-8, or reports the line that is not.

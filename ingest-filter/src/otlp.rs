@@ -18,7 +18,7 @@ use std::borrow::Cow;
 use crate::fault::Fault;
 use crate::histogram::{Fields as PointFields, push_finite};
 use crate::intake::{Intake, Item, Kind, Stop};
-use crate::point::{FIELDS_MAX, FieldValue, Point};
+use crate::point::{FIELDS_MAX, FieldValue, Point, storable};
 use crate::rules::{OtlpRules, Unit};
 use crate::wire::{self, Fields, Malformed, Value};
 
@@ -27,12 +27,12 @@ mod buckets;
 pub mod json;
 pub mod logs;
 mod signal;
+mod tags;
 #[cfg(test)]
 mod tests;
 pub mod traces;
 mod unit;
 
-use attributes::clean_text;
 use signal::{Group, for_each_group};
 
 /// The tag of histograms whose counts are those of an interval, not since the start.
@@ -52,8 +52,9 @@ const TEMPORALITY_CUMULATIVE: u64 = 2;
 /// within a data point, a metric, a scope or a resource is an item that is rejected.
 pub fn for_each_point(request: &[u8], intake: &mut dyn Intake) -> Result<(), Stop> {
     let rules = intake.otlp_rules();
+    let mut point = Point::default();
     for_each_group(request, intake, &mut |group, intake| {
-        let mut reader = Reader { point: Point::default(), group, intake, rules };
+        let mut reader = Reader { point: &mut point, group, intake, rules };
         match reader.metric(reader.group.item) {
             Err(Ended::Stop(stop)) => Err(stop),
             Err(Ended::Fault(fault)) => reader.intake.take(Kind::Sample, Item::Rejected(fault)),
@@ -81,7 +82,7 @@ impl From<Fault> for Ended {
 }
 
 struct Reader<'a, 'g, 'i> {
-    point: Point<'a>,
+    point: &'i mut Point<'a>,
     group: Group<'a, 'g>,
     intake: &'i mut dyn Intake,
     rules: OtlpRules,
@@ -99,7 +100,6 @@ enum Shape {
 
 /// What the data points of one metric share.
 struct Shared<'a> {
-    name: Cow<'a, str>,
     shape: Shape,
     /// The field of a number, or what is wrong with all points.
     field: Result<&'static str, Fault>,
@@ -153,18 +153,20 @@ impl<'a> Reader<'a, '_, '_> {
             Shape::Histogram | Shape::Exponential => known.map(|_| ""),
         };
         let is_delta = matches!(shape, Shape::Histogram | Shape::Exponential) && known == Ok(true);
-        let name = clean_text(name);
+        let name = storable(name);
         let field = name.as_ref().map_err(|fault| *fault).and(field);
         let mut name = name.unwrap_or_default();
         let unit = match self.rules.unit {
             Unit::Drop => None,
             Unit::Suffix => {
-                name = unit::named(name, &clean_text(unit)?);
+                name = unit::named(name, &storable(unit)?);
                 None
             }
-            Unit::Tag => Some(clean_text(unit)?),
+            Unit::Tag => Some(storable(unit)?),
         };
-        let shared = Shared { name, shape, field, is_delta, unit };
+        self.point.clear();
+        self.point.measurement = name;
+        let shared = Shared { shape, field, is_delta, unit };
         for field in Fields::new(data).flatten() {
             if let (1, Value::Bytes(point)) = field {
                 self.point(&shared, point).map_err(Ended::Stop)?;
@@ -174,24 +176,23 @@ impl<'a> Reader<'a, '_, '_> {
     }
 
     fn point(&mut self, shared: &Shared<'a>, data: &'a [u8]) -> Result<(), Stop> {
-        let mark = self.group.tags.mark();
-        self.point.clear();
-        let taken = match self.build(shared, data) {
+        self.point.fields.clear();
+        self.group.tags.begin_point();
+        let built = self.build(shared, data);
+        self.group.tags.end_point();
+        let (tags, intake) = (&mut *self.group.tags, &mut *self.intake);
+        match built {
             Ok(true) => {
-                std::mem::swap(&mut self.point.tags, self.group.tags.list());
-                let taken = self.intake.take(Kind::Sample, Item::Point(&mut self.point));
-                std::mem::swap(&mut self.point.tags, self.group.tags.list());
-                taken
+                tags.lend(self.point, |point| intake.take(Kind::Sample, Item::Point(point)))
             }
-            Ok(false) => self.intake.take(Kind::Sample, Item::Skipped),
-            Err(fault) => self.intake.take(Kind::Sample, Item::Rejected(fault)),
-        };
-        self.group.tags.rewind(mark);
-        taken
+            Ok(false) => intake.take(Kind::Sample, Item::Skipped),
+            Err(fault) => intake.take(Kind::Sample, Item::Rejected(fault)),
+        }
     }
 
-    /// Reads a data point, its tags into those of its group; false when it has no value.
+    /// Reads a data point, its tags behind those of its group; false when it has no value.
     fn build(&mut self, shared: &Shared<'a>, data: &'a [u8]) -> Result<bool, Fault> {
+        let is_number = matches!(shared.shape, Shape::Gauge | Shape::Sum);
         let attributes = match shared.shape {
             Shape::Gauge | Shape::Sum | Shape::Summary => 7,
             Shape::Histogram => 9,
@@ -201,62 +202,49 @@ impl<'a> Reader<'a, '_, '_> {
             Shape::Exponential | Shape::Histogram => 10,
             _ => 8,
         };
-        let mut time_unix_nano = 0;
+        let (mut time_unix_nano, mut is_recorded, mut value) = (0, true, None);
+        let mut tagged = Ok(());
         for field in Fields::new(data) {
             match field? {
+                (found, Value::Bytes(pair)) if found == attributes => {
+                    tagged = tagged.and_then(|()| self.group.tags.add_of_point(pair));
+                }
                 (3, Value::Fixed64(time)) => time_unix_nano = time,
-                (number, Value::Varint(value))
-                    if number == flags && value & FLAG_NO_RECORDED_VALUE != 0 =>
-                {
-                    return Ok(false);
+                (4, Value::Fixed64(bits)) if is_number => value = Some(wire::double(bits)),
+                (6, Value::Fixed64(bits)) if is_number => value = Some(bits as i64 as f64),
+                (number, Value::Varint(value)) if number == flags => {
+                    is_recorded &= value & FLAG_NO_RECORDED_VALUE == 0;
                 }
                 _ => {}
             }
+        }
+        if !is_recorded {
+            return Ok(false);
         }
         let field = shared.field?;
         self.group.fault?;
         match shared.shape {
-            Shape::Gauge | Shape::Sum => number(data, field, &mut self.point.fields)?,
+            Shape::Gauge | Shape::Sum => {
+                let value = value.ok_or(Fault::ValueMissing)?;
+                if !value.is_finite() {
+                    return Err(Fault::NotFinite);
+                }
+                self.point.fields.push((Cow::Borrowed(field), FieldValue::Float(value)));
+            }
             Shape::Histogram => buckets::explicit(data, &mut self.point.fields)?,
             Shape::Exponential => buckets::exponential(data, &mut self.point.fields)?,
             Shape::Summary => summary(data, &mut self.point.fields)?,
         }
-        for field in Fields::new(data).flatten() {
-            match field {
-                (number, Value::Bytes(pair)) if number == attributes => {
-                    self.group.tags.add(pair)?;
-                }
-                _ => {}
-            }
-        }
+        tagged?;
         if shared.is_delta {
             self.group.tags.add_text(TEMPORALITY_TAG.0, TEMPORALITY_TAG.1.as_bytes())?;
         }
         if let Some(unit) = &shared.unit {
             self.group.tags.add_ours("unit", unit.clone())?;
         }
-        self.point.measurement = shared.name.clone();
         self.point.timestamp_ns = signal::timestamp_ns(time_unix_nano)?;
         Ok(true)
     }
-}
-
-/// The one field of a `NumberDataPoint`.
-fn number(data: &[u8], key: &'static str, fields: &mut PointFields<'_>) -> Result<(), Fault> {
-    let mut value = None;
-    for field in Fields::new(data) {
-        match field? {
-            (4, Value::Fixed64(bits)) => value = Some(wire::double(bits)),
-            (6, Value::Fixed64(bits)) => value = Some(bits as i64 as f64),
-            _ => {}
-        }
-    }
-    let value = value.ok_or(Fault::ValueMissing)?;
-    if !value.is_finite() {
-        return Err(Fault::NotFinite);
-    }
-    fields.push((Cow::Borrowed(key), FieldValue::Float(value)));
-    Ok(())
 }
 
 /// The fields of a `SummaryDataPoint`. Quantiles of a summary that saw nothing are NaN as a rule;

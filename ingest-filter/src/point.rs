@@ -11,9 +11,9 @@ mod encode;
 mod shape;
 
 pub use chunk::{Chunk, Chunker};
-pub use clean::clean;
+pub use clean::{clean, storable};
 pub use encode::encode;
-pub use shape::{KnownLine, Shape, Shapes, ValueKind};
+pub use shape::{KnownLine, KnownTags, Shape, Shapes, ValueKind};
 
 /// How many tags a point may have in the database: InfluxDB 1.x fails on exactly 100.
 pub const TAGS_STORED_MAX: usize = 99;
@@ -33,10 +33,47 @@ pub struct Point<'a> {
     pub measurement: Cow<'a, str>,
     /// Keys and values of the tags.
     pub tags: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    /// What the values of the tags were in their protocol; none where tags are nothing but text.
+    pub tag_kinds: Vec<TagKind>,
     /// Keys and values of the fields.
     pub fields: Vec<(Cow<'a, str>, FieldValue<'a>)>,
     /// Nanoseconds since 1970; the time of admission where the client gave none.
     pub timestamp_ns: Option<i64>,
+}
+
+/// What the value of a tag was before it became text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TagKind {
+    /// Text that no value of another kind would be written as.
+    #[default]
+    Plain,
+    /// Text that one would.
+    Text,
+    /// An integer.
+    Integer,
+    /// A double.
+    Double,
+    /// `true` or `false`.
+    Boolean,
+    /// Bytes, a list or a map.
+    Other,
+}
+
+impl TagKind {
+    /// All that may stand in front of a value to say what it is.
+    pub const NAMES: [&str; 6] = ["string:", "int:", "double:", "bool:", "json:", "bytes:"];
+
+    /// What stands in front of a value that is written as `text`.
+    pub fn name(self, text: &str) -> &'static str {
+        match self {
+            TagKind::Plain | TagKind::Text => "string:",
+            TagKind::Integer => "int:",
+            TagKind::Double => "double:",
+            TagKind::Boolean => "bool:",
+            TagKind::Other if text.starts_with(['[', '{']) => "json:",
+            TagKind::Other => "bytes:",
+        }
+    }
 }
 
 /// The value of a field.
@@ -59,6 +96,7 @@ impl Point<'_> {
     pub fn clear(&mut self) {
         self.measurement = Cow::Borrowed("");
         self.tags.clear();
+        self.tag_kinds.clear();
         self.fields.clear();
         self.timestamp_ns = None;
     }

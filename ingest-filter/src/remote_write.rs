@@ -16,15 +16,15 @@ use std::borrow::Cow;
 
 use crate::fault::Fault;
 use crate::intake::{Intake, Item, Kind, Stop};
-use crate::point::{FieldValue, NAME_BYTES_MAX, Point, TAGS_MAX, clean};
+use crate::point::{FieldValue, Point, TAGS_MAX, storable};
 use crate::wire::{self, Fields, Malformed, Value};
 
+mod labels;
 mod native;
 #[cfg(test)]
 pub(crate) mod tests;
 
-/// The label that names the metric.
-const NAME_LABEL: &str = "__name__";
+use labels::{Labels, NAME_LABEL, parts};
 
 /// What a series that ended is marked with.
 const STALE: u64 = 0x7ff0_0000_0000_0002;
@@ -64,12 +64,12 @@ pub fn for_each_item(
         Version::V1 => 1,
         Version::V2 => 5,
     };
-    let mut point = Point::default();
+    let (mut point, mut labels) = (Point::default(), Labels::default());
     for field in Fields::new(request).flatten() {
         match field {
             (number, Value::Bytes(series)) if number == series_number => {
                 let series = Series { version, symbols: &symbols, series };
-                series.read(&mut point, intake)?;
+                series.read(&mut point, &mut labels, intake)?;
             }
             _ => {}
         }
@@ -117,17 +117,91 @@ struct Series<'a> {
     series: &'a [u8],
 }
 
+/// What a series holds beside its labels.
+#[derive(Default)]
+struct Contents<'a> {
+    /// Its first sample.
+    sample: Option<&'a [u8]>,
+    /// Whether there are other samples, or histograms.
+    has_more: bool,
+    has_exemplars: bool,
+}
+
 impl<'a> Series<'a> {
-    fn read(self, point: &mut Point<'a>, intake: &mut dyn Intake) -> Result<(), Stop> {
-        if wire::check(self.series).is_err() {
-            return intake.take(Kind::Sample, Item::Rejected(Fault::Malformed));
+    fn read(
+        self,
+        point: &mut Point<'a>,
+        labels: &mut Labels<'a>,
+        intake: &mut dyn Intake,
+    ) -> Result<(), Stop> {
+        point.fields.clear();
+        let (contents, named) = match self.look(point, labels) {
+            Ok(found) => found,
+            Err(Malformed) => return intake.take(Kind::Sample, Item::Rejected(Fault::Malformed)),
+        };
+        match contents {
+            Contents { sample: Some(item), has_more: false, .. } => {
+                let filled = named.and_then(|()| sample(item, point));
+                take(intake, Kind::Sample, filled, point)?;
+            }
+            _ => self.items(named, point, intake)?,
         }
-        point.clear();
-        let named = self.name(point);
-        let (samples, histograms, exemplars) = match self.version {
+        if contents.has_exemplars { self.exemplars(named, point, intake) } else { Ok(()) }
+    }
+
+    /// Reads the labels into measurement and tags, and sees what else there is.
+    fn look(
+        self,
+        point: &mut Point<'a>,
+        labels: &mut Labels<'a>,
+    ) -> Result<(Contents<'a>, Result<(), Fault>), Malformed> {
+        let (samples, histograms, exemplars) = self.numbers();
+        let (mut contents, mut named) = (Contents::default(), Ok(()));
+        labels.begin();
+        for field in Fields::new(self.series) {
+            match field? {
+                (1, value) if self.version == Version::V1 => {
+                    named = named.and_then(|()| match value {
+                        Value::Bytes(label) => labels.add(label, point),
+                        _ => Err(Fault::Malformed),
+                    });
+                }
+                (number, Value::Bytes(item)) if number == samples => match contents.sample {
+                    None => contents.sample = Some(item),
+                    Some(_) => contents.has_more = true,
+                },
+                (number, Value::Bytes(_)) => {
+                    contents.has_more |= number == histograms;
+                    contents.has_exemplars |= number == exemplars;
+                }
+                _ => {}
+            }
+        }
+        match self.version {
+            Version::V1 => labels.end(point),
+            Version::V2 => named = self.name(point),
+        }
+        if named.is_ok() && point.measurement.is_empty() {
+            named = Err(Fault::MeasurementMissing);
+        }
+        Ok((contents, named))
+    }
+
+    /// The fields of samples, histograms and exemplars.
+    fn numbers(self) -> (u32, u32, u32) {
+        match self.version {
             Version::V1 => (2, 4, 3),
             Version::V2 => (2, 3, 4),
-        };
+        }
+    }
+
+    fn items(
+        self,
+        named: Result<(), Fault>,
+        point: &mut Point<'a>,
+        intake: &mut dyn Intake,
+    ) -> Result<(), Stop> {
+        let (samples, histograms, _) = self.numbers();
         for field in Fields::new(self.series).flatten() {
             let (number, Value::Bytes(item)) = field else { continue };
             let (kind, fill): (Kind, Fill<'a>) = match number {
@@ -139,11 +213,19 @@ impl<'a> Series<'a> {
             let filled = named.and_then(|()| fill(item, point));
             take(intake, kind, filled, point)?;
         }
-        // Exemplars have a measurement of their own, so they come last.
-        if let (Ok(()), true) = (named, self.has(exemplars)) {
-            let name = std::mem::take(&mut point.measurement);
-            point.measurement = Cow::Owned(format!("{name}{EXEMPLAR_SUFFIX}"));
-        }
+        Ok(())
+    }
+
+    /// Exemplars have a measurement of their own.
+    fn exemplars(
+        self,
+        named: Result<(), Fault>,
+        point: &mut Point<'a>,
+        intake: &mut dyn Intake,
+    ) -> Result<(), Stop> {
+        let (_, _, exemplars) = self.numbers();
+        let own = Cow::Owned(format!("{}{EXEMPLAR_SUFFIX}", point.measurement));
+        let name = std::mem::replace(&mut point.measurement, own);
         for field in Fields::new(self.series).flatten() {
             let (number, Value::Bytes(exemplar)) = field else { continue };
             if number == exemplars {
@@ -152,15 +234,13 @@ impl<'a> Series<'a> {
                 take(intake, Kind::Exemplar, filled, point)?;
             }
         }
+        point.measurement = name;
         Ok(())
     }
 
-    fn has(self, number: u32) -> bool {
-        Fields::new(self.series).flatten().any(|field| field.0 == number)
-    }
-
-    /// Reads the labels into measurement and tags.
+    /// Reads the labels of 2.0 into measurement and tags.
     fn name(self, point: &mut Point<'a>) -> Result<(), Fault> {
+        point.clear();
         let mut name = Cow::Borrowed("");
         self.labels(self.series, |label, value| {
             if label == NAME_LABEL {
@@ -178,10 +258,7 @@ impl<'a> Series<'a> {
             Ok(())
         })?;
         point.measurement = name;
-        match point.measurement.is_empty() {
-            true => Err(Fault::MeasurementMissing),
-            false => Ok(()),
-        }
+        Ok(())
     }
 
     /// Hands on the labels of a series or of an exemplar; they are in field 1 of both.
@@ -195,7 +272,7 @@ impl<'a> Series<'a> {
             let (1, value) = field? else { continue };
             match (self.version, value) {
                 (Version::V1, Value::Bytes(label)) => {
-                    let (name, value) = label_v1(label)?;
+                    let (name, value) = parts(label)?;
                     take(storable(name)?, storable(value)?)?;
                 }
                 (Version::V1, _) => return Err(Fault::Malformed),
@@ -254,18 +331,6 @@ fn take(
     intake.take(kind, item)
 }
 
-fn label_v1(label: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
-    let (mut name, mut value) = (&b""[..], &b""[..]);
-    for field in Fields::new(label) {
-        match field? {
-            (1, Value::Bytes(bytes)) => name = bytes,
-            (2, Value::Bytes(bytes)) => value = bytes,
-            _ => {}
-        }
-    }
-    Ok((name, value))
-}
-
 fn sample(sample: &[u8], point: &mut Point<'_>) -> Result<(), Fault> {
     let (mut value, mut timestamp) = (0.0, 0);
     for field in Fields::new(sample) {
@@ -299,15 +364,4 @@ fn push_value(point: &mut Point<'_>, value: f64) {
 fn timestamp_ns(ms: i64) -> Result<i64, Fault> {
     let ns = ms.checked_mul(1_000_000).filter(|ns| *ns > i64::MIN + 1 && *ns < i64::MAX);
     ns.ok_or(Fault::TimestampOutOfRange)
-}
-
-/// A name or label value that line protocol can express; Prometheus allows any UTF-8.
-fn storable(bytes: &[u8]) -> Result<Cow<'_, str>, Fault> {
-    if bytes.len() > NAME_BYTES_MAX {
-        return Err(Fault::NameTooLong);
-    }
-    Ok(match wire::text(bytes) {
-        Cow::Borrowed(text) => clean(text),
-        Cow::Owned(text) => Cow::Owned(clean(&text).into_owned()),
-    })
 }

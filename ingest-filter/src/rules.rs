@@ -76,8 +76,10 @@ pub struct OtlpRules {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Attributes {
-    /// As text: the text `1` and the number 1 are the same tag.
+    /// As text, and with its type in front where the tag had values of another type before.
     #[default]
+    Apart,
+    /// As text: the text `1` and the number 1 are the same tag.
     Plain,
     /// With its type in front, `int:1`, unless it is text.
     Typed,

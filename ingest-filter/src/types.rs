@@ -33,7 +33,7 @@ mod request;
 
 pub use conflict::{Conflict, Conflicts};
 pub use field::FieldType;
-pub use request::{Checked, TypesOf};
+pub use request::{Checked, Marked, TypesOf};
 
 /// Tenants of which anything is remembered; what others write is not pinned.
 const TENANTS_MAX: usize = 100_000;

@@ -1,6 +1,8 @@
 //! Reads a request's body, decompressing as it arrives, within the caps, the memory budget and
 //! the deadline.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
@@ -47,7 +49,7 @@ pub async fn receive(
     }
     let mut inflate = Inflate::new(encoding, caps, reservation)?;
     let (mut wire_bytes, mut yielded) = (0, 0);
-    while let Some(piece) = next_piece(&mut body, deadline).await? {
+    while let Some(piece) = next_piece(&mut body, deadline, || inflate.retry_after()).await? {
         wire_bytes += piece.len();
         // A piece may decode into a thousand times its size, and the connections that share this
         // thread have pings to answer.
@@ -63,16 +65,20 @@ pub async fn receive(
     Ok(Received { bytes, reservation, wire_bytes })
 }
 
-/// The next piece of a body; trailers are passed over.
+/// The next piece of a body; trailers are passed over. Where none comes in time the client is told
+/// when to come back.
 ///
 /// # Errors
 /// When it does not come in time, or not at all.
 pub async fn next_piece(
     body: &mut Body,
     deadline: Instant,
+    retry_after: impl FnOnce() -> Duration,
 ) -> Result<Option<bytes::Bytes>, Refusal> {
     loop {
-        let frame = timeout_at(deadline, body.frame()).await.map_err(|_| Refusal::BodyTimeout)?;
+        let Ok(frame) = timeout_at(deadline, body.frame()).await else {
+            return Err(Refusal::BodyTimeout { retry_after: retry_after() });
+        };
         match frame {
             None => return Ok(None),
             Some(Err(_)) => return Err(Refusal::BodyBroken),

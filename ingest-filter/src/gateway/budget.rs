@@ -29,7 +29,7 @@ pub struct Budget {
 #[derive(Debug)]
 struct Shared {
     limit: u64,
-    used: AtomicU64,
+    used: Arc<AtomicU64>,
     tenants: Mutex<HashMap<String, Arc<AtomicU64>>>,
     /// A [`HoldTime`].
     hold_time: AtomicU64,
@@ -96,9 +96,21 @@ impl Budget {
         Ok(reservation)
     }
 
+    /// What is taken, and of how many bytes: for memory that outlives requests and is taken from
+    /// the same budget.
+    pub fn ledger(&self) -> (Arc<AtomicU64>, u64) {
+        (self.shared.used.clone(), self.shared.limit)
+    }
+
     /// The most that was ever taken at once, bytes.
     pub fn peak(&self) -> i64 {
         self.shared.peak.get()
+    }
+
+    /// When a request should come back that got what it needs too late: as one that found no
+    /// memory, by how long requests hold theirs, and spread in the same way.
+    pub fn retry_after(&self) -> Duration {
+        self.shared.retry_after()
     }
 
     /// What is taken now, bytes.
@@ -126,9 +138,13 @@ impl Shared {
     }
 
     fn exhausted(&self) -> Denied {
+        Denied::Exhausted { retry_after: self.retry_after() }
+    }
+
+    fn retry_after(&self) -> Duration {
         let step = self.spread.fetch_add(SPREAD_STEP, Relaxed);
         let hold_time = HoldTime::from_bits(self.hold_time.load(Relaxed));
-        Denied::Exhausted { retry_after: hold_time.retry_after(step as f64 / u64::MAX as f64) }
+        hold_time.retry_after(step as f64 / u64::MAX as f64)
     }
 }
 
@@ -164,6 +180,11 @@ impl Reservation {
     /// How it is told that the system itself has no memory left.
     pub fn exhausted(&self) -> Denied {
         self.shared.exhausted()
+    }
+
+    /// As [`Budget::retry_after`].
+    pub fn retry_after(&self) -> Duration {
+        self.shared.retry_after()
     }
 
     /// Moves what is held to a reservation of its own.

@@ -1,5 +1,7 @@
 //! The one message of a unary gRPC request: five bytes of head, then the message.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use http::{HeaderMap, HeaderName, header};
 use tokio::time::Instant;
@@ -7,7 +9,7 @@ use tokio::time::Instant;
 use crate::gateway::body::{Received, next_piece};
 use crate::gateway::budget::Reservation;
 use crate::gateway::inflate::{BodyCaps, Encoding, Inflate};
-use crate::gateway::refusal::{Cap, Refusal};
+use crate::gateway::refusal::{Cap, RETRY_AFTER_MIN, Refusal};
 
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const HEAD_BYTES: usize = 5;
@@ -33,7 +35,7 @@ pub async fn receive(
     let named = headers.get(GRPC_ENCODING).map_or(&b"identity"[..], |value| value.as_bytes());
     let named = Encoding::parse(named).ok_or(Refusal::ContentEncodingUnsupported)?;
     let mut frame = Frame::new(named, caps, reservation);
-    while let Some(piece) = next_piece(&mut body, deadline).await? {
+    while let Some(piece) = next_piece(&mut body, deadline, || frame.retry_after()).await? {
         frame.push(&piece)?;
     }
     frame.finish()
@@ -86,6 +88,16 @@ impl Frame {
             inflate.push(piece)?;
         }
         Ok(())
+    }
+
+    /// When the client should come back whose message does not come in time.
+    fn retry_after(&mut self) -> Duration {
+        match &mut self.stage {
+            Stage::Head(reservation) => {
+                reservation.as_ref().map_or(RETRY_AFTER_MIN, Reservation::retry_after)
+            }
+            Stage::Message { inflate, .. } => inflate.retry_after(),
+        }
     }
 
     /// The whole message.

@@ -4,6 +4,7 @@
 //! beyond the memory budget, so that a bomb costs no more than an honest body of the same size.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use flate2::write::{MultiGzDecoder, ZlibDecoder};
 use http::{HeaderMap, header};
@@ -13,6 +14,7 @@ use crate::gateway::budget::Reservation;
 use crate::gateway::buffer::Buffer;
 use crate::gateway::refusal::{Cap, Refusal};
 
+pub mod snappy;
 mod zstd;
 
 /// A ratio is only looked at from this size on: a short body of blanks is no attack.
@@ -32,6 +34,8 @@ pub enum Encoding {
     Deflate,
     /// RFC 8878, any number of frames.
     Zstd,
+    /// Snappy, one block or a stream of frames.
+    Snappy,
 }
 
 /// The caps of one body.
@@ -57,6 +61,8 @@ enum Stage {
     Gzip(Box<MultiGzDecoder<Sink>>),
     Deflate(Box<ZlibDecoder<Sink>>),
     Zstd(Box<ZstdDecoder<Sink>>),
+    /// What came so far; decoded at the end.
+    Snappy(Sink),
 }
 
 struct Sink {
@@ -89,11 +95,14 @@ impl Encoding {
             Some(Encoding::Identity)
         } else if is("gzip") || is("x-gzip") {
             Some(Encoding::Gzip)
-        } else if is("deflate") {
+        } else if is("deflate") || is("zlib") {
             Some(Encoding::Deflate)
         } else if is("zstd") || is("zstd1") {
             // The second is what the clients of Datadog's API say.
             Some(Encoding::Zstd)
+        } else if is("snappy") || is("x-snappy-framed") {
+            // A block over HTTP and a stream over gRPC; each says which it is.
+            Some(Encoding::Snappy)
         } else {
             None
         }
@@ -118,6 +127,7 @@ impl Inflate {
             Encoding::Identity => Stage::Identity(sink),
             Encoding::Gzip => Stage::Gzip(Box::new(MultiGzDecoder::new(sink))),
             Encoding::Deflate => Stage::Deflate(Box::new(ZlibDecoder::new(sink))),
+            Encoding::Snappy => Stage::Snappy(sink),
             Encoding::Zstd => Stage::Zstd(Box::new(ZstdDecoder::new(sink))),
         };
         Ok(Self { stage, wire: 0, caps })
@@ -134,7 +144,7 @@ impl Inflate {
         }
         self.sink().wire = self.wire;
         let written = match &mut self.stage {
-            Stage::Identity(sink) => sink.write_all(piece),
+            Stage::Identity(sink) | Stage::Snappy(sink) => sink.write_all(piece),
             Stage::Gzip(decoder) => decoder.write_all(piece),
             Stage::Deflate(decoder) => decoder.write_all(piece),
             Stage::Zstd(decoder) => decoder.write_all(piece),
@@ -148,7 +158,7 @@ impl Inflate {
     /// As [`Inflate::push`], and when the compressed stream is not complete.
     pub fn finish(mut self) -> Result<(Buffer, Reservation), Refusal> {
         let finished = match &mut self.stage {
-            Stage::Identity(_) => Ok(()),
+            Stage::Identity(_) | Stage::Snappy(_) => Ok(()),
             // No bytes at all are an empty body in any encoding.
             _ if self.wire == 0 => Ok(()),
             Stage::Gzip(decoder) => decoder.try_finish(),
@@ -158,6 +168,7 @@ impl Inflate {
         finished.map_err(|_| self.refusal())?;
         let mut sink = match self.stage {
             Stage::Identity(sink) => sink,
+            Stage::Snappy(sink) => snappy::decoded(sink)?,
             Stage::Gzip(mut decoder) => decoder.get_mut().take(),
             Stage::Deflate(mut decoder) => decoder.get_mut().take(),
             Stage::Zstd(mut decoder) => {
@@ -173,16 +184,21 @@ impl Inflate {
     /// How much was decoded so far.
     pub fn decoded_bytes(&self) -> usize {
         match &self.stage {
-            Stage::Identity(sink) => sink.decoded.len(),
+            Stage::Identity(sink) | Stage::Snappy(sink) => sink.decoded.len(),
             Stage::Gzip(decoder) => decoder.get_ref().decoded.len(),
             Stage::Deflate(decoder) => decoder.get_ref().decoded.len(),
             Stage::Zstd(decoder) => decoder.get_ref().decoded.len(),
         }
     }
 
+    /// When the client should come back whose body does not come in time.
+    pub fn retry_after(&mut self) -> Duration {
+        self.sink().reservation.retry_after()
+    }
+
     fn sink(&mut self) -> &mut Sink {
         match &mut self.stage {
-            Stage::Identity(sink) => sink,
+            Stage::Identity(sink) | Stage::Snappy(sink) => sink,
             Stage::Gzip(decoder) => decoder.get_mut(),
             Stage::Deflate(decoder) => decoder.get_mut(),
             Stage::Zstd(decoder) => decoder.get_mut(),

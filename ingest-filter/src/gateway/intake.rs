@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::fault::Fault;
 use crate::gateway::budget::Reservation;
 use crate::gateway::refusal::{Cap, Refusal};
@@ -113,30 +115,34 @@ impl RequestIntake {
         Self { guard, ..self }
     }
 
-    /// Takes lines for as long as they look like earlier ones. Where a tenant has rules, which look
-    /// at every point, there are none.
+    /// Takes lines for as long as they look like earlier ones, and pass the rules of the tenant.
+    /// One that does not is left for [`RequestIntake::take_line`], which says what is wrong.
     pub fn take_known(&mut self, lines: &mut Lines<'_>) -> Result<(), Stop> {
-        if self.guard.is_some() {
-            return Ok(());
-        }
-        while let Some(line) = lines.next_known(self.chunker.shapes()) {
-            self.chunker.push_known(&line);
+        loop {
+            let (guard, mut hash) = (&mut self.guard, 0);
+            let known = lines.next_known_if(self.chunker.shapes(), |line| {
+                hash = xxh3_64(line.series);
+                guard.as_mut().is_none_or(|guard| guard.admits_known(line, hash))
+            });
+            let Some(line) = known else { return Ok(()) };
+            self.chunker.push_known_of(&line, hash);
             self.verdict.count(Kind::Sample);
             self.spend((line.series.len() + line.fields.len()) as u64)?;
             self.follow_memory()?;
         }
-        Ok(())
     }
 
     /// Takes the point of a line.
     pub fn take_line(&mut self, position: u64, point: &mut Point<'_>) -> Result<(), Stop> {
         self.spend(work(point))?;
-        let pushed = match &self.guard {
-            Some(_) => self.push(point),
-            None => self.chunker.push_line(point),
-        };
-        match pushed {
-            Ok(()) => self.verdict.count(Kind::Sample),
+        match self.push(point) {
+            Ok(()) => {
+                // Lines that get tags by the rules are not written as they stand.
+                if self.guard.as_ref().is_none_or(|guard| !guard.adds_tags()) {
+                    self.chunker.learn(point);
+                }
+                self.verdict.count(Kind::Sample);
+            }
             Err(fault) => self.reject(position, fault),
         }
         self.follow_memory()
@@ -189,7 +195,9 @@ impl RequestIntake {
     fn push(&mut self, point: &mut Point<'_>) -> Result<(), Fault> {
         let Some(guard) = &mut self.guard else { return self.chunker.push(point) };
         let own_tags = point.tags.len();
-        let pushed = guard.admit(point).and_then(|()| self.chunker.push(point));
+        let pushed = guard.admit(point).and_then(|()| {
+            self.chunker.push_if(point, |point, hash| guard.admit_series(point, hash))
+        });
         point.tags.truncate(own_tags);
         pushed
     }
@@ -197,7 +205,8 @@ impl RequestIntake {
     fn spend(&mut self, work: u64) -> Result<(), Stop> {
         self.position += 1;
         if self.position.is_multiple_of(ITEMS_A_LOOK) && self.wanted.is_over() {
-            return self.refuse(Refusal::Overloaded);
+            let retry_after = self.reservation.retry_after();
+            return self.refuse(Refusal::Overloaded { retry_after });
         }
         match self.work_left.checked_sub(work) {
             Some(left) => {
@@ -267,3 +276,6 @@ fn work(point: &Point<'_>) -> u64 {
     };
     (point.measurement.len() + tags + point.fields.iter().map(field).sum::<usize>()) as u64
 }
+
+#[cfg(test)]
+mod tests;

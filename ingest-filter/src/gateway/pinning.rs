@@ -22,8 +22,6 @@ use crate::types::{Pin, Types};
 pub const QUEUE_MAX: usize = 1024;
 /// How many requests share an append.
 pub const BATCH_MAX: usize = 256;
-/// When to come back after the queue was full.
-const FULL_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The types of fields, and how new ones are pinned.
 pub struct Pinning {
@@ -39,6 +37,8 @@ pub enum Pinned {
     Ours,
     /// Another request pinned one of the fields to another type at the same time.
     Others,
+    /// Too many requests with new fields wait already, or this one did for too long.
+    Full,
     /// The log did not confirm.
     Unavailable {
         /// When to try again.
@@ -71,10 +71,9 @@ impl Pinning {
             return Pinned::Ours;
         }
         let (answer, answered) = oneshot::channel();
-        let unavailable = Pinned::Unavailable { retry_after: FULL_RETRY_AFTER };
         match self.queue.try_send(Asked { pins, answer }) {
-            Ok(()) => answered.await.unwrap_or(unavailable),
-            Err(_) => unavailable,
+            Ok(()) => answered.await.unwrap_or(Pinned::Full),
+            Err(_) => Pinned::Full,
         }
     }
 }

@@ -13,8 +13,8 @@ pub enum Refusal {
     /// The `Content-Type` is not one of the path's.
     #[error("the content type is not supported")]
     ContentTypeUnsupported,
-    /// The `Content-Encoding` is not gzip, deflate, zstd or identity.
-    #[error("the content encoding is not supported, use gzip, deflate, zstd or identity")]
+    /// The `Content-Encoding` is not gzip, deflate, zstd, snappy or identity.
+    #[error("the content encoding is not supported, use gzip, deflate, zstd, snappy or identity")]
     ContentEncodingUnsupported,
     /// Remote write is compressed with snappy and nothing else.
     #[error("the content encoding is not supported, remote write uses snappy")]
@@ -33,7 +33,10 @@ pub enum Refusal {
     BodyTooLarge(Cap),
     /// The body did not come in time.
     #[error("the body did not arrive in time")]
-    BodyTimeout,
+    BodyTimeout {
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// The client went away, or broke the protocol, within the body.
     #[error("the body broke off")]
     BodyBroken,
@@ -45,13 +48,19 @@ pub enum Refusal {
     },
     /// The deadline passed before the journal was asked.
     #[error("the service could not read the request in time, try again")]
-    Overloaded,
+    Overloaded {
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// The journal takes no record as large as one of the request's.
     #[error("the points are larger than can be stored")]
     RecordTooLarge,
     /// Another request gave one of the new fields another type at the same moment.
     #[error("the type of a new field was decided by another request, try again")]
-    TypeUndecided,
+    TypeUndecided {
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// The journal did not confirm.
     #[error("the points could not be stored now, try again")]
     JournalUnavailable {
@@ -98,8 +107,9 @@ impl From<Denied> for Refusal {
     }
 }
 
-/// When to come back after a refusal that is over when other requests end: they are short.
-pub const SHORT_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Nobody is told to come back sooner. Without a tenant, which is a fault of our own wiring, that
+/// is all there is to say.
+pub const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 
 impl Refusal {
     /// The HTTP status, unless a dialect has another. What is not the client's fault is 503: agents
@@ -116,10 +126,10 @@ impl Refusal {
             Refusal::DatabasesTooMany(_) => Status::UNPROCESSABLE_ENTITY,
             Refusal::BodyTooLarge(_) | Refusal::RecordTooLarge => Status::PAYLOAD_TOO_LARGE,
             Refusal::TenantMissing
-            | Refusal::BodyTimeout
+            | Refusal::BodyTimeout { .. }
             | Refusal::MemoryExhausted { .. }
-            | Refusal::Overloaded
-            | Refusal::TypeUndecided
+            | Refusal::Overloaded { .. }
+            | Refusal::TypeUndecided { .. }
             | Refusal::JournalUnavailable { .. } => Status::SERVICE_UNAVAILABLE,
         }
     }
@@ -127,14 +137,12 @@ impl Refusal {
     /// When to try again, where waiting helps; at least one second.
     pub fn retry_after(self) -> Option<Duration> {
         match self {
-            Refusal::TenantMissing
-            | Refusal::BodyTimeout
-            | Refusal::TypeUndecided
-            | Refusal::Overloaded => Some(SHORT_RETRY_AFTER),
-            Refusal::MemoryExhausted { retry_after }
-            | Refusal::JournalUnavailable { retry_after } => {
-                Some(retry_after.max(Duration::from_secs(1)))
-            }
+            Refusal::TenantMissing => Some(RETRY_AFTER_MIN),
+            Refusal::BodyTimeout { retry_after }
+            | Refusal::MemoryExhausted { retry_after }
+            | Refusal::Overloaded { retry_after }
+            | Refusal::TypeUndecided { retry_after }
+            | Refusal::JournalUnavailable { retry_after } => Some(retry_after.max(RETRY_AFTER_MIN)),
             _ => None,
         }
     }
@@ -156,10 +164,10 @@ impl Refusal {
             // Not OUT_OF_RANGE, which OTLP senders retry for ever.
             Refusal::BodyTooLarge(_) | Refusal::RecordTooLarge => 8,
             Refusal::TenantMissing
-            | Refusal::BodyTimeout
+            | Refusal::BodyTimeout { .. }
             | Refusal::MemoryExhausted { .. }
-            | Refusal::Overloaded
-            | Refusal::TypeUndecided
+            | Refusal::Overloaded { .. }
+            | Refusal::TypeUndecided { .. }
             | Refusal::JournalUnavailable { .. } => 14,
         }
     }
@@ -177,11 +185,11 @@ impl Refusal {
             Refusal::BodyInvalid(_) => "body_invalid",
             Refusal::BodyTooLarge(_) => "body_too_large",
             Refusal::RecordTooLarge => "record_too_large",
-            Refusal::BodyTimeout => "body_timeout",
+            Refusal::BodyTimeout { .. } => "body_timeout",
             Refusal::BodyBroken => "body_broken",
             Refusal::MemoryExhausted { .. } => "memory_exhausted",
-            Refusal::Overloaded => "overloaded",
-            Refusal::TypeUndecided => "type_undecided",
+            Refusal::Overloaded { .. } => "overloaded",
+            Refusal::TypeUndecided { .. } => "type_undecided",
             Refusal::JournalUnavailable { .. } => "journal_unavailable",
         }
     }

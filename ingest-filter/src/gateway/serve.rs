@@ -19,11 +19,10 @@ use crate::gateway::admission::{Admission, idempotency_key, traceparent};
 use crate::gateway::body::{self, REQUEST_BYTES, Received};
 use crate::gateway::edge::Edge;
 use crate::gateway::grpc_frame;
-use crate::gateway::inflate::Encoding;
+use crate::gateway::inflate::{Encoding, snappy};
 use crate::gateway::intake::{Converted, RequestIntake, Wanted};
 use crate::gateway::protocol::{Framing, Head, Outcome, Protocol};
 use crate::gateway::refusal::Refusal;
-use crate::gateway::snappy;
 use crate::gateway::stamps::Identity;
 use crate::point::Chunker;
 use crate::rules::guard::Guard;
@@ -102,7 +101,9 @@ async fn store<P: Protocol>(edge: &Edge, protocol: &mut P, request: Request) -> 
         Framing::SnappyBlock => {
             let identity = Encoding::Identity;
             let block = body::receive(identity, headers, body, caps, reservation, deadline).await?;
-            snappy::decompress(block, caps)?
+            let Received { bytes, reservation, wire_bytes } = block;
+            let (bytes, reservation) = snappy::block(bytes, wire_bytes, reservation, caps)?;
+            Received { bytes, reservation, wire_bytes }
         }
     };
     edge.metrics.received(protocol.name(), received.wire_bytes, received.bytes.len());
@@ -118,7 +119,7 @@ async fn store<P: Protocol>(edge: &Edge, protocol: &mut P, request: Request) -> 
     if let Some(ruled) = &ruled {
         edge.rules.refused(&admission.tenant, ruled, &converted.verdict.rejected);
     }
-    edge.append(&admission, converted, &stamp, deadline).await
+    edge.append(&admission, converted, (protocol.signal(), &stamp), deadline).await
 }
 
 /// What a client named: the organization of a parameter counts before that of a header.
@@ -145,6 +146,7 @@ async fn convert<P: Protocol>(
 ) -> Result<Converted, Refusal> {
     let Received { bytes, reservation, .. } = received;
     let length = bytes.len();
+    let late = || Refusal::Overloaded { retry_after: edge.budget.retry_after() };
     // Dropped with this future, so when the client goes away or the deadline passes.
     let (wanted, _give_up) = Wanted::until(deadline.into_std());
     let work = move || {
@@ -161,17 +163,17 @@ async fn convert<P: Protocol>(
         work()
     } else {
         let turn = timeout_at(deadline, edge.conversions.turn(tenant)).await;
-        let turn = turn.map_err(|_| Refusal::Overloaded)?;
+        let turn = turn.map_err(|_| late())?;
         let working = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             work()
         });
-        let worked = timeout_at(deadline, working).await.map_err(|_| Refusal::Overloaded)?;
+        let worked = timeout_at(deadline, working).await.map_err(|_| late())?;
         worked.expect("decoders do not panic")
     }?;
     // An append that begins late would end later still, and nobody would learn how.
     match Instant::now() < deadline {
         true => Ok(converted),
-        false => Err(Refusal::Overloaded),
+        false => Err(late()),
     }
 }

@@ -2,13 +2,12 @@
 //! each tenant, and what people are shown of both. The decisions are in [`crate::rules`].
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use chassis::readiness::{Condition, Readiness};
 use chassis::reload::{self, ReloadStatus, Snapshot, Source};
-use dashmap::DashMap;
+use dashmap::{DashMap, Entry};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -22,6 +21,7 @@ use crate::gateway::refusal::Refusal;
 use crate::rules::guard::{Guard, TenantState};
 use crate::rules::library::Library;
 use crate::rules::mapping::{DATABASE_BYTES_MAX, Named};
+use crate::rules::series::{TENANT_BYTES, Tracked};
 use crate::rules::{Book, FieldTypes, Rules};
 
 /// Tenants of which something is remembered; those beyond share one memory.
@@ -51,7 +51,8 @@ pub struct TenantRules {
     files: Mutex<Files>,
     tenants: DashMap<String, Arc<TenantState>>,
     others: Arc<TenantState>,
-    tracked: Arc<AtomicUsize>,
+    /// The memory of all that is remembered.
+    tracked: Arc<Tracked>,
     metrics: RulesMetrics,
 }
 
@@ -93,9 +94,14 @@ pub struct Ruled {
 }
 
 impl TenantRules {
-    /// Reads the directory, if there is one. Until its files were good once, the gateway is not
-    /// ready.
-    pub fn new(directory: Option<PathBuf>, readiness: &Readiness, registry: &mut Registry) -> Self {
+    /// Reads the directory, if there is one; what is remembered is taken from `tracked`. Until its
+    /// files were good once, the gateway is not ready.
+    pub fn new(
+        directory: Option<PathBuf>,
+        tracked: Tracked,
+        readiness: &Readiness,
+        registry: &mut Registry,
+    ) -> Self {
         let metrics = RulesMetrics::register(registry);
         let source = directory.map(|path| Source::Directory { path, ignore_dotfiles: true });
         let unread = "the rules of tenants were not read yet";
@@ -108,7 +114,7 @@ impl TenantRules {
             files: Mutex::default(),
             tenants: DashMap::new(),
             others: Arc::default(),
-            tracked: Arc::default(),
+            tracked: Arc::new(tracked),
             metrics,
         };
         if let Some(source) = &this.source {
@@ -138,7 +144,11 @@ impl TenantRules {
         self.tenants.retain(|_, tenant| {
             let is_idle = tenant.forget(now_seconds, &self.tracked);
             // A request that is under way holds the state too.
-            !is_idle || Arc::strong_count(tenant) > 1
+            let is_kept = !is_idle || Arc::strong_count(tenant) > 1;
+            if !is_kept {
+                self.tracked.give_back(TENANT_BYTES);
+            }
+            is_kept
         });
         self.others.forget(now_seconds, &self.tracked);
         if self.tenants.capacity() > SPARE_CAPACITY_MAX.max(4 * self.tenants.len()) {
@@ -255,9 +265,16 @@ impl TenantRules {
         if let Some(known) = self.tenants.get(tenant) {
             return known.clone();
         }
-        match self.tenants.len() < TENANTS_MAX {
-            true => self.tenants.entry(tenant.to_owned()).or_default().clone(),
-            false => self.others.clone(),
+        if self.tenants.len() >= TENANTS_MAX || !self.tracked.take(TENANT_BYTES) {
+            return self.others.clone();
+        }
+        match self.tenants.entry(tenant.to_owned()) {
+            Entry::Vacant(new) => new.insert(Arc::default()).clone(),
+            // Another request of the tenant was first.
+            Entry::Occupied(known) => {
+                self.tracked.give_back(TENANT_BYTES);
+                known.get().clone()
+            }
         }
     }
 
@@ -321,6 +338,7 @@ impl Ruled {
 mod tests {
     use super::*;
     use crate::point::{FieldValue, Point};
+    use crate::rules::series::SERIES_BYTES;
 
     const HOUR: i64 = 3600;
 
@@ -328,7 +346,9 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         std::fs::write(directory.path().join("a.yaml"), text).expect("written");
         let path = Some(directory.path().to_owned());
-        (TenantRules::new(path, &Readiness::new(), &mut Registry::default()), directory)
+        let tracked = Tracked::new(Arc::default(), 1 << 30);
+        let registry = &mut Registry::default();
+        (TenantRules::new(path, tracked, &Readiness::new(), registry), directory)
     }
 
     /// A request of a tenant at this second, with one point.
@@ -340,8 +360,10 @@ mod tests {
             tags: Vec::new(),
             fields: vec![("v".into(), FieldValue::Integer(1))],
             timestamp_ns: None,
+            ..Point::default()
         };
         assert_eq!(guard.admit(&mut point), Ok(()));
+        assert_eq!(guard.admit_series(&point, 1), Ok(()));
         guard
     }
 
@@ -361,7 +383,7 @@ mod tests {
         assert_eq!(kept(start + HOUR), 5002, "they may come back");
         write(&rules, "0", start + HOUR);
         assert_eq!(kept(start + 2 * HOUR), 2, "one wrote since, one is at work");
-        assert_eq!(rules.tracked.load(std::sync::atomic::Ordering::Relaxed), 1);
+        assert_eq!(rules.tracked.bytes(), SERIES_BYTES + 2 * TENANT_BYTES);
         assert!(rules.tenants.capacity() <= SPARE_CAPACITY_MAX, "{}", rules.tenants.capacity());
         drop(held);
         assert_eq!(kept(start + 2 * HOUR), 1);

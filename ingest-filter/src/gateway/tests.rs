@@ -234,6 +234,17 @@ fn zlib(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("in memory")
 }
 
+fn snappy_block(bytes: &[u8]) -> Vec<u8> {
+    snap::raw::Encoder::new().compress_vec(bytes).expect("in memory")
+}
+
+fn snappy_frames(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut encoder = snap::write::FrameEncoder::new(Vec::new());
+    encoder.write_all(bytes).expect("in memory");
+    encoder.into_inner().expect("in memory")
+}
+
 fn zstd(bytes: &[u8]) -> Vec<u8> {
     zstd::encode_all(bytes, 1).expect("in memory")
 }

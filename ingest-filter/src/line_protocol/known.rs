@@ -8,7 +8,7 @@
 
 use super::stops::Stops;
 use super::{Dialect, Precision};
-use crate::point::{KnownLine, Shape, Shapes, ValueKind};
+use crate::point::{KnownLine, KnownTags, Shape, Shapes, ValueKind};
 
 /// The longest such line, bytes: below every bound on names and strings.
 const LINE_BYTES_MAX: usize = 32 << 10;
@@ -32,6 +32,7 @@ pub(super) struct Walk {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Walked {
     pub start: usize,
+    measurement_len: usize,
     series: usize,
     fields: usize,
     /// Where the line ends, without its line feed.
@@ -75,7 +76,7 @@ impl Walk {
 
     /// The parts of a line that was just read.
     pub fn parts<'a>(&'a self, text: &'a [u8], line: u64, walked: Walked) -> KnownLine<'a> {
-        let Walked { start, series, fields, end, series_moved, timestamp_made } = walked;
+        let Walked { start, series, fields, end, series_moved, timestamp_made, .. } = walked;
         let whole = (!series_moved && !timestamp_made && fields < end).then_some(&text[start..end]);
         KnownLine {
             line,
@@ -83,6 +84,7 @@ impl Walk {
             fields: &text[series..fields],
             timestamp: if timestamp_made { &self.timestamp } else { &text[fields..end] },
             whole,
+            tags: KnownTags { text, places: &self.tags, measurement_len: walked.measurement_len },
         }
     }
 
@@ -134,7 +136,8 @@ impl Walk {
                 self.series.extend_from_slice(&text[from..to]);
             }
         }
-        Some(Walked { start, series, fields, end, series_moved, timestamp_made })
+        let measurement_len = shape.measurement().len();
+        Some(Walked { start, measurement_len, series, fields, end, series_moved, timestamp_made })
     }
 
     /// The end of a name whose escapes are all needed; it is followed by a comma or a blank.

@@ -267,6 +267,7 @@ fn point() -> impl Strategy<Value = Point<'static>> {
             tags: tags.into_iter().map(|(k, v)| (Cow::Owned(k), Cow::Owned(v))).collect(),
             fields: fields.into_iter().map(|(k, v)| (Cow::Owned(k), v)).collect(),
             timestamp_ns: Some(ns),
+            ..Point::default()
         }
     })
 }

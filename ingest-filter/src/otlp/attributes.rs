@@ -1,4 +1,4 @@
-//! Attributes as tags.
+//! Values of attributes as text.
 //!
 //! A tag is one line of text. What line protocol cannot express is replaced, not refused: one
 //! odd attribute of a resource would cost all its points.
@@ -7,98 +7,12 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 use crate::fault::Fault;
-use crate::point::{NAME_BYTES_MAX, TAGS_MAX, clean};
+use crate::point::{NAME_BYTES_MAX, TagKind, clean, storable};
+use crate::rules::Attributes;
 use crate::wire::{self, Fields, Value};
 
 /// Lists and maps in each other, at most.
 const DEPTH_MAX: u32 = 64;
-
-/// Tags with unique keys, in order of appearance. What was added last can be taken away again, so
-/// that the points of a resource share its tags instead of each having a copy.
-#[derive(Debug, Default)]
-pub struct Tags<'a> {
-    tags: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-    /// Values that were replaced, and where.
-    replaced: Vec<(usize, Cow<'a, str>)>,
-    /// Whether values that are no text say what they are.
-    are_typed: bool,
-}
-
-/// How far tags had come; see [`Tags::rewind`].
-#[derive(Clone, Copy, Debug)]
-pub struct Mark {
-    tags: usize,
-    replaced: usize,
-}
-
-impl<'a> Tags<'a> {
-    /// No tags yet; values that are no text say what they are, if `are_typed`.
-    pub fn new(are_typed: bool) -> Self {
-        Self { are_typed, ..Self::default() }
-    }
-
-    /// Where the tags stand.
-    pub fn mark(&self) -> Mark {
-        Mark { tags: self.tags.len(), replaced: self.replaced.len() }
-    }
-
-    /// Takes away what was added since `mark`.
-    pub fn rewind(&mut self, mark: Mark) {
-        for (at, value) in self.replaced.drain(mark.replaced..).rev() {
-            self.tags[at].1 = value;
-        }
-        self.tags.truncate(mark.tags);
-    }
-
-    /// Adds one encoded `KeyValue`; a key that is there already gets the new value. One without a
-    /// key or a value is left out.
-    pub fn add(&mut self, pair: &'a [u8]) -> Result<(), Fault> {
-        let (key, value) = key_value(pair)?;
-        match value {
-            Some(value) => {
-                let text = tag_value(value)?;
-                let text = if self.are_typed { typed(value, text)? } else { text };
-                self.set(clean_text(key)?, text)
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Adds a tag, unless its value is empty.
-    pub fn add_text(&mut self, key: &'static str, value: &'a [u8]) -> Result<(), Fault> {
-        self.set(Cow::Borrowed(key), clean_text(value)?)
-    }
-
-    /// Adds a tag of ours whose value is storable already, unless it is empty. An attribute of
-    /// that name is not lost to it.
-    pub fn add_ours(&mut self, key: &'static str, value: Cow<'a, str>) -> Result<(), Fault> {
-        match self.tags.iter().any(|tag| tag.0 == key) {
-            true => Err(Fault::TagDuplicate),
-            false => self.set(Cow::Borrowed(key), value),
-        }
-    }
-
-    /// The tags, to be lent to a point.
-    pub fn list(&mut self) -> &mut Vec<(Cow<'a, str>, Cow<'a, str>)> {
-        &mut self.tags
-    }
-
-    fn set(&mut self, key: Cow<'a, str>, value: Cow<'a, str>) -> Result<(), Fault> {
-        if key.is_empty() || value.is_empty() {
-            return Ok(());
-        }
-        if let Some(at) = self.tags.iter().position(|tag| tag.0 == key) {
-            let before = std::mem::replace(&mut self.tags[at].1, value);
-            self.replaced.push((at, before));
-            return Ok(());
-        }
-        if self.tags.len() >= TAGS_MAX {
-            return Err(Fault::TagsTooMany);
-        }
-        self.tags.push((key, value));
-        Ok(())
-    }
-}
 
 /// Key and encoded `AnyValue` of a `KeyValue`.
 pub fn key_value(pair: &[u8]) -> Result<(&[u8], Option<&[u8]>), Fault> {
@@ -113,28 +27,83 @@ pub fn key_value(pair: &[u8]) -> Result<(&[u8], Option<&[u8]>), Fault> {
     Ok((key, value))
 }
 
-/// An encoded `AnyValue` as text of a tag; empty where there is nothing to say.
-fn tag_value(value: &[u8]) -> Result<Cow<'_, str>, Fault> {
-    match any_value(value)? {
-        Some((1, Value::Bytes(text))) => clean_text(text),
-        _ => {
-            let text = value_text(value)?.into_owned();
-            Ok(Cow::Owned(clean(&text).into_owned()))
+/// An encoded `AnyValue` as text of a tag, and what it was; empty where there is nothing to say.
+/// `buffer` is memory to write in.
+///
+/// # Errors
+/// When it is malformed, or longer than a tag may be.
+pub fn tag_value(
+    value: &[u8],
+    attributes: Attributes,
+    mut buffer: String,
+) -> Result<(Cow<'_, str>, TagKind), Fault> {
+    let (number, value_of) = match any_value(value)? {
+        Some((1, Value::Bytes(text))) => return Ok(attributes.text(storable(text)?)),
+        Some(found) => found,
+        None => return Ok((Cow::Borrowed(""), TagKind::Plain)),
+    };
+    buffer.clear();
+    match (number, value_of) {
+        (7, Value::Bytes(bytes)) => hex(bytes, &mut buffer)?,
+        (5 | 6, _) => json(value, DEPTH_MAX, &mut buffer)?,
+        (number, value) => scalar(number, value, &mut buffer),
+    }
+    let kind = match number {
+        2 => TagKind::Boolean,
+        3 => TagKind::Integer,
+        4 => TagKind::Double,
+        _ => TagKind::Other,
+    };
+    let cleaned = match clean(&buffer) {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(text) => Some(text),
+    };
+    let text = cleaned.unwrap_or(buffer);
+    Ok(attributes.other(text, kind))
+}
+
+impl Attributes {
+    /// A text as the value of a tag.
+    #[inline]
+    pub(super) fn text(self, text: Cow<'_, str>) -> (Cow<'_, str>, TagKind) {
+        // It has its type in front only where it could be taken for something else.
+        let is_named = self != Attributes::Plain
+            && matches!(text.as_bytes().first(), Some(b's' | b'i' | b'd' | b'b' | b'j'))
+            && TagKind::NAMES.iter().any(|name| text.starts_with(name));
+        match self {
+            _ if is_named => {
+                let text = format!("{}{text}", TagKind::Text.name(&text));
+                (Cow::Owned(text), TagKind::Plain)
+            }
+            Attributes::Apart if is_ambiguous(text.as_bytes()) => (text, TagKind::Text),
+            _ => (text, TagKind::Plain),
+        }
+    }
+
+    /// A value that was no text as the value of a tag.
+    fn other<'a>(self, text: String, kind: TagKind) -> (Cow<'a, str>, TagKind) {
+        match self {
+            Attributes::Apart => (Cow::Owned(text), kind),
+            Attributes::Typed if !text.is_empty() => {
+                (Cow::Owned(format!("{}{text}", kind.name(&text))), TagKind::Plain)
+            }
+            Attributes::Plain | Attributes::Typed => (Cow::Owned(text), TagKind::Plain),
         }
     }
 }
 
-/// What stands before values of each field of an `AnyValue`, text aside.
-const TYPES: [&str; 7] = ["string:", "bool:", "int:", "double:", "json:", "json:", "bytes:"];
-
-/// The text of a value with its type in front; no two values of different types have one text.
-fn typed<'a>(value: &'a [u8], text: Cow<'a, str>) -> Result<Cow<'a, str>, Fault> {
-    let Some((number, _)) = any_value(value)? else { return Ok(text) };
-    // Text has its type in front only where it could be taken for something else.
-    let is_plain = number == 1 && !TYPES.iter().any(|name| text.starts_with(name));
-    match TYPES.get(number as usize - 1) {
-        Some(name) if !is_plain && !text.is_empty() => Ok(Cow::Owned(format!("{name}{text}"))),
-        _ => Ok(text),
+/// Whether a value that is no text could be written so: a number, a boolean, bytes in hexadecimal,
+/// a list or a map.
+fn is_ambiguous(text: &[u8]) -> bool {
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    match text.first() {
+        Some(b'[' | b'{') => true,
+        Some(b'0'..=b'9' | b'a'..=b'f' | b'-' | b't' | b'i' | b'N') => {
+            matches!(text, b"true" | b"false" | b"NaN" | b"inf" | b"-inf")
+                || digits.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'.'))
+                || text.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        }
+        _ => false,
     }
 }
 
@@ -240,15 +209,4 @@ pub fn hex(bytes: &[u8], out: &mut String) -> Result<(), Fault> {
         out.push(DIGITS[usize::from(byte & 15)]);
     }
     Ok(())
-}
-
-/// Text that line protocol can express in a name, within the length of one.
-pub fn clean_text(bytes: &[u8]) -> Result<Cow<'_, str>, Fault> {
-    if bytes.len() > NAME_BYTES_MAX {
-        return Err(Fault::NameTooLong);
-    }
-    Ok(match wire::text(bytes) {
-        Cow::Borrowed(text) => clean(text),
-        Cow::Owned(text) => Cow::Owned(clean(&text).into_owned()),
-    })
 }

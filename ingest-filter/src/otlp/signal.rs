@@ -9,11 +9,11 @@ use std::borrow::Cow;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::attributes::{Tags, clean_text, hex, key_value, value_text};
+use super::attributes::{hex, key_value, value_text};
+use super::tags::Tags;
 use crate::fault::Fault;
 use crate::intake::{Intake, Item, Kind, Stop};
-use crate::point::{FIELDS_MAX, FieldValue, Point};
-use crate::rules::Attributes;
+use crate::point::{FIELDS_MAX, FieldValue, Point, storable};
 use crate::wire::{self, Fields, Value};
 
 /// The longest identifier of a trace or span, bytes; they have 16 and 8.
@@ -43,10 +43,10 @@ pub(super) fn for_each_group<'a>(
     take: &mut Take<'a, '_>,
 ) -> Result<(), Stop> {
     wire::check(request)?;
-    let are_typed = intake.otlp_rules().attributes == Attributes::Typed;
+    let rules = intake.otlp_rules();
     for field in Fields::new(request) {
         if let (1, Value::Bytes(resource)) = field? {
-            let mut tags = Tags::new(are_typed);
+            let mut tags = Tags::new(rules.attributes);
             match head(resource) {
                 Ok(head) => {
                     let fault = attributes(head, 1, &mut tags);
@@ -72,6 +72,7 @@ fn scopes<'a>(
         match head(scope) {
             Ok(head) => {
                 let fault = fault.and_then(|()| scope_tags(head, tags));
+                tags.begin_points();
                 for field in Fields::new(scope) {
                     if let (2, Value::Bytes(item)) = field? {
                         take(Group { item, tags, fault }, intake)?;
@@ -131,20 +132,6 @@ pub(super) fn timestamp_ns(time_unix_nano: u64) -> Result<Option<i64>, Fault> {
     ns.map(Some).ok_or(Fault::TimestampOutOfRange)
 }
 
-impl<'a> Group<'a, '_> {
-    /// Lends the tags of the group to a point while it is taken.
-    pub(super) fn lend<T>(
-        &mut self,
-        point: &mut Point<'a>,
-        take: impl FnOnce(&mut Point<'a>) -> T,
-    ) -> T {
-        std::mem::swap(&mut point.tags, self.tags.list());
-        let taken = take(point);
-        std::mem::swap(&mut point.tags, self.tags.list());
-        taken
-    }
-}
-
 /// Adds an identifier in hexadecimal, unless it is empty.
 pub(super) fn hex_field(
     key: &'static str,
@@ -183,7 +170,7 @@ pub(super) fn own_attributes<'a>(
                 if point.fields.len() >= FIELDS_MAX {
                     return Err(Fault::FieldsTooMany);
                 }
-                let key = Cow::Owned(format!("attr.{}", clean_text(key)?));
+                let key = Cow::Owned(format!("attr.{}", storable(key)?));
                 point.fields.push((key, FieldValue::Text(value_text(value)?)));
             }
             _ => {}

@@ -26,7 +26,9 @@ pub fn for_each_span(request: &[u8], intake: &mut dyn Intake) -> Result<(), Stop
         let mut point = Point::default();
         let mark = group.tags.mark();
         let taken = match span(&mut group, &mut point) {
-            Ok(()) => group.lend(&mut point, |point| intake.take(Kind::Sample, Item::Point(point))),
+            Ok(()) => {
+                group.tags.lend(&mut point, |point| intake.take(Kind::Sample, Item::Point(point)))
+            }
             Err(fault) => intake.take(Kind::Sample, Item::Rejected(fault)),
         };
         group.tags.rewind(mark);

@@ -81,13 +81,25 @@ impl Chunker {
     /// # Errors
     /// When the point may not be stored; the chunks are as before.
     pub fn push(&mut self, point: &mut Point<'_>) -> Result<(), Fault> {
+        self.push_if(point, |_, _| Ok(()))
+    }
+
+    /// Adds a point if `admit` lets it pass, which is asked last and sees the hash of its series.
+    ///
+    /// # Errors
+    /// As [`Chunker::push`], and with what `admit` says.
+    pub fn push_if(
+        &mut self,
+        point: &mut Point<'_>,
+        admit: impl FnMut(&Point<'_>, u64) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
         if point.tags.len() > self.tags_max {
             return Err(Fault::TagsTooMany);
         }
-        let series_len = self.encode(point)?;
+        let hash = self.encode(point, admit)?;
         self.stamped |= point.timestamp_ns.is_none();
         let scratch = std::mem::take(&mut self.scratch);
-        self.open(&scratch[..series_len], scratch.len()).extend_from_slice(&scratch);
+        self.open(hash, scratch.len()).extend_from_slice(&scratch);
         self.scratch = scratch;
         Ok(())
     }
@@ -98,14 +110,25 @@ impl Chunker {
     /// As [`Chunker::push`].
     pub fn push_line(&mut self, point: &mut Point<'_>) -> Result<(), Fault> {
         self.push(point)?;
-        self.shapes.learn(point);
+        self.learn(point);
         Ok(())
+    }
+
+    /// Learns what lines look like that differ in their values alone from one that was read into
+    /// this point, which was added as it is.
+    pub fn learn(&mut self, point: &Point<'_>) {
+        self.shapes.learn(point);
     }
 
     /// Adds a line of one of the [`Chunker::shapes`].
     pub fn push_known(&mut self, line: &KnownLine<'_>) {
+        self.push_known_of(line, xxh3_64(line.series));
+    }
+
+    /// Adds a line of one of the [`Chunker::shapes`], whose series has this hash.
+    pub fn push_known_of(&mut self, line: &KnownLine<'_>, hash: u64) {
         if let Some(whole) = line.whole {
-            let body = self.open(line.series, whole.len() + 1);
+            let body = self.open(hash, whole.len() + 1);
             body.extend_from_slice(whole);
             body.push(b'\n');
             return;
@@ -120,7 +143,7 @@ impl Chunker {
         };
         let blank = &b" "[..usize::from(!admitted.is_empty())];
         let parts = [line.series, line.fields, line.timestamp, blank, admitted.as_bytes(), b"\n"];
-        let body = self.open(line.series, parts.iter().map(|part| part.len()).sum());
+        let body = self.open(hash, parts.iter().map(|part| part.len()).sum());
         parts.iter().for_each(|part| body.extend_from_slice(part));
     }
 
@@ -129,9 +152,9 @@ impl Chunker {
         &self.shapes
     }
 
-    /// The body for a line of this series, with room for it.
-    fn open(&mut self, series: &[u8], line_len: usize) -> &mut Vec<u8> {
-        let shard = (xxh3_64(series) % u64::from(SHARDS)) as u32;
+    /// The body for a line whose series has this hash, with room for it.
+    fn open(&mut self, hash: u64, line_len: usize) -> &mut Vec<u8> {
+        let shard = (hash % u64::from(SHARDS)) as u32;
         let open = &mut self.open[shard as usize];
         if open.body.len() + line_len > self.chunk_bytes_max {
             self.sealed.push(std::mem::take(open).seal(shard));
@@ -148,24 +171,47 @@ impl Chunker {
         &mut open.body
     }
 
-    /// Writes a point to `scratch` and gives the length of its series key.
-    fn encode(&mut self, point: &mut Point<'_>) -> Result<usize, Fault> {
+    /// Writes a point to `scratch` and gives the hash of its series.
+    fn encode(
+        &mut self,
+        point: &mut Point<'_>,
+        mut admit: impl FnMut(&Point<'_>, u64) -> Result<(), Fault>,
+    ) -> Result<u64, Fault> {
         drop_repeated_fields(&mut point.fields);
         loop {
-            let checked = self.types.as_mut().map_or(Checked::Known, |types| types.check(point));
-            if checked == Checked::Conflict {
-                return Err(Fault::TypeConflict);
-            }
-            self.scratch.clear();
-            let series_len = encode(point, self.admitted_at_ns, &mut self.scratch)?;
-            if self.scratch.len() > self.chunk_bytes_max {
-                return Err(Fault::PointTooLarge);
-            }
-            let types = self.types.as_mut().filter(|_| checked == Checked::New);
-            if types.is_none_or(|types| types.pin(point)) {
-                return Ok(series_len);
+            let marked = self.types.as_mut().map(|types| types.mark_tags(point));
+            let marked = marked.unwrap_or_default();
+            let encoded = self.encode_once(point, &mut admit, marked.has_new());
+            marked.undo(point);
+            if let Some(hash) = encoded? {
+                return Ok(hash);
             }
         }
+    }
+
+    /// None when somebody else pinned something of the point meanwhile, and it must be looked at
+    /// again.
+    fn encode_once(
+        &mut self,
+        point: &mut Point<'_>,
+        admit: &mut impl FnMut(&Point<'_>, u64) -> Result<(), Fault>,
+        has_new_kinds: bool,
+    ) -> Result<Option<u64>, Fault> {
+        let checked = self.types.as_mut().map_or(Checked::Known, |types| types.check(point));
+        if checked == Checked::Conflict {
+            return Err(Fault::TypeConflict);
+        }
+        self.scratch.clear();
+        let series_len = encode(point, self.admitted_at_ns, &mut self.scratch)?;
+        if self.scratch.len() > self.chunk_bytes_max {
+            return Err(Fault::PointTooLarge);
+        }
+        let hash = xxh3_64(&self.scratch[..series_len]);
+        admit(point, hash)?;
+        let Some(types) = &mut self.types else { return Ok(Some(hash)) };
+        let is_pinned = (checked != Checked::New || types.pin(point))
+            && (!has_new_kinds || types.pin_tags(point));
+        Ok(is_pinned.then_some(hash))
     }
 
     /// What a point that was just refused conflicts with; empty for every other fault.

@@ -63,6 +63,34 @@ pub struct KnownLine<'a> {
     pub timestamp: &'a [u8],
     /// All of the three, where they stand together like that.
     pub whole: Option<&'a [u8]>,
+    /// Its tags as they came, `key=value`, with their escapes.
+    pub tags: KnownTags<'a>,
+}
+
+/// The tags of a known line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownTags<'a> {
+    /// The body.
+    pub text: &'a [u8],
+    /// Where they are, each with the comma in front of it; the first one with the measurement too.
+    pub places: &'a [(usize, usize)],
+    /// How long the measurement is, bytes.
+    pub measurement_len: usize,
+}
+
+impl<'a> KnownTags<'a> {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Each as it is written, without the comma.
+    pub fn iter(self) -> impl Iterator<Item = &'a [u8]> {
+        self.places.iter().enumerate().map(move |(place, &(from, to))| {
+            let before = if place == 0 { self.measurement_len } else { 0 };
+            &self.text[from + before + 1..to]
+        })
+    }
 }
 
 /// The shapes of one request.
@@ -209,6 +237,7 @@ mod tests {
                 .map(|field| (Cow::Borrowed(*field), FieldValue::Float(1.0)))
                 .collect(),
             timestamp_ns: None,
+            ..Point::default()
         }
     }
 

@@ -350,3 +350,41 @@ proptest! {
         let _ = read(&body, version);
     }
 }
+
+/// Labels of few names and values, some there twice, some without a value.
+fn any_labels() -> impl Strategy<Value = Vec<Label>> {
+    let name = proptest::sample::select(&["__name__", "a", "b", "c"][..]);
+    let value = proptest::sample::select(&["x", "yy", "", "C:\\", "\u{7}", "gr\u{f6}\u{df}er"][..]);
+    let label = (name, value).prop_map(|(name, value)| label(name, value));
+    proptest::collection::vec(label, 0..5)
+}
+
+proptest! {
+    #[test]
+    fn a_series_is_the_same_alone_and_among_others(
+        series in proptest::collection::vec((any_labels(), 0..3usize, 0..2usize), 1..6),
+    ) {
+        let series: Vec<SeriesV1> = series
+            .into_iter()
+            .map(|(labels, samples, exemplars)| SeriesV1 {
+                labels,
+                samples: vec![sample(1.0, 5); samples],
+                exemplars: vec![ExemplarV1::default(); exemplars],
+                histograms: Vec::new(),
+            })
+            .collect();
+        let read = |timeseries: Vec<SeriesV1>| {
+            let request = RequestV1 { timeseries }.encode_to_vec();
+            let lines = read(&request, Version::V1).expect("a request");
+            // A refused item is named by its place in the request.
+            let bare = |line: String| match line.split_once(": ") {
+                Some((place, fault)) if place.parse::<u64>().is_ok() => fault.to_owned(),
+                _ => line,
+            };
+            lines.into_iter().map(bare).collect::<Vec<_>>()
+        };
+        let alone: Vec<String> =
+            series.iter().flat_map(|series| read(vec![series.clone()])).collect();
+        prop_assert_eq!(read(series), alone);
+    }
+}

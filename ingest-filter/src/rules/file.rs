@@ -179,7 +179,11 @@ impl Checker<'_> {
             attributes: self.one_of(
                 "otlp_attributes",
                 raw.otlp_attributes.as_ref(),
-                &[("plain", Attributes::Plain), ("typed", Attributes::Typed)],
+                &[
+                    ("apart", Attributes::Apart),
+                    ("plain", Attributes::Plain),
+                    ("typed", Attributes::Typed),
+                ],
             )?,
         })
     }

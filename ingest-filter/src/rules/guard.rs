@@ -1,15 +1,13 @@
 //! The rules of a tenant, applied to the points of one request.
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use xxhash_rust::xxh3::xxh3_64;
-
-use super::series::{Limits, Seen, Series, WINDOW_SECONDS};
+use super::series::{Limits, Seen, Series, Tracked, WINDOW_SECONDS};
 use super::{OtlpRules, Rules};
 use crate::fault::Fault;
-use crate::point::Point;
+use crate::point::{KnownLine, Point};
 
 /// How much of a name is told, bytes.
 const NAME_BYTES_TOLD: usize = 64;
@@ -47,7 +45,7 @@ impl TenantState {
     /// Forgets the series that are active no more; `tracked` counts those of all tenants. True
     /// once the tenant has none and wrote nothing for as long as a series may be active, so that
     /// all of it may be forgotten.
-    pub fn forget(&self, now_seconds: i64, tracked: &AtomicUsize) -> bool {
+    pub fn forget(&self, now_seconds: i64, tracked: &Tracked) -> bool {
         let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         series.forget(now_seconds, tracked);
         let idle = now_seconds.saturating_sub(self.used_at.load(Ordering::Relaxed));
@@ -74,7 +72,7 @@ pub struct Guard {
     rules: Arc<Rules>,
     state: Arc<TenantState>,
     /// The series of all tenants that are remembered.
-    tracked: Arc<AtomicUsize>,
+    tracked: Arc<Tracked>,
     admitted_at_ns: i64,
     earliest_ns: i64,
     latest_ns: i64,
@@ -89,7 +87,7 @@ impl Guard {
     pub fn new(
         rules: Arc<Rules>,
         state: Arc<TenantState>,
-        tracked: Arc<AtomicUsize>,
+        tracked: Arc<Tracked>,
         admitted_at_ns: i64,
         tags: Vec<(String, String)>,
     ) -> Self {
@@ -121,8 +119,32 @@ impl Guard {
         self.rules.otlp
     }
 
+    /// Whether points get tags beside their own.
+    pub fn adds_tags(&self) -> bool {
+        !self.tags.is_empty()
+    }
+
+    /// Whether a line that looks like an earlier one passes; `hash` is that of its series. One that
+    /// does not, or may not, is to be read and then admitted as a point.
+    pub fn admits_known(&mut self, line: &KnownLine<'_>, hash: u64) -> bool {
+        let rules = &*self.rules;
+        let (names, values) = (rules.label_name_bytes_max, rules.label_value_bytes_max);
+        let (name, value) = (names.unwrap_or(usize::MAX), values.unwrap_or(usize::MAX));
+        let is_short = |tag: &[u8]| {
+            // With their escapes they are longer than without, never shorter.
+            let at = tag.iter().position(|byte| *byte == b'=').unwrap_or(tag.len());
+            at <= name && tag.len() - at <= value.saturating_add(1)
+        };
+        let within = (names.is_none() && values.is_none()) || line.tags.iter().all(is_short);
+        let is_plain = self.tags.is_empty()
+            && rules.labels_max.is_none_or(|max| line.tags.count() <= max)
+            && within
+            && self.is_in_window(line.timestamp);
+        is_plain && matches!(self.see(hash), None | Some(Seen::Active | Seen::Untracked))
+    }
+
     /// Lets a point pass, with the tags that it gets, or says which rule it breaks. The tags are
-    /// behind its own, and to be taken away again.
+    /// behind its own, and to be taken away again. Its series is for [`Guard::admit_series`].
     ///
     /// # Errors
     /// With what is wrong; [`Guard::take_detail`] says more.
@@ -134,7 +156,23 @@ impl Guard {
         for (key, value) in &self.tags {
             point.tags.push((Cow::Owned(key.clone()), Cow::Owned(value.clone())));
         }
-        self.series(point)
+        Ok(())
+    }
+
+    /// Lets the series of a point pass, which has this hash with all its tags.
+    ///
+    /// # Errors
+    /// When it is new and there may be no more, or not yet.
+    pub fn admit_series(&mut self, point: &Point<'_>, hash: u64) -> Result<(), Fault> {
+        let (fault, max) = match self.see(hash) {
+            None | Some(Seen::Active | Seen::Untracked) => return Ok(()),
+            Some(Seen::TooMany) => (Fault::SeriesTooMany, self.rules.series_max.unwrap_or(0)),
+            Some(Seen::TooFast) => {
+                let rate = self.rules.new_series_per_minute.unwrap_or(0);
+                (Fault::SeriesTooFast, rate as usize)
+            }
+        };
+        Err(self.refuse(fault, Detail::new(point, "", 0, max)))
     }
 
     /// What was wrong with the point that was refused last; empty when that was not a rule's doing.
@@ -190,28 +228,30 @@ impl Guard {
         Ok(())
     }
 
-    fn series(&mut self, point: &Point<'_>) -> Result<(), Fault> {
+    /// Whether the timestamp of a line, a blank and digits or nothing, is one that may be.
+    fn is_in_window(&self, timestamp: &[u8]) -> bool {
+        if timestamp.is_empty() || (self.earliest_ns == i64::MIN && self.rules.future_max.is_none())
+        {
+            return true;
+        }
+        let digits = std::str::from_utf8(&timestamp[1..]).ok();
+        let at = digits.and_then(|digits| digits.parse().ok());
+        at.is_some_and(|at: i64| at >= self.earliest_ns && at <= self.latest_ns)
+    }
+
+    /// What a series is by the rules; none where they do not speak of series.
+    fn see(&mut self, hash: u64) -> Option<Seen> {
         let rules = &*self.rules;
         let (series_max, new_per_minute) = (rules.series_max, rules.new_series_per_minute);
         if series_max.is_none() && new_per_minute.is_none() {
-            return Ok(());
+            return None;
         }
         let limits = Limits { series_max: series_max.unwrap_or(usize::MAX), new_per_minute };
         let now = self.admitted_at_ns / 1_000_000_000;
-        let seen = {
-            let mut series = self.state.series.lock().unwrap_or_else(PoisonError::into_inner);
-            series.admit(hash(point), now, limits, &self.tracked)
-        };
-        let (fault, max) = match seen {
-            Seen::Active => return Ok(()),
-            Seen::Untracked => {
-                self.untracked += 1;
-                return Ok(());
-            }
-            Seen::TooMany => (Fault::SeriesTooMany, limits.series_max),
-            Seen::TooFast => (Fault::SeriesTooFast, new_per_minute.unwrap_or(0) as usize),
-        };
-        Err(self.refuse(fault, Detail::new(point, "", 0, max)))
+        let mut series = self.state.series.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = series.admit(hash, now, limits, &self.tracked);
+        self.untracked += u64::from(seen == Seen::Untracked);
+        Some(seen)
     }
 
     fn refuse(&mut self, fault: Fault, detail: Detail) -> Fault {
@@ -261,15 +301,6 @@ impl Detail {
     }
 }
 
-/// The identity of a series, whatever the order of its tags.
-fn hash(point: &Point<'_>) -> u64 {
-    let tag = |(key, value): &(Cow<'_, str>, Cow<'_, str>)| {
-        xxh3_64(key.as_bytes()).rotate_left(32) ^ xxh3_64(value.as_bytes())
-    };
-    let tags = point.tags.iter().map(|pair| xxh3_64(&tag(pair).to_le_bytes()));
-    tags.fold(xxh3_64(point.measurement.as_bytes()), u64::wrapping_add)
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -282,7 +313,8 @@ mod tests {
 
     fn guard(rules: Rules, tags: &[(&str, &str)]) -> Guard {
         let tags = tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        Guard::new(Arc::new(rules), Arc::default(), Arc::default(), NOW, tags.collect())
+        let tracked = Arc::new(Tracked::new(Arc::default(), 1 << 20));
+        Guard::new(Arc::new(rules), Arc::default(), tracked, NOW, tags.collect())
     }
 
     fn point(tags: &[(&'static str, &'static str)], timestamp_ns: Option<i64>) -> Point<'static> {
@@ -292,6 +324,7 @@ mod tests {
             tags: tags.collect(),
             fields: vec![(Cow::Borrowed("v"), FieldValue::Integer(1))],
             timestamp_ns,
+            ..Point::default()
         }
     }
 
@@ -340,21 +373,16 @@ mod tests {
     }
 
     #[test]
-    fn series_are_counted_with_the_tags_they_get_in_any_order() {
+    fn series_are_counted_once_and_the_refused_one_is_named() {
         let rules = Rules { series_max: Some(2), ..Rules::default() };
-        let mut guard = guard(rules, &[("org", "o")]);
-        let mut admit = |tags: &[(&'static str, &'static str)]| {
-            let mut point = point(tags, None);
-            let admitted = guard.admit(&mut point);
-            assert_eq!(point.tags.last().map(|tag| &*tag.0), Some("org"));
+        let mut guard = guard(rules, &[]);
+        let mut admit = |hash| {
+            let admitted = guard.admit_series(&point(&[("a", "b")], None), hash);
             (admitted, guard.take_detail())
         };
-        assert_eq!(admit(&[("a", "b"), ("c", "d")]).0, Ok(()));
-        assert_eq!(admit(&[("c", "d"), ("a", "b")]).0, Ok(()));
-        assert_eq!(admit(&[("a", "d"), ("c", "b")]).0, Ok(()), "another series");
-        let refused = admit(&[("a", "x")]);
+        assert_eq!((admit(1).0, admit(1).0, admit(2).0), (Ok(()), Ok(()), Ok(())));
         let detail = "measurement \"cpu\", at most 2".to_owned();
-        assert_eq!(refused, (Err(Fault::SeriesTooMany), detail));
+        assert_eq!(admit(3), (Err(Fault::SeriesTooMany), detail));
         assert!(guard.state().count(Fault::SeriesTooMany, 3));
         assert!(!guard.state().count(Fault::NotFinite, 3));
         assert_eq!(guard.state().series(), 2);

@@ -1,13 +1,15 @@
 //! The types of one request's points: checked before a point is written. What is new stays with
 //! the request until the log of pins has it.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLockReadGuard};
 
 use super::line::PIN_BYTES_MAX;
 use super::{Columns, Conflict, Database, FieldType, PIN_BYTES, Pin, Table, Tenant, Types};
-use crate::point::{FieldValue, Point};
+use crate::point::Point;
+
+mod tags;
+pub use tags::Marked;
 
 /// Whose points a request brings, and where they go.
 pub(super) struct Names {
@@ -24,6 +26,8 @@ pub struct TypesOf {
     names: Names,
     /// Points of a measurement mostly stand together.
     last: Option<(String, Arc<Table>)>,
+    /// The same for the kinds of tags.
+    last_kinds: Option<(String, Arc<Table>)>,
     conflict: Option<Conflict>,
     counted: bool,
     /// Whether nothing is converted.
@@ -52,7 +56,7 @@ impl TypesOf {
         database: Arc<Database>,
         names: Names,
     ) -> Self {
-        let (last, conflict, counted, is_strict, new) = Default::default();
+        let (last, last_kinds, conflict, counted, is_strict, new) = Default::default();
         let (new_fields, new_bytes) = (0, 0);
         Self {
             types,
@@ -60,6 +64,7 @@ impl TypesOf {
             database,
             names,
             last,
+            last_kinds,
             conflict,
             counted,
             is_strict,
@@ -126,28 +131,39 @@ impl TypesOf {
     /// Notes the new fields of a point that was checked; false when somebody else pinned another
     /// type meanwhile, and the point must be checked again.
     pub fn pin(&mut self, point: &Point<'_>) -> bool {
-        let Some(owner) = self.owner.clone() else { return true };
         let table = self.known(&point.measurement);
-        let columns = table.as_deref().map(read);
+        let fields = point.fields.iter().map(|(key, value)| (&**key, FieldType::of(value)));
+        self.note(&point.measurement, table.as_deref(), fields)
+    }
+
+    /// Notes what is not pinned yet under this name, whose table is the one in force; false when
+    /// one of the keys has another type there.
+    fn note<'k>(
+        &mut self,
+        name: &str,
+        table: Option<&Table>,
+        typed: impl Iterator<Item = (&'k str, FieldType)> + Clone,
+    ) -> bool {
+        let Some(owner) = self.owner.clone() else { return true };
+        let columns = table.map(read);
         let pinned = |key: &str| columns.as_ref().and_then(|columns| columns.find(0, key));
-        let lost = |(key, value): &(Cow<'_, str>, FieldValue<'_>)| {
-            pinned(key).is_some_and(|(_, pinned)| pinned != FieldType::of(value))
-        };
-        if point.fields.iter().any(lost) {
+        let lost =
+            |(key, sent): (&str, FieldType)| pinned(key).is_some_and(|(_, pinned)| pinned != sent);
+        if typed.clone().any(lost) {
             return false;
         }
-        for (key, value) in &point.fields {
-            let own = self.new.get(&*point.measurement);
+        for (key, sent) in typed {
+            let own = self.new.get(name);
             if pinned(key).is_some() || own.is_some_and(|own| own.find(0, key).is_some()) {
                 continue;
             }
-            let bytes = point.measurement.len() + key.len();
+            let bytes = name.len() + key.len();
             if bytes > PIN_BYTES_MAX || !self.types.has_room(&owner, self.new_fields) {
                 self.types.unpinned.inc();
                 continue;
             }
-            let own = self.new.entry(Box::from(&*point.measurement)).or_default();
-            own.insert(key, FieldType::of(value));
+            let own = self.new.entry(Box::from(name)).or_default();
+            own.insert(key, sent);
             self.new_fields += 1;
             self.new_bytes += bytes + PIN_BYTES;
         }
@@ -189,18 +205,27 @@ impl TypesOf {
     }
 
     fn known(&mut self, measurement: &str) -> Option<Arc<Table>> {
-        if let Some((name, table)) = &self.last
-            && name == measurement
-        {
-            return Some(table.clone());
-        }
-        let table = self.database.known(measurement)?;
-        let mut name = self.last.take().map(|(name, _)| name).unwrap_or_default();
-        name.clear();
-        name.push_str(measurement);
-        self.last = Some((name, table.clone()));
-        Some(table)
+        known(&self.database, &mut self.last, measurement)
     }
+}
+
+/// A table of the database, which is mostly that of the point before.
+fn known(
+    database: &Database,
+    last: &mut Option<(String, Arc<Table>)>,
+    wanted: &str,
+) -> Option<Arc<Table>> {
+    if let Some((name, table)) = last
+        && name == wanted
+    {
+        return Some(table.clone());
+    }
+    let table = database.known(wanted)?;
+    let mut name = last.take().map(|(name, _)| name).unwrap_or_default();
+    name.clear();
+    name.push_str(wanted);
+    *last = Some((name, table.clone()));
+    Some(table)
 }
 
 fn read(table: &Table) -> RwLockReadGuard<'_, Columns> {

@@ -164,7 +164,7 @@ fn trailers_only(refusal: Refusal) -> Response {
         }
     }
     if refusal == Refusal::ContentEncodingUnsupported {
-        let accepted = HeaderValue::from_static("identity,deflate,gzip,zstd");
+        let accepted = HeaderValue::from_static("identity,deflate,gzip,snappy,zstd");
         headers.insert(GRPC_ACCEPT_ENCODING, accepted);
     }
     response

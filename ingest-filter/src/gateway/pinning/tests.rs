@@ -119,7 +119,7 @@ async fn the_queue_is_bounded() {
     for _ in 0..=QUEUE_MAX {
         let mut one = Box::pin(gateway.pin(vec![pin("usage", FieldType::Float)]));
         match futures_util::poll!(&mut one) {
-            std::task::Poll::Ready(Pinned::Unavailable { .. }) => refused += 1,
+            std::task::Poll::Ready(Pinned::Full) => refused += 1,
             std::task::Poll::Ready(other) => panic!("{other:?}"),
             std::task::Poll::Pending => waiting.push(one),
         }

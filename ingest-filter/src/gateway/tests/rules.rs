@@ -195,32 +195,82 @@ async fn sizes_units_and_temporalities_of_a_tenant() {
     assert!(answer.text().contains("2048 bytes after decompression"), "{}", answer.text());
 }
 
-#[tokio::test]
-async fn attributes_of_different_types_stay_apart_where_the_rules_say_so() {
-    let (gateway, _directory) =
-        with_rules(&[("a.yaml", "tenants: {acme: {otlp_attributes: typed}}")]).await;
-    let points = [
-        r#"{"stringValue":"1"}"#,
-        r#"{"intValue":1}"#,
-        r#"{"doubleValue":1}"#,
-        r#"{"stringValue":"int:1"}"#,
-        r#"{"boolValue":true}"#,
-        r#"{"bytesValue":"AQ=="}"#,
-        r#"{"arrayValue":{"values":[{"intValue":1}]}}"#,
-    ];
+/// A gauge `m` with a point for each of these values of its attribute `k`, all at one time.
+fn gauge_by(values: &[&str]) -> String {
     let point = |value: &&str| {
         format!(r#"{{"asInt":1,"timeUnixNano":1,"attributes":[{{"key":"k","value":{value}}}]}}"#)
     };
-    let points: Vec<String> = points.iter().map(point).collect();
+    let points: Vec<String> = values.iter().map(point).collect();
     let gauge = format!(r#"{{"name":"m","gauge":{{"dataPoints":[{}]}}}}"#, points.join(","));
-    let body = format!(r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{gauge}]}}]}}]}}"#);
-    let request = gateway.request(Method::POST, "/v1/metrics");
-    let request = request.header("content-type", "application/json");
-    let answer = gateway.send(request.body(body.into()).expect("a request")).await;
-    assert_eq!(answer.header("x-tidegate-points"), "7");
-    let expected = ["1", "bool:true", "bytes:01", "double:1", "int:1", "json:[1]", "string:int:1"];
-    let expected = expected.map(|value| format!("m,k={value} gauge=1.0 1"));
-    assert_eq!(gateway.journal.lines(), expected);
+    format!(r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{gauge}]}}]}}]}}"#)
+}
+
+async fn send_gauge(gateway: &Running, tenant: &str, values: &[&str]) {
+    let request = Request::post(format!("http://{}/v1/metrics", gateway.address))
+        .header("x-tidegate-tenant", tenant)
+        .header("content-type", "application/json")
+        .body(gauge_by(values).into());
+    let answer = gateway.send(request.expect("a request")).await;
+    assert_eq!(answer.header("x-tidegate-points"), values.len().to_string(), "{}", answer.text());
+}
+
+const VALUES: [&str; 8] = [
+    r#"{"stringValue":"1"}"#,
+    r#"{"intValue":1}"#,
+    r#"{"doubleValue":1}"#,
+    r#"{"stringValue":"int:1"}"#,
+    r#"{"boolValue":true}"#,
+    r#"{"bytesValue":"AQ=="}"#,
+    r#"{"arrayValue":{"values":[{"intValue":1}]}}"#,
+    r#"{"stringValue":"GET"}"#,
+];
+
+fn gauges(values: &[&str]) -> Vec<String> {
+    let mut lines: Vec<String> =
+        values.iter().map(|value| format!("m,k={value} gauge=1.0 1")).collect();
+    lines.sort();
+    lines
+}
+
+#[tokio::test]
+async fn attributes_say_their_type_where_the_rules_say_so() {
+    let rules = "tenants: {acme: {otlp_attributes: typed}, bolt: {otlp_attributes: plain}}";
+    let (gateway, _directory) = with_rules(&[("a.yaml", rules)]).await;
+    send_gauge(&gateway, "acme", &VALUES).await;
+    let typed =
+        ["1", "bool:true", "bytes:01", "double:1", "int:1", "json:[1]", "string:int:1", "GET"];
+    assert_eq!(gateway.journal.lines(), gauges(&typed));
+    gateway.journal.records.lock().expect("no panic").clear();
+    send_gauge(&gateway, "bolt", &VALUES).await;
+    let plain = ["1", "1", "1", "int:1", "true", "01", "[1]", "GET"];
+    assert_eq!(gateway.journal.lines(), gauges(&plain), "as they are, and three are one series");
+}
+
+#[tokio::test]
+async fn attributes_that_differ_in_their_type_alone_stay_two_series() {
+    let gateway = start().await;
+    // The first kind of value keeps its plain form, whichever it is, in one request and in several.
+    send_gauge(&gateway, "acme", &VALUES).await;
+    for value in VALUES.iter().rev() {
+        send_gauge(&gateway, "bolt", &[value]).await;
+    }
+    let stored = |tenant: &str| {
+        let records = gateway.journal.records();
+        let of = records.into_iter().filter(|record| record.tenant == tenant);
+        lines_of(&of.collect::<Vec<_>>())
+    };
+    let text_first =
+        ["1", "int:1", "double:1", "string:int:1", "bool:true", "bytes:01", "json:[1]", "GET"];
+    assert_eq!(stored("acme"), gauges(&text_first));
+    let list_first =
+        ["string:1", "int:1", "double:1", "string:int:1", "bool:true", "01", "[1]", "GET"];
+    assert_eq!(stored("bolt"), gauges(&list_first));
+    // And again, the other way about: the same series.
+    send_gauge(&gateway, "acme", &[VALUES[1], VALUES[0]]).await;
+    let mut distinct = stored("acme");
+    assert_eq!(distinct.len(), 10);
+    distinct.dedup();
+    assert_eq!(distinct, gauges(&text_first));
 }
 
 #[tokio::test]

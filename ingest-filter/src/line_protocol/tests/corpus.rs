@@ -117,6 +117,7 @@ fn point_text(expected: &Value) -> String {
         tags,
         fields: list("fields").iter().map(field).collect(),
         timestamp_ns: expected["time"].as_i64(),
+        ..Point::default()
     };
     text_of(&point)
 }

@@ -1,17 +1,27 @@
 //! Line protocol as the gateway takes it, by CPU time of one thread: read, checked, given its types
-//! and written anew; beside inflating the same bytes, and beside the crate `influxdb-line-protocol`
+//! and written anew, also by the rules of a tenant; bodies taken in, short and long; beside inflating
+//! the same bytes, and beside the crate `influxdb-line-protocol`
 //! where `LINE_PROTOCOL_PEER` names the program built from tests/peers/line-protocol.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use flate2::Compression;
 use flate2::write::{GzEncoder, MultiGzDecoder};
+use ingest_filter::gateway::budget::Budget;
+use ingest_filter::gateway::inflate::{BodyCaps, Encoding, Inflate};
+use ingest_filter::gateway::intake::{RequestIntake, Wanted};
+use ingest_filter::gateway::refusal::Refusal;
 use ingest_filter::line_protocol::{Dialect, Lines, Precision};
 use ingest_filter::point::{Chunker, Point};
+use ingest_filter::rules::Rules;
+use ingest_filter::rules::guard::Guard;
+use ingest_filter::rules::series::Tracked;
 use ingest_filter::types::{Limits, Types};
 
 use super::Context;
@@ -43,7 +53,7 @@ pub fn measure(cx: &mut Context) -> Result<()> {
             cx.results.notes.push(note.to_owned());
         }
     }
-    let reads: [Read<'_>; 5] = [
+    let reads: [Read<'_>; 9] = [
         ("parsed", &|| parse(&sorted), sorted.len(), Aim::None),
         ("written anew, few fields", &|| written(&short), short.len(), Aim::None),
         ("parsed and written anew", &|| written(&sorted), sorted.len(), Aim::AtLeast(SORTED_MIN)),
@@ -54,8 +64,12 @@ pub fn measure(cx: &mut Context) -> Result<()> {
             Aim::AtLeast(UNSORTED_MIN),
         ),
         ("inflated from gzip", &|| inflate(&zipped, sorted.len()), sorted.len(), Aim::None),
+        ("written anew, tenant with rules", &|| ruled(&sorted), sorted.len(), Aim::None),
+        ("taken in, 200 KiB", &|| taken_in(&sorted, 200 << 10), sorted.len(), Aim::None),
+        ("taken in, 300 KiB", &|| taken_in(&sorted, 300 << 10), sorted.len(), Aim::None),
+        ("taken in, 1 MiB", &|| taken_in(&sorted, 1 << 20), sorted.len(), Aim::None),
     ];
-    let mut samples: [Vec<f64>; 5] = Default::default();
+    let mut samples: [Vec<f64>; 9] = Default::default();
     for round in 0..cx.rounds() {
         for number in 0..reads.len() {
             let at = if round % 2 == 1 { reads.len() - 1 - number } else { number };
@@ -196,6 +210,54 @@ fn written(body: &[u8]) -> usize {
         }
     }
     chunker.finish().iter().map(|chunk| chunk.points as usize).sum()
+}
+
+/// The same for a tenant with rules for labels, times and series, which all lines pass.
+fn ruled(body: &[u8]) -> usize {
+    let rules = Rules {
+        labels_max: Some(40),
+        label_name_bytes_max: Some(128),
+        label_value_bytes_max: Some(1024),
+        series_max: Some(1_000_000),
+        past_max: Some(Duration::from_secs(3600)),
+        future_max: Some(Duration::from_secs(3600)),
+        ..Rules::default()
+    };
+    let now = TIME_NS as i64;
+    let tracked = Arc::new(Tracked::new(Arc::default(), 1 << 30));
+    let guard = Guard::new(Arc::new(rules), Arc::default(), tracked, now, Vec::new());
+    let Ok(reservation) = Budget::new(1 << 30).reserve(0) else { return 0 };
+    let (wanted, _waiting) = Wanted::until(Instant::now() + Duration::from_secs(60));
+    let chunker = Chunker::new(0, now, 512 << 10);
+    let intake = RequestIntake::new(chunker, body.len(), reservation, wanted);
+    let mut intake = intake.guarded(Some(guard));
+    let (mut lines, mut point, mut number) = (Lines::new(body, DIALECT), Point::default(), 0);
+    while intake.take_known(&mut lines).is_ok() {
+        match lines.next(&mut point) {
+            Some(Ok(line)) if intake.take_line(line, &mut point).is_ok() => number = line,
+            _ => break,
+        }
+    }
+    match intake.finish(true) {
+        taken if number > 0 && taken.verdict.rejected.is_empty() => {
+            taken.chunks.iter().map(|chunk| chunk.points as usize).sum()
+        }
+        _ => 0,
+    }
+}
+
+/// As many bodies of this length as the bytes make, each as it comes from a socket, into memory that
+/// is given back.
+fn taken_in(bytes: &[u8], length: usize) -> usize {
+    let budget = Budget::new(1 << 30);
+    let caps = BodyCaps { wire: 64 << 20, decoded: 64 << 20, ratio: 100 };
+    let take = |body: &[u8]| {
+        let mut inflate = Inflate::new(Encoding::Identity, caps, budget.reserve(0)?)?;
+        body.chunks(4 << 10).try_for_each(|part| inflate.push(part))?;
+        inflate.finish().map(|(body, _)| body.len())
+    };
+    let taken: Result<usize, Refusal> = bytes.chunks(length).map(take).sum();
+    if taken == Ok(bytes.len()) { POINTS } else { 0 }
 }
 
 /// As the gateway does it, into memory that grows.

@@ -1,0 +1,85 @@
+//! Tests of `gateway/intake`: lines that look alike pass the rules of their tenant as all others do.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::gateway::budget::Budget;
+use crate::line_protocol::{Dialect, Precision};
+use crate::rules::Rules;
+use crate::rules::guard::TenantState;
+use crate::rules::series::Tracked;
+
+const NOW: i64 = 1_800_000_000_000_000_000;
+const DIALECT: Dialect =
+    Dialect { precision: Precision::Nanoseconds, unsigned: true, line_bytes_max: 64 << 10 };
+
+/// What becomes of a body: why points were refused, what is stored, how many series are active.
+type Taken = (Vec<(Fault, u64)>, Vec<Chunk>, usize);
+
+fn taken(body: &str, rules: &Rules, by_shape: bool) -> Taken {
+    let state: Arc<TenantState> = Arc::default();
+    let tracked = Arc::new(Tracked::new(Arc::default(), 1 << 20));
+    let guard = Guard::new(Arc::new(rules.clone()), state.clone(), tracked, NOW, Vec::new());
+    let (wanted, _waiting) = Wanted::until(Instant::now() + Duration::from_secs(600));
+    let reservation = Budget::new(1 << 30).reserve(0).expect("room");
+    let chunker = Chunker::new(0, NOW, 64 << 10);
+    let intake = RequestIntake::new(chunker, body.len(), reservation, wanted);
+    let mut intake = intake.guarded(Some(guard));
+    let (mut lines, mut point) = (Lines::new(body.as_bytes(), DIALECT), Point::default());
+    loop {
+        if by_shape {
+            intake.take_known(&mut lines).expect("wanted");
+        }
+        match lines.next(&mut point) {
+            None => break,
+            Some(line) => {
+                intake.take_line(line.expect("a good line"), &mut point).expect("wanted");
+            }
+        }
+    }
+    let Converted { chunks, verdict, .. } = intake.finish(true);
+    let mut refused: Vec<_> = verdict.rejected.into_iter().collect();
+    refused.sort_by_key(|(fault, _)| fault.label());
+    (refused, chunks, state.series())
+}
+
+fn rules() -> impl Strategy<Value = Rules> {
+    let bound = |most: usize| proptest::option::of(0..=most);
+    let age = proptest::option::of((0..3u64).prop_map(Duration::from_secs));
+    let bounds = (bound(3), bound(4), bound(4), bound(5));
+    (bounds, proptest::option::of(0..5u32), age.clone(), age).prop_map(
+        |((labels, name, value, series), rate, past, future)| Rules {
+            labels_max: labels,
+            label_name_bytes_max: name,
+            label_value_bytes_max: value,
+            series_max: series,
+            new_series_per_minute: rate,
+            past_max: past,
+            future_max: future,
+            ..Rules::default()
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn whichever_way_a_line_is_read_the_rules_say_the_same(
+        rules in rules(),
+        lines in proptest::collection::vec(
+            (
+                prop_oneof!["m", "m,b=[xy]{1,5},a=[xy]{1,2}", "m,k\\\\=y=[xy],k\\\\ =x\\\\,[xy]{0,4}"],
+                proptest::option::of(-4..4i64),
+            ),
+            0..12,
+        ),
+    ) {
+        let line = |(series, at): &(String, Option<i64>)| match at {
+            Some(seconds) => format!("{series} f=1.0 {}\n", NOW + seconds * 1_000_000_000),
+            None => format!("{series} f=1.0\n"),
+        };
+        let body: String = lines.iter().map(line).collect();
+        prop_assert_eq!(taken(&body, &rules, true), taken(&body, &rules, false));
+    }
+}
