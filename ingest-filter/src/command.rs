@@ -21,6 +21,7 @@ mod dlq;
 mod lag;
 pub mod moment;
 mod smoke_test;
+mod streams;
 mod tenant;
 mod topics;
 

@@ -1,14 +1,33 @@
 {{/* The topics of the journal, for those that make them in place of the services. */}}
 
+{{/* The streams of records as JSON, each with its topic, group and dead letters: one for each topic that metrics, logs and traces have. */}}
+{{- define "tidegate.streams" -}}
+{{- $kafka := .Values.ingest.journal.kafka -}}
+{{- $records := $kafka.topic | default "tidegate-points" -}}
+{{- $group := $kafka.group | default "tidegate-writer" -}}
+{{- $streams := list (dict "signal" "metrics" "topic" $records "group" $group "letters" ($kafka.dead_letter_topic | default (printf "%s-dead-letter" $records))) -}}
+{{- $seen := list $records -}}
+{{- range $signal := list "logs" "traces" -}}
+{{- $topic := index $kafka (printf "%s_topic" $signal) | default (printf "%s-%s" $records $signal) -}}
+{{- if not (has $topic $seen) -}}
+{{- $streams = append $streams (dict "signal" $signal "topic" $topic "group" (printf "%s-%s" $group $signal) "letters" (printf "%s-dead-letter" $topic)) -}}
+{{- $seen = append $seen $topic -}}
+{{- end -}}
+{{- end -}}
+{{- $streams | toJson -}}
+{{- end -}}
+
 {{/* Each topic's name, partitions and settings beyond those of all, as JSON: what the services would make. */}}
 {{- define "tidegate.topics" -}}
 {{- $kafka := .Values.ingest.journal.kafka -}}
-{{- $records := $kafka.topic | default "tidegate-points" -}}
 {{- $bytes := include "tidegate.sizeBytes" ($kafka.message_bytes_max | default "1048588B") | int64 -}}
-{{- list
-  (dict "name" $records "partitions" (int64 $kafka.create_topic.partitions) "config" (dict "max.message.bytes" $bytes))
-  (dict "name" ($kafka.dead_letter_topic | default (printf "%s-dead-letter" $records)) "partitions" 1 "config" (dict "max.message.bytes" (add $bytes 65536)))
-  (dict "name" ($kafka.types_topic | default (printf "%s-types" $records)) "partitions" 1
+{{- $topics := list -}}
+{{- range $stream := include "tidegate.streams" . | fromJsonArray -}}
+{{- $topics = concat $topics (list
+  (dict "name" $stream.topic "partitions" (int64 $kafka.create_topic.partitions) "config" (dict "max.message.bytes" $bytes))
+  (dict "name" $stream.letters "partitions" 1 "config" (dict "max.message.bytes" (add $bytes 65536)))) -}}
+{{- end -}}
+{{- append $topics (dict "name" ($kafka.types_topic | default (printf "%s-types" ($kafka.topic | default "tidegate-points"))) "partitions" 1
     "config" (dict "max.message.bytes" $bytes "retention.ms" -1 "retention.bytes" -1)) | toJson -}}
 {{- end -}}
 

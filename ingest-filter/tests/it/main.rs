@@ -22,6 +22,7 @@ mod pins;
 mod process;
 mod rebalances;
 mod retention;
+mod streams;
 mod support;
 mod target_subjects;
 mod targets;
