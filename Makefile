@@ -1,7 +1,7 @@
 # Tidegate: `make run` starts the whole edge, `make test` tests everything, `make bench` measures it.
 
 INSTALL := tests/parts/install.sh
-.PHONY: run run-full demo test parts images audit bench bench-readme bench-gate lint fuzz help
+.PHONY: run run-full demo test parts images audit cluster-check spire-check bench bench-readme bench-gate lint fuzz help
 
 help:
 	@echo 'make run       the edge on embedded parts (memory, disk, file); REPLICAS=3 for three of each service'
@@ -9,6 +9,8 @@ help:
 	@echo 'make demo      a little load against a running make run: three tenants, four classes, one over its quota'
 	@echo 'make test      all tests, on the real parts, which it installs where missing'
 	@echo 'make images    the container images, without Docker, in target/images; PROGRAMS=target/debug for those'
+	@echo 'make cluster-check  the chart on a real control plane of Kubernetes, which it builds: needs Go'
+	@echo 'make spire-check    the chart'"'"'s edge on a real SPIRE, which it builds: needs Go, and root'
 	@echo 'make audit     known vulnerabilities of what is linked, by the database of RustSec'
 	@echo 'make bench     what it costs, in target/bench: 20 minutes, 6 with QUICK=1; ONLY=keys,overload;'
 	@echo '               PEER=program:port[:redis_port] measures a running server in the same rounds'
@@ -50,6 +52,16 @@ images:
 	@case '$(origin PROGRAMS)' in file) echo 'building for images (a quarter of an hour the first time)' && \
 		cargo build --profile dist --locked --workspace --exclude tests --bins --quiet ;; esac
 	@images/build.sh $(PROGRAMS) $${CARGO_TARGET_DIR:-target}/images
+
+# Not in `make test`: what they build takes longer than all the tests.
+cluster-check:
+	@$(INSTALL) toolchain
+	@helm/cluster.sh
+
+spire-check:
+	@$(INSTALL) toolchain envoy redis influxdb kafka
+	@cargo build --locked --workspace --bins --quiet
+	@helm/spire.sh
 
 # OFFLINE=1 takes the database as it lies in $CARGO_HOME/advisory-dbs.
 audit:

@@ -46,6 +46,11 @@ impl ConfigError {
     }
 }
 
+/// Where a file is that the configuration file `path` names: relative paths are relative to that.
+pub fn relative_to(path: &Path, file: &Path) -> PathBuf {
+    path.parent().unwrap_or(Path::new("")).join(file)
+}
+
 /// The most keys, values, maps and lists in a file, unless its reader says otherwise.
 pub const NODES_MAX: usize = 250_000;
 

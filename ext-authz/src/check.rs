@@ -9,6 +9,7 @@
 
 pub mod abuse;
 pub mod answer;
+pub mod builder;
 pub mod decide;
 pub mod digest;
 pub mod extract;
@@ -19,4 +20,4 @@ pub mod keyring;
 pub mod network;
 pub mod profile;
 pub mod record;
-pub mod trie;
+pub mod table;

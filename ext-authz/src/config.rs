@@ -1,5 +1,7 @@
 //! The configuration of the service: the file as it is written, then what cannot be wrong.
 
+mod redis;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -7,19 +9,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::config::{ConfigError, DurationText, Spanned, load_yaml};
+use chassis::config::{ConfigError, DurationText, Spanned, load_yaml, relative_to};
 use chassis::drain::DrainTimes;
 use chassis::grpc::workers_default;
 use chassis::telemetry::TelemetryConfig;
-use chassis::tls::client::{ClientSettings, RawClientTls};
+use chassis::tls::client::RawClientTls;
 use chassis::tls::{RawServerTls, ServerSettings};
 use serde::Deserialize;
 
+use self::redis::RawRedis;
 use crate::check::digest::Peppers;
 use crate::names::name_problem;
 use crate::peppers::PepperSource;
 use crate::source::KeySource;
-use crate::source::redis::settings::{RedisSettings, RedisTls, Sent, Topology};
 
 /// Where Envoy asks, unless the file says otherwise.
 pub const GRPC_LISTEN_DEFAULT: &str = "127.0.0.1:9001";
@@ -68,28 +70,6 @@ struct RawConfig {
     log_level: Option<String>,
     otlp_endpoint: Option<String>,
     otlp_tls: Option<RawClientTls>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawRedis {
-    address: Spanned<String>,
-    sentinel_primary: Option<Spanned<String>>,
-    cluster: Option<Spanned<bool>>,
-    user: Option<String>,
-    password_file: Option<PathBuf>,
-    tls: Option<RawRedisTls>,
-    prefix: Option<Spanned<String>>,
-    max_staleness: Option<Spanned<DurationText>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawRedisTls {
-    ca_file: Option<PathBuf>,
-    certificate_file: Option<PathBuf>,
-    key_file: Option<Spanned<PathBuf>>,
-    workload_api: Option<Spanned<String>>,
 }
 
 /// A valid configuration.
@@ -170,7 +150,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn beside(&self, path: &Path) -> PathBuf {
-        self.path.parent().unwrap_or(Path::new("")).join(path)
+        relative_to(self.path, path)
     }
 
     fn address(
@@ -247,97 +227,6 @@ impl Reader<'_> {
             return Err(ConfigError::at(self.path, class, message));
         }
         Ok(raw.value.into_iter().map(|class| class.value).collect())
-    }
-
-    fn redis(&self, raw: RawRedis) -> Result<RedisSettings, ConfigError> {
-        let (addresses, topology) = self.redis_address(&raw)?;
-        let prefix = match raw.prefix {
-            None => REDIS_PREFIX_DEFAULT.to_owned(),
-            Some(prefix) => match name_problem("prefix", &prefix.value) {
-                Some(problem) => return Err(ConfigError::at(self.path, &prefix, problem)),
-                None => prefix.value,
-            },
-        };
-        Ok(RedisSettings {
-            addresses,
-            topology,
-            user: raw.user,
-            password_file: raw.password_file.map(|file| self.beside(&file)),
-            tls: raw.tls.map(|tls| self.redis_tls(tls)).transpose()?,
-            prefix,
-            max_staleness: self.duration(
-                "max_staleness",
-                raw.max_staleness.as_ref(),
-                MAX_STALENESS_DEFAULT,
-                MAX_STALENESS_BOUNDS,
-            )?,
-        })
-    }
-
-    fn redis_address(&self, raw: &RawRedis) -> Result<(Vec<(String, u16)>, Topology), ConfigError> {
-        let bad = |message: String| ConfigError::at(self.path, &raw.address, message);
-        let address = |text: &str| {
-            let (host, port) = text.trim().rsplit_once(':')?;
-            let host = host.trim_start_matches('[').trim_end_matches(']');
-            (!host.is_empty()).then_some((host.to_owned(), port.parse().ok()?))
-        };
-        let addresses: Option<Vec<_>> = raw.address.value.split(',').map(address).collect();
-        let addresses = addresses.ok_or_else(|| {
-            bad("'address' must be a host and a port such as redis:6379".to_owned())
-        })?;
-        if addresses.len() > REDIS_ADDRESSES_MAX {
-            return Err(bad(format!("'address' has more than {REDIS_ADDRESSES_MAX} of them")));
-        }
-        let topology = match (&raw.sentinel_primary, &raw.cluster) {
-            (Some(_), Some(cluster)) if cluster.value => {
-                let message = "'cluster' and 'sentinel_primary' exclude each other";
-                return Err(ConfigError::at(self.path, cluster, message));
-            }
-            (Some(primary), _) if primary.value.is_empty() => {
-                return Err(ConfigError::at(self.path, primary, "'sentinel_primary' is empty"));
-            }
-            (Some(primary), _) => Topology::Sentinel(primary.value.clone()),
-            (None, Some(cluster)) if cluster.value => Topology::Cluster,
-            (None, _) => Topology::Single,
-        };
-        if topology == Topology::Single && addresses.len() > 1 {
-            let message = "several addresses need 'sentinel_primary' or 'cluster: true'";
-            return Err(bad(message.to_owned()));
-        }
-        Ok((addresses, topology))
-    }
-
-    fn redis_tls(&self, raw: RawRedisTls) -> Result<RedisTls, ConfigError> {
-        let client = match (raw.certificate_file, raw.key_file) {
-            (Some(certificate), Some(key)) => {
-                Some((self.beside(&certificate), self.beside(&key.value)))
-            }
-            (None, None) => None,
-            (None, Some(key)) => {
-                return Err(ConfigError::at(
-                    self.path,
-                    &key,
-                    "'key_file' needs 'certificate_file'",
-                ));
-            }
-            (Some(_), None) => {
-                return Err(ConfigError::file(self.path, "'certificate_file' needs 'key_file'"));
-            }
-        };
-        let ca = raw.ca_file.map(|file| self.beside(&file));
-        let Some(address) = raw.workload_api else {
-            return Ok(RedisTls { ca, client, sent: None });
-        };
-        let bad = |message| ConfigError::at(self.path, &address, message);
-        if client.is_some() {
-            return Err(bad("'workload_api' is in place of a certificate and its key"));
-        }
-        let settings = ClientSettings::by_workload_api(&address.value).ok_or_else(|| {
-            bad("'workload_api' must be a socket as unix:///run/spire/agent.sock")
-        })?;
-        let authorities = ca.clone().or(settings.authorities);
-        let sent = Sent::new(ClientSettings { authorities, ..settings });
-        Ok(RedisTls { ca, client, sent: Some(sent) })
     }
 
     /// Peppers are files of their own, so that a configuration can be shown to anyone.

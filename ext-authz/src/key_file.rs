@@ -7,7 +7,6 @@
 pub mod edit;
 pub mod json;
 mod map;
-mod occurrence;
 pub mod save;
 mod validate;
 
@@ -19,8 +18,9 @@ use chassis::config::ConfigError;
 
 use self::map::Map;
 use self::validate::{RawFile, Validator, position};
+use crate::check::builder::Builder;
 use crate::check::digest::Peppers;
-use crate::check::key_set::{Builder, KEYS_MAX};
+use crate::check::key_set::KEYS_MAX;
 use crate::check::record::{KeyRecord, Shared};
 
 /// The largest file that is read whole, in bytes. A larger one must be JSON, and is read key by key.
@@ -35,6 +35,8 @@ pub const SCOPES_MAX: usize = 32;
 pub const COMMENT_BYTES_MAX: usize = 256;
 /// The plan of a key that names none.
 pub const PLAN_DEFAULT: &str = "default";
+
+const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// What a file is checked against besides its own grammar.
 #[derive(Clone, Copy)]
@@ -165,6 +167,14 @@ impl KeyFile {
     }
 }
 
+/// How many keys a file of so many bytes has if it goes on as it begins.
+pub fn estimate(head: &[u8], len: u64) -> usize {
+    const OF_EACH: &[u8] = b"hmac_sha256";
+    let keys = head.windows(OF_EACH.len()).filter(|window| *window == OF_EACH).count() as u64;
+    let all = (keys * len).checked_div(head.len() as u64).unwrap_or(0);
+    usize::try_from(all).unwrap_or(KEYS_MAX).min(KEYS_MAX)
+}
+
 /// Reads a file of so many bytes into a keyring that is put together. Returns whether the file says
 /// how many keys it has, so that a part of it can never pass for the whole.
 ///
@@ -183,27 +193,31 @@ pub fn load(
         return Err(ConfigError::file(path, format!("is larger than {FILE_BYTES_MAX} bytes")));
     }
     if len > WHOLE_BYTES_MAX {
-        let has_count = json::stream(path, file, rules, keys)?;
-        return settle(path, keys).map(|()| has_count);
+        if file.fill_buf().map_err(unreadable)?.starts_with(MARK) {
+            file.consume(MARK.len());
+        }
+        return json::stream(path, serde_json::Deserializer::from_reader(file), rules, keys);
     }
     let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
     file.by_ref().take(WHOLE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    let read = KeyFile::read(path, &bytes, rules, &mut keys.shared)?;
+    let bytes = without_mark(&bytes);
+    if json::is_json(bytes) {
+        let read = json::stream(path, serde_json::Deserializer::from_slice(bytes), rules, keys);
+        // What is wrong in the file itself, and where, is for the YAML reader to say.
+        return read.map_err(|error| KeyFile::parse(path, bytes, rules).err().unwrap_or(error));
+    }
+    let read = KeyFile::read(path, bytes, rules, &mut keys.shared)?;
     let has_count = read.count.is_some();
     for tenant in &read.tenants {
         add_tenant(path, keys, &tenant.name, tenant.is_suspended)?;
     }
-    for record in read.into_records() {
-        keys.push(record).map_err(|clash| ConfigError::file(path, clash.to_string()))?;
+    for Entry { record, id_at, .. } in read.entries {
+        keys.add(record).map_err(|clash| ConfigError {
+            at: Some(id_at),
+            ..ConfigError::file(path, clash.to_string())
+        })?;
     }
-    settle(path, keys).map(|()| has_count)
-}
-
-fn settle(path: &Path, keys: &mut Builder) -> Result<(), ConfigError> {
-    keys.settle().map_err(|clash| {
-        let at = clash.id().and_then(|id| occurrence::in_file(path, id));
-        ConfigError { at, ..ConfigError::file(path, clash.to_string()) }
-    })
+    Ok(has_count)
 }
 
 /// Two files may not both speak of a tenant: nobody could tell which is right.
@@ -230,7 +244,7 @@ fn count_problem(stated: u64, count: usize) -> Option<String> {
 
 /// Without the mark that some editors put before UTF-8.
 fn without_mark(bytes: &[u8]) -> &[u8] {
-    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+    bytes.strip_prefix(MARK).unwrap_or(bytes)
 }
 
 /// As the chassis parses YAML, with room for [`KEYS_MAX`] keys and none for aliases, which a keys

@@ -70,7 +70,8 @@ def mounts(scratch):
     certificate(scratch / "redis")
     for name in ("tls", "kafka", "sink", "otlp-tls"):
         certificate(scratch / name)
-    (scratch / "kafka/password").write_text("secret\n", encoding="utf-8")
+    for name in ("password", "token"):
+        (scratch / f"kafka/{name}").write_text("secret\n", encoding="utf-8")
 
 
 def take_it(rendered, machine):
@@ -123,6 +124,15 @@ def per_role(text, scratch, ports, role):
             [ports["admin"]] = seen.values()
         lines.append(line)
     return "\n".join(lines) + "\n"
+
+
+def login_with_a_token(helm, programs, scratch):
+    """Gateway and writer take a login by a token that somebody else renews, as MSK's by IAM."""
+    kafka = "ingest.journal.kafka"
+    rendered = objects(helm.template(sets=["ingest.topics.by=none", "ingest.journal.kafkaSecret=kafka", f"{kafka}.tls.ca_file=/etc/tidegate/kafka/ca.crt",
+                                           f"{kafka}.sasl.mechanism=OAUTHBEARER", f"{kafka}.sasl.token_file=/etc/tidegate/kafka/token"]))
+    need("mechanism: OAUTHBEARER" in texts(rendered)["ingest-filter.yaml"], "no login")
+    take_it(rendered, Here(programs, scratch))
 
 
 def rules_of_tenants(helm, value_sets, programs, scratch):

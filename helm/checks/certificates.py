@@ -4,7 +4,7 @@ import re
 
 import yaml
 
-from . import LOADER, need, objects, of_kind
+from . import CHART, LOADER, need, objects, of_kind
 from .binaries import container_of, texts
 from .bootstrap import bootstrap_of
 
@@ -55,7 +55,7 @@ def edge(rendered):
 
 def spires(rendered):
     """SPIRE gives each component the name that the others want of it; Envoy and the services ask the agent."""
-    [asked] = of_kind(rendered, "ClusterSPIFFEID")
+    [asked, _] = of_kind(rendered, "ClusterSPIFFEID")
     need(asked["spec"]["spiffeIDTemplate"] == "spiffe://{{ .TrustDomain }}/ns/{{ .PodMeta.Namespace }}/sa/{{ .PodSpec.ServiceAccountName }}", f"{asked['spec']}")
     [chosen] = asked["spec"]["podSelector"]["matchExpressions"]
     bootstrap = yaml.load(bootstrap_of(rendered), Loader=LOADER)
@@ -85,6 +85,30 @@ def spires(rendered):
         need(pipe.startswith(mounts[component]["spiffe"] + "/"), f"{component}: {pipe} is not mounted")
         need("tls" not in volumes and mounts.keys() == {component}, f"{component}: files or a container of SPIRE's")
     need(not of_kind(rendered, "Certificate") and "upstream-certificate.yaml" not in texts(rendered), "certificates of files too")
+
+
+def spires_clients(helm, rendered):
+    """As clients of Kafka, database, Redis and collector the services ask the agent, the Job of topics too, and no other authority is named."""
+    found = texts(rendered)
+    ingest, authz, topics = (yaml.load(found[name], Loader=LOADER) for name in ("ingest-filter.yaml", "ext-authz.yaml", "topics.yaml"))
+    asked = {"workload_api": ingest["gateway"]["tls"]["workload_api"]}
+    database = ingest["writer"]["influxdb_v1"]["tls"]
+    need(database == asked | {"server_san": "spiffe://telemetry.example.com/ns/data/sa/influxdb"}, f"{database}")
+    need(ingest["journal"]["kafka"]["tls"] == topics["journal"]["kafka"]["tls"] == ingest["otlp_tls"] == authz["otlp_tls"] == asked, f"{ingest} {topics} {authz}")
+    env = {e["name"]: e.get("value") for e in container_of(rendered, "ratelimit-svc")["env"]}
+    for name in ("REDIS_TLS_WORKLOAD_API", "OTEL_EXPORTER_OTLP_WORKLOAD_API"):
+        need(env[name] == asked["workload_api"], f"{name}: {env}")
+    need(env["REDIS_TLS"] == "true" and "REDIS_TLS_CACERT" not in env, f"{env}")
+    context = envoys_otlp(rendered)["transport_socket"]["typed_config"]["common_tls_context"]
+    names = [one["name"] for one in (*context["tls_certificate_sds_secret_configs"], context["combined_validation_context"]["validation_context_sds_secret_config"])]
+    need(names == ["default", "ROOTCA"], f"{context}")
+    [job] = [item["spec"]["template"] for item in of_kind(rendered, "Job") if "-topics-" in item["metadata"]["name"]]
+    need(job["spec"]["serviceAccountName"] == "edge-tidegate-gateway" and any("csi" in volume for volume in job["spec"]["volumes"]), f"{job['spec']}")
+    [_, for_job] = of_kind(rendered, "ClusterSPIFFEID")
+    need(for_job["spec"]["podSelector"]["matchLabels"].items() <= job["metadata"]["labels"].items(), f"{for_job['spec']}")
+    keys = "extAuthz.config.redis.address"
+    config = texts(objects(helm.template([CHART / "ci/spire-values.yaml"], sets=[f"{keys}=redis:6380"])))["ext-authz.yaml"]
+    need(yaml.load(config, Loader=LOADER)["redis"]["tls"] == asked, f"{config}")
 
 
 COLLECTOR = "https://otel-collector.observability.svc.cluster.local:4317"

@@ -48,16 +48,24 @@ def shell(script, variables):
     return subprocess.run(["sh", "-c", script], env=os.environ | variables, capture_output=True, text=True)
 
 
+VOLUMES = ("keys", "login", "config", "envoy")
+
+
+def here(script, scratch):
+    """The init job's script without a container: what Compose does with $$, and mounts with paths."""
+    script = script.replace("$$", "$").replace("chown", ": chown")
+    for inside, outside in (("/template/", f"{HELM.parent}/envoy-config/"), ("/data/", f"{scratch}/")):
+        script = script.replace(inside, outside)
+    return script
+
+
 def renders_envoy(file, envoy, scratch):
     """The init job's own script, run here, makes a bootstrap that Envoy accepts, or fails."""
     [script] = file["services"]["init"]["command"]
     variables = file["services"]["init"]["environment"]
-    for volume in ("keys", "config", "envoy"):
+    for volume in VOLUMES:
         (scratch / volume).mkdir()
-    # What Compose does with $$, and what the container's mounts do with paths.
-    script = script.replace("$$", "$").replace("chown", ": chown")
-    for inside, outside in (("/template/", f"{HELM.parent}/envoy-config/"), ("/data/", f"{scratch}/")):
-        script = script.replace(inside, outside)
+    script = here(script, scratch)
     for _ in range(2):  # A second `up` finds what the first one made.
         done = shell(script, variables)
         need(done.returncode == 0, one_line(done.stderr))
@@ -66,6 +74,8 @@ def renders_envoy(file, envoy, scratch):
         text = (scratch / f"config/{name}.yaml").read_text(encoding="utf-8")
         need(isinstance(yaml.load(text, Loader=LOADER), dict), f"{name}.yaml is no mapping")
     envoy_accepts(envoy, scratch / "envoy/envoy.yaml")
+    done = shell(script, variables | {"KEYS": "memory"})
+    need(done.returncode == 1 and "file or redis" in done.stderr, "keys in memory are let through")
     for class_ in (".*", "a,b", "A", "a$"):
         done = shell(script, variables | {"DENY_CLASSES": class_})
         need(done.returncode == 1 and "priority class" in done.stderr, f"the class {class_} is let through")
@@ -150,3 +160,51 @@ def binaries_take_it(file, programs, scratch):
         ingest = [programs / "ingest-filter", role, "--config", config / "ingest-filter-local.yaml"]
         # Up and not ready: nothing answers to the name of Kafka.
         starts(ingest, {}, ports[admin], "/livez", role)
+
+
+def keys_live_in_redis(file, programs, scratch):
+    """With KEYS=redis: the Redis of compose has the rights it needs, no others, and forgets nothing."""
+    need(shutil.which("redis-server"), "redis-server is missing: apt-get install redis-server")
+    for volume in VOLUMES:
+        (scratch / volume).mkdir()
+    [script] = file["services"]["init"]["command"]
+    done = shell(here(script, scratch), file["services"]["init"]["environment"] | {"KEYS": "redis"})
+    need(done.returncode == 0, one_line(done.stderr))
+    port, ports = free_port(), {}
+    config = scratch / "config/ext-authz.yaml"
+    text = on_loopback(config.read_text(encoding="utf-8"), ports).replace("redis-keys:6379", f"127.0.0.1:{port}")
+    need(f"127.0.0.1:{port}" in text and "keys_file" not in text, "keys are not in Redis")
+    config.write_text(text.replace("/etc/tidegate", str(scratch)), encoding="utf-8")
+    redis = [word.replace("/etc/tidegate", str(scratch)) for word in file["services"]["redis-keys"]["command"]]
+
+    def keys(*words):
+        done = subprocess.run([programs / "ext-authz", "keys", *words, "--config", config], capture_output=True, text=True)
+        need(done.returncode == 0, f"keys {words[0]}: {one_line(done.stderr)}")
+        return done.stdout.strip()
+
+    def answers():
+        # As its health check asks.
+        [_, check] = file["services"]["redis-keys"]["healthcheck"]["test"]
+        check = here(check, scratch).replace("/etc/tidegate", str(scratch)).replace("redis-cli", f"redis-cli -p {port}")
+        return shell(check, {}).returncode == 0
+
+    def with_redis(then):
+        process = subprocess.Popen([*redis, "--port", str(port), "--bind", "127.0.0.1"], stdout=subprocess.DEVNULL)
+        try:
+            until(answers, "redis-keys answers")
+            then()
+        finally:
+            process.kill()
+            process.wait(timeout=20)
+
+    def revoke():
+        key = keys("issue", "--append", "--tenant=demo", "--priority=ingest")
+        stranger = subprocess.run(["redis-cli", "-p", str(port), "keys", "*"], capture_output=True, text=True)
+        need("NOAUTH" in stranger.stdout, "anyone may read the keys")
+        said = []
+        serve = [programs / "ext-authz", "serve", "--config", config]
+        starts(serve, {}, ports["9002"], "/readyz", "ext-authz", lambda: said.append(keys("revoke", key[9:21], "--wait")))
+        need(said[0].endswith("in force at 1 replicas"), said[0])
+
+    with_redis(revoke)
+    with_redis(lambda: need("revoked" in keys("list"), "a key is gone with the process of Redis"))

@@ -111,8 +111,12 @@ def scaling(rendered):
     for requests, wanted in [(0, 3), (600, 3), (601, 4), (4000, 20), (1e6, 50)]:
         need(pods(envoy, {"requests": requests}) == wanted, f"{requests} requests/s: {pods(envoy, {'requests': requests})} pods")
     for lag, writes, wanted in [(0, 0, 1), (2001, 0, 2), (0, 25001, 6), (20000, 5000, 10), (1e9, 0, 24)]:
-        found = pods(writer, {"lag": lag, "writes": writes})
-        need(found == wanted, f"lag {lag}, {writes} points/s: {found} pods")
+        # Whichever topic it is that is behind.
+        for topic in ("lag", "lag-logs", "lag-traces"):
+            found = pods(writer, {"lag": 0, "lag-logs": 0, "lag-traces": 0} | {topic: lag, "writes": writes})
+            need(found == wanted, f"{topic} {lag}, {writes} points/s: {found} pods")
+    groups = {t["metadata"]["topic"]: t["metadata"]["consumerGroup"] for t in writer["spec"]["triggers"] if t["type"] == "kafka"}
+    need(groups == {f"tidegate-points{of}": f"tidegate-writer{of}" for of in ("", "-logs", "-traces")}, f"{groups}")
     for item in (envoy, writer):
         need(item["spec"]["fallback"]["behavior"] == "currentReplicasIfHigher", "a lost Prometheus takes pods away")
         for trigger in item["spec"]["triggers"]:
@@ -128,6 +132,11 @@ def lag(helm):
     sets = ["keda.enabled=true", "keda.writer.lag=300"]
     triggers = {kind: one(objects(helm.template(sets=[*sets, f"keda.writer.lagFrom={kind}"])), "ScaledObject", "edge-tidegate-writer")["spec"]["triggers"] for kind in ("kafka", "prometheus")}
     by_kafka, by_metric = ({t["name"]: t for t in found}["lag"] for found in triggers.values())
+    # The metric adds up over all topics.
+    need([t["name"] for t in triggers["prometheus"]].count("lag") == 1 and len(triggers["prometheus"]) == 2, f"{triggers['prometheus']}")
+    shared = [*sets, *(f"ingest.journal.kafka.{of}_topic=tidegate-points" for of in ("logs", "traces"))]
+    one_topic = one(objects(helm.template(sets=shared)), "ScaledObject", "edge-tidegate-writer")["spec"]["triggers"]
+    need([t["name"] for t in one_topic] == ["lag", "writes"], f"{one_topic}")
     need(by_kafka["type"] == "kafka" and by_kafka["metadata"]["lagThreshold"] == "300", f"{by_kafka}")
     metric = re.match(r"sum\((\w+)\{", by_metric["metadata"]["query"])[1]
     need(by_metric["type"] == "prometheus" and by_metric["metadata"]["threshold"] == "300" and f"`sum({metric})`" in text, f"{by_metric}")

@@ -43,11 +43,11 @@ def made_by_the_job(helm, programs, scratch, edge):
     [container] = job["spec"]["template"]["spec"]["containers"]
     need(container["command"] == ["/usr/local/bin/ingest-filter"], f"{container['command']}")
     code, said = asked(programs, edge, scratch, config_of(rendered, "edge-tidegate-topics"), *container["args"])
-    need(code == 0 and said.count("ok: ") == 3 and f"{TOPIC}, partitions: 5" in said, f"{code}: {said}")
+    need(code == 0 and said.count("ok: ") == 7 and all(f"{TOPIC}{of}, partitions: 5" in said for of in ("", "-logs", "-traces")), f"{code}: {said}")
     services = config_of(rendered, "edge-tidegate-ingest-filter")
     need("create_topic" not in services["journal"]["kafka"], "the services would make topics")
     code, said = asked(programs, edge, scratch, services, *container["args"])
-    need(code == 0 and said.count("ok: ") == 3, f"services: {code}: {said}")
+    need(code == 0 and said.count("ok: ") == 7, f"services: {code}: {said}")
     three = objects(helm.template(sets=[*SETS, "ingest.journal.kafka.create_topic.replication_factor=3"]))
     code, said = asked(programs, edge, scratch, config_of(three, "edge-tidegate-topics"), *container["args"])
     need(code == 1 and "may lose records" in said, f"three copies of one broker: {code}: {said}")
@@ -93,7 +93,13 @@ def strimzis(helm):
     sets = ["ingest.topics.by=strimzi", "ingest.topics.strimzi.cluster=main", "ingest.topics.strimzi.namespace=kafka", "ingest.journal.kafka.topic=Points_of.EU"]
     topics = of_kind(objects(helm.template(sets=sets)), "KafkaTopic")
     found = {t["spec"]["topicName"]: (t["spec"]["partitions"], t["spec"]["replicas"]) for t in topics}
-    need(found == {"Points_of.EU": (24, 3), "Points_of.EU-dead-letter": (1, 3), "Points_of.EU-types": (1, 3)}, f"{found}")
+    points = "Points_of.EU"
+    expected = {f"{points}-types": (1, 3)}
+    for topic in (points, f"{points}-logs", f"{points}-traces"):
+        expected |= {topic: (24, 3), f"{topic}-dead-letter": (1, 3)}
+    need(found == expected, f"{found}")
+    one = of_kind(objects(helm.template(sets=[*sets, f"ingest.journal.kafka.logs_topic={points}", f"ingest.journal.kafka.traces_topic={points}"])), "KafkaTopic")
+    need({t["spec"]["topicName"] for t in one} == {points, f"{points}-dead-letter", f"{points}-types"}, f"{one}")
     for topic in topics:
         config, name = topic["spec"]["config"], topic["metadata"]["name"]
         lasting = set(forever) if name.endswith("-types") else set()

@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use chassis::config::load_yaml;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -21,8 +21,13 @@ mod dlq;
 mod lag;
 pub mod moment;
 mod smoke_test;
+mod streams;
 mod tenant;
 mod topics;
+
+/// How long a command waits for its first certificate from a Workload API: that of an agent that is about to
+/// hear of a pod that has just begun.
+const CERTIFICATE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What people run.
 #[derive(Debug, Subcommand)]
@@ -61,6 +66,11 @@ impl Common {
     fn load(&self) -> anyhow::Result<(RawConfig, JournalConfig)> {
         let raw: RawConfig = load_yaml(&self.config)?;
         let journal = JournalConfig::from_raw(&self.config, &raw.journal)?;
+        if let JournalConfig::Kafka(kafka) = &journal
+            && let Some(reason) = kafka.credentials.wait_for_the_first(CERTIFICATE_TIMEOUT)
+        {
+            bail!(reason);
+        }
         journal.check_files()?;
         Ok((raw, journal))
     }

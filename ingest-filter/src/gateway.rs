@@ -25,7 +25,7 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 
 use crate::destination::Destinations;
-use crate::journal::Journal;
+use crate::journal::Journals;
 use crate::rules::series::Tracked;
 use budget::Budget;
 use config::GatewayConfig;
@@ -86,7 +86,7 @@ impl Gateway {
     /// When an address cannot be bound or the TLS files cannot be used.
     pub async fn bind(
         config: GatewayConfig,
-        journal: Arc<dyn Journal>,
+        journals: impl Into<Journals>,
         pinning: Pinning,
         readiness: Readiness,
         mut registry: Registry,
@@ -106,7 +106,7 @@ impl Gateway {
             destinations,
             pinning,
             rules,
-            journal,
+            journals: journals.into(),
             budget,
             metrics,
             conversions: Conversions::of_this_machine(),

@@ -9,22 +9,20 @@
 //!                               └─────────────────────────┘ ◄─ Lane::ack(position) ────┘
 //! ```
 //!
+//! Metrics, logs and traces may have a stream each, which knows nothing of the others: what holds
+//! one up holds up no other.
+//!
 //! A lane is acknowledged up to a position, never item by item: whatever is at or below it has
 //! been written or is a dead letter, and is not read again after a restart.
 
 use std::future::Future;
-use std::ops::ControlFlow;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chassis::readiness::Readiness;
-use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::record::Record;
-use crate::types::Types;
 
 pub mod config;
 pub mod credentials;
@@ -34,15 +32,15 @@ pub mod drain_rate;
 pub mod envelope;
 pub mod kafka;
 pub mod metrics;
+mod open;
 pub mod pins;
 pub mod stored_letter;
 pub mod token;
 
-use config::JournalConfig;
-use dead_letter::DeadLetters;
-use metrics::JournalMetrics;
-use pins::PinLog;
-use stored_letter::Entry;
+pub use open::{
+    Journals, Opened, open_appender, open_appenders, open_dead_letters, open_pins, open_reader,
+    open_readers, read_letters, read_records,
+};
 
 /// The future of an append.
 pub type Append<'a> = Pin<Box<dyn Future<Output = Result<(), AppendError>> + Send + 'a>>;
@@ -244,45 +242,6 @@ pub enum OpenError {
     Kafka(#[source] rdkafka::error::KafkaError),
 }
 
-/// Opens the gateway's side. Must run inside a tokio runtime. What is not there yet (a broker, a
-/// topic) holds readiness back and is waited for; appends fail until then.
-///
-/// # Errors
-/// When the journal cannot be opened by this process whatever happens later.
-pub fn open_appender(
-    config: &JournalConfig,
-    readiness: &Readiness,
-    registry: &mut Registry,
-) -> Result<Arc<dyn Journal>, OpenError> {
-    let metrics = JournalMetrics::register(registry);
-    Ok(match config {
-        JournalConfig::Disk(config) => {
-            Arc::new(disk::appender::DiskAppender::open(config, readiness, metrics)?)
-        }
-        JournalConfig::Kafka(config) => {
-            Arc::new(kafka::appender::KafkaAppender::open(config, readiness, metrics)?)
-        }
-    })
-}
-
-/// Opens the log of pins beside the journal, and hands what is in it to `types`; until then the
-/// gateway is not ready. Must run inside a tokio runtime, after the journal was opened.
-///
-/// # Errors
-/// When it cannot be opened by this process whatever happens later.
-pub fn open_pins(
-    config: &JournalConfig,
-    types: Arc<Types>,
-    readiness: &Readiness,
-) -> Result<Arc<dyn PinLog>, OpenError> {
-    Ok(match config {
-        JournalConfig::Disk(config) => Arc::new(disk::pins::DiskPins::open(config, types)?),
-        JournalConfig::Kafka(config) => {
-            Arc::new(kafka::pins::KafkaPins::open(config, types, readiness)?)
-        }
-    })
-}
-
 /// Why a journal could not be read from one end to the other.
 #[derive(Debug, thiserror::Error)]
 pub enum ScanError {
@@ -319,80 +278,4 @@ pub struct StoredRecord {
     pub done: bool,
     /// The record, or why it is none.
     pub content: Result<Record, Malformed>,
-}
-
-/// Reads all records that the journal still has, oldest first within a partition, until told to
-/// stop. With `since_ms` what was stored before may be left out.
-///
-/// # Errors
-/// When they cannot be read.
-pub fn read_records(
-    config: &JournalConfig,
-    since_ms: Option<i64>,
-    mut each: impl FnMut(StoredRecord) -> ControlFlow<()>,
-) -> Result<(), ScanError> {
-    match config {
-        JournalConfig::Disk(config) => disk::records::read(config, &mut each),
-        JournalConfig::Kafka(config) => kafka::records::read(config, since_ms, &mut each),
-    }
-}
-
-/// Reads all dead letters and marks, oldest first within a partition, until told to stop. With
-/// `since_ms` what was stored before may be left out.
-///
-/// # Errors
-/// When they cannot be read.
-pub fn read_letters(
-    config: &JournalConfig,
-    since_ms: Option<i64>,
-    mut each: impl FnMut(Entry) -> ControlFlow<()>,
-) -> Result<(), ScanError> {
-    match config {
-        JournalConfig::Disk(config) => disk::dead_letters::read(config, &mut each),
-        JournalConfig::Kafka(config) => kafka::dead_letters::read(config, since_ms, &mut each),
-    }
-}
-
-/// Opens the dead letters of a journal without its records. Must run inside a tokio runtime.
-///
-/// # Errors
-/// As [`open_appender`].
-pub fn open_dead_letters(config: &JournalConfig) -> Result<Arc<dyn DeadLetters>, OpenError> {
-    Ok(match config {
-        JournalConfig::Disk(config) => Arc::new(disk::dead_letters::DiskDeadLetters::open(config)?),
-        JournalConfig::Kafka(config) => {
-            Arc::new(kafka::dead_letters::KafkaDeadLetters::open(config)?)
-        }
-    })
-}
-
-/// The writer's side, as opened: where records come from, and where those go that no database
-/// takes.
-pub struct Opened {
-    /// The lanes.
-    pub reader: Box<dyn Reader>,
-    /// The dead letters.
-    pub dead_letters: Arc<dyn DeadLetters>,
-}
-
-/// Opens the writer's side. Must run inside a tokio runtime.
-///
-/// # Errors
-/// As [`open_appender`].
-pub fn open_reader(
-    config: &JournalConfig,
-    readiness: &Readiness,
-    registry: &mut Registry,
-) -> Result<Opened, OpenError> {
-    let metrics = JournalMetrics::register(registry);
-    Ok(match config {
-        JournalConfig::Disk(config) => Opened {
-            reader: Box::new(disk::reader::DiskReader::open(config, metrics)?),
-            dead_letters: Arc::new(disk::dead_letters::DiskDeadLetters::open(config)?),
-        },
-        JournalConfig::Kafka(config) => Opened {
-            dead_letters: Arc::new(kafka::dead_letters::KafkaDeadLetters::open(config)?),
-            reader: Box::new(kafka::reader::KafkaReader::open(config, readiness, metrics)?),
-        },
-    })
 }

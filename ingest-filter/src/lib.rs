@@ -25,6 +25,7 @@ pub mod record;
 pub mod remote_write;
 pub mod rules;
 mod secret;
+pub mod signal;
 pub mod target;
 pub mod types;
 pub mod wire;

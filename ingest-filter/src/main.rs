@@ -97,12 +97,12 @@ async fn gateway(path: &Path, raw: &RawConfig, journal: &JournalConfig) -> anyho
     let (readiness, shutdown, mut registry) =
         (Readiness::new(), Shutdown::new(), Registry::default());
     let types = Types::new(config.type_limits());
-    let appender = journal::open_appender(journal, &readiness, &mut registry)
+    let journals = journal::open_appenders(journal, &readiness, &mut registry)
         .context("the journal could not be opened")?;
     let pins = journal::open_pins(journal, types.clone(), &readiness)
         .context("the types of fields could not be opened")?;
     let pinning = Pinning::new(types, pins);
-    let gateway = Gateway::bind(config, appender, pinning, readiness.clone(), registry).await?;
+    let gateway = Gateway::bind(config, journals, pinning, readiness.clone(), registry).await?;
     let (address, admin) = (gateway.addr()?, gateway.admin_addr()?);
     tracing::info!(%address, %admin, version = env!("CARGO_PKG_VERSION"), "gateway is serving");
     let serving = gateway.run(shutdown.clone());

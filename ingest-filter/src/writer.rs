@@ -1,6 +1,6 @@
 //! The writer role: carries records from the journal into a database or a file.
 //!
-//! One task per lane of the journal. A lane's position moves only after the target said yes to,
+//! One reader per stream of the journal, one task per lane of it. A lane's position moves only after the target said yes to,
 //! or the dead letters hold, everything before it; so a writer may be killed at any time, and
 //! what it held comes out of the journal again. Rewriting a point changes nothing.
 
@@ -23,8 +23,8 @@ use tokio::task::JoinSet;
 
 use crate::destination::Destinations;
 use crate::journal::config::JournalConfig;
-use crate::journal::dead_letter::DeadLetters;
-use crate::journal::{self, Reader};
+use crate::journal::{self, Opened};
+use crate::signal::Signal;
 use crate::target::Target;
 use crate::target::file::FileTarget;
 use crate::target::influxdb::Influxdb;
@@ -40,6 +40,8 @@ pub mod memory;
 pub mod metrics;
 mod now;
 pub mod pace;
+mod readers;
+mod shared;
 pub mod standing;
 pub mod unwritten;
 pub mod watermark;
@@ -52,6 +54,8 @@ use health::Health;
 use memory::Memory;
 use metrics::WriterMetrics;
 use now::now_ns;
+use readers::Readers;
+use shared::Shared;
 use standing::Standings;
 use unwritten::Unwritten;
 use watermark::Watermarks;
@@ -65,8 +69,8 @@ const GAUGE_PERIOD: Duration = Duration::from_secs(1);
 pub struct Writer {
     admin: Admin,
     admin_listener: TcpListener,
-    reader: Box<dyn Reader>,
-    shared: lane::Shared,
+    streams: Vec<Opened>,
+    shared: Shared,
     collector: FollowedFiles,
 }
 
@@ -84,7 +88,7 @@ impl Writer {
         let mut registry = Registry::default();
         let metrics = WriterMetrics::register(&mut registry);
         let admin_listener = listen(config.admin_listen).await?;
-        let opened = journal::open_reader(journal, &readiness, &mut registry)?;
+        let streams = journal::open_readers(journal, &readiness, &mut registry)?;
         let target = open_target(&config.target, &readiness, &mut registry)?;
         let prefixed = registry.sub_registry_with_prefix("ingest_writer");
         let otlp_tls = config.otlp_tls.clone();
@@ -98,14 +102,12 @@ impl Writer {
             shown["type_conflicts_dead_lettered"] = serde_json::json!(dead.list());
             shown
         });
-        let dead_letters: Arc<dyn DeadLetters> = opened.dead_letters;
-        let shared = lane::Shared {
+        let shared = Shared {
             destinations: Arc::new(Destinations::new(&config.destinations)),
             memory: Memory::new(config.batches_bytes_max),
             gate: Arc::new(Gate::new(config.writes_at_once_max)),
             config: Arc::new(config),
             target,
-            dead_letters,
             metrics,
             health: Arc::new(Health::new(&readiness)),
             unwritten: Arc::new(Unwritten::default()),
@@ -115,7 +117,7 @@ impl Writer {
             conflicts,
             shutdown: Shutdown::new(),
         };
-        Ok(Self { admin, admin_listener, reader: opened.reader, shared, collector })
+        Ok(Self { admin, admin_listener, streams, shared, collector })
     }
 
     /// Where the admin pages are served.
@@ -132,7 +134,8 @@ impl Writer {
     /// # Errors
     /// When the journal can no longer be read or the admin listener fails.
     pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
-        let Self { admin, admin_listener, mut reader, mut shared, collector } = self;
+        let Self { admin, admin_listener, streams, mut shared, collector } = self;
+        let mut readers = Readers::of(streams);
         shared.shutdown = shutdown.clone();
         let mut upkeep = JoinSet::new();
         let pages = lanes_page(shared.standings.clone());
@@ -149,9 +152,9 @@ impl Writer {
         let mut lanes = JoinSet::new();
         let ended = loop {
             tokio::select! {
-                lane = reader.next_lane() => match lane {
-                    Ok(lane) => {
-                        lanes.spawn(lane::run(lane, shared.clone()));
+                lane = readers.next_lane() => match lane {
+                    Ok((lane, source)) => {
+                        lanes.spawn(lane::run(lane, source, shared.clone()));
                     }
                     Err(error) => break Err(error).context("the journal cannot be read"),
                 },
@@ -172,7 +175,7 @@ impl Writer {
         };
         shared.shutdown.begin();
         while lanes.join_next().await.is_some() {}
-        reader.close().await;
+        readers.close().await;
         reach.abort();
         ended
     }
@@ -213,7 +216,7 @@ pub fn open_target(
 }
 
 /// Says that the target is there, as soon as it is.
-async fn reach(shared: lane::Shared) {
+async fn reach(shared: Shared) {
     while !shared.target.ping().await {
         tokio::time::sleep(REACH_PERIOD).await;
     }
@@ -229,7 +232,7 @@ fn lanes_page(standings: Arc<Standings>) -> axum::Router {
     axum::Router::new().route("/lanes", axum::routing::get(show))
 }
 
-async fn set_gauges(shared: lane::Shared) -> anyhow::Result<()> {
+async fn set_gauges(shared: Shared) -> anyhow::Result<()> {
     loop {
         let age = shared.unwritten.age_seconds(now_ns());
         shared.metrics.oldest_unwritten_age_seconds.set(age);
@@ -244,7 +247,13 @@ fn describe(journal: &JournalConfig, config: &WriterConfig) -> serde_json::Value
     let journal = match journal {
         JournalConfig::Disk(disk) => serde_json::json!({ "disk": disk.directory }),
         JournalConfig::Kafka(kafka) => serde_json::json!({
-            "kafka": { "brokers": kafka.brokers, "topic": kafka.topic, "group": kafka.group }
+            "kafka": {
+                "brokers": kafka.brokers,
+                "topic": kafka.topic,
+                "logs_topic": kafka.topic_of(Signal::Logs),
+                "traces_topic": kafka.topic_of(Signal::Traces),
+                "group": kafka.group,
+            }
         }),
     };
     let target = match &config.target {

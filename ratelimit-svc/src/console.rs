@@ -131,7 +131,7 @@ impl Console {
     fn state(&self, changes: &Changes, refused: u64, now: u64) -> Value {
         let live = &self.limiter.live;
         let rows = live.nearest(now);
-        let nearest: Vec<Value> = rows.iter().take(PAGE_ROWS).map(row).collect();
+        let nearest: Vec<Value> = rows.iter().take(PAGE_ROWS).map(|one| self.row(one)).collect();
         json!({
             "at": now,
             "classes": self.classes(),
@@ -140,6 +140,24 @@ impl Console {
             "config": self.reloader.describe(),
             "changes": changes.describe(refused),
             "trials": self.limiter.describe_trials(),
+        })
+    }
+
+    /// A descriptor, with what this replica holds of its limit and has not spent, where that is leased.
+    fn row(&self, row: &Row) -> Value {
+        let leases = self.limiter.leases.as_ref();
+        json!({
+            "domain": row.domain,
+            "entries": row.entries,
+            "class": row.class,
+            "limit": row.limit.to_string(),
+            "capacity": row.capacity,
+            "left": row.left,
+            "reserved": row.reserved,
+            "leased": leases.and_then(|leases| leases.table().held_of(&row.counter)),
+            "until": row.until_seconds,
+            "admitted": row.decided[0],
+            "refused": row.decided[1],
         })
     }
 
@@ -173,20 +191,6 @@ fn described(name: &str, outage: Option<&str>, counts: Option<&ClassCounts>) -> 
         Value::Object(Reason::ALL.iter().filter_map(counted).collect())
     };
     json!({"name": name, "outage": outage, "admitted": by_reason(0), "refused": by_reason(1)})
-}
-
-fn row(row: &Row) -> Value {
-    json!({
-        "domain": row.domain,
-        "entries": row.entries,
-        "class": row.class,
-        "limit": row.limit.to_string(),
-        "capacity": row.capacity,
-        "left": row.left,
-        "until": row.until_seconds,
-        "admitted": row.decided[0],
-        "refused": row.decided[1],
-    })
 }
 
 fn file(kind: &'static str, text: &'static str) -> Response {
@@ -250,7 +254,8 @@ async fn descriptors(State(console): State<Arc<Console>>, RawQuery(query): RawQu
     };
     let rows = console.limiter.live.nearest(console.limiter.clock.now().as_secs());
     let skipped = page.saturating_sub(1).saturating_mul(PAGE_ROWS);
-    let shown: Vec<Value> = rows.iter().skip(skipped).take(PAGE_ROWS).map(row).collect();
+    let shown = rows.iter().skip(skipped).take(PAGE_ROWS).map(|one| console.row(one));
+    let shown: Vec<Value> = shown.collect();
     data(&json!({"page": page, "count": rows.len(), "page_rows": PAGE_ROWS, "nearest": shown}))
 }
 

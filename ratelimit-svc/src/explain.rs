@@ -5,8 +5,9 @@ use crate::decide::plan::{ClassSource, Line, Plan, plan};
 use crate::decide::request::{Descriptor, Request};
 use crate::decide::settings::Settings;
 use crate::limits::class::PRIORITY_KEY;
+use crate::limits::nearest::nearest;
 use crate::limits::pattern::Precedence;
-use crate::limits::quotas::Quotas;
+use crate::limits::quotas::{Domain, Quotas};
 use crate::limits::rule::{REPORTED_KEY, Rule};
 use crate::limits::sharing::{ClassShare, How};
 
@@ -23,7 +24,7 @@ pub fn text(
 ) -> Result<String, String> {
     let planned = plan(request, quotas, settings, now_seconds);
     let planned = planned.map_err(|error| error.to_string())?;
-    let mut text = class(&planned);
+    let mut text = class(&planned, request, quotas);
     if settings.shadow_mode {
         text += "SHADOW_MODE: nothing is refused\n";
     }
@@ -38,6 +39,10 @@ pub fn text(
     }
     for (at, line) in planned.lines.iter().enumerate() {
         text += &format!("descriptor {}: {}\n", written(&request.descriptors[at]), verdict(line));
+        let meant = domain.filter(|_| matches!(line, Line::NoLimit));
+        if let Some(meant) = meant.and_then(|domain| meant_key(&request.descriptors[at], domain)) {
+            text += &meant;
+        }
         let takes_off = !names_priority
             && request.descriptors[at].entries.iter().any(|(key, _)| *key == PRIORITY_KEY);
         if takes_off {
@@ -84,13 +89,32 @@ pub fn descriptor(text: &str) -> Result<Descriptor<'_>, String> {
     Ok(Descriptor { entries, ..Descriptor::default() })
 }
 
-fn class(plan: &Plan<'_>) -> String {
+fn class(plan: &Plan<'_>, request: &Request<'_>, quotas: &Quotas) -> String {
     let why = match plan.class_source {
         ClassSource::Named => "named by the request",
         ClassSource::Absent => "the default, as the request names none",
         ClassSource::Unknown => "the default, as the request names one that does not exist",
     };
-    format!("class {}: {why}\n", plan.class)
+    let known = || quotas.classes().ladder().iter().map(|class| class.name.as_str());
+    let entries = request.descriptors.iter().flat_map(|descriptor| &descriptor.entries);
+    let mut named = entries.filter(|(key, _)| *key == PRIORITY_KEY).map(|(_, value)| *value);
+    let unknown = named.find(|named| known().all(|known| known != *named));
+    let meant = unknown.filter(|_| plan.class_source == ClassSource::Unknown);
+    let meant = meant.and_then(|named| nearest(named, known()));
+    let meant = meant.map(|name| format!("; did you mean '{name}'?")).unwrap_or_default();
+    format!("class {}: {why}{meant}\n", plan.class)
+}
+
+/// Which key may have been meant, where no rule begins with that of the first entry.
+fn meant_key(descriptor: &Descriptor<'_>, domain: &Domain) -> Option<String> {
+    let (key, _) = descriptor.entries.iter().find(|(key, _)| *key != PRIORITY_KEY)?;
+    let rules = domain.root.rules();
+    let first = || rules.iter().filter_map(|rule| rule.steps.first()).map(|step| &*step.key);
+    if first().any(|known| known == *key) {
+        return None;
+    }
+    let meant = nearest(key, first())?;
+    Some(format!("  no rule begins with the key '{key}'; did you mean '{meant}'?\n"))
 }
 
 fn verdict(line: &Line<'_>) -> String {

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::decide::decision::Decision;
+use crate::decide::key::NAME_BYTES_MAX;
 use crate::decide::plan::{Line, Plan};
 use crate::decide::request::Request;
 use crate::keyed_hash::KeyedState;
@@ -96,13 +97,18 @@ impl Live {
                 continue;
             };
             let key = self.hash.hash_one((request.domain, &descriptor.entries));
+            // Names of the reference's kind are as long as what they name.
+            let counter = &plan.hits[counted.hit].key[..];
+            let counter = if counter.len() <= NAME_BYTES_MAX { counter } else { &[] };
             let seen = Seen {
                 domain: request.domain,
                 entries: &descriptor.entries,
                 class: &plan.class.name,
                 limit: *limit,
+                counter,
                 capacity: plan.hits[counted.hit].capacity(),
                 left: status.limit_remaining,
+                reserved: status.reserved,
                 over_limit: status.over_limit,
                 until_seconds: now + status.reset_seconds.unwrap_or(1).max(1),
             };

@@ -14,8 +14,12 @@
 pub mod arrivals;
 pub mod fleet;
 pub mod gate;
+pub mod instant;
+pub mod notes;
+pub mod planned;
 pub mod report;
 pub mod run;
+pub mod shapes;
 pub mod suggest;
 pub mod tally;
 pub mod world;

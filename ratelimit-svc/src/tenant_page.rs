@@ -32,7 +32,10 @@ const STYLE: &str = "\
 body{margin:0 auto;max-width:60rem;padding:1rem;color:var(--text);background:var(--ground);font:15px/1.45 system-ui,sans-serif}\
 h1{font-size:1.3rem}p{color:var(--quiet)}div{overflow-x:auto}table{border-collapse:collapse;width:100%}\
 th,td{text-align:left;padding:.35rem .75rem .35rem 0;border-bottom:1px solid var(--line);white-space:nowrap}\
-th{color:var(--quiet);font-size:.85rem}.n{text-align:right}.bad{color:var(--bad);font-weight:600}meter{width:8rem}";
+th{color:var(--quiet);font-size:.85rem}.n{text-align:right}.bad{color:var(--bad);font-weight:600}meter{width:8rem}\
+@media(max-width:40rem){thead{position:absolute;left:-99rem}table,tbody,tr,th,td{display:block}tr{border-bottom:1px solid var(--line);padding:.5rem 0}\
+th,td{border:0;padding:.1rem 0;white-space:normal}td{display:flex;justify-content:space-between;gap:1rem;text-align:right}\
+td::before{content:attr(data-of);color:var(--quiet)}tbody th{font-size:1rem;color:var(--text)}}";
 
 #[derive(Clone)]
 struct Api {
@@ -106,6 +109,7 @@ fn json_of(tenant: &str, class: &str, standings: &[Standing]) -> Json {
             "capacity": standing.capacity,
             "used": standing.used,
             "left": standing.left,
+            "reserved": standing.reserved,
             "resets_in_seconds": standing.resets_in_seconds,
             "refused_last_hour": standing.refused_last_hour,
         })
@@ -124,7 +128,7 @@ fn page(tenant: &str, class: &str, standings: &[Standing]) -> String {
          again every {AGAIN_SECONDS} seconds.</p>\n\
          <div role=\"region\" aria-label=\"Limits\" tabindex=\"0\"><table><thead><tr><th scope=\"col\">what</th>\
          <th scope=\"col\">limit</th><th scope=\"col\">used</th><th scope=\"col\" class=\"n\">left</th>\
-         <th scope=\"col\" class=\"n\">resets in</th><th scope=\"col\" class=\"n\">refused in the last hour</th>\
+         <th scope=\"col\" class=\"n\">reserved</th><th scope=\"col\" class=\"n\">resets in</th><th scope=\"col\" class=\"n\">refused in the last hour</th>\
          </tr></thead><tbody>\n",
         tenant = escape(tenant),
         class = escape(class),
@@ -141,29 +145,42 @@ fn page(tenant: &str, class: &str, standings: &[Standing]) -> String {
         };
         let what = escape(&what);
         let Some(limit) = &standing.limit else {
-            let cells = "<td>unlimited</td><td></td><td></td><td></td><td></td>";
+            let cells = "<td data-of=\"limit\">unlimited</td>";
             let _ = writeln!(text, "<tr><th scope=\"row\">{what}</th>{cells}</tr>");
             continue;
         };
-        let class = |bad: bool| if bad { "n bad" } else { "n" };
+        let cell = |bad: bool| if bad { "n bad" } else { "n" };
         let (used, capacity) = (standing.used, standing.capacity);
         let _ = writeln!(
             text,
-            "<tr><th scope=\"row\">{what}</th><td>{limit}</td>\
-             <td><meter min=\"0\" max=\"{}\" value=\"{used}\" aria-label=\"used\">{used}</meter> {used} of {capacity}</td>\
-             <td class=\"{}\">{}</td><td class=\"n\">{}</td><td class=\"{}\">{}</td></tr>",
+            "<tr><th scope=\"row\">{what}</th><td data-of=\"limit\">{limit}</td>\
+             <td data-of=\"used\"><span><meter min=\"0\" max=\"{}\" value=\"{used}\" aria-label=\"used\">{used}</meter> \
+             {used} of {capacity}</span></td>\
+             <td data-of=\"left\" class=\"{}\">{}</td><td data-of=\"reserved\" class=\"n\">{}</td>\
+             <td data-of=\"resets in\" class=\"n\">{}</td>\
+             <td data-of=\"refused in the last hour\" class=\"{}\">{}</td></tr>",
             capacity.max(1),
-            class(standing.left == 0),
+            cell(standing.left == 0),
             standing.left,
+            standing.reserved,
             duration(standing.resets_in_seconds),
-            class(standing.refused_last_hour > 0),
+            cell(standing.refused_last_hour > 0),
             standing.refused_last_hour,
         );
     }
     if standings.is_empty() {
-        text += "<tr><td colspan=\"6\">No limit applies.</td></tr>\n";
+        text += "<tr><td colspan=\"7\">No limit applies.</td></tr>\n";
     }
-    text + "</tbody></table></div>\n</body></html>\n"
+    text += "</tbody></table></div>\n";
+    if standings.iter().any(|standing| standing.reserved > 0) {
+        let _ = writeln!(
+            text,
+            "<p>Reserved: left, and kept for requests of other classes than {} until they have used it or the \
+             window ends.</p>",
+            escape(class)
+        );
+    }
+    text + "</body></html>\n"
 }
 
 fn duration(seconds: u64) -> String {
@@ -189,17 +206,24 @@ mod tests {
             capacity: 5,
             used: 5,
             left: 0,
+            reserved: 0,
             resets_in_seconds: 7200,
             refused_last_hour: 3,
         };
         let text = page("<b>", "a&b", std::slice::from_ref(&standing));
         assert!(!text.contains("<script") && !text.contains("<b>"), "{text}");
         assert!(text.contains("5 of 5") && text.contains(">2 h<") && text.contains("a&amp;b"));
-        let shown = json_of("t", "c", &[standing]);
+        let shown = json_of("t", "c", std::slice::from_ref(&standing));
         assert_eq!(
             (&shown["limits"][0]["left"], &shown["limits"][0]["used"]),
             (&0.into(), &5.into())
         );
         assert!(page("t", "c", &[]).contains("No limit applies."));
+        // Why nothing is left of a limit that is hardly used.
+        assert!(!text.contains("Reserved: left"));
+        let kept = Standing { used: 1, reserved: 4, ..standing };
+        let text = page("t", "c", std::slice::from_ref(&kept));
+        assert!(text.contains("1 of 5") && text.contains("Reserved: left"), "{text}");
+        assert_eq!(json_of("t", "c", &[kept])["limits"][0]["reserved"], 4);
     }
 }

@@ -96,6 +96,7 @@ async fn the_printed_lines_work_and_a_second_start_does_too() -> Result<()> {
         "TIDEGATE_EDGE",
         "TIDEGATE_KEY",
         "TIDEGATE_TENANT",
+        "TIDEGATE_COUNTERS",
         "RLS_GRPC",
         "RLS_HTTP",
         "AUTHZ_GRPC",

@@ -1,12 +1,15 @@
 //! A tenant looks at its own quota, through the real Envoy.
 
 use anyhow::{Context, Result};
+use chassis::tls::client::ClientSettings;
 use serde_json::Value;
-use tests::edge::Parts;
+use tests::edge::encryption::{ENVOY, LISTENER};
+use tests::edge::{Encryption, Parts};
 use tests::http::Reply;
 use tests::wait::{DEADLINE, wait_for};
 
 use crate::stage::Stage;
+use crate::tls_client;
 
 /// Days, so that no window ends during a test.
 const QUOTAS: &str = "
@@ -107,6 +110,42 @@ async fn a_tenant_sees_its_own_quota_and_no_other() -> Result<()> {
 async fn the_view_is_the_same_on_redis() -> Result<()> {
     let stage = Stage::with(Parts::Real, |options| options.quotas = QUOTAS.to_owned()).await?;
     a_tenant_sees_its_own(&stage).await
+}
+
+/// Every hop encrypted: a client asks over TLS, and who is not Envoy cannot say who the tenant is.
+#[tokio::test(flavor = "multi_thread")]
+async fn on_an_encrypted_edge_only_envoy_says_whose_quota_it_is() -> Result<()> {
+    let stage = Stage::with(Parts::Embedded, |options| {
+        options.quotas = QUOTAS.to_owned();
+        options.encryption = Encryption::On;
+    })
+    .await?;
+    a_tenant_sees_its_own(&stage).await?;
+    let pki = stage.edge.pki.as_ref().context("the edge is encrypted")?;
+    let key = stage.edge.issue_live_key("bolt", "ingest").await?;
+    let authorization = format!("Bearer {key}");
+    let headers = [("authorization", authorization.as_str())];
+    let client = ClientSettings { identity: None, ..pki.client(LISTENER) };
+    let seen = wait_for("a turn to look", DEADLINE, async || {
+        let reply = tls_client::get(stage.edge.at.edge_tls, &client, PATH, &headers).await.ok()?;
+        (reply.status != 429).then_some(reply)
+    });
+    let seen = seen.await?;
+    anyhow::ensure!(seen.status == 200, "{}: {}", seen.status, seen.text());
+    assert_eq!(serde_json::from_str::<Value>(&seen.text())?["tenant"], "bolt");
+
+    // Beside Envoy: in clear text, without a certificate, with that of another service.
+    let beside = stage.edge.ratelimit[0].listen;
+    let forged = [("x-tidegate-tenant", "small"), ("x-tidegate-priority", "ingest")];
+    let clear = format!("http://{beside}{PATH}");
+    stage.http.get_with(&clear, &forged).await.expect_err("clear text");
+    let nobody = ClientSettings { identity: None, ..pki.client(ENVOY) };
+    tls_client::get(beside, &nobody, PATH, &forged).await.expect_err("no certificate");
+    let other = pki.client("writer");
+    tls_client::get(beside, &other, PATH, &forged).await.expect_err("not Envoy's certificate");
+    let envoy = tls_client::get(beside, &pki.client(ENVOY), PATH, &forged).await?;
+    assert_eq!(serde_json::from_str::<Value>(&envoy.text())?["tenant"], "small");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

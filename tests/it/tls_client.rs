@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use chassis::tls::client::ClientSettings;
-use http::Request;
+use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
@@ -24,7 +24,19 @@ pub async fn post(
     headers: &[(&str, &str)],
     body: &str,
 ) -> Result<Reply> {
-    exchange(at, settings, b"h2", path, headers, body).await.map(|(reply, _)| reply)
+    let asked = (Method::POST, path);
+    exchange(at, settings, b"h2", asked, headers, body).await.map(|(reply, _)| reply)
+}
+
+/// GETs over HTTP/2 and reads the whole answer.
+pub async fn get(
+    at: SocketAddr,
+    settings: &ClientSettings,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Result<Reply> {
+    let asked = (Method::GET, path);
+    exchange(at, settings, b"h2", asked, headers, "").await.map(|(reply, _)| reply)
 }
 
 /// A connection over HTTP/2 that stays open after one request: ends when the server ends it.
@@ -54,14 +66,14 @@ pub async fn post_with(
     path: &str,
     headers: &[(&str, &str)],
 ) -> Result<(Reply, Vec<u8>)> {
-    exchange(at, settings, protocol, path, headers, "over_tls f=1").await
+    exchange(at, settings, protocol, (Method::POST, path), headers, "over_tls f=1").await
 }
 
 async fn exchange(
     at: SocketAddr,
     settings: &ClientSettings,
     protocol: &[u8],
-    path: &str,
+    (method, path): (Method, &str),
     headers: &[(&str, &str)],
     body: &str,
 ) -> Result<(Reply, Vec<u8>)> {
@@ -72,7 +84,7 @@ async fn exchange(
     let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
     let agreed = stream.get_ref().1.alpn_protocol().context("a protocol")?.to_vec();
     let body = Full::new(Bytes::from(body.to_owned()));
-    let mut request = Request::post(format!("https://{at}{path}"));
+    let mut request = Request::builder().method(method).uri(format!("https://{at}{path}"));
     for (name, value) in headers {
         request = request.header(*name, *value);
     }

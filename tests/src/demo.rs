@@ -17,8 +17,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::http::Http;
 
-/// Who asks: tenant, class, and writes a second. A tenant has 600 a minute, so `charlie` is over its quota
-/// within half a minute, and its class decides what of it still passes.
+/// Who asks: tenant, class, and writes a second for each counter of a limit. A tenant has 600 a minute, so
+/// [`OVER`] is over its quota within half a minute, and its class decides what of it still passes.
 pub const ROSTER: [(&str, &str, u32); 5] = [
     ("alpha", "system-node-critical", 1),
     ("alpha", "platform-core", 3),
@@ -26,6 +26,14 @@ pub const ROSTER: [(&str, &str, u32); 5] = [
     ("charlie", "ingest", 8),
     ("charlie", "background", 20),
 ];
+
+/// The tenant that asks for more than its quota. Replicas that count in memory grant the quota once each, so
+/// it asks as often for each of them; the others would be within a single one.
+const OVER: &str = "charlie";
+
+/// The variable of `target/run/env` that says how many counters each limit has: one that is shared in Redis, or
+/// one of each replica.
+pub const COUNTERS: &str = "TIDEGATE_COUNTERS";
 
 /// The variable of `target/run/env` that holds the keys, in the order of [`ROSTER`].
 pub const KEYS: &str = "TIDEGATE_DEMO_KEYS";
@@ -57,11 +65,16 @@ pub async fn run(env: &Path, seconds: Option<u64>) -> Result<()> {
     if keys.len() != ROSTER.len() {
         bail!("{KEYS} holds {} keys in place of {}", keys.len(), ROSTER.len());
     }
+    let counters = of(COUNTERS)?;
+    let counters = counters.parse().with_context(|| format!("{COUNTERS} is {counters}"))?;
     say(&format!("sending to {url}; Ctrl-C ends it"))?;
+    if counters > 1 {
+        say(&format!("{counters} replicas count for themselves: {OVER} asks as often for each"))?;
+    }
     say(&format!("watch it in a browser: {}/console\n", of("RLS_ADMIN")?))?;
     let counts: Arc<[Counts]> = ROSTER.iter().map(|_| Counts::default()).collect();
     let mut senders = tokio::task::JoinSet::new();
-    for (at, (tenant, _, rate)) in ROSTER.into_iter().enumerate() {
+    for (at, (tenant, _, rate)) in roster(counters).into_iter().enumerate() {
         let (url, counts) = (url.clone(), counts.clone());
         let authorization = format!("Token {}", keys[at]);
         let line = format!("demo,tenant={tenant} value=1");
@@ -84,10 +97,18 @@ pub async fn run(env: &Path, seconds: Option<u64>) -> Result<()> {
                 break;
             }
             () = ended => break,
-            _ = reports.tick() => say(&report(&counts))?,
+            _ = reports.tick() => say(&report(counters, &counts))?,
         }
     }
-    say(&report(&counts))
+    say(&report(counters, &counts))
+}
+
+/// [`ROSTER`] against limits that are counted so many times.
+fn roster(counters: u32) -> [(&'static str, &'static str, u32); ROSTER.len()] {
+    ROSTER.map(|(tenant, class, rate)| {
+        let times = if tenant == OVER { counters } else { 1 };
+        (tenant, class, rate.saturating_mul(times))
+    })
 }
 
 /// Sends one line at a rate. Never ends.
@@ -108,7 +129,7 @@ async fn send(url: &str, authorization: &str, line: &str, rate: u32, counts: &Co
     }
 }
 
-fn report(counts: &[Counts]) -> String {
+fn report(counters: u32, counts: &[Counts]) -> String {
     let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
     let line = |((tenant, class, rate), counts): (&(&str, &str, u32), &Counts)| {
         let (admitted, refused, failed) =
@@ -117,7 +138,7 @@ fn report(counts: &[Counts]) -> String {
             "{tenant:<8} {class:<21} {rate:>3}/s  {admitted:>7} admitted {refused:>7} refused {failed:>5} failed\n"
         )
     };
-    ROSTER.iter().zip(counts).map(line).collect()
+    roster(counters).iter().zip(counts).map(line).collect()
 }
 
 /// The shell assignments of a file.
@@ -151,9 +172,15 @@ mod tests {
             names.len()
         };
         assert_eq!((names(|one| one.0), names(|one| one.1)), (3, 4));
-        let minute = |tenant: &str| -> u32 {
-            ROSTER.iter().filter(|one| one.0 == tenant).map(|one| one.2 * 60).sum()
-        };
-        assert!(minute("alpha") <= 600 && minute("bravo") <= 600 && minute("charlie") > 1200);
+        for counters in [1, 3, 9] {
+            let minute = |tenant: &str, class: &str| -> u32 {
+                let all = roster(counters).into_iter();
+                let own = all.filter(|one| one.0 == tenant && (class.is_empty() || one.1 == class));
+                own.map(|one| one.2 * 60).sum()
+            };
+            assert!(minute("alpha", "") <= 600 && minute("bravo", "") <= 600, "within one quota");
+            assert!(minute(OVER, "") > 1200 * counters, "twice over all of them");
+            assert!(minute(OVER, "ingest") < 600 * counters, "and its higher class is not");
+        }
     }
 }

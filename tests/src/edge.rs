@@ -142,6 +142,11 @@ impl Edge {
         }
     }
 
+    /// How many counters each limit has: one in Redis, else one in the memory of each replica.
+    pub fn counters(&self) -> usize {
+        if self.redis.is_some() { 1 } else { self.ratelimit.len() }
+    }
+
     /// The replicas of a service.
     pub fn replicas(&self, service: Service) -> &[Replica] {
         match service {

@@ -177,6 +177,7 @@ fn assignments(edge: &Edge, keys: &Keys) -> String {
         format!("TIDEGATE_TENANT={TENANT}"),
         format!("TIDEGATE_LOAD_KEY={}", keys.load),
         format!("{}='{}'", demo::KEYS, keys.roster.join(" ")),
+        format!("{}={}", demo::COUNTERS, edge.counters()),
         format!("RLS_GRPC={}", ratelimit.listen),
         format!("RLS_HTTP=http://{}", ratelimit.http),
         format!("AUTHZ_GRPC={}", authz.listen),

@@ -14,7 +14,7 @@ use super::subject::{Subject, subjects};
 use super::workload::{self, Names};
 use super::{ALPN, TlsError, authorities, bytes, certificates, private_key, provider, valid_now};
 use crate::causes::error_chain;
-use crate::config::{ConfigError, Spanned};
+use crate::config::{ConfigError, Spanned, relative_to};
 use crate::process::UsageError;
 use crate::reload::{Snapshot, Source};
 
@@ -68,14 +68,13 @@ impl RawClientTls {
     /// # Errors
     /// For half an identity, for two of them, and for a name that cannot be any.
     pub fn settings(&self, path: &Path, key: &str) -> Result<ClientSettings, ConfigError> {
-        let beside = |file: &PathBuf| path.parent().unwrap_or(Path::new("")).join(file);
         if let Some(address) = &self.workload_api {
             return self.by_workload_api(path, key, address);
         }
         let identity = match (&self.certificate_file, &self.key_file) {
             (None, None) => None,
             (Some(certificate), Some(key)) => {
-                Some((beside(&certificate.value), beside(&key.value)))
+                Some((relative_to(path, &certificate.value), relative_to(path, &key.value)))
             }
             (Some(one), None) => {
                 let message = format!("'{key}.certificate_file' needs 'key_file'");
@@ -92,7 +91,7 @@ impl RawClientTls {
             return Err(ConfigError::at(path, san, message));
         }
         Ok(ClientSettings {
-            authorities: self.ca_file.as_ref().map(beside),
+            authorities: self.authorities(path),
             identity,
             server_name: self.server_name(path, key)?,
             server_subjects: self.server_subjects(path, key)?,
@@ -115,13 +114,16 @@ impl RawClientTls {
         let settings = ClientSettings::by_workload_api(&address.value).ok_or_else(|| {
             bad(format!("'{key}.workload_api' must be a socket as unix:///run/spire/agent.sock"))
         })?;
-        let beside = |file: &PathBuf| path.parent().unwrap_or(Path::new("")).join(file);
         Ok(ClientSettings {
-            authorities: self.ca_file.as_ref().map(beside).or(settings.authorities),
+            authorities: self.authorities(path).or(settings.authorities),
             server_name: self.server_name(path, key)?,
             server_subjects: self.server_subjects(path, key)?,
             ..settings
         })
+    }
+
+    fn authorities(&self, path: &Path) -> Option<PathBuf> {
+        self.ca_file.as_ref().map(|file| relative_to(path, file))
     }
 
     fn server_name(

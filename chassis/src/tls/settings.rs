@@ -14,7 +14,7 @@ use super::named::NamedClient;
 use super::subject::{Subject, subjects};
 use super::workload::{self, Names};
 use super::{TlsError, bytes, certificates, private_key, provider, valid_now};
-use crate::config::{ConfigError, Spanned};
+use crate::config::{ConfigError, Spanned, relative_to};
 use crate::reload::{Snapshot, Source};
 
 /// TLS of a listener, as written in a configuration file. Relative paths are relative to it.
@@ -84,8 +84,7 @@ impl RawServerTls {
     /// # Errors
     /// For names that cannot be any, and names without an authority.
     pub fn settings(&self, path: &Path, key: &str) -> Result<ServerSettings, ConfigError> {
-        let beside = |file: &PathBuf| path.parent().unwrap_or(Path::new("")).join(file);
-        let spanned = |file: &Spanned<PathBuf>| beside(&file.value);
+        let spanned = |file: &Spanned<PathBuf>| relative_to(path, &file.value);
         let client_subjects = match &self.client_san {
             None => Vec::new(),
             Some(san) => {
@@ -136,7 +135,7 @@ impl RawServerTls {
         Ok(ServerSettings {
             certificate: spanned(certificate),
             key: spanned(private),
-            client_authorities: self.client_ca_file.as_ref().map(beside),
+            client_authorities: self.client_ca_file.as_ref().map(|file| relative_to(path, file)),
             client_subjects,
             client_subjects_file,
             workload_api: None,

@@ -11,12 +11,13 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::digest::DIGEST_LEN;
 use super::key::KeyId;
-use super::record::{KeyRecord, Kind, Shared};
-use super::trie::Trie;
-use super::trie::bulk::Bulk;
+use super::record::{KeyRecord, Kind};
+use super::table::{Hashed, ITEMS_MAX, Table};
 
 /// The most keys in force at a time.
 pub const KEYS_MAX: usize = 1_000_000;
+
+const _: () = assert!(KEYS_MAX <= ITEMS_MAX, "all keys fit into a table");
 
 /// How much of a digest, at its end, stands beside the id that has it.
 const TAIL_LEN: usize = 8;
@@ -24,19 +25,22 @@ const TAIL_LEN: usize = 8;
 /// The keys of one state of their source.
 #[derive(Clone, Debug, Default)]
 pub struct KeySet {
-    records: Trie<KeyRecord>,
-    digests: Trie<DigestEntry>,
-    /// How many keys, and how many imported ones, were hashed with each pepper.
-    peppers: BTreeMap<u32, Uses>,
-    suspended_tenants: Arc<HashSet<Arc<str>>>,
+    pub(super) records: Table<KeyRecord>,
+    pub(super) digests: Table<DigestEntry>,
+    pub(super) peppers: PepperUses,
+    pub(super) suspended_tenants: Arc<HashSet<Arc<str>>>,
 }
 
 /// Which key has a digest that ends so.
-#[derive(Clone, Debug)]
-struct DigestEntry {
-    tail: [u8; TAIL_LEN],
-    id: KeyId,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DigestEntry {
+    pub(super) tail: [u8; TAIL_LEN],
+    pub(super) id: KeyId,
 }
+
+/// How many keys, and how many imported ones, were hashed with each pepper.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PepperUses(BTreeMap<u32, Uses>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Uses {
@@ -58,16 +62,6 @@ pub enum Clash {
     TooMany,
 }
 
-impl Clash {
-    /// The key that cannot be beside the others.
-    pub fn id(&self) -> Option<&KeyId> {
-        match self {
-            Self::Id(id) | Self::Digest(id) => Some(id),
-            Self::TooMany => None,
-        }
-    }
-}
-
 impl KeySet {
     /// The key of this id.
     pub fn by_id(&self, id: &KeyId) -> Option<&KeyRecord> {
@@ -76,38 +70,11 @@ impl KeySet {
 
     /// The key of this digest.
     pub fn by_digest(&self, digest: &[u8; DIGEST_LEN]) -> Option<&KeyRecord> {
+        let record =
+            |id: &KeyId| self.by_id(id).filter(|found| found.digest.hmac_sha256 == *digest);
         let tail = tail(digest);
-        let is_it = |entry: &DigestEntry| {
-            entry.tail == tail
-                && self.by_id(&entry.id).is_some_and(|found| found.digest.hmac_sha256 == *digest)
-        };
-        self.by_id(&self.digests.find(xxh3_64(&tail), is_it)?.id)
-    }
-
-    /// Of many records at once.
-    fn of(pending: Bulk<KeyRecord>, suspended: Arc<HashSet<Arc<str>>>) -> Result<Self, Clash> {
-        let records = pending.build(|record| hash_of_id(&record.id));
-        let mut set = Self { records, suspended_tenants: suspended, ..Self::default() };
-        if let Some((_, again)) = set.records.pair(|one, other| one.id == other.id) {
-            return Err(Clash::Id(again.id));
-        }
-        let mut digests = Bulk::default();
-        for record in set.records.iter() {
-            let entry = DigestEntry { tail: tail(&record.digest.hmac_sha256), id: record.id };
-            digests.push(xxh3_64(&entry.tail), entry);
-            set.peppers.entry(record.digest.pepper).or_default().add(record.kind);
-        }
-        set.digests = digests.build(|entry| xxh3_64(&entry.tail));
-        let digest_of = |entry: &DigestEntry| set.by_id(&entry.id).map(|found| &found.digest);
-        let is_same = |one: &DigestEntry, other: &DigestEntry| {
-            let digests = || (digest_of(one), digest_of(other));
-            one.tail == other.tail
-                && matches!(digests(), (Some(one), Some(other)) if one.hmac_sha256 == other.hmac_sha256)
-        };
-        match set.digests.pair(is_same) {
-            Some((_, again)) => Err(Clash::Digest(again.id)),
-            None => Ok(set),
-        }
+        let is_it = |entry: &DigestEntry| entry.tail == tail && record(&entry.id).is_some();
+        record(&self.digests.find(hash_of_tail(&tail), is_it)?.id)
     }
 
     /// Adds a key, or replaces the one of its id.
@@ -122,26 +89,21 @@ impl KeySet {
         if !self.remove(&record.id) && self.len() == KEYS_MAX {
             return Err(Clash::TooMany);
         }
-        let (id, digest) = (record.id, record.digest.hmac_sha256);
-        self.peppers.entry(record.digest.pepper).or_default().add(record.kind);
-        let entry = DigestEntry { tail: tail(&digest), id };
-        self.digests.put(xxh3_64(&entry.tail), entry, |entry| entry.id == id);
-        self.records.put(hash_of_id(&id), record, |record| record.id == id);
+        let (id, entry) = (record.id, DigestEntry::of(&record));
+        self.peppers.add(&record);
+        self.digests.put(entry, |entry| entry.id == id);
+        self.records.put(record, |record| record.id == id);
         Ok(())
     }
 
     /// Takes a key out. Returns whether there was one.
     pub fn remove(&mut self, id: &KeyId) -> bool {
-        let Some(record) = self.by_id(id) else { return false };
-        let (digest, kind) = (record.digest.clone(), record.kind);
-        self.digests.remove(xxh3_64(&tail(&digest.hmac_sha256)), |entry| entry.id == *id);
-        self.records.remove(hash_of_id(id), |record| record.id == *id);
-        if let Some(uses) = self.peppers.get_mut(&digest.pepper) {
-            uses.keys -= 1;
-            uses.imported -= usize::from(kind == Kind::Imported);
-        }
-        self.peppers.retain(|_, uses| uses.keys > 0);
-        true
+        let found = self.records.find(hash_of_id(id), |record| record.id == *id);
+        let Some(record) = found else { return false };
+        let entry = DigestEntry::of(record);
+        self.peppers.subtract(record);
+        self.digests.remove(entry.hash(), |other| *other == entry);
+        self.records.remove(hash_of_id(id), |record| record.id == *id)
     }
 
     /// States whether a tenant as a whole may not pass.
@@ -170,17 +132,18 @@ impl KeySet {
 
     /// The numbers of the peppers that keys were hashed with.
     pub fn peppers(&self) -> impl Iterator<Item = u32> {
-        self.peppers.keys().copied()
+        self.peppers.0.keys().copied()
     }
 
     /// The numbers of the peppers that imported keys were hashed with.
     pub fn imported_peppers(&self) -> impl Iterator<Item = u32> {
-        self.peppers.iter().filter(|(_, uses)| uses.imported > 0).map(|(version, _)| *version)
+        self.peppers.0.iter().filter(|(_, uses)| uses.imported > 0).map(|(version, _)| *version)
     }
 
     /// How many of these keys another set has not.
     pub fn missing_from(&self, other: &KeySet) -> usize {
-        self.records.iter().filter(|record| other.by_id(&record.id).is_none()).count()
+        let unshared = self.records.unshared_with(&other.records);
+        unshared.filter(|record| other.by_id(&record.id).is_none()).count()
     }
 
     /// Whether replacing this set looks as if the newer one was cut: nothing is left, or more than
@@ -218,93 +181,53 @@ impl KeySet {
     }
 }
 
-fn hash_of_id(id: &KeyId) -> u64 {
+impl Hashed for KeyRecord {
+    fn hash(&self) -> u64 {
+        hash_of_id(&self.id)
+    }
+}
+
+impl Hashed for DigestEntry {
+    fn hash(&self) -> u64 {
+        hash_of_tail(&self.tail)
+    }
+}
+
+impl DigestEntry {
+    pub(super) fn of(record: &KeyRecord) -> Self {
+        Self { tail: tail(&record.digest.hmac_sha256), id: record.id }
+    }
+}
+
+impl PepperUses {
+    pub(super) fn add(&mut self, record: &KeyRecord) {
+        let uses = self.0.entry(record.digest.pepper).or_default();
+        uses.keys += 1;
+        uses.imported += usize::from(record.kind == Kind::Imported);
+    }
+
+    pub(super) fn subtract(&mut self, record: &KeyRecord) {
+        let pepper = record.digest.pepper;
+        if let Some(uses) = self.0.get_mut(&pepper) {
+            uses.keys -= 1;
+            uses.imported -= usize::from(record.kind == Kind::Imported);
+            if uses.keys == 0 {
+                self.0.remove(&pepper);
+            }
+        }
+    }
+}
+
+pub(super) fn hash_of_id(id: &KeyId) -> u64 {
     xxh3_64(id.as_bytes())
+}
+
+fn hash_of_tail(tail: &[u8; TAIL_LEN]) -> u64 {
+    xxh3_64(tail)
 }
 
 fn tail(digest: &[u8; DIGEST_LEN]) -> [u8; TAIL_LEN] {
     *digest.last_chunk().expect("a digest is longer")
-}
-
-impl Uses {
-    fn add(&mut self, kind: Kind) {
-        self.keys += 1;
-        self.imported += usize::from(kind == Kind::Imported);
-    }
-}
-
-/// A set that is being put together.
-#[derive(Default)]
-pub struct Builder {
-    set: KeySet,
-    pending: Bulk<KeyRecord>,
-    tenants: HashSet<Arc<str>>,
-    /// What records have in common.
-    pub shared: Shared,
-}
-
-impl Builder {
-    /// Adds a record.
-    ///
-    /// # Errors
-    /// When it cannot be beside those before it.
-    pub fn add(&mut self, record: KeyRecord) -> Result<(), Clash> {
-        match self.set.by_id(&record.id) {
-            Some(_) => Err(Clash::Id(record.id)),
-            None => self.set.put(record),
-        }
-    }
-
-    /// Adds a record that is looked at no sooner than [`Self::settle`], so that nothing is copied
-    /// because others came after it.
-    ///
-    /// # Errors
-    /// When there are too many.
-    pub fn push(&mut self, record: KeyRecord) -> Result<(), Clash> {
-        if self.set.len() + self.pending.len() >= KEYS_MAX {
-            return Err(Clash::TooMany);
-        }
-        self.pending.push(hash_of_id(&record.id), record);
-        Ok(())
-    }
-
-    /// Puts what was pushed into the set.
-    ///
-    /// # Errors
-    /// When a record cannot be beside the others. Then the builder is good for nothing any more.
-    pub fn settle(&mut self) -> Result<(), Clash> {
-        let pending = std::mem::take(&mut self.pending);
-        if pending.is_empty() {
-            return Ok(());
-        }
-        if self.set.is_empty() {
-            self.set = KeySet::of(pending, Arc::clone(&self.set.suspended_tenants))?;
-            return Ok(());
-        }
-        pending
-            .build(|record| hash_of_id(&record.id))
-            .iter()
-            .try_for_each(|record| self.add(record.clone()))
-    }
-
-    /// Adds a record, or replaces the one of its id: for a source that may show a key twice.
-    ///
-    /// # Errors
-    /// As [`KeySet::put`].
-    pub fn put(&mut self, record: KeyRecord) -> Result<(), Clash> {
-        self.set.put(record)
-    }
-
-    /// States a tenant's own status. False when that was done before.
-    pub fn add_tenant(&mut self, name: Arc<str>, is_suspended: bool) -> bool {
-        self.set.set_tenant(Arc::clone(&name), is_suspended);
-        self.tenants.insert(name)
-    }
-
-    /// The set, without what was not settled.
-    pub fn build(self) -> KeySet {
-        self.set
-    }
 }
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ impl Keyring {
         records: impl IntoIterator<Item = KeyRecord>,
         peppers: Arc<Peppers>,
     ) -> Result<Self, Clash> {
-        let mut builder = super::key_set::Builder::default();
+        let mut builder = super::builder::Builder::default();
         for record in records {
             builder.add(record)?;
         }

@@ -97,6 +97,11 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Of so many records, each of which may be of another tenant.
+    pub fn expecting(records: usize) -> Self {
+        Self { tenants: HashSet::with_capacity(records), grants: HashSet::new() }
+    }
+
     /// The tenant's one name.
     pub fn tenant(&mut self, name: &str) -> Arc<str> {
         if let Some(known) = self.tenants.get(name) {

@@ -79,7 +79,7 @@ pub enum Command {
     },
     /// Put all keys of a keys file into Redis, in place of those that are there.
     Load(load::Load),
-    /// Take a key back, by its id.
+    /// Take a key back for ever, by its id.
     Revoke(status::Change),
     /// Take a key, or all keys of a tenant, back for a time.
     Suspend(status::Change),

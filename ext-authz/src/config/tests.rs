@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::*;
+use crate::source::redis::settings::{Login, Topology};
 
 /// The configuration of this text, with a good pepper `pepper` and a short one `short` beside it.
 fn load(text: &str) -> Result<Config, String> {
@@ -117,13 +118,13 @@ fn redis_in_place_of_a_file_or_beside_it() {
     assert_eq!(redis.addresses, [("r".to_owned(), 6379)]);
     assert_eq!(redis.topology, Topology::Single);
     assert_eq!((redis.prefix.as_str(), redis.max_staleness), ("tidegate", MAX_STALENESS_DEFAULT));
-    assert_eq!((redis.user, redis.password_file, redis.tls), (None, None, None));
+    assert_eq!((redis.login, redis.tls), (Login::default(), None));
     let all = "{address: '[::1]:1', user: authz, password_file: p, prefix: edge, max_staleness: 5s, \
                tls: {ca_file: /ca, certificate_file: c, key_file: k}}\nkeys_file: k.yaml\n\
                priority_classes: [a, b]\nbypass_classes: [b]";
     let keys = of(all).expect("valid").keys;
     let redis = keys.redis.expect("set");
-    assert_eq!((redis.shown().as_str(), redis.user.as_deref()), ("::1:1", Some("authz")));
+    assert_eq!((redis.shown().as_str(), redis.login.user.as_deref()), ("::1:1", Some("authz")));
     assert_eq!((redis.prefix.as_str(), redis.max_staleness.as_secs()), ("edge", 5));
     let tls = redis.tls.expect("set");
     assert!(tls.ca == Some("/ca".into()) && tls.client.is_some_and(|(c, _)| c.is_absolute()));
@@ -134,7 +135,13 @@ fn redis_in_place_of_a_file_or_beside_it() {
     assert!(of("{address: 'r:1', tls: {}}").expect("valid").keys.redis.expect("set").tls.is_some());
     let several = |more: &str| of(&format!("{{address: 'a:1, b:2', {more}}}"));
     let sentinels = several("sentinel_primary: main").expect("valid").keys.redis.expect("set");
-    assert_eq!(sentinels.topology, Topology::Sentinel("main".to_owned()));
+    let (primary, login) = ("main".to_owned(), Login::default());
+    assert_eq!(sentinels.topology, Topology::Sentinel { primary, login });
+    let own = "sentinel_primary: m, sentinel_user: s, sentinel_password_file: p, user: r";
+    let redis = several(own).expect("valid").keys.redis.expect("set");
+    let Topology::Sentinel { login, .. } = redis.topology else { panic!("of sentinels") };
+    assert_eq!((login.user.as_deref(), redis.login.user.as_deref()), (Some("s"), Some("r")));
+    assert!(login.password_file.is_some_and(|file| file.is_absolute()));
     assert_eq!(sentinels.addresses, [("a".to_owned(), 1), ("b".to_owned(), 2)]);
     let cluster = several("cluster: true").expect("valid").keys.redis.expect("set");
     assert_eq!(cluster.topology, Topology::Cluster);
@@ -144,6 +151,8 @@ fn redis_in_place_of_a_file_or_beside_it() {
     let many = vec!["a:1"; REDIS_ADDRESSES_MAX + 1].join(",");
     assert!(of(&format!("{{address: '{many}', cluster: true}}")).is_err());
     for (redis, expected) in [
+        ("{address: 'r:1', sentinel_user: s}", "c.yaml:2:40: the login of sentinels needs"),
+        ("{address: 'r:1', sentinel_password_file: p}", "c.yaml:2:49: the login of sentinels"),
         ("{address: r}", "c.yaml:2:18: 'address' must be a host and a port"),
         ("{address: ':1'}", "c.yaml:2:18: 'address' must be a host and a port"),
         ("{address: 'r:1', prefix: 'a{b}'}", "c.yaml:2:33: prefix"),

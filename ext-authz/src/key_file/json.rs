@@ -2,22 +2,27 @@
 //! written in it. Says nothing of what is wrong with one: the YAML reader does, and knows where.
 
 use std::fmt::{self, Write as _};
-use std::io::BufRead;
 use std::path::Path;
 
 use chassis::config::ConfigError;
-use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserializer, Serialize};
 
 use super::map::Map;
 use super::validate::{RawFile, RawKey, RawTenant, Validator};
 use super::{Rules, Tenant, add_tenant, count_problem};
-use crate::check::key_set::Builder;
+use crate::check::builder::Builder;
 use crate::check::record::{KeyRecord, Kind, Shared, Status};
+
+/// Whether a file is JSON from its first brace to its last.
+pub(super) fn is_json(bytes: &[u8]) -> bool {
+    // Anything else is told apart by one byte, and not read twice.
+    bytes.trim_ascii_start().starts_with(b"{")
+        && serde_json::from_slice::<IgnoredAny>(bytes).is_ok()
+}
 
 /// Reads a file that is JSON from its first brace to its last; positions are unknown.
 pub(super) fn read(bytes: &[u8]) -> Option<RawFile> {
-    // Anything else is told apart by one byte, and not read twice.
     bytes.trim_ascii_start().starts_with(b"{").then(|| serde_json::from_slice(bytes).ok())?
 }
 
@@ -42,13 +47,12 @@ pub fn record(
 ///
 /// # Errors
 /// What is wrong, with the line and column that were reached.
-pub(super) fn stream(
+pub(super) fn stream<'de>(
     path: &Path,
-    file: impl BufRead,
+    mut deserializer: serde_json::Deserializer<impl serde_json::de::Read<'de>>,
     rules: Rules<'_>,
     keys: &mut Builder,
 ) -> Result<bool, ConfigError> {
-    let mut deserializer = serde_json::Deserializer::from_reader(file);
     let read = FileSeed { path, rules, keys }
         .deserialize(&mut deserializer)
         .and_then(|has_count| deserializer.end().map(|()| has_count));
@@ -142,7 +146,7 @@ impl<'de> Visitor<'de> for KeysSeed<'_, '_> {
         while let Some(Map(raw)) = list.next_element::<Map<RawKey>>()? {
             let mut validator = Validator { path, rules: *rules, shared: &mut keys.shared };
             let record = validator.entry(raw).map_err(worded)?.record;
-            keys.push(record).map_err(A::Error::custom)?;
+            keys.add(record).map_err(A::Error::custom)?;
             count += 1;
         }
         Ok(count)

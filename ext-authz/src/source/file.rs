@@ -11,9 +11,10 @@ use chassis::config::ConfigError;
 use chassis::reload::Source;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::check::builder::Builder;
 use crate::check::digest::Peppers;
-use crate::check::key_set::Builder;
-use crate::key_file::{Rules, load};
+use crate::check::key_set::KeySet;
+use crate::key_file::{Rules, estimate, load};
 
 /// The most files of a directory.
 pub const FILES_MAX: usize = 1_000;
@@ -35,7 +36,7 @@ pub fn source(path: &Path) -> Source {
     Source::FileOrDirectory(path.to_owned())
 }
 
-/// Reads all files of `path`.
+/// Reads all files of `path`, beside the keys that are `present`.
 ///
 /// # Errors
 /// What is wrong with the first file that is not right.
@@ -43,6 +44,7 @@ pub fn read(
     path: &Path,
     peppers: &Peppers,
     priority_classes: &[String],
+    present: Option<&KeySet>,
 ) -> Result<Loaded, ConfigError> {
     let rules = Rules { peppers, priority_classes };
     let files = source(path).paths();
@@ -50,13 +52,23 @@ pub fn read(
         let message = format!("must hold 1 to {FILES_MAX} keys files, not {}", files.len());
         return Err(ConfigError::file(path, message));
     }
-    let mut keys = Builder::default();
+    let mut keys = Builder::beside(present, files.iter().map(|path| expected(path)).sum());
     let mut hasher = Xxh3::new();
     let mut is_counted = true;
     for path in &files {
         is_counted &= read_one(path, rules, &mut keys, &mut hasher)?;
     }
     Ok(Loaded { keys, hash: hasher.digest(), is_counted })
+}
+
+/// About how many keys a file has; that it cannot be read is found later.
+fn expected(path: &Path) -> usize {
+    let mut head = Vec::new();
+    let read = File::open(path).and_then(|file| {
+        file.take(BUFFER_BYTES as u64).read_to_end(&mut head)?;
+        path.metadata()
+    });
+    read.map_or(0, |metadata| estimate(&head, metadata.len()))
 }
 
 fn read_one(
@@ -105,7 +117,7 @@ mod tests {
     /// How many keys there are, and whether all files say so; or what is wrong.
     fn count(path: &Path) -> Result<(usize, bool), String> {
         let peppers = Peppers::new([(1, vec![1; 16])].into()).expect("a pepper");
-        let loaded = read(path, &peppers, &CLASSES.map(str::to_owned));
+        let loaded = read(path, &peppers, &CLASSES.map(str::to_owned), None);
         let loaded = loaded.map_err(|error| error.to_string())?;
         Ok((loaded.keys.build().len(), loaded.is_counted))
     }
@@ -138,7 +150,8 @@ mod tests {
         assert_eq!(count(dir.path()), Ok((3, true)));
         write("c.json", &keys(2..4));
         let error = count(dir.path()).expect_err("a key in two files");
-        assert!(error.contains("c.json:1:18: key id '000000000002' is used twice"), "{error}");
+        assert!(error.contains("c.json:2:") || error.contains("c.json:1:"), "{error}");
+        assert!(error.contains(": key id '000000000002' is used twice"), "{error}");
         write("c.json", "{\"tenants\": [{\"name\": \"t\"}], \"keys\": []}");
         write("d.json", "{\"tenants\": [{\"name\": \"t\", \"suspended\": true}], \"keys\": []}");
         let error = count(dir.path()).expect_err("two opinions");
@@ -183,6 +196,10 @@ mod tests {
         let blank = " ".repeat(usize::try_from(WHOLE_BYTES_MAX).expect("64-bit") + 1);
         fs::write(&path, format!("{}{blank}", keys(0..1000))).expect("written");
         assert_eq!(count(&path), Ok((1000, false)));
+        fs::write(&path, format!("\u{feff}{}{blank}", keys(0..1000))).expect("written");
+        assert_eq!(count(&path), Ok((1000, false)), "with a mark");
+        fs::write(&path, keys(0..10_000)).expect("written");
+        assert!((9_500..10_500).contains(&expected(&path)), "{}", expected(&path));
         fs::write(&path, format!("{}{blank}", keys(0..1000).replace("]}", "]"))).expect("written");
         let error = count(&path).expect_err("cut");
         assert!(error.starts_with(&format!("{}:", path.display())), "{error}");

@@ -18,3 +18,4 @@ pub mod server;
 pub mod settings;
 mod unreadable;
 pub mod wire;
+pub mod worded;

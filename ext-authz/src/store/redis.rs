@@ -1,12 +1,13 @@
 //! Changing keys in Redis: each change is one step of a script, which refuses when somebody else was
 //! quicker; then it is made anew of what stands there now.
 
-use std::time::{Duration, Instant};
+mod replicas;
 
 use anyhow::{Context, bail};
 use chassis::process::UsageError;
-use redis::Connection;
+use redis::{Connection, RedisError};
 
+pub use self::replicas::Replica;
 use super::{Noted, Successor};
 use crate::admin::{self, Event, Objection};
 use crate::check::feed::Position;
@@ -17,6 +18,7 @@ use crate::source::redis::connect::open_blocking;
 use crate::source::redis::scripts::{AUDIT_MAX, CHANGE, CHANGES_MAX, LOAD};
 use crate::source::redis::settings::{Names, RedisSettings};
 use crate::source::redis::wire;
+use crate::source::redis::worded::worded;
 
 /// How often a change is made anew because somebody else was quicker.
 const ATTEMPTS_MAX: usize = 10;
@@ -24,11 +26,6 @@ const ATTEMPTS_MAX: usize = 10;
 const AT_ONCE: usize = 1_000;
 /// How long a set that is being written may take before it is thrown away.
 const LOADING_SECONDS_MAX: u64 = 3_600;
-/// How often it is looked who has acknowledged.
-const WAIT_PERIOD: Duration = Duration::from_millis(10);
-/// A replica that was not heard of for so long has ended without taking its leave.
-pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
-
 /// Redis, for commands.
 pub struct RedisStore<'a> {
     connection: Connection,
@@ -46,24 +43,6 @@ struct Put {
     value: String,
 }
 
-/// What a replica says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Replica {
-    /// Its host and port.
-    pub name: String,
-    /// What it has in force.
-    pub position: Position,
-    /// How long ago it said so.
-    pub silence: Duration,
-}
-
-impl Replica {
-    /// Whether it has a change in force.
-    pub fn has(&self, change: &Position) -> bool {
-        self.position.epoch == change.epoch && self.position.generation >= change.generation
-    }
-}
-
 impl<'a> RedisStore<'a> {
     /// Connects.
     ///
@@ -71,12 +50,17 @@ impl<'a> RedisStore<'a> {
     /// When Redis cannot be reached.
     pub fn open(settings: &RedisSettings, rules: Rules<'a>) -> anyhow::Result<Self> {
         let name = format!("Redis at {}", settings.shown());
-        let connection = open_blocking(settings).with_context(|| name.clone())?;
+        let connection =
+            open_blocking(settings).map_err(|error| anyhow::anyhow!("{name} {error}"))?;
         Ok(Self { connection, names: Names::new(&settings.prefix), name, rules })
     }
 
     pub(super) fn name(&self) -> String {
         self.name.clone()
+    }
+
+    fn trouble(&self, error: &RedisError) -> anyhow::Error {
+        anyhow::anyhow!("{} {}", self.name, worded(error))
     }
 
     pub(super) fn all(&mut self) -> anyhow::Result<Vec<Noted>> {
@@ -116,7 +100,7 @@ impl<'a> RedisStore<'a> {
             let mut command = redis::cmd("HSCAN");
             command.arg(hash).arg(cursor).arg("COUNT").arg(AT_ONCE);
             let (next, page): (u64, Vec<(String, String)>) =
-                command.query(&mut self.connection).with_context(|| self.name.clone())?;
+                command.query(&mut self.connection).map_err(|error| self.trouble(&error))?;
             for (name, value) in &page {
                 each(name, value)?;
             }
@@ -142,7 +126,7 @@ impl<'a> RedisStore<'a> {
             .arg(hash)
             .arg(field)
             .query(&mut self.connection)
-            .with_context(|| self.name.clone())?;
+            .map_err(|error| self.trouble(&error))?;
         Ok(text.unwrap_or_default())
     }
 
@@ -238,6 +222,35 @@ impl<'a> RedisStore<'a> {
         bail!("tenant '{tenant}' is changed by others all the time")
     }
 
+    /// Where the set is now, if a key or, without an id, a tenant has a status already.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn position_if(
+        &mut self,
+        id: Option<KeyId>,
+        tenant: &str,
+        status: Status,
+    ) -> anyhow::Result<Option<Position>> {
+        let is_so = match id {
+            Some(id) => self.find(id)?.is_some_and(|(_, (record, _))| record.status == status),
+            None => {
+                let said = self.get(&self.names.tenants.clone(), tenant)?;
+                match status {
+                    Status::Suspended => said == wire::SUSPENDED,
+                    Status::Active => said != wire::SUSPENDED,
+                    Status::Revoked => false,
+                }
+            }
+        };
+        if !is_so {
+            return Ok(None);
+        }
+        let epoch = self.get(&self.names.state.clone(), "epoch")?;
+        let generation = self.get(&self.names.state.clone(), "generation")?;
+        Ok(Some(Position { epoch, generation: generation.parse().unwrap_or(0) }))
+    }
+
     /// Applies a change; nothing where something else stands there than was expected.
     fn apply(&mut self, event: &Event, puts: &[Put]) -> anyhow::Result<Option<Position>> {
         let names = &self.names;
@@ -250,7 +263,7 @@ impl<'a> RedisStore<'a> {
             script.arg(put.kind).arg(&put.name).arg(&put.expected).arg(&put.value);
         }
         let (generation, epoch): (u64, String) =
-            script.invoke(&mut self.connection).with_context(|| self.name.clone())?;
+            script.invoke(&mut self.connection).map_err(|error| self.trouble(&error))?;
         Ok((generation > 0).then_some(Position { epoch, generation }))
     }
 
@@ -298,7 +311,7 @@ impl<'a> RedisStore<'a> {
         script.key(&new_records).key(&new_tenants);
         script.arg(&epoch).arg(count).arg(AUDIT_MAX).arg(event.to_json().to_string());
         let (generation, said): (u64, String) =
-            script.invoke(&mut self.connection).with_context(|| self.name.clone())?;
+            script.invoke(&mut self.connection).map_err(|error| self.trouble(&error))?;
         if generation == 0 {
             bail!("{}: of {count} keys only {said} were there in the end", self.name);
         }
@@ -307,51 +320,13 @@ impl<'a> RedisStore<'a> {
 
     /// Writes into a set that nobody uses yet, and that ends by itself when this program does.
     fn write_beside(&mut self, key: &str, command: redis::Cmd) -> anyhow::Result<()> {
-        let mut pipe = redis::pipe();
-        pipe.add_command(command).ignore();
-        pipe.cmd("EXPIRE").arg(key).arg(LOADING_SECONDS_MAX).ignore();
-        pipe.query::<()>(&mut self.connection).with_context(|| self.name.clone())
-    }
-
-    /// The replicas that follow this Redis.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    pub fn replicas(&mut self) -> anyhow::Result<Vec<Replica>> {
-        let mut pipe = redis::pipe();
-        pipe.cmd("TIME").cmd("HGETALL").arg(&self.names.replicas);
-        type Answer = ((u64, u64), Vec<(String, String)>);
-        let ((now, _), said): Answer =
-            pipe.query(&mut self.connection).with_context(|| self.name.clone())?;
-        let mut replicas: Vec<Replica> = said
-            .into_iter()
-            .filter_map(|(name, said)| {
-                let mut words = said.split(' ');
-                let epoch = words.next()?.to_owned();
-                let generation = words.next()?.parse().ok()?;
-                let silence = Duration::from_secs(now.saturating_sub(words.next()?.parse().ok()?));
-                Some(Replica { name, position: Position { epoch, generation }, silence })
-            })
-            .filter(|replica| replica.silence < FORGOTTEN_AFTER)
-            .collect();
-        replicas.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(replicas)
-    }
-
-    /// Waits until every replica has a change in force, or for as long as that may take. Returns
-    /// what all of them said last.
-    ///
-    /// # Errors
-    /// When Redis cannot be asked.
-    pub fn wait(&mut self, change: &Position, most: Duration) -> anyhow::Result<Vec<Replica>> {
-        let began = Instant::now();
-        loop {
-            let replicas = self.replicas()?;
-            if replicas.iter().all(|replica| replica.has(change)) || began.elapsed() >= most {
-                return Ok(replicas);
-            }
-            std::thread::sleep(WAIT_PERIOD);
+        let expire = redis::cmd("EXPIRE").arg(key).arg(LOADING_SECONDS_MAX).to_owned();
+        for command in [command, expire] {
+            command
+                .query::<redis::Value>(&mut self.connection)
+                .map_err(|error| self.trouble(&error))?;
         }
+        Ok(())
     }
 }
 

@@ -135,6 +135,8 @@ fn what_the_caller_can_put_right_exits_64() {
         (&["issue", "--tenant", "acme", "--scopes", "a,B"], "scope \"B\" must be"),
         (&["issue", "--tenant", "acme", "--scopes", "a,b,a"], "scope 'a' comes twice"),
         (&["issue", "--tenant", "acme", "--expires-at", "tomorrow"], "must be a UTC time"),
+        (&["issue", "--tenant", "acme", "--expires-at", "2020-01-01T00:00:00Z"], "over already"),
+        (&["load", "keys.yaml"], "the configuration names none in 'redis'"),
         (
             &[
                 "issue",
@@ -193,7 +195,7 @@ fn verify_says_what_is_wrong_and_never_repeats_the_key() {
 }
 
 /// The address in a log line of the form `…"admin":"127.0.0.1:1234"…`.
-fn address(log: &str, name: &str) -> std::net::SocketAddr {
+pub fn address(log: &str, name: &str) -> std::net::SocketAddr {
     let (_, rest) = log.split_once(&format!("\"{name}\":\"")).expect("logged");
     rest.split('"').next().expect("closed").parse().expect("an address")
 }

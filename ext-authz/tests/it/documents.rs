@@ -60,6 +60,7 @@ fn raw_fields(source: &str) -> BTreeSet<String> {
 fn the_reference_names_every_key_reason_profile_and_header() {
     let reference = reference();
     let mut names = raw_fields("src/config.rs");
+    names.extend(raw_fields("src/config/redis.rs"));
     names.extend(raw_fields("src/key_file/validate.rs"));
     names.extend(Reason::ALL.map(|reason| reason.as_str().to_owned()));
     names.extend(

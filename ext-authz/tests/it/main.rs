@@ -5,6 +5,7 @@ mod bad_files;
 mod bootstrap;
 mod cli;
 mod documents;
+mod memory;
 mod redis;
 mod redis_faults;
 mod redis_server;

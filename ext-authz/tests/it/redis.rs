@@ -2,12 +2,18 @@
 
 use std::fs;
 
+use ext_authz::admin::Event;
+use ext_authz::check::record::{KeyRecord, Status};
+use ext_authz::key_file::Rules;
+use ext_authz::store::Store;
+use ext_authz::store::redis::RedisStore;
+use ext_authz::timestamp::Timestamp;
 use redis::Commands;
 use serde_json::Value;
 
 use crate::cli::{keys, run, stderr, stdout};
 use crate::redis_server::{AUDIT, RECORDS, REPLICAS, RedisServer, STATE, shown};
-use crate::rig::{Files, Running, bearer, keys_yaml, wait_for};
+use crate::rig::{DEADLINE, Files, Running, bearer, keys_yaml, wait_for};
 
 fn issue(files: &Files, tenant: &str, more: &[&str]) -> String {
     let issued = keys(files, &[&["issue", "--append", "--tenant", tenant], more].concat());
@@ -154,6 +160,11 @@ async fn revoke_waits_for_every_replica_or_names_who_is_behind() {
         "{said}"
     );
     let json: Value = serde_json::from_slice(&waited.stdout).expect("JSON");
+    // Waiting again changes nothing, and is not refused as what was done already.
+    let again = keys(&files, &args);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(stderr(&again).contains("not acknowledged by behind:9001"), "{again:?}");
+    assert!(!stderr(&again).contains("audit"), "nothing was changed: {again:?}");
     let acknowledged: Vec<bool> = json["replicas"]
         .as_array()
         .expect("a list")
@@ -177,6 +188,92 @@ async fn revoke_waits_for_every_replica_or_names_who_is_behind() {
         Some(64),
         "no file acknowledges"
     );
+}
+
+/// As somebody reads it who is woken at night.
+#[tokio::test]
+async fn what_is_wrong_with_redis_is_said_once_and_in_words() {
+    let mut redis = RedisServer::start();
+    let files = redis.files_with("  password_file: password\n");
+    let said = |args: &[&str], expected: &str| {
+        let output = keys(&files, args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {output:?}");
+        let text = stderr(&output);
+        let text = text.lines().last().expect("a line");
+        assert!(text.contains(expected), "{args:?}: {text}");
+        assert_eq!(text.matches(expected).count(), 1, "{text}");
+        assert_eq!(text.matches("Redis at 127.0.0.1:").count(), 1, "{text}");
+    };
+    said(&["list"], "cannot read");
+    fs::write(files.path("password"), "wrong").expect("written");
+    let mut raw = redis.connect();
+    let mut set = |words: &[&str]| {
+        redis::cmd(words[0]).arg(&words[1..]).query::<redis::Value>(&mut raw).expect("set");
+    };
+    set(&["CONFIG", "SET", "requirepass", "right"]);
+    said(&["list"], "cannot be reached: refuses the login");
+    fs::write(files.path("password"), "right").expect("written");
+    let key = issue(&files, "acme", &[]);
+    let id = &key[9..21];
+
+    let alone = keys(&files, &["suspend", id, "--wait"]);
+    assert_eq!(alone.status.code(), Some(1));
+    assert!(stderr(&alone).contains("suspended in Redis, and no replica is known to follow it"));
+    set(&["REPLICAOF", "127.0.0.1", "1"]);
+    for args in [&["issue", "--tenant", "acme"][..], &["resume", id], &["revoke", id]] {
+        said(args, "is read-only: it is not the primary");
+    }
+    set(&["REPLICAOF", "NO", "ONE"]);
+    set(&["CONFIG", "SET", "maxmemory", "1"]);
+    said(&["resume", id], "takes no writes: its memory is full");
+    set(&["CONFIG", "SET", "maxmemory", "0"]);
+    set(&["ACL", "SETUSER", "default", "-hscan"]);
+    said(&["list"], "does not let this user do that");
+    redis.kill();
+    said(&["revoke", id], "cannot be reached: Connection refused");
+}
+
+/// Keys in use, and keys that were never asked for; one after the other, each at every replica.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_revocation_is_in_force_everywhere_when_it_was_acknowledged() {
+    let redis = RedisServer::start();
+    let files = redis.files();
+    let mut all: Vec<(String, KeyRecord)> = (0..100).map(|_| files.issue("acme")).collect();
+    let records: Vec<&KeyRecord> = all.iter().map(|(_, record)| record).collect();
+    fs::write(files.path("all.yaml"), keys_yaml(&records)).expect("written");
+    stdout(&keys(&files, &["load", files.path("all.yaml").to_str().expect("UTF-8")]));
+    let mut replicas = Vec::new();
+    for _ in 0..3 {
+        replicas.push(Running::start_ready(&files).await);
+    }
+    let config = files.config();
+    for (number, (key, record)) in all.drain(..).enumerate() {
+        let is_idle = number % 2 == 0;
+        for replica in replicas.iter().filter(|_| !is_idle) {
+            assert_eq!(replica.check(bearer(&key)).await.tenant(), Some("acme"));
+        }
+        let (config, id) = (config.clone(), record.id);
+        let revoke = move || {
+            let keys = &config.keys;
+            let rules = Rules { peppers: &keys.peppers, priority_classes: &keys.priority_classes };
+            let settings = keys.redis.as_ref().expect("Redis");
+            let store = RedisStore::open(settings, rules).expect("connected");
+            let mut store = Store::Redis(Box::new(store));
+            let (at, who) = (Timestamp::now(), "ann".to_owned());
+            let mut event = Event { at, who, what: "revoke", key_id: Some(id), tenant: None };
+            let position = store.set_status(id, Status::Revoked, &mut event).expect("revoked");
+            let (position, Store::Redis(mut redis)) = (position.expect("a position"), store) else {
+                panic!("Redis")
+            };
+            let said = redis.wait(&position, DEADLINE).expect("asked");
+            (said.len(), said.iter().all(|replica| replica.has(&position)))
+        };
+        let acknowledged = tokio::task::spawn_blocking(revoke).await.expect("no panic");
+        assert_eq!(acknowledged, (3, true));
+        for replica in &replicas {
+            assert_eq!(replica.check(bearer(&key)).await.reason(), Some("revoked"), "{number}");
+        }
+    }
 }
 
 #[tokio::test]

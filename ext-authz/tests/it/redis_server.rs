@@ -135,6 +135,11 @@ pub async fn shown(running: &Running) -> serde_json::Value {
     serde_json::from_str::<serde_json::Value>(&text).expect("JSON")["redis"].take()
 }
 
+/// Waits until it follows: keys are in force a moment before Redis has heard that they are.
+pub async fn wait_until_it_follows(running: &Running) {
+    wait_for("following", async || shown(running).await["is_following"] == true).await;
+}
+
 /// Waits until `/config` says so of the last error.
 pub async fn wait_for_error(running: &Running, part: &str) {
     wait_for(part, async || {

@@ -48,6 +48,9 @@
   "queue_bytes_max" (printf "%sMiB" (include "tidegate.shareOfMemory" (dict "values" .Values.gateway "percent" 20)))
   "read_ahead_bytes" (printf "%sMiB" (include "tidegate.shareOfMemory" (dict "values" .Values.writer "percent" 25))) -}}
 {{- $section = mergeOverwrite $section (deepCopy (index $journal $journal.kind)) -}}
+{{- if eq $journal.kind "kafka" -}}
+{{- with include "tidegate.kafka.tls" . | fromJson -}}{{- $_ := set $section "tls" . -}}{{- end -}}
+{{- end -}}
 {{- /* Who does not make the topics has to know what they must be. */ -}}
 {{- if and $section.create_topic (ne .Values.ingest.topics.by "services") -}}
 {{- $section = omit (merge $section (dict "replication_factor_min" $section.create_topic.replication_factor)) "create_topic" -}}

@@ -13,7 +13,7 @@
 {{- if not .Values.tls.enabled -}}{{- $cut = append $cut "upstream-tls" -}}{{- end -}}
 {{- if not .Values.otel.host -}}{{- $cut = append $cut "trace" -}}{{- end -}}
 {{- if not .Values.otel.tls.enabled -}}{{- $cut = append $cut "otlp-tls" -}}{{- end -}}
-{{- if not .Values.otel.tls.clientCertificate -}}{{- $cut = append $cut "otlp-identity" -}}{{- end -}}
+{{- if not (or .Values.otel.tls.clientCertificate (include "tidegate.spire.client" (dict "root" . "of" "collector"))) -}}{{- $cut = append $cut "otlp-identity" -}}{{- end -}}
 {{- range $section := list "bytes" "points" -}}
 {{- if not (include "tidegate.charges" (dict "root" $ "key" (printf "tenant_%s" $section))) -}}{{- $cut = append $cut $section -}}{{- end -}}
 {{- end -}}
@@ -198,7 +198,11 @@
 {{- with include "tidegate.otlpEndpoint" . -}}{{- $_ := set $config "otlp_endpoint" . -}}{{- end -}}
 {{- with include "tidegate.otlp.section" . | fromJson -}}{{- $_ := set $config "otlp_tls" . -}}{{- end -}}
 {{- if .Values.tls.enabled -}}{{- $_ := set $config "grpc_tls" (include "tidegate.tls.section" . | fromJson) -}}{{- end -}}
-{{- toYaml (mergeOverwrite $config (deepCopy $authz.config)) }}
+{{- $config = mergeOverwrite $config (deepCopy $authz.config) -}}
+{{- with $config.redis -}}
+{{- with include "tidegate.spire.section" (dict "root" $ "of" "redis" "section" .tls "where" "extAuthz.config.redis.tls") | fromJson -}}{{- $_ := set $config.redis "tls" . -}}{{- end -}}
+{{- end -}}
+{{- toYaml $config }}
 {{- if not (hasKey $authz.config "pepper_files") }}
 pepper_files:
   {{- /* Versions are numbers; a map of Helm's would quote them. */}}
@@ -226,6 +230,10 @@ pepper_files:
 {{- $target := deepCopy (index $sink $sink.kind) -}}
 {{- if include "tidegate.sinkAuth" . -}}
 {{- $_ := set $target (ternary "password_file" "token_file" (eq $sink.kind "influxdb_v1")) (printf "/etc/tidegate/sink/%s" $sink.auth.key) -}}
+{{- end -}}
+{{- if ne $sink.kind "file" -}}
+{{- $where := printf "writer.sink.%s.tls" $sink.kind -}}
+{{- with include "tidegate.spire.section" (dict "root" . "of" "database" "section" $target.tls "where" $where) | fromJson -}}{{- $_ := set $target "tls" . -}}{{- end -}}
 {{- end -}}
 {{- $writer := mergeOverwrite (include "tidegate.writer.budget" . | fromJson) (dict
   "admin_listen" (include "tidegate.listen" (dict "root" . "port" $ports.writer.admin))

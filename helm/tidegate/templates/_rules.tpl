@@ -49,6 +49,10 @@
 {{- end -}}
 
 {{- define "tidegate.checkTls" -}}
+{{- $kafka := .Values.ingest.journal.kafka -}}
+{{- if and (eq (($kafka.sasl).mechanism) "OAUTHBEARER") $kafka.create_topic (has .Values.ingest.topics.by (list "job" "services")) -}}
+{{- fail (printf "a login by OAUTHBEARER cannot make topics: ingest.topics.by is %s; set strimzi, or none where they are there" .Values.ingest.topics.by) -}}
+{{- end -}}
 {{- $otel := .Values.otel -}}
 {{- if and $otel.tls.enabled (not $otel.host) -}}
 {{- fail "otel.tls needs a collector: set otel.host" -}}
@@ -72,6 +76,19 @@
 {{- if or (not .Values.tls.enabled) $manager.enabled -}}
 {{- fail "tls.spire needs tls.enabled, and takes the place of tls.certManager" -}}
 {{- end -}}
+{{- $clients := .Values.tls.spire.clients -}}
+{{- if and (has "redis" $clients) .Values.ratelimit.redis.tls.clientCertificate -}}
+{{- fail "tls.spire.clients has redis, whose certificate ratelimit.redis.tls names too" -}}
+{{- end -}}
+{{- $sink := .Values.writer.sink -}}
+{{- if and (has "database" $clients) (not (hasPrefix "https://" (index $sink $sink.kind).url)) -}}
+{{- fail (printf "tls.spire.clients has database: writer.sink.%s needs a url that begins with https" $sink.kind) -}}
+{{- end -}}
+{{- if and (has "collector" $clients) (not .Values.otel.tls.enabled) -}}
+{{- fail "tls.spire.clients has collector: set otel.tls.enabled" -}}
+{{- end -}}
+{{- else if .Values.tls.spire.clients -}}
+{{- fail "tls.spire.clients needs tls.spire.enabled" -}}
 {{- end -}}
 {{- if .Values.tls.enabled -}}
 {{- $names := list -}}

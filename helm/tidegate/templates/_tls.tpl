@@ -33,8 +33,35 @@
 unix:///spiffe-workload-api/{{ .Values.tls.spire.socket }}
 {{- end -}}
 
+{{/* "true" where the services ask the agent as clients of something. Arguments: root, of. */}}
+{{- define "tidegate.spire.client" -}}
+{{- $tls := .root.Values.tls -}}
+{{- if and $tls.enabled $tls.spire.enabled (has .of $tls.spire.clients) -}}true{{- end -}}
+{{- end -}}
+
+{{/* A client's section of TLS, as JSON: what values say, and the agent in place of certificate and key. Arguments: root, of, section (of values), where. */}}
+{{- define "tidegate.spire.section" -}}
+{{- $section := .section | default dict -}}
+{{- if include "tidegate.spire.client" . -}}
+{{- if or $section.certificate_file $section.key_file -}}
+{{- fail (printf "tls.spire.clients has %s, whose certificate %s names too" .of .where) -}}
+{{- end -}}
+{{- $section = mergeOverwrite (dict "workload_api" (include "tidegate.spire.socket" .root)) (deepCopy $section) -}}
+{{- end -}}
+{{- toJson $section -}}
+{{- end -}}
+
+{{/* "true" where a component has a certificate. Arguments: root, key. */}}
+{{- define "tidegate.tls.has" -}}
+{{- $has := ne .key "writer" -}}
+{{- range $of := list "kafka" "database" "collector" -}}
+{{- if include "tidegate.spire.client" (dict "root" $.root "of" $of) -}}{{- $has = true -}}{{- end -}}
+{{- end -}}
+{{- if and .root.Values.tls.enabled $has -}}true{{- end -}}
+{{- end -}}
+
 {{- define "tidegate.tls.mount" -}}
-{{- if and .root.Values.tls.enabled (ne .key "writer") }}
+{{- if include "tidegate.tls.has" . }}
 {{- if .root.Values.tls.spire.enabled }}
 - {name: spiffe, mountPath: /spiffe-workload-api, readOnly: true}
 {{- else }}
@@ -44,7 +71,7 @@ unix:///spiffe-workload-api/{{ .Values.tls.spire.socket }}
 {{- end -}}
 
 {{- define "tidegate.tls.volume" -}}
-{{- if and .root.Values.tls.enabled (ne .key "writer") }}
+{{- if include "tidegate.tls.has" . }}
 {{- if .root.Values.tls.spire.enabled }}
 - name: spiffe
   csi: {driver: csi.spiffe.io, readOnly: true}
@@ -82,14 +109,19 @@ unix:///spiffe-workload-api/{{ .Values.tls.spire.socket }}
 {{- $_ := mergeOverwrite $section (dict "certificate_file" "/etc/tidegate/otlp-tls/tls.crt" "key_file" "/etc/tidegate/otlp-tls/tls.key") -}}
 {{- end -}}
 {{- end -}}
-{{- toJson $section -}}
+{{- include "tidegate.spire.section" (dict "root" . "of" "collector" "section" $section "where" "otel.tls") -}}
 {{- end -}}
 
 {{/* Envoy's bootstrap with SPIRE's agent in place of the files of certificates. Arguments: root, text. */}}
 {{- define "tidegate.spire.bootstrap" -}}
 {{- $agent := "{resource_api_version: V3, api_config_source: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: spire_agent}}]}}" -}}
 {{- $text := .text -}}
-{{- range $secret, $name := dict "upstream_certificate" "default" "upstream_authorities" "ROOTCA" -}}
+{{- $secrets := dict "upstream_certificate" "default" "upstream_authorities" "ROOTCA" -}}
+{{- if include "tidegate.spire.client" (dict "root" .root "of" "collector") -}}
+{{- $_ := set $secrets "otlp_certificate" "default" -}}
+{{- if not .root.Values.otel.tls.existingSecret -}}{{- $_ := set $secrets "otlp_authorities" "ROOTCA" -}}{{- end -}}
+{{- end -}}
+{{- range $secret, $name := $secrets -}}
 {{- $text = regexReplaceAll (printf "\\{name: %s, sds_config: \\{[^}]*\\}\\}\\}" $secret) $text (printf "{name: %s, sds_config: %s}" $name $agent) -}}
 {{- end -}}
 {{- if contains "/upstream-" $text -}}{{- fail "files/envoy.yaml asks for certificates in a way that SPIRE's agent is not put in place of" -}}{{- end -}}
@@ -136,7 +168,7 @@ upstream-authorities.yaml: |
         trusted_ca: {filename: /etc/tidegate/tls/ca.crt}
         watched_directory: {path: /etc/tidegate/tls}
 {{- end }}
-{{- if $otlp }}
+{{- if and $otlp (or .Values.otel.tls.existingSecret (not (include "tidegate.spire.client" (dict "root" . "of" "collector")))) }}
 {{- $authorities := ternary "/etc/tidegate/otlp-tls/ca.crt" "/etc/ssl/certs/ca-certificates.crt" (ne .Values.otel.tls.existingSecret "") }}
 otlp-authorities.yaml: |
   resources:

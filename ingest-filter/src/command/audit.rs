@@ -9,15 +9,19 @@ use chassis::process::UsageError;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use crate::command::streams::{Streams, Which};
 use crate::command::{Common, moment, now_ms, print, progress};
 use crate::journal::config::JournalConfig;
 use crate::journal::stored_letter::{Entry, StoredLetter};
-use crate::journal::{StoredRecord, read_letters, read_records};
+use crate::journal::{StoredRecord, read_records};
 use crate::record::Record;
+use crate::signal::{LaneId, Signals, qualified, unqualified};
 use crate::writer::lines::{lines, timestamp_ns};
 
 mod confirmed;
 mod ledger;
+mod stored;
+mod values;
 
 use confirmed::Confirmed;
 use ledger::{Ledger, Place, Row};
@@ -32,7 +36,7 @@ const TOTALS_EXAMPLES: &str = "Examples:
   ingest-filter audit totals --config i.yaml --json | jq 'select(.balances | not)'
 
 admitted + replayed = journalled = written + dead-lettered + queued, for what the journal still
-holds. Exact once nothing has moved for a minute. Gateways are asked what they have confirmed to
+holds, all topics together or, with --signal, one of them. Exact once nothing has moved for a minute. Gateways are asked what they have confirmed to
 clients since they started, by tenant and hour too: it must not be more than was admitted. Exit code 1
 when the books do not balance.";
 const FIND_EXAMPLES: &str = "Examples:
@@ -42,6 +46,7 @@ const FIND_EXAMPLES: &str = "Examples:
 A time to the second finds all points of that second.";
 const RECORD_EXAMPLES: &str = "Examples:
   ingest-filter audit record --config i.yaml 3:1842
+  ingest-filter audit record --config i.yaml logs/3:1842
   ingest-filter audit record --config i.yaml --json 3:1842 | jq -r .body";
 
 /// What to look into.
@@ -50,6 +55,9 @@ pub enum Audit {
     /// Balance what was admitted with what became of it, by tenant and hour.
     #[command(after_help = TOTALS_EXAMPLES)]
     Totals(Totals),
+    /// Compare what the journal has handed on with what the database says it has.
+    #[command(after_help = stored::EXAMPLES)]
+    Stored(stored::Stored),
     /// Find the records that hold a tenant's points of one time, and what became of them.
     #[command(after_help = FIND_EXAMPLES)]
     Find(Find),
@@ -63,6 +71,8 @@ pub enum Audit {
 pub struct Totals {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    which: Which,
     /// Of this tenant.
     #[arg(long)]
     tenant: Option<String>,
@@ -70,7 +80,7 @@ pub struct Totals {
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
     /// Admin listener of a gateway, whose own count is compared; may be given several times.
-    #[arg(long, value_name = "HOST:PORT", conflicts_with = "since")]
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["since", "signal"])]
     gateway: Vec<String>,
 }
 
@@ -79,6 +89,8 @@ pub struct Totals {
 pub struct Find {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    which: Which,
     /// Whose point.
     #[arg(long)]
     tenant: String,
@@ -95,12 +107,13 @@ pub struct Find {
 pub struct Show {
     #[command(flatten)]
     common: Common,
-    /// Partition and position, as found.
+    /// Partition and position, as found: with `logs/` or `traces/` in front where their topic is
+    /// another one.
     #[arg(value_name = "PARTITION:POSITION")]
     record: String,
 }
 
-fn since_ms(text: &Option<String>) -> anyhow::Result<Option<i64>> {
+pub(super) fn since_ms(text: &Option<String>) -> anyhow::Result<Option<i64>> {
     let parsed = text.as_ref().map(|text| moment::parse(text, now_ms()));
     Ok(parsed.transpose().map_err(UsageError)?)
 }
@@ -113,6 +126,7 @@ impl Audit {
     pub fn run(&self) -> anyhow::Result<()> {
         match self {
             Self::Totals(command) => command.run(),
+            Self::Stored(command) => command.run(),
             Self::Find(command) => command.run(),
             Self::Record(command) => command.run(),
         }
@@ -162,30 +176,33 @@ impl Totals {
         let mut ledger = Ledger::default();
         let mut failed = None;
         let bar = progress("reading the journal", None);
-        read_records(journal, since_ms(&self.since)?, |stored| {
+        let streams = self.which.of(journal);
+        let reading = streams.read_records(since_ms(&self.since)?, |stream, stored| {
             bar.inc(1);
             let tenant = stored.content.as_ref().map_or("", |record| &record.tenant);
-            ledger.seen(stored.partition, stored.begins, stored.content.as_ref().ok());
+            let lane = LaneId { signals: stream.signals, partition: stored.partition };
+            ledger.seen(lane, stored.begins, stored.content.as_ref().ok());
             if self.wants(tenant) {
-                let StoredRecord { partition, position, done, .. } = stored;
-                let at = Place { partition, position, done };
+                let StoredRecord { position, done, .. } = stored;
+                let at = Place { lane, position, done };
                 failed = ledger.record(at, stored.content.as_ref().ok()).err();
             }
             if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })
-        .context("the journal cannot be read")?;
+        });
+        reading.context("the journal cannot be read")?;
         bar.set_message("reading the dead letters");
-        let replayed = super::dlq::replayed(journal)?;
-        read_letters(journal, None, |entry| {
+        let replayed = super::dlq::replayed(&streams)?;
+        let reading = streams.read_letters(None, |stream, entry| {
             bar.inc(1);
             if let Entry::Letter(letter) = entry
                 && self.wants(&letter.tenant)
             {
-                failed = ledger.letter(&letter, replayed.contains(&letter.id)).err();
+                let lane = LaneId { signals: stream.signals, partition: letter.partition };
+                failed = ledger.letter(lane, &letter, replayed.contains(&letter.id)).err();
             }
             if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })
-        .context("the dead letters cannot be read")?;
+        });
+        reading.context("the dead letters cannot be read")?;
         bar.finish_and_clear();
         failed.map_or(Ok(ledger), |error| Err(error.into()))
     }
@@ -231,26 +248,27 @@ impl Find {
         let (from, to) = self.times()?;
         let mut found = Vec::new();
         let bar = progress("reading the journal", None);
-        read_records(&journal, since_ms(&self.since)?, |stored| {
+        let streams = self.which.of(&journal);
+        let reading = streams.read_records(since_ms(&self.since)?, |stream, stored| {
             bar.inc(1);
             if let Ok(record) = &stored.content
                 && record.tenant == self.tenant
             {
                 let points = points_between(record, from, to);
                 if !points.is_empty() {
-                    found.push((stored.clone(), points));
+                    found.push((stream.signals, stored.clone(), points));
                 }
             }
             match found.len() < FOUND_MAX {
                 true => ControlFlow::Continue(()),
                 false => ControlFlow::Break(()),
             }
-        })
-        .context("the journal cannot be read")?;
+        });
+        reading.context("the journal cannot be read")?;
         bar.finish_and_clear();
-        let letters = letters_of(&journal)?;
-        for (stored, points) in &found {
-            let mut value = described(stored, &letters);
+        let letters = letters_of(&streams)?;
+        for (signals, stored, points) in &found {
+            let mut value = described(*signals, stored, &letters);
             value["points_found"] = json!(points);
             self.common.print_value(&value)?;
         }
@@ -272,13 +290,15 @@ impl Find {
 impl Show {
     fn run(&self) -> anyhow::Result<()> {
         let (_, journal) = self.common.load()?;
-        let place = self.record.split_once(':').and_then(|(partition, position)| {
+        let (signal, name) = unqualified(&self.record);
+        let stream = journal.stream_of(signal);
+        let place = name.split_once(':').and_then(|(partition, position)| {
             Some((partition.parse::<i32>().ok()?, position.parse::<u64>().ok()?))
         });
         let bad = || UsageError(format!("'{}' is not PARTITION:POSITION", self.record));
         let (partition, position) = place.ok_or_else(bad)?;
         let mut found = None;
-        read_records(&journal, None, |stored| {
+        read_records(&stream.journal, None, |stored| {
             if stored.partition == partition && stored.position == position {
                 found = Some(stored);
                 return ControlFlow::Break(());
@@ -287,7 +307,8 @@ impl Show {
         })
         .context("the journal cannot be read")?;
         let stored = found.context("the journal does not hold this record any more")?;
-        let mut value = described(&stored, &letters_of(&journal)?);
+        let letters = letters_of(&Streams::one(stream.clone()))?;
+        let mut value = described(stream.signals, &stored, &letters);
         if let Ok(record) = &stored.content {
             value["body"] = json!(String::from_utf8_lossy(&record.body));
         }
@@ -295,22 +316,27 @@ impl Show {
     }
 }
 
-/// The names of all letters, by the record they came from.
-fn letters_of(journal: &JournalConfig) -> anyhow::Result<BTreeMap<(i32, u64), Vec<StoredLetter>>> {
-    let mut letters: BTreeMap<(i32, u64), Vec<StoredLetter>> = BTreeMap::new();
-    read_letters(journal, None, |entry| {
+/// Letters by the record they came from.
+type Letters = BTreeMap<(LaneId, u64), Vec<StoredLetter>>;
+
+/// The names of all letters.
+fn letters_of(streams: &Streams) -> anyhow::Result<Letters> {
+    let mut letters = Letters::new();
+    let reading = streams.read_letters(None, |stream, entry| {
         if let Entry::Letter(letter) = entry {
             let letter = StoredLetter { body: bytes::Bytes::new(), ..letter };
-            letters.entry((letter.partition, letter.position)).or_default().push(letter);
+            let lane = LaneId { signals: stream.signals, partition: letter.partition };
+            letters.entry((lane, letter.position)).or_default().push(letter);
         }
         ControlFlow::Continue(())
-    })
-    .context("the dead letters cannot be read")?;
+    });
+    reading.context("the dead letters cannot be read")?;
     Ok(letters)
 }
 
-fn described(stored: &StoredRecord, letters: &BTreeMap<(i32, u64), Vec<StoredLetter>>) -> Value {
-    let own = letters.get(&(stored.partition, stored.position));
+fn described(signals: Signals, stored: &StoredRecord, letters: &Letters) -> Value {
+    let lane = LaneId { signals, partition: stored.partition };
+    let own = letters.get(&(lane, stored.position));
     let own: Vec<Value> = own
         .into_iter()
         .flatten()
@@ -318,7 +344,8 @@ fn described(stored: &StoredRecord, letters: &BTreeMap<(i32, u64), Vec<StoredLet
         .collect();
     let state = if stored.done { "written" } else { "queued" };
     let mut value = json!({
-        "record": format!("{}:{}", stored.partition, stored.position),
+        "record": qualified(signals, format_args!("{}:{}", stored.partition, stored.position)),
+        "signal": signals.name(),
         "state": state,
         "dead_letters": own,
     });

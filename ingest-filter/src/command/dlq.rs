@@ -7,9 +7,8 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use crate::command::streams::{Streams, Which};
 use crate::command::{Common, moment, now_ms, print};
-use crate::journal::config::JournalConfig;
-use crate::journal::read_letters;
 use crate::journal::stored_letter::{Entry, StoredLetter};
 
 mod parse;
@@ -25,9 +24,10 @@ const MESSAGE_CHARS_MAX: usize = 80;
 const LIST_EXAMPLES: &str = "Examples:
   ingest-filter dlq list --config i.yaml
   ingest-filter dlq list --config i.yaml --tenant acme --cause type_conflict --since 2h
+  ingest-filter dlq list --config i.yaml --signal logs
   ingest-filter dlq list --config i.yaml --since 2026-11-28T04:00:00Z --json | jq -r .id";
 const SHOW_EXAMPLES: &str = "Examples:
-  ingest-filter dlq show --config i.yaml 0:17
+  ingest-filter dlq show --config i.yaml 0:17 logs/0:3
   ingest-filter dlq show --config i.yaml --json 0:17 | jq -r .body";
 const REPLAY_EXAMPLES: &str = "Examples:
   ingest-filter dlq replay --config i.yaml --tenant acme --cause type_conflict --dry-run
@@ -55,6 +55,8 @@ pub enum Dlq {
 /// Which letters.
 #[derive(Args, Debug)]
 struct Select {
+    #[command(flatten)]
+    which: Which,
     /// Of this tenant.
     #[arg(long)]
     tenant: Option<String>,
@@ -142,9 +144,9 @@ impl Dlq {
 }
 
 /// The names of letters that were replayed before.
-pub(super) fn replayed(journal: &JournalConfig) -> anyhow::Result<BTreeSet<String>> {
+pub(super) fn replayed(streams: &Streams) -> anyhow::Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
-    read_letters(journal, None, |entry| {
+    let reading = streams.read_letters(None, |_, entry| {
         if let Entry::Replayed(name) = entry {
             names.insert(name);
         }
@@ -152,8 +154,8 @@ pub(super) fn replayed(journal: &JournalConfig) -> anyhow::Result<BTreeSet<Strin
             true => ControlFlow::Continue(()),
             false => ControlFlow::Break(()),
         }
-    })
-    .context("the dead letters cannot be read")?;
+    });
+    reading.context("the dead letters cannot be read")?;
     Ok(names)
 }
 
@@ -161,11 +163,12 @@ impl List {
     fn run(&self) -> anyhow::Result<()> {
         let (_, journal) = self.common.load()?;
         let selection = self.select.resolve()?;
-        let replayed = replayed(&journal)?;
+        let streams = self.select.which.of(&journal);
+        let replayed = replayed(&streams)?;
         let (mut listed, mut letters, mut points) = (0, 0_u64, 0_u64);
         let mut causes: BTreeMap<String, u64> = BTreeMap::new();
         let mut failed = None;
-        read_letters(&journal, selection.since_ms, |entry| {
+        let listing = streams.read_letters(selection.since_ms, |_, entry| {
             let Entry::Letter(letter) = entry else { return ControlFlow::Continue(()) };
             if !selection.takes(&letter) {
                 return ControlFlow::Continue(());
@@ -182,8 +185,8 @@ impl List {
                 failed = print(&shown).err();
             }
             if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })
-        .context("the dead letters cannot be read")?;
+        });
+        listing.context("the dead letters cannot be read")?;
         if let Some(error) = failed {
             return Err(error).context("the list cannot be printed");
         }
@@ -203,18 +206,19 @@ impl List {
 impl Show {
     fn run(&self) -> anyhow::Result<()> {
         let (_, journal) = self.common.load()?;
-        let replayed = replayed(&journal)?;
+        let streams = Streams::all(&journal);
+        let replayed = replayed(&streams)?;
         let mut wanted: BTreeSet<&String> = self.ids.iter().collect();
         let mut shown = Vec::new();
-        read_letters(&journal, None, |entry| {
+        let reading = streams.read_letters(None, |_, entry| {
             if let Entry::Letter(letter) = entry
                 && wanted.remove(&letter.id)
             {
                 shown.push(letter);
             }
             if wanted.is_empty() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })
-        .context("the dead letters cannot be read")?;
+        });
+        reading.context("the dead letters cannot be read")?;
         for letter in &shown {
             let described = described(letter, &replayed, true);
             self.common.print_value(&described)?;

@@ -7,12 +7,14 @@ use bytes::Bytes;
 use clap::Args;
 use serde_json::{Value, json};
 
+use crate::command::streams::Which;
 use crate::command::{Common, now_ms, print, progress};
-use crate::journal::config::{DiskConfig, JournalConfig, KafkaConfig};
+use crate::journal::config::{DiskConfig, JournalConfig, KafkaConfig, Stream};
 use crate::journal::disk::waiting::waiting;
 use crate::journal::envelope;
 use crate::journal::kafka::offsets::{ByPartition, Offsets};
 use crate::journal::kafka::scan::{Range, scan};
+use crate::signal::Signals;
 use crate::writer::config::ADMIN_LISTEN;
 
 mod lanes;
@@ -20,7 +22,7 @@ mod lanes;
 /// Shown by `--help`.
 pub const EXAMPLES: &str = "Examples:
   ingest-filter lag --config i.yaml
-  ingest-filter lag --config i.yaml --points
+  ingest-filter lag --config i.yaml --points --signal logs
   ingest-filter lag --config i.yaml --writer writer-0:9903 --writer writer-1:9903
   ingest-filter lag --config i.yaml --json | jq 'select(.records > 0)'
 
@@ -44,12 +46,22 @@ What holds a partition up:
 pub struct Lag {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    which: Which,
     /// Read what waits, to count its points; on the disk journal they are always counted.
     #[arg(long)]
     points: bool,
     /// Admin listener of a writer; may be given several times. The one of the file without it.
     #[arg(long, value_name = "HOST:PORT")]
     writer: Vec<String>,
+}
+
+/// The partitions of one stream.
+struct Found {
+    signals: Signals,
+    partitions: Vec<Partition>,
+    /// How many writers read it.
+    writers: usize,
 }
 
 /// One partition.
@@ -80,8 +92,9 @@ impl Partition {
         }
     }
 
-    fn described(&self, writers: usize) -> Value {
+    fn described(&self, signals: Signals, writers: usize) -> Value {
         json!({
+            "signal": signals.name(),
             "partition": self.partition,
             "next": self.next,
             "end": self.end,
@@ -93,11 +106,12 @@ impl Partition {
         })
     }
 
-    fn line(&self, writers: usize) -> String {
+    fn line(&self, signals: Signals, writers: usize) -> String {
         let points = self.points.map_or_else(|| "-".to_owned(), |points| points.to_string());
         let seconds = self.seconds.map_or_else(|| "-".to_owned(), |s| format!("{s:.1}"));
-        let by = self.held_up_by(writers);
-        format!("{:>9} {:>10} {points:>12} {seconds:>10}  {by}", self.partition, self.records)
+        let (signal, by) = (signals.name(), self.held_up_by(writers));
+        let Self { partition, records, .. } = self;
+        format!("{signal:<14} {partition:>9} {records:>10} {points:>12} {seconds:>10}  {by}")
     }
 }
 
@@ -114,27 +128,54 @@ impl Lag {
             false => self.writer.clone(),
         };
         let said = lanes::ask(&asked);
-        let (mut partitions, writers) = match &journal {
-            // One that does not answer does not run, as far as can be seen.
-            JournalConfig::Disk(config) => (vec![of_disk(config)?], said.len()),
-            JournalConfig::Kafka(config) => self.of_kafka(config).context("Kafka does not say")?,
-        };
-        for partition in &mut partitions {
-            partition.said = said.get(&partition.partition).cloned();
+        let (mut all, mut failed) = (Vec::new(), None);
+        for Stream { signals, journal } in self.which.of(&journal).iter() {
+            let found = match journal {
+                // One that does not answer does not run, as far as can be seen.
+                JournalConfig::Disk(config) => of_disk(config).map(|one| (vec![one], said.len())),
+                JournalConfig::Kafka(config) => self.of_kafka(config),
+            };
+            match found {
+                Ok((partitions, writers)) => {
+                    all.push(Found { signals: *signals, partitions, writers });
+                }
+                // What is known of the others is not kept back for it.
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
-        self.report(&partitions, writers).context("the lag cannot be printed")
+        for Found { signals, partitions, .. } in &mut all {
+            for partition in partitions {
+                let lane = (signals.name().to_owned(), partition.partition);
+                partition.said = said.get(&lane).cloned();
+            }
+        }
+        self.report(&all).context("the lag cannot be printed")?;
+        failed.map_or(Ok(()), |error| Err(error.context("the lag is not known of all topics")))
     }
 
-    fn report(&self, partitions: &[Partition], writers: usize) -> std::io::Result<()> {
-        if self.common.json {
-            return partitions.iter().try_for_each(|p| print(&p.described(writers).to_string()));
+    fn report(&self, all: &[Found]) -> std::io::Result<()> {
+        if !self.common.json {
+            print("signal         partition    records       points    seconds  held up by")?;
         }
-        print("partition    records       points    seconds  held up by")?;
-        partitions.iter().try_for_each(|partition| print(&partition.line(writers)))?;
-        let records: i64 = partitions.iter().map(|partition| partition.records).sum();
-        let points: u64 = partitions.iter().filter_map(|partition| partition.points).sum();
-        let oldest = partitions.iter().filter_map(|p| p.seconds).fold(0.0, f64::max);
-        print(&format!("      all {records:>10} {points:>12} {oldest:>10.1}"))
+        let (mut records, mut points, mut oldest) = (0, 0, 0.0_f64);
+        for Found { signals, partitions, writers } in all {
+            for partition in partitions {
+                print(&match self.common.json {
+                    true => partition.described(*signals, *writers).to_string(),
+                    false => partition.line(*signals, *writers),
+                })?;
+                records += partition.records;
+                points += partition.points.unwrap_or(0);
+                oldest = oldest.max(partition.seconds.unwrap_or(0.0));
+            }
+        }
+        match self.common.json {
+            true => Ok(()),
+            false => {
+                let all = "all";
+                print(&format!("{all:<24} {records:>10} {points:>12} {oldest:>10.1}"))
+            }
+        }
     }
 
     fn of_kafka(&self, config: &KafkaConfig) -> anyhow::Result<(Vec<Partition>, usize)> {

@@ -9,11 +9,11 @@ use clap::{Args, Subcommand};
 use prometheus_client::registry::Registry;
 use serde_json::json;
 
-use crate::command::{Common, print, progress};
+use crate::command::streams::Streams;
+use crate::command::{CERTIFICATE_TIMEOUT, Common, print, progress};
 use crate::destination::Destinations;
 use crate::destination::config::{DestinationsConfig, RawDestinations};
 use crate::journal::config::JournalConfig;
-use crate::journal::read_letters;
 use crate::journal::stored_letter::Entry;
 use crate::target::Database;
 use crate::writer::config::WriterConfig;
@@ -77,6 +77,10 @@ impl Delete {
         let _entered = runtime.enter();
         let (readiness, mut registry) = (Readiness::new(), Registry::default());
         let target = open_target(&config.target, &readiness, &mut registry)?;
+        if let Some(tls) = config.target.tls() {
+            // The target reads it when it connects.
+            tls.material().wait_for_the_first(CERTIFICATE_TIMEOUT);
+        }
         let all = runtime.block_on(target.databases()).map_err(anyhow::Error::msg);
         let mut own: Vec<Database> = all.context("the databases cannot be listed")?;
         own.retain(|database| of_tenant.has(&database.name));
@@ -130,10 +134,11 @@ impl Delete {
 /// How many letters of the tenant there are.
 fn letters(journal: &JournalConfig, tenant: &str) -> anyhow::Result<u64> {
     let mut count = 0;
-    read_letters(journal, None, |entry| {
-        count += u64::from(matches!(entry, Entry::Letter(letter) if letter.tenant == tenant));
-        ControlFlow::Continue(())
-    })
-    .context("the dead letters cannot be read")?;
+    Streams::all(journal)
+        .read_letters(None, |_, entry| {
+            count += u64::from(matches!(entry, Entry::Letter(letter) if letter.tenant == tenant));
+            ControlFlow::Continue(())
+        })
+        .context("the dead letters cannot be read")?;
     Ok(count)
 }

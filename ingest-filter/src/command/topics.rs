@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::command::{Common, print};
-use crate::journal::config::{JournalConfig, KafkaConfig};
+use crate::journal::config::JournalConfig;
 use crate::journal::kafka::provision::{Provisioned, provision};
 
 /// Shown by `--help`.
@@ -39,11 +39,11 @@ impl Topics {
     /// When a topic is still not as it should be, or the journal has none.
     pub fn run(&self) -> anyhow::Result<()> {
         let (_, journal) = self.common.load()?;
-        let JournalConfig::Kafka(config) = &journal else {
+        if matches!(journal, JournalConfig::Disk(_)) {
             bail!("the journal is on a disk, which has no topics");
-        };
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let found = runtime.block_on(self.until_usable(config))?;
+        let found = runtime.block_on(self.until_usable(&journal))?;
         for topic in &found {
             self.report(topic).context("the topics cannot be printed")?;
         }
@@ -53,10 +53,10 @@ impl Topics {
         }
     }
 
-    async fn until_usable(&self, config: &KafkaConfig) -> anyhow::Result<Vec<Provisioned>> {
+    async fn until_usable(&self, journal: &JournalConfig) -> anyhow::Result<Vec<Provisioned>> {
         let end = Instant::now() + Duration::from_secs(self.within);
         loop {
-            let found = provision(config).await?;
+            let found = provision(journal).await?;
             if found.iter().all(|topic| topic.partitions.is_ok()) || Instant::now() + PAUSE > end {
                 return Ok(found);
             }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use chassis::config::{ByteSize, ConfigError, DurationText, Spanned};
+use chassis::config::{ByteSize, ConfigError, DurationText, Spanned, relative_to};
 use chassis::tls::client::ClientSettings;
 use chassis::tls::{RawServerTls, ServerSettings};
 use serde::{Deserialize, Serialize};
@@ -229,7 +229,7 @@ impl GatewayConfig {
             rules_directory: raw
                 .rules_directory
                 .as_ref()
-                .map(|directory| path.parent().unwrap_or(Path::new("")).join(directory)),
+                .map(|directory| relative_to(path, directory)),
             cors_origins: origins(path, raw.cors_origins.as_deref().unwrap_or_default())?,
             destinations: DestinationsConfig::default(),
             otlp_tls: None,

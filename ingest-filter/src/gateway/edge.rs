@@ -19,10 +19,11 @@ use crate::gateway::refusal::Refusal;
 use crate::gateway::stamps::{Stamp, Stamps};
 use crate::gateway::tenant_rules::{Ruled, TenantRules};
 use crate::gateway::verdict::Verdict;
-use crate::journal::{AppendError, Journal};
+use crate::journal::{AppendError, Journal, Journals};
 use crate::point::Chunker;
 use crate::record::Record;
 use crate::rules::FieldTypes;
+use crate::signal::Signal;
 use crate::types::{Pin, TooManyDatabases};
 
 /// The state of the gateway.
@@ -36,7 +37,7 @@ pub struct Edge {
     /// The rules of tenants.
     pub rules: TenantRules,
     /// Where points go.
-    pub journal: Arc<dyn Journal>,
+    pub journals: Journals,
     /// The memory of all requests.
     pub budget: Budget,
     /// What is counted.
@@ -102,7 +103,7 @@ impl Edge {
         &self,
         admission: &Admission,
         converted: Converted,
-        stamp: &Stamp,
+        (signal, stamp): (Signal, &Stamp),
         deadline: Instant,
     ) -> Result<Verdict, Refusal> {
         let Converted { pins, chunks, verdict, stamped, reservation, untracked } = converted;
@@ -113,7 +114,8 @@ impl Edge {
         if stamped {
             stamp.remember();
         }
-        self.pin(pins, deadline).await?;
+        let journal = self.journals.of(signal);
+        self.pin(pins, journal.as_ref(), deadline).await?;
         let traceparent =
             chassis::telemetry::traceparent(&Span::current(), admission.traceparent.as_deref());
         let points: u64 = chunks.iter().map(|chunk| u64::from(chunk.points)).sum();
@@ -129,7 +131,7 @@ impl Edge {
             body: chunk.body,
         });
         let started = Instant::now();
-        let appended = timeout_at(deadline, self.journal.append(records.collect())).await;
+        let appended = timeout_at(deadline, journal.append(records.collect())).await;
         drop(reservation);
         self.metrics.append_seconds.observe(started.elapsed().as_secs_f64());
         match appended {
@@ -166,11 +168,16 @@ impl Edge {
     }
 
     /// Pins the types of new fields, before any point of them is stored.
-    async fn pin(&self, pins: Vec<Pin>, deadline: Instant) -> Result<(), Refusal> {
+    async fn pin(
+        &self,
+        pins: Vec<Pin>,
+        journal: &dyn Journal,
+        deadline: Instant,
+    ) -> Result<(), Refusal> {
         let pinned = tokio::select! {
             biased;
             pinned = self.pinning.pin(pins) => pinned,
-            refused = self.journal.refusing() => {
+            refused = journal.refusing() => {
                 Pinned::Unavailable { retry_after: refused.retry_after() }
             }
             () = tokio::time::sleep_until(deadline) => Pinned::Full,

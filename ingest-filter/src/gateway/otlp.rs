@@ -21,21 +21,11 @@ use crate::gateway::serve::serve;
 use crate::intake::Stop;
 use crate::otlp::json::{schema, to_protobuf};
 use crate::otlp::{for_each_point, logs, traces};
+use crate::signal::Signal;
 
 pub(in crate::gateway) mod reply;
 
 use reply::Encoding;
-
-/// What is exported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
-    /// Data points.
-    Metrics,
-    /// Log records.
-    Logs,
-    /// Spans.
-    Traces,
-}
 
 /// `POST /v1/metrics`.
 pub async fn metrics_http(State(edge): State<Arc<Edge>>, request: Request) -> Response {
@@ -143,6 +133,10 @@ impl Protocol for Otlp {
             (Signal::Traces, Transport::Http(_)) => ProtocolName::OtlpTracesHttp,
             (Signal::Traces, _) => ProtocolName::OtlpTracesGrpc,
         }
+    }
+
+    fn signal(&self) -> Signal {
+        self.signal
     }
 
     fn parse(&mut self, head: &Parts, _: &GatewayConfig) -> Result<Head, Refusal> {

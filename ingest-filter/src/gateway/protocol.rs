@@ -10,6 +10,7 @@ use crate::gateway::intake::RequestIntake;
 use crate::gateway::refusal::Refusal;
 use crate::gateway::verdict::Verdict;
 use crate::intake::Stop;
+use crate::signal::Signal;
 
 /// What became of a request.
 pub type Outcome = Result<Verdict, Refusal>;
@@ -18,6 +19,11 @@ pub type Outcome = Result<Verdict, Refusal>;
 pub trait Protocol: Clone + Send + Sync + 'static {
     /// The name in metrics and spans.
     fn name(&self) -> ProtocolName;
+
+    /// What the request carries, and so in which stream of the journal it goes.
+    fn signal(&self) -> Signal {
+        Signal::Metrics
+    }
 
     /// Reads what comes before the body, and keeps of it what decoding and answering need.
     ///

@@ -119,7 +119,7 @@ async fn store<P: Protocol>(edge: &Edge, protocol: &mut P, request: Request) -> 
     if let Some(ruled) = &ruled {
         edge.rules.refused(&admission.tenant, ruled, &converted.verdict.rejected);
     }
-    edge.append(&admission, converted, &stamp, deadline).await
+    edge.append(&admission, converted, (protocol.signal(), &stamp), deadline).await
 }
 
 /// What a client named: the organization of a parameter counts before that of a header.

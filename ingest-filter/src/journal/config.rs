@@ -15,11 +15,13 @@ use crate::journal::kafka::durability::Demands;
 mod bounds;
 pub mod member;
 pub mod security;
+mod streams;
 mod topics;
 
 use bounds::{duration_of, is_host_and_port, size_of};
 use member::{Assignment, group_instance_id};
 use security::{RawSasl, Security};
+pub use streams::{LOGS_SUFFIX, Stream, TRACES_SUFFIX};
 pub use topics::{CreateTopic, RawCreateTopic};
 use topics::{Topics, creatable, create_topic, topics};
 
@@ -61,8 +63,12 @@ pub struct RawKafkaJournal {
     pub tls: Option<RawClientTls>,
     /// The login at the brokers.
     pub sasl: Option<RawSasl>,
-    /// The topic of the records.
+    /// The topic of the metrics.
     pub topic: Option<Spanned<String>>,
+    /// The topic of the logs.
+    pub logs_topic: Option<Spanned<String>>,
+    /// The topic of the traces.
+    pub traces_topic: Option<Spanned<String>>,
     /// The writers' consumer group.
     pub group: Option<Spanned<String>>,
     /// This writer's name in the group, the same after a restart: a pod's name.
@@ -121,6 +127,7 @@ pub const SESSION_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The journal's settings, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a process has a handful of them")]
 pub enum JournalConfig {
     /// Segments in a directory.
     Disk(DiskConfig),
@@ -152,8 +159,12 @@ pub struct KafkaConfig {
     pub brokers: String,
     /// TLS and login.
     pub credentials: Credentials,
-    /// The topic of the records.
+    /// The topic of the metrics.
     pub topic: String,
+    /// The topic of the logs, where it is another one.
+    pub logs_topic: Option<String>,
+    /// The topic of the traces, where it is another one.
+    pub traces_topic: Option<String>,
     /// The writers' consumer group.
     pub group: String,
     /// This writer's lasting name in the group.
@@ -247,6 +258,8 @@ impl KafkaConfig {
             brokers: brokers.into(),
             credentials: Credentials::default(),
             topic: TOPIC.to_owned(),
+            logs_topic: Some(format!("{TOPIC}{LOGS_SUFFIX}")),
+            traces_topic: Some(format!("{TOPIC}{TRACES_SUFFIX}")),
             group: GROUP.to_owned(),
             group_instance_id: None,
             dead_letter_topic: format!("{TOPIC}{DEAD_LETTER_SUFFIX}"),
@@ -321,7 +334,7 @@ fn kafka_config(path: &Path, raw: &RawKafkaJournal) -> Result<KafkaConfig, Confi
         let message = "journal.kafka.brokers must be 'host:port', or several separated by commas";
         return Err(ConfigError::at(path, &raw.brokers, message));
     }
-    let Topics { records, dead_letters, types } = topics(path, raw)?;
+    let Topics { records, logs, traces, dead_letters, types } = topics(path, raw)?;
     let size = |key, value: &Option<Spanned<ByteSize>>, default, min| {
         size_of(path, "journal.kafka", key, value, default, min)
     };
@@ -377,6 +390,8 @@ fn kafka_config(path: &Path, raw: &RawKafkaJournal) -> Result<KafkaConfig, Confi
         )?,
         assignment: raw.assignment.unwrap_or_default(),
         topic: records,
+        logs_topic: logs,
+        traces_topic: traces,
         dead_letter_topic: dead_letters,
         types_topic: types,
         ..defaults
@@ -410,6 +425,15 @@ mod tests {
         };
         assert_eq!(config.dead_letter_topic, "t-dead-letter");
         assert_eq!(config.types_topic, "t-types");
+        let own = [config.logs_topic.as_deref(), config.traces_topic.as_deref()];
+        assert_eq!(own, [Some("t-logs"), Some("t-traces")]);
+        let Ok(JournalConfig::Kafka(config)) =
+            parse("kafka: {brokers: 'a:1', topic: t, logs_topic: t, traces_topic: x}")
+        else {
+            panic!("valid");
+        };
+        let own = [config.logs_topic.as_deref(), config.traces_topic.as_deref()];
+        assert_eq!(own, [None, Some("x")]);
         assert_eq!(config.assignment, Assignment::CooperativeSticky);
         let range = KafkaConfig { assignment: Assignment::Range, ..KafkaConfig::new("a:1") };
         let parsed = parse("kafka: {brokers: 'a:1', assignment: range}");
@@ -441,6 +465,12 @@ mod tests {
             ("kafka: {brokers: 'a:1', topic: 'a b'}\n", "journal.kafka.topic"),
             ("kafka: {brokers: 'a:1', topic: t, dead_letter_topic: t}\n", "must not be"),
             ("kafka: {brokers: 'a:1', types_topic: tidegate-points}\n", "a topic of its own"),
+            ("kafka: {brokers: 'a:1', logs_topic: 'a b'}\n", "journal.kafka.logs_topic is not"),
+            ("kafka: {brokers: 'a:1', logs_topic: tidegate-points-types}\n", "is there twice"),
+            (
+                "kafka: {brokers: 'a:1', traces_topic: x, dead_letter_topic: x-dead-letter}\n",
+                "'x-dead-letter' is there twice",
+            ),
             ("kafka: {brokers: 'a:1', delivery_timeout: 1ms}\n", "between 1s and 60s"),
             ("kafka: {brokers: 'a:1', partitions_per_tenant: 0}\n", "at least 1"),
             ("kafka: {brokers: 'a:1', tls: {server_name: a}}\n", "brokers have names of their own"),

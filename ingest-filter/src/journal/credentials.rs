@@ -8,6 +8,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use chassis::process::UsageError;
 use chassis::readiness::Readiness;
@@ -95,6 +96,14 @@ impl Credentials {
         }
     }
 
+    /// Waits until a Workload API has sent something, where there is one, and says why nothing came in time:
+    /// for commands, whose clients are made once.
+    pub fn wait_for_the_first(&self, most: Duration) -> Option<String> {
+        let files = self.files();
+        files.wait_for_the_first(most);
+        files.awaits_the_first().then(|| awaited(files))
+    }
+
     /// What is in force, and when that changes.
     pub fn in_force(&self) -> watch::Receiver<Arc<Material>> {
         self.in_force.subscribe()
@@ -107,10 +116,7 @@ impl Credentials {
             return std::future::pending().await;
         }
         let apply = |snapshot| match files.awaits_the_first() {
-            true => {
-                let away = files.away().map_or_else(String::new, |reason| format!(": {reason}"));
-                readiness.warn(WARNING, format!("{AWAITED}{away}"));
-            }
+            true => readiness.warn(WARNING, awaited(files)),
             false => self.apply(&snapshot, readiness, is_refused),
         };
         files.follow(reload::PERIOD, apply).await;
@@ -140,6 +146,12 @@ impl Credentials {
             }
         }
     }
+}
+
+/// That nothing was sent yet, and why, where that is known.
+fn awaited(files: &tls::Material) -> String {
+    let away = files.away().map_or_else(String::new, |reason| format!(": {reason}"));
+    format!("{AWAITED}{away}")
 }
 
 fn read(security: &Security, files: &Snapshot) -> Result<Material, String> {
@@ -212,6 +224,17 @@ mod tests {
         assert!(warning.starts_with(&format!("kafka: {AWAITED}")), "{warning}");
         assert_eq!(is_refused.get(), 0);
         following.abort();
+    }
+
+    #[test]
+    fn a_command_says_that_no_certificate_came() {
+        let address = "unix:///nowhere/agent.sock";
+        let tls = chassis::tls::client::ClientSettings::by_workload_api(address);
+        let credentials = Credentials::new(Security { tls, sasl: None });
+        credentials.read_files().expect("nothing is sent yet");
+        let reason = credentials.wait_for_the_first(Duration::ZERO).expect("nobody sends");
+        assert!(reason.starts_with(AWAITED), "{reason}");
+        assert_eq!(Credentials::default().wait_for_the_first(Duration::ZERO), None, "files alone");
     }
 
     #[test]

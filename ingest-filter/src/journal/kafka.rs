@@ -27,6 +27,8 @@ pub mod records;
 mod renewed;
 pub mod scan;
 mod security;
+mod standing;
+mod taking;
 mod topic;
 
 /// What every client of ours begins with.

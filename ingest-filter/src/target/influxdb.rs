@@ -22,10 +22,11 @@ use crate::destination::Destination;
 use crate::journal::Boxed;
 use crate::target::answer::Answer;
 use crate::target::refusal::names_a_point;
-use crate::target::{Database, Target};
+use crate::target::{Database, Extent, Target};
 use crate::writer::config::{InfluxdbV1Config, InfluxdbV2Config, InfluxdbV3Config};
 
 mod compress;
+mod count;
 mod manage;
 mod query;
 mod secret;
@@ -242,6 +243,10 @@ impl Target for Influxdb {
         Box::pin(self.remove(database))
     }
 
+    fn values_by_hour<'a>(&'a self, of: &'a Extent) -> Boxed<'a, Result<Vec<(i64, u64)>, String>> {
+        Box::pin(self.count(of))
+    }
+
     fn create<'a>(&'a self, to: &'a Destination) -> Boxed<'a, bool> {
         Box::pin(async move {
             if !self.creates {
@@ -286,17 +291,6 @@ impl Influxdb {
             Api::V2 { .. } => format!("{uri}&db={name}"),
             Api::V1 { .. } | Api::V3 => uri,
         }
-    }
-
-    /// The ID of an organisation of InfluxDB 2.x, which may have been configured in its place.
-    async fn organisation(&self, org: &str) -> String {
-        let path = format!("/api/v2/orgs?org={}", query_value(org));
-        let found = self.ask(Method::GET, &path, None).await.ok();
-        let id = found.and_then(|(_, text)| {
-            let list: serde_json::Value = serde_json::from_str(&text).ok()?;
-            list["orgs"][0]["id"].as_str().map(str::to_owned)
-        });
-        id.unwrap_or_else(|| org.to_owned())
     }
 
     /// Asks for something else than a write; gives status and body, or what broke.

@@ -7,35 +7,28 @@
 //!                  └── ack ◄── dead letters ◄── all done
 //! ```
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use chassis::drain::Shutdown;
 use chassis::telemetry::continue_trace;
 use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::destination::{Destination, Destinations};
-use crate::journal::dead_letter::{Cause, DeadLetter, DeadLetters};
+use crate::destination::Destination;
+use crate::journal::dead_letter::{Cause, DeadLetter};
 use crate::journal::{Lane, Position};
-use crate::target::Target;
+use crate::signal::LaneId;
 use crate::target::answer::Answer;
-use crate::types::Conflicts;
 use crate::writer::batch::{Batch, Part};
-use crate::writer::config::WriterConfig;
-use crate::writer::gate::Gate;
-use crate::writer::good_points::{GoodPoints, probe};
-use crate::writer::health::Health;
-use crate::writer::memory::{Held, Memory};
-use crate::writer::metrics::WriterMetrics;
+use crate::writer::good_points::probe;
+use crate::writer::memory::Held;
 use crate::writer::now::{now_ns, random};
 use crate::writer::pace::Ended;
-use crate::writer::standing::{HeldUp, Standings};
-use crate::writer::unwritten::Unwritten;
-use crate::writer::watermark::Watermarks;
+use crate::writer::shared::{Shared, Source};
+use crate::writer::standing::HeldUp;
 use crate::writer::work::{Class, Next, Then, Work};
 
 /// How long a position that could not be kept waits for the next try.
@@ -43,34 +36,15 @@ const ACK_RETRY: Duration = Duration::from_secs(1);
 /// How many parts of one batch are worked off at once; the gate says how many are written.
 const PARTS_AT_ONCE_MAX: usize = 32;
 
-/// What all lanes of a writer share.
-#[derive(Clone)]
-pub(super) struct Shared {
-    pub config: Arc<WriterConfig>,
-    pub destinations: Arc<Destinations>,
-    pub memory: Memory,
-    pub gate: Arc<Gate>,
-    pub target: Arc<dyn Target>,
-    pub dead_letters: Arc<dyn DeadLetters>,
-    pub metrics: WriterMetrics,
-    pub health: Arc<Health>,
-    pub unwritten: Arc<Unwritten>,
-    pub standings: Arc<Standings>,
-    pub watermarks: Arc<Mutex<Watermarks>>,
-    pub good_points: Arc<GoodPoints>,
-    /// Conflicts of types that became dead letters.
-    pub conflicts: Arc<Conflicts>,
-    pub shutdown: Shutdown,
-}
-
 /// The lane was taken away, or the process ends: what is in hand comes out again.
 struct Abandoned;
 
 /// Writes the lane until it is over or the process ends.
-pub(super) async fn run(mut lane: Box<dyn Lane>, shared: Shared) {
-    let partition = lane.partition();
-    tracing::info!(partition, "reading");
-    let task = LaneTask { stopped: lane.stopped(), partition, shared };
+pub(super) async fn run(mut lane: Box<dyn Lane>, source: Source, shared: Shared) {
+    let (partition, signal) = (lane.partition(), source.signals.name());
+    tracing::info!(signal, partition, "reading");
+    let id = LaneId { signals: source.signals, partition };
+    let task = LaneTask { stopped: lane.stopped(), partition, id, source, shared };
     // A lane that keeps up writes few large requests; one that does not, several at once.
     let mut strands = 1;
     loop {
@@ -83,7 +57,7 @@ pub(super) async fn run(mut lane: Box<dyn Lane>, shared: Shared) {
             true => task.shared.gate.limit(),
             false => 1,
         };
-        task.shared.unwritten.begin(partition, batch.oldest_admitted_at_ns());
+        task.shared.unwritten.begin(id, batch.oldest_admitted_at_ns());
         let delivered = task.deliver(&batch).await;
         let acked = match delivered {
             Ok(()) => task.ack(&mut *lane, &batch).await,
@@ -92,16 +66,16 @@ pub(super) async fn run(mut lane: Box<dyn Lane>, shared: Shared) {
         if acked.is_err() {
             break;
         }
-        task.shared.unwritten.end(partition);
+        task.shared.unwritten.end(id);
         task.advance_watermarks(&batch);
         if let Some(position) = newer {
             task.hold(position).await;
             break;
         }
     }
-    task.shared.unwritten.end(partition);
-    task.shared.standings.remove(partition);
-    tracing::info!(partition, "no longer reading");
+    task.shared.unwritten.end(id);
+    task.shared.standings.remove(id);
+    tracing::info!(signal, partition, "no longer reading");
 }
 
 /// What came from the lane.
@@ -116,6 +90,8 @@ struct Collected {
 struct LaneTask {
     stopped: CancellationToken,
     partition: i32,
+    id: LaneId,
+    source: Source,
     shared: Shared,
 }
 
@@ -164,7 +140,7 @@ impl LaneTask {
     }
 
     fn held_up(&self, by: HeldUp) {
-        self.shared.standings.set(self.partition, by, now_ns());
+        self.shared.standings.set(self.id, by, now_ns());
     }
 
     /// What is written, or a dead letter, shows how far each tenant's points are.
@@ -182,6 +158,7 @@ impl LaneTask {
     async fn hold(&self, position: Position) {
         let (partition, position) = (self.partition, position.0);
         tracing::error!(
+            signal = self.source.signals.name(),
             partition,
             position,
             "a record of a newer version waits for a newer writer"
@@ -360,10 +337,11 @@ impl LaneTask {
         if letters.is_empty() {
             return Ok(());
         }
-        while let Err(error) = self.shared.dead_letters.append(letters.clone()).await {
+        while let Err(error) = self.source.dead_letters.append(letters.clone()).await {
             self.shared.metrics.dead_letter_failures.inc();
             self.held_up(HeldUp::DeadLetters);
-            tracing::error!(%error, partition = self.partition, "dead letters cannot be stored");
+            let (signal, partition) = (self.source.signals.name(), self.partition);
+            tracing::error!(%error, signal, partition, "dead letters cannot be stored");
             self.pause(error.retry_after()).await?;
         }
         for letter in &letters {
@@ -377,6 +355,7 @@ impl LaneTask {
                 cause = letter.cause.name(),
                 status = letter.status,
                 points,
+                signal = self.source.signals.name(),
                 partition = letter.partition,
                 position = letter.position,
                 request_id = letter.request_id,

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 
+use crate::signal::LaneId;
 use crate::writer::work::Class;
 
 /// What holds a lane up; a closed set.
@@ -46,33 +47,38 @@ impl HeldUp {
 
 /// All lanes of a writer.
 #[derive(Default)]
-pub struct Standings(Mutex<BTreeMap<i32, (HeldUp, i64)>>);
+pub struct Standings(Mutex<BTreeMap<LaneId, (HeldUp, i64)>>);
 
 impl Standings {
     /// The lane is held up by this from `now_ns` on, unless it was already.
-    pub fn set(&self, partition: i32, held_up: HeldUp, now_ns: i64) {
+    pub fn set(&self, lane: LaneId, held_up: HeldUp, now_ns: i64) {
         let mut lanes = self.lanes();
-        let standing = lanes.entry(partition).or_insert((held_up, now_ns));
+        let standing = lanes.entry(lane).or_insert((held_up, now_ns));
         if standing.0 != held_up {
             *standing = (held_up, now_ns);
         }
     }
 
     /// The lane is no longer ours.
-    pub fn remove(&self, partition: i32) {
-        self.lanes().remove(&partition);
+    pub fn remove(&self, lane: LaneId) {
+        self.lanes().remove(&lane);
     }
 
     /// As `/lanes` shows it.
     pub fn described(&self, now_ns: i64) -> Value {
-        let lane = |(partition, (held_up, since)): (&i32, &(HeldUp, i64))| {
+        let lane = |(lane, (held_up, since)): (&LaneId, &(HeldUp, i64))| {
             let seconds = now_ns.saturating_sub(*since).max(0) as f64 / 1e9;
-            json!({ "partition": partition, "held_up_by": held_up.name(), "seconds": seconds })
+            json!({
+                "signal": lane.signals.name(),
+                "partition": lane.partition,
+                "held_up_by": held_up.name(),
+                "seconds": seconds,
+            })
         };
         json!({ "lanes": self.lanes().iter().map(lane).collect::<Vec<_>>() })
     }
 
-    fn lanes(&self) -> MutexGuard<'_, BTreeMap<i32, (HeldUp, i64)>> {
+    fn lanes(&self) -> MutexGuard<'_, BTreeMap<LaneId, (HeldUp, i64)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -80,21 +86,26 @@ impl Standings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::signal::{Signal, Signals};
 
     #[test]
     fn a_lane_says_what_it_waits_for_and_since_when() {
         let standings = Standings::default();
-        standings.set(1, HeldUp::Writing, 0);
-        standings.set(0, HeldUp::Target(Class::Unreachable), 1_000_000_000);
+        let lane = |partition| LaneId { signals: Signals::only(Signal::Logs), partition };
+        standings.set(lane(1), HeldUp::Writing, 0);
+        standings.set(lane(0), HeldUp::Target(Class::Unreachable), 1_000_000_000);
         // Still the same: one outage, although its words change.
-        standings.set(0, HeldUp::Target(Class::Unreachable), 3_000_000_000);
+        standings.set(lane(0), HeldUp::Target(Class::Unreachable), 3_000_000_000);
         let shown = standings.described(4_000_000_000);
         let expected = json!({ "lanes": [
-            { "partition": 0, "held_up_by": "target_away", "seconds": 3.0 },
-            { "partition": 1, "held_up_by": "writing", "seconds": 4.0 },
+            { "signal": "logs", "partition": 0, "held_up_by": "target_away", "seconds": 3.0 },
+            { "signal": "logs", "partition": 1, "held_up_by": "writing", "seconds": 4.0 },
         ]});
         assert_eq!(shown, expected);
-        standings.remove(0);
+        let same_partition = LaneId { signals: Signals::only(Signal::Metrics), partition: 0 };
+        standings.remove(same_partition);
+        assert_eq!(standings.described(0)["lanes"].as_array().map(Vec::len), Some(2));
+        standings.remove(lane(0));
         assert_eq!(standings.described(0)["lanes"].as_array().map(Vec::len), Some(1));
     }
 }

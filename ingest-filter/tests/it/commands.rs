@@ -17,24 +17,24 @@ use crate::writer_file::Running;
 use crate::writer_influxdb::{influxdb, with_body};
 
 /// A configuration file, and commands that are given it.
-struct Tool(PathBuf);
+pub struct Tool(PathBuf);
 
 impl Tool {
-    fn new(directory: &Path, journal: &str) -> Self {
+    pub fn new(directory: &Path, journal: &str) -> Self {
         let path = directory.join("config.yaml");
         std::fs::write(&path, format!("journal:\n  {journal}\n")).unwrap();
         Self(path)
     }
 
     /// The same file with more in it.
-    fn with(self, text: &str) -> Self {
+    pub fn with(self, text: &str) -> Self {
         let before = std::fs::read_to_string(&self.0).unwrap();
         std::fs::write(&self.0, before + text).unwrap();
         self
     }
 
     /// Exit code and the lines of JSON.
-    async fn run(&self, arguments: &[&str]) -> (Option<i32>, Vec<Value>) {
+    pub async fn run(&self, arguments: &[&str]) -> (Option<i32>, Vec<Value>) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ingest-filter"));
         command.args(arguments).args(["--json", "--config"]).arg(&self.0);
         let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
@@ -43,7 +43,7 @@ impl Tool {
         (output.status.code(), lines)
     }
 
-    async fn lines(&self, arguments: &[&str]) -> Vec<Value> {
+    pub async fn lines(&self, arguments: &[&str]) -> Vec<Value> {
         let (code, lines) = self.run(arguments).await;
         assert_eq!(code, Some(0), "{arguments:?}");
         lines
@@ -170,9 +170,12 @@ async fn commands_on_kafka() {
     let broker = Broker::start().await;
     let directory = tempfile::tempdir().unwrap();
     let address = broker.address();
-    let tool = Tool::new(directory.path(), &format!("kafka: {{brokers: '{address}'}}"));
+    let one = "logs_topic: tidegate-points, traces_topic: tidegate-points";
+    let tool = Tool::new(directory.path(), &format!("kafka: {{brokers: '{address}', {one}}}"));
     let config = KafkaConfig {
         create_topic: Some(CreateTopic { partitions: 3, replication_factor: 1 }),
+        logs_topic: None,
+        traces_topic: None,
         ..KafkaConfig::new(address)
     };
     a_letter_goes_round(&tool, &JournalConfig::Kafka(config)).await;
@@ -314,13 +317,21 @@ async fn topics_are_made_and_held_to_their_demands() {
         let lines = tool.lines(&["topics"]).await;
         let found: Vec<_> =
             lines.iter().map(|line| (&line["topic"], &line["partitions"])).collect();
-        let wanted = [("made", 3), ("made-dead-letter", 1), ("made-types", 1)];
+        let wanted = [
+            ("made", 3),
+            ("made-dead-letter", 1),
+            ("made-types", 1),
+            ("made-logs", 3),
+            ("made-logs-dead-letter", 1),
+            ("made-traces", 3),
+            ("made-traces-dead-letter", 1),
+        ];
         let wanted = wanted.map(|(topic, partitions)| (topic.into(), partitions.into()));
         assert_eq!(found, wanted.iter().map(|(t, p): &(Value, Value)| (t, p)).collect::<Vec<_>>());
     }
     // Whoever may not make topics finds those that were made.
     let tool = Tool::new(directory.path(), &journal("made", ""));
-    assert_eq!(tool.lines(&["topics"]).await.len(), 3);
+    assert_eq!(tool.lines(&["topics"]).await.len(), 7);
     let two_copies = journal("made", ", replication_factor_min: 2");
     let tool = Tool::new(directory.path(), &two_copies);
     let (code, lines) = tool.run(&["topics", "--within", "1"]).await;

@@ -114,7 +114,10 @@ async fn damage_in_the_middle_is_skipped() {
         assert_eq!(numbers(&read), expected, "newest: {newest}");
         let mut metrics = String::new();
         prometheus_client::encoding::text::encode(&mut metrics, &registry).unwrap();
-        assert!(metrics.contains("ingest_journal_corrupt_regions_total 3"), "{metrics}");
+        assert!(
+            metrics.contains("ingest_journal_corrupt_regions_total{signal=\"all\"} 3"),
+            "{metrics}"
+        );
     }
 }
 

@@ -18,6 +18,7 @@ use ingest_filter::journal::config::{CreateTopic, JournalConfig, KafkaConfig};
 use crate::kafka::TURN;
 use crate::kafka_broker::{Broker, free_port};
 use crate::support::{read_until, reader, wait_for};
+use crate::writer_file::get;
 
 const CLIENTS: u64 = 8;
 const POINTS_A_REQUEST: u64 = 50;
@@ -30,21 +31,23 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 struct Gateway {
     config: std::path::PathBuf,
     address: SocketAddr,
+    admin: SocketAddr,
     child: Child,
 }
 
 impl Gateway {
     fn start(directory: &Path, brokers: &str, topic: &str, copies: usize, login: &str) -> Self {
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let [address, admin] =
+            [free_port(), free_port()].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         let config = directory.join("gateway.yaml");
         let text = format!(
             "log_level: error\n\
              journal: {{kafka: {{brokers: '{brokers}', topic: {topic}, {login}delivery_timeout: 5s, \
              create_topic: {{partitions: 6, replication_factor: {copies}}}}}}}\n\
-             gateway: {{listen: '{address}', admin_listen: '127.0.0.1:0'}}\n"
+             gateway: {{listen: '{address}', admin_listen: '{admin}'}}\n"
         );
         std::fs::write(&config, text).unwrap();
-        Self { child: spawn(&config), config, address }
+        Self { child: spawn(&config), config, address, admin }
     }
 
     /// SIGKILL, and another process in its place.
@@ -193,6 +196,8 @@ async fn what_was_acknowledged_is_journalled_whatever_fails() {
     let config = JournalConfig::Kafka(KafkaConfig {
         topic: "faults".to_owned(),
         create_topic: Some(CreateTopic { partitions: 6, replication_factor: 3 }),
+        logs_topic: None,
+        traces_topic: None,
         ..KafkaConfig::new(addresses)
     });
     let seen = Arc::new(Seen::default());
@@ -277,7 +282,12 @@ async fn a_right_that_is_revoked_refuses_and_comes_back() {
     flows(&seen, 500).await;
     seen.stop.store(true, Relaxed);
     clients.into_iter().for_each(|client| client.join().unwrap());
-    let config = KafkaConfig { topic: "rights".to_owned(), ..KafkaConfig::new(broker.address()) };
+    let config = KafkaConfig {
+        topic: "rights".to_owned(),
+        logs_topic: None,
+        traces_topic: None,
+        ..KafkaConfig::new(broker.address())
+    };
     println!("{}", all_are_journalled(&JournalConfig::Kafka(config), &seen).await);
 }
 
@@ -323,4 +333,35 @@ async fn who_writes_while_kafka_is_away_is_told_so() {
         }
     }
     wait_for("a write", || std::future::ready((write().0.0 == 204).then_some(()))).await;
+}
+
+/// A broker that freezes while nobody writes: the gateway finds out by itself, and the first to
+/// write is refused without waiting for the broker. How long that takes is printed.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_to_write_to_a_frozen_broker_does_not_wait_for_it() {
+    let _turn = TURN.lock().await;
+    let broker = Broker::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(directory.path(), &broker.address(), "frozen", 1, "");
+    let write = || post(gateway.address, "m,k=1 v=1i 1\n");
+    wait_for("a write", || std::future::ready((write().0 == 204).then_some(()))).await;
+    let takes = async |open: u8| {
+        let line = format!("ingest_journal_open{{signal=\"metrics\"}} {open}\n");
+        wait_for(&line, || async {
+            get(gateway.admin, "/metrics").await.contains(&line).then_some(())
+        })
+        .await;
+    };
+    takes(1).await;
+    signal(&broker, "-STOP");
+    let frozen = Instant::now();
+    takes(0).await;
+    let (known, began) = (frozen.elapsed(), Instant::now());
+    assert_eq!(write(), (503, true));
+    println!("frozen: known after {known:?}, the first to write waited {:?}", began.elapsed());
+    signal(&broker, "-CONT");
+    let thawed = Instant::now();
+    takes(1).await;
+    println!("taken again after {:?}", thawed.elapsed());
+    assert_eq!(write().0, 204);
 }

@@ -35,6 +35,8 @@ pub fn topic(broker: &Broker, name: &str) -> KafkaConfig {
         create_topic: Some(CreateTopic { partitions: 4, replication_factor: 1 }),
         delivery_timeout: Duration::from_secs(3),
         session_timeout: Duration::from_secs(6),
+        logs_topic: None,
+        traces_topic: None,
         ..KafkaConfig::new(broker.address())
     }
 }
@@ -290,6 +292,8 @@ async fn a_killed_writers_partitions_are_read_by_another() {
     let config = JournalConfig::Kafka(KafkaConfig {
         topic: "killed-writer".to_owned(),
         create_topic: Some(CreateTopic { partitions: 4, replication_factor: 1 }),
+        logs_topic: None,
+        traces_topic: None,
         ..KafkaConfig::new(address)
     });
     let journal = appender(&config);

@@ -19,7 +19,7 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use crate::fake_influxdb::{FakeInfluxdb, Reply};
 use crate::support::{append, appender, read_until, reader, record, records, wait_for};
 use crate::writer_file::{Running, get, writer_config};
-use crate::writer_influxdb::influxdb;
+use crate::writer_influxdb::{influxdb, with_body};
 
 type Mock = MockCluster<'static, DefaultProducerContext>;
 
@@ -32,6 +32,8 @@ fn cluster() -> (Mock, KafkaConfig) {
         dead_letter_topic: "points-dead-letter".to_owned(),
         delivery_timeout: Duration::from_secs(1),
         session_timeout: Duration::from_secs(6),
+        logs_topic: None,
+        traces_topic: None,
         ..KafkaConfig::new(mock.bootstrap_servers())
     };
     (mock, config)
@@ -79,7 +81,10 @@ async fn a_fatal_error_replaces_the_producer() {
     wait_for("readiness", || async { readiness.is_ready().then_some(()) }).await;
     let mut metrics = String::new();
     prometheus_client::encoding::text::encode(&mut metrics, &registry).unwrap();
-    assert!(metrics.contains("ingest_journal_producer_rebuilds_total 1"), "{metrics}");
+    assert!(
+        metrics.contains("ingest_journal_producer_rebuilds_total{signal=\"all\"} 1"),
+        "{metrics}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -300,8 +305,8 @@ async fn a_target_that_is_away_pauses_the_partitions() {
         assert!(held <= 1 << 20, "{held} bytes of batches");
         (held > 0
             && metrics.contains("class=\"busy\"")
-            && metrics.contains("ingest_journal_paused_lanes ")
-            && !metrics.contains("ingest_journal_paused_lanes 0"))
+            && metrics.contains("ingest_journal_paused_lanes{signal=\"all\"} ")
+            && !metrics.contains("ingest_journal_paused_lanes{signal=\"all\"} 0"))
         .then_some(())
     })
     .await;
@@ -311,7 +316,7 @@ async fn a_target_that_is_away_pauses_the_partitions() {
 }
 
 fn gauge(metrics: &str, name: &str) -> u64 {
-    let line = metrics.lines().find(|line| line.starts_with(&format!("{name} ")));
+    let line = metrics.lines().find(|line| line.split([' ', '{']).next() == Some(name));
     let value = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
     value.unwrap_or_else(|| panic!("{name} in {metrics}"))
 }
@@ -394,4 +399,23 @@ async fn records_that_were_gone_before_they_were_read_are_counted() {
     let arrived = fake.lines().len() as u64;
     assert!(missing > 0 && missing + arrived == 32, "{missing} missing, {arrived} arrived");
     running.stop().await;
+}
+
+/// A request that holds more than may wait in memory goes piece by piece; refusing it would be for
+/// ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_than_the_queue_holds_is_stored_piece_by_piece() {
+    let (_mock, config) = cluster();
+    let config = JournalConfig::Kafka(KafkaConfig {
+        queue_bytes_max: 1 << 20,
+        delivery_timeout: Duration::from_secs(8),
+        ..config
+    });
+    let journal = appender(&config);
+    append(&journal, vec![record("acme", 0, 0)]).await;
+    let long = "x".repeat(200_000);
+    let all = (1..=20).map(|number| with_body(number, format!("m v=\"{long}\" {number}\n")));
+    journal.append(all.collect()).await.expect("four times the queue");
+    let read = read_until(reader(&config).reader, true, |all| all.len() >= 21).await;
+    assert_eq!(records(&read).len(), 21);
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod canonical;
+mod collector;
 mod commands;
 mod confined;
 mod contract;
@@ -21,6 +22,7 @@ mod pins;
 mod process;
 mod rebalances;
 mod retention;
+mod streams;
 mod support;
 mod target_subjects;
 mod targets;

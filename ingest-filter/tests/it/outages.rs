@@ -200,7 +200,7 @@ async fn the_database_equals_the_model_after_every_outage() {
         wait_for(&format!("no lag after {mode:?}"), || async {
             get(running.admin, "/metrics")
                 .await
-                .contains("ingest_journal_lag_bytes 0\n")
+                .contains("ingest_journal_lag_bytes{signal=\"all\"} 0\n")
                 .then_some(())
         })
         .await;

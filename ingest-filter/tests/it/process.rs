@@ -13,7 +13,7 @@ pub fn config(directory: &Path, text: &str) -> std::path::PathBuf {
     path
 }
 
-fn output(arguments: &[&str]) -> (Option<i32>, String) {
+pub fn output(arguments: &[&str]) -> (Option<i32>, String) {
     let Output { status, stderr, .. } =
         Command::new(PROGRAM).args(arguments).output().expect("started");
     (status.code(), String::from_utf8(stderr).expect("UTF-8"))
@@ -78,15 +78,20 @@ pub fn gateway(path: &Path) -> (Running, String) {
 
 /// A gateway, and what its log says once it serves.
 pub fn gateway_that_serves(path: &Path) -> (Running, serde_json::Value) {
+    started("gateway", path, "gateway is serving")
+}
+
+/// A process of one role, and the line of its log that has `text`.
+pub fn started(role: &str, path: &Path, text: &str) -> (Running, serde_json::Value) {
     let child = Command::new(PROGRAM)
-        .args(["gateway", "--config", path.to_str().expect("UTF-8")])
+        .args([role, "--config", path.to_str().expect("UTF-8")])
         .stdout(Stdio::piped())
         .spawn()
         .expect("started");
     let mut running = Running(child);
     let log = BufReader::new(running.0.stdout.take().expect("piped"));
     let mut log = log.lines().map(|line| line.expect("UTF-8"));
-    let serving = log.find(|line| line.contains("gateway is serving")).expect("serves");
+    let serving = log.find(|line| line.contains(text)).expect("serves");
     let serving: serde_json::Value = serde_json::from_str(&serving).expect("JSON");
     // Its log is read to the end, so that it never waits for us.
     std::thread::spawn(move || log.for_each(drop));

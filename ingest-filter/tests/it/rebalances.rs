@@ -85,7 +85,7 @@ async fn caught_up(writers: &[&Running]) {
 }
 
 fn gauge(metrics: &str, name: &str) -> Option<f64> {
-    let line = metrics.lines().find(|line| line.starts_with(&format!("{name} ")))?;
+    let line = metrics.lines().find(|line| line.split([' ', '{']).next() == Some(name))?;
     line.rsplit(' ').next()?.parse().ok()
 }
 
@@ -147,6 +147,8 @@ async fn a_lost_membership_loses_no_point() {
             delivery_timeout: Duration::from_secs(5),
             session_timeout: Duration::from_secs(6),
             assignment,
+            logs_topic: None,
+            traces_topic: None,
             ..KafkaConfig::new(mock.bootstrap_servers())
         });
         let journal = appender(&config);

@@ -53,8 +53,8 @@ async fn missing(running: &Running, records: u64) {
     wait_for(&format!("{records} missing records and no lag"), || async {
         let metrics = get(running.admin, "/metrics").await;
         let says = |line: &str| metrics.contains(line);
-        (says(&format!("ingest_journal_missing_records_total {records}\n"))
-            && says("ingest_journal_lag_records 0\n"))
+        (says(&format!("ingest_journal_missing_records_total{{signal=\"all\"}} {records}\n"))
+            && says("ingest_journal_lag_records{signal=\"all\"} 0\n"))
         .then_some(())
     })
     .await;

@@ -47,7 +47,10 @@ async fn points_that_kill_the_database_are_found() {
         assert!(letter["body"].as_str().unwrap().contains("poison"));
     }
     wait_for("the position", || async {
-        get(running.admin, "/metrics").await.contains("ingest_journal_lag_bytes 0").then_some(())
+        get(running.admin, "/metrics")
+            .await
+            .contains("ingest_journal_lag_bytes{signal=\"all\"} 0")
+            .then_some(())
     })
     .await;
     running.stop().await;

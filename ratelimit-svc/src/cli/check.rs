@@ -60,11 +60,12 @@ pub fn findings(contents: &Contents, merge_domains: bool) -> (Vec<Finding>, Upda
             Some(Ok(bytes)) => std::str::from_utf8(bytes).unwrap_or_default(),
             _ => "",
         };
-        let line = error.at.and_then(|(line, _)| text.lines().nth(line.checked_sub(1)? as usize));
+        let at = error.at.or_else(|| line_of_domain(&error.message, text));
+        let line = at.and_then(|(line, _)| text.lines().nth(line.checked_sub(1)? as usize));
         Finding {
             level,
             path: error.path.display().to_string(),
-            at: error.at,
+            at,
             message: error.message.clone(),
             quoted: line.map(|line| line.chars().take(QUOTED_CHARS_MAX).collect()),
             meant: meant(&error.message, update.quotas.classes()),
@@ -76,7 +77,7 @@ pub fn findings(contents: &Contents, merge_domains: bool) -> (Vec<Finding>, Upda
     }
     for error in &update.errors {
         let all = match contents.get(&error.path) {
-            Some(Ok(bytes)) => faults(&error.path, bytes),
+            Some(Ok(bytes)) => faults(&error.path, bytes, update.quotas.classes()),
             _ => vec![],
         };
         // What only shows beside other files is the one fault that the set has found.
@@ -84,6 +85,13 @@ pub fn findings(contents: &Contents, merge_domains: bool) -> (Vec<Finding>, Upda
         findings.extend(all.iter().map(|fault| finding(Level::Error, fault)));
     }
     (findings, update)
+}
+
+/// Where a file names its domain, if that is what is wrong with it beside another file.
+fn line_of_domain(message: &str, text: &str) -> Option<(u64, u64)> {
+    let is_about_it = message.starts_with("duplicate domain '");
+    let found = text.lines().position(|line| is_about_it && line.starts_with("domain:"))?;
+    Some((found as u64 + 1, 1))
 }
 
 /// The quotas of files that are read as one configuration, or everything that is wrong with them.

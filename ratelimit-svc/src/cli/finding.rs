@@ -89,7 +89,7 @@ pub fn render(findings: &[Finding], format: Format, coloured: bool) -> String {
             format!("{}\n", serde_json::Value::from(all))
         }
         Format::Markdown => {
-            let mut text = "| | place | |\n|---|---|---|\n".to_owned();
+            let mut text = "| | where | what |\n|---|---|---|\n".to_owned();
             text.extend(findings.iter().map(Finding::markdown));
             text
         }
@@ -195,7 +195,7 @@ mod tests {
         );
         check(
             Format::Markdown,
-            "| | place | |\n|---|---|---|\n| error | `a,b.yaml:4:9` | 100 % 'minut' \\| wrong; did you mean 'minute'? |\n",
+            "| | where | what |\n|---|---|---|\n| error | `a,b.yaml:4:9` | 100 % 'minut' \\| wrong; did you mean 'minute'? |\n",
         );
         let report: serde_json::Value =
             serde_json::from_str(&render(&[finding()], Format::Gitlab, false)).expect("JSON");

@@ -68,10 +68,11 @@ pub fn run(args: &Args) -> ExitCode {
                 eprintln!("note: {note}");
             }
             for (number, problem, line) in &summary.shown {
-                eprintln!("warning: line {number} {problem}\n  {line}");
+                eprintln!("warning: line {number} {problem}\n  {}", line.trim_end());
             }
             println!(
-                "{} requests recorded, {} of them refused; {} lines ask nothing, {} came too late, {} do not match",
+                "requests recorded: {}, of them refused: {}; lines that ask nothing: {}, that came too late: {}, \
+                 that do not match: {}",
                 summary.requests, summary.refused, summary.not_asked, summary.late, summary.broken
             );
             match summary.requests {
@@ -102,12 +103,12 @@ fn import(args: &ImportArgs) -> Result<(Summary, Vec<String>), String> {
         return Err(format!("give --descriptor: there is none that the log can fill; {why}"));
     }
     let rules = Rules { domain, descriptors, not_asked: args.not_asked.clone() };
-    let cannot = |error: io::Error| format!("{}: {error}", args.to.display());
+    let cannot = |error: io::Error| format!("{}: cannot be written: {error}", args.to.display());
     let (replica, hashed) = ("import".to_owned(), HashedKeys::default());
     let segments = Segments::new(&args.to, args.bytes_max.0, replica, hashed).map_err(cannot)?;
     let mut import = Import::new(&log, &rules, segments);
     for path in &args.files {
-        let named = |error: io::Error| format!("{}: {error}", path.display());
+        let named = |error: io::Error| format!("{}: cannot be read: {error}", path.display());
         let mut lines = open(path).map_err(named)?;
         let mut line = Vec::new();
         while next_line(&mut lines, &mut line).map_err(named)? {

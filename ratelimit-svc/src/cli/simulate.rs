@@ -13,6 +13,8 @@ use chassis::process::EXIT_USAGE;
 use crate::cli::check;
 use crate::cli::finding::{self, Finding, Level, render};
 use crate::config::{self, Environment};
+use crate::limits::nearest::nearest;
+use crate::limits::quotas::Quotas;
 use crate::simulate::gate::Condition;
 use crate::simulate::report::Report;
 use crate::simulate::run::{Answer, Progress, Question, run as simulate};
@@ -111,6 +113,9 @@ fn try_run(args: &Args, environment: &Environment) -> Result<(String, bool), Str
         (Ok(new), Ok(old)) => (new, old),
         (new, old) => return Err(new.err().unwrap_or_default() + &old.err().unwrap_or_default()),
     };
+    for condition in &args.fail_if {
+        known_class(condition, &new).map_err(one)?;
+    }
     let question = Question {
         traffic: args.traffic.clone(),
         new,
@@ -137,7 +142,7 @@ fn try_run(args: &Args, environment: &Environment) -> Result<(String, bool), Str
     }
     let fails = args.fail_if.iter().any(|condition| condition.holds(&answer.tally).0);
     let text = match args.format {
-        Format::Text => report.text(),
+        Format::Text => report.text(finding::is_coloured_stdout()),
         Format::Json => format!("{}\n", report.json()),
         Format::Markdown => report.markdown(),
         Format::Github => render(&findings(args, &answer), finding::Format::Github, false),
@@ -164,13 +169,25 @@ fn findings(args: &Args, answer: &Answer) -> Vec<Finding> {
     );
     let mut findings = vec![finding(Level::Notice, sentence)];
     for condition in &args.fail_if {
-        let (holds, figure) = condition.holds(&answer.tally);
+        let (holds, figure) = condition.verdict(&answer.tally);
         if holds {
-            let message = format!("the simulation fails: {condition}, it is {figure:.4}");
+            let message = format!("the simulation fails: {condition}, it is {figure}");
             findings.push(finding(Level::Error, message));
         }
     }
     findings
+}
+
+/// A condition on a class that the quotas do not have would never hold.
+fn known_class(condition: &Condition, quotas: &Quotas) -> Result<(), String> {
+    let Some(class) = condition.class() else { return Ok(()) };
+    let names = || quotas.classes().ladder().iter().map(|known| known.name.as_str());
+    if names().any(|name| name == class) {
+        return Ok(());
+    }
+    let meant = nearest(class, names()).map(|name| format!("; did you mean '{name}'?"));
+    let meant = meant.unwrap_or_default();
+    Err(format!("--fail-if '{condition}': the quotas have no class '{class}'{meant}"))
 }
 
 fn scenario(args: &Args, environment: &Environment) -> Result<Scenario, String> {

@@ -7,6 +7,7 @@ use chassis::process::EXIT_USAGE;
 use serde_json::json;
 
 use crate::cli::check;
+use crate::limits::nearest::nearest;
 use crate::limits::quotas::Quotas;
 use crate::record::reader::Traffic;
 use crate::simulate::suggest::{POINTS_MAX, Series, UNITS};
@@ -20,7 +21,7 @@ pub struct Args {
     /// Recordings: directories or files.
     #[arg(long, required = true, num_args = 1.., value_name = "DIR")]
     pub traffic: Vec<PathBuf>,
-    /// The rule, by its name in metrics and in explain.
+    /// The rule, by its name in metrics and in explain; `domain.rule` as simulate writes it.
     #[arg(long)]
     pub rule: String,
     /// What a limit may refuse of the hits of each who is counted, in percent.
@@ -60,8 +61,9 @@ fn suggest(args: &Args, quotas: &Quotas) -> Result<String, String> {
     if !(0.0..=100.0).contains(&args.refuse_max) {
         return Err("--refuse-max must be from 0 to 100".to_owned());
     }
+    let (domain, rule) = rule(quotas, &args.rule)?;
     let mut traffic = Traffic::open(&args.traffic)?;
-    let mut series = Series::new(quotas, &args.rule);
+    let mut series = Series::new(quotas, &domain, &rule);
     let (mut other, mut seconds) = (0, 0_u64);
     while let Some(second) = traffic.next_second() {
         series.add(&second, &traffic.shapes);
@@ -72,7 +74,7 @@ fn suggest(args: &Args, quotas: &Quotas) -> Result<String, String> {
         return Err(format!("more than {POINTS_MAX} seconds of counters: give fewer recordings"));
     }
     if series.is_empty() {
-        return Err(format!("no recorded request meets rule {}", args.rule));
+        return Err(format!("no recorded request meets rule {domain}.{rule}"));
     }
     let part = args.refuse_max / 100.0;
     let proposals: Vec<_> = UNITS.iter().filter_map(|unit| series.proposal(*unit, part)).collect();
@@ -129,7 +131,35 @@ fn suggest(args: &Args, quotas: &Quotas) -> Result<String, String> {
     }
     if traffic.problems.count > 0 {
         let count = traffic.problems.count;
-        text += &format!("note: {count} parts of the recordings could not be used\n");
+        text += &format!("note: {count} parts of the recordings could not be used:\n");
+        traffic.problems.named.iter().for_each(|named| text += &format!("note:   {named}\n"));
     }
     Ok(text)
+}
+
+/// The domain and the name of a rule that is given by its name, with the domain before it where several
+/// domains have one of that name: as `simulate` writes it.
+fn rule(quotas: &Quotas, named: &str) -> Result<(String, String), String> {
+    let mut rules: Vec<(String, String)> = Vec::new();
+    for domain in quotas.domains() {
+        let ids = domain.root.rules().into_iter().map(|rule| rule.id.to_string());
+        rules.extend(ids.map(|id| (domain.name.to_string(), id)));
+    }
+    rules.dedup();
+    let is_named = |(domain, id): &&(String, String)| format!("{domain}.{id}") == named;
+    if let Some(found) = rules.iter().find(is_named) {
+        return Ok(found.clone());
+    }
+    let found: Vec<&(String, String)> = rules.iter().filter(|(_, id)| id == named).collect();
+    match found[..] {
+        [one] => Ok(one.clone()),
+        [] => {
+            let meant = nearest(named, rules.iter().map(|(_, id)| id.as_str()));
+            let meant = meant.map(|id| format!("; did you mean '{id}'?")).unwrap_or_default();
+            Err(format!("the quotas have no rule '{named}'{meant}"))
+        }
+        [(domain, id), ..] => {
+            Err(format!("several domains have a rule '{named}': say which, as in {domain}.{id}"))
+        }
+    }
 }

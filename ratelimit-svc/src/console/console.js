@@ -18,6 +18,10 @@ function sum(counts) {
   return Object.values(counts).reduce((all, count) => all + count, 0);
 }
 
+function plural(count, name) {
+  return `${number.format(count)} ${name}${count === 1 ? "" : "s"}`;
+}
+
 function duration(seconds) {
   if (seconds < 120) return `${Math.max(0, seconds)} s`;
   if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
@@ -67,7 +71,7 @@ function showClasses(state) {
       name,
       element("td", number.format(Math.round(rate("admitted"))), "number"),
       element("td", number.format(Math.round(refused)), refused > 0 ? "number over" : "number"),
-      element("td", reasons.join(", ") || "0"),
+      element("td", reasons.join(", ") || "none"),
     );
     const hour = element("td");
     hour.append(sparkline(history.get(of.name) || []));
@@ -77,32 +81,48 @@ function showClasses(state) {
   byId("classes").tBodies[0].replaceChildren(...rows);
 }
 
+// A bar of parts of one, which people who do not see it are told in percent.
+function bar(parts, isFull) {
+  const made = element("div", undefined, isFull ? "bar full" : "bar");
+  made.setAttribute("role", "img");
+  const words = [];
+  for (const [kind, part] of Object.entries(parts)) {
+    const fill = element("span", undefined, kind);
+    fill.style.width = `${(part * 100).toFixed(1)}%`;
+    made.append(fill);
+    if (part > 0) words.push(`${kind} ${Math.round(part * 100)} %`);
+  }
+  made.setAttribute("aria-label", words.join(", ") || "nothing taken");
+  made.title = words.join(", ");
+  return made;
+}
+
 function showDescriptors(count, nearest, at) {
   const rows = nearest.map((of) => {
     const row = element("tr");
-    const used = of.capacity ? Math.min(1, 1 - of.left / of.capacity) : 1;
-    const bar = element("div", undefined, used >= 1 ? "bar full" : "bar");
-    const fill = element("span");
-    fill.style.width = `${(used * 100).toFixed(1)}%`;
-    bar.append(fill);
+    const gone = of.capacity ? Math.min(1, 1 - of.left / of.capacity) : 1;
+    const reserved = of.capacity ? Math.min(gone, of.reserved / of.capacity) : 0;
+    const leased = of.capacity ? Math.min(1 - gone, (of.leased || 0) / of.capacity) : 0;
     const taken = element("td");
-    taken.append(bar, `${Math.floor(used * 100)} %`);
+    taken.append(bar({ used: gone - reserved, reserved, leased }, gone >= 1), `${Math.floor(gone * 100)} %`);
     row.append(
-      element("td", of.domain),
       element("td", of.entries, "wrap"),
-      element("td", of.class),
-      element("td", of.limit),
       taken,
       element("td", number.format(of.left), of.left === 0 ? "number over" : "number"),
+      element("td", number.format(of.reserved), "number"),
+      element("td", of.leased === null ? "–" : number.format(of.leased), "number"),
+      element("td", of.limit),
       element("td", duration(of.until - at), "number"),
       element("td", number.format(of.admitted), "number"),
       element("td", number.format(of.refused), of.refused > 0 ? "number over" : "number"),
+      element("td", of.class),
+      element("td", of.domain),
     );
     return row;
   });
   if (rows.length === 0) {
     const empty = element("td", "Nothing was asked since this page was opened.");
-    empty.colSpan = 9;
+    empty.colSpan = 11;
     const row = element("tr");
     row.append(empty);
     rows.push(row);
@@ -139,6 +159,17 @@ function definitions(list, pairs) {
   list.replaceChildren(...made);
 }
 
+function leasePairs(leases) {
+  const largest = leases.largest.map((of) => `${of.rule || "a rule"}: ${plural(of.held, "hit")} of ${plural(of.counters, "counter")}`);
+  return [
+    ["leased counters", number.format(leases.counters)],
+    ["hits claimed ahead and not spent", number.format(leases.held)],
+    ["most of them", largest.join("; ") || "none"],
+    ["claims", leases.holding ? "held back, until what was lost is restored" : "made as they fall due", leases.holding],
+    ["counters to be restored after a loss", number.format(leases.unrestored), leases.unrestored > 0],
+  ];
+}
+
 function showStore(store) {
   if (store.kind === "memory") {
     definitions(byId("store"), [["counters", "in the memory of this replica, shared with nobody"]]);
@@ -152,14 +183,12 @@ function showStore(store) {
     return [name, isLost ? `out of reach for ${duration(of.lost_seconds)}` : "in reach", isLost];
   });
   const pairs = [
-    ["Redis", store.in_reach ? "in reach" : "out of reach: classes are answered by their outage policy", !store.in_reach],
+    ["Redis", store.in_reach ? "in reach, breaker closed" : "out of reach, breaker open: classes are answered by their outage policy", !store.in_reach],
     ...servers,
     ["replicas that share limits in an outage", store.share_replicas],
     ["counters to be repaid to Redis", store.owed_counters, store.owed_counters > 0],
   ];
-  for (const [name, value] of Object.entries(store.leases || {})) {
-    pairs.push([`leases: ${name.replaceAll("_", " ")}`, typeof value === "object" ? JSON.stringify(value) : value]);
-  }
+  if (store.leases) pairs.push(...leasePairs(store.leases));
   definitions(byId("store"), pairs);
 }
 
@@ -177,7 +206,7 @@ function showQuotas(state) {
   byId("errors").replaceChildren(...(config.errors || []).map((error) => element("li", error)));
   byId("changes").replaceChildren(
     ...state.changes.map((version) => {
-      const item = element("li", `${time(version.at)}: ${version.changes} changes, ${number.format(version.refused)} requests refused while in force`);
+      const item = element("li", `${time(version.at)}: ${version.changes === 0 ? "loaded" : plural(version.changes, "change")}, ${plural(version.refused, "request")} refused while in force`);
       const words = element("ul");
       words.append(...version.words.map((text) => element("li", text)));
       if (version.changes > version.words.length) words.append(element("li", `and ${version.changes - version.words.length} more`));

@@ -103,6 +103,7 @@ fn pass(line: &Line<'_>) -> (Status, Option<RuleOutcome>) {
         over_limit: false,
         current_limit: None,
         limit_remaining: remaining,
+        reserved: 0,
         reset_seconds: None,
     };
     let outcome = met.map(|reason| RuleOutcome {
@@ -124,13 +125,15 @@ fn judge(
 ) -> (Status, Option<RuleOutcome>) {
     let hit = &plan.hits[counted.hit];
     let window_left = hit.window.remaining(now_seconds);
-    let mut reserved = false;
+    let (mut reserved, mut withheld) = (false, 0);
     let (is_over, remaining, reset_seconds, mut hits) = match evidence {
         Evidence::Counts { hits, counts, .. } => {
             let (hit, count) = (&hits[counted.hit], &counts[counted.hit]);
             let capacity = counted.capacity(hit);
             let remaining = if count.over { 0 } else { remaining(capacity, count) };
             reserved = is_reserved(hit, count);
+            let open = u64::from(capacity).saturating_sub(count.value);
+            withheld = count.withheld.min(open) as u32;
             let stats = stats(hit, capacity, count, settings.near_limit_ratio);
             (count.over, remaining, reset_seconds(count), stats)
         }
@@ -155,6 +158,7 @@ fn judge(
         over_limit: is_over && !shadowed,
         current_limit: Some((counted.limit, name)),
         limit_remaining: remaining,
+        reserved: withheld,
         reset_seconds: Some(reset_seconds),
     };
     let outcome = RuleOutcome { descriptor: 0, over_limit: status.over_limit, reason, hits };

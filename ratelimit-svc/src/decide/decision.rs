@@ -36,6 +36,8 @@ pub struct Status {
     pub current_limit: Option<(Limit, String)>,
     /// Hits left in the window or the bucket for the class of the request.
     pub limit_remaining: u32,
+    /// Hits that are left and kept from the class of the request, for others.
+    pub reserved: u32,
     /// Seconds until the window ends; see [`Count::reset`](crate::decide::hit::Count::reset) for algorithms without one.
     pub reset_seconds: Option<u64>,
 }

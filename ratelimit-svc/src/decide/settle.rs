@@ -89,7 +89,7 @@ pub fn settle<'u>(
             (settled.state, settled.moved) = (rolled(hit, found.0, now), false);
         }
     }
-    note(hits, &mut settled, &found, shares, &refusals);
+    note(hits, &mut settled, &found, &shares, &refusals);
     settled
 }
 
@@ -131,10 +131,10 @@ fn note(
     hits: &[Hit],
     settled: &mut [Settled],
     found: &[Known<'_>],
-    shares: PerHit<Option<(Terms, Usage)>>,
+    shares: &[Option<(Terms, Usage)>],
     refusals: &Refusals,
 ) {
-    for (at, share) in shares.into_iter().enumerate() {
+    for (at, share) in shares.iter().enumerate() {
         let Some((terms, _)) = share else { continue };
         let hit = &hits[at];
         let moved = settled[at].moved;
@@ -150,7 +150,7 @@ fn note(
         let same = |earlier: &usize| hits[*earlier].key == hit.key;
         let chained =
             (0..at).rev().filter(same).find_map(|earlier| settled[earlier].usage.as_ref());
-        let mut usage = Usage::rolled(chained.or(found[at].1), &terms);
+        let mut usage = Usage::rolled(chained.or(found[at].1), terms);
         if moved {
             terms.take(&mut usage, hit.amount as f64, hit.is_refund);
         }

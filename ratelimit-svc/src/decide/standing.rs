@@ -11,6 +11,7 @@ use crate::decide::request::{Descriptor, Request};
 use crate::limits::algorithm::Algorithm;
 use crate::limits::class::PRIORITY_KEY;
 use crate::limits::quotas::Quotas;
+use crate::limits::rule::Limit;
 use crate::limits::tree::Node;
 use crate::limits::unit::Window;
 
@@ -43,6 +44,8 @@ pub struct Standing {
     pub used: u64,
     /// What is left for the class of the tenant's key.
     pub left: u64,
+    /// What is left beyond that, and kept for other classes.
+    pub reserved: u64,
     /// When the window ends, or a bucket is full again.
     pub resets_in_seconds: u64,
     /// Requests that it refused in the last hour.
@@ -140,6 +143,7 @@ pub fn standings(
             capacity: 0,
             used: 0,
             left: 0,
+            reserved: 0,
             resets_in_seconds: 0,
             refused_last_hour: 0,
         };
@@ -150,15 +154,19 @@ pub fn standings(
         let (count, refused) = (counts.get(2 * counted.hit)?, counts.get(2 * counted.hit + 1)?);
         let capacity = counted.capacity(hit);
         let used = count.value.min(capacity.into());
+        let unused = u64::from(capacity) - used;
+        let reserved = count.withheld.min(unused);
         let resets_in_seconds = match hit.algorithm.burst() {
             Some(_) => count.reset.as_secs_f64().ceil() as u64,
             None => hit.window.remaining(now_seconds),
         };
         Some(Standing {
-            limit: Some(counted.limit.to_string()),
+            // How it is counted is nothing to a tenant.
+            limit: Some(Limit { mode: None, ..counted.limit }.to_string()),
             capacity,
             used,
-            left: u64::from(capacity).saturating_sub(used).saturating_sub(count.withheld),
+            left: unused - reserved,
+            reserved,
             resets_in_seconds,
             refused_last_hour: refused.value,
             ..open

@@ -36,8 +36,7 @@ pub fn has_trials(plan: &Plan<'_>) -> bool {
     plan.lines.iter().any(|line| tried_by(line).is_some())
 }
 
-/// What is tried on a request that was decided so. A request that another limit refuses would not have come as
-/// far, and one that was answered without the store says nothing of limits.
+/// What is tried on a request that was decided so.
 pub fn trials<'a>(
     request: &Request<'_>,
     plan: &Plan<'a>,
@@ -46,16 +45,24 @@ pub fn trials<'a>(
     settings: &Settings,
     now_seconds: u64,
 ) -> Vec<Tried<'a>> {
+    let mut tried = planned(request, plan, quotas, settings, now_seconds);
+    tried.retain(|tried| tried.counts_after(decision));
+    tried
+}
+
+/// What is tried on a request, whatever will be decided of it: the same for all requests that are planned
+/// alike.
+pub fn planned<'a>(
+    request: &Request<'_>,
+    plan: &Plan<'a>,
+    quotas: &Quotas,
+    settings: &Settings,
+    now_seconds: u64,
+) -> Vec<Tried<'a>> {
     let Some(domain) = quotas.domain(request.domain) else { return Vec::new() };
-    if decision.degraded.is_some() {
-        return Vec::new();
-    }
     let mut tried = Vec::new();
     for (at, line) in plan.lines.iter().enumerate() {
-        let Some((rule, trial)) = tried_by(line).filter(|_| !refused_by_others(decision, at))
-        else {
-            continue;
-        };
+        let Some((rule, trial)) = tried_by(line) else { continue };
         let descriptor = &request.descriptors[at];
         let entries = matched_entries(descriptor, domain);
         let (amount, is_refund) = match line {
@@ -97,6 +104,12 @@ pub fn trials<'a>(
 }
 
 impl Tried<'_> {
+    /// Whether it is counted once the request is decided so. A request that another limit refuses would not
+    /// have come as far, and one that was answered without the store says nothing of limits.
+    pub fn counts_after(&self, decision: &Decision) -> bool {
+        decision.degraded.is_none() && !refused_by_others(decision, self.descriptor)
+    }
+
     /// What came of it.
     pub fn status(&self, count: &Count) -> TrialStatus {
         let capacity = self.counted.capacity(&self.hit);

@@ -218,6 +218,7 @@ mod tests {
         let reset = proptest::option::of(prop_oneof![Just(0), 0..1000u64, any::<u64>()]);
         (any::<bool>(), limit, prop_oneof![Just(0), any::<u32>()], reset).prop_map(
             |(over_limit, current_limit, limit_remaining, reset_seconds)| Status {
+                reserved: 0,
                 over_limit,
                 current_limit,
                 limit_remaining,

@@ -143,24 +143,30 @@ impl File {
     /// # Errors
     /// The first thing that does not fit.
     pub fn check_classes(&self, classes: &Classes) -> Result<(), ConfigError> {
+        self.misfits(classes).into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// What its rules say about classes and does not fit those of the service, in the order of the file.
+    pub fn misfits(&self, classes: &Classes) -> Vec<ConfigError> {
         let rules = self.tops.iter().flat_map(|top| {
             let below = top.node.children.rules();
             top.node.rule.clone().into_iter().chain(below)
         });
-        let mut first: Option<ConfigError> = None;
         let sharings = rules.flat_map(|rule| {
             let trial = rule.trial.as_ref().map(|trial| trial.sharing.clone());
             [Some(rule.sharing.clone()), trial].into_iter().flatten()
         });
+        let mut misfits = Vec::new();
         for sharing in sharings {
-            if let Err((portion, error)) = sharing.check(classes)
-                && first.as_ref().is_none_or(|first| portion.at < first.at)
-            {
+            misfits.extend(sharing.misfits(classes).into_iter().map(|(portion, error)| {
                 let (path, message) = (self.path.clone(), error.to_string());
-                first = Some(ConfigError { path, at: portion.at, message });
-            }
+                ConfigError { path, at: portion.at, message }
+            }));
         }
-        first.map_or(Ok(()), Err)
+        misfits.sort_by_key(|misfit| misfit.at);
+        // A trial that says nothing else shares as its rule does.
+        misfits.dedup();
+        misfits
     }
 }
 

@@ -107,22 +107,21 @@ pub enum SharingError {
 }
 
 impl Sharing {
-    /// Whether what the rule says fits the classes; if not, which portion does not.
-    ///
-    /// # Errors
-    /// For the first portion that does not fit.
-    pub fn check(&self, classes: &Classes) -> Result<(), (&Portion, SharingError)> {
+    /// The portions that do not fit the classes, and why.
+    pub fn misfits(&self, classes: &Classes) -> Vec<(&Portion, SharingError)> {
         let lists: [&[Portion]; 2] = match self {
             Self::Unsaid | Self::Plain => [&[], &[]],
             Self::Forecast { floor, reserve_min } => [&floor.0, &reserve_min.0],
             Self::Thresholds(up_to) => [&up_to.0, &[]],
         };
-        for portion in lists.into_iter().flatten() {
-            if classes.named(&portion.class).is_none() {
-                return Err((portion, SharingError::UnknownClass(portion.class.clone())));
-            }
-        }
-        let Self::Thresholds(up_to) = self else { return Ok(()) };
+        let unknown = |portion: &&Portion| classes.named(&portion.class).is_none();
+        let mut misfits: Vec<_> = lists
+            .into_iter()
+            .flatten()
+            .filter(unknown)
+            .map(|portion| (portion, SharingError::UnknownClass(portion.class.clone())))
+            .collect();
+        let Self::Thresholds(up_to) = self else { return misfits };
         let mut above: Option<&Portion> = None;
         for class in classes.ladder() {
             let Some(portion) = up_to.0.iter().find(|portion| *portion.class == *class.name) else {
@@ -130,11 +129,11 @@ impl Sharing {
             };
             if let Some(above) = above.filter(|above| above.fraction < portion.fraction) {
                 let names = (portion.class.clone(), above.class.clone());
-                return Err((portion, SharingError::OutOfOrder(names.0, names.1)));
+                misfits.push((portion, SharingError::OutOfOrder(names.0, names.1)));
             }
             above = Some(portion);
         }
-        Ok(())
+        misfits
     }
 
     /// How the limit is shared with a request of the class at `rank`; `named` when the request
@@ -263,14 +262,17 @@ mod tests {
         let classes = Classes::default();
         let check = |list: &[(&str, f64)]| {
             let sharing = Sharing::Thresholds(portions(list));
-            sharing.check(&classes).map_err(|(at, error)| (at.class.clone(), error.to_string()))
+            let misfits = sharing.misfits(&classes).into_iter();
+            let named = misfits.map(|(at, error)| (at.class.to_string(), error.to_string()));
+            named.collect::<Vec<_>>()
         };
-        assert_eq!(check(&[("background", 0.6), ("ingest", 0.6)]), Ok(()));
+        assert_eq!(check(&[("background", 0.6), ("ingest", 0.6)]), vec![]);
         let message = "admit_up_to of priority class 'background' is more than that of 'ingest', which ranks above it";
-        let expected = Err(("background".into(), message.to_owned()));
+        let expected = vec![("background".to_owned(), message.to_owned())];
         assert_eq!(check(&[("background", 0.7), ("ingest", 0.6)]), expected);
         let message = "priority class 'gold' is not configured";
-        assert_eq!(check(&[("gold", 0.7)]), Err(("gold".into(), message.to_owned())));
+        assert_eq!(check(&[("gold", 0.7)]), vec![("gold".to_owned(), message.to_owned())]);
+        assert_eq!(check(&[("gold", 0.7), ("silver", 0.1)]).len(), 2, "each is named");
     }
 
     #[test]

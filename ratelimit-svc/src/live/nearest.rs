@@ -22,10 +22,14 @@ pub struct Seen<'a> {
     pub class: &'a str,
     /// The limit that applies.
     pub limit: Limit,
+    /// The name of its counter; empty for one that is too long to be kept.
+    pub counter: &'a [u8],
     /// The most that can be taken.
     pub capacity: u32,
     /// What is left for the class.
     pub left: u32,
+    /// What is left and kept for other classes.
+    pub reserved: u32,
     /// Whether the descriptor was over its limit.
     pub over_limit: bool,
     /// When what was seen is no longer true, seconds since 1970.
@@ -43,10 +47,14 @@ pub struct Row {
     pub class: Box<str>,
     /// The limit that applies.
     pub limit: Limit,
+    /// The name of its counter.
+    pub counter: Box<[u8]>,
     /// The most that can be taken.
     pub capacity: u32,
     /// What was left for that class.
     pub left: u32,
+    /// What was left and kept for other classes.
+    pub reserved: u32,
     /// When the window ends, or the bucket is full again, seconds since 1970.
     pub until_seconds: u64,
     /// How often it passed, and how often it was over its limit, since it is remembered.
@@ -91,15 +99,21 @@ impl Rows {
             entries: text(seen.entries).into(),
             class: seen.class.into(),
             limit: seen.limit,
+            counter: seen.counter.into(),
             capacity: seen.capacity,
             left: seen.left,
+            reserved: seen.reserved,
             until_seconds: seen.until_seconds,
             decided: [0; 2],
         });
         if *row.class != *seen.class {
             row.class = seen.class.into();
         }
-        (row.limit, row.capacity, row.left) = (seen.limit, seen.capacity, seen.left);
+        if *row.counter != *seen.counter {
+            row.counter = seen.counter.into();
+        }
+        (row.limit, row.capacity) = (seen.limit, seen.capacity);
+        (row.left, row.reserved) = (seen.left, seen.reserved);
         row.until_seconds = seen.until_seconds;
         row.decided[usize::from(seen.over_limit)] += 1;
     }
@@ -158,8 +172,10 @@ mod tests {
             entries,
             class: "ingest",
             limit: Limit::fixed(100, Unit::Minute),
+            counter: b"{4:edge}|m0",
             capacity: 100,
             left,
+            reserved: 0,
             over_limit: left == 0,
             until_seconds: 60,
         }
@@ -181,11 +197,12 @@ mod tests {
     fn a_million_descriptors_take_the_room_of_a_few_and_the_fullest_stay() {
         let mut rows = Rows::new(64);
         rows.seen(0, &seen(&[("tenant", "full")], 0), 1);
-        for key in 1..100_000 {
+        for key in 1..1_000_000 {
             let name = format!("t{key}");
             rows.seen(key, &seen(&[("tenant", &name)], 99), 1);
             assert!(rows.rows.len() <= 64);
         }
+        assert!(rows.rows.capacity() < 256, "the room of a few");
         let full = rows.current(1).iter().any(|row| &*row.entries == "tenant=full");
         assert!(full, "of a few the emptiest makes room");
     }

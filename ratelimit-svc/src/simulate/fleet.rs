@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::decide::conclude::Evidence;
 use crate::decide::hit::{Count, Hit, Mode};
-use crate::decide::plan::{Line, Plan};
+use crate::decide::plan::{Counted, Line, Plan};
 use crate::lease::claim::{BATCH_MAX, Claim};
 use crate::lease::table::{KEYS_MAX, Served, Table, Ticket};
 use crate::lease::{LeaseTerms, is_leased};
@@ -65,8 +65,8 @@ struct Event {
 enum What {
     /// Redis counts claims.
     Count(Vec<Claim>),
-    /// Their answers arrive; none in an outage.
-    Answer(Vec<Claim>, Option<Vec<Count>>),
+    /// Their answers arrive, with the hits as they were counted; none in an outage.
+    Answer(Vec<Claim>, Option<(Vec<Hit>, Vec<Count>)>),
     /// A request tries again.
     Again(Box<Waiting>),
 }
@@ -89,8 +89,9 @@ pub enum Asked {
 
 /// On what a request is decided.
 pub enum Found {
-    /// Counts, and the hits as they were counted where not as planned.
-    Counts(Vec<Hit>, Vec<Count>, bool),
+    /// Counts, with the hits as they were counted where not as planned, and whether they are of the replica
+    /// alone.
+    Counts(Option<Vec<Hit>>, Vec<Count>, bool),
     /// The policy bypass.
     Bypass,
     /// The policy deny.
@@ -98,12 +99,14 @@ pub enum Found {
 }
 
 impl Found {
-    /// The same for a decision.
-    pub fn evidence(&self) -> Evidence<'_> {
+    /// The same for a decision on hits that were planned so.
+    pub fn evidence<'a>(&'a self, planned: &'a [Hit]) -> Evidence<'a> {
         match self {
-            Self::Counts(hits, counts, degraded) => {
-                Evidence::Counts { hits, counts, degraded: *degraded }
-            }
+            Self::Counts(hits, counts, degraded) => Evidence::Counts {
+                hits: hits.as_deref().unwrap_or(planned),
+                counts,
+                degraded: *degraded,
+            },
             Self::Bypass => Evidence::Bypass,
             Self::Deny => Evidence::Deny,
         }
@@ -147,7 +150,7 @@ impl Fleet {
     }
 
     /// Takes in what happens up to `now`, and hands over requests that waited.
-    pub fn advance(&mut self, now: Duration, decided: &mut dyn FnMut(usize, Evidence<'_>)) {
+    pub fn advance(&mut self, now: Duration, decided: &mut dyn FnMut(usize, &Found)) {
         while self.events.peek().is_some_and(|Reverse(event)| event.at <= now) {
             self.step(decided);
         }
@@ -155,7 +158,7 @@ impl Fleet {
     }
 
     /// Lets time go on until no request waits.
-    pub fn settle(&mut self, decided: &mut dyn FnMut(usize, Evidence<'_>)) {
+    pub fn settle(&mut self, decided: &mut dyn FnMut(usize, &Found)) {
         while self.waiting > 0 && !self.events.is_empty() {
             self.step(decided);
         }
@@ -166,7 +169,7 @@ impl Fleet {
         self.now = self.now.max(now);
         let (at, policy) = (self.turn(shape), plan.class.outage);
         if plan.hits.is_empty() {
-            return Asked::Decided(Found::Counts(vec![], vec![], false));
+            return Asked::Decided(Found::Counts(None, vec![], false));
         }
         let is_lost = self.is_lost(self.now);
         if !is_lost {
@@ -180,22 +183,21 @@ impl Fleet {
                 true => self.without_redis(at, &plan.hits, policy),
                 false => {
                     let counts = self.redis.count_now(&plan.hits, self.mode, self.now);
-                    let counted = plan.hits.iter().zip(counts.iter().copied());
-                    self.replicas[at].local.learn(counted, self.now);
-                    Found::Counts(plan.hits.clone(), counts, false)
+                    self.learn_exact(at, plan, &counts);
+                    Found::Counts(None, counts, false)
                 }
             });
         }
         match self.replicas[at].table.take(&plan.hits, false, self.now) {
             Served::Counts(counts) => {
                 self.send_due(at);
-                Asked::Decided(Found::Counts(plan.hits.clone(), counts, false))
+                Asked::Decided(Found::Counts(None, counts, false))
             }
             Served::Short(first) if !is_lost => {
                 self.send_due(at);
                 let until = self.now + CALL_BUDGET;
                 let hits = plan.hits.clone();
-                self.again(at, Waiting { row, hits, policy, first, until });
+                self.again(at, Box::new(Waiting { row, hits, policy, first, until }));
                 Asked::Waits
             }
             Served::Short(_) | Served::Held => {
@@ -214,27 +216,30 @@ impl Fleet {
         *turn as usize % self.replicas.len()
     }
 
-    fn step(&mut self, decided: &mut dyn FnMut(usize, Evidence<'_>)) {
+    fn step(&mut self, decided: &mut dyn FnMut(usize, &Found)) {
         let Some(Reverse(event)) = self.events.pop() else { return };
         self.now = self.now.max(event.at);
         let at = event.replica;
         match event.what {
             What::Count(claims) => {
-                let counts = (!self.is_lost(self.now)).then(|| {
+                let counted = (!self.is_lost(self.now)).then(|| {
                     let hits: Vec<Hit> = claims.iter().map(Claim::counted_hit).collect();
-                    self.redis.count_now(&hits, Mode::CountAll, self.now)
+                    let counts = self.redis.count_now(&hits, Mode::CountAll, self.now);
+                    (hits, counts)
                 });
-                let half = match counts {
+                let half = match counted {
                     Some(_) => self.round_trip / 2,
                     None => CALL_BUDGET,
                 };
-                self.plan(self.now + half, at, What::Answer(claims, counts));
+                self.plan(self.now + half, at, What::Answer(claims, counted));
             }
-            What::Answer(claims, counts) => {
-                self.learn(at, &claims, counts.as_deref());
+            What::Answer(claims, counted) => {
+                if let Some((hits, counts)) = &counted {
+                    self.learn(at, hits.iter().zip(counts.iter().copied()));
+                }
                 for (n, claim) in claims.iter().enumerate() {
                     let table = &self.replicas[at].table;
-                    match counts.as_ref().and_then(|counts| counts.get(n)) {
+                    match counted.as_ref().and_then(|(_, counts)| counts.get(n)) {
                         Some(count) => table.granted(claim, claim.grant(count), self.now),
                         None => table.failed(claim),
                     };
@@ -243,46 +248,58 @@ impl Fleet {
             }
             What::Again(waiting) => {
                 self.waiting -= 1;
-                if let Some(found) = self.try_again(at, &waiting) {
-                    decided(waiting.row, found.evidence());
-                } else {
-                    self.again(at, *waiting);
+                let row = waiting.row;
+                match self.try_again(at, waiting) {
+                    Ok(found) => decided(row, &found),
+                    Err(waiting) => self.again(at, waiting),
                 }
             }
         }
     }
 
-    /// Remembers where the counters stand, for an outage.
-    fn learn(&mut self, at: usize, claims: &[Claim], counts: Option<&[Count]>) {
-        let hits: Vec<Hit> = claims.iter().map(Claim::counted_hit).collect();
-        let counted = hits.iter().zip(counts.unwrap_or_default().iter().copied());
+    /// Remembers where counters stand, for when nothing is heard of Redis.
+    fn learn<'a>(&self, at: usize, counted: impl IntoIterator<Item = (&'a Hit, Count)>) {
         self.replicas[at].local.learn(counted, self.now);
     }
 
-    /// What a request that waited is decided on, unless it has to wait on.
-    fn try_again(&mut self, at: usize, waiting: &Waiting) -> Option<Found> {
+    /// The same of a request that Redis has counted. Without an outage only requests wait in vain whose
+    /// limits are all leased, so nobody asks for other counters.
+    fn learn_exact(&self, at: usize, plan: &Plan<'_>, counts: &[Count]) {
+        let is_asked_for = |counted: &&Counted<'_>| {
+            self.outage.is_some() || is_leased(counted, &plan.hits[counted.hit], self.limit_min)
+        };
+        let counted = plan.lines.iter().filter_map(|line| match line {
+            Line::Counted(counted) => Some(counted),
+            _ => None,
+        });
+        let counted = counted.filter(is_asked_for);
+        self.learn(at, counted.map(|counted| (&plan.hits[counted.hit], counts[counted.hit])));
+    }
+
+    /// What a request that waited is decided on, or the request where it has to wait on.
+    fn try_again(&mut self, at: usize, waiting: Box<Waiting>) -> Result<Found, Box<Waiting>> {
         let taken = self.replicas[at].table.take(&waiting.hits, true, self.now);
         match taken {
-            Served::Counts(counts) => Some(Found::Counts(waiting.hits.clone(), counts, false)),
+            Served::Counts(counts) => Ok(Found::Counts(Some(waiting.hits), counts, false)),
             Served::Short(again)
                 if !again.has_failed_since(waiting.first)
                     && self.now < waiting.until
                     && !self.is_lost(self.now) =>
             {
                 self.send_due(at);
-                None
+                Err(waiting)
             }
             Served::Short(_) | Served::Held => {
-                Some(self.without_redis(at, &waiting.hits, waiting.policy))
+                Ok(self.without_redis(at, &waiting.hits, waiting.policy))
             }
         }
     }
 
-    fn again(&mut self, at: usize, waiting: Waiting) {
+    fn again(&mut self, at: usize, waiting: Box<Waiting>) {
         self.waiting += 1;
         // Just after the answer, and no earlier than the next instant.
         let pause = self.round_trip.max(Duration::from_micros(1));
-        self.plan(self.now + pause, at, What::Again(Box::new(waiting)));
+        self.plan(self.now + pause, at, What::Again(waiting));
     }
 
     /// Sends the claims that are due, where Redis is in reach.
@@ -316,7 +333,7 @@ impl Fleet {
             OutagePolicy::Local => {
                 let (hits, counts, _) =
                     replica.local.count(hits, share, self.mode, self.now, &lost);
-                Found::Counts(hits, counts, true)
+                Found::Counts(Some(hits), counts, true)
             }
         }
     }

@@ -21,6 +21,8 @@ const FIGURES: [(&str, Figure); 4] = [
 
 /// Requests that were recorded and could not be simulated.
 const NOT_SIMULATED: &str = "not_simulated";
+/// Requests that meet no rule of the new quotas.
+const WITHOUT_RULE: &str = "without_rule";
 
 /// A condition under which a simulation fails.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,7 +50,9 @@ pub enum ConditionError {
     #[error("has none of > >= < <=")]
     NoComparison,
     /// A figure that does not exist.
-    #[error("'{0}' is none of requests, refused, newly_refused, newly_admitted, not_simulated")]
+    #[error(
+        "'{0}' is none of requests, refused, newly_refused, newly_admitted, not_simulated, without_rule"
+    )]
     UnknownFigure(String),
     /// What stands at the right.
     #[error("'{0}' is not a number or a percentage")]
@@ -72,7 +76,8 @@ impl FromStr for Condition {
             None => (left.trim(), None),
         };
         let is_known = FIGURES.iter().any(|(name, _)| *name == figure);
-        if !is_known && (figure != NOT_SIMULATED || class.is_some()) {
+        let is_of_all = [NOT_SIMULATED, WITHOUT_RULE].contains(&figure) && class.is_none();
+        if !is_known && !is_of_all {
             return Err(ConditionError::UnknownFigure(left.trim().to_owned()));
         }
         let right = right.trim();
@@ -96,6 +101,19 @@ impl fmt::Display for Condition {
 }
 
 impl Condition {
+    /// The class that it is about, if it is about one.
+    pub fn class(&self) -> Option<&str> {
+        self.class.as_deref()
+    }
+
+    /// Whether it holds, and what its figure is, for people.
+    pub fn verdict(&self, tally: &Tally) -> (bool, String) {
+        let (holds, figure) = self.holds(tally);
+        let figure =
+            if self.is_percent { format!("{figure:.3} %") } else { format!("{figure:.0}") };
+        (holds, figure)
+    }
+
     /// Whether it holds, with the figure that it is about.
     pub fn holds(&self, tally: &Tally) -> (bool, f64) {
         let nothing = Both::default();
@@ -106,6 +124,7 @@ impl Condition {
         let figure = FIGURES.iter().find(|(name, _)| *name == self.figure);
         let (figure, of) = match figure {
             Some((_, figure)) => (figure(both), both.requests),
+            None if self.figure == WITHOUT_RULE => (tally.without_rule, tally.total.requests),
             None => {
                 let missing = tally.other.0 + tally.left_out + tally.errors;
                 (missing, tally.total.requests + tally.other.0 + tally.left_out)
@@ -136,6 +155,7 @@ mod tests {
         tally.total = Both::of(1000, 10, 15);
         tally.classes.insert("background".into(), Both::of(100, 0, 5));
         tally.other = (1000, 0);
+        tally.without_rule = 30;
         for (text, expected) in [
             ("newly_refused > 0.4 %", true),
             ("newly_refused>0.5%", false),
@@ -147,10 +167,16 @@ mod tests {
             ("requests <= 1000", true),
             ("newly_admitted > 0", false),
             ("not_simulated > 49%", true),
+            ("without_rule >= 3 %", true),
         ] {
             let condition: Condition = text.parse().expect(text);
             assert_eq!(condition.holds(&tally).0, expected, "{text}");
         }
+        let verdict = |text: &str| text.parse::<Condition>().expect(text).verdict(&tally).1;
+        assert_eq!(
+            (verdict("refused > 3 %"), verdict("refused > 3")),
+            ("1.500 %".into(), "15".into())
+        );
     }
 
     #[test]
@@ -162,6 +188,7 @@ mod tests {
         check("newly_refused", "none of > >=");
         check("newly > 1", "'newly' is none of");
         check("not_simulated[a] > 1", "is none of");
+        check("without_rule[a] > 1", "is none of");
         check("refused > many", "'many' is not a number");
         check("refused > inf", "not a number");
     }

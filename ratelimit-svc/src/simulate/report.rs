@@ -7,6 +7,7 @@ use std::fmt::Write;
 use serde_json::{Value as Json, json};
 
 use crate::simulate::gate::Condition;
+use crate::simulate::instant::instant;
 use crate::simulate::run::Answer;
 use crate::simulate::tally::{Both, OfRule};
 
@@ -25,23 +26,6 @@ pub struct Report<'a> {
     pub conditions: &'a [Condition],
 }
 
-/// Seconds since 1970 as `2027-01-15 08:00:00Z`.
-pub fn instant(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Civil from days, as Howard Hinnant's paper has it: eras of 400 years that begin in March.
-    let z = days + 719_468;
-    let (era, day_of_era) = (z / 146_097, z % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}Z")
-}
-
 /// `part` of `whole` in percent.
 pub fn percent(part: u64, whole: u64) -> String {
     if whole == 0 {
@@ -58,6 +42,28 @@ fn line(both: &Both) -> String {
     )
 }
 
+/// A rule of a domain; recordings of other sources do not know which it was.
+fn rule_name(domain: &str, rule: &str) -> String {
+    if rule.is_empty() {
+        format!("{domain} (rule not recorded)")
+    } else {
+        format!("{domain}.{rule}")
+    }
+}
+
+/// A number with its thousands apart.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 fn reasons(figures: &std::collections::BTreeMap<&'static str, u64>) -> String {
     let parts: Vec<String> =
         figures.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
@@ -65,8 +71,8 @@ fn reasons(figures: &std::collections::BTreeMap<&'static str, u64>) -> String {
 }
 
 impl Report<'_> {
-    /// As text.
-    pub fn text(&self) -> String {
+    /// As text; with colours for a terminal.
+    pub fn text(&self, is_coloured: bool) -> String {
         let tally = &self.answer.tally;
         let mut text = String::new();
         let span = tally.span.map(|(from, to)| (instant(from), instant(to), to - from + 1));
@@ -82,7 +88,8 @@ impl Report<'_> {
         for ((domain, rule), OfRule { requests, old, new, trial }) in &tally.rules {
             let _ = writeln!(
                 text,
-                "  {domain}.{rule}: {requests} requests, old refused: {}, new refused: {}",
+                "  {}: {requests} requests, old refused: {}, new refused: {}",
+                rule_name(domain, rule),
                 reasons(old),
                 reasons(new)
             );
@@ -111,30 +118,45 @@ impl Report<'_> {
             }
         }
         if let Some((t, both)) = tally.worst().filter(|(_, both)| both.new_refused > 0) {
-            let length = match tally.step_seconds {
-                60 => "minute".to_owned(),
-                seconds => format!("{seconds} s"),
-            };
             let _ = writeln!(
                 text,
-                "\nworst {length}: from {}, {} of {} refused, {} newly",
+                "\nworst {}: from {}, {} of {} refused, {} newly",
+                self.step_name(),
                 instant(t),
                 both.new_refused,
                 both.requests,
                 both.newly_refused
             );
         }
-        self.doubts(&mut text);
+        let paint = |code: &str, text: &str| match is_coloured {
+            true => format!("\x1b[{code}m{text}\x1b[0m"),
+            false => text.to_owned(),
+        };
+        let notes = self.notes();
+        if !notes.is_empty() {
+            text.push('\n');
+        }
+        for note in notes {
+            let _ = writeln!(text, "{} {note}", paint("1;36", "note:"));
+        }
         for condition in self.conditions {
-            let (holds, figure) = condition.holds(tally);
-            let verdict = if holds { "FAILED" } else { "passed" };
-            let _ = writeln!(text, "{verdict}: --fail-if '{condition}', it is {figure:.4}");
+            let (holds, figure) = condition.verdict(tally);
+            let verdict = if holds { paint("1;31", "FAILED") } else { paint("1;32", "passed") };
+            let _ = writeln!(text, "{verdict}: --fail-if '{condition}', it is {figure}");
         }
         text
     }
 
+    /// The length of a step in words.
+    fn step_name(&self) -> String {
+        match self.answer.tally.step_seconds {
+            60 => "minute".to_owned(),
+            seconds => format!("{seconds} s"),
+        }
+    }
+
     /// What was not simulated, and what to know.
-    fn doubts(&self, text: &mut String) {
+    fn notes(&self) -> Vec<String> {
         let tally = &self.answer.tally;
         let (other, refused) = tally.other;
         let mut notes = Vec::new();
@@ -152,15 +174,12 @@ impl Report<'_> {
         notes.extend(self.answer.notes.iter().cloned());
         let problems = &self.answer.problems;
         if problems.count > 0 {
-            notes.push(format!("{} parts of the recordings could not be used:", problems.count));
+            let parts = if problems.count == 1 { "part" } else { "parts" };
+            let count = problems.count;
+            notes.push(format!("{count} {parts} of the recordings could not be used:"));
             notes.extend(problems.named.iter().map(|named| format!("  {named}")));
         }
-        if !notes.is_empty() {
-            let _ = writeln!(text);
-        }
-        for note in notes {
-            let _ = writeln!(text, "note: {note}");
-        }
+        notes
     }
 
     /// As one JSON object.
@@ -209,6 +228,7 @@ impl Report<'_> {
             "worst": tally.worst().map(|(t, both)| with("t", t.into(), &both)),
             "other": {"requests": tally.other.0, "refused": tally.other.1},
             "left_out": tally.left_out,
+            "without_rule": tally.without_rule,
             "errors": tally.errors,
             "notes": self.answer.notes,
             "problems": {"count": self.answer.problems.count, "named": self.answer.problems.named},
@@ -262,15 +282,14 @@ impl Report<'_> {
                 );
             }
         }
-        let mut rest = String::new();
-        self.doubts(&mut rest);
         for condition in self.conditions {
-            let (holds, figure) = condition.holds(tally);
+            let (holds, figure) = condition.verdict(tally);
             let verdict = if holds { "**failed**" } else { "passed" };
-            let _ = writeln!(text, "\n- `{condition}`: {verdict}, it is {figure:.4}");
+            let _ = writeln!(text, "\n- `{condition}`: {verdict}, it is {figure}");
         }
-        if !rest.trim().is_empty() {
-            let _ = writeln!(text, "\n```\n{}\n```", rest.trim());
+        let notes = self.notes();
+        if !notes.is_empty() {
+            let _ = writeln!(text, "\n```\n{}\n```", notes.join("\n"));
         }
         text
     }
@@ -281,14 +300,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn instants_are_read_by_people() {
-        for (seconds, expected) in [
-            (0, "1970-01-01 00:00:00Z"),
-            (951_782_400, "2000-02-29 00:00:00Z"),
-            (1_800_000_000, "2027-01-15 08:00:00Z"),
-            (4_102_444_799, "2099-12-31 23:59:59Z"),
-        ] {
-            assert_eq!(instant(seconds), expected);
+    fn large_numbers_are_read_at_a_glance() {
+        for (number, expected) in
+            [(0, "0"), (999, "999"), (1000, "1,000"), (43_023_456, "43,023,456")]
+        {
+            assert_eq!(grouped(number), expected);
         }
     }
 }

@@ -9,9 +9,10 @@ use crate::limits::quotas::Quotas;
 use crate::record::hashed::KnownValues;
 use crate::record::reader::{Problems, Second, Traffic};
 use crate::record::shape::Shape;
-use crate::simulate::Scenario;
+use crate::simulate::shapes::Shapes;
 use crate::simulate::tally::{OldSide, Tally};
 use crate::simulate::world::{RowAnswer, World};
+use crate::simulate::{Scenario, notes};
 
 /// Requests after which a batch is full; it holds whole seconds.
 const BATCH_REQUESTS: u64 = 50_000;
@@ -72,30 +73,29 @@ pub fn run(question: &Question, progress: &mut dyn FnMut(Progress)) -> Result<An
     let hashed = traffic.hashed_keys.clone();
     let known = question.salt.as_ref().map(|salt| known_values(salt, question));
     if !hashed.is_empty() {
-        notes.extend(note_on_hashes(question, &hashed, known.is_some()));
+        notes.extend(notes::on_hashes(&named(question), &hashed, known.is_some()));
     }
-    let mut new = World::new(question.new.clone(), &question.scenario);
-    let mut old = question.old.clone().map(|old| World::new(old, &question.scenario));
+    let all_shapes = Shapes::default();
+    let shapes = &all_shapes;
+    let mut new = World::new(&question.new, &question.scenario);
+    let mut old = question.old.as_deref().map(|old| World::new(old, &question.scenario));
     let mut tally = Tally::new();
-    let mut shapes: Vec<Shape> = Vec::new();
     let problems = std::thread::scope(|scope| {
         let (send, receive) = sync_channel(BATCHES_AHEAD);
         let reader = scope.spawn(move || read(traffic, &send));
         while let Some(batch) = next(&receive) {
-            let renamed = batch.new_shapes.into_iter().map(|shape| match &known {
-                Some(known) => find_again(shape, known),
-                None => shape,
-            });
-            shapes.extend(renamed);
+            for shape in batch.new_shapes {
+                shapes.push(match &known {
+                    Some(known) => find_again(shape, known),
+                    None => shape,
+                });
+            }
             let seconds = &batch.seconds;
-            let decide = |world: &mut World| -> Vec<Vec<RowAnswer>> {
-                seconds.iter().map(|second| world.second(second, &shapes)).collect()
-            };
             let (of_new, of_old) = match &mut old {
-                None => (decide(&mut new), None),
+                None => (decide(&mut new, seconds, shapes), None),
                 Some(old) => std::thread::scope(|both| {
-                    let old = both.spawn(|| decide(old));
-                    let new = decide(&mut new);
+                    let old = both.spawn(|| decide(old, seconds, shapes));
+                    let new = decide(&mut new, seconds, shapes);
                     (new, old.join().ok())
                 }),
             };
@@ -104,23 +104,37 @@ pub fn run(question: &Question, progress: &mut dyn FnMut(Progress)) -> Result<An
                     Some(answers) => OldSide::Quotas(&answers[at]),
                     None => OldSide::Recorded,
                 };
-                tally.add(second, &shapes, &of_new[at], &side);
+                tally.add(second, shapes, &of_new[at], &side);
             }
             let decisions = new.decisions + old.as_ref().map_or(0, |old| old.decisions);
             progress(Progress { part: batch.part, decisions });
         }
         reader.join().map_err(|_| "reading the recordings failed".to_owned())
     })?;
-    tally.finish(&shapes, &new);
+    tally.finish(shapes, &new);
     let evictions = new.evictions() + old.as_ref().map_or(0, World::evictions);
     if evictions > 0 {
         notes.push(format!("{evictions} counters were dropped for want of room, and began anew"));
     }
-    if old.is_none() {
-        notes.extend(note_on_rules(&tally, question));
-    }
     let decisions = new.decisions + old.as_ref().map_or(0, |old| old.decisions);
+    drop((new, old));
+    let shapes = all_shapes.into_vec();
+    notes.extend(notes::on_domains(&tally, &shapes, &question.new));
+    notes.extend(notes::on_rules(&tally, &question.new));
+    if question.old.is_none() {
+        notes.extend(notes::on_rules_gone(&tally, &question.new));
+    }
+    notes.extend(notes::on_outage(&tally, &question.scenario.counting));
     Ok(Answer { tally, shapes, problems, notes, decisions })
+}
+
+/// Lets a world decide some seconds.
+fn decide<'a>(
+    world: &mut World<'a>,
+    seconds: &[Second],
+    shapes: &'a Shapes,
+) -> Vec<Vec<RowAnswer>> {
+    seconds.iter().map(|second| world.second(second, shapes)).collect()
 }
 
 fn next(batches: &Receiver<Batch>) -> Option<Batch> {
@@ -153,18 +167,10 @@ fn read(mut traffic: Traffic, send: &std::sync::mpsc::SyncSender<Batch>) -> Prob
     }
 }
 
-/// Keys and literal values that the quotas name.
+/// Keys and values that the quotas of both sides name.
 fn named(question: &Question) -> Vec<(String, String)> {
-    let mut named = Vec::new();
-    for quotas in [Some(&question.new), question.old.as_ref()].into_iter().flatten() {
-        for rule in quotas.domains().iter().flat_map(|domain| domain.root.rules()) {
-            for step in &rule.steps {
-                let value = step.value.as_deref().unwrap_or_default();
-                named.push((step.key.to_string(), value.to_owned()));
-            }
-        }
-    }
-    named
+    let both = [Some(&question.new), question.old.as_ref()];
+    both.into_iter().flatten().flat_map(|quotas| notes::named(quotas)).collect()
 }
 
 fn known_values(salt: &str, question: &Question) -> KnownValues {
@@ -180,54 +186,4 @@ fn find_again(mut shape: Shape, known: &KnownValues) -> Shape {
         }
     }
     shape
-}
-
-fn note_on_hashes(
-    question: &Question,
-    hashed: &std::collections::BTreeSet<String>,
-    has_salt: bool,
-) -> Vec<String> {
-    let mut notes = Vec::new();
-    let named = named(question);
-    let of_hashed = |has: fn(&str) -> bool| {
-        let mut keys: Vec<&str> = named
-            .iter()
-            .filter(|(key, value)| hashed.contains(key) && has(value))
-            .map(|(key, _)| key.as_str())
-            .collect();
-        keys.sort_unstable();
-        keys.dedup();
-        keys.join(", ")
-    };
-    let patterns = of_hashed(|value| value.contains('*'));
-    if !patterns.is_empty() {
-        notes.push(format!("values of {patterns} are hashed: patterns match none of them"));
-    }
-    let literals = of_hashed(|value| !value.is_empty() && !value.contains('*'));
-    if !literals.is_empty() && !has_salt {
-        notes.push(format!(
-            "values of {literals} are hashed: without --salt-file rules for one value match none of them"
-        ));
-    }
-    notes
-}
-
-/// Rules that refused when it was recorded, and that nothing here has.
-fn note_on_rules(tally: &Tally, question: &Question) -> Vec<String> {
-    let is_known = |domain: &str, rule: &str| {
-        let domain = question.new.domain(domain);
-        domain.is_some_and(|domain| {
-            domain.root.rules().iter().any(|known| *known.id == *rule || known.is_dynamic())
-        })
-    };
-    let gone = tally.rules.iter().filter(|((domain, rule), figures)| {
-        !figures.old.is_empty() && figures.requests == 0 && !is_known(domain, rule)
-    });
-    gone.map(|((domain, rule), figures)| {
-        let refused: u64 = figures.old.values().sum();
-        format!(
-            "{refused} requests were refused by {domain}.{rule}, which the new quotas do not have"
-        )
-    })
-    .collect()
 }

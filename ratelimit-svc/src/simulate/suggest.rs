@@ -22,6 +22,7 @@ pub const UNITS: [Unit; 4] = [Unit::Second, Unit::Minute, Unit::Hour, Unit::Day]
 
 /// The hits of each who is counted by a rule, second by second.
 pub struct Series<'q> {
+    domain: &'q str,
     rule: &'q str,
     quotas: &'q Quotas,
     /// Of a shape, the descriptors that meet the rule and who they are.
@@ -61,10 +62,10 @@ pub struct Bucket {
 }
 
 impl<'q> Series<'q> {
-    /// Nothing yet, of a rule by its name in metrics.
-    pub fn new(quotas: &'q Quotas, rule: &'q str) -> Self {
+    /// Nothing yet, of a rule of a domain by its name in metrics.
+    pub fn new(quotas: &'q Quotas, domain: &'q str, rule: &'q str) -> Self {
         let (shapes, hits) = (HashMap::new(), HashMap::new());
-        Self { rule, quotas, shapes, hits, points: 0, in_force: None, is_full: false }
+        Self { domain, rule, quotas, shapes, hits, points: 0, in_force: None, is_full: false }
     }
 
     /// Adds a second; they must come in order.
@@ -97,6 +98,9 @@ impl<'q> Series<'q> {
 
     /// The descriptors of a shape that meet the rule, each with who it is.
     fn met(&mut self, shape: &Shape, now_seconds: u64) -> Vec<(usize, String)> {
+        if shape.domain != self.domain {
+            return vec![];
+        }
         let request = shape.request(|_| 1);
         let settings = Settings::default();
         let Ok(plan) = plan(&request, self.quotas, &settings, now_seconds) else { return vec![] };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::limits::class::PRIORITY_KEY;
 use crate::record::reader::{Second, TrafficRow};
 use crate::record::shape::{Shape, ShapeDescriptor};
+use crate::simulate::shapes::Shapes;
 use crate::simulate::world::{RowAnswer, World};
 
 /// Minutes that have figures of their own; a longer recording has longer steps.
@@ -96,6 +97,8 @@ pub struct Tally {
     pub errors: u64,
     /// Requests of a second that had too many.
     pub left_out: u64,
+    /// Requests that meet no rule of the new quotas.
+    pub without_rule: u64,
 }
 
 /// What the old side made of a second.
@@ -113,13 +116,13 @@ impl Tally {
     }
 
     /// Adds a second.
-    pub fn add(&mut self, second: &Second, shapes: &[Shape], new: &[RowAnswer], old: &OldSide<'_>) {
+    pub fn add(&mut self, second: &Second, shapes: &Shapes, new: &[RowAnswer], old: &OldSide<'_>) {
         self.span = Some(self.span.map_or((second.t, second.t), |(from, _)| (from, second.t)));
         self.other.0 += second.other.0;
         self.other.1 += second.other.1;
         let mut sum = Both::default();
         for (at, (row, new)) in second.rows.iter().zip(new).enumerate() {
-            let domain = &shapes[row.shape].domain;
+            let domain = &shapes.get(row.shape).domain;
             let old_refused = match old {
                 OldSide::Recorded => row.refused().min(row.requests),
                 OldSide::Quotas(answers) => answers[at].refused(),
@@ -178,12 +181,15 @@ impl Tally {
     }
 
     /// Adds up by class and rule what is known by shape, once everything was added.
-    pub fn finish(&mut self, shapes: &[Shape], world: &World) {
+    pub fn finish(&mut self, shapes: &Shapes, world: &World<'_>) {
         for (at, both) in std::mem::take(&mut self.shapes).into_iter().enumerate() {
             if let Some(known) = world.shape(at).filter(|_| both.requests > 0) {
                 self.classes.entry(known.class.clone()).or_default().add(&both);
+                if known.rules.iter().all(Option::is_none) {
+                    self.without_rule += both.requests;
+                }
                 for rule in known.rules.iter().flatten() {
-                    self.rule(&shapes[at].domain, rule).requests += both.requests;
+                    self.rule(&shapes.get(at).domain, rule).requests += both.requests;
                 }
             }
             self.shapes.push(both);

@@ -110,7 +110,7 @@ fn a_trial_is_simulated_beside_its_limit() {
         assert_eq!(newly_refused, new_refused - old_refused);
         let report = Report { answer: &answer, against: "what was recorded", conditions: &[] };
         let line = format!("its trial would refuse 8000 of 22200: {newly_refused} newly");
-        assert!(report.text().contains(&line), "{}", report.text());
+        assert!(report.text(false).contains(&line), "{}", report.text(false));
         assert_eq!(report.json()["rules"][0]["trial"]["new_refused"], 8000);
         assert!(report.html().contains("Trials, beside the new quotas"));
         assert!(report.markdown().contains("| trial of `edge.tenant` | 22200 |"));
@@ -134,8 +134,12 @@ fn what_was_recorded_is_the_old_side() {
     let other = quotas("  - {key: path, rate_limit: {unit: hour, requests_per_unit: 1}}\n");
     let answer = simulate(dir.path(), other, None, Counting::Exact);
     assert_eq!(answer.tally.total.newly_admitted, 110);
-    let expected = "110 requests were refused by edge.tenant, which the new quotas do not have";
-    assert_eq!(answer.notes, [expected]);
+    let expected = [
+        "150 of 150 requests meet no rule of the new quotas and pass",
+        "no request meets edge.path",
+        "110 requests were refused by edge.tenant, which the new quotas do not have",
+    ];
+    assert_eq!(answer.notes, expected);
 }
 
 #[test]
@@ -224,7 +228,11 @@ fn hashed_values_meet_the_rules_that_name_them() {
     let rules = "  - {key: tenant, value: acme, rate_limit: {unit: hour, requests_per_unit: 4}}\n  - {key: tenant, value: b*, rate_limit: {unit: hour, requests_per_unit: 1}}\n  - {key: tenant, rate_limit: {unit: hour, requests_per_unit: 7}}\n";
     let answer = simulate(dir.path(), quotas(rules), None, Counting::Exact);
     assert_eq!(answer.tally.total.new_refused, 6 + 3);
-    assert_eq!(answer.notes, ["values of tenant are hashed: patterns match none of them"]);
+    let expected = [
+        "values of tenant are hashed: patterns match none of them",
+        "no request meets edge.tenant_b*",
+    ];
+    assert_eq!(answer.notes, expected);
 }
 
 #[test]
@@ -240,11 +248,11 @@ fn what_is_not_simulated_is_said() {
     assert_eq!((answer.tally.total.requests, answer.tally.total.new_refused), (5, 4));
     let conditions = ["not_simulated > 50 %".parse().expect("a condition")];
     let report = Report { answer: &answer, against: "what was recorded", conditions: &conditions };
-    let text = report.text();
+    let text = report.text(false);
     for expected in [
         "7 requests of the tail were counted together when recorded (2 refused)",
         "99999999999 requests of crowded seconds are not simulated",
-        "1 parts of the recordings could not be used:",
+        "1 part of the recordings could not be used:",
         "a row of shape 3 that does not fit",
         "FAILED: --fail-if 'not_simulated > 50 %'",
     ] {

@@ -3,19 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::decide::conclude::{Evidence, conclude};
+use crate::decide::conclude::conclude;
 use crate::decide::decision::Decision;
 use crate::decide::hit::Mode;
-use crate::decide::plan::{Line, Plan, plan};
-use crate::decide::request::{Request, RequestError};
+use crate::decide::plan::{Line, Plan};
 use crate::decide::settings::Settings;
-use crate::decide::trial::{has_trials, trials};
 use crate::limits::quotas::Quotas;
 use crate::limits::stats::Reason;
 use crate::record::reader::Second;
-use crate::record::shape::Shape;
-use crate::simulate::arrivals::{Arrival, arrivals, share};
-use crate::simulate::fleet::{Asked, Fleet};
+use crate::simulate::arrivals::{Arrival, arrivals};
+use crate::simulate::fleet::{Asked, Fleet, Found};
+use crate::simulate::planned::{Planned, Plans};
+use crate::simulate::shapes::Shapes;
 use crate::simulate::{Counting, Scenario};
 use crate::store::memory::Memory;
 
@@ -70,13 +69,14 @@ pub struct ShapeRules {
 }
 
 /// Quotas with counters of their own.
-pub struct World {
-    quotas: Arc<Quotas>,
+pub struct World<'a> {
+    quotas: &'a Quotas,
     settings: Settings,
     counters: Counters,
     /// Those of limits that are tried, each counted exactly.
     tried: Memory,
     shapes: Vec<Option<ShapeRules>>,
+    plans: Plans<'a>,
     order: Vec<Arrival>,
     /// Decisions so far.
     pub decisions: u64,
@@ -89,16 +89,15 @@ enum Counters {
 
 /// A row on its way.
 struct Running<'a> {
-    request: Request<'a>,
-    plan: Result<Plan<'a>, RequestError>,
+    planned: Box<Planned<'a>>,
     /// Requests so far.
     asked: u64,
     answer: RowAnswer,
 }
 
-impl World {
+impl<'a> World<'a> {
     /// Quotas that begin with empty counters.
-    pub fn new(quotas: Arc<Quotas>, scenario: &Scenario) -> Self {
+    pub fn new(quotas: &'a Quotas, scenario: &Scenario) -> Self {
         let counters = match &scenario.counting {
             Counting::Exact => Counters::Exact(Memory::default()),
             Counting::Leased { replicas, limit_min, round_trip, outage } => {
@@ -110,7 +109,8 @@ impl World {
         let settings =
             Settings { headers: None, dynamic_metadata: false, ..scenario.settings.clone() };
         let (tried, shapes, order) = (Memory::default(), Vec::new(), Vec::new());
-        Self { quotas, settings, counters, tried, shapes, order, decisions: 0 }
+        let plans = Plans::default();
+        Self { quotas, settings, counters, tried, shapes, plans, order, decisions: 0 }
     }
 
     /// What is known of a shape that was asked.
@@ -127,20 +127,15 @@ impl World {
     }
 
     /// Decides all requests of a second; one answer for each row.
-    pub fn second(&mut self, second: &Second, shapes: &[Shape]) -> Vec<RowAnswer> {
-        let quotas = self.quotas.clone();
-        let mut rows: Vec<Running<'_>> = second
-            .rows
-            .iter()
-            .map(|row| {
-                let requests = row.requests.max(1);
-                let request = shapes[row.shape].request(|at| share(row.hits[at], requests, 0));
-                let plan = plan(&request, &quotas, &self.settings, second.t);
-                Running { request, plan, asked: 0, answer: RowAnswer::default() }
-            })
-            .collect();
-        for (row, running) in second.rows.iter().zip(&rows) {
-            self.know(row.shape, running);
+    pub fn second(&mut self, second: &Second, shapes: &'a Shapes) -> Vec<RowAnswer> {
+        let mut rows: Vec<Running<'a>> = Vec::with_capacity(second.rows.len());
+        for row in &second.rows {
+            let planned = self.plans.take(row, second.t).unwrap_or_else(|| {
+                let shape = shapes.get(row.shape);
+                Box::new(Planned::of(row, shape, self.quotas, &self.settings, second.t))
+            });
+            self.know(row.shape, &planned);
+            rows.push(Running { planned, asked: 0, answer: RowAnswer::default() });
         }
         let mut order = std::mem::take(&mut self.order);
         arrivals(&second.rows, &mut order);
@@ -148,12 +143,9 @@ impl World {
         for arrival in &order {
             let at = arrival.row as usize;
             let (row, running) = (&second.rows[at], &mut rows[at]);
-            let Ok(plan) = &mut running.plan else {
+            if !running.planned.set_hits(row, running.asked) {
                 running.answer.errors += 1;
-                running.asked += 1;
-                continue;
-            };
-            set_hits(plan, &row.hits, row.requests, running.asked);
+            }
             running.asked += 1;
             let now = start + Duration::from_micros(arrival.micros.into());
             self.ask((at, row.shape), now, &mut rows);
@@ -161,46 +153,44 @@ impl World {
         self.decisions += order.len() as u64;
         self.order = order;
         if let Counters::Leased(fleet) = &mut self.counters {
-            let judge = Judge { quotas: &quotas, settings: &self.settings, tried: &self.tried };
+            let judge = Judge { settings: &self.settings, tried: &self.tried };
             let end = start + Duration::from_micros(999_999);
-            fleet.settle(&mut |at, evidence| judge.take_in(&mut rows[at], evidence, end));
+            fleet.settle(&mut |at, evidence| judge.judge(&mut rows[at], evidence, end));
         }
-        let left_out = |(running, requests): (Running<'_>, u64)| {
-            let left_out = requests - running.asked;
-            RowAnswer { left_out, ..running.answer }
-        };
-        rows.into_iter().zip(second.rows.iter().map(|row| row.requests)).map(left_out).collect()
+        let mut answers = Vec::with_capacity(rows.len());
+        for (running, row) in rows.into_iter().zip(&second.rows) {
+            let left_out = row.requests - running.asked;
+            answers.push(RowAnswer { left_out, ..running.answer });
+            self.plans.keep(row.shape, running.planned);
+        }
+        answers
     }
 
     fn ask(&mut self, (at, shape): (usize, usize), now: Duration, rows: &mut [Running<'_>]) {
-        let quotas = self.quotas.clone();
-        let judge = Judge { quotas: &quotas, settings: &self.settings, tried: &self.tried };
+        let judge = Judge { settings: &self.settings, tried: &self.tried };
         match &mut self.counters {
             Counters::Exact(memory) => {
-                let Running { request, plan: Ok(plan), answer, .. } = &mut rows[at] else { return };
+                let Ok(plan) = &rows[at].planned.plan else { return };
                 let counts = memory.count_now(&plan.hits, mode(judge.settings), now);
-                let found = Evidence::Counts { hits: &plan.hits, counts: &counts, degraded: false };
-                judge.judge(request, plan, answer, found, now);
+                let found = Found::Counts(None, counts, false);
+                judge.judge(&mut rows[at], &found, now);
             }
             Counters::Leased(fleet) => {
                 // Answers that came before now belong to requests that waited.
-                fleet.advance(now, &mut |at, evidence| {
-                    judge.take_in(&mut rows[at], evidence, now);
-                });
-                let Ok(plan) = &rows[at].plan else { return };
-                let asked = fleet.ask(at, shape, plan, now);
-                if let Asked::Decided(found) = asked {
-                    judge.take_in(&mut rows[at], found.evidence(), now);
+                fleet.advance(now, &mut |at, found| judge.judge(&mut rows[at], found, now));
+                let Ok(plan) = &rows[at].planned.plan else { return };
+                if let Asked::Decided(found) = fleet.ask(at, shape, plan, now) {
+                    judge.judge(&mut rows[at], &found, now);
                 }
             }
         }
     }
 
-    fn know(&mut self, shape: usize, running: &Running<'_>) {
+    fn know(&mut self, shape: usize, planned: &Planned<'_>) {
         if self.shapes.len() <= shape {
             self.shapes.resize(shape + 1, None);
         }
-        if let (None, Ok(plan)) = (&self.shapes[shape], &running.plan) {
+        if let (None, Ok(plan)) = (&self.shapes[shape], &planned.plan) {
             let name = |line: &Line<'_>| line.metric_id().map(Arc::from);
             self.shapes[shape] = Some(ShapeRules {
                 class: plan.class.name.as_str().into(),
@@ -210,50 +200,22 @@ impl World {
     }
 }
 
-/// Makes the hits of a plan those of the `n`th request of its row.
-fn set_hits(plan: &mut Plan<'_>, hits: &[u64], requests: u64, n: u64) {
-    let Plan { lines, hits: planned, .. } = plan;
-    for (line, hits) in lines.iter().zip(hits) {
-        if let Line::Counted(counted) = line {
-            let amount = share(*hits, requests, n);
-            let hit = &mut planned[counted.hit];
-            // Whether there are any decides how they are planned, and is the same for the whole row.
-            if hit.amount > 0 && amount > 0 {
-                hit.amount = amount;
-            }
-        }
-    }
-}
-
 /// Makes decisions of what was counted.
 struct Judge<'a> {
-    quotas: &'a Quotas,
     settings: &'a Settings,
     tried: &'a Memory,
 }
 
 impl Judge<'_> {
-    fn take_in(&self, running: &mut Running<'_>, evidence: Evidence<'_>, now: Duration) {
-        let Running { request, plan: Ok(plan), answer, .. } = running else { return };
-        self.judge(request, plan, answer, evidence, now);
-    }
-
-    fn judge(
-        &self,
-        request: &Request<'_>,
-        plan: &Plan<'_>,
-        answer: &mut RowAnswer,
-        evidence: Evidence<'_>,
-        now: Duration,
-    ) {
+    fn judge(&self, running: &mut Running<'_>, found: &Found, now: Duration) {
+        let Running { planned, answer, .. } = running;
+        let Planned { request, plan: Ok(plan), tried, .. } = &**planned else { return };
+        let evidence = found.evidence(&plan.hits);
         let decision = conclude(request, plan, evidence, self.settings, now.as_secs());
         if decision.over_limit {
             refuse(answer, plan, &decision);
         }
-        if !has_trials(plan) {
-            return;
-        }
-        for tried in trials(request, plan, &decision, self.quotas, self.settings, now.as_secs()) {
+        for tried in tried.iter().filter(|tried| tried.counts_after(&decision)) {
             let hits = std::slice::from_ref(&tried.hit);
             let counts = self.tried.count_now(hits, mode(self.settings), now);
             let over = counts.iter().any(|count| count.over);

@@ -118,6 +118,7 @@ async fn a_stream_says_what_is_decided_and_what_a_change_did() {
     let nearest = &state["descriptors"]["nearest"];
     assert_eq!(nearest[0]["left"], 0, "{nearest}");
     assert_eq!(nearest[0]["limit"], "4 per year");
+    assert_eq!((&nearest[0]["reserved"], &nearest[0]["leased"]), (&0.into(), &Json::Null));
     assert_eq!((&nearest[2]["entries"], &nearest[2]["left"]), (&"tenant=bolt".into(), &3.into()));
     assert_eq!(state["store"]["kind"], "memory");
 
@@ -163,6 +164,31 @@ async fn an_outage_of_redis_is_shown() {
     shown[0]["lost_seconds"] = 0.into();
     assert_eq!(shown, lost);
     assert_eq!(state["classes"][2]["admitted"]["degraded"], 1, "{state}");
+}
+
+#[tokio::test]
+async fn what_is_leased_and_what_is_reserved_is_shown_apart() {
+    const SHARED: &str = "
+domain: edge
+descriptors:
+  - {key: leased, rate_limit: {unit: year, requests_per_unit: 4000, mode: lease}}
+  - {key: pool, rate_limit: {unit: year, requests_per_unit: 10, admit_up_to: {background: 0.4}}}
+";
+    let redis = RedisServer::start().await;
+    let service = Service::start_with(&[("a.yaml", SHARED)], &redis.environment()).await;
+    let (_, mut stream) = Stream::open(&service).await;
+    wait_for("leases to claim", async || {
+        service.is_over("edge", &[("leased", "a")]).await;
+        service.is_over("edge", &[("pool", "a"), ("priority", "background")]).await;
+        let state = stream.state().await;
+        let rows = state["descriptors"]["nearest"].as_array().expect("rows");
+        let of = |key: &str| {
+            rows.iter().find(|row| row["entries"].as_str().is_some_and(|at| at.starts_with(key)))
+        };
+        of("leased").is_some_and(|row| row["leased"].as_u64() > Some(0))
+            && of("pool").is_some_and(|row| row["reserved"] == 6 && row["leased"].is_null())
+    })
+    .await;
 }
 
 #[tokio::test]

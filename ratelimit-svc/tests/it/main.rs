@@ -29,6 +29,7 @@ mod reload;
 mod simulation;
 mod store;
 mod support;
+mod tenant_view;
 mod thread_connections;
 mod tls;
 mod topologies;

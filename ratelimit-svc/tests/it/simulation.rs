@@ -261,6 +261,9 @@ fn bad_arguments_are_named() {
     check(QUOTAS, &["--fail-if", "many > 3"], "'many' is none of");
     check(QUOTAS, &["--replicas", "2", "--outage", "9..3"], "ends before it begins");
     check(QUOTAS, &["--salt-file", "/nonexistent"], "cannot be read");
+    // A gate that could never close.
+    let gate = ["--fail-if", "refused[backgroud] > 0"];
+    check(QUOTAS, &gate, "no class 'backgroud'; did you mean 'background'?");
 }
 
 #[test]
@@ -283,11 +286,15 @@ fn an_access_log_is_enough() {
     let output = run(&[&import[..], &rules[..]].concat());
     let (out, err) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(out.starts_with("600 requests recorded, 0 of them refused; 0 lines ask"), "{out}{err}");
+    assert!(
+        out.starts_with("requests recorded: 600, of them refused: 0; lines that ask nothing: 0"),
+        "{out}{err}"
+    );
     assert!(err.contains("line 601 at column"), "{err}");
     assert!(traffic.is_dir());
     let output = run(&["simulate", "--quotas", "a.yaml", "--traffic", "traffic"]);
     let report = String::from_utf8_lossy(&output.stdout);
+    assert!(report.contains("note: no request meets edge.path, "), "{report}");
     // Three tenants of 200 requests each.
     assert!(report.contains("over_limit 450"), "{report}");
     let suggest = ["suggest", "--quotas", "a.yaml", "--traffic", "traffic", "--rule"];
@@ -304,9 +311,16 @@ fn an_access_log_is_enough() {
     ] {
         assert!(text.contains(expected), "{expected}\n{text}");
     }
-    let output = run(&[&suggest[..], &["nobody"]].concat());
-    let err = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code() == Some(64) && err.contains("meets rule nobody"), "{err}");
+    let output = run(&[&suggest[..], &["edge.tenant"]].concat());
+    assert_eq!(output.status.code(), Some(0), "as the report of a simulation names it");
+    for (rule, expected) in [
+        ("tenat", "the quotas have no rule 'tenat'; did you mean 'tenant'?"),
+        ("edge.path", "no recorded request meets rule edge.path"),
+    ] {
+        let output = run(&[&suggest[..], &[rule]].concat());
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(64) && err.contains(expected), "{err}");
+    }
     let output = run(&[&import[..], &["--format", "json", "--descriptor", "a=%B%"]].concat());
     let err = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(64));

@@ -3,6 +3,7 @@
 
 use proto::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
 
+use crate::redis_parts::{Cluster, Watched};
 use crate::support::{RedisServer, Service, request, wait_for};
 
 const QUOTAS: &str = "
@@ -87,12 +88,8 @@ async fn a_trial_is_counted_in_memory_and_in_redis_alike() {
     }
 }
 
-/// Two replicas lease the trial as they lease the limit: what it would admit of both is its limit, for far
-/// fewer commands than requests.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replicas_lease_a_trial() {
-    let server = RedisServer::start().await;
-    let mut environment = server.environment();
+/// Two replicas lease the trial as they lease the limit: what it would admit of both is its limit.
+async fn two_lease_it(mut environment: Vec<(&'static str, String)>) {
     environment.push(("LOCAL_SHARE_REPLICAS", "2".to_owned()));
     let mut services = Vec::new();
     for _ in 0..2 {
@@ -116,6 +113,16 @@ async fn replicas_lease_a_trial() {
     let admitted = sums.0 - sums.1;
     // Hits that the other replica holds near the end are stranded, never more than admitted.
     assert!((1950..=2000).contains(&admitted), "{admitted}");
+    for service in services {
+        service.stop().await;
+    }
+}
+
+/// For far fewer commands than requests.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_lease_a_trial() {
+    let server = RedisServer::start().await;
+    two_lease_it(server.environment()).await;
     let calls = server.asked(&["INFO", "commandstats"]);
     let counted: u64 = calls
         .lines()
@@ -123,6 +130,78 @@ async fn replicas_lease_a_trial() {
         .filter_map(|line| line.split("calls=").nth(1)?.split(',').next()?.parse::<u64>().ok())
         .sum();
     assert!(counted < 600, "{counted} commands for 3000 requests and as many trials");
+}
+
+/// Each tenant's trial is on the node of its limit, and replicas lease it there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trial_is_counted_and_leased_on_a_cluster() {
+    let mut cluster = Cluster::of(3, 0, &[], None).await;
+    let environment = vec![
+        ("BACKEND_TYPE", "redis".to_owned()),
+        ("REDIS_TYPE", "CLUSTER".to_owned()),
+        ("REDIS_URL", cluster.url()),
+        // No slow machine may look like an outage.
+        ("REDIS_CALL_BUDGET", "1s".to_owned()),
+    ];
+    for all_or_nothing in ["false", "true"] {
+        let mut environment = environment.clone();
+        environment.push(full_metadata());
+        environment.push(("CACHE_KEY_PREFIX", format!("{all_or_nothing}:")));
+        environment.push(("STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT", all_or_nothing.to_owned()));
+        let service = Service::start_with(&[("a.yaml", QUOTAS)], &environment).await;
+        in_reach(&service).await;
+        ten_requests(&service).await;
+        let limit = format!("{all_or_nothing}:{{4:edge6:tenant4:acme}}");
+        let keys = cluster.owner(&limit).asked(&["KEYS", &format!("{all_or_nothing}:*")]);
+        assert!(keys.contains(&format!("{limit}~trial|y")), "{keys}");
+        service.stop().await;
+    }
+    two_lease_it(environment).await;
+}
+
+/// The next master goes on with the trial where the last one had it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trial_goes_on_when_sentinels_name_another_master() {
+    let mut watched = Watched::start("secret", "hush").await;
+    let environment = vec![
+        ("BACKEND_TYPE", "redis".to_owned()),
+        ("REDIS_TYPE", "SENTINEL".to_owned()),
+        ("REDIS_URL", watched.url()),
+        ("REDIS_AUTH", "secret".to_owned()),
+        ("REDIS_SENTINEL_AUTH", "hush".to_owned()),
+        ("REDIS_CALL_BUDGET", "1s".to_owned()),
+    ];
+    let service = Service::start_with(&[("a.yaml", QUOTAS)], &environment).await;
+    in_reach(&service).await;
+    let ask = async |key: &str| {
+        let asked = request("edge", &[&[(key, "acme"), ("priority", "background")]]);
+        let answer = service.ask(asked).await.expect("never an error for a fault");
+        answer.overall_code() == Code::Ok
+    };
+    for _ in 0..4 {
+        assert!(ask("tenant").await);
+    }
+    let offset = |server: &RedisServer| {
+        let told = server.asked(&["info", "replication"]);
+        told.lines().find_map(|line| line.strip_prefix("master_repl_offset:").map(str::to_owned))
+    };
+    wait_for("the replica has it", async || {
+        let (ahead, behind) = (offset(&watched.master), offset(&watched.replica));
+        ahead.is_some() && ahead == behind
+    })
+    .await;
+    watched.master.kill();
+    // An outage refuses this class, of whatever key.
+    wait_for("the outage is known", async || !ask("plain").await).await;
+    wait_for("the next master is in use", async || ask("plain").await).await;
+    in_reach(&service).await;
+    for _ in 0..4 {
+        assert!(ask("tenant").await, "within the limit of 8");
+    }
+    let shown = tried(&service, "tenant").await;
+    assert_eq!((&shown["requests"], &shown["newly_refused"]), (&8.into(), &3.into()), "{shown}");
+    service.stop().await;
+    two_lease_it(environment).await;
 }
 
 /// A store that is lost answers by its policy, and nothing is tried meanwhile.

@@ -38,8 +38,11 @@ impl Peaks {
     /// Takes in what a writer says of itself.
     fn writer(&mut self, metrics: &str, now: Instant) {
         let gauge = |name: &str| -> Option<f64> {
-            let line = metrics.lines().find(|line| line.split(' ').next() == Some(name))?;
-            line.rsplit(' ').next()?.parse().ok()
+            let of = |line: &&str| line.split([' ', '{']).next() == Some(name);
+            let values =
+                metrics.lines().filter(of).map(|line| line.rsplit(' ').next()?.parse().ok());
+            // The lag has a line for each topic.
+            values.collect::<Option<Vec<f64>>>()?.into_iter().reduce(|a, b| a + b)
         };
         let Some(age) = gauge("ingest_writer_oldest_unwritten_age_seconds") else { return };
         self.unwritten_age = self.unwritten_age.max(age);
@@ -108,7 +111,9 @@ mod tests {
         let at = |seconds| began + Duration::from_secs(seconds);
         let page = |age: f64, lag: u64| {
             format!(
-                "# HELP ingest_journal_lag_records x\ningest_journal_lag_records {lag}\n\
+                "# HELP ingest_journal_lag_records x\n\
+                 ingest_journal_lag_records{{signal=\"metrics\"}} {lag}\n\
+                 ingest_journal_lag_records{{signal=\"logs\"}} 0\n\
                  ingest_writer_oldest_unwritten_age_seconds {age}\n"
             )
         };

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::check::digest::Peppers;
+use crate::check::builder::Builder;
+use crate::check::digest::{HMACS, Peppers};
 use crate::check::key::{ImportedKey, NewKey};
-use crate::check::key_set::Builder;
 use crate::check::keyring::Part;
 use crate::check::profile::{CREDENTIAL_HEADERS, Profile, UnknownProfile};
 use crate::check::record::{Grant, Kind, Status};
@@ -98,6 +98,67 @@ fn what_becomes_of_a_well_formed_key() {
     // A wrong secret is never told apart from a revoked key by someone who has no secret.
     let record = KeyRecord { status: Status::Revoked, digest: peppers().digest(&other), ..good() };
     assert_eq!(reason(record, &key, None), Some(Reason::WrongSecret));
+}
+
+/// What becomes of a credential, and how many HMACs were made for it.
+fn work(keys: &Keyring, credential: &[u8]) -> (Option<Reason>, u32) {
+    let before = HMACS.get();
+    let decision = decide(NOW, Some(keys), Some(&request(credential, None)));
+    let reason = match decision {
+        Decision::Allow { .. } => None,
+        Decision::Deny { reason, .. } => Some(reason),
+        Decision::Unavailable(_) => panic!("there are keys"),
+    };
+    (reason, HMACS.get() - before)
+}
+
+#[test]
+fn the_work_does_not_tell_which_keys_exist() {
+    let [good, revoked, expired, stolen, foreign, unknown] = [1, 2, 3, 4, 5, 6].map(new_key);
+    let records = vec![
+        record(&good),
+        KeyRecord { status: Status::Revoked, ..record(&revoked) },
+        KeyRecord { expires_at: Some(NOW), ..record(&expired) },
+        KeyRecord { digest: peppers().digest(&new_key(7)), ..record(&stolen) },
+        KeyRecord { kind: Kind::Imported, ..record(&foreign) },
+    ];
+    let keys = keyring(records);
+    for (key, expected) in [
+        (&good, None),
+        (&revoked, Some(Reason::Revoked)),
+        (&expired, Some(Reason::Expired)),
+        (&stolen, Some(Reason::WrongSecret)),
+        (&unknown, Some(Reason::UnknownKey)),
+        // The id of an imported key says nothing, as it stands in no key.
+        (&foreign, Some(Reason::UnknownKey)),
+    ] {
+        let key = key.expose();
+        assert_eq!(work(&keys, key.as_bytes()), (expected, 1), "{key}");
+    }
+    // Of another system: one for each pepper of such keys, whether there is one or not.
+    assert_eq!(work(&keys, b"0123456789abcdef0123456789abcdef"), (Some(Reason::UnknownKey), 1));
+}
+
+#[test]
+fn what_is_no_key_by_its_form_is_never_hashed() {
+    let key = new_key(1);
+    let keys = keyring(vec![record(&key)]);
+    let mut mistyped = key.expose().as_bytes().to_vec();
+    let last = mistyped.pop();
+    mistyped.push(if last == Some(b'A') { b'B' } else { b'A' });
+    let long = |bytes: usize| vec![b'k'; bytes];
+    for (credential, expected) in [
+        (long(513), Reason::Oversize),
+        (long(60_000), Reason::Oversize),
+        ([key.expose().as_bytes(), &long(512)[..]].concat(), Reason::Oversize),
+        (long(512), Reason::Malformed),
+        (mistyped, Reason::Checksum),
+        (format!("{0},{0}", key.expose()).into_bytes(), Reason::Ambiguous),
+        (b"0123456789abcdef0123456789abcdef".to_vec(), Reason::Malformed),
+    ] {
+        let shown = String::from_utf8_lossy(&credential[..credential.len().min(40)]).into_owned();
+        assert_eq!(work(&keys, &credential), (Some(expected), 0), "{shown}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::check::builder::Builder;
 use crate::check::digest::Digest;
 use crate::check::record::{Grant, Status};
 
@@ -39,25 +40,13 @@ fn set(numbers: impl IntoIterator<Item = u8>) -> KeySet {
 fn two_records_may_not_share_an_id_or_a_key() {
     let (a, b) = (record(1), record(2));
     let clash = |records: [&KeyRecord; 2]| {
-        let (mut one_by_one, mut at_once, mut in_two) =
-            (Builder::default(), Builder::default(), Builder::default());
-        let one_by_one =
-            records.into_iter().find_map(|record| one_by_one.add(record.clone()).err());
-        for record in records {
-            at_once.push(record.clone()).expect("room");
+        let (mut builder, mut keys) = (Builder::default(), KeySet::default());
+        let clash = records.into_iter().find_map(|record| builder.add(record.clone()).err());
+        if !matches!(clash, Some(Clash::Id(_))) {
+            let put = records.into_iter().find_map(|record| keys.put(record.clone()).err());
+            assert_eq!(put, clash, "a change is held to the same");
         }
-        let at_once = at_once.settle().err();
-        // Of two, either may be the later one.
-        assert_eq!(
-            at_once.map(|clash| matches!(clash, Clash::Id(_))),
-            one_by_one.map(|clash| matches!(clash, Clash::Id(_)))
-        );
-        let in_two = records.into_iter().find_map(|record| {
-            in_two.push(record.clone()).expect("room");
-            in_two.settle().err()
-        });
-        assert_eq!(in_two, one_by_one);
-        one_by_one
+        clash
     };
     assert_eq!(clash([&a, &b]), None);
     let same_id = KeyRecord { id: a.id, ..b.clone() };
@@ -70,25 +59,37 @@ fn two_records_may_not_share_an_id_or_a_key() {
 }
 
 #[test]
-fn a_set_made_at_once_is_the_same() {
-    let mut builder = Builder::default();
-    for number in 0..200 {
-        let kind = if number % 7 == 0 { Kind::Imported } else { Kind::Issued };
-        builder.push(KeyRecord { kind, ..record(number) }).expect("room");
-    }
-    builder.settle().expect("different keys");
-    builder.push(record(200)).expect("room");
-    builder.settle().expect("different keys");
-    let keys = builder.build();
-    assert_eq!(keys.len(), 201);
+fn a_set_made_beside_another_is_the_same() {
+    let numbered = |number: u8| {
+        let kind = if number.is_multiple_of(7) { Kind::Imported } else { Kind::Issued };
+        KeyRecord { kind, ..record(number) }
+    };
+    let made = |mut builder: Builder, numbers: std::ops::RangeInclusive<u8>| {
+        for number in numbers {
+            builder.put(numbered(number)).expect("different keys");
+        }
+        builder.build()
+    };
+    let before = made(Builder::default(), 3..=120);
+    let mut builder = Builder::beside(Some(&before), 0);
+    // As a scan may show a key twice, changed meanwhile, one of another's digest before.
+    builder.put(KeyRecord { digest: record(250).digest, ..numbered(9) }).expect("different keys");
+    let keys = made(builder, 0..=200);
+    assert_eq!((keys.len(), before.len()), (201, 118));
     for number in 0..=200 {
         let id = record(number).id;
-        assert_eq!(keys.by_id(&id).map(|found| found.id), Some(id));
+        assert_eq!(keys.by_id(&id), Some(&numbered(number)));
         assert_eq!(keys.by_digest(&[number; DIGEST_LEN]).map(|found| found.id), Some(id));
     }
-    assert_eq!(keys.peppers[&1].keys, 201);
-    assert_eq!(keys.peppers[&1].imported, 29);
-    assert_eq!(keys.missing_from(&set(0..=200)), 0);
+    assert!(keys.by_digest(&[250; DIGEST_LEN]).is_none());
+    assert_eq!(format!("{:?}", keys.peppers), "PepperUses({1: Uses { keys: 201, imported: 29 }})");
+    assert_eq!((keys.missing_from(&before), before.missing_from(&keys)), (83, 0));
+    assert_eq!(
+        keys.records
+            .unshared_with(&made(Builder::beside(Some(&keys), 200), 0..=200).records)
+            .count(),
+        0
+    );
 }
 
 #[test]

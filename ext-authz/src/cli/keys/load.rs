@@ -18,6 +18,7 @@ use crate::store::{Noted, Store};
 #[derive(Args)]
 pub struct Load {
     /// The keys file, in YAML or JSON.
+    #[arg(value_name = "KEYS")]
     file: PathBuf,
     /// Where, and how to print.
     #[command(flatten)]
@@ -28,6 +29,10 @@ impl Load {
     /// Puts the whole set in place of the one that is there.
     pub fn run(self) -> anyhow::Result<()> {
         let config = self.shared.load_config()?;
+        if config.keys.redis.is_none() {
+            let problem = "load puts keys into Redis, and the configuration names none in 'redis'";
+            bail!(UsageError(problem.to_owned()));
+        }
         let Store::Redis(mut store) = self.shared.store(&config)? else {
             bail!(UsageError("load puts keys into Redis: say --store redis".to_owned()));
         };
@@ -64,7 +69,8 @@ impl Load {
 
     /// Key by key, without comments.
     fn large(&self, config: &Config) -> anyhow::Result<KeySet> {
-        let read = file::read(&self.file, &config.keys.peppers, &config.keys.priority_classes)?;
+        let rules = rules(config);
+        let read = file::read(&self.file, rules.peppers, rules.priority_classes, None)?;
         Ok(read.keys.build())
     }
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::{Output, Shared, audit, key_id, print, show};
 use crate::check::feed::Position;
+use crate::check::key::KeyId;
 use crate::check::record::Status;
 use crate::names::tenant_problem;
 use crate::store::Store;
@@ -49,14 +50,18 @@ impl Change {
         }
         let (subject, mut shown, position) = match (&self.id, &self.tenant) {
             (_, Some(tenant)) => {
-                let position = self.change_tenant(tenant, what, status, &mut store)?;
+                let position = match self.as_it_is(None, tenant, status, &mut store)? {
+                    Some(position) => position,
+                    None => self.change_tenant(tenant, what, status, &mut store)?,
+                };
                 (format!("tenant '{tenant}'"), json!({"tenant": tenant}), Some(position))
             }
             (id, None) => {
                 let id = key_id(id.as_deref().unwrap_or_default())?;
-                let mut event = self.shared.event(what, Some(id), None)?;
-                let position = store.set_status(id, status, &mut event)?;
-                audit(&event);
+                let position = match self.as_it_is(Some(id), "", status, &mut store)? {
+                    None => self.change_key(id, what, status, &mut store)?,
+                    position => position,
+                };
                 (format!("key '{id}'"), json!({"key_id": id.as_str()}), position)
             }
         };
@@ -64,23 +69,50 @@ impl Change {
         shown["state"] = json!(state);
         shown["generation"] = json!(position.as_ref().map(|position| position.generation));
         let mut text = format!("{subject} is {state}");
-        let mut behind = Vec::new();
+        let mut behind = None;
         if let (true, Some(position), Store::Redis(redis)) = (self.wait, &position, &mut store) {
             let replicas = self.wait(redis, position)?;
             shown["replicas"] =
                 replicas.iter().map(|replica| acknowledged(replica, position)).collect();
             text.push_str(&format!(", in force at {} replicas", replicas.len()));
-            behind = replicas.into_iter().filter(|replica| !replica.has(position)).collect();
+            behind = who_is_behind(&replicas, position);
         }
         match self.shared.output {
             Output::Json => print(&format!("{shown}\n"))?,
-            Output::Text if behind.is_empty() => print(&format!("{text}\n"))?,
+            Output::Text if behind.is_none() => print(&format!("{text}\n"))?,
             Output::Text => {}
         }
-        if !behind.is_empty() {
-            bail!("{subject} is {state} in Redis, and not acknowledged by {}", names(&behind));
+        match behind {
+            Some(behind) => bail!("{subject} is {state} in Redis, and {behind}"),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Who waits a second time, as the first was too short, changes nothing.
+    fn as_it_is(
+        &self,
+        id: Option<KeyId>,
+        tenant: &str,
+        status: Status,
+        store: &mut Store<'_>,
+    ) -> anyhow::Result<Option<Position>> {
+        match store {
+            Store::Redis(redis) if self.wait => redis.position_if(id, tenant, status),
+            _ => Ok(None),
+        }
+    }
+
+    fn change_key(
+        &self,
+        id: KeyId,
+        what: &'static str,
+        status: Status,
+        store: &mut Store<'_>,
+    ) -> anyhow::Result<Option<Position>> {
+        let mut event = self.shared.event(what, Some(id), None)?;
+        let position = store.set_status(id, status, &mut event)?;
+        audit(&event);
+        Ok(position)
     }
 
     fn change_tenant(
@@ -122,9 +154,18 @@ fn acknowledged(replica: &Replica, change: &Position) -> Value {
     shown
 }
 
-fn names(replicas: &[Replica]) -> String {
+/// Who has not acknowledged a change; nothing where all have.
+fn who_is_behind(replicas: &[Replica], change: &Position) -> Option<String> {
+    if replicas.is_empty() {
+        return Some(
+            "no replica is known to follow it: none runs, or it has another Redis or prefix"
+                .to_owned(),
+        );
+    }
+    let behind = replicas.iter().filter(|replica| !replica.has(change));
     let name = |replica: &Replica| {
         format!("{} (last heard of {} s ago)", replica.name, replica.silence.as_secs())
     };
-    replicas.iter().map(name).collect::<Vec<_>>().join(", ")
+    let names: Vec<String> = behind.map(name).collect();
+    (!names.is_empty()).then(|| format!("not acknowledged by {}", names.join(", ")))
 }

@@ -119,6 +119,9 @@ impl Wanted {
         if not_before.zip(expires_at).is_some_and(|(start, end)| start >= end) {
             return Err(UsageError("expires-at must be after not-before".to_owned()));
         }
+        if let Some(end) = expires_at.filter(|end| *end <= Timestamp::now()) {
+            return Err(UsageError(format!("expires-at '{end}' is over already")));
+        }
         let network = |text: &String| -> Result<Network, UsageError> {
             text.parse().map_err(|error| UsageError(format!("network {text:?} {error}")))
         };

@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chassis::config::ConfigError;
 use chassis::reload;
@@ -14,6 +15,10 @@ use crate::check::key_set::KeySet;
 use crate::keys::{Keys, Origin};
 use crate::source::KeySource;
 
+/// How often the files are looked at. What was changed is read once it was still for one period,
+/// so a change is seen within two of them.
+pub const PERIOD: Duration = Duration::from_millis(100);
+
 /// Loads the keys and then follows their files and the peppers'. Never ends.
 pub async fn follow(keys: Arc<Keys>, settings: KeySource) -> Infallible {
     let mut watches = vec![reload::Watch::new(settings.pepper_source.files())];
@@ -21,7 +26,7 @@ pub async fn follow(keys: Arc<Keys>, settings: KeySource) -> Infallible {
     let (sender, receiver) = watch::channel(());
     let changes = async move {
         loop {
-            tokio::time::sleep(reload::PERIOD).await;
+            tokio::time::sleep(PERIOD).await;
             // All are asked each time.
             let changed: Vec<bool> = watches.iter_mut().map(reload::Watch::has_changed).collect();
             if changed.contains(&true) {
@@ -76,7 +81,8 @@ type Read = (u64, Option<KeySet>, Arc<Peppers>);
 fn load(settings: &KeySource, present: Option<&KeySet>) -> Result<Read, ConfigError> {
     let (pepper_hash, peppers) = settings.pepper_source.read()?;
     let Some(path) = &settings.path else { return Ok((pepper_hash, None, Arc::new(peppers))) };
-    let Loaded { keys, hash, is_counted } = read(path, &peppers, &settings.priority_classes)?;
+    let Loaded { keys, hash, is_counted } =
+        read(path, &peppers, &settings.priority_classes, present)?;
     let keys = keys.build();
     if let Some(present) = present
         && !is_counted

@@ -11,7 +11,8 @@ use redis::{
 };
 use zeroize::Zeroizing;
 
-use super::settings::{Names, RedisSettings, Topology};
+use super::settings::{Login, Names, RedisSettings, Topology};
+use super::worded::worded;
 
 /// The longest attempt to connect and log in.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -22,25 +23,32 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// A file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {why}", path.display())]
     Read {
         /// Which one.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        why: io::Error,
     },
     /// What a Workload API sends cannot be used, or has not come yet.
     #[error("TLS: {0}")]
-    Sent(#[source] chassis::tls::TlsError),
+    Sent(chassis::tls::TlsError),
     /// Redis cannot be reached, or does not let us in.
-    #[error("cannot be reached: {0}")]
-    Redis(#[from] RedisError),
+    #[error("cannot be reached: {}", worded(.0))]
+    Redis(RedisError),
     /// None of those that were asked knows one.
     #[error("has no primary that a sentinel or a node of the cluster knows")]
     NoPrimary,
     /// It does not answer.
     #[error("does not answer within {} s", CONNECT_TIMEOUT.as_secs())]
     TimedOut,
+}
+
+// Not as the error's source: where a chain of them is printed, each would say the same again.
+impl From<RedisError> for ConnectError {
+    fn from(error: RedisError) -> Self {
+        Self::Redis(error)
+    }
 }
 
 /// A connection for the service.
@@ -52,7 +60,7 @@ pub async fn open(settings: &RedisSettings) -> Result<MultiplexedConnection, Con
     let located = tokio::task::spawn_blocking(move || locate(&asked)).await;
     // It does not panic; it is cancelled only when the runtime ends.
     let address = located.map_err(|_| ConnectError::NoPrimary)??;
-    let client = client(settings, address)?;
+    let client = client(settings, &settings.login, address)?;
     // The follower says of each call how long it waits.
     let config =
         AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
@@ -68,18 +76,20 @@ pub async fn open(settings: &RedisSettings) -> Result<MultiplexedConnection, Con
 /// # Errors
 /// When there is none. Each address has [`CONNECT_TIMEOUT`] to take us and as long to answer.
 pub fn open_blocking(settings: &RedisSettings) -> Result<Connection, ConnectError> {
-    connect(settings, locate(settings)?, ANSWER_TIMEOUT)
+    connect(settings, &settings.login, locate(settings)?, ANSWER_TIMEOUT)
 }
 
 fn connect(
     settings: &RedisSettings,
+    login: &Login,
     address: (String, u16),
     answer_timeout: Duration,
 ) -> Result<Connection, ConnectError> {
     if let Some(sent) = settings.tls.as_ref().and_then(|tls| tls.sent.as_ref()) {
         sent.material().wait_for_the_first(CONNECT_TIMEOUT);
     }
-    let connection = client(settings, address)?.get_connection_with_timeout(CONNECT_TIMEOUT)?;
+    let connection =
+        client(settings, login, address)?.get_connection_with_timeout(CONNECT_TIMEOUT)?;
     connection.set_read_timeout(Some(answer_timeout))?;
     connection.set_write_timeout(Some(answer_timeout))?;
     Ok(connection)
@@ -90,15 +100,15 @@ fn connect(
 fn locate(settings: &RedisSettings) -> Result<(String, u16), ConnectError> {
     let mut last = ConnectError::NoPrimary;
     for address in &settings.addresses {
+        let ask = |login| connect(settings, login, address.clone(), CONNECT_TIMEOUT);
         let found = match &settings.topology {
             Topology::Single => return Ok(address.clone()),
-            Topology::Sentinel(primary) => connect(settings, address.clone(), CONNECT_TIMEOUT)
-                .and_then(|mut sentinel| {
-                    let mut ask = redis::cmd("SENTINEL");
-                    let ask = ask.arg("GET-MASTER-ADDR-BY-NAME").arg(primary);
-                    Ok(ask.query::<Option<(String, u16)>>(&mut sentinel)?)
-                }),
-            Topology::Cluster => connect(settings, address.clone(), CONNECT_TIMEOUT)
+            Topology::Sentinel { primary, login } => ask(login).and_then(|mut sentinel| {
+                let mut ask = redis::cmd("SENTINEL");
+                let ask = ask.arg("GET-MASTER-ADDR-BY-NAME").arg(primary);
+                Ok(ask.query::<Option<(String, u16)>>(&mut sentinel)?)
+            }),
+            Topology::Cluster => ask(&settings.login)
                 .and_then(|mut node| owner(&mut node, &settings.prefix, &address.0)),
         };
         match found {
@@ -110,7 +120,11 @@ fn locate(settings: &RedisSettings) -> Result<(String, u16), ConnectError> {
     Err(last)
 }
 
-/// Which node of a cluster has the slot of all keys. A node may not know its own name.
+/// What a node of a cluster calls a host whose name it does not know.
+const HOST_UNKNOWN: &str = "?";
+
+/// Which node of a cluster has the slot of all keys. Where its host is not known, or it is to be
+/// reached as the node that is asked, that one's host is meant.
 fn owner(
     node: &mut Connection,
     prefix: &str,
@@ -127,30 +141,33 @@ fn owner(
             let [host, port, ..] = &primary[..] else { continue };
             let host = redis::from_redis_value_ref::<Option<String>>(host);
             let host = host.map_err(RedisError::from)?;
-            let host = host.filter(|host| !host.is_empty()).unwrap_or_else(|| asked.to_owned());
-            return Ok(Some((host, number(port)?)));
+            let host = host.filter(|host| !host.is_empty() && host != HOST_UNKNOWN);
+            return Ok(Some((host.unwrap_or_else(|| asked.to_owned()), number(port)?)));
         }
     }
     Ok(None)
 }
 
-fn client(settings: &RedisSettings, address: (String, u16)) -> Result<Client, ConnectError> {
-    let (host, port) = address;
+fn client(
+    settings: &RedisSettings,
+    login: &Login,
+    (host, port): (String, u16),
+) -> Result<Client, ConnectError> {
     let address = match &settings.tls {
         None => ConnectionAddr::Tcp(host, port),
         Some(_) => ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None },
     };
     let mut info = address.into_connection_info()?;
-    let mut login = info.redis_settings().clone();
-    if let Some(user) = &settings.user {
-        login = login.set_username(user);
+    let mut known = info.redis_settings().clone();
+    if let Some(user) = &login.user {
+        known = known.set_username(user);
     }
-    if let Some(path) = &settings.password_file {
+    if let Some(path) = &login.password_file {
         let password = Zeroizing::new(read(path)?);
         let password = String::from_utf8_lossy(&password);
-        login = login.set_password(password.trim_end_matches(['\r', '\n']));
+        known = known.set_password(password.trim_end_matches(['\r', '\n']));
     }
-    info = info.set_redis_settings(login);
+    info = info.set_redis_settings(known);
     let Some(tls) = &settings.tls else { return Ok(Client::open(info)?) };
     chassis::tls::install_provider();
     if let Some(sent) = &tls.sent {
@@ -172,5 +189,5 @@ fn client(settings: &RedisSettings, address: (String, u16)) -> Result<Client, Co
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ConnectError> {
-    std::fs::read(path).map_err(|source| ConnectError::Read { path: path.to_owned(), source })
+    std::fs::read(path).map_err(|why| ConnectError::Read { path: path.to_owned(), why })
 }

@@ -19,9 +19,10 @@ use super::server::{FollowError, Server, Told};
 use super::settings::{Names, RedisSettings};
 use super::unreadable::Unreadable;
 use super::wire::{self, Entry};
+use crate::check::builder::Builder;
 use crate::check::digest::Peppers;
 use crate::check::feed::{self, Position, Step};
-use crate::check::key_set::{Builder, KeySet};
+use crate::check::key_set::KeySet;
 use crate::key_file::Rules;
 use crate::keys::{Keys, Origin};
 
@@ -194,8 +195,9 @@ impl Follower {
         let Told { position, count, is_loaded } = server.state().await?;
         let position = position.ok_or(feed::Distrust::Empty)?;
         let rules = Rules { peppers: &peppers, priority_classes: &self.priority_classes };
-        let (mut builder, mut unreadable) = (Builder::default(), Unreadable::default());
-        let files = self.keys.of(Origin::Files);
+        let (files, present) = (self.keys.of(Origin::Files), self.keys.of(Origin::Redis));
+        let mut builder = Builder::beside(present.as_deref(), count);
+        let mut unreadable = Unreadable::default();
         let mut read = |id: &str, text: &str| {
             let record = wire::record(text, rules, &mut builder.shared);
             let put = record.and_then(|(record, _)| {
@@ -218,7 +220,7 @@ impl Follower {
         if found < count {
             return Err(FollowError::Incomplete { found, count });
         }
-        if let Some(present) = self.keys.of(Origin::Redis)
+        if let Some(present) = present
             && !is_loaded
             && present.is_cut_by(&keys)
         {

@@ -10,6 +10,7 @@ use super::connect::{ANSWER_TIMEOUT, ConnectError};
 use super::scripts::ACKNOWLEDGE;
 use super::settings::Names;
 use super::wire::{Entry, WireError};
+use super::worded::worded;
 use crate::check::feed::{Distrust, Position};
 
 /// How many records are asked for at a time.
@@ -24,7 +25,7 @@ pub enum FollowError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// It refused, broke off, or answered nonsense.
-    #[error("answered with an error: {0}")]
+    #[error("answered with an error: {}", worded(.0))]
     Redis(#[from] RedisError),
     /// What it answered is not what was asked for.
     #[error("answered nonsense: {0}")]

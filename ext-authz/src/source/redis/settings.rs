@@ -14,10 +14,8 @@ pub struct RedisSettings {
     pub addresses: Vec<(String, u16)>,
     /// Which of the addresses has the keys.
     pub topology: Topology,
-    /// The ACL user; the default one where none is named.
-    pub user: Option<String>,
-    /// The file that holds the password, read anew for every connection.
-    pub password_file: Option<PathBuf>,
+    /// Who we are there.
+    pub login: Login,
     /// TLS, or clear text.
     pub tls: Option<RedisTls>,
     /// What all keys in Redis begin with.
@@ -26,13 +24,27 @@ pub struct RedisSettings {
     pub max_staleness: Duration,
 }
 
+/// Who we are. Without a password nobody logs in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Login {
+    /// The ACL user; the default one where none is named.
+    pub user: Option<String>,
+    /// The file that holds the password, read anew for every connection.
+    pub password_file: Option<PathBuf>,
+}
+
 /// How the Redis that has the keys is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Topology {
     /// It is the one at the address.
     Single,
-    /// Sentinels say which is the primary of this name.
-    Sentinel(String),
+    /// Sentinels say which it is.
+    Sentinel {
+        /// What they call it.
+        primary: String,
+        /// Who we are to them.
+        login: Login,
+    },
     /// Nodes of a cluster say which has the slot of the keys.
     Cluster,
 }

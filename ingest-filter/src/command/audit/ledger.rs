@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use crate::journal::stored_letter::StoredLetter;
 use crate::record::Record;
+use crate::signal::LaneId;
 use crate::writer::lines::lines;
 
 /// Rows of the books at most: a thousand tenants for a thousand hours.
@@ -68,7 +69,7 @@ impl Row {
 /// Where a record stands in the journal.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
-    pub partition: i32,
+    pub lane: LaneId,
     pub position: u64,
     /// Whether the writers have passed it.
     pub done: bool,
@@ -78,10 +79,10 @@ pub struct Place {
 #[derive(Debug, Default)]
 pub struct Ledger {
     rows: BTreeMap<(String, i64), Row>,
-    /// The first and the last position that was read of each partition.
-    read: BTreeMap<i32, (u64, u64)>,
-    /// Where the first record of each partition begins.
-    begins: BTreeMap<i32, u64>,
+    /// The first and the last position that was read of each lane.
+    read: BTreeMap<LaneId, (u64, u64)>,
+    /// Where the first record of each lane begins.
+    begins: BTreeMap<LaneId, u64>,
     /// The first hour of any tenant.
     first_hour: Option<i64>,
 }
@@ -93,8 +94,8 @@ pub struct TooManyRows;
 
 impl Ledger {
     /// A record of whichever tenant was seen: to know from when on the journal has everything.
-    pub fn seen(&mut self, partition: i32, begins: u64, record: Option<&Record>) {
-        self.begins.entry(partition).or_insert(begins);
+    pub fn seen(&mut self, lane: LaneId, begins: u64, record: Option<&Record>) {
+        self.begins.entry(lane).or_insert(begins);
         if let Some(record) = record {
             let hour = record.admitted_at_ns.div_euclid(HOUR_NS);
             self.first_hour = Some(self.first_hour.map_or(hour, |first| first.min(hour)));
@@ -104,7 +105,7 @@ impl Ledger {
     /// Takes in a record of the journal. What is no record counts as one point of nobody, in the
     /// first hour there is, since it does not say when it came.
     pub fn record(&mut self, at: Place, record: Option<&Record>) -> Result<(), TooManyRows> {
-        let seen = self.read.entry(at.partition).or_insert((at.position, at.position));
+        let seen = self.read.entry(at.lane).or_insert((at.position, at.position));
         seen.1 = seen.1.max(at.position);
         let (tenant, admitted_at_ns, points, held) = match record {
             Some(record) => {
@@ -124,9 +125,14 @@ impl Ledger {
         Ok(())
     }
 
-    /// Takes in a letter, when the record it came from was taken in before.
-    pub fn letter(&mut self, letter: &StoredLetter, replayed: bool) -> Result<(), TooManyRows> {
-        let read = self.read.get(&letter.partition);
+    /// Takes in a letter, when the record of this lane it came from was taken in before.
+    pub fn letter(
+        &mut self,
+        lane: LaneId,
+        letter: &StoredLetter,
+        replayed: bool,
+    ) -> Result<(), TooManyRows> {
+        let read = self.read.get(&lane);
         if !read.is_some_and(|(first, last)| (*first..=*last).contains(&letter.position)) {
             return Ok(());
         }
@@ -196,6 +202,9 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::signal::{Signal, Signals};
+
+    const LANE: LaneId = LaneId { signals: Signals::ALL, partition: 0 };
 
     fn take(ledger: &mut Ledger, position: u64, points: u32, done: bool, body: &'static str) {
         let record = Record {
@@ -208,8 +217,8 @@ mod tests {
             traceparent: None,
             body: Bytes::from_static(body.as_bytes()),
         };
-        ledger.seen(0, position, Some(&record));
-        ledger.record(Place { partition: 0, position, done }, Some(&record)).expect("room");
+        ledger.seen(LANE, position, Some(&record));
+        ledger.record(Place { lane: LANE, position, done }, Some(&record)).expect("room");
     }
 
     fn letter(position: u64, points: u32) -> StoredLetter {
@@ -228,8 +237,10 @@ mod tests {
         take(&mut ledger, 5, 3, true, "m v=1 1\nm v=\"a\nb\" 2\nm v=3 3\n");
         take(&mut ledger, 6, 1, true, "m v=2 2\n");
         take(&mut ledger, 7, 2, false, "m v=4 4\nm v=5 5\n");
-        ledger.letter(&letter(5, 1), true).expect("room");
-        ledger.letter(&letter(4, 9), false).expect("room");
+        ledger.letter(LANE, &letter(5, 1), true).expect("room");
+        ledger.letter(LANE, &letter(4, 9), false).expect("room");
+        let of_logs = LaneId { signals: Signals::only(Signal::Logs), partition: 0 };
+        ledger.letter(of_logs, &letter(5, 9), false).expect("room");
         let rows: Vec<_> = ledger.rows().collect();
         let [("acme", hour, row)] = rows[..] else { panic!("one row: {rows:?}") };
         assert_eq!(hour, 7_200_000);
@@ -262,7 +273,7 @@ mod tests {
     fn books_that_do_not_balance_are_seen() {
         let mut more_dead_than_passed = Ledger::default();
         take(&mut more_dead_than_passed, 5, 1, false, "m v=1 1\n");
-        more_dead_than_passed.letter(&letter(5, 1), false).expect("room");
+        more_dead_than_passed.letter(LANE, &letter(5, 1), false).expect("room");
         assert!(!more_dead_than_passed.total().balances());
         let mut other_count = Ledger::default();
         take(&mut other_count, 5, 2, true, "m v=1 1\n");

@@ -16,16 +16,18 @@ use tokio::runtime::Runtime;
 
 use crate::command::dlq::parse::Rules;
 use crate::command::dlq::{Select, replayed};
+use crate::command::streams::Streams;
 use crate::command::{Common, print, progress};
 use crate::config::RawConfig;
 use crate::destination::Destinations;
 use crate::destination::config::{DestinationsConfig, RawDestinations};
 use crate::gateway::config::{CHUNK_BYTES_MAX, GatewayConfig};
-use crate::journal::config::JournalConfig;
+use crate::journal::config::{JournalConfig, Stream};
 use crate::journal::dead_letter::DeadLetters;
 use crate::journal::stored_letter::{Entry, StoredLetter};
-use crate::journal::{AppendError, Journal, open_appender, open_dead_letters, read_letters};
+use crate::journal::{AppendError, Journal, open_appender, open_dead_letters};
 use crate::record::Record;
+use crate::signal::{Signals, unqualified};
 use crate::types::{Limits, Types};
 
 /// For so long an append that is not confirmed is tried again.
@@ -66,29 +68,37 @@ struct Tally {
     refused: BTreeMap<String, u64>,
 }
 
-/// Where points and marks go.
+/// Where points and marks go, by stream.
 struct Stores {
     runtime: Runtime,
+    streams: Vec<Store>,
+}
+
+/// A stream: what was in it is put into it again.
+struct Store {
+    signals: Signals,
     journal: Arc<dyn Journal>,
     dead_letters: Arc<dyn DeadLetters>,
 }
 
 impl Replay {
     pub fn run(&self) -> anyhow::Result<()> {
-        let Select { tenant, cause, since, until, database } = &self.select;
+        let Select { tenant, cause, since, until, database, which } = &self.select;
         let chosen = [tenant, cause, since, until, database].iter().any(|given| given.is_some());
-        if !chosen && self.id.is_empty() && !self.everything {
-            let message = "say which letters: --tenant, --cause, --since, --id, or --everything";
+        if !chosen && which.is_all() && self.id.is_empty() && !self.everything {
+            let message =
+                "say which letters: --tenant, --cause, --since, --signal, --id, or --everything";
             return Err(UsageError(message.to_owned()).into());
         }
         let (raw, journal) = self.common.load()?;
         let rules = rules(&self.common, &raw, &journal)?;
         let selection = self.select.resolve()?;
-        let before = if self.again { BTreeSet::new() } else { replayed(&journal)? };
-        let stores = if self.dry_run { None } else { Some(Stores::open(&journal)?) };
+        let streams = which.of(&journal);
+        let before = if self.again { BTreeSet::new() } else { replayed(&streams)? };
+        let stores = if self.dry_run { None } else { Some(Stores::open(&streams)?) };
         let (mut tally, mut failed) = (Tally::default(), None);
         let bar = progress("replaying letters", None);
-        read_letters(&journal, selection.since_ms, |entry| {
+        let reading = streams.read_letters(selection.since_ms, |stream, entry| {
             let Entry::Letter(letter) = entry else { return ControlFlow::Continue(()) };
             let named = self.id.is_empty() || self.id.contains(&letter.id);
             if !named || !selection.takes(&letter) {
@@ -99,10 +109,11 @@ impl Replay {
                 return ControlFlow::Continue(());
             }
             bar.inc(1);
-            failed = tally.letter(&letter, &rules, stores.as_ref()).err();
+            let store = stores.as_ref().map(|stores| (stores, stream));
+            failed = tally.letter(&letter, &rules, store).err();
             if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })
-        .context("the dead letters cannot be read")?;
+        });
+        reading.context("the dead letters cannot be read")?;
         bar.finish_and_clear();
         self.report(&tally)?;
         failed.map_or(Ok(()), Err)
@@ -140,7 +151,7 @@ impl Tally {
         &mut self,
         letter: &StoredLetter,
         rules: &Rules,
-        stores: Option<&Stores>,
+        stores: Option<(&Stores, &Stream)>,
     ) -> anyhow::Result<()> {
         if !letter.holds_points() {
             self.no_points += 1;
@@ -153,10 +164,12 @@ impl Tally {
         if parsed.points == 0 {
             return Ok(());
         }
-        if let Some(stores) = stores {
-            let id = &letter.id;
-            stores.append(parsed.records).with_context(|| format!("letter {id} is not stored"))?;
-            stores.mark(id).with_context(|| format!("letter {id} is stored, but not marked"))?;
+        if let Some((stores, stream)) = stores {
+            let (id, signals) = (&letter.id, stream.signals);
+            let stored = stores.append(signals, parsed.records);
+            stored.with_context(|| format!("letter {id} is not stored"))?;
+            let marked = stores.mark(signals, id);
+            marked.with_context(|| format!("letter {id} is stored, but not marked"))?;
         }
         self.letters += 1;
         self.points += parsed.points;
@@ -165,27 +178,43 @@ impl Tally {
 }
 
 impl Stores {
-    fn open(config: &JournalConfig) -> anyhow::Result<Self> {
+    fn open(streams: &Streams) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
             .context("no runtime")?;
         let entered = runtime.enter();
-        let journal = open_appender(config, &Readiness::new(), &mut Registry::default())
-            .context("the journal could not be opened; on disk, stop the gateway meanwhile")?;
-        let dead_letters = open_dead_letters(config).context("the dead letters are not open")?;
+        let open = |Stream { signals, journal }: &Stream| {
+            let appender = open_appender(journal, &Readiness::new(), &mut Registry::default());
+            let hint = "the journal could not be opened; on disk, stop the gateway meanwhile";
+            anyhow::Ok(Store {
+                signals: *signals,
+                journal: appender.context(hint)?,
+                dead_letters: open_dead_letters(journal)
+                    .context("the dead letters are not open")?,
+            })
+        };
+        let streams = streams.iter().map(open).collect::<Result<_, _>>()?;
         drop(entered);
-        Ok(Self { runtime, journal, dead_letters })
+        Ok(Self { runtime, streams })
     }
 
-    fn append(&self, records: Vec<Record>) -> Result<(), AppendError> {
-        self.patiently(|| self.runtime.block_on(self.journal.append(records.clone())))
+    fn append(&self, signals: Signals, records: Vec<Record>) -> Result<(), AppendError> {
+        let journal = &self.of(signals).journal;
+        self.patiently(|| self.runtime.block_on(journal.append(records.clone())))
     }
 
-    fn mark(&self, id: &str) -> Result<(), AppendError> {
-        let ids = || vec![id.to_owned()];
-        self.patiently(|| self.runtime.block_on(self.dead_letters.mark_replayed(ids())))
+    fn mark(&self, signals: Signals, id: &str) -> Result<(), AppendError> {
+        let dead_letters = &self.of(signals).dead_letters;
+        // Within its stream a letter has a short name.
+        let ids = || vec![unqualified(id).1.to_owned()];
+        self.patiently(|| self.runtime.block_on(dead_letters.mark_replayed(ids())))
+    }
+
+    fn of(&self, signals: Signals) -> &Store {
+        let found = self.streams.iter().find(|store| store.signals == signals);
+        found.expect("letters are of a stream that is open")
     }
 
     /// Tries again while it may help.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use chassis::config::{ConfigError, Spanned};
+use chassis::config::{ConfigError, Spanned, relative_to};
 use chassis::reload::Source;
 use chassis::tls::Material;
 use chassis::tls::client::{ClientSettings, RawClientTls};
@@ -160,7 +160,6 @@ impl RawSasl {
     fn proof(&self, path: &Path) -> Result<Proof, ConfigError> {
         let mechanism = self.mechanism.value.name();
         let refuse = |message: String| ConfigError::at(path, &self.mechanism, message);
-        let beside = |file: &PathBuf| path.parent().unwrap_or(Path::new("")).join(file);
         if self.mechanism.value == Mechanism::OAuthBearer {
             if self.username.is_some() || self.password_file.is_some() {
                 let message = "journal.kafka.sasl takes no username and no password with";
@@ -169,7 +168,7 @@ impl RawSasl {
             let file = self.token_file.as_ref().ok_or_else(|| {
                 refuse(format!("journal.kafka.sasl.token_file is needed for {mechanism}"))
             })?;
-            return Ok(Proof::Token { file: beside(&file.value) });
+            return Ok(Proof::Token { file: relative_to(path, &file.value) });
         }
         if let Some(file) = &self.token_file {
             let message = "journal.kafka.sasl.token_file is for OAUTHBEARER alone";
@@ -183,6 +182,9 @@ impl RawSasl {
             let message = "journal.kafka.sasl.username is empty";
             return Err(ConfigError::at(path, username, message));
         }
-        Ok(Proof::Password { username: username.value.clone(), file: beside(&file.value) })
+        Ok(Proof::Password {
+            username: username.value.clone(),
+            file: relative_to(path, &file.value),
+        })
     }
 }

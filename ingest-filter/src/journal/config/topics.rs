@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::bounds::is_topic_name;
 use super::security::Security;
-use super::{DEAD_LETTER_SUFFIX, RawKafkaJournal, TOPIC, TYPES_SUFFIX};
+use super::{DEAD_LETTER_SUFFIX, LOGS_SUFFIX, RawKafkaJournal, TOPIC, TRACES_SUFFIX, TYPES_SUFFIX};
 
 /// `journal.kafka.create_topic:` as written by the user.
 #[derive(Clone, Debug, Deserialize)]
@@ -31,6 +31,10 @@ pub struct CreateTopic {
 /// The names, which all differ.
 pub(super) struct Topics {
     pub records: String,
+    /// Where logs are apart.
+    pub logs: Option<String>,
+    /// Where traces are apart.
+    pub traces: Option<String>,
     pub dead_letters: String,
     pub types: String,
 }
@@ -39,6 +43,8 @@ pub(super) struct Topics {
 pub(super) fn topics(path: &Path, raw: &RawKafkaJournal) -> Result<Topics, ConfigError> {
     for (key, name) in [
         ("topic", &raw.topic),
+        ("logs_topic", &raw.logs_topic),
+        ("traces_topic", &raw.traces_topic),
         ("dead_letter_topic", &raw.dead_letter_topic),
         ("types_topic", &raw.types_topic),
     ] {
@@ -63,7 +69,38 @@ pub(super) fn topics(path: &Path, raw: &RawKafkaJournal) -> Result<Topics, Confi
         let message = "journal.kafka.types_topic must be a topic of its own";
         return Err(ConfigError::at(path, bad, message));
     }
-    Ok(Topics { records, dead_letters, types })
+    let apart = |value: &Option<Spanned<String>>, suffix| {
+        Some(named(value, &format!("{records}{suffix}"))).filter(|name| *name != records)
+    };
+    let logs = apart(&raw.logs_topic, LOGS_SUFFIX);
+    let traces = apart(&raw.traces_topic, TRACES_SUFFIX);
+    let all = Topics { records, logs, traces, dead_letters, types };
+    all.differ().map_err(|message| {
+        let given = [&raw.logs_topic, &raw.traces_topic, &raw.dead_letter_topic, &raw.types_topic];
+        let at = given.into_iter().flatten().chain(&raw.topic).next();
+        ConfigError::at(path, at.unwrap_or(&raw.brokers), message)
+    })?;
+    Ok(all)
+}
+
+impl Topics {
+    /// Whether each topic has a name of its own, the dead letters of each included, and one that
+    /// Kafka takes.
+    fn differ(&self) -> Result<(), String> {
+        let mut streams: Vec<&String> = self.logs.iter().chain(&self.traces).collect();
+        streams.dedup();
+        let mut all = vec![self.records.clone(), self.dead_letters.clone(), self.types.clone()];
+        all.extend(streams.iter().map(|name| name.to_string()));
+        all.extend(streams.iter().map(|name| format!("{name}{DEAD_LETTER_SUFFIX}")));
+        if let Some(long) = all.iter().find(|name| !is_topic_name(name)) {
+            return Err(format!("journal.kafka: the topic '{long}' would have too long a name"));
+        }
+        all.sort();
+        match all.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(format!("journal.kafka: the topic '{}' is there twice", pair[0])),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Checks how topics are to be created.

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use chassis::readiness::{Condition, Readiness};
-use tokio::sync::{Notify, watch};
+use chassis::readiness::Readiness;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::journal::config::{KafkaConfig, RECORD_EXTRA_BYTES};
@@ -13,10 +13,13 @@ use crate::journal::drain_rate::{DrainRate, RETRY_AFTER_MIN};
 use crate::journal::kafka::fault::Fault;
 use crate::journal::kafka::partition::partition;
 use crate::journal::kafka::producer::{Message, Observer, Producer, SendError};
+use crate::journal::kafka::standing::Standing;
+use crate::journal::kafka::taking::{Intake, Taking};
 use crate::journal::kafka::topic::{TopicError, Topics};
 use crate::journal::metrics::JournalMetrics;
 use crate::journal::{Append, AppendError, Boxed, Journal, OpenError, envelope};
 use crate::record::Record;
+use crate::signal::{Signal, Signals};
 
 /// How often the producer's health is looked at.
 const HEALTH_PERIOD: Duration = Duration::from_secs(1);
@@ -26,10 +29,12 @@ const AWAY_PERIOD: Duration = Duration::from_millis(250);
 const TOPIC_PERIOD: Duration = Duration::from_secs(1);
 /// The longest that readiness is held back after a refusal that lasts.
 const LASTING_HOLD_MAX: Duration = Duration::from_secs(60);
-/// After so many looks at which appends waited and none was decided, brokers are asked whether
-/// they are there. A pause of some seconds is waited for: to give up what is under way leaves
-/// open whether it was stored.
-const STALLED_MAX: u32 = 3;
+/// After so many questions in a row that no broker answered, records that come anew are refused: one
+/// broker of several may be silent alone.
+const REFUSE_AFTER: u32 = 2;
+/// After so many, what is under way is given up too. A pause of a second or two is waited for, as it
+/// stays open whether what is given up was stored.
+const GIVE_UP_AFTER: u32 = 4;
 /// After so many healthy looks the topic is checked again.
 const CHECK_EVERY: u32 = 5;
 
@@ -37,7 +42,7 @@ const CHECK_EVERY: u32 = 5;
 pub struct KafkaAppender {
     shared: Arc<Shared>,
     upkeep: JoinHandle<()>,
-    following: JoinHandle<()>,
+    following: Option<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -49,17 +54,15 @@ struct Shared {
     queued_bytes: AtomicU64,
     rate: Mutex<DrainRate>,
     metrics: JournalMetrics,
-    condition: Condition,
+    standing: Standing,
     /// Something failed that may need a new producer or a person, or Kafka seems to be away.
     look: Arc<Notify>,
     lasting: Mutex<Option<String>>,
     /// How long readiness is held back after the next refusal that lasts, while no record was
     /// confirmed since the last one.
     lasting_hold: Mutex<Duration>,
-    /// Why no record is taken at present: nobody waits for what is known to fail.
-    closed: watch::Sender<Option<String>>,
-    /// Appends that wait for the brokers, and how many were decided so far.
-    under_way: AtomicU32,
+    intake: Intake,
+    /// How many appends were decided so far.
     decided: AtomicU64,
 }
 
@@ -70,6 +73,7 @@ impl KafkaAppender {
     /// When the client refuses its settings.
     pub fn open(
         config: &KafkaConfig,
+        signals: Signals,
         readiness: &Readiness,
         metrics: JournalMetrics,
     ) -> Result<Self, OpenError> {
@@ -84,27 +88,30 @@ impl KafkaAppender {
             partitions: AtomicU32::new(0),
             queued_bytes: AtomicU64::new(0),
             rate: Mutex::new(DrainRate::new(Instant::now())),
+            intake: Intake::new(metrics.open()),
             metrics,
-            condition: readiness.condition("journal", "the topic is not known yet"),
+            standing: Standing::new(signals, readiness),
             look,
             lasting: Mutex::new(None),
             lasting_hold: Mutex::new(TOPIC_PERIOD),
-            closed: watch::channel(None).0,
-            under_way: AtomicU32::new(0),
             decided: AtomicU64::new(0),
         });
         let upkeep = tokio::spawn(upkeep(shared.clone()));
         let (credentials, readiness) = (config.credentials.clone(), readiness.clone());
         let refused = shared.metrics.files_refused.clone();
         let following = async move { credentials.follow(&readiness, &refused).await };
-        Ok(Self { shared, upkeep, following: tokio::spawn(following) })
+        // All streams have the same files.
+        let following = signals.has(Signal::Metrics).then(|| tokio::spawn(following));
+        Ok(Self { shared, upkeep, following })
     }
 }
 
 impl Drop for KafkaAppender {
     fn drop(&mut self) {
         self.upkeep.abort();
-        self.following.abort();
+        if let Some(following) = &self.following {
+            following.abort();
+        }
     }
 }
 
@@ -139,17 +146,20 @@ impl Shared {
         for record in records {
             messages.push(self.message(record, partitions)?);
         }
+        if let Some(reason) = self.intake.refuses() {
+            return Err(AppendError::unavailable(reason, self.retry_after(0)));
+        }
         let queued = self.queued_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        self.under_way.fetch_add(1, Ordering::Relaxed);
         let _sent = OnDrop(|| {
             self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            self.under_way.fetch_sub(1, Ordering::Relaxed);
             self.decided.fetch_add(1, Ordering::Relaxed);
         });
         let began = Instant::now();
         let sent = tokio::select! {
             biased;
-            refused = self.refusing() => return Err(refused),
+            reason = self.intake.given_up() => {
+                return Err(AppendError::unavailable(reason, self.retry_after(0)));
+            }
             sent = self.producer.send(messages) => sent,
         };
         match sent {
@@ -213,20 +223,19 @@ impl Shared {
                     return;
                 }
                 Err(error) => {
-                    self.condition.lost(error.to_string());
-                    self.closed.send_replace(Some(error.to_string()));
+                    self.standing.lost(error.to_string());
+                    self.intake.set(Taking::Nothing(error.to_string()));
                     tokio::time::sleep(TOPIC_PERIOD).await;
                 }
             }
         }
     }
 
-    /// Ends when no record is taken, which is known at once to those whose records wait.
+    /// Ends at once when no record is taken that comes now, else when those under way are given up.
     async fn refusing(&self) -> AppendError {
-        let mut closed = self.closed.subscribe();
-        let reason = match closed.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
-            Err(_) => "the journal is closed".to_owned(),
+        let reason = match self.intake.refuses() {
+            Some(reason) => reason,
+            None => self.intake.given_up().await,
         };
         AppendError::unavailable(reason, self.retry_after(0))
     }
@@ -238,8 +247,8 @@ impl Shared {
 
     fn open(&self, partitions: u32) {
         self.partitions.store(partitions, Ordering::Relaxed);
-        self.closed.send_replace(None);
-        self.condition.met();
+        self.intake.set(Taking::All);
+        self.standing.met();
     }
 
     /// While no broker answers, records are refused at once, also those that wait already, and
@@ -248,14 +257,36 @@ impl Shared {
     async fn wait_while_away(&self) {
         while let Err(error) = self.topics.reach(&self.config.topic).await {
             let reason = format!("no broker answers: {error}");
-            if self.closed.send_replace(Some(reason.clone())).is_none() {
+            let before = self.intake.set(Taking::Nothing(reason.clone()));
+            if !matches!(before, Taking::Nothing(_)) {
                 tracing::error!(reason, "Kafka is away, records are refused until it is back");
                 self.replace_producer();
             }
             tokio::time::sleep(AWAY_PERIOD).await;
         }
-        if self.closed.send_replace(None).is_some() {
+        if self.intake.set(Taking::All) != Taking::All {
             tracing::info!("Kafka is back");
+        }
+    }
+
+    /// Brokers that are frozen, or cut off, report nothing: those of which nothing was heard for a
+    /// second are asked whether they are there, also while nobody writes. So the first to write learns
+    /// at once that they are away.
+    async fn ask_the_silent(&self) {
+        let mut unanswered = 0;
+        while let Err(error) = self.topics.reach(&self.config.topic).await {
+            unanswered += 1;
+            if unanswered >= GIVE_UP_AFTER {
+                return self.wait_while_away().await;
+            }
+            if unanswered == REFUSE_AFTER {
+                let reason = format!("brokers are silent: {error}");
+                tracing::warn!(reason, "no broker answers, new records are refused meanwhile");
+                self.intake.set(Taking::UnderWay(reason));
+            }
+        }
+        if unanswered > 0 {
+            self.intake.set(Taking::All);
         }
     }
 
@@ -272,7 +303,7 @@ impl Shared {
         let lasting = self.lasting.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(reason) = lasting {
             tracing::error!(reason, "the journal refuses records");
-            self.condition.lost(reason);
+            self.standing.lost(reason);
             let mut hold = self.lasting_hold.lock().unwrap_or_else(PoisonError::into_inner);
             let now = *hold;
             *hold = (now * 2).min(LASTING_HOLD_MAX);
@@ -280,7 +311,7 @@ impl Shared {
         }
         let reason = self.producer.fatal_error()?;
         tracing::error!(reason, "the Kafka producer failed for good, replacing it");
-        self.condition.lost(reason);
+        self.standing.lost(reason);
         self.replace_producer();
         Some(TOPIC_PERIOD)
     }
@@ -288,19 +319,15 @@ impl Shared {
 
 async fn upkeep(shared: Arc<Shared>) {
     shared.find_topic().await;
-    let (mut healthy, mut decided, mut stalled) = (0, 0, 0);
+    let (mut healthy, mut decided) = (0, 0);
     loop {
         tokio::select! {
             () = shared.look.notified() => shared.wait_while_away().await,
             () = tokio::time::sleep(HEALTH_PERIOD) => {}
         }
-        // Brokers that are frozen, or cut off, report nothing.
         let before = std::mem::replace(&mut decided, shared.decided.load(Ordering::Relaxed));
-        let waiting = before == decided && shared.under_way.load(Ordering::Relaxed) > 0;
-        stalled = if waiting { stalled + 1 } else { 0 };
-        if stalled >= STALLED_MAX {
-            shared.wait_while_away().await;
-            stalled = 0;
+        if before == decided {
+            shared.ask_the_silent().await;
         }
         if let Some(hold) = shared.mend() {
             tokio::time::sleep(hold).await;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use rdkafka::ClientContext;
 use rdkafka::Statistics;
 use rdkafka::client::OAuthToken;
@@ -117,29 +118,43 @@ impl Producer {
     /// error none of them is still under way, but for what a deadline cut off. Gives the highest
     /// offset.
     pub async fn send(&self, messages: Vec<Message>) -> Result<i64, SendError> {
+        let deadline = self.delivery_timeout + GRACE;
+        let sent = tokio::time::timeout(deadline, self.send_all(messages)).await;
+        sent.unwrap_or_else(|_| {
+            let reason = format!("no confirmation within {} s", deadline.as_secs_f64());
+            Err(SendError { fault: Fault::Passing, reason })
+        })
+    }
+
+    async fn send_all(&self, messages: Vec<Message>) -> Result<i64, SendError> {
         let producer = self.client.current();
-        let (mut deliveries, mut refused) = (Vec::with_capacity(messages.len()), None);
+        let (mut deliveries, mut highest) = (FuturesUnordered::new(), Ok(-1));
         // The client has a copy of what it took, and one is enough.
         for message in messages {
-            match self.enqueue(&producer, &message) {
-                Ok(delivery) => deliveries.push(confirmed(delivery)),
-                Err(error) => {
-                    refused = Some(error);
-                    break;
+            loop {
+                match self.enqueue(&producer, &message) {
+                    Ok(delivery) => deliveries.push(confirmed(delivery)),
+                    // More than the queue holds: the rest goes as what is ours in it is stored.
+                    Err(SendError { fault: Fault::QueueFull, .. }) if !deliveries.is_empty() => {
+                        if let Some(stored) = deliveries.next().await {
+                            highest = later(highest, stored);
+                        }
+                        if highest.is_ok() {
+                            continue;
+                        }
+                    }
+                    Err(error) => highest = highest.and(Err(error)),
                 }
+                break;
+            }
+            if highest.is_err() {
+                break;
             }
         }
-        let deadline = self.delivery_timeout + GRACE;
-        let confirmed = futures_util::future::join_all(deliveries);
-        let Ok(results) = tokio::time::timeout(deadline, confirmed).await else {
-            let reason = format!("no confirmation within {} s", deadline.as_secs_f64());
-            return Err(SendError { fault: Fault::Passing, reason });
-        };
-        let mut highest = -1;
-        for result in results {
-            highest = highest.max(result?);
+        while let Some(stored) = deliveries.next().await {
+            highest = later(highest, stored);
         }
-        refused.map_or(Ok(highest), Err)
+        highest
     }
 
     /// What went wrong for good with the producer in use, if something did.
@@ -183,6 +198,12 @@ impl Producer {
         }
         producer.send_result(record).map_err(|(error, _)| failed(&error))
     }
+}
+
+/// The later of two offsets; the first error counts.
+fn later(so_far: Result<i64, SendError>, next: Result<i64, SendError>) -> Result<i64, SendError> {
+    let so_far = so_far?;
+    next.map(|offset| offset.max(so_far))
 }
 
 /// The offset of a message that was stored.

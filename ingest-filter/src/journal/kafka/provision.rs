@@ -2,8 +2,9 @@
 //! before the roles run, so that they need no right to make topics.
 
 use crate::journal::OpenError;
-use crate::journal::config::KafkaConfig;
+use crate::journal::config::JournalConfig;
 use crate::journal::kafka::topic::{TopicError, Topics};
+use crate::signal::Signal;
 
 /// A topic as it was found, or why it cannot be used.
 #[derive(Debug)]
@@ -14,21 +15,27 @@ pub struct Provisioned {
     pub partitions: Result<u32, String>,
 }
 
-/// Makes the topics that are missing, where `create_topic` allows it, and holds those that keep
-/// what is acknowledged to what gateways demand of them.
+/// Makes the topics of all streams that are missing, where `create_topic` allows it, and holds those
+/// that keep what is acknowledged to what gateways demand of them.
 ///
 /// # Errors
 /// When the client refuses its settings.
-pub async fn provision(config: &KafkaConfig) -> Result<Vec<Provisioned>, OpenError> {
-    let topics = Topics::new(config).map_err(OpenError::Kafka)?;
+pub async fn provision(journal: &JournalConfig) -> Result<Vec<Provisioned>, OpenError> {
+    let mut all = Vec::new();
     let found = |topic: &str, partitions: Result<u32, TopicError>| Provisioned {
         topic: topic.to_owned(),
         partitions: partitions.map_err(|error| error.to_string()),
     };
-    let (records, letters, types) = (&config.topic, &config.dead_letter_topic, &config.types_topic);
-    Ok(vec![
-        found(records, topics.durable_records(records).await),
-        found(letters, topics.dead_letters(letters).await),
-        found(types, topics.durable_types(types).await),
-    ])
+    for stream in journal.streams() {
+        let JournalConfig::Kafka(config) = &stream.journal else { continue };
+        let topics = Topics::new(config).map_err(OpenError::Kafka)?;
+        let (records, letters) = (&config.topic, &config.dead_letter_topic);
+        all.push(found(records, topics.durable_records(records).await));
+        all.push(found(letters, topics.dead_letters(letters).await));
+        if stream.signals.has(Signal::Metrics) {
+            let types = &config.types_topic;
+            all.push(found(types, topics.durable_types(types).await));
+        }
+    }
+    Ok(all)
 }

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use chassis::readiness::{Condition, Readiness};
+use chassis::readiness::Readiness;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use tokio::runtime::Handle;
@@ -20,11 +20,13 @@ use crate::journal::kafka::lag::LagGauge;
 use crate::journal::kafka::lanes::{Delivered, Lanes, Order, PartitionLane};
 use crate::journal::kafka::member::{Context, apply, consumer};
 use crate::journal::kafka::offsets::Offsets;
+use crate::journal::kafka::standing::Standing;
 use crate::journal::kafka::topic::Topics;
 use crate::journal::metrics::JournalMetrics;
 use crate::journal::{
     Boxed, Delivery, Lane, Malformed, OpenError, Original, Position, ReadError, Reader, envelope,
 };
+use crate::signal::{Signal, Signals};
 
 /// How long one poll waits for a message.
 const POLL: Duration = Duration::from_millis(100);
@@ -42,7 +44,7 @@ pub struct KafkaReader {
     lanes: mpsc::UnboundedReceiver<PartitionLane>,
     closing: CancellationToken,
     thread: Option<JoinHandle<()>>,
-    following: tokio::task::JoinHandle<()>,
+    following: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl KafkaReader {
@@ -52,6 +54,7 @@ impl KafkaReader {
     /// When the client refuses its settings.
     pub fn open(
         config: &KafkaConfig,
+        signals: Signals,
         readiness: &Readiness,
         metrics: JournalMetrics,
     ) -> Result<Self, OpenError> {
@@ -84,7 +87,7 @@ impl KafkaReader {
             topic: config.topic.clone(),
             config: config.clone(),
             in_force,
-            condition: readiness.condition("journal", "the topic is not known yet"),
+            standing: Standing::new(signals, readiness),
             closing: closing.clone(),
             runtime: Handle::current(),
         };
@@ -92,7 +95,8 @@ impl KafkaReader {
             .name("journal-read".to_owned())
             .spawn(move || polling.run())
             .map_err(unnamed)?;
-        let following = tokio::spawn(following);
+        // All streams have the same files.
+        let following = signals.has(Signal::Metrics).then(|| tokio::spawn(following));
         Ok(Self { lanes: new_lanes, closing, thread: Some(thread), following })
     }
 }
@@ -125,7 +129,9 @@ impl Reader for KafkaReader {
 impl Drop for KafkaReader {
     fn drop(&mut self) {
         self.closing.cancel();
-        self.following.abort();
+        if let Some(following) = &self.following {
+            following.abort();
+        }
     }
 }
 
@@ -136,7 +142,7 @@ struct Polling {
     topic: String,
     config: KafkaConfig,
     in_force: watch::Receiver<Arc<Material>>,
-    condition: Condition,
+    standing: Standing,
     closing: CancellationToken,
     runtime: Handle,
 }
@@ -174,12 +180,12 @@ impl Polling {
             match self.runtime.block_on(self.topics.records(&self.topic)) {
                 Ok(_) => match self.consumer.subscribe(&[&self.topic]) {
                     Ok(()) => {
-                        self.condition.met();
+                        self.standing.met();
                         return true;
                     }
-                    Err(error) => self.condition.lost(error.to_string()),
+                    Err(error) => self.standing.lost(error.to_string()),
                 },
-                Err(error) => self.condition.lost(error.to_string()),
+                Err(error) => self.standing.lost(error.to_string()),
             }
             std::thread::sleep(TOPIC_PERIOD);
         }

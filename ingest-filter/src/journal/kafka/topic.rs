@@ -17,8 +17,9 @@ use crate::journal::kafka::renewed::Renewed;
 
 /// How long a question to the cluster may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a question may take that finds out whether a broker answers at all.
-const REACH_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a question may take that finds out whether a broker answers at all. The client leaves a
+/// broker that does not, so the next question goes to another one where there is one.
+const REACH_TIMEOUT: Duration = Duration::from_millis(500);
 /// What the dead letters' topic takes more than the records': their headers are longer.
 pub(super) const DEAD_LETTER_EXTRA_BYTES: u64 = 64 << 10;
 
@@ -115,12 +116,10 @@ impl Topics {
         }
     }
 
-    /// Whether a broker answers within a second.
+    /// Whether a broker answers within half a second.
     pub async fn reach(&self, topic: &str) -> Result<(), TopicError> {
-        match self.state(topic, REACH_TIMEOUT).await {
-            Ok(_) | Err(TopicError::Missing(_)) => Ok(()),
-            Err(error) => Err(error),
-        }
+        // Whatever it answers.
+        self.metadata(topic, REACH_TIMEOUT).await.map(drop)
     }
 
     /// Creates the dead letters' topic if it may be.
@@ -173,13 +172,16 @@ impl Topics {
         state.retention_bytes = value("retention.bytes").and_then(|text| text.parse().ok());
     }
 
-    async fn state(&self, topic: &str, timeout: Duration) -> Result<TopicState, TopicError> {
+    async fn metadata(&self, topic: &str, timeout: Duration) -> Result<Metadata, TopicError> {
         let (asker, name) = (self.asker.current(), topic.to_owned());
         let ask = move || asker.metadata(&name, timeout);
         let answer = tokio::task::spawn_blocking(ask).await.map_err(|_| TopicError::Ended)?;
-        let failed =
-            |source| TopicError::Kafka { topic: topic.to_owned(), action: "looked up", source };
-        let metadata = answer.map_err(failed)?;
+        answer.map_err(|source| not_looked_up(topic, source))
+    }
+
+    async fn state(&self, topic: &str, timeout: Duration) -> Result<TopicState, TopicError> {
+        let failed = |source| not_looked_up(topic, source);
+        let metadata = self.metadata(topic, timeout).await?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         match found.map(|found| (found.error().map(RDKafkaErrorCode::from), found.partitions())) {
             None
@@ -234,4 +236,8 @@ impl Topics {
         tracing::info!(topic, partitions, "created the topic");
         Ok(())
     }
+}
+
+fn not_looked_up(topic: &str, source: KafkaError) -> TopicError {
+    TopicError::Kafka { topic: topic.to_owned(), action: "looked up", source }
 }

@@ -59,9 +59,20 @@ impl Influxdb {
         }
     }
 
+    /// The ID of an organisation of InfluxDB 2.x, which may have been configured in its place.
+    pub(super) async fn organisation(&self, org: &str) -> String {
+        let path = format!("/api/v2/orgs?org={}", query_value(org));
+        let found = self.ask(Method::GET, &path, None).await.ok();
+        let id = found.and_then(|(_, text)| {
+            let list: serde_json::Value = serde_json::from_str(&text).ok()?;
+            list["orgs"][0]["id"].as_str().map(str::to_owned)
+        });
+        id.unwrap_or_else(|| org.to_owned())
+    }
+
     /// Whether the server has databases at all: VictoriaMetrics answers every statement with one
     /// and the same list of them, so nothing would seem to be stored of anybody.
-    async fn is_influxdb(&self) -> Result<(), String> {
+    pub(super) async fn is_influxdb(&self) -> Result<(), String> {
         let json = self.statement("SHOW QUERIES").await?;
         match json["results"][0]["series"][0]["name"] == "databases" {
             true => {
@@ -101,7 +112,7 @@ impl Influxdb {
         }
     }
 
-    async fn json(&self, method: Method, path: &str) -> Result<Value, String> {
+    pub(super) async fn json(&self, method: Method, path: &str) -> Result<Value, String> {
         let text = self.answered(method, path).await?;
         serde_json::from_str(&text).map_err(|_| "the answer is no JSON".to_owned())
     }

@@ -6,6 +6,20 @@ use chassis::config::{ConfigError, Spanned};
 use chassis::tls::client::{ClientSettings, RawClientTls};
 use http::Uri;
 
+use super::TargetConfig;
+
+impl TargetConfig {
+    /// How it is told of TLS, where its URL wants that.
+    pub fn tls(&self) -> Option<&ClientSettings> {
+        match self {
+            Self::InfluxdbV1(config) => config.tls.as_ref(),
+            Self::InfluxdbV2(config) => config.tls.as_ref(),
+            Self::InfluxdbV3(config) => config.tls.as_ref(),
+            Self::File(_) => None,
+        }
+    }
+}
+
 /// Scheme, host and port of a URL that has nothing else.
 pub(super) fn url(
     path: &Path,

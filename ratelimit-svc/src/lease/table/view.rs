@@ -46,6 +46,12 @@ impl Table {
         self.shards.iter().map(of).sum()
     }
 
+    /// Tokens that are held of the counter of that name and not spent; none where it has no lease.
+    pub fn held_of(&self, key: &[u8]) -> Option<u64> {
+        let name = key::stem(key);
+        self.shard(self.hash(name)).slot(name).map(|slot| slot.held())
+    }
+
     /// The rules that hold the most tokens, at most [`SHOWN_MAX`].
     pub fn largest(&self) -> Vec<Holding> {
         let mut by_rule: HashMap<String, (u64, u64)> = HashMap::new();

@@ -9,16 +9,22 @@ use chassis::config::{ConfigError, parse_yaml_within};
 
 use crate::document::{Node as Yaml, Value};
 use crate::limits::class::Classes;
-use crate::limits::file::{FILE_BYTES_MAX, FILE_NODES_MAX, KNOWN_KEYS, Reader, parse};
+use crate::limits::file::trial::TRIAL_IN_FORCE;
+use crate::limits::file::{FILE_BYTES_MAX, FILE_NODES_MAX, File, KNOWN_KEYS, Reader, parse};
 use crate::limits::nearest::nearest;
 use crate::limits::unit::UNITS;
 
 /// The most faults of a file that are named.
 pub const FAULTS_MAX: usize = 100;
 
-/// All faults of a file, in the order of the file.
-pub fn faults(path: &Path, bytes: &[u8]) -> Vec<ConfigError> {
-    let Err(first) = parse(path, bytes) else { return vec![] };
+/// All faults of a file, in the order of the file. The classes are those of the service, where the file does
+/// not define them itself.
+pub fn faults(path: &Path, bytes: &[u8], classes: &Classes) -> Vec<ConfigError> {
+    let misfits = |file: &File| file.misfits(file.classes.as_ref().unwrap_or(classes));
+    let first = match parse(path, bytes) {
+        Ok(file) => return misfits(&file),
+        Err(first) => first,
+    };
     if bytes.len() > FILE_BYTES_MAX {
         return vec![first];
     }
@@ -30,7 +36,13 @@ pub fn faults(path: &Path, bytes: &[u8]) -> Vec<ConfigError> {
     while faults.len() < FAULTS_MAX {
         let reader = Reader { path, text, domain: String::new(), warnings: Vec::new() };
         let read = reader.check_keys(&root, true).and_then(|()| reader.file(&root));
-        let Err(fault) = read else { break };
+        let fault = match read {
+            Err(fault) => fault,
+            Ok(mended) => {
+                faults.extend(misfits(&mended));
+                break;
+            }
+        };
         let is_mended = mend(&mut root, &fault);
         // What was mended and is at fault again cannot be mended.
         let is_new = !faults.contains(&fault);
@@ -41,8 +53,49 @@ pub fn faults(path: &Path, bytes: &[u8]) -> Vec<ConfigError> {
             break;
         }
     }
+    drop_what_follows(path, bytes, &mut faults);
+    faults.truncate(FAULTS_MAX);
     faults.sort_by_key(|fault| fault.at);
     faults
+}
+
+/// A trial that says no more than the rule because what it said was taken out is no fault of its own.
+fn drop_what_follows(path: &Path, bytes: &[u8], faults: &mut Vec<ConfigError>) {
+    if !faults.iter().any(|fault| fault.message == TRIAL_IN_FORCE) {
+        return;
+    }
+    let Ok(root) = parse_yaml_within::<Yaml>(path, bytes, FILE_NODES_MAX) else { return };
+    let others: Vec<_> = faults
+        .iter()
+        .filter(|fault| fault.message != TRIAL_IN_FORCE)
+        .filter_map(|fault| fault.at)
+        .collect();
+    faults.retain(|fault| {
+        let trial = fault.at.and_then(|at| standing_at(&root, at));
+        let has_other =
+            || trial.is_some_and(|trial| others.iter().any(|other| holds(trial, *other)));
+        fault.message != TRIAL_IN_FORCE || !has_other()
+    });
+}
+
+/// The map that stands there.
+fn standing_at(node: &Yaml, at: (u64, u64)) -> Option<&Yaml> {
+    match &node.value {
+        Value::Map(_) if place(node) == at => Some(node),
+        Value::Map(pairs) => pairs.iter().find_map(|(_, value)| standing_at(value, at)),
+        Value::List(items) => items.iter().find_map(|item| standing_at(item, at)),
+        _ => None,
+    }
+}
+
+/// Whether anything stands there within.
+fn holds(node: &Yaml, at: (u64, u64)) -> bool {
+    let is_there = |one: &Yaml| place(one) == at || holds(one, at);
+    match &node.value {
+        Value::Map(pairs) => pairs.iter().any(|(key, value)| is_there(key) || is_there(value)),
+        Value::List(items) => items.iter().any(is_there),
+        _ => false,
+    }
 }
 
 /// What may have been meant, where the fault is a word that nobody knows.
@@ -136,7 +189,39 @@ mod tests {
 
     fn of(text: &str) -> Vec<(u64, String)> {
         let line = |fault: ConfigError| (fault.at.map_or(0, |at| at.0), fault.message);
-        faults(Path::new("a.yaml"), text.as_bytes()).into_iter().map(line).collect()
+        let classes = Classes::default();
+        faults(Path::new("a.yaml"), text.as_bytes(), &classes).into_iter().map(line).collect()
+    }
+
+    #[test]
+    fn classes_are_checked_beside_everything_else() {
+        let text = "\
+domain: edge
+descriptors:
+  - key: a
+    rate_limit: {unit: minut, requests_per_unit: 5, floor: {ingset: 0.1, backgroud: 0.1}}
+  - key: b
+    rate_limit:
+      unit: minute
+      requests_per_unit: 5
+      admit_up_to: {background: 0.9, ingest: 0.5}
+  - key: c
+    rate_limit:
+      unit: minute
+      requests_per_unit: 5
+      trial: {request_per_unit: 3}
+";
+        let found = of(text);
+        let lines: Vec<u64> = found.iter().map(|(line, _)| *line).collect();
+        assert_eq!(lines, [4, 4, 4, 9, 14], "{found:#?}");
+        for (at, expected) in
+            [(1, "'ingset'"), (2, "'backgroud'"), (3, "'background' is more"), (4, "unknown key")]
+        {
+            assert!(found[at].1.contains(expected), "{expected}\n{found:#?}");
+        }
+        let own = "domain: d\npriority_classes: {gold: {rank: 1, default: true}}\ndescriptors:\n  \
+                   - {key: a, rate_limit: {unit: day, requests_per_unit: 1, floor: {gold: 0.1}}}\n";
+        assert!(of(own).is_empty(), "{:?}", of(own));
     }
 
     #[test]

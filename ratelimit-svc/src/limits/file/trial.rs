@@ -36,6 +36,9 @@ const TOGETHER: [(&[&str], &[&str]); 3] = [
     (&["algorithm"], &["burst", "mode"]),
 ];
 
+/// What is wrong with a trial that changes nothing.
+pub(super) const TRIAL_IN_FORCE: &str = "trial is the limit that is in force";
+
 impl Reader<'_> {
     /// The trial of a limit, if it has one.
     pub(super) fn trial(&self, limit: &Yaml, steps: &[Step]) -> Result<Option<Trial>, ConfigError> {
@@ -59,7 +62,7 @@ impl Reader<'_> {
         let is_same = self.allowance(limit, steps)? == Allowance::Limited(tried)
             && self.sharing(limit)? == sharing;
         if is_same {
-            return Err(self.error(node, "trial is the limit that is in force"));
+            return Err(self.error(node, TRIAL_IN_FORCE));
         }
         Ok(Some(Trial { limit: tried, sharing, counts: TrialCounts::default() }))
     }

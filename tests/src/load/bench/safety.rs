@@ -50,6 +50,8 @@ const SIMULATED: f64 = 1e6;
 const RECORD_BYTES_MAX: u64 = 4 << 30;
 
 const LIMIT: &str = "unit: minute, requests_per_unit: 200";
+/// Too small to be leased by itself.
+const LEASED: &str = "unit: minute, requests_per_unit: 200, mode: lease";
 const TRIAL: &str = "unit: minute, requests_per_unit: 200, trial: {requests_per_unit: 100}";
 
 /// Runs the stage.
@@ -189,8 +191,9 @@ fn day(cx: &mut Context, dir: &Path) -> Result<()> {
     let in_one_place = Scenario::default().counting;
     let ways = [
         ("in one place", LIMIT, in_one_place.clone(), true),
-        ("leased by three", LIMIT, leased(3), true),
-        ("with a trial", TRIAL, in_one_place, false),
+        ("leased by three", LEASED, leased(3), true),
+        ("exact by three", LIMIT, leased(3), true),
+        ("with a trial", TRIAL, in_one_place, true),
     ];
     for (name, limit, counting, is_aimed) in ways {
         cx.step(&format!("safety: simulating a day {name}"));

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use ext_authz::check::builder::Builder;
 use ext_authz::check::decide::{Decision, decide};
 use ext_authz::check::digest::Peppers;
 use ext_authz::check::extract::Request;
 use ext_authz::check::key::{KeyId, NewKey};
-use ext_authz::check::key_set::{Builder, KeySet};
+use ext_authz::check::key_set::KeySet;
 use ext_authz::check::keyring::Keyring;
 use ext_authz::check::profile::Profile;
 use ext_authz::check::record::{Grant, KeyRecord, Kind, Status};
@@ -96,7 +97,7 @@ impl Subject {
         for number in 0..count {
             let key = NewKey::generate("live", |bytes| random.fill(bytes))?;
             let key = key.context("'live' is an environment")?;
-            builder.push(KeyRecord {
+            builder.add(KeyRecord {
                 id: key.id(),
                 tenant: format!("tenant-{number:07}").into(),
                 grant: Arc::clone(&grant),
@@ -110,7 +111,13 @@ impl Subject {
                 keys.push(key.expose().to_owned());
             }
         }
-        builder.settle()?;
+        // As many requests whatever the number of keys, each in memory of its own: what is compared
+        // is the cost of the keys, not that of more requests.
+        let (asked, mut again) = (keys.len(), 0);
+        while keys.len() < ASKED {
+            keys.push(keys[again % asked].clone());
+            again += 1;
+        }
         let keyring = Keyring::of(builder.build(), Arc::clone(peppers));
         Ok(Self { count, keyring, keys, decisions_ns: Vec::new(), revocations_us: Vec::new() })
     }

@@ -34,9 +34,9 @@ const KEYS: usize = 10_000;
 const REVOKED: (usize, usize) = (1_000, 100);
 /// A file comes into force once it has been still: so many keys are revoked by one change of it.
 const AT_ONCE: usize = 20;
-/// How soon a change of a file must be in force: as the reference of ext-authz says, and the time
-/// to read it.
-const FILE_MAX_MS: f64 = 1_000.0;
+/// How soon a change of a file must be in force: two looks at it, as the reference of ext-authz
+/// says, and the time to read it.
+const FILE_MAX_MS: f64 = 500.0;
 /// The same for a change in Redis.
 const REDIS_MAX_MS: f64 = 100.0;
 /// Until then a key must be refused.
