@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs every value set of the chart into a real control plane of Kubernetes: etcd, API server, controllers and
 # scheduler as processes on loopback. What a kubelet would report is reported for nodes without machines, so no
-# container runs. Takes ten minutes, and twenty more the first time, when the programs are built.
+# container runs. Takes five minutes, and twenty more the first time, when the programs are built.
 #
 #   helm/cluster.sh [TOOLS] [--only default,full]    TOOLS: as in validate.sh
 #

@@ -70,7 +70,6 @@ const PURE: &[&str] = &[
     "ratelimit-svc/src/store/breaker",
     "ratelimit-svc/src/store/pace",
     "ratelimit-svc/src/clock/offset",
-    "ratelimit-svc/src/store/redis/connection/deadlines/queue",
     "ratelimit-svc/src/store/redis/topology/slots",
     "ratelimit-svc/src/store/memory",
     "ratelimit-svc/src/outage/local",

@@ -74,11 +74,15 @@ pub async fn run(env: &Path, seconds: Option<u64>) -> Result<()> {
     say(&format!("watch it in a browser: {}/console\n", of("RLS_ADMIN")?))?;
     let counts: Arc<[Counts]> = ROSTER.iter().map(|_| Counts::default()).collect();
     let mut senders = tokio::task::JoinSet::new();
-    for (at, (tenant, _, rate)) in roster(counters).into_iter().enumerate() {
-        let (url, counts) = (url.clone(), counts.clone());
-        let authorization = format!("Token {}", keys[at]);
-        let line = format!("demo,tenant={tenant} value=1");
-        senders.spawn(async move { send(&url, &authorization, &line, rate, &counts[at]).await });
+    for (at, (tenant, _, rate)) in ROSTER.into_iter().enumerate() {
+        // One alone waits for each answer: who asks as often for each counter is as many.
+        for _ in 0..times(tenant, counters) {
+            let (url, counts) = (url.clone(), counts.clone());
+            let authorization = format!("Token {}", keys[at]);
+            let line = format!("demo,tenant={tenant} value=1");
+            senders
+                .spawn(async move { send(&url, &authorization, &line, rate, &counts[at]).await });
+        }
     }
     let end = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let signalled = chassis::drain::signalled();
@@ -105,10 +109,13 @@ pub async fn run(env: &Path, seconds: Option<u64>) -> Result<()> {
 
 /// [`ROSTER`] against limits that are counted so many times.
 fn roster(counters: u32) -> [(&'static str, &'static str, u32); ROSTER.len()] {
-    ROSTER.map(|(tenant, class, rate)| {
-        let times = if tenant == OVER { counters } else { 1 };
-        (tenant, class, rate.saturating_mul(times))
-    })
+    ROSTER
+        .map(|(tenant, class, rate)| (tenant, class, rate.saturating_mul(times(tenant, counters))))
+}
+
+/// How many ask in the name of a tenant.
+fn times(tenant: &str, counters: u32) -> u32 {
+    if tenant == OVER { counters } else { 1 }
 }
 
 /// Sends one line at a rate. Never ends.

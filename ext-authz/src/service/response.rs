@@ -126,8 +126,10 @@ fn overwrite(name: &str, value: &str) -> HeaderValueOption {
 #[expect(deprecated, reason = "it is still what some versions of Envoy go by")]
 fn header(name: &str, value: &str, action: HeaderAppendAction) -> HeaderValueOption {
     let header = HeaderValue { key: name.to_owned(), value: value.to_owned(), raw_value: vec![] };
-    // Some versions of Envoy read the older of the two fields alone, where it is absent as "append".
-    let append = Some(BoolValue { value: action == HeaderAppendAction::AppendIfExistsOrAdd });
+    // Some versions of Envoy read the older of the two fields alone, where it is absent as "append";
+    // where it says so, Envoy 1.40 drops a header of a refusal that is not there already.
+    let is_alone = action == HeaderAppendAction::OverwriteIfExistsOrAdd;
+    let append = is_alone.then_some(BoolValue { value: false });
     HeaderValueOption {
         header: Some(header),
         append_action: action.into(),

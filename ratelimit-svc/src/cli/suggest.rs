@@ -154,7 +154,10 @@ fn rule(quotas: &Quotas, named: &str) -> Result<(String, String), String> {
     match found[..] {
         [one] => Ok(one.clone()),
         [] => {
-            let meant = nearest(named, rules.iter().map(|(_, id)| id.as_str()));
+            let names =
+                rules.iter().flat_map(|(domain, id)| [id.clone(), format!("{domain}.{id}")]);
+            let names: Vec<String> = names.collect();
+            let meant = nearest(named, names.iter().map(String::as_str));
             let meant = meant.map(|id| format!("; did you mean '{id}'?")).unwrap_or_default();
             Err(format!("the quotas have no rule '{named}'{meant}"))
         }

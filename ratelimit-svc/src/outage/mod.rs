@@ -1,5 +1,5 @@
 //! What happens while the store is out of reach: who looks for it, and what requests are answered
-//! meanwhile. When to stop asking and when to ask again is `store::gate`.
+//! meanwhile. When to stop asking and when to ask again is `store::breaker`.
 
 pub mod guard;
 pub mod local;

@@ -315,6 +315,7 @@ fn an_access_log_is_enough() {
     assert_eq!(output.status.code(), Some(0), "as the report of a simulation names it");
     for (rule, expected) in [
         ("tenat", "the quotas have no rule 'tenat'; did you mean 'tenant'?"),
+        ("edge.tenat", "did you mean 'edge.tenant'?"),
         ("edge.path", "no recorded request meets rule edge.path"),
     ] {
         let output = run(&[&suggest[..], &[rule]].concat());
