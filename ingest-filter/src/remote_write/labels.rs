@@ -65,11 +65,14 @@ impl<'a> Labels<'a> {
         let tags = point.tags.len();
         let (name, value) = parts(label)?;
         let place = set(storable(name)?, storable(value)?, point)?;
-        // Of several names of a metric the last counts, so all are read.
-        let is_named = self.known.iter().any(|known| known.place == Place::Measurement);
-        let is_once = place != Place::Measurement || !is_named;
+        let named = self.known.iter().position(|known| known.place == Place::Measurement);
+        if let (Place::Measurement, Some(first)) = (place, named) {
+            // Of several names of a metric the last counts, so the next series reads its own anew.
+            self.known.truncate(first);
+            self.is_learning = false;
+        }
         match split(label) {
-            Some((name, rest)) if self.is_learning && is_once => {
+            Some((name, rest)) if self.is_learning => {
                 self.known.push(Known { name, rest, place, tags });
             }
             _ => self.is_learning = false,

@@ -351,6 +351,18 @@ proptest! {
     }
 }
 
+#[test]
+fn a_series_with_two_names_does_not_name_the_next_one() {
+    let series = |names: &[&str]| SeriesV1 {
+        labels: names.iter().map(|name| label("__name__", name)).collect(),
+        samples: vec![sample(1.0, 5)],
+        ..SeriesV1::default()
+    };
+    let request = RequestV1 { timeseries: vec![series(&["x", "yy"]), series(&["x"])] };
+    let lines = read(&request.encode_to_vec(), Version::V1).expect("a request");
+    assert_eq!(lines, ["yy value=1.0 5000000", "x value=1.0 5000000"]);
+}
+
 /// Labels of few names and values, some there twice, some without a value.
 fn any_labels() -> impl Strategy<Value = Vec<Label>> {
     let name = proptest::sample::select(&["__name__", "a", "b", "c"][..]);
