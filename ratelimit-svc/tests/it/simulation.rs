@@ -39,10 +39,22 @@ const CLIENTS: [Client; 6] = [
     ("plain", None),
 ];
 
-/// One client that asks so often at a steady rate, however slow the machine is; how many of its
-/// requests were refused.
-async fn client(services: &[Service], (tenant, class): Client, requests: u32) -> u64 {
-    let (began, mut refused) = (Instant::now(), 0);
+/// The longest that a client may be behind its rate where answers depend on when in a second it asks: a
+/// recording says how many asked in a second, and which was the first and the last.
+const LATE_MAX: Duration = Duration::from_millis(50);
+/// How often a load is repeated in which a client was later, as on a machine that others keep busy.
+const TRIES: u32 = 5;
+
+/// What clients were refused, and how far one of them was behind its rate at most.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    refused: u64,
+    late: Duration,
+}
+
+/// One client that asks so often at a steady rate, however slow the machine is.
+async fn client(services: &[Service], (tenant, class): Client, requests: u32) -> Seen {
+    let (began, mut seen) = (Instant::now(), Seen::default());
     for asked in 0..requests {
         let class = class.map(|class| ("priority", class));
         let entries: Vec<_> = [("tenant", tenant)].into_iter().chain(class).collect();
@@ -52,26 +64,37 @@ async fn client(services: &[Service], (tenant, class): Client, requests: u32) ->
         }
         let service = &services[asked as usize % services.len()];
         let answer = service.ask(message).await.expect("answered");
-        refused += u64::from(answer.overall_code() == Code::OverLimit);
-        let due = began + Duration::from_secs(1) / RATE * (asked + 1);
-        tokio::time::sleep_until(due.into()).await;
+        seen.refused += u64::from(answer.overall_code() == Code::OverLimit);
+        let due = |asked| Duration::from_secs(1) / RATE * asked;
+        seen.late = seen.late.max(began.elapsed().saturating_sub(due(asked)));
+        tokio::time::sleep_until((began + due(asked + 1)).into()).await;
     }
-    refused
+    seen
 }
 
 /// What the clients saw of a service with these quotas, which is recorded into `dir`.
 async fn load(quotas: &str, dir: &Path) -> (u64, u64) {
     let set = [("RECORD_DIR", dir.display().to_string())];
-    let service = Service::start_with(&[("a.yaml", quotas)], &set).await;
-    let refused = refused_of(std::slice::from_ref(&service), &CLIENTS, REQUESTS).await;
-    service.stop().await;
-    (u64::from(REQUESTS) * CLIENTS.len() as u64, refused)
+    for last in (1..=TRIES).map(|attempt| attempt == TRIES) {
+        let service = Service::start_with(&[("a.yaml", quotas)], &set).await;
+        let seen = seen_of(std::slice::from_ref(&service), &CLIENTS, REQUESTS).await;
+        service.stop().await;
+        if last || seen.late < LATE_MAX {
+            return (u64::from(REQUESTS) * CLIENTS.len() as u64, seen.refused);
+        }
+        std::fs::remove_dir_all(dir).expect("recorded");
+    }
+    unreachable!("the last try ends it")
 }
 
-/// What clients that ask services in turn, each so often, were refused.
-async fn refused_of(services: &[Service], clients: &[Client], requests: u32) -> u64 {
+/// What clients saw that ask services in turn, each so often.
+async fn seen_of(services: &[Service], clients: &[Client], requests: u32) -> Seen {
     let all = clients.iter().map(|one| client(services, *one, requests));
-    futures_util::future::join_all(all).await.into_iter().sum()
+    let seen = futures_util::future::join_all(all).await.into_iter();
+    seen.fold(Seen::default(), |all, one| Seen {
+        refused: all.refused + one.refused,
+        late: all.late.max(one.late),
+    })
 }
 
 fn simulate(dir: &Path, quotas: &str, more: &[&str]) -> (Option<i32>, Json) {
@@ -118,7 +141,7 @@ async fn leases_on_redis_are_simulated_as_they_were() {
     let (dir, server) =
         (tempfile::tempdir().expect("temporary directory"), RedisServer::start().await);
     let services = recorded_on(&server, LEASED, dir.path()).await;
-    let refused = refused_of(&services, &CLIENTS, REQUESTS).await;
+    let refused = seen_of(&services, &CLIENTS, REQUESTS).await.refused;
     for service in services {
         service.stop().await;
     }
@@ -183,7 +206,7 @@ async fn an_outage_is_simulated_as_it_was() {
     let (dir, server) =
         (tempfile::tempdir().expect("temporary directory"), RedisServer::start().await);
     let services = recorded_on(&server, IN_AN_OUTAGE, dir.path()).await;
-    let mut refused = refused_of(&services, &CLIENTS, PHASES[0]).await;
+    let mut refused = seen_of(&services, &CLIENTS, PHASES[0]).await.refused;
     server.signal("STOP");
     for service in &services {
         wait_for("the outage is known", async || {
@@ -192,13 +215,13 @@ async fn an_outage_is_simulated_as_it_was() {
         .await;
     }
     let from = next_second().await;
-    refused += refused_of(&services, &CLIENTS, PHASES[1]).await;
+    refused += seen_of(&services, &CLIENTS, PHASES[1]).await.refused;
     let to = next_second().await;
     server.signal("CONT");
     for service in &services {
         wait_until_well(service).await;
     }
-    refused += refused_of(&services, &CLIENTS, PHASES[2]).await;
+    refused += seen_of(&services, &CLIENTS, PHASES[2]).await.refused;
     for service in services {
         service.stop().await;
     }
