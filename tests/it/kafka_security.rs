@@ -75,6 +75,12 @@ impl Place {
         Some(self.http.get(&url).await.ok()?.status.as_u16())
     }
 
+    /// Whether a process that has just begun says that it is not ready, as soon as it says anything.
+    async fn is_unready(&self, process: &Process) -> Result<bool> {
+        let status = wait_for("an answer", DEADLINE, async || self.status(process).await).await;
+        Ok(status.with_context(|| process.child.output())? == 503)
+    }
+
     async fn ready(&self, process: &mut Process) -> Result<()> {
         let ready = wait_for("it to be ready", DEADLINE, async || {
             self.status(process).await.filter(|status| *status == 200).map(drop)
@@ -150,7 +156,7 @@ async fn gateway_and_writer_log_in_to_kafka_by_certificate_or_token() -> Result<
     })
     .await
     .with_context(|| stranger.child.output())?;
-    ensure!(place.status(&stranger).await == Some(503), "not ready");
+    ensure!(place.is_unready(&stranger).await?, "it is ready");
     let certificate = format!(
         "    tls: {{ca_file: {ca}, certificate_file: {}, key_file: {}}}\n",
         pki.certificate("gateway").display(),
@@ -177,7 +183,7 @@ async fn gateway_and_writer_log_in_to_kafka_by_certificate_or_token() -> Result<
     })
     .await
     .with_context(|| gateway.child.output())?;
-    ensure!(place.status(&gateway).await == Some(503), "not ready");
+    ensure!(place.is_unready(&gateway).await?, "it is ready");
     let (signed, renewals) = (file.clone(), Arc::new(AtomicU32::new(0)));
     let signer = tokio::spawn(sign(signed, renewals.clone()));
     place.ready(&mut gateway).await?;
@@ -224,7 +230,7 @@ async fn new_files_for_kafka_need_no_restart_and_lose_nothing() -> Result<()> {
     })
     .await
     .with_context(|| gateway.child.output())?;
-    ensure!(place.status(&gateway).await == Some(503), "not ready");
+    ensure!(place.is_unready(&gateway).await?, "it is ready");
     // The right password, without a restart.
     replace(&password, &format!("{PASSWORD}\n"))?;
     place.ready(&mut gateway).await?;
