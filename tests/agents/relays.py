@@ -21,6 +21,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -116,6 +117,12 @@ def attribute(key, value):
     return {"key": key, "value": {"stringValue": value}}
 
 
+def free_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
 def to_collector(port, path, body):
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}{path}", json.dumps(body).encode(), {"content-type": "application/json"}
@@ -198,7 +205,7 @@ def arrived(since):
 
 def main():
     directory = tempfile.mkdtemp(prefix="relays-")
-    values = {"dir": directory, "edge": EDGE, "host": EDGE.removeprefix("http://"), "key": KEY, "tenant": TENANT, "port": 24318}
+    values = {"dir": directory, "edge": EDGE, "host": EDGE.removeprefix("http://"), "key": KEY, "tenant": TENANT, "port": free_port()}
     processes, wanted = [], []
     since = os.path.getsize(env()["TIDEGATE_POINTS"])
     log = open(f"{directory}/agents.log", "w")
