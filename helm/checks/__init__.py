@@ -2,6 +2,7 @@
 
 import pathlib
 import subprocess
+import time
 
 import yaml
 
@@ -17,6 +18,17 @@ class Failure(Exception):
 def need(condition, message):
     if not condition:
         raise Failure(message)
+
+
+def wait_for(what, condition, deadline=180, pause=0.2):
+    """Asks until there is an answer that is not None or False; gives up after so many seconds."""
+    until = time.monotonic() + deadline
+    while True:
+        found = condition()
+        if found:
+            return found
+        need(time.monotonic() < until, f"waited in vain for {what}")
+        time.sleep(pause)
 
 
 class Helm:

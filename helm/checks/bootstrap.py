@@ -4,11 +4,10 @@ import re
 import shutil
 import socket
 import subprocess
-import time
 import urllib.error
 import urllib.request
 
-from . import CHART, Failure, need, objects, of_kind, one_line
+from . import CHART, Failure, need, objects, of_kind, one_line, wait_for
 
 
 def bootstrap_of(rendered):
@@ -60,13 +59,6 @@ def status(port, path):
         return None
 
 
-def until(condition, what):
-    deadline = time.monotonic() + 20
-    while not condition():
-        need(time.monotonic() < deadline, f"not in 20 s: {what}")
-        time.sleep(0.05)
-
-
 def free_port():
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
@@ -95,11 +87,11 @@ def envoy_drains(helm, envoy, scratch):
     flags = ["--disable-hot-restart", "--concurrency", "1", "--log-level", "error"]
     process = subprocess.Popen([envoy, "-c", file, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        until(lambda: status(status_port, "/ready") == 200 and status(edge, "/healthz") == 200, "Envoy is ready")
+        wait_for("Envoy", lambda: status(status_port, "/ready") == 200 and status(edge, "/healthz") == 200, 20, 0.05)
         done = subprocess.run(hook, capture_output=True, text=True, timeout=30)
         need(done.stdout.count("HTTP/1.1 200 OK") == 2, one_line(done.stdout + done.stderr))
-        until(lambda: status(status_port, "/ready") == 503, "the readiness probe fails")
-        until(lambda: status(edge, "/healthz") == 503, "the health check fails")
+        wait_for("the readiness probe to fail", lambda: status(status_port, "/ready") == 503, 20, 0.05)
+        wait_for("the health check to fail", lambda: status(edge, "/healthz") == 503, 20, 0.05)
         need(status(status_port, liveness) == 200, "the liveness probe fails while draining")
         need(status(edge, "/ping") is not None, "refuses requests while draining")
     finally:

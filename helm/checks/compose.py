@@ -9,8 +9,8 @@ import subprocess
 import compose_spec
 import yaml
 
-from . import HELM, LOADER, Failure, need, one_line
-from .bootstrap import envoy_accepts, free_port, status, until
+from . import HELM, LOADER, Failure, need, one_line, wait_for
+from .bootstrap import envoy_accepts, free_port, status
 
 
 def consistent():
@@ -119,7 +119,7 @@ def starts(command, environment, admin, path, name, then=lambda: None):
     """A service of ours comes up on what compose gives it; `then` is called while it runs."""
     process = subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        until(lambda: process.poll() is not None or status(admin, path) == 200, f"{name}: {path} is 200")
+        wait_for(f"{name}: {path} to be 200", lambda: process.poll() is not None or status(admin, path) == 200, 20, 0.05)
         need(process.poll() is None, f"{name} ended with {process.returncode}: {one_line(process.stdout.read()[-400:]) if process.poll() is not None else ''}")
         then()
     finally:
@@ -191,7 +191,7 @@ def keys_live_in_redis(file, programs, scratch):
     def with_redis(then):
         process = subprocess.Popen([*redis, "--port", str(port), "--bind", "127.0.0.1"], stdout=subprocess.DEVNULL)
         try:
-            until(answers, "redis-keys answers")
+            wait_for("redis-keys to answer", answers, 20, 0.05)
             then()
         finally:
             process.kill()

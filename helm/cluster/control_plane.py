@@ -3,11 +3,10 @@
 import os
 import pathlib
 import subprocess
-import time
 
 import yaml
 
-from checks import Failure, need
+from checks import Failure, wait_for
 from checks.bootstrap import free_port
 
 from .api import Api
@@ -15,19 +14,6 @@ from .api import Api
 TOKEN = "an-administrator-of-this-run"
 # Nodes here have no kubelet that renews a lease.
 CONTROLLERS = "*,-node-lifecycle-controller,-taint-eviction-controller,-node-ipam-controller"
-# Longest wait for anything to come about, seconds.
-DEADLINE = 180
-
-
-def wait_for(what, condition, deadline=DEADLINE):
-    """Asks until there is an answer that is not None or False."""
-    until = time.monotonic() + deadline
-    while True:
-        found = condition()
-        if found:
-            return found
-        need(time.monotonic() < until, f"waited in vain for {what}")
-        time.sleep(0.2)
 
 
 class ControlPlane:

@@ -11,9 +11,7 @@ import subprocess
 
 import yaml
 
-from checks import LOADER, custom
-
-from .control_plane import wait_for
+from checks import LOADER, custom, wait_for
 
 # Module and version, and the files in it.
 MODULES = {

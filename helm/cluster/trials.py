@@ -3,11 +3,10 @@
 import copy
 import json
 
-from checks import CHART, Failure, admission, named, need, objects, of_kind, one_line, sets
+from checks import CHART, Failure, admission, named, need, of_kind, one_line, sets, wait_for
 
 from . import nodes
 from .api import Refused
-from .control_plane import wait_for
 
 NAMESPACE = "tidegate"
 RELEASE = "edge"

@@ -10,11 +10,11 @@ import sys
 import tempfile
 import time
 
-from checks import Failure, Helm, need, one_line
+from checks import Failure, Helm, need, one_line, wait_for
 from checks.bootstrap import free_port
 
 from . import CHECKS, servers
-from .authority import SHORT, USERS, Processes, Spire, spiffe, wait_for
+from .authority import SHORT, Processes, Spire, spiffe
 from .edge import SERVICES, Edge, Load
 
 # How many certificates each listener takes while requests pass.

@@ -5,9 +5,8 @@ import os
 import pathlib
 import shutil
 import subprocess
-import time
 
-from checks import Failure, need, one_line
+from checks import Failure, need, one_line, wait_for
 from checks.bootstrap import free_port
 
 DOMAIN = "telemetry.example.com"
@@ -19,7 +18,6 @@ HOSTS = {"redis", "kafka", "influxdb", "collector"}
 # How long certificates of clients and services live, seconds: SPIRE renews them at half of it.
 SHORT = 60
 LONG = 3600
-DEADLINE = 120
 
 
 def spiffe(name):
@@ -27,17 +25,6 @@ def spiffe(name):
     if name in ("redis", "kafka", "influxdb", "collector"):
         return f"spiffe://{DOMAIN}/ns/data/sa/{name}"
     return f"spiffe://{DOMAIN}/ns/tidegate/sa/edge-tidegate-{name}"
-
-
-def wait_for(what, condition, deadline=DEADLINE):
-    """Asks until there is an answer that is not None or False."""
-    until = time.monotonic() + deadline
-    while True:
-        found = condition()
-        if found:
-            return found
-        need(time.monotonic() < until, f"waited in vain for {what}")
-        time.sleep(0.2)
 
 
 class Processes:

@@ -12,11 +12,11 @@ import urllib.request
 
 import yaml
 
-from checks import CHART, LOADER, need, objects, one_line
+from checks import CHART, LOADER, need, objects, one_line, wait_for
 from checks.binaries import container_of, texts
 from checks.bootstrap import bootstrap_of, free_port, status
 
-from .authority import USERS, spiffe, wait_for
+from .authority import USERS, spiffe
 
 SERVICES = ("ext-authz", "ratelimit-svc", "gateway", "writer")
 INSIDE = "/spiffe-workload-api/spire-agent.sock"

@@ -5,10 +5,10 @@ import ssl
 import subprocess
 import threading
 
-from checks import need, one_line
+from checks import need, one_line, wait_for
 from checks.bootstrap import free_port
 
-from .authority import USERS, wait_for
+from .authority import USERS
 
 
 def listens(port):

@@ -195,14 +195,46 @@ fn verify_says_what_is_wrong_and_never_repeats_the_key() {
 }
 
 /// The address in a log line of the form `…"admin":"127.0.0.1:1234"…`.
-pub fn address(log: &str, name: &str) -> std::net::SocketAddr {
+fn address(log: &str, name: &str) -> std::net::SocketAddr {
     let (_, rest) = log.split_once(&format!("\"{name}\":\"")).expect("logged");
     rest.split('"').next().expect("closed").parse().expect("an address")
 }
 
+/// The program itself, which listens and ends with its value.
+pub struct Started {
+    pub child: tokio::process::Child,
+    /// What it logs from now on.
+    pub log: tokio::io::BufReader<tokio::process::ChildStdout>,
+    /// What it has logged so far.
+    pub told: String,
+    pub grpc: std::net::SocketAddr,
+    pub admin: std::net::SocketAddr,
+}
+
+/// Starts the program with the configuration of these files.
+pub async fn started(files: &Files) -> Started {
+    use tokio::io::AsyncBufReadExt;
+
+    let mut child = tokio::process::Command::new(BINARY)
+        .arg("serve")
+        .arg("--config")
+        .arg(files.path("ext-authz.yaml"))
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("started");
+    let mut log = tokio::io::BufReader::new(child.stdout.take().expect("piped"));
+    let mut told = String::new();
+    while !told.contains("\"message\":\"listening\"") {
+        assert_ne!(log.read_line(&mut told).await.expect("read"), 0, "ended: {told}");
+    }
+    let (grpc, admin) = (address(&told, "grpc"), address(&told, "admin"));
+    Started { child, log, told, grpc, admin }
+}
+
 #[tokio::test]
 async fn the_binary_serves_logs_no_secret_and_drains_on_sigterm() {
-    use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+    use tokio::io::AsyncReadExt;
 
     let files = Files::new();
     files.write_keys("keys: []\n");
@@ -210,21 +242,7 @@ async fn the_binary_serves_logs_no_secret_and_drains_on_sigterm() {
     let mut config = fs::read_to_string(files.path("ext-authz.yaml")).expect("read");
     config.push_str("log_level: trace\n");
     fs::write(files.path("ext-authz.yaml"), config).expect("written");
-    let mut child = tokio::process::Command::new(BINARY)
-        .arg("serve")
-        .arg("--config")
-        .arg(files.path("ext-authz.yaml"))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("started");
-    let mut log = BufReader::new(child.stdout.take().expect("piped"));
-    let mut told = String::new();
-    while !told.contains("\"message\":\"listening\"") {
-        assert_ne!(log.read_line(&mut told).await.expect("read"), 0, "ended: {told}");
-    }
-    let (grpc, admin) = (address(&told, "grpc"), address(&told, "admin"));
+    let Started { mut child, mut log, mut told, grpc, admin } = started(&files).await;
     let reader = tokio::spawn(async move {
         log.read_to_string(&mut told).await.expect("read");
         told

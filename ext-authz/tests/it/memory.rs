@@ -4,14 +4,13 @@
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
-use std::process::Stdio;
 
 use prost::Message;
 use proto::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::AsyncBufReadExt;
 use tonic::transport::Channel;
 
-use crate::cli::address;
+use crate::cli::{Started, started};
 use crate::rig::{Files, Outcome, bearer, connect, get, keys_yaml, request, wait_for};
 
 const PAGE_BYTES: usize = 64 << 10;
@@ -28,19 +27,7 @@ struct Program {
 
 impl Program {
     async fn start(files: &Files) -> Self {
-        let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_ext-authz"))
-            .arg("serve")
-            .arg("--config")
-            .arg(files.path("ext-authz.yaml"))
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("started");
-        let mut log = BufReader::new(child.stdout.take().expect("piped"));
-        let mut told = String::new();
-        while !told.contains("\"message\":\"listening\"") {
-            assert_ne!(log.read_line(&mut told).await.expect("read"), 0, "ended: {told}");
-        }
+        let Started { child, mut log, grpc, admin, .. } = started(files).await;
         // What it logs from now on is of no use here, and must not fill the pipe.
         tokio::spawn(async move {
             let mut line = String::new();
@@ -48,7 +35,6 @@ impl Program {
                 line.clear();
             }
         });
-        let (grpc, admin) = (address(&told, "grpc"), address(&told, "admin"));
         wait_for("ready", async || get(admin, "/readyz").await.0 == 200).await;
         Self { child, client: connect(grpc).await, grpc, admin }
     }

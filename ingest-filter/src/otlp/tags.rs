@@ -237,11 +237,13 @@ impl<'a> Tags<'a> {
     }
 }
 
-/// An encoded `KeyValue` that begins with a short key, in two parts.
+/// An encoded `KeyValue` that begins with a short key and has no other behind it, in two parts.
 fn split(pair: &[u8]) -> Option<Known<'_>> {
     let &[0x0a, length, ..] = pair else { return None };
     let (key, rest) = pair.split_at_checked(2 + usize::from(length))?;
-    (usize::from(length) <= SHORT_MAX).then_some(Known { key, rest })
+    // Of several keys the last counts.
+    let is_its_key = key_value(pair).is_ok_and(|(last, _)| last == &key[2..]);
+    (usize::from(length) <= SHORT_MAX && is_its_key).then_some(Known { key, rest })
 }
 
 /// The text of what stands behind the key of a `KeyValue`, where it is a short text and nothing

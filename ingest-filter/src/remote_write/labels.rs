@@ -150,8 +150,11 @@ pub(super) fn parts(label: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
     Ok((name, value))
 }
 
-/// An encoded `Label` that begins with a short name, in two parts.
+/// An encoded `Label` that begins with a short name and has no other behind it, in two parts.
 fn split(label: &[u8]) -> Option<(&[u8], &[u8])> {
     let &[0x0a, length, ..] = label else { return None };
-    (length <= SHORT_MAX).then(|| label.split_at_checked(2 + usize::from(length))).flatten()
+    let (name, rest) = label.split_at_checked(2 + usize::from(length))?;
+    // Of several names the last counts.
+    let is_its_name = parts(label).is_ok_and(|(last, _)| last == &name[2..]);
+    (length <= SHORT_MAX && is_its_name).then_some((name, rest))
 }

@@ -363,6 +363,20 @@ fn a_series_with_two_names_does_not_name_the_next_one() {
     assert_eq!(lines, ["yy value=1.0 5000000", "x value=1.0 5000000"]);
 }
 
+#[test]
+fn a_label_with_two_names_does_not_name_that_of_the_next_series() {
+    let twice: &[u8] = b"\x0a\x01a\x12\x01x\x0a\x01b";
+    let next: &[u8] = b"\x0a\x01a\x12\x01y";
+    let (mut labels, mut point) = (labels::Labels::default(), Point::default());
+    let seen = [twice, next].map(|label| {
+        labels.begin();
+        labels.add(label, &mut point).expect("a label");
+        labels.end(&mut point);
+        point.tags.clone()
+    });
+    assert_eq!(seen, [[("b".into(), "x".into())], [("a".into(), "y".into())]]);
+}
+
 /// Labels of few names and values, some there twice, some without a value.
 fn any_labels() -> impl Strategy<Value = Vec<Label>> {
     let name = proptest::sample::select(&["__name__", "a", "b", "c"][..]);

@@ -178,3 +178,18 @@ fn memory_is_taken_for_a_request_and_not_for_its_points() {
     let allocations = allocation_counter::measure(|| drop(write())).count_total;
     assert!(allocations < 1000, "{allocations}");
 }
+
+#[test]
+fn an_attribute_with_two_keys_does_not_name_that_of_the_next_point() {
+    let twice: &[u8] = b"\x0a\x01a\x12\x03\x0a\x01x\x0a\x01b";
+    let next: &[u8] = b"\x0a\x01a\x12\x03\x0a\x01y";
+    let mut tags = Tags::new(Attributes::default());
+    tags.begin_points();
+    let seen = [twice, next].map(|pair| {
+        tags.begin_point();
+        tags.add_of_point(pair).expect("an attribute");
+        tags.end_point();
+        tags.tags.clone()
+    });
+    assert_eq!(seen, [[("b".into(), "x".into())], [("a".into(), "y".into())]]);
+}
