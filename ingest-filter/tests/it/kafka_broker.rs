@@ -15,6 +15,9 @@ pub struct Broker {
     directory: TempDir,
     port: u16,
     child: Option<Child>,
+    /// What stands for a full disk: no file grows beyond so many bytes, whoever runs the test and
+    /// whatever it may mount.
+    pub file_bytes_max: Option<u64>,
 }
 
 /// Where the jars are: `TIDEGATE_KAFKA_LIB`, or where `make parts` puts them.
@@ -80,7 +83,8 @@ impl Broker {
         Self::cluster_with(size, "").await
     }
 
-    async fn cluster_with(size: usize, settings: &str) -> Vec<Self> {
+    /// Brokers that form a cluster, with other settings.
+    pub async fn cluster_with(size: usize, settings: &str) -> Vec<Self> {
         let ports: Vec<(u16, u16)> = (0..size).map(|_| (free_port(), free_port())).collect();
         let voters: Vec<String> = ports
             .iter()
@@ -114,6 +118,7 @@ impl Broker {
     ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let settings = settings
+            .replace("{directory}", &directory.path().display().to_string())
             .replace("{port}", &port.to_string())
             .replace("{controller}", &controller.to_string());
         let in_sync = if size >= 3 { 2 } else { 1 };
@@ -137,7 +142,7 @@ impl Broker {
             directory.path().join("data").display()
         );
         std::fs::write(directory.path().join("server.properties"), properties).unwrap();
-        let broker = Self { directory, port, child: None };
+        let broker = Self { directory, port, child: None, file_bytes_max: None };
         let id = "MkU3OEVBNTcwNTJENDM2Qg";
         let user = "SCRAM-SHA-256=[name=gateway,password=secret]";
         let arguments = ["format", "-t", id, "--add-scram", user, "-c"];
@@ -174,6 +179,15 @@ impl Broker {
         self.child.as_ref().expect("a broker that runs").id()
     }
 
+    /// Waits until the process has ended by itself.
+    pub async fn ends(&mut self) {
+        let child = std::sync::Mutex::new(self.child.take().expect("a broker that runs"));
+        wait_for("the end of the broker", || async {
+            child.lock().unwrap().try_wait().unwrap().map(drop)
+        })
+        .await;
+    }
+
     /// Runs a command line tool of Kafka against this broker.
     pub fn tool(&self, class: &str, arguments: &[&str]) {
         let output = Command::new("java")
@@ -200,7 +214,15 @@ impl Broker {
             .append(true)
             .open(self.directory.path().join(log))
             .unwrap();
-        Command::new("java")
+        let mut command = match self.file_bytes_max {
+            None => Command::new("java"),
+            Some(bytes) => {
+                let mut limited = Command::new("prlimit");
+                limited.arg(format!("--fsize={bytes}")).arg("java");
+                limited
+            }
+        };
+        command
             .args(["-Xms128m", "-Xmx384m", "-XX:TieredStopAtLevel=1", "-cp"])
             .arg(format!("{}/*", jars().display()))
             .arg(class)
