@@ -29,9 +29,6 @@ use known::Walk;
 pub use precision::{Precision, UnknownPrecision};
 use scan::Scanner;
 
-/// What editors of Windows put in front of UTF-8.
-const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
-
 /// How a body is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dialect {
@@ -72,11 +69,9 @@ pub struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    /// Reads `body`, which may be any bytes. A byte order mark at its beginning is no part of the
-    /// first line.
+    /// Reads `body`, which may be any bytes.
     pub fn new(body: &'a [u8], dialect: Dialect) -> Self {
-        let text_start = if body.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
-        Self { body, dialect, text: "", text_start, at: 0, line: 1, walk: Walk::new() }
+        Self { body, dialect, text: "", text_start: 0, at: 0, line: 1, walk: Walk::new() }
     }
 
     /// Reads the next line that holds a point into `point`, and returns its number. Blank lines
