@@ -253,9 +253,8 @@ mod tests {
         assert!(size_of::<KeyRecord>() <= 96, "{}", size_of::<KeyRecord>());
         let mut shared = Shared::default();
         let grant = record(None, None, Status::Active).grant;
-        let mut shared_grant = |plan: &str| {
-            shared.grant(&grant.priority, plan, &grant.scopes, &grant.networks)
-        };
+        let mut shared_grant =
+            |plan: &str| shared.grant(&grant.priority, plan, &grant.scopes, &grant.networks);
         assert_eq!(shared_grant("default"), grant);
         assert!(Arc::ptr_eq(&shared_grant("default"), &shared_grant("default")));
         assert_ne!(shared_grant("gold"), grant);

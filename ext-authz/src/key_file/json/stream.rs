@@ -53,7 +53,8 @@ pub fn read(
 ) -> Result<bool, ConfigError> {
     let (found, finds) = sync_channel(PIECES_WAITING_MAX);
     let window = Window::new(file);
-    let mut reader = Reader { path, rules, window, found, shared: std::mem::take(&mut keys.shared) };
+    let mut reader =
+        Reader { path, rules, window, found, shared: std::mem::take(&mut keys.shared) };
     thread::scope(|scope| {
         let reading = thread::Builder::new().name("keys file".to_owned());
         let reading = reading.spawn_scoped(scope, move || {
