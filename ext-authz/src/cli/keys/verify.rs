@@ -34,7 +34,7 @@ pub fn run(shared: &Shared) -> anyhow::Result<()> {
     let now = Timestamp::now();
     let validity = record.validity(now);
     match shared.output {
-        Output::Json => print(&format!("{}\n", describe(record, None, now)))?,
+        Output::Json => print(&format!("{}\n", describe(&record.to_record(), None, now)))?,
         Output::Text => {
             let (id, tenant) = (record.id, &record.tenant);
             print(&format!("key '{id}' of tenant '{tenant}' is {}\n", validity.as_str()))?;
