@@ -12,6 +12,7 @@
 //! Pure; HTTP is the gateway's.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use crate::fault::Fault;
 use crate::intake::{Intake, Item, Kind, Stop};
@@ -37,6 +38,9 @@ const JOINED_BYTES_MAX: usize = 1024;
 struct Series<'a> {
     metric: Cow<'a, str>,
     tags: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    /// The values of tags that have several, by the place of the tag; an empty one says that its
+    /// first is there too.
+    joined: HashSet<(usize, Cow<'a, str>)>,
     shape: Shape,
     interval: f64,
 }
@@ -89,15 +93,8 @@ impl<'a> Series<'a> {
         if key.is_empty() || value.is_empty() {
             return Ok(());
         }
-        if let Some(tag) = self.tags.iter_mut().find(|tag| tag.0 == key) {
-            if tag.1.split(',').all(|known| known != value) {
-                let joined = format!("{},{value}", tag.1);
-                if joined.len() > JOINED_BYTES_MAX {
-                    return Err(Fault::NameTooLong);
-                }
-                tag.1 = Cow::Owned(joined);
-            }
-            return Ok(());
+        if let Some(at) = self.tags.iter().position(|tag| tag.0 == key) {
+            return self.join(at, value);
         }
         if self.tags.len() >= TAGS_MAX {
             return Err(Fault::TagsTooMany);
@@ -111,6 +108,25 @@ impl<'a> Series<'a> {
         let mut point = Point { tags: self.tags, ..Point::default() };
         let named = fault.and_then(|()| storable(self.metric).map(|name| point.measurement = name));
         (point, named)
+    }
+
+    /// Adds another value to a tag, unless it has it already.
+    fn join(&mut self, at: usize, value: Cow<'a, str>) -> Result<(), Fault> {
+        let tag = &mut self.tags[at].1;
+        if self.joined.insert((at, Cow::Borrowed(""))) {
+            self.joined.insert((at, tag.clone()));
+        }
+        if self.joined.contains(&(at, value.clone())) {
+            return Ok(());
+        }
+        if tag.len() + 1 + value.len() > JOINED_BYTES_MAX {
+            return Err(Fault::NameTooLong);
+        }
+        let joined = tag.to_mut();
+        joined.push(',');
+        joined.push_str(&value);
+        self.joined.insert((at, value));
+        Ok(())
     }
 
     /// Hands on points of this series, or the fault of each of them.

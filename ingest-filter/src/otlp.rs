@@ -52,6 +52,7 @@ const TEMPORALITY_CUMULATIVE: u64 = 2;
 /// within a data point, a metric, a scope or a resource is an item that is rejected.
 pub fn for_each_point(request: &[u8], intake: &mut dyn Intake) -> Result<(), Stop> {
     let rules = intake.otlp_rules();
+    signal::held(request, intake)?;
     let mut point = Point::default();
     for_each_group(request, intake, &mut |group, intake| {
         let mut reader = Reader { point: &mut point, group, intake, rules };
@@ -239,10 +240,10 @@ impl<'a> Reader<'a, '_, '_> {
         if shared.is_delta {
             self.group.tags.add_text(TEMPORALITY_TAG.0, TEMPORALITY_TAG.1.as_bytes())?;
         }
+        self.point.timestamp_ns = signal::timestamp_ns(time_unix_nano)?;
         if let Some(unit) = &shared.unit {
             self.group.tags.add_ours("unit", unit.clone())?;
         }
-        self.point.timestamp_ns = signal::timestamp_ns(time_unix_nano)?;
         Ok(true)
     }
 }

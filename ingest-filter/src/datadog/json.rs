@@ -87,7 +87,7 @@ pub fn series_v1(body: &[u8], intake: &mut dyn Intake) -> Result<(), Stop> {
             metric: read.metric,
             shape: shape.unwrap_or_default(),
             interval: read.interval.unwrap_or_default(),
-            tags: Vec::new(),
+            ..Series::default()
         };
         let fault = shape.and_then(|_| {
             for (key, value) in [("host", read.host), ("device", read.device)] {
@@ -124,7 +124,7 @@ pub fn series_v2(body: &[u8], intake: &mut dyn Intake) -> Result<(), Stop> {
             metric: read.metric,
             shape: shape.unwrap_or_default(),
             interval: read.interval.unwrap_or_default(),
-            tags: Vec::new(),
+            ..Series::default()
         };
         let fault = shape.and_then(|_| {
             for resource in read.resources.unwrap_or_default() {

@@ -259,6 +259,10 @@ impl Intake for RequestIntake {
         self.guard.as_ref().map(Guard::otlp).unwrap_or_default()
     }
 
+    fn point_bytes_max(&self) -> usize {
+        self.chunker.shapes().line_bytes_max()
+    }
+
     fn reserve(&mut self, bytes: usize) -> Result<(), Stop> {
         match self.reservation.grow(bytes) {
             Ok(()) => Ok(()),
