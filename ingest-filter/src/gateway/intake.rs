@@ -111,7 +111,8 @@ impl RequestIntake {
     }
 
     /// Points must pass the rules of their tenant.
-    pub fn guarded(self, guard: Option<Guard>) -> Self {
+    pub fn guarded(mut self, guard: Option<Guard>) -> Self {
+        self.chunker.add_tags(guard.as_ref().map_or(&[], Guard::tags));
         Self { guard, ..self }
     }
 
@@ -137,10 +138,7 @@ impl RequestIntake {
         self.spend(work(point))?;
         match self.push(point) {
             Ok(()) => {
-                // Lines that get tags by the rules are not written as they stand.
-                if self.guard.as_ref().is_none_or(|guard| !guard.adds_tags()) {
-                    self.chunker.learn(point);
-                }
+                self.chunker.learn(point);
                 self.verdict.count(Kind::Sample);
             }
             Err(fault) => self.reject(position, fault),

@@ -96,7 +96,8 @@ fn prefix(key: &str) -> u64 {
     u64::from_be_bytes(first)
 }
 
-fn write_tag(key: &str, value: &str, out: &mut Vec<u8>) -> Result<(), Fault> {
+/// Appends a comma and a tag.
+pub(super) fn write_tag(key: &str, value: &str, out: &mut Vec<u8>) -> Result<(), Fault> {
     if key.is_empty() {
         return Err(Fault::TagKeyMissing);
     }

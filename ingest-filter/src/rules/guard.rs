@@ -119,12 +119,13 @@ impl Guard {
         self.rules.otlp
     }
 
-    /// Whether points get tags beside their own.
-    pub fn adds_tags(&self) -> bool {
-        !self.tags.is_empty()
+    /// The tags that points get beside their own.
+    pub fn tags(&self) -> &[(String, String)] {
+        &self.tags
     }
 
-    /// Whether a line that looks like an earlier one passes; `hash` is that of its series. One that
+    /// Whether a line that looks like an earlier one passes; `hash` is that of its series, with the
+    /// tags that it gets. One that
     /// does not, or may not, is to be read and then admitted as a point.
     pub fn admits_known(&mut self, line: &KnownLine<'_>, hash: u64) -> bool {
         let rules = &*self.rules;
@@ -136,8 +137,7 @@ impl Guard {
             at <= name && tag.len() - at <= value.saturating_add(1)
         };
         let within = (names.is_none() && values.is_none()) || line.tags.iter().all(is_short);
-        let is_plain = self.tags.is_empty()
-            && rules.labels_max.is_none_or(|max| line.tags.count() <= max)
+        let is_plain = rules.labels_max.is_none_or(|max| line.tags.count() <= max)
             && within
             && self.is_in_window(line.timestamp);
         is_plain && matches!(self.see(hash), None | Some(Seen::Active | Seen::Untracked))
