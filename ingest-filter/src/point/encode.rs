@@ -56,7 +56,8 @@ fn try_encode(
     write_fields(&point.fields, out)?;
     out.push(b' ');
     let mut digits = itoa::Buffer::new();
-    let timestamp = point.timestamp_ns.unwrap_or(admitted_at_ns);
+    let admitted = admitted_at_ns.saturating_add(i64::from(point.behind_ns)).min(i64::MAX - 1);
+    let timestamp = point.timestamp_ns.unwrap_or(admitted);
     out.extend_from_slice(digits.format(timestamp).as_bytes());
     out.push(b'\n');
     Ok(series_len)
