@@ -36,7 +36,8 @@ fn taken(body: &str, rules: &Rules, added: &[(&str, &str)], by_shape: bool) -> T
         match lines.next(&mut point) {
             None => break,
             Some(line) => {
-                intake.take_line(line.expect("a good line"), &mut point).expect("wanted");
+                let line = line.expect("a good line");
+                intake.take_line(line, &mut point, String::new).expect("wanted");
             }
         }
     }

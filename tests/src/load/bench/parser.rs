@@ -242,7 +242,9 @@ fn ruled(body: &[u8], added: &[(&str, &str)]) -> usize {
     let (mut lines, mut point, mut number) = (Lines::new(body, DIALECT), Point::default(), 0);
     while intake.take_known(&mut lines).is_ok() {
         match lines.next(&mut point) {
-            Some(Ok(line)) if intake.take_line(line, &mut point).is_ok() => number = line,
+            Some(Ok(line)) if intake.take_line(line, &mut point, String::new).is_ok() => {
+                number = line
+            }
             _ => break,
         }
     }
