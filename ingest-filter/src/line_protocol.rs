@@ -29,9 +29,6 @@ use known::Walk;
 pub use precision::{Precision, UnknownPrecision};
 use scan::{LineEnd, Scanner};
 
-/// What editors of Windows put in front of UTF-8.
-const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
-
 /// How a body is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dialect {
@@ -81,15 +78,13 @@ pub struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    /// Reads `body`, which may be any bytes. A byte order mark at its beginning is no part of the
-    /// first line.
+    /// Reads `body`, which may be any bytes.
     pub fn new(body: &'a [u8], dialect: Dialect) -> Self {
-        let text_start = if body.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
         Self {
             body,
             dialect,
             text: "",
-            text_start,
+            text_start: 0,
             at: 0,
             last: 0,
             line: 1,

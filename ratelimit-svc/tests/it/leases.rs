@@ -415,7 +415,7 @@ async fn a_limit_that_is_lowered_leaves_what_is_not_spent() {
         |limit: u32| QUOTAS.replace("1200, reserve: none", &format!("{limit}, reserve: none"));
     let in_force = async |limit: u32| {
         for service in &services {
-            std::fs::write(service.quota_file("a.yaml"), limited(limit)).expect("written");
+            service.write_quotas("a.yaml", limited(limit));
             wait_for("the limit is in force", async || {
                 let (_, listing) = service.admin("/rlconfig").await;
                 let word = format!("requests_per_unit={limit}");

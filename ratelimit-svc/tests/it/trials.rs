@@ -21,8 +21,7 @@ async fn in_reach(service: &Service) {
     wait_for("redis is in use", async || {
         let (_, shown) = service.admin("/config").await;
         let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
-        service.metric("ratelimit_breaker_open").await == Some(0.0)
-            && shown["store"]["leases"]["holding"] == false
+        service.is_whole().await && shown["store"]["leases"]["holding"] == false
     })
     .await;
 }
