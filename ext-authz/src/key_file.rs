@@ -13,8 +13,10 @@ mod validate;
 use std::collections::HashMap;
 use std::io::{BufRead, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 use chassis::config::ConfigError;
+use serde::de::DeserializeOwned;
 
 use self::map::Map;
 use self::validate::{RawFile, Validator, position};
@@ -183,7 +185,7 @@ pub fn estimate(head: &[u8], len: u64) -> usize {
 pub fn load(
     path: &Path,
     len: u64,
-    mut file: impl BufRead,
+    mut file: impl BufRead + Send,
     rules: Rules<'_>,
     keys: &mut Builder,
 ) -> Result<bool, ConfigError> {
@@ -196,20 +198,21 @@ pub fn load(
         if file.fill_buf().map_err(unreadable)?.starts_with(MARK) {
             file.consume(MARK.len());
         }
-        return json::stream(path, serde_json::Deserializer::from_reader(file), rules, keys);
+        return json::stream::read(path, file, rules, keys);
     }
     let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
     file.by_ref().take(WHOLE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     let bytes = without_mark(&bytes);
     if json::is_json(bytes) {
-        let read = json::stream(path, serde_json::Deserializer::from_slice(bytes), rules, keys);
+        let read = json::stream::read(path, bytes, rules, keys);
         // What is wrong in the file itself, and where, is for the YAML reader to say.
         return read.map_err(|error| KeyFile::parse(path, bytes, rules).err().unwrap_or(error));
     }
     let read = KeyFile::read(path, bytes, rules, &mut keys.shared)?;
     let has_count = read.count.is_some();
     for tenant in &read.tenants {
-        add_tenant(path, keys, &tenant.name, tenant.is_suspended)?;
+        let name = keys.shared.tenant(&tenant.name);
+        add_tenant(path, keys, name, tenant.is_suspended)?;
     }
     for Entry { record, id_at, .. } in read.entries {
         keys.add(record).map_err(|clash| ConfigError {
@@ -224,14 +227,16 @@ pub fn load(
 fn add_tenant(
     path: &Path,
     keys: &mut Builder,
-    name: &str,
+    name: Arc<str>,
     is_suspended: bool,
 ) -> Result<(), ConfigError> {
-    let shared = keys.shared.tenant(name);
-    let fresh = keys.add_tenant(shared, is_suspended);
-    fresh.then_some(()).ok_or_else(|| {
-        ConfigError::file(path, format!("the status of tenant '{name}' is stated twice"))
-    })
+    match keys.add_tenant(Arc::clone(&name), is_suspended) {
+        true => Ok(()),
+        false => {
+            let message = format!("the status of tenant '{name}' is stated twice");
+            Err(ConfigError::file(path, message))
+        }
+    }
 }
 
 fn count_problem(stated: u64, count: usize) -> Option<String> {
@@ -249,7 +254,7 @@ fn without_mark(bytes: &[u8]) -> &[u8] {
 
 /// As the chassis parses YAML, with room for [`KEYS_MAX`] keys and none for aliases, which a keys
 /// file has no use for.
-fn parse_yaml(path: &Path, bytes: &[u8]) -> Result<RawFile, ConfigError> {
+fn parse_yaml<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, ConfigError> {
     const NODES_PER_KEY_MAX: usize = 32 + SCOPES_MAX;
     let text = std::str::from_utf8(bytes)
         .map_err(|error| ConfigError::file(path, format!("is not UTF-8: {error}")))?;

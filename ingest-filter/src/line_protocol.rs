@@ -29,9 +29,6 @@ use known::Walk;
 pub use precision::{Precision, UnknownPrecision};
 use scan::{LineEnd, Scanner};
 
-/// What editors of Windows put in front of UTF-8.
-const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
-
 /// How a body is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dialect {
@@ -67,6 +64,8 @@ pub struct Lines<'a> {
     text: &'a str,
     text_start: usize,
     at: usize,
+    /// Where the last line began that was read into a point.
+    last: usize,
     line: u64,
     /// Whether a quote was found that is never closed in this text. Whatever opens a quote behind it
     /// and has it open at the end of its line has found the same, so no line there has to be looked
@@ -79,16 +78,15 @@ pub struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    /// Reads `body`, which may be any bytes. A byte order mark at its beginning is no part of the
-    /// first line.
+    /// Reads `body`, which may be any bytes.
     pub fn new(body: &'a [u8], dialect: Dialect) -> Self {
-        let text_start = if body.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
         Self {
             body,
             dialect,
             text: "",
-            text_start,
+            text_start: 0,
             at: 0,
+            last: 0,
             line: 1,
             is_quote_open: false,
             walk: Walk::new(),
@@ -117,6 +115,7 @@ impl<'a> Lines<'a> {
             match scanner.line(point) {
                 Ok(true) => {
                     let line = self.line;
+                    self.last = start;
                     self.at = scanner.at;
                     self.line += 1 + scanner.inner_line_feeds;
                     return Some(Ok(line));
@@ -131,6 +130,13 @@ impl<'a> Lines<'a> {
                 }
             }
         }
+    }
+
+    /// The line that was just read into a point, without its end.
+    pub fn last(&self) -> &'a [u8] {
+        let line = self.text.as_bytes().get(self.last..self.at).unwrap_or_default();
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        line.strip_suffix(b"\r").unwrap_or(line)
     }
 
     /// Takes the next line if it has one of the shapes and may be copied; `None` says nothing of it

@@ -30,7 +30,6 @@ impl Builder {
         Self {
             records: Draft::beside(&present.records, expected),
             digests: Draft::beside(&present.digests, expected),
-            shared: Shared::expecting(expected),
             ..Self::default()
         }
     }
