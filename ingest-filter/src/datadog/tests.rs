@@ -91,7 +91,7 @@ impl Intake for Recorder {
         let encoded = match item {
             Item::Point(point) => encode(point, 9, &mut out).map(|_| ()),
             Item::Skipped => return Ok(()),
-            Item::Rejected(fault) => Err(fault),
+            Item::Rejected(fault) | Item::Unwanted(_, fault) => Err(fault),
         };
         self.0.push(match encoded {
             Ok(()) => String::from_utf8(out).expect("UTF-8").trim_end().to_owned(),
