@@ -1,5 +1,5 @@
 //! Datadog's series as points: the JSON of `/api/v1/series`, and JSON and protobuf of
-//! `/api/v2/series`.
+//! `/api/v2/series`; distributions (`sketches`) and service checks (`checks`) as well.
 //!
 //! ```text
 //! metric            measurement
@@ -18,13 +18,17 @@ use crate::fault::Fault;
 use crate::intake::{Intake, Item, Kind, Stop};
 use crate::point::{FieldValue, NAME_BYTES_MAX, Point, TAGS_MAX, clean};
 
+mod checks;
 mod json;
 mod protobuf;
+mod sketches;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use checks::service_checks;
 pub use json::{series_v1, series_v2};
 pub use protobuf::series_protobuf;
+pub use sketches::sketches;
 
 /// The values of one key together, at most; each is compared with those before it.
 const JOINED_BYTES_MAX: usize = 1024;
@@ -99,6 +103,13 @@ impl<'a> Series<'a> {
         Ok(())
     }
 
+    /// A point with its name and tags, and what is wrong with them.
+    fn named(self, fault: Result<(), Fault>) -> (Point<'a>, Result<(), Fault>) {
+        let mut point = Point { tags: self.tags, ..Point::default() };
+        let named = fault.and_then(|()| storable(self.metric).map(|name| point.measurement = name));
+        (point, named)
+    }
+
     /// Adds another value to a tag, unless it has it already.
     fn join(&mut self, at: usize, value: Cow<'a, str>) -> Result<(), Fault> {
         let tag = &mut self.tags[at].1;
@@ -125,10 +136,8 @@ impl<'a> Series<'a> {
         points: impl Iterator<Item = Result<(i64, f64), Fault>>,
         intake: &mut dyn Intake,
     ) -> Result<(), Stop> {
-        let mut point = Point::default();
-        let Self { metric, tags, shape, interval, .. } = self;
-        let named = fault.and_then(|()| storable(metric).map(|name| point.measurement = name));
-        point.tags = tags;
+        let (shape, interval) = (self.shape, self.interval);
+        let (mut point, named) = self.named(fault);
         for read in points {
             point.fields.clear();
             let filled = named.and(read).and_then(|(seconds, value)| {
@@ -139,8 +148,7 @@ impl<'a> Series<'a> {
                 if shape != Shape::Gauge && interval > 0.0 && interval.is_finite() {
                     point.fields.push((Cow::Borrowed("interval"), FieldValue::Float(interval)));
                 }
-                let ns = seconds.checked_mul(1_000_000_000);
-                point.timestamp_ns = Some(ns.ok_or(Fault::TimestampOutOfRange)?);
+                point.timestamp_ns = Some(whole_seconds(seconds)?);
                 Ok(())
             });
             let item = match filled {
@@ -151,6 +159,10 @@ impl<'a> Series<'a> {
         }
         Ok(())
     }
+}
+
+fn whole_seconds(seconds: i64) -> Result<i64, Fault> {
+    seconds.checked_mul(1_000_000_000).ok_or(Fault::TimestampOutOfRange)
 }
 
 fn storable(text: Cow<'_, str>) -> Result<Cow<'_, str>, Fault> {
