@@ -1,7 +1,7 @@
 # Tidegate: `make run` starts the whole edge, `make test` tests everything, `make bench` measures it.
 
 INSTALL := tests/parts/install.sh
-.PHONY: run run-full demo test parts images audit cluster-check spire-check bench bench-readme bench-gate lint fuzz help
+.PHONY: run run-full demo test parts images audit cluster-check spire-check compliance bench bench-readme bench-gate lint fuzz help
 
 help:
 	@echo 'make run       the edge on embedded parts (memory, disk, file); REPLICAS=3 for three of each service'
@@ -11,6 +11,8 @@ help:
 	@echo 'make images    the container images, without Docker, in target/images; PROGRAMS=target/debug for those'
 	@echo 'make cluster-check  the chart on a real control plane of Kubernetes, which it builds: needs Go'
 	@echo 'make spire-check    the chart'"'"'s edge on a real SPIRE, which it builds: needs Go, and root'
+	@echo 'make compliance RECEIVER=program  the receiver tests of prometheus/compliance against the edge: needs'
+	@echo '               them compiled to one program'
 	@echo 'make audit     known vulnerabilities of what is linked, by the database of RustSec'
 	@echo 'make bench     what it costs, in target/bench: 20 minutes, 6 with QUICK=1; ONLY=keys,overload;'
 	@echo '               PEER=program:port[:redis_port] measures a running server in the same rounds'
@@ -62,6 +64,11 @@ spire-check:
 	@$(INSTALL) toolchain envoy redis influxdb kafka
 	@cargo build --locked --workspace --bins --quiet
 	@helm/spire.sh
+
+compliance:
+	@$(INSTALL) toolchain envoy
+	@cargo build --locked --workspace --bins --quiet
+	@tests/agents/compliance.sh $(RECEIVER)
 
 # OFFLINE=1 takes the database as it lies in $CARGO_HOME/advisory-dbs.
 audit:

@@ -9,10 +9,12 @@ pub mod json;
 mod map;
 pub mod save;
 mod validate;
+mod yaml;
 
 use std::collections::HashMap;
 use std::io::{BufRead, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 use chassis::config::ConfigError;
 
@@ -96,7 +98,7 @@ impl KeyFile {
     /// The first thing that is wrong, and where.
     pub fn parse(path: &Path, bytes: &[u8], rules: Rules<'_>) -> Result<Self, ConfigError> {
         let bytes = without_mark(bytes);
-        Self::validate(path, parse_yaml(path, bytes)?, rules, &mut Shared::default())
+        Self::validate(path, yaml::parse(path, bytes)?, rules, &mut Shared::default())
     }
 
     /// As [`Self::parse`], without where records stand where that is quicker.
@@ -119,7 +121,7 @@ impl KeyFile {
         let quick = json::read(bytes);
         let quick = quick.and_then(|raw| Self::validate(path, raw, rules, shared).ok());
         // What is wrong with a file, and where, is for the YAML reader to say.
-        quick.map_or_else(|| Self::validate(path, parse_yaml(path, bytes)?, rules, shared), Ok)
+        quick.map_or_else(|| Self::validate(path, yaml::parse(path, bytes)?, rules, shared), Ok)
     }
 
     fn validate(
@@ -183,7 +185,7 @@ pub fn estimate(head: &[u8], len: u64) -> usize {
 pub fn load(
     path: &Path,
     len: u64,
-    mut file: impl BufRead,
+    mut file: impl BufRead + Send,
     rules: Rules<'_>,
     keys: &mut Builder,
 ) -> Result<bool, ConfigError> {
@@ -196,42 +198,69 @@ pub fn load(
         if file.fill_buf().map_err(unreadable)?.starts_with(MARK) {
             file.consume(MARK.len());
         }
-        return json::stream(path, serde_json::Deserializer::from_reader(file), rules, keys);
+        return json::stream::read(path, file, rules, keys);
     }
     let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
     file.by_ref().take(WHOLE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     let bytes = without_mark(&bytes);
     if json::is_json(bytes) {
-        let read = json::stream(path, serde_json::Deserializer::from_slice(bytes), rules, keys);
+        let read = json::stream::read(path, bytes, rules, keys);
         // What is wrong in the file itself, and where, is for the YAML reader to say.
         return read.map_err(|error| KeyFile::parse(path, bytes, rules).err().unwrap_or(error));
     }
-    let read = KeyFile::read(path, bytes, rules, &mut keys.shared)?;
-    let has_count = read.count.is_some();
-    for tenant in &read.tenants {
-        add_tenant(path, keys, &tenant.name, tenant.is_suspended)?;
+    match yaml::read(path, bytes, rules, &mut keys.shared) {
+        Some(read) => add_all(path, bytes, rules, read, keys),
+        None => {
+            let file = KeyFile::parse(path, bytes, rules)?;
+            let (count, tenants) = (file.count.map(|(count, _)| count), file.tenants.clone());
+            let read = yaml::Read { count, tenants, records: file.into_records().collect() };
+            add_all(path, bytes, rules, read, keys)
+        }
     }
-    for Entry { record, id_at, .. } in read.entries {
-        keys.add(record).map_err(|clash| ConfigError {
-            at: Some(id_at),
-            ..ConfigError::file(path, clash.to_string())
-        })?;
+}
+
+/// Puts what a file in YAML says into a keyring. Returns whether it says how many keys it has.
+fn add_all(
+    path: &Path,
+    bytes: &[u8],
+    rules: Rules<'_>,
+    read: yaml::Read,
+    keys: &mut Builder,
+) -> Result<bool, ConfigError> {
+    let yaml::Read { count, tenants, records } = read;
+    if count.is_some_and(|stated| count_problem(stated, records.len()).is_some()) {
+        KeyFile::parse(path, bytes, rules)?;
     }
-    Ok(has_count)
+    for tenant in tenants {
+        let name = keys.shared.tenant(&tenant.name);
+        add_tenant(path, keys, name, tenant.is_suspended)?;
+    }
+    for record in records {
+        let id = record.id;
+        if let Err(clash) = keys.add(record) {
+            // Where it stands, unless it is not even right by itself.
+            let entries = KeyFile::parse(path, bytes, rules)?.entries;
+            let at = entries.iter().find(|entry| entry.record.id == id).map(|entry| entry.id_at);
+            return Err(ConfigError { at, ..ConfigError::file(path, clash.to_string()) });
+        }
+    }
+    Ok(count.is_some())
 }
 
 /// Two files may not both speak of a tenant: nobody could tell which is right.
 fn add_tenant(
     path: &Path,
     keys: &mut Builder,
-    name: &str,
+    name: Arc<str>,
     is_suspended: bool,
 ) -> Result<(), ConfigError> {
-    let shared = keys.shared.tenant(name);
-    let fresh = keys.add_tenant(shared, is_suspended);
-    fresh.then_some(()).ok_or_else(|| {
-        ConfigError::file(path, format!("the status of tenant '{name}' is stated twice"))
-    })
+    match keys.add_tenant(Arc::clone(&name), is_suspended) {
+        true => Ok(()),
+        false => {
+            let message = format!("the status of tenant '{name}' is stated twice");
+            Err(ConfigError::file(path, message))
+        }
+    }
 }
 
 fn count_problem(stated: u64, count: usize) -> Option<String> {
@@ -245,34 +274,6 @@ fn count_problem(stated: u64, count: usize) -> Option<String> {
 /// Without the mark that some editors put before UTF-8.
 fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(MARK).unwrap_or(bytes)
-}
-
-/// As the chassis parses YAML, with room for [`KEYS_MAX`] keys and none for aliases, which a keys
-/// file has no use for.
-fn parse_yaml(path: &Path, bytes: &[u8]) -> Result<RawFile, ConfigError> {
-    const NODES_PER_KEY_MAX: usize = 32 + SCOPES_MAX;
-    let text = std::str::from_utf8(bytes)
-        .map_err(|error| ConfigError::file(path, format!("is not UTF-8: {error}")))?;
-    let options = serde_saphyr::options! {
-        with_snippet: false,
-        budget: serde_saphyr::budget! {
-            max_nodes: KEYS_MAX * NODES_PER_KEY_MAX,
-            max_events: KEYS_MAX * NODES_PER_KEY_MAX * 2,
-            max_total_scalar_bytes: KEYS_MAX * 4096,
-            max_documents: 1,
-            max_aliases: 0,
-            max_anchors: 0,
-        },
-    };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let at = error.location().map(|at| (at.line(), at.column())).filter(|at| at.0 > 0);
-        let mut message = error.to_string();
-        // The position is told once, in front.
-        if let Some(cut) = message.find(" at line ") {
-            message.truncate(cut);
-        }
-        ConfigError { path: path.to_owned(), at, message: message.replace('\n', " ") }
-    })
 }
 
 #[cfg(test)]

@@ -151,10 +151,12 @@ pub fn remote_write(data: &[u8]) {
 pub fn datadog(data: &[u8]) {
     let Some((mode, body)) = data.split_first() else { return };
     let mut taker = Taker(chunker());
-    let read = match mode % 3 {
+    let read = match mode % 5 {
         0 => datadog::series_v1(body, &mut taker),
         1 => datadog::series_v2(body, &mut taker),
-        _ => datadog::series_protobuf(body, &mut taker),
+        2 => datadog::series_protobuf(body, &mut taker),
+        3 => datadog::sketches(body, &mut taker),
+        _ => datadog::service_checks(body, &mut taker),
     };
     if read.is_ok() {
         stored(taker.0);

@@ -1,5 +1,5 @@
 //! Datadog's series as points: the JSON of `/api/v1/series`, and JSON and protobuf of
-//! `/api/v2/series`.
+//! `/api/v2/series`; distributions (`sketches`) and service checks (`checks`) as well.
 //!
 //! ```text
 //! metric            measurement
@@ -12,18 +12,23 @@
 //! Pure; HTTP is the gateway's.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use crate::fault::Fault;
 use crate::intake::{Intake, Item, Kind, Stop};
 use crate::point::{FieldValue, NAME_BYTES_MAX, Point, TAGS_MAX, clean};
 
+mod checks;
 mod json;
 mod protobuf;
+mod sketches;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use checks::service_checks;
 pub use json::{series_v1, series_v2};
 pub use protobuf::series_protobuf;
+pub use sketches::sketches;
 
 /// The values of one key together, at most; each is compared with those before it.
 const JOINED_BYTES_MAX: usize = 1024;
@@ -33,6 +38,9 @@ const JOINED_BYTES_MAX: usize = 1024;
 struct Series<'a> {
     metric: Cow<'a, str>,
     tags: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    /// The values of tags that have several, by the place of the tag; an empty one says that its
+    /// first is there too.
+    joined: HashSet<(usize, Cow<'a, str>)>,
     shape: Shape,
     interval: f64,
 }
@@ -85,20 +93,39 @@ impl<'a> Series<'a> {
         if key.is_empty() || value.is_empty() {
             return Ok(());
         }
-        if let Some(tag) = self.tags.iter_mut().find(|tag| tag.0 == key) {
-            if tag.1.split(',').all(|known| known != value) {
-                let joined = format!("{},{value}", tag.1);
-                if joined.len() > JOINED_BYTES_MAX {
-                    return Err(Fault::NameTooLong);
-                }
-                tag.1 = Cow::Owned(joined);
-            }
-            return Ok(());
+        if let Some(at) = self.tags.iter().position(|tag| tag.0 == key) {
+            return self.join(at, value);
         }
         if self.tags.len() >= TAGS_MAX {
             return Err(Fault::TagsTooMany);
         }
         self.tags.push((key, value));
+        Ok(())
+    }
+
+    /// A point with its name and tags, and what is wrong with them.
+    fn named(self, fault: Result<(), Fault>) -> (Point<'a>, Result<(), Fault>) {
+        let mut point = Point { tags: self.tags, ..Point::default() };
+        let named = fault.and_then(|()| storable(self.metric).map(|name| point.measurement = name));
+        (point, named)
+    }
+
+    /// Adds another value to a tag, unless it has it already.
+    fn join(&mut self, at: usize, value: Cow<'a, str>) -> Result<(), Fault> {
+        let tag = &mut self.tags[at].1;
+        if self.joined.insert((at, Cow::Borrowed(""))) {
+            self.joined.insert((at, tag.clone()));
+        }
+        if self.joined.contains(&(at, value.clone())) {
+            return Ok(());
+        }
+        if tag.len() + 1 + value.len() > JOINED_BYTES_MAX {
+            return Err(Fault::NameTooLong);
+        }
+        let joined = tag.to_mut();
+        joined.push(',');
+        joined.push_str(&value);
+        self.joined.insert((at, value));
         Ok(())
     }
 
@@ -109,10 +136,8 @@ impl<'a> Series<'a> {
         points: impl Iterator<Item = Result<(i64, f64), Fault>>,
         intake: &mut dyn Intake,
     ) -> Result<(), Stop> {
-        let mut point = Point::default();
-        let Self { metric, tags, shape, interval } = self;
-        let named = fault.and_then(|()| storable(metric).map(|name| point.measurement = name));
-        point.tags = tags;
+        let (shape, interval) = (self.shape, self.interval);
+        let (mut point, named) = self.named(fault);
         for read in points {
             point.fields.clear();
             let filled = named.and(read).and_then(|(seconds, value)| {
@@ -123,8 +148,7 @@ impl<'a> Series<'a> {
                 if shape != Shape::Gauge && interval > 0.0 && interval.is_finite() {
                     point.fields.push((Cow::Borrowed("interval"), FieldValue::Float(interval)));
                 }
-                let ns = seconds.checked_mul(1_000_000_000);
-                point.timestamp_ns = Some(ns.ok_or(Fault::TimestampOutOfRange)?);
+                point.timestamp_ns = Some(whole_seconds(seconds)?);
                 Ok(())
             });
             let item = match filled {
@@ -135,6 +159,10 @@ impl<'a> Series<'a> {
         }
         Ok(())
     }
+}
+
+fn whole_seconds(seconds: i64) -> Result<i64, Fault> {
+    seconds.checked_mul(1_000_000_000).ok_or(Fault::TimestampOutOfRange)
 }
 
 fn storable(text: Cow<'_, str>) -> Result<Cow<'_, str>, Fault> {

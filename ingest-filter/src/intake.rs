@@ -5,6 +5,9 @@ use crate::point::Point;
 use crate::rules::OtlpRules;
 use crate::wire::Malformed;
 
+/// No point is longer than this, however the gateway is set up, bytes.
+pub const POINT_BYTES_MAX: usize = 8 << 20;
+
 /// What an item was in its protocol; answers count them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -25,6 +28,8 @@ pub enum Item<'x, 'y> {
     Skipped,
     /// Cannot be stored.
     Rejected(Fault),
+    /// Of this measurement, and not wanted by the rules of the tenant.
+    Unwanted(&'x str, Fault),
 }
 
 /// Why a decoder stops before the end.
@@ -55,6 +60,11 @@ pub trait Intake {
     /// # Errors
     /// As [`Intake::take`].
     fn reserve(&mut self, bytes: usize) -> Result<(), Stop>;
+
+    /// How long a point may be in canonical line protocol, bytes.
+    fn point_bytes_max(&self) -> usize {
+        POINT_BYTES_MAX
+    }
 
     /// The tenant's rules for OTLP.
     fn otlp_rules(&self) -> OtlpRules {

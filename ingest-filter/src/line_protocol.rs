@@ -27,10 +27,7 @@ mod tests;
 
 use known::Walk;
 pub use precision::{Precision, UnknownPrecision};
-use scan::Scanner;
-
-/// What editors of Windows put in front of UTF-8.
-const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+use scan::{LineEnd, Scanner};
 
 /// How a body is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,16 +64,35 @@ pub struct Lines<'a> {
     text: &'a str,
     text_start: usize,
     at: usize,
+    /// Where the last line began that was read into a point.
+    last: usize,
     line: u64,
+    /// Whether a quote was found that is never closed in this text. Whatever opens a quote behind it
+    /// and has it open at the end of its line has found the same, so no line there has to be looked
+    /// at any further than to its first line feed.
+    is_quote_open: bool,
     walk: Walk,
+    /// How many bytes were looked at to find where bad lines end.
+    #[cfg(test)]
+    searched: usize,
 }
 
 impl<'a> Lines<'a> {
-    /// Reads `body`, which may be any bytes. A byte order mark at its beginning is no part of the
-    /// first line.
+    /// Reads `body`, which may be any bytes.
     pub fn new(body: &'a [u8], dialect: Dialect) -> Self {
-        let text_start = if body.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
-        Self { body, dialect, text: "", text_start, at: 0, line: 1, walk: Walk::new() }
+        Self {
+            body,
+            dialect,
+            text: "",
+            text_start: 0,
+            at: 0,
+            last: 0,
+            line: 1,
+            is_quote_open: false,
+            walk: Walk::new(),
+            #[cfg(test)]
+            searched: 0,
+        }
     }
 
     /// Reads the next line that holds a point into `point`, and returns its number. Blank lines
@@ -99,6 +115,7 @@ impl<'a> Lines<'a> {
             match scanner.line(point) {
                 Ok(true) => {
                     let line = self.line;
+                    self.last = start;
                     self.at = scanner.at;
                     self.line += 1 + scanner.inner_line_feeds;
                     return Some(Ok(line));
@@ -113,6 +130,13 @@ impl<'a> Lines<'a> {
                 }
             }
         }
+    }
+
+    /// The line that was just read into a point, without its end.
+    pub fn last(&self) -> &'a [u8] {
+        let line = self.text.as_bytes().get(self.last..self.at).unwrap_or_default();
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        line.strip_suffix(b"\r").unwrap_or(line)
     }
 
     /// Takes the next line if it has one of the shapes and may be copied; `None` says nothing of it
@@ -145,6 +169,7 @@ impl<'a> Lines<'a> {
     fn next_text(&mut self) -> Option<LineError> {
         self.text_start += self.at;
         self.at = 0;
+        self.is_quote_open = false;
         self.walk.forget();
         let rest = &self.body[self.text_start..];
         let error = match std::str::from_utf8(rest) {
@@ -174,7 +199,18 @@ impl<'a> Lines<'a> {
 
     fn pass_over(&mut self, start: usize, seen_at: usize, fault: Fault) -> LineError {
         let bytes = self.text.as_bytes();
-        let end = scan::end_of_line(bytes, start);
+        let end = match self.is_quote_open {
+            true => scan::first_line_feed(bytes, start),
+            false => {
+                let LineEnd { at, seen_to } = scan::end_of_line(bytes, start);
+                self.is_quote_open = seen_to > at;
+                #[cfg(test)]
+                {
+                    self.searched += seen_to - start;
+                }
+                at
+            }
+        };
         let line = self.line;
         self.at = (end + 1).min(bytes.len());
         self.line += bytes[start..self.at].iter().filter(|byte| **byte == b'\n').count() as u64;

@@ -52,6 +52,7 @@ const TEMPORALITY_CUMULATIVE: u64 = 2;
 /// within a data point, a metric, a scope or a resource is an item that is rejected.
 pub fn for_each_point(request: &[u8], intake: &mut dyn Intake) -> Result<(), Stop> {
     let rules = intake.otlp_rules();
+    signal::held(request, intake)?;
     let mut point = Point::default();
     for_each_group(request, intake, &mut |group, intake| {
         let mut reader = Reader { point: &mut point, group, intake, rules };
@@ -186,6 +187,10 @@ impl<'a> Reader<'a, '_, '_> {
                 tags.lend(self.point, |point| intake.take(Kind::Sample, Item::Point(point)))
             }
             Ok(false) => intake.take(Kind::Sample, Item::Skipped),
+            Err(fault @ Fault::TemporalityRefused) => {
+                let metric = &*self.point.measurement;
+                intake.take(Kind::Sample, Item::Unwanted(metric, fault))
+            }
             Err(fault) => intake.take(Kind::Sample, Item::Rejected(fault)),
         }
     }
@@ -239,10 +244,10 @@ impl<'a> Reader<'a, '_, '_> {
         if shared.is_delta {
             self.group.tags.add_text(TEMPORALITY_TAG.0, TEMPORALITY_TAG.1.as_bytes())?;
         }
+        self.point.timestamp_ns = signal::timestamp_ns(time_unix_nano)?;
         if let Some(unit) = &shared.unit {
             self.group.tags.add_ours("unit", unit.clone())?;
         }
-        self.point.timestamp_ns = signal::timestamp_ns(time_unix_nano)?;
         Ok(true)
     }
 }

@@ -224,17 +224,23 @@ impl<'a> Series<'a> {
         intake: &mut dyn Intake,
     ) -> Result<(), Stop> {
         let (_, _, exemplars) = self.numbers();
-        let own = Cow::Owned(format!("{}{EXEMPLAR_SUFFIX}", point.measurement));
-        let name = std::mem::replace(&mut point.measurement, own);
+        let mut name = None;
         for field in Fields::new(self.series).flatten() {
             let (number, Value::Bytes(exemplar)) = field else { continue };
             if number == exemplars {
                 point.fields.clear();
                 let filled = named.and_then(|()| self.exemplar(exemplar, point));
+                // Only for what is stored, as a name of many bytes may be a reference of one.
+                if filled.is_ok() && name.is_none() {
+                    let own = Cow::Owned(format!("{}{EXEMPLAR_SUFFIX}", point.measurement));
+                    name = Some(std::mem::replace(&mut point.measurement, own));
+                }
                 take(intake, Kind::Exemplar, filled, point)?;
             }
         }
-        point.measurement = name;
+        if let Some(name) = name {
+            point.measurement = name;
+        }
         Ok(())
     }
 
@@ -307,10 +313,13 @@ impl<'a> Series<'a> {
         }
         push_value(point, value);
         point.timestamp_ns = Some(timestamp_ns(timestamp)?);
+        let mut labels = 0;
+        self.labels(exemplar, |_, _| {
+            labels += 1;
+            if labels > EXEMPLAR_LABELS_MAX { Err(Fault::FieldsTooMany) } else { Ok(()) }
+        })?;
+        // Only now are names copied, of which one byte may refer to many.
         self.labels(exemplar, |label, value| {
-            if point.fields.len() > EXEMPLAR_LABELS_MAX {
-                return Err(Fault::FieldsTooMany);
-            }
             let key = Cow::Owned(format!("label.{label}"));
             point.fields.push((key, FieldValue::Text(value)));
             Ok(())

@@ -201,6 +201,11 @@ const DATADOG: Row = Row {
     routes: &[
         metrics("/api/v1/series"),
         metrics("/api/v2/series"),
+        metrics("/api/beta/sketches"),
+        metrics("/api/v1/check_run"),
+        // Of which nothing is stored, and the gateway says so.
+        metrics("/api/v1/metadata"),
+        metrics("/intake/"),
         // Asked whether the key is good, whatever it is good for.
         Route { path: "/api/v1/validate", scope: None },
     ],

@@ -1,6 +1,7 @@
 //! What is known of one key: whom it belongs to, what it may do, from where, and when.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -9,7 +10,11 @@ use super::key::KeyId;
 use super::network::Network;
 use crate::timestamp::Timestamp;
 
-/// One key, validated. There may be a million of them in memory.
+/// How many tenants, and how many grants, are kept once: what finds them takes some 7 MiB then, and
+/// each one more has a copy for each of its keys.
+pub const SHARED_MAX: usize = 7 << 15;
+
+/// One key, validated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRecord {
     /// What logs call the key: unique, and in an issued key's text.
@@ -31,7 +36,7 @@ pub struct KeyRecord {
 }
 
 /// What a key may do. Many keys have the same.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// The priority class its requests belong to.
     pub priority: String,
@@ -44,7 +49,7 @@ pub struct Grant {
 }
 
 /// Whether a key was taken back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Status {
     /// It was not.
     Active,
@@ -55,7 +60,7 @@ pub enum Status {
 }
 
 /// Where a key comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// From here: its text names its id.
     Issued,
@@ -89,36 +94,56 @@ impl Status {
     }
 }
 
-/// Keeps one copy of what many records say.
+/// Keeps one copy of what many records say, as long as it has room for what is different.
 #[derive(Default)]
 pub struct Shared {
     tenants: HashSet<Arc<str>>,
-    grants: HashSet<Arc<Grant>>,
+    /// By hash: to find one no text is copied.
+    grants: HashMap<u64, Arc<Grant>>,
 }
 
 impl Shared {
-    /// Of so many records, each of which may be of another tenant.
-    pub fn expecting(records: usize) -> Self {
-        Self { tenants: HashSet::with_capacity(records), grants: HashSet::new() }
-    }
-
     /// The tenant's one name.
     pub fn tenant(&mut self, name: &str) -> Arc<str> {
         if let Some(known) = self.tenants.get(name) {
             return Arc::clone(known);
         }
         let name: Arc<str> = name.into();
-        self.tenants.insert(Arc::clone(&name));
+        if self.tenants.len() < SHARED_MAX {
+            self.tenants.insert(Arc::clone(&name));
+        }
         name
     }
 
     /// The one copy of a grant.
-    pub fn grant(&mut self, grant: Grant) -> Arc<Grant> {
-        if let Some(known) = self.grants.get(&grant) {
+    pub fn grant(
+        &mut self,
+        priority: &str,
+        plan: &str,
+        scopes: &[String],
+        networks: &[Network],
+    ) -> Arc<Grant> {
+        let mut hasher = DefaultHasher::new();
+        (priority, plan, scopes, networks).hash(&mut hasher);
+        let hash = hasher.finish();
+        let is_it = |known: &&Arc<Grant>| {
+            known.priority == priority
+                && known.plan == plan
+                && known.scopes == scopes
+                && known.networks == networks
+        };
+        if let Some(known) = self.grants.get(&hash).filter(is_it) {
             return Arc::clone(known);
         }
-        let grant = Arc::new(grant);
-        self.grants.insert(Arc::clone(&grant));
+        let grant = Arc::new(Grant {
+            priority: priority.to_owned(),
+            plan: plan.to_owned(),
+            scopes: scopes.to_vec(),
+            networks: networks.to_vec(),
+        });
+        if self.grants.len() < SHARED_MAX {
+            self.grants.insert(hash, Arc::clone(&grant));
+        }
         grant
     }
 }
@@ -153,13 +178,22 @@ impl Grant {
 impl KeyRecord {
     /// Valid from `not_before` on and until just before `expires_at`.
     pub fn validity(&self, now: Timestamp) -> Validity {
-        match self.status {
-            Status::Revoked => Validity::Revoked,
-            Status::Suspended => Validity::Suspended,
-            Status::Active if self.expires_at.is_some_and(|end| now >= end) => Validity::Expired,
-            Status::Active if self.not_before.is_some_and(|start| now < start) => Validity::NotYet,
-            Status::Active => Validity::Valid,
-        }
+        validity(self.status, self.not_before, self.expires_at, now)
+    }
+}
+
+pub(super) fn validity(
+    status: Status,
+    not_before: Option<Timestamp>,
+    expires_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Validity {
+    match status {
+        Status::Revoked => Validity::Revoked,
+        Status::Suspended => Validity::Suspended,
+        Status::Active if expires_at.is_some_and(|end| now >= end) => Validity::Expired,
+        Status::Active if not_before.is_some_and(|start| now < start) => Validity::NotYet,
+        Status::Active => Validity::Valid,
     }
 }
 
@@ -224,12 +258,21 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_small_and_shares_what_others_say() {
-        assert!(size_of::<KeyRecord>() <= 96, "{}", size_of::<KeyRecord>());
+    fn records_share_what_others_say() {
         let mut shared = Shared::default();
-        let grant = || Grant::clone(&record(None, None, Status::Active).grant);
-        assert!(Arc::ptr_eq(&shared.grant(grant()), &shared.grant(grant())));
+        let grant = record(None, None, Status::Active).grant;
+        let mut shared_grant =
+            |plan: &str| shared.grant(&grant.priority, plan, &grant.scopes, &grant.networks);
+        assert_eq!(shared_grant("default"), grant);
+        assert!(Arc::ptr_eq(&shared_grant("default"), &shared_grant("default")));
+        assert_ne!(shared_grant("gold"), grant);
         assert!(Arc::ptr_eq(&shared.tenant("acme"), &shared.tenant("acme")));
         assert_ne!(shared.tenant("acme"), shared.tenant("umbrella"));
+        for number in 0..SHARED_MAX {
+            shared.tenant(&number.to_string());
+        }
+        assert_eq!(shared.tenants.len(), SHARED_MAX);
+        assert!(Arc::ptr_eq(&shared.tenant("acme"), &shared.tenant("acme")));
+        assert!(!Arc::ptr_eq(&shared.tenant("more"), &shared.tenant("more")));
     }
 }

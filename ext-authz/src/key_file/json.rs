@@ -1,17 +1,19 @@
 //! A keys file in JSON, which is YAML too and can be read so much faster that large files are best
 //! written in it. Says nothing of what is wrong with one: the YAML reader does, and knows where.
 
-use std::fmt::{self, Write as _};
+pub(super) mod stream;
+mod window;
+
+use std::fmt::Write as _;
 use std::path::Path;
 
 use chassis::config::ConfigError;
-use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::{Deserializer, Serialize};
+use serde::Serialize;
+use serde::de::IgnoredAny;
 
 use super::map::Map;
-use super::validate::{RawFile, RawKey, RawTenant, Validator};
-use super::{Rules, Tenant, add_tenant, count_problem};
-use crate::check::builder::Builder;
+use super::validate::{RawFile, RawKey, Validator};
+use super::{Rules, Tenant};
 use crate::check::record::{KeyRecord, Kind, Shared, Status};
 
 /// Whether a file is JSON from its first brace to its last.
@@ -40,122 +42,6 @@ pub fn record(
         .map_err(|error| ConfigError::file(path, error.to_string()))?;
     let entry = Validator { path, rules, shared }.entry(raw)?;
     Ok((entry.record, entry.comment))
-}
-
-/// Reads a file key by key, so that it is never whole in memory. Returns whether it says how many
-/// keys it has.
-///
-/// # Errors
-/// What is wrong, with the line and column that were reached.
-pub(super) fn stream<'de>(
-    path: &Path,
-    mut deserializer: serde_json::Deserializer<impl serde_json::de::Read<'de>>,
-    rules: Rules<'_>,
-    keys: &mut Builder,
-) -> Result<bool, ConfigError> {
-    let read = FileSeed { path, rules, keys }
-        .deserialize(&mut deserializer)
-        .and_then(|has_count| deserializer.end().map(|()| has_count));
-    read.map_err(|error| {
-        let at = Some((error.line() as u64, error.column() as u64)).filter(|at| at.0 > 0);
-        let mut message = error.to_string();
-        // The position is told once, in front.
-        if let Some(cut) = message.rfind(" at line ") {
-            message.truncate(cut);
-        }
-        ConfigError { path: path.to_owned(), at, message }
-    })
-}
-
-/// The whole file, into a keyring.
-struct FileSeed<'a> {
-    path: &'a Path,
-    rules: Rules<'a>,
-    keys: &'a mut Builder,
-}
-
-/// The list of keys, into a keyring; its value is their number.
-struct KeysSeed<'a, 'b>(&'b mut FileSeed<'a>);
-
-impl<'de> DeserializeSeed<'de> for FileSeed<'_> {
-    type Value = bool;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for FileSeed<'_> {
-    type Value = bool;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a map with the list 'keys'")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<bool, A::Error> {
-        let (mut stated, mut count, mut seen_tenants) = (None, None, false);
-        while let Some(key) = map.next_key::<String>()? {
-            match key.as_str() {
-                "count" if stated.is_none() => {
-                    let number = map.next_value::<u64>()?;
-                    stated = Some(number);
-                }
-                "tenants" if !seen_tenants => {
-                    seen_tenants = true;
-                    let raw = map.next_value::<Vec<Map<RawTenant>>>()?;
-                    let (path, rules) = (self.path, self.rules);
-                    let validator = Validator { path, rules, shared: &mut self.keys.shared };
-                    let tenants = validator.tenants(raw).map_err(worded)?;
-                    for tenant in tenants {
-                        add_tenant(path, self.keys, &tenant.name, tenant.is_suspended)
-                            .map_err(worded)?;
-                    }
-                }
-                "keys" if count.is_none() => {
-                    count = Some(map.next_value_seed(KeysSeed(&mut self))?);
-                }
-                other => {
-                    return Err(A::Error::custom(format!("unknown or repeated key {other:?}")));
-                }
-            }
-        }
-        let count = count.ok_or_else(|| A::Error::missing_field("keys"))?;
-        match stated.and_then(|stated| count_problem(stated, count)) {
-            Some(problem) => Err(A::Error::custom(problem)),
-            None => Ok(stated.is_some()),
-        }
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for KeysSeed<'_, '_> {
-    type Value = usize;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<usize, D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for KeysSeed<'_, '_> {
-    type Value = usize;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of keys")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<usize, A::Error> {
-        let FileSeed { path, rules, keys } = self.0;
-        let mut count = 0;
-        while let Some(Map(raw)) = list.next_element::<Map<RawKey>>()? {
-            let mut validator = Validator { path, rules: *rules, shared: &mut keys.shared };
-            let record = validator.entry(raw).map_err(worded)?.record;
-            keys.add(record).map_err(A::Error::custom)?;
-            count += 1;
-        }
-        Ok(count)
-    }
-}
-
-/// The message alone: the position is the deserializer's to know.
-fn worded<E: Error>(error: ConfigError) -> E {
-    E::custom(error.message)
 }
 
 #[derive(Serialize)]

@@ -13,7 +13,7 @@ use super::{
 use crate::check::digest::{DIGEST_LEN, Digest};
 use crate::check::key::KeyId;
 use crate::check::network::Network;
-use crate::check::record::{Grant, KeyRecord, Kind, Shared, Status};
+use crate::check::record::{KeyRecord, Kind, Shared, Status};
 use crate::names::{name_problem, scope_problem, tenant_problem};
 use crate::timestamp::Timestamp;
 
@@ -88,9 +88,9 @@ impl Validator<'_> {
         let id = KeyId::parse(&raw.id.value)
             .ok_or_else(|| self.bad(&raw.id, "'id' must be 12 letters or digits"))?;
         self.refuse(&raw.tenant, tenant_problem(&raw.tenant.value))?;
-        let plan = raw.plan.map_or(Ok(PLAN_DEFAULT.to_owned()), |plan| {
-            self.refuse(&plan, name_problem("plan", &plan.value)).map(|()| plan.value)
-        })?;
+        if let Some(plan) = &raw.plan {
+            self.refuse(plan, name_problem("plan", &plan.value))?;
+        }
         if let Some(comment) = &raw.comment
             && comment.value.len() > COMMENT_BYTES_MAX
         {
@@ -104,12 +104,9 @@ impl Validator<'_> {
         {
             return Err(self.bad(span, "'expires_at' must be after 'not_before'"));
         }
-        let grant = Grant {
-            priority: self.priority(raw.priority)?,
-            plan,
-            scopes: self.scopes(raw.scopes)?,
-            networks: self.networks(raw.networks)?,
-        };
+        self.check_priority(&raw.priority)?;
+        let plan = raw.plan.as_ref().map_or(PLAN_DEFAULT, |plan| &plan.value);
+        let (scopes, networks) = (self.scopes(raw.scopes)?, self.networks(raw.networks)?);
         let is = |flag: &Option<Spanned<bool>>| flag.as_ref().is_some_and(|flag| flag.value);
         let status = match (is(&raw.revoked), is(&raw.suspended)) {
             (true, _) => Status::Revoked,
@@ -120,7 +117,7 @@ impl Validator<'_> {
             id,
             tenant: self.shared.tenant(&raw.tenant.value),
             digest: self.digest(&raw.digest.0)?,
-            grant: self.shared.grant(grant),
+            grant: self.shared.grant(&raw.priority.value, plan, &scopes, &networks),
             not_before,
             expires_at,
             status,
@@ -150,13 +147,12 @@ impl Validator<'_> {
         Ok(networks)
     }
 
-    fn priority(&self, raw: Spanned<String>) -> Result<String, ConfigError> {
-        if !self.rules.priority_classes.contains(&raw.value) {
-            let known = self.rules.priority_classes.join(", ");
-            let message = format!("priority {:?} is none of the classes {known}", raw.value);
-            return Err(self.bad(&raw, message));
+    fn check_priority(&self, raw: &Spanned<String>) -> Result<(), ConfigError> {
+        if self.rules.priority_classes.contains(&raw.value) {
+            return Ok(());
         }
-        Ok(raw.value)
+        let known = self.rules.priority_classes.join(", ");
+        Err(self.bad(raw, format!("priority {:?} is none of the classes {known}", raw.value)))
     }
 
     fn scopes(&self, raw: Vec<Spanned<String>>) -> Result<Vec<String>, ConfigError> {

@@ -181,7 +181,7 @@ mod tests {
         // Without blocks on the disk.
         let file = File::create(&path).expect("created");
         for (len, expected) in
-            [(WHOLE_BYTES_MAX + 1, "expected value"), (FILE_BYTES_MAX + 1, "is larger")]
+            [(WHOLE_BYTES_MAX + 1, "must be a map in JSON"), (FILE_BYTES_MAX + 1, "is larger")]
         {
             file.set_len(len).expect("made longer");
             let error = count(&path).expect_err("zeros");

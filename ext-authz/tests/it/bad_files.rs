@@ -47,7 +47,7 @@ async fn what_is_no_keys_file_changes_nothing_and_is_named() {
     let large = fs::File::create(files.path("keys.new")).expect("created");
     large.set_len(LARGE_BYTES).expect("made longer");
     fs::rename(files.path("keys.new"), files.path("keys.yaml")).expect("renamed");
-    refused(&running, "expected value", &key).await;
+    refused(&running, "must be a map in JSON", &key).await;
 
     // An editor of another system.
     let both = keys_yaml(&[&record, &other]).replace('\n', "\r\n");

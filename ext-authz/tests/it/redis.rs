@@ -12,7 +12,9 @@ use redis::Commands;
 use serde_json::Value;
 
 use crate::cli::{keys, run, stderr, stdout};
-use crate::redis_server::{AUDIT, RECORDS, REPLICAS, RedisServer, STATE, shown};
+use crate::redis_server::{
+    AUDIT, RECORDS, REPLICAS, RedisServer, STATE, shown, wait_until_it_follows,
+};
 use crate::rig::{DEADLINE, Files, Running, bearer, keys_yaml, wait_for};
 
 fn issue(files: &Files, tenant: &str, more: &[&str]) -> String {
@@ -134,6 +136,9 @@ async fn revoke_waits_for_every_replica_or_names_who_is_behind() {
     let files = redis.files();
     let (first, second) = (issue(&files, "acme", &[]), issue(&files, "acme", &[]));
     let replicas = [Running::start_ready(&files).await, Running::start_ready(&files).await];
+    for replica in &replicas {
+        wait_until_it_follows(replica).await;
+    }
     let waited = keys(&files, &["revoke", &first[9..21], "--wait"]);
     assert!(stdout(&waited).ends_with("is revoked, in force at 2 replicas\n"), "{waited:?}");
     // No wait for it here: that is what the command was for.
@@ -155,23 +160,19 @@ async fn revoke_waits_for_every_replica_or_names_who_is_behind() {
     let waited = keys(&files, &args);
     assert_eq!(waited.status.code(), Some(1));
     let said = stderr(&waited);
-    assert!(
-        said.contains("not acknowledged by behind:9001 (last heard of") && !said.contains("gone:"),
-        "{said}"
-    );
-    let json: Value = serde_json::from_slice(&waited.stdout).expect("JSON");
-    // Waiting again changes nothing, and is not refused as what was done already.
-    let again = keys(&files, &args);
-    assert_eq!(again.status.code(), Some(1));
-    assert!(stderr(&again).contains("not acknowledged by behind:9001"), "{again:?}");
-    assert!(!stderr(&again).contains("audit"), "nothing was changed: {again:?}");
-    let acknowledged: Vec<bool> = json["replicas"]
-        .as_array()
-        .expect("a list")
-        .iter()
-        .map(|replica| replica["acknowledged"].as_bool().expect("said"))
-        .collect();
-    assert_eq!(acknowledged.iter().filter(|acknowledged| **acknowledged).count(), 2, "{json}");
+    assert!(said.contains("behind:9001 (last heard of") && !said.contains("gone:"), "{said}");
+    // Waiting again changes nothing, and is not refused as what was done already. A busy machine may need
+    // more than one time of that length before both have it in force.
+    wait_for("the two that follow", async || {
+        let again = keys(&files, &args);
+        assert_eq!(again.status.code(), Some(1));
+        assert!(stderr(&again).contains("behind:9001 (last heard of"), "{again:?}");
+        assert!(!stderr(&again).contains("audit"), "nothing was changed: {again:?}");
+        let json: Value = serde_json::from_slice(&again.stdout).expect("JSON");
+        let replicas = json["replicas"].as_array().expect("a list");
+        replicas.iter().filter(|replica| replica["acknowledged"] == true).count() == 2
+    })
+    .await;
 
     // Those who end in order take their leave.
     let [a, b] = replicas;
@@ -245,6 +246,9 @@ async fn every_revocation_is_in_force_everywhere_when_it_was_acknowledged() {
     let mut replicas = Vec::new();
     for _ in 0..3 {
         replicas.push(Running::start_ready(&files).await);
+    }
+    for replica in &replicas {
+        wait_until_it_follows(replica).await;
     }
     let config = files.config();
     for (number, (key, record)) in all.drain(..).enumerate() {

@@ -1,8 +1,10 @@
 //! A real Redis on loopback, and a service that follows it.
 
 use std::fs;
+use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
 
 use ext_authz::config::Config;
 use redis::{Client, Connection, ConnectionAddr, IntoConnectionInfo};
@@ -110,18 +112,31 @@ fn answers(port: u16, child: &mut Child) -> bool {
         {
             return true;
         }
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(5));
     }
     false
 }
 
+/// A port that no other test gets, below those that the system gives to outgoing connections: it is still
+/// free when a server binds it, and when one that was killed comes back for it.
 pub fn free_port() -> u16 {
-    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    socket.local_addr().expect("bound").port()
+    const FIRST: u16 = 11_000;
+    const COUNT: u16 = 9_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Processes that run side by side begin at different places.
+    let start = (std::process::id() as u16).wrapping_mul(61) % COUNT;
+    for _ in 0..COUNT {
+        let port = FIRST + (start + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT) % COUNT;
+        // A node of a cluster listens 10,000 above as well.
+        if [port, port + 10_000].iter().all(|it| TcpListener::bind(("127.0.0.1", *it)).is_ok()) {
+            return port;
+        }
+    }
+    panic!("no free port");
 }
 
 /// A service whose records are believed for less time than a configuration may say.
-pub async fn start_impatient(files: &Files, max_staleness: std::time::Duration) -> Running {
+pub async fn start_impatient(files: &Files, max_staleness: Duration) -> Running {
     let mut config: Config = files.config();
     config.keys.redis.as_mut().expect("Redis").max_staleness = max_staleness;
     let running = Running::start_with(config).await;

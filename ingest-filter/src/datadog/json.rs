@@ -12,7 +12,7 @@ use crate::intake::{Intake, Item, Kind, Stop};
 
 /// The most memory that a list takes for each of its bytes: `[]` is two of them, and 24 in a list
 /// that may hold twice its elements.
-const MEMORY_PER_BYTE: usize = 24;
+pub(super) const MEMORY_PER_BYTE: usize = 24;
 
 #[derive(Deserialize)]
 struct Payload<'a> {
@@ -87,7 +87,7 @@ pub fn series_v1(body: &[u8], intake: &mut dyn Intake) -> Result<(), Stop> {
             metric: read.metric,
             shape: shape.unwrap_or_default(),
             interval: read.interval.unwrap_or_default(),
-            tags: Vec::new(),
+            ..Series::default()
         };
         let fault = shape.and_then(|_| {
             for (key, value) in [("host", read.host), ("device", read.device)] {
@@ -124,7 +124,7 @@ pub fn series_v2(body: &[u8], intake: &mut dyn Intake) -> Result<(), Stop> {
             metric: read.metric,
             shape: shape.unwrap_or_default(),
             interval: read.interval.unwrap_or_default(),
-            tags: Vec::new(),
+            ..Series::default()
         };
         let fault = shape.and_then(|_| {
             for resource in read.resources.unwrap_or_default() {
@@ -151,7 +151,11 @@ fn each(
     payload.series.iter().try_for_each(|series| take(series.get(), intake))
 }
 
-fn tags<'a>(series: &mut Series<'a>, tags: Option<Vec<&'a RawValue>>) -> Result<(), Fault> {
+/// Adds the tags of a list, of which each must be text.
+pub(super) fn tags<'a>(
+    series: &mut Series<'a>,
+    tags: Option<Vec<&'a RawValue>>,
+) -> Result<(), Fault> {
     for tag in tags.unwrap_or_default() {
         let tag: Text<'a> = serde_json::from_str(tag.get()).map_err(|_| Fault::Malformed)?;
         series.add(tag.0)?;

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::{Series, Shape};
 use crate::fault::Fault;
 use crate::intake::{Intake, Item, Kind, Stop};
+use crate::point::NAME_BYTES_MAX;
 use crate::wire::{self, Fields, Value};
 
 /// Hands every point of a protobuf body of `/api/v2/series` to `intake`.
@@ -37,21 +38,29 @@ fn head<'a>(message: &'a [u8], series: &mut Series<'a>) -> Result<(), Fault> {
                 let (mut kind, mut name) = (Cow::default(), Cow::default());
                 for field in Fields::new(resource) {
                     match field? {
-                        (1, Value::Bytes(bytes)) => kind = wire::text(bytes),
-                        (2, Value::Bytes(bytes)) => name = wire::text(bytes),
+                        (1, Value::Bytes(bytes)) => kind = text(bytes)?,
+                        (2, Value::Bytes(bytes)) => name = text(bytes)?,
                         _ => {}
                     }
                 }
                 series.set(kind, name)?;
             }
-            (2, Value::Bytes(metric)) => series.metric = wire::text(metric),
-            (3, Value::Bytes(tag)) => series.add(wire::text(tag))?,
+            (2, Value::Bytes(metric)) => series.metric = text(metric)?,
+            (3, Value::Bytes(tag)) => series.add(text(tag)?)?,
             (5, Value::Varint(shape)) => series.shape = Shape::of_number(shape)?,
             (8, Value::Varint(interval)) => series.interval = interval as i64 as f64,
             _ => {}
         }
     }
     Ok(())
+}
+
+/// Text of a name, or of a tag with its value. What is longer than both may be is not copied.
+pub(super) fn text(bytes: &[u8]) -> Result<Cow<'_, str>, Fault> {
+    match bytes.len() > 2 * NAME_BYTES_MAX + 1 {
+        true => Err(Fault::NameTooLong),
+        false => Ok(wire::text(bytes)),
+    }
 }
 
 fn point(point: &[u8]) -> Result<(i64, f64), Fault> {

@@ -44,6 +44,44 @@ pub(crate) struct MetricPoint {
     pub(crate) timestamp: i64,
 }
 
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct SketchPayload {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) sketches: Vec<SketchSeries>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct SketchSeries {
+    #[prost(string, tag = "1")]
+    pub(crate) metric: String,
+    #[prost(string, tag = "2")]
+    pub(crate) host: String,
+    #[prost(string, repeated, tag = "4")]
+    pub(crate) tags: Vec<String>,
+    #[prost(message, repeated, tag = "7")]
+    pub(crate) sketches: Vec<Dogsketch>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Dogsketch {
+    #[prost(int64, tag = "1")]
+    pub(crate) ts: i64,
+    #[prost(int64, tag = "2")]
+    pub(crate) cnt: i64,
+    #[prost(double, tag = "3")]
+    pub(crate) min: f64,
+    #[prost(double, tag = "4")]
+    pub(crate) max: f64,
+    #[prost(double, tag = "5")]
+    pub(crate) avg: f64,
+    #[prost(double, tag = "6")]
+    pub(crate) sum: f64,
+    #[prost(sint32, repeated, tag = "7")]
+    pub(crate) k: Vec<i32>,
+    #[prost(uint32, repeated, tag = "8")]
+    pub(crate) n: Vec<u32>,
+}
+
 #[derive(Default)]
 struct Recorder(Vec<String>);
 
@@ -53,7 +91,7 @@ impl Intake for Recorder {
         let encoded = match item {
             Item::Point(point) => encode(point, 9, &mut out).map(|_| ()),
             Item::Skipped => return Ok(()),
-            Item::Rejected(fault) => Err(fault),
+            Item::Rejected(fault) | Item::Unwanted(_, fault) => Err(fault),
         };
         self.0.push(match encoded {
             Ok(()) => String::from_utf8(out).expect("UTF-8").trim_end().to_owned(),
@@ -167,6 +205,102 @@ fn the_protobuf_of_v2() {
 }
 
 #[test]
+fn distributions_are_histograms() {
+    // The Agent's key of a value: round(ln(value) / ln(1.015625)) + 1338.
+    let sketch = |k: &[i32], n: &[u32]| Dogsketch {
+        ts: 1,
+        cnt: n.iter().map(|n| i64::from(*n)).sum(),
+        min: -2.0,
+        max: 100.0,
+        avg: 9.0,
+        sum: 63.0,
+        k: k.to_vec(),
+        n: n.to_vec(),
+    };
+    // -2, 0, 1, 2 and one that is too large for any key.
+    let good = sketch(&[-1383, 0, 1338, 1383, 32767], &[1, 2, 1, 1, 1]);
+    let series = SketchSeries {
+        metric: "latency".to_owned(),
+        host: "a".to_owned(),
+        tags: vec!["k:v".to_owned()],
+        sketches: vec![
+            good.clone(),
+            Dogsketch { ts: 2, sum: f64::NAN, ..sketch(&[], &[]) },
+            sketch(&[1338], &[1, 2]),
+            sketch(&[-32767], &[1]),
+            sketch(&[40_000], &[1]),
+            sketch(&[1338; 4097], &[1; 4097]),
+            Dogsketch { cnt: -1, ..good.clone() },
+            Dogsketch { ts: i64::MAX, ..good.clone() },
+        ],
+    };
+    let unnamed = SketchSeries { sketches: vec![good], ..Default::default() };
+    let mut body = SketchPayload { sketches: vec![series, unnamed] }.encode_to_vec();
+    body.extend(b"\x0a\x05\x0a\x01m\x1a\x00");
+    body.extend(b"\x0a\x02\x12\x09");
+    let below_two =
+        "1=4.0,1.189207115002721=4.0,1.4142135623730951=4.0,1.681792830507429=4.0,2=4.0";
+    let buckets = format!("-2=1.0,0=3.0,{below_two},2.378414230005442=5.0");
+    check(
+        sketches,
+        body,
+        &[
+            &format!(
+                "latency,host=a,k=v count=6.0,sum=63.0,min=-2.0,max=100.0,{buckets} 1000000000"
+            ),
+            "latency,host=a,k=v count=0.0,min=-2.0,max=100.0 2000000000",
+            "buckets_invalid",
+            "buckets_invalid",
+            "buckets_invalid",
+            "buckets_invalid",
+            "buckets_invalid",
+            "timestamp_out_of_range",
+            "measurement_missing",
+            "malformed",
+            "malformed",
+        ],
+    );
+    assert_eq!(sketches(b"\x0a\xff", &mut Recorder::default()), Err(Stop::Malformed));
+}
+
+#[test]
+fn service_checks_have_a_status() {
+    let body = r#"[
+        {"check":"datadog.agent.up","host_name":"a","timestamp":1,"status":0,"message":"","tags":null},
+        {"check":"app.ok","host_name":"a","timestamp":2,"status":2,"message":"no \"route\"","tags":["k:v"]},
+        {"check":"app.ok","status":1},
+        {"check":"app.ok","status":4},
+        {"check":"app.ok","status":"0"},
+        {"check":"","status":0},
+        {"check":"app.ok","status":0,"timestamp":9223372036854775807},
+        7
+    ]"#;
+    check(
+        service_checks,
+        body,
+        &[
+            "datadog.agent.up,host=a status=0i 1000000000",
+            r#"app.ok,host=a,k=v status=2i,message="no \"route\"" 2000000000"#,
+            "app.ok status=1i 9",
+            "number_out_of_range",
+            "malformed",
+            "measurement_missing",
+            "timestamp_out_of_range",
+            "malformed",
+        ],
+    );
+    check(
+        service_checks,
+        r#" {"check":"one","timestamp":3,"status":3}"#,
+        &["one status=3i 3000000000"],
+    );
+    for bad in ["", "{", "7", "{\"check\":1", "[{]"] {
+        let read = service_checks(bad.as_bytes(), &mut Recorder::default());
+        assert_eq!(read, Err(Stop::Malformed), "{bad}");
+    }
+}
+
+#[test]
 fn what_tags_and_points_multiply_is_not_copied() {
     let series = MetricSeries {
         metric: "m".to_owned(),
@@ -196,7 +330,7 @@ fn what_tags_and_points_multiply_is_not_copied() {
 proptest! {
     #[test]
     fn any_bytes_are_survived(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-        for read in [series_v1 as Read, series_v2, series_protobuf] {
+        for read in [series_v1 as Read, series_v2, series_protobuf, sketches, service_checks] {
             // Either answer will do; a panic will not.
             let _ = read(&body, &mut Recorder::default());
         }

@@ -1,7 +1,8 @@
-//! The intake API of Datadog: `/api/v1/series`, `/api/v2/series` and `/api/v1/validate`.
+//! The intake API of Datadog: `/api/v1/series`, `/api/v2/series`, `/api/beta/sketches`,
+//! `/api/v1/check_run` and `/api/v1/validate`, and the two paths of which nothing is stored.
 //!
-//! The Agent drops what was answered 400 or 413 and sends everything else again, so bad points
-//! beside good ones are named in a 202.
+//! The Agent drops what was answered 400 or 413 and sends everything else again, a 404 too. So bad
+//! points beside good ones are named in a 202.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,7 +13,7 @@ use http::StatusCode;
 use http::request::Parts;
 use serde_json::json;
 
-use crate::datadog::{series_protobuf, series_v1, series_v2};
+use crate::datadog::{series_protobuf, series_v1, series_v2, service_checks, sketches};
 use crate::gateway::admission::Admission;
 use crate::gateway::config::GatewayConfig;
 use crate::gateway::edge::Edge;
@@ -35,6 +36,23 @@ pub async fn write_v2(State(edge): State<Arc<Edge>>, request: Request) -> Respon
     serve(edge, Datadog::JsonV2, request).await
 }
 
+/// `POST /api/beta/sketches`.
+pub async fn write_sketches(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    serve(edge, Datadog::Sketches, request).await
+}
+
+/// `POST /api/v1/check_run`.
+pub async fn write_checks(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    serve(edge, Datadog::Checks, request).await
+}
+
+/// `POST /intake/` and `/api/v1/metadata`: what the Agent says of itself and its host, and events,
+/// of which nothing is kept. A 202 would be a lie, and a 404 is sent again for ever: metadata come
+/// before metrics in the Agent's queue, so they would take the room of metrics there.
+pub async fn not_stored() -> Response {
+    errors(StatusCode::BAD_REQUEST, "metadata and events are not stored")
+}
+
 /// `GET /api/v1/validate`: whether the key is valid, which it is when ext-authz let the request
 /// pass.
 pub async fn validate(request: Request) -> Response {
@@ -50,6 +68,8 @@ enum Datadog {
     JsonV1,
     JsonV2,
     ProtobufV2,
+    Sketches,
+    Checks,
 }
 
 impl Protocol for Datadog {
@@ -57,6 +77,8 @@ impl Protocol for Datadog {
         match self {
             Datadog::JsonV1 => ProtocolName::DatadogV1,
             Datadog::JsonV2 | Datadog::ProtobufV2 => ProtocolName::DatadogV2,
+            Datadog::Sketches => ProtocolName::DatadogSketches,
+            Datadog::Checks => ProtocolName::DatadogChecks,
         }
     }
 
@@ -66,6 +88,8 @@ impl Protocol for Datadog {
             (Datadog::JsonV1, "" | "application/json") => Datadog::JsonV1,
             (Datadog::JsonV2, "" | "application/json") => Datadog::JsonV2,
             (Datadog::JsonV2, "application/x-protobuf") => Datadog::ProtobufV2,
+            (Datadog::Sketches, "application/x-protobuf") => Datadog::Sketches,
+            (Datadog::Checks, "" | "application/json") => Datadog::Checks,
             _ => return Err(Refusal::ContentTypeUnsupported),
         };
         let framing = Framing::Whole(Encoding::of(&head.headers)?);
@@ -77,6 +101,8 @@ impl Protocol for Datadog {
             Datadog::JsonV1 => series_v1(body, intake),
             Datadog::JsonV2 => series_v2(body, intake),
             Datadog::ProtobufV2 => series_protobuf(body, intake),
+            Datadog::Sketches => sketches(body, intake),
+            Datadog::Checks => service_checks(body, intake),
         }
     }
 
@@ -84,6 +110,8 @@ impl Protocol for Datadog {
         Refusal::BodyInvalid(match self {
             Datadog::JsonV1 | Datadog::JsonV2 => "the body is not a JSON object of series",
             Datadog::ProtobufV2 => "the body is not a protobuf message of series",
+            Datadog::Sketches => "the body is not a protobuf message of sketches",
+            Datadog::Checks => "the body is not a JSON list of service checks",
         })
     }
 
@@ -98,8 +126,8 @@ impl Protocol for Datadog {
             return errors(status, &verdict.message("point"));
         }
         let body = match self {
-            Datadog::JsonV1 => json!({"status": "ok"}),
-            Datadog::JsonV2 | Datadog::ProtobufV2 => json!({"errors": []}),
+            Datadog::JsonV1 | Datadog::Checks => json!({"status": "ok"}),
+            Datadog::JsonV2 | Datadog::ProtobufV2 | Datadog::Sketches => json!({"errors": []}),
         };
         json_response(StatusCode::ACCEPTED, &body)
     }

@@ -76,6 +76,8 @@ impl Protocol for Influx {
     }
 
     fn decode(&self, body: &[u8], intake: &mut RequestIntake) -> Result<(), Stop> {
+        // Of a client's body only: a journal's may begin with a name that begins so.
+        let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
         let mut lines = Lines::new(body, self.dialect);
         let mut point = Point::default();
         // Text with escapes is copied, at most one line of it at a time.
@@ -84,7 +86,9 @@ impl Protocol for Influx {
             intake.take_known(&mut lines)?;
             match lines.next(&mut point) {
                 None => return Ok(()),
-                Some(Ok(line)) => intake.take_line(line, &mut point)?,
+                Some(Ok(line)) => {
+                    intake.take_line(line, &mut point, || excerpt(lines.last()))?;
+                }
                 Some(Err(LineError { line: position, column, fault, start, end })) => {
                     intake.reject_with(fault, || {
                         let excerpt = excerpt(&body[start..end]);
@@ -117,6 +121,9 @@ fn excerpt(line: &[u8]) -> String {
     let line = String::from_utf8_lossy(&line[..line.len().min(EXCERPT_BYTES_MAX)]);
     line.chars().map(|char| if char.is_control() { ' ' } else { char }).collect()
 }
+
+/// What editors of Windows put in front of UTF-8.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// The longest name of a client's database, bytes.
 const DATABASE_BYTES_MAX: usize = 128;

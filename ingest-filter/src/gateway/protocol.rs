@@ -110,6 +110,10 @@ pub enum ProtocolName {
     DatadogV1,
     /// `/api/v2/series`.
     DatadogV2,
+    /// `/api/beta/sketches`.
+    DatadogSketches,
+    /// `/api/v1/check_run`.
+    DatadogChecks,
 }
 
 impl ProtocolName {
@@ -129,6 +133,8 @@ impl ProtocolName {
             ProtocolName::RemoteWriteV2 => "remote_write_v2",
             ProtocolName::DatadogV1 => "datadog_v1",
             ProtocolName::DatadogV2 => "datadog_v2",
+            ProtocolName::DatadogSketches => "datadog_sketches",
+            ProtocolName::DatadogChecks => "datadog_checks",
         }
     }
 }

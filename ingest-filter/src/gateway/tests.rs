@@ -27,6 +27,7 @@ mod datadog;
 mod influx;
 mod life;
 mod limits;
+mod multiplied;
 mod otlp;
 mod remote_write;
 mod retries;

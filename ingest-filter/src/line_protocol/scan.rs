@@ -280,10 +280,24 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Where the line that begins at `start` ends, whether or not it can be understood.
-pub(super) fn end_of_line(bytes: &[u8], start: usize) -> usize {
+/// Where a line ends, and how much of the text that took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LineEnd {
+    /// Where its line feed is, or the end of the text.
+    pub at: usize,
+    /// Where it was looked at last: behind `at` where a quote of the line is never closed.
+    pub seen_to: usize,
+}
+
+/// The first line feed at or behind `start`, or the end of the text.
+pub(super) fn first_line_feed(bytes: &[u8], start: usize) -> usize {
     let line = &bytes[start..];
-    let first_line_feed = line.iter().position(|byte| *byte == b'\n').unwrap_or(line.len());
+    start + line.iter().position(|byte| *byte == b'\n').unwrap_or(line.len())
+}
+
+/// Where the line that begins at `start` ends, whether or not it can be understood.
+pub(super) fn end_of_line(bytes: &[u8], start: usize) -> LineEnd {
+    let line = &bytes[start..];
     let (mut at, mut in_fields, mut quoted) = (0, false, false);
     while line.get(at) == Some(&b' ') {
         at += 1;
@@ -294,7 +308,7 @@ pub(super) fn end_of_line(bytes: &[u8], start: usize) -> usize {
             b' ' => in_fields = true,
             b'"' if quoted => quoted = false,
             b'"' if in_fields && line[at - 1] == b'=' => quoted = true,
-            b'\n' if !quoted => return start + at,
+            b'\n' if !quoted => return LineEnd { at: start + at, seen_to: start + at },
             _ => {}
         }
         // A line feed ends a line even behind a backslash, so it is looked at again.
@@ -302,5 +316,6 @@ pub(super) fn end_of_line(bytes: &[u8], start: usize) -> usize {
             at += 1;
         }
     }
-    start + if quoted { first_line_feed } else { line.len() }
+    let at = if quoted { first_line_feed(bytes, start) } else { bytes.len() };
+    LineEnd { at, seen_to: bytes.len() }
 }

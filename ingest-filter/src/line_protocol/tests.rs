@@ -336,3 +336,46 @@ proptest! {
         prop_assert_eq!(stored, good.len());
     }
 }
+
+/// Lines that leave a quote open which nothing closes, whichever of them is looked at first.
+#[test]
+fn lines_that_never_close_a_quote_are_looked_at_once() {
+    let body = b"m f=\"\"=\"\n".repeat(10_000);
+    let (mut lines, mut point, mut bad) = (Lines::new(&body, NS), Point::default(), 0);
+    while let Some(line) = lines.next(&mut point) {
+        assert_eq!(line.map_err(|error| (error.line, error.end - error.start)), Err((bad + 1, 8)));
+        bad += 1;
+    }
+    assert_eq!(bad, 10_000);
+    assert!(lines.searched <= 2 * body.len(), "{} of {}", lines.searched, body.len());
+}
+
+/// Where a bad line ends, by the rule alone: the whole rest is looked at for each of them.
+fn naive_ends(body: &[u8]) -> Vec<usize> {
+    let (mut at, mut ends) = (0, Vec::new());
+    while at < body.len() {
+        let end = super::scan::end_of_line(body, at).at;
+        ends.push(end);
+        at = end + 1;
+    }
+    ends
+}
+
+proptest! {
+    #[test]
+    fn what_was_seen_before_changes_no_end_of_a_line(
+        pieces in proptest::collection::vec(
+            proptest::sample::select(&["m ", "f=\"", "\"", "\\", "\n", "x", "=", " ", ",t=1"][..]),
+            0..60,
+        ),
+    ) {
+        // No line is a point, as each begins with a comma.
+        let body: String = pieces.concat().split('\n').flat_map(|line| [",", line, "\n"]).collect();
+        let (mut lines, mut point, mut ends) =
+            (Lines::new(body.as_bytes(), NS), Point::default(), Vec::new());
+        while let Some(line) = lines.next(&mut point) {
+            ends.extend(line.err().map(|error| error.end));
+        }
+        prop_assert_eq!(ends, naive_ends(body.as_bytes()), "{:?}", body);
+    }
+}

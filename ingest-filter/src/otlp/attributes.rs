@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 use crate::fault::Fault;
-use crate::point::{NAME_BYTES_MAX, TagKind, clean, storable};
+use crate::point::{NAME_BYTES_MAX, TEXT_BYTES_MAX, TagKind, clean, storable};
 use crate::rules::Attributes;
 use crate::wire::{self, Fields, Value};
 
@@ -111,10 +111,13 @@ fn is_ambiguous(text: &[u8]) -> bool {
 /// JSON; empty where there is nothing to say.
 ///
 /// # Errors
-/// When it is malformed, or longer than a tag may be.
+/// When it is malformed, or longer than a field or, where it is no string, a tag may be.
 pub fn value_text(value: &[u8]) -> Result<Cow<'_, str>, Fault> {
     let mut text = String::new();
     match any_value(value)? {
+        Some((1, Value::Bytes(bytes))) if bytes.len() > TEXT_BYTES_MAX => {
+            return Err(Fault::TextTooLong);
+        }
         Some((1, Value::Bytes(bytes))) => return Ok(wire::text(bytes)),
         Some((7, Value::Bytes(bytes))) => hex(bytes, &mut text)?,
         Some((5 | 6, _)) => json(value, DEPTH_MAX, &mut text)?,
@@ -154,7 +157,7 @@ fn json(value: &[u8], depth: u32, out: &mut String) -> Result<(), Fault> {
     }
     match any_value(value)? {
         None => out.push_str("null"),
-        Some((1, Value::Bytes(text))) => json_text(&wire::text(text), out)?,
+        Some((1, Value::Bytes(text))) => json_text(text, out)?,
         Some((5, Value::Bytes(list))) => {
             let mut separator = '[';
             for field in Fields::new(list) {
@@ -171,7 +174,7 @@ fn json(value: &[u8], depth: u32, out: &mut String) -> Result<(), Fault> {
                 if let (1, Value::Bytes(pair)) = field? {
                     let (key, value) = key_value(pair)?;
                     out.push(std::mem::replace(&mut separator, ','));
-                    json_text(&wire::text(key), out)?;
+                    json_text(key, out)?;
                     out.push(':');
                     json(value.unwrap_or(b""), depth, out)?;
                 }
@@ -189,11 +192,11 @@ fn json(value: &[u8], depth: u32, out: &mut String) -> Result<(), Fault> {
     Ok(())
 }
 
-fn json_text(text: &str, out: &mut String) -> Result<(), Fault> {
+fn json_text(text: &[u8], out: &mut String) -> Result<(), Fault> {
     if text.len() > NAME_BYTES_MAX {
         return Err(Fault::NameTooLong);
     }
-    out.push_str(&serde_json::Value::from(text).to_string());
+    out.push_str(&serde_json::Value::from(wire::text(text)).to_string());
     Ok(())
 }
 

@@ -8,9 +8,10 @@
 //! A value that does not fit its field spoils the innermost message around it, which becomes one
 //! byte that is no message: so it is refused by the rule for malformed protobuf, and its
 //! neighbours are stored. Only what is not JSON at all refuses the body. Each byte is read once,
-//! and once more where the message around it is spoilt.
+//! those of a value that spoils its message twice.
 
 use crate::intake::{Intake, Stop};
+use crate::point::TEXT_BYTES_MAX;
 
 mod reader;
 mod scalar;
@@ -45,10 +46,12 @@ pub fn to_protobuf(
     message: &'static Message,
     intake: &mut dyn Intake,
 ) -> Result<Vec<u8>, Stop> {
+    // Text with escapes is copied, one at a time and in steps.
+    intake.reserve(body.len().min(2 * TEXT_BYTES_MAX))?;
     let mut writer = Writer { reader: Reader::new(body), out: Vec::new(), intake };
     match writer.fields(message, DEPTH_MAX) {
-        Ok(()) if writer.reader.is_done() => Ok(writer.out),
-        Ok(()) | Err(Trouble::NotJson | Trouble::Spoilt) => Err(Stop::Malformed),
+        Ok(true) if writer.reader.is_done() => Ok(writer.out),
+        Ok(_) | Err(Trouble::NotJson | Trouble::Spoilt) => Err(Stop::Malformed),
         Err(Trouble::Stop(stop)) => Err(stop),
     }
 }
@@ -74,35 +77,62 @@ struct Writer<'a, 'i> {
 }
 
 impl Writer<'_, '_> {
-    /// The fields of an object.
-    fn fields(&mut self, message: &'static Message, depth: u32) -> Result<(), Trouble> {
-        let depth = depth.checked_sub(1).ok_or(Trouble::Spoilt)?;
-        if !self.reader.opens(b'{')? {
-            return Err(Trouble::Spoilt);
+    /// The fields of an object; false when one spoils it, or it is none. It is read to its end
+    /// either way, so that the messages around it need not read it again.
+    fn fields(&mut self, message: &'static Message, depth: u32) -> Result<bool, Trouble> {
+        let depth = depth.checked_sub(1);
+        if depth.is_none() || self.reader.peek()? != b'{' {
+            self.reader.skip()?;
+            return Ok(false);
         }
-        let mut is_first = true;
+        let depth = depth.unwrap_or_default();
+        self.reader.opens(b'{')?;
+        let (mut is_first, mut is_good) = (true, true);
         while let Some(key) = self.reader.key(&mut is_first)? {
             match message.field(&key) {
                 // null stands for a field that is not there.
-                Some(field) if self.reader.peek()? != b'n' => self.field(field, depth)?,
+                Some(field) if is_good && self.reader.peek()? != b'n' => {
+                    is_good = self.field(field, depth)?;
+                }
                 _ => self.reader.skip()?,
             }
         }
-        Ok(())
+        Ok(is_good)
     }
 
-    fn field(&mut self, field: &Field, depth: u32) -> Result<(), Trouble> {
+    /// A field; false when it spoils its message. It is read to its end either way.
+    fn field(&mut self, field: &Field, depth: u32) -> Result<bool, Trouble> {
         if !field.is_list {
-            return self.value(field, depth);
+            return self.read(field, depth);
         }
-        if !self.reader.opens(b'[')? {
-            return Err(Trouble::Spoilt);
+        if self.reader.peek()? != b'[' {
+            self.reader.skip()?;
+            return Ok(false);
         }
-        let mut is_first = true;
+        self.reader.opens(b'[')?;
+        let (mut is_first, mut is_good) = (true, true);
         while self.reader.element(&mut is_first)? {
-            self.value(field, depth)?;
+            match is_good {
+                true => is_good = self.read(field, depth)?,
+                false => self.reader.skip()?,
+            }
         }
-        Ok(())
+        Ok(is_good)
+    }
+
+    /// A value; false when it spoils its message. What is read twice then is one word, number or
+    /// string, as no message spoils the one around it.
+    fn read(&mut self, field: &Field, depth: u32) -> Result<bool, Trouble> {
+        let start = self.reader;
+        match self.value(field, depth) {
+            Ok(()) => Ok(true),
+            Err(Trouble::Spoilt) => {
+                self.reader = start;
+                self.reader.skip()?;
+                Ok(false)
+            }
+            Err(trouble) => Err(trouble),
+        }
     }
 
     fn value(&mut self, field: &Field, depth: u32) -> Result<(), Trouble> {
@@ -145,20 +175,13 @@ impl Writer<'_, '_> {
 
     fn message(&mut self, number: u32, of: &'static Message, depth: u32) -> Result<(), Trouble> {
         self.room(2 * LENGTH_BYTES + 1)?;
-        let start = self.reader;
         varint(u64::from(number) << 3 | 2, &mut self.out);
         let length_at = self.out.len();
         self.out.extend_from_slice(&[0; LENGTH_BYTES]);
         let content_at = self.out.len();
-        match self.fields(of, depth) {
-            Ok(()) => {}
-            Err(Trouble::Spoilt) => {
-                self.reader = start;
-                self.reader.skip()?;
-                self.out.truncate(content_at);
-                self.out.push(SPOILT);
-            }
-            Err(trouble) => return Err(trouble),
+        if !self.fields(of, depth)? {
+            self.out.truncate(content_at);
+            self.out.push(SPOILT);
         }
         let length = padded(self.out.len() - content_at);
         self.out[length_at..content_at].copy_from_slice(&length);

@@ -8,7 +8,9 @@
 use std::borrow::Cow;
 
 use super::attributes::value_text;
-use super::signal::{Group, distinct_ns, for_each_group, hex_field, own_attributes, text_field};
+use super::signal::{
+    Group, distinct_time, for_each_group, held, hex_field, own_attributes, push_text, text_field,
+};
 use crate::fault::Fault;
 use crate::intake::{Intake, Item, Kind, Stop};
 use crate::point::{FieldValue, Point};
@@ -22,10 +24,11 @@ pub const MEASUREMENT: &str = "logs";
 /// # Errors
 /// As [`super::for_each_point`].
 pub fn for_each_record(request: &[u8], intake: &mut dyn Intake) -> Result<(), Stop> {
+    let bytes_max = held(request, intake)?;
     for_each_group(request, intake, &mut |mut group, intake| {
         let mut point = Point::default();
         let mark = group.tags.mark();
-        let taken = match record(&mut group, &mut point) {
+        let taken = match record(&mut group, bytes_max, &mut point) {
             Ok(()) => {
                 group.tags.lend(&mut point, |point| intake.take(Kind::Sample, Item::Point(point)))
             }
@@ -36,7 +39,11 @@ pub fn for_each_record(request: &[u8], intake: &mut dyn Intake) -> Result<(), St
     })
 }
 
-fn record<'a>(group: &mut Group<'a, '_>, point: &mut Point<'a>) -> Result<(), Fault> {
+fn record<'a>(
+    group: &mut Group<'a, '_>,
+    bytes_max: usize,
+    point: &mut Point<'a>,
+) -> Result<(), Fault> {
     group.fault?;
     point.measurement = Cow::Borrowed(MEASUREMENT);
     let (mut time, mut observed, mut severity) = (0, 0, 0);
@@ -48,16 +55,15 @@ fn record<'a>(group: &mut Group<'a, '_>, point: &mut Point<'a>) -> Result<(), Fa
             (2, Value::Varint(number)) => severity = number,
             (3, Value::Bytes(text)) => severity_text = text,
             (5, Value::Bytes(body)) => {
-                let body = value_text(body)?;
-                point.fields.push((Cow::Borrowed("body"), FieldValue::Text(body)));
+                push_text(Cow::Borrowed("body"), value_text(body)?, point)?;
             }
             (9, Value::Bytes(id)) => hex_field("trace_id", id, point)?,
             (10, Value::Bytes(id)) => hex_field("span_id", id, point)?,
-            (12, Value::Bytes(name)) => text_field("event_name", name, point),
+            (12, Value::Bytes(name)) => text_field("event_name", name, point)?,
             _ => {}
         }
     }
-    own_attributes(group.item, 6, point)?;
+    own_attributes(group.item, 6, bytes_max, point)?;
     let number = i64::try_from(severity).map_err(|_| Fault::Malformed)?;
     point.fields.push((Cow::Borrowed("severity_number"), FieldValue::Integer(number)));
     let named = match severity_text {
@@ -66,8 +72,7 @@ fn record<'a>(group: &mut Group<'a, '_>, point: &mut Point<'a>) -> Result<(), Fa
     };
     group.tags.add_text("severity", named)?;
     let time = if time == 0 { observed } else { time };
-    point.timestamp_ns = distinct_ns(time, group.item)?;
-    Ok(())
+    distinct_time(time, group.item, point)
 }
 
 /// The short name of a severity number; four numbers share one.

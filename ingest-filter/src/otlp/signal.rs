@@ -13,11 +13,15 @@ use super::attributes::{hex, key_value, value_text};
 use super::tags::Tags;
 use crate::fault::Fault;
 use crate::intake::{Intake, Item, Kind, Stop};
-use crate::point::{FIELDS_MAX, FieldValue, Point, storable};
+use crate::point::{FIELDS_MAX, FieldValue, Point, TEXT_BYTES_MAX, storable};
 use crate::wire::{self, Fields, Value};
 
 /// The longest identifier of a trace or span, bytes; they have 16 and 8.
-const ID_BYTES_MAX: usize = 64;
+pub(super) const ID_BYTES_MAX: usize = 64;
+
+/// What of a point is copied once, its attributes, and what takes three bytes for one, text that is
+/// not UTF-8.
+const COPIES_OF_A_POINT: usize = 4;
 
 /// One item of a scope: a metric, a log record, a span.
 pub struct Group<'a, 'g> {
@@ -57,6 +61,13 @@ pub(super) fn for_each_group<'a>(
         }
     }
     Ok(())
+}
+
+/// How long a point may be, once there is memory for what is copied of one.
+pub(super) fn held(request: &[u8], intake: &mut dyn Intake) -> Result<usize, Stop> {
+    let bytes_max = intake.point_bytes_max();
+    intake.reserve(request.len().min(COPIES_OF_A_POINT * bytes_max))?;
+    Ok(bytes_max)
 }
 
 fn scopes<'a>(
@@ -144,34 +155,59 @@ pub(super) fn hex_field(
     if !bytes.is_empty() {
         let mut text = String::new();
         hex(bytes, &mut text)?;
-        point.fields.push((Cow::Borrowed(key), FieldValue::Text(Cow::Owned(text))));
+        push_text(Cow::Borrowed(key), Cow::Owned(text), point)?;
     }
     Ok(())
 }
 
 /// Adds text, unless it is empty.
-pub(super) fn text_field<'a>(key: &'static str, text: &'a [u8], point: &mut Point<'a>) {
-    if !text.is_empty() {
-        point.fields.push((Cow::Borrowed(key), FieldValue::Text(wire::text(text))));
+pub(super) fn text_field<'a>(
+    key: &'static str,
+    text: &'a [u8],
+    point: &mut Point<'a>,
+) -> Result<(), Fault> {
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(Fault::TextTooLong);
+    }
+    match text.is_empty() {
+        true => Ok(()),
+        false => push_text(Cow::Borrowed(key), wire::text(text), point),
     }
 }
 
-/// Adds the attributes of an item, which are in its field `number`, as fields.
+/// Adds a field, of which there may be so many even where one is repeated that should not be.
+pub(super) fn push_text<'a>(
+    key: Cow<'a, str>,
+    text: Cow<'a, str>,
+    point: &mut Point<'a>,
+) -> Result<(), Fault> {
+    if point.fields.len() >= FIELDS_MAX {
+        return Err(Fault::FieldsTooMany);
+    }
+    point.fields.push((key, FieldValue::Text(text)));
+    Ok(())
+}
+
+/// Adds the attributes of an item, which are in its field `number`, as fields. What is copied for
+/// them is about as long as the longest point, `bytes_max`.
 pub(super) fn own_attributes<'a>(
     item: &'a [u8],
     number: u32,
+    bytes_max: usize,
     point: &mut Point<'a>,
 ) -> Result<(), Fault> {
+    let mut bytes = 0;
     for field in Fields::new(item) {
         match field? {
             (found, Value::Bytes(pair)) if found == number => {
                 let (key, value) = key_value(pair)?;
                 let Some(value) = value else { continue };
-                if point.fields.len() >= FIELDS_MAX {
-                    return Err(Fault::FieldsTooMany);
+                let (key, value) = (storable(key)?, value_text(value)?);
+                bytes += key.len() + value.len();
+                if bytes > bytes_max {
+                    return Err(Fault::PointTooLarge);
                 }
-                let key = Cow::Owned(format!("attr.{}", storable(key)?));
-                point.fields.push((key, FieldValue::Text(value_text(value)?)));
+                push_text(Cow::Owned(format!("attr.{key}")), value, point)?;
             }
             _ => {}
         }
@@ -179,16 +215,25 @@ pub(super) fn own_attributes<'a>(
     Ok(())
 }
 
-/// A time at which nothing else of the same tags stands by chance. A database keeps one point of
-/// a series for each nanosecond, while many clocks count micro- or milliseconds: the digits that
+/// Sets a time at which nothing else of the same tags stands by chance. A database keeps one point
+/// of a series for each nanosecond, while many clocks count micro- or milliseconds: the digits that
 /// such a clock leaves zero are taken from a hash of the item. The same item, sent again, gets
-/// the same time.
-pub(super) fn distinct_ns(time_unix_nano: u64, item: &[u8]) -> Result<Option<i64>, Fault> {
+/// the same time. Items without a time, which all get that of admission, stand within a millisecond
+/// behind it.
+pub(super) fn distinct_time(
+    time_unix_nano: u64,
+    item: &[u8],
+    point: &mut Point<'_>,
+) -> Result<(), Fault> {
     let free = match time_unix_nano {
+        // Also of none.
         ns if ns % 1_000_000 == 0 => 1_000_000,
         ns if ns % 1_000 == 0 => 1_000,
         _ => 1,
     };
-    let Some(ns) = timestamp_ns(time_unix_nano)? else { return Ok(None) };
-    Ok(Some(ns.saturating_add((xxh3_64(item) % free) as i64).min(i64::MAX - 1)))
+    let behind = (xxh3_64(item) % free) as u32;
+    let time = timestamp_ns(time_unix_nano)?;
+    point.timestamp_ns = time.map(|ns| ns.saturating_add(behind.into()).min(i64::MAX - 1));
+    point.behind_ns = behind;
+    Ok(())
 }

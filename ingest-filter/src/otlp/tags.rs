@@ -33,6 +33,8 @@ pub struct Tags<'a> {
     /// Values that were replaced, and where.
     replaced: Vec<(usize, Cow<'a, str>, TagKind)>,
     attributes: Attributes,
+    /// Where the tags are to be taken back to next.
+    kept: Mark,
     /// How far the tags of resource and scope go.
     group: Mark,
     /// The attributes behind those, as the last point had them.
@@ -74,9 +76,10 @@ impl<'a> Tags<'a> {
         Self { attributes, ..Self::default() }
     }
 
-    /// Where the tags stand.
-    pub fn mark(&self) -> Mark {
-        Mark { tags: self.tags.len(), replaced: self.replaced.len() }
+    /// Where the tags stand. What is added from now on is taken away by [`Tags::rewind`].
+    pub fn mark(&mut self) -> Mark {
+        self.kept = Mark { tags: self.tags.len(), replaced: self.replaced.len() };
+        self.kept
     }
 
     /// Takes away what was added since `mark`.
@@ -85,6 +88,7 @@ impl<'a> Tags<'a> {
         self.tags.truncate(mark.tags);
         self.kinds.truncate(mark.tags);
         self.known.clear();
+        self.kept = mark;
     }
 
     /// The tags of resource and scope are complete: what comes now is a point's.
@@ -225,7 +229,11 @@ impl<'a> Tags<'a> {
         if let Some(at) = self.tags.iter().position(|tag| tag.0 == key) {
             let before = std::mem::replace(&mut self.tags[at].1, value);
             let kind = std::mem::replace(&mut self.kinds[at], kind);
-            self.replaced.push((at, before, kind));
+            // Of a key that is there many times only the first value comes back.
+            let since = &self.replaced[self.kept.replaced..];
+            if since.iter().all(|(place, ..)| *place != at) {
+                self.replaced.push((at, before, kind));
+            }
             return Ok(false);
         }
         if self.tags.len() >= TAGS_MAX {

@@ -8,7 +8,9 @@
 
 use std::borrow::Cow;
 
-use super::signal::{Group, distinct_ns, for_each_group, hex_field, own_attributes, text_field};
+use super::signal::{
+    Group, distinct_time, for_each_group, held, hex_field, own_attributes, text_field,
+};
 use crate::fault::Fault;
 use crate::intake::{Intake, Item, Kind, Stop};
 use crate::point::{FieldValue, Point};
@@ -22,10 +24,11 @@ pub const MEASUREMENT: &str = "spans";
 /// # Errors
 /// As [`super::for_each_point`].
 pub fn for_each_span(request: &[u8], intake: &mut dyn Intake) -> Result<(), Stop> {
+    let bytes_max = held(request, intake)?;
     for_each_group(request, intake, &mut |mut group, intake| {
         let mut point = Point::default();
         let mark = group.tags.mark();
-        let taken = match span(&mut group, &mut point) {
+        let taken = match span(&mut group, bytes_max, &mut point) {
             Ok(()) => {
                 group.tags.lend(&mut point, |point| intake.take(Kind::Sample, Item::Point(point)))
             }
@@ -36,7 +39,11 @@ pub fn for_each_span(request: &[u8], intake: &mut dyn Intake) -> Result<(), Stop
     })
 }
 
-fn span<'a>(group: &mut Group<'a, '_>, point: &mut Point<'a>) -> Result<(), Fault> {
+fn span<'a>(
+    group: &mut Group<'a, '_>,
+    bytes_max: usize,
+    point: &mut Point<'a>,
+) -> Result<(), Fault> {
     group.fault?;
     point.measurement = Cow::Borrowed(MEASUREMENT);
     let (mut start, mut end, mut kind, mut events, mut links) = (0, 0, 0, 0, 0);
@@ -56,11 +63,11 @@ fn span<'a>(group: &mut Group<'a, '_>, point: &mut Point<'a>) -> Result<(), Faul
             _ => {}
         }
     }
-    own_attributes(group.item, 9, point)?;
+    own_attributes(group.item, 9, bytes_max, point)?;
     let mut code = 0;
     for field in Fields::new(status) {
         match field? {
-            (2, Value::Bytes(message)) => text_field("status_message", message, point),
+            (2, Value::Bytes(message)) => text_field("status_message", message, point)?,
             (3, Value::Varint(number)) => code = number,
             _ => {}
         }
@@ -73,8 +80,7 @@ fn span<'a>(group: &mut Group<'a, '_>, point: &mut Point<'a>) -> Result<(), Faul
     group.tags.add_text("span.name", name)?;
     group.tags.add_text("span.kind", kind_name(kind).as_bytes())?;
     group.tags.add_text("status", status_name(code).as_bytes())?;
-    point.timestamp_ns = distinct_ns(start, group.item)?;
-    Ok(())
+    distinct_time(start, group.item, point)
 }
 
 fn kind_name(number: u64) -> &'static str {

@@ -15,6 +15,9 @@ pub(super) const NAME_LABEL: &str = "__name__";
 /// The longest encoded length of one byte.
 const SHORT_MAX: u8 = 0x7f;
 
+/// How many labels are remembered: those that become tags, the name, and some without a value.
+const KNOWN_MAX: usize = TAGS_MAX + 32;
+
 /// The labels that a point has from the last series.
 #[derive(Debug, Default)]
 pub(super) struct Labels<'a> {
@@ -72,7 +75,7 @@ impl<'a> Labels<'a> {
             self.is_learning = false;
         }
         match split(label) {
-            Some((name, rest)) if self.is_learning => {
+            Some((name, rest)) if self.is_learning && self.known.len() < KNOWN_MAX => {
                 self.known.push(Known { name, rest, place, tags });
             }
             _ => self.is_learning = false,

@@ -130,7 +130,7 @@ impl Intake for Recorder {
                 }
             }
             Item::Skipped => "skipped".to_owned(),
-            Item::Rejected(fault) => format!("{kind:?}: {fault}"),
+            Item::Rejected(fault) | Item::Unwanted(_, fault) => format!("{kind:?}: {fault}"),
         };
         self.lines.push(line);
         Ok(())

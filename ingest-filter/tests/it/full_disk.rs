@@ -35,7 +35,7 @@ async fn fill(stream: &Stream, partition: u32) -> String {
 async fn a_full_disk_of_the_only_broker_refuses_what_would_be_on_it() {
     let _turn = TURN.lock().await;
     let disks = "log.dirs={directory}/first,{directory}/second\n\
-                 metadata.log.dir={directory}/metadata\n";
+                 metadata.log.dir={directory}/data\n";
     let mut brokers = Broker::cluster_with(1, disks).await;
     brokers[0].kill();
     brokers[0].file_bytes_max = Some(FILE_BYTES_MAX);

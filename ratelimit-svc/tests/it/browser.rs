@@ -102,7 +102,7 @@ async fn the_console_shows_what_is_decided() {
     assert!(report.contains("<b>ingest</b>"), "text goes in as text: {report}");
 
     let lowered = QUOTAS.replace("requests_per_unit: 4", "requests_per_unit: 3");
-    std::fs::write(service.quota_file("a.yaml"), lowered).expect("written");
+    service.write_quotas("a.yaml", lowered);
     browser.until("#changes", "lowered edge tenant").await;
     ask(&service, 3).await;
     browser.until("#changes", "3 requests refused while in force").await;

@@ -123,7 +123,7 @@ async fn a_stream_says_what_is_decided_and_what_a_change_did() {
     assert_eq!(state["store"]["kind"], "memory");
 
     let lowered = QUOTAS.replace("requests_per_unit: 4", "requests_per_unit: 2");
-    std::fs::write(service.quota_file("a.yaml"), lowered).expect("written");
+    service.write_quotas("a.yaml", lowered);
     let state = stream.until(|state| state["changes"][0]["changes"] == 1).await;
     let words = state["changes"][0]["words"][0].as_str().expect("in words");
     assert!(words.starts_with("lowered edge tenant: 4 per year -> 2 per year"), "{words}");

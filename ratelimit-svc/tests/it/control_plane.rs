@@ -30,6 +30,7 @@ use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::redis_parts::free_port;
 use crate::support::DEADLINE;
 
 /// A running control plane.
@@ -58,7 +59,8 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl ControlPlane {
     pub async fn start() -> Self {
-        Self::start_at("127.0.0.1:0".parse().expect("an address")).await
+        // One that comes back finds its port free: no outgoing connection takes it meanwhile.
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], free_port()))).await
     }
 
     pub async fn start_at(address: SocketAddr) -> Self {

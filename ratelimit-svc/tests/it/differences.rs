@@ -2,7 +2,8 @@
 
 use crate::support::{RedisServer, Service, request};
 
-const HOUR: &str = "rate_limit: {unit: hour, requests_per_unit: 1}";
+/// No window ends within a test.
+const YEAR: &str = "rate_limit: {unit: year, requests_per_unit: 1}";
 
 /// Asks twice: the first is admitted, the second is over a limit of one.
 async fn has_a_limit_of_its_own(service: &Service, key: &str, value: &str) -> bool {
@@ -13,7 +14,7 @@ async fn has_a_limit_of_its_own(service: &Service, key: &str, value: &str) -> bo
 #[tokio::test]
 async fn key_and_value_are_compared_apart() {
     let quotas = format!(
-        "domain: d\ndescriptors:\n  - {{key: a, value: b_c, {HOUR}}}\n  - {{key: a_b, value: c, {HOUR}}}\n"
+        "domain: d\ndescriptors:\n  - {{key: a, value: b_c, {YEAR}}}\n  - {{key: a_b, value: c, {YEAR}}}\n"
     );
     let service = Service::start(&[("a.yaml", &quotas)]).await;
     assert!(has_a_limit_of_its_own(&service, "a", "b_c").await);
@@ -23,7 +24,7 @@ async fn key_and_value_are_compared_apart() {
 
 #[tokio::test]
 async fn a_key_may_be_a_pattern() {
-    let quotas = format!("domain: d\ndescriptors:\n  - {{key: api*, {HOUR}}}\n");
+    let quotas = format!("domain: d\ndescriptors:\n  - {{key: api*, {YEAR}}}\n");
     let service = Service::start(&[("a.yaml", &quotas)]).await;
     for (key, value) in [("api", "x"), ("api_v2", "x"), ("api_v2", "y"), ("apiary", "")] {
         assert!(has_a_limit_of_its_own(&service, key, value).await, "{key}={value}");
@@ -35,8 +36,8 @@ async fn a_key_may_be_a_pattern() {
 #[tokio::test]
 async fn a_shadow_rule_freezes_nothing() {
     let quotas = format!(
-        "domain: d\ndescriptors:\n  - {{key: shadow, shadow_mode: true, {HOUR}}}\n  \
-         - {{key: real, rate_limit: {{unit: hour, requests_per_unit: 3}}}}\n"
+        "domain: d\ndescriptors:\n  - {{key: shadow, shadow_mode: true, {YEAR}}}\n  \
+         - {{key: real, rate_limit: {{unit: year, requests_per_unit: 3}}}}\n"
     );
     let stop = ("STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT", "true".to_owned());
     let service = Service::start_with(&[("a.yaml", &quotas)], &[stop]).await;
@@ -58,11 +59,11 @@ async fn sub_directories_are_not_read() {
     let service = Service::start(&[("a.yaml", "domain: d")]).await;
     let inner = service.quota_file("inner");
     std::fs::create_dir(&inner).expect("created");
-    let quotas = format!("domain: inner\ndescriptors:\n  - {{key: a, {HOUR}}}\n");
+    let quotas = format!("domain: inner\ndescriptors:\n  - {{key: a, {YEAR}}}\n");
     std::fs::write(inner.join("b.yaml"), quotas).expect("written");
     // A change that is seen after it shows that it was looked at.
-    let quotas = format!("domain: d\ndescriptors:\n  - {{key: a, {HOUR}}}\n");
-    std::fs::write(service.quota_file("a.yaml"), quotas).expect("written");
+    let quotas = format!("domain: d\ndescriptors:\n  - {{key: a, {YEAR}}}\n");
+    service.write_quotas("a.yaml", quotas);
     crate::support::wait_for("the change is in force", async || {
         service.is_over("d", &[("a", "x")]).await
     })

@@ -125,7 +125,7 @@ fn file(dir: &TempDir, name: &str, content: &str) -> PathBuf {
 }
 
 fn limit(requests_per_unit: u32) -> Option<RateLimitPolicy> {
-    let unit = RateLimitUnit::Hour.into();
+    let unit = RateLimitUnit::Year.into();
     Some(RateLimitPolicy { requests_per_unit, unit, ..RateLimitPolicy::default() })
 }
 
@@ -239,7 +239,7 @@ async fn envoy_gateway() {
 /// The mapping that the gateway ships says what the built-in one does; one that is not there is none.
 #[tokio::test]
 async fn the_shipped_mapping_and_none() {
-    let quotas = "domain: edge\ndescriptors:\n  - key: a\n    rate_limit: {unit: hour, requests_per_unit: 2}\n    descriptors:\n      - {key: b, rate_limit: {unit: hour, requests_per_unit: 9}}\n";
+    let quotas = "domain: edge\ndescriptors:\n  - key: a\n    rate_limit: {unit: year, requests_per_unit: 2}\n    descriptors:\n      - {key: b, rate_limit: {unit: year, requests_per_unit: 9}}\n";
     let dir = tempfile::tempdir().expect("temporary directory");
     let mut pages = Vec::new();
     for mapper in [
@@ -275,7 +275,7 @@ async fn istio_and_contour() {
     for (name, manifest) in [("istio", ISTIO), ("contour", CONTOUR)] {
         let dir = tempfile::tempdir().expect("temporary directory");
         let quotas = format!(
-            "domain: {name}\ndescriptors:\n  - key: PATH\n    value: \"/\"\n    rate_limit: {{unit: hour, requests_per_unit: 1}}\n  - key: PATH\n    rate_limit: {{unit: hour, requests_per_unit: 100}}\n"
+            "domain: {name}\ndescriptors:\n  - key: PATH\n    value: \"/\"\n    rate_limit: {{unit: year, requests_per_unit: 1}}\n  - key: PATH\n    rate_limit: {{unit: year, requests_per_unit: 100}}\n"
         );
         file(&dir, "ratelimit/config/config.yaml", &quotas);
         let mut here = redis.environment();

@@ -14,6 +14,7 @@ use ratelimit_svc::store::error::StoreError;
 use ratelimit_svc::store::redis::RedisSettings;
 use ratelimit_svc::store::redis::topology::link::Topology;
 
+use crate::redis_parts::free_port;
 use crate::store::unconnected;
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::{RedisServer, Service, request, wait_for};
@@ -54,6 +55,16 @@ async fn policies_answer(service: &Service, tenant: &str) {
     }
     let other = format!("{tenant}-other");
     assert_eq!(ask(service, &other, "a class that does not exist").await, (false, true));
+}
+
+/// Waits until Redis counts a request of this class; on a busy machine it is not asked in time each time.
+async fn is_counted(service: &Service, tenant: &str, class: &str) {
+    let mut asked = 0;
+    wait_for("a hit is counted in time", async || {
+        asked += 1;
+        ask(service, &format!("{tenant}-{asked}"), class).await == (false, false)
+    })
+    .await;
 }
 
 async fn service(server: &RedisServer, budget: &str) -> Service {
@@ -108,7 +119,7 @@ async fn redis_hung_and_back() {
     let server = RedisServer::start().await;
     let service = service(&server, "50ms").await;
     wait_for("redis is in use", async || in_reach(&service).await).await;
-    assert_eq!(ask(&service, "a", "ingest").await, (false, false));
+    is_counted(&service, "a", "ingest").await;
     server.signal("STOP");
     // While it hangs a call costs its budget, until the breaker spares everybody that.
     policies_answer(&service, "b").await;
@@ -120,7 +131,7 @@ async fn redis_hung_and_back() {
     assert!(began.elapsed() < Duration::from_millis(50 * 100), "requests wait for a hung store");
     server.signal("CONT");
     wait_for("redis is in use again", async || in_reach(&service).await).await;
-    assert_eq!(ask(&service, "d", "background").await, (false, false));
+    is_counted(&service, "d", "background").await;
     let timeouts = service.metric("ratelimit_store_errors_total{kind=\"timeout\"}").await;
     assert!(timeouts.is_some_and(|count| count >= 2.0), "{timeouts:?}");
     service.stop().await;
@@ -128,10 +139,7 @@ async fn redis_hung_and_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_over_tcp_with_a_password() {
-    let port = {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        free.local_addr().expect("bound").port().to_string()
-    };
+    let port = free_port().to_string();
     let arguments = ["--bind", "127.0.0.1", "--port", &port, "--requirepass", "secret"];
     let _server = RedisServer::start_with(&arguments).await;
     let mut environment = vec![

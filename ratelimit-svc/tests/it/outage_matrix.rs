@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use proto::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use proto::pb::google::protobuf::value::Kind;
 
+use crate::redis_parts::free_port;
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::{RedisServer, Service, request, wait_for};
 
@@ -102,6 +103,9 @@ impl Row {
 #[derive(Debug)]
 struct Disturbed;
 
+/// How often a row is tried again.
+const TRIES: usize = 20;
+
 /// What a row came to.
 struct Outcome {
     /// Admitted of what was asked during the outage, by class.
@@ -123,7 +127,7 @@ struct Stage {
 
 impl Stage {
     async fn start(row: Row) -> Self {
-        let port = free_port();
+        let port = free_port().to_string();
         let server = match row {
             Row::Killed => {
                 let durable = ["--appendonly", "yes", "--appendfsync", "always"];
@@ -262,11 +266,6 @@ impl Stage {
             replica.stop().await;
         }
     }
-}
-
-fn free_port() -> String {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    free.local_addr().expect("bound").port().to_string()
 }
 
 /// Whether a request of this class passes, and whether the answer says that it is degraded.
@@ -423,8 +422,8 @@ async fn every_fault_has_the_configured_outcome() {
         let outcome = loop {
             match run(row).await {
                 Ok(outcome) => break outcome,
-                Err(Disturbed) if tries < 5 => tries += 1,
-                Err(Disturbed) => panic!("{}: disturbed five times", row.name()),
+                Err(Disturbed) if tries < TRIES => tries += 1,
+                Err(Disturbed) => panic!("{}: disturbed {TRIES} times", row.name()),
             }
         };
         let Outcome { admitted, recovery, connections, peak_before, peak_after } = outcome;

@@ -16,6 +16,8 @@ descriptors:
     rate_limit: {unit: second, requests_per_unit: 1000000, mode: lease, reserve: none}
 ";
 const CALLERS: u32 = 48;
+/// Between an answer and the next request of a caller.
+const PAUSE: Duration = Duration::from_millis(25);
 const CLASSES: [&str; 2] = ["ingest", "background"];
 
 /// What Redis says at one moment: its time, commands so far, clients.
@@ -82,7 +84,7 @@ fn call(services: &[Service], stop: &Arc<AtomicBool>) -> tokio::task::JoinSet<u6
                 let wanted = request("edge", &[&[(key, value), ("priority", class)]]);
                 client.clone().should_rate_limit(wanted).await.expect("never an error");
                 asked += 1;
-                tokio::time::sleep(Duration::from_millis(25)).await;
+                tokio::time::sleep(PAUSE).await;
             }
             asked
         });
@@ -128,7 +130,10 @@ async fn many_callers_are_no_stampede() {
         "{asked} requests; at most {steady} commands in 100 ms before the outage, {most} after it; \
          {few} connections before, {many} after"
     );
-    assert!(most <= 2 * steady, "{most} commands in 100 ms, {steady} before");
+    // A machine that was busy before and is not after it is no stampede: what the callers can ask for at
+    // their pace, one command each, always may come.
+    let pace = u64::from(CALLERS) * (STRETCH.as_millis() / PAUSE.as_millis()) as u64;
+    assert!(most <= 2 * steady.max(pace), "{most} commands in 100 ms, {steady} before");
     // Each replica has one, and the next while a probe is under way; those that were given up in
     // the outage are closed as soon as Redis reads again.
     assert!(many <= few + 2 * 2 + 8, "{many} connections, {few} before");

@@ -32,15 +32,15 @@ async fn good_bad_and_deleted_files() {
     }
     assert!(service.is_over("a", &[("tenant", "x")]).await);
 
-    fs::write(service.quota_file("a.yaml"), quotas("a", 6)).expect("written");
+    service.write_quotas("a.yaml", quotas("a", 6));
     wait_for("the new limit", async || limit(&service, "a").await == Some(6)).await;
     // Four hits were counted: two are left, and not six.
     assert!(!service.is_over("a", &[("tenant", "x")]).await);
     assert!(!service.is_over("a", &[("tenant", "x")]).await);
     assert!(service.is_over("a", &[("tenant", "x")]).await);
 
-    fs::write(service.quota_file("a.yaml"), "domain: a\nnope: 1\n").expect("written");
-    fs::write(service.quota_file("b.yaml"), quotas("b", 9)).expect("written");
+    service.write_quotas("a.yaml", "domain: a\nnope: 1\n");
+    service.write_quotas("b.yaml", quotas("b", 9));
     wait_for("the good file", async || limit(&service, "b").await == Some(9)).await;
     wait_for("the error", async || {
         let error = config(&service).await["quotas"]["last_error"].clone();
@@ -75,14 +75,14 @@ async fn an_edit_takes_no_other_file_out_of_force() {
     };
     let (a, b) = (with("one", "a", 3), with("one", "b", 3));
     let service = Service::start(&[("a.yaml", &a), ("b.yaml", &b)]).await;
-    fs::write(service.quota_file("a.yaml"), with("two", "a", 6)).expect("written");
+    service.write_quotas("a.yaml", with("two", "a", 6));
     wait_for("the error", async || {
         let errors = config(&service).await["errors"].to_string();
         errors.contains("a.yaml: priority_classes differ from those in")
     })
     .await;
     assert_eq!((limit(&service, "a").await, limit(&service, "b").await), (Some(3), Some(3)));
-    fs::write(service.quota_file("b.yaml"), with("two", "b", 6)).expect("written");
+    service.write_quotas("b.yaml", with("two", "b", 6));
     wait_for("both", async || limit(&service, "b").await == Some(6)).await;
     assert_eq!(limit(&service, "a").await, Some(6));
     let config = config(&service).await;
@@ -98,7 +98,7 @@ async fn a_bad_file_at_the_start_holds_readiness_back() {
     assert!(!service.is_over("a", &[("tenant", "x")]).await, "the good file is in force");
     let (status, text) = service.admin("/readyz").await;
     assert!(status == 503 && text.contains("b.yaml"), "{text}");
-    fs::write(service.quota_file("b.yaml"), quotas("b", 1)).expect("written");
+    service.write_quotas("b.yaml", quotas("b", 1));
     wait_for("ready", async || service.readiness.is_ready()).await;
     service.stop().await;
 }
@@ -112,7 +112,7 @@ async fn without_quotas_the_port_is_open_and_says_so() {
     assert_eq!(error.message(), "no rate limit configuration loaded");
     assert_eq!(service.admin("/readyz").await.0, 503);
     assert_eq!(service.admin("/livez").await.0, 200);
-    fs::write(service.quota_file("a.yaml"), quotas("a", 1)).expect("written");
+    service.write_quotas("a.yaml", quotas("a", 1));
     wait_for("ready", async || service.readiness.is_ready()).await;
     service.ask(asked()).await.expect("loaded");
     service.stop().await;

@@ -3,9 +3,12 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use proto::pb::envoy::service::ratelimit::v3::RateLimitRequest;
 use proto::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
+use ratelimit_svc::clock::wall;
 use serde_json::Value as Json;
 
 use crate::support::{RedisServer, Service, descriptor, request, wait_for};
@@ -24,7 +27,7 @@ descriptors:
 
 /// Requests of one client.
 const REQUESTS: u32 = 600;
-/// The most of them in a second.
+/// How many of them in a second.
 const RATE: u32 = 150;
 
 /// A tenant and its class, one client each.
@@ -39,62 +42,68 @@ const CLIENTS: [Client; 6] = [
     ("plain", None),
 ];
 
-/// The longest that a client may be behind its rate where answers depend on when in a second it asks: a
-/// recording says how many asked in a second, and which was the first and the last.
-const LATE_MAX: Duration = Duration::from_millis(50);
-/// How often a load is repeated in which a client was later, as on a machine that others keep busy.
-const TRIES: u32 = 5;
-
-/// What clients were refused, and how far one of them was behind its rate at most.
-#[derive(Clone, Copy, Default)]
-struct Seen {
-    refused: u64,
-    late: Duration,
-}
-
-/// One client that asks so often at a steady rate, however slow the machine is.
-async fn client(services: &[Service], (tenant, class): Client, requests: u32) -> Seen {
-    let (began, mut seen) = (Instant::now(), Seen::default());
-    for asked in 0..requests {
-        let class = class.map(|class| ("priority", class));
-        let entries: Vec<_> = [("tenant", tenant)].into_iter().chain(class).collect();
-        let mut message = request("edge", &[&entries]);
-        if tenant == "plain" {
-            message.descriptors.push(descriptor(&[("path", "/write")]));
-        }
-        let service = &services[asked as usize % services.len()];
-        let answer = service.ask(message).await.expect("answered");
-        seen.refused += u64::from(answer.overall_code() == Code::OverLimit);
-        let due = |asked| Duration::from_secs(1) / RATE * asked;
-        seen.late = seen.late.max(began.elapsed().saturating_sub(due(asked)));
-        tokio::time::sleep_until((began + due(asked + 1)).into()).await;
+/// What a client asks each time.
+fn message((tenant, class): Client) -> RateLimitRequest {
+    let class = class.map(|class| ("priority", class));
+    let entries: Vec<_> = [("tenant", tenant)].into_iter().chain(class).collect();
+    let mut message = request("edge", &[&entries]);
+    if tenant == "plain" {
+        message.descriptors.push(descriptor(&[("path", "/write")]));
     }
-    seen
+    message
 }
 
-/// What the clients saw of a service with these quotas, which is recorded into `dir`.
-async fn load(quotas: &str, dir: &Path) -> (u64, u64) {
+/// Whether a request is refused.
+async fn is_refused(service: &Service, client: Client) -> bool {
+    let answer = service.ask(message(client)).await.expect("answered");
+    answer.overall_code() == Code::OverLimit
+}
+
+/// The time of a service that is recorded, microseconds since the epoch: it goes on from one request to the
+/// next and not between them, so that a busy machine sends nothing late. It starts with an hour.
+static TIME: AtomicU64 = AtomicU64::new(500_000 * 3_600_000_000);
+
+fn time() -> Duration {
+    Duration::from_micros(TIME.load(Ordering::Relaxed))
+}
+
+/// How many clients asked, each as often, of a service with these quotas that is recorded into `dir`, and
+/// how often they were refused. `pause` passes before each time that all of them ask, one after the other.
+async fn load(
+    quotas: &str,
+    dir: &Path,
+    wall_clock: fn() -> Duration,
+    pause: impl Fn(),
+) -> (u64, u64) {
     let set = [("RECORD_DIR", dir.display().to_string())];
-    for last in (1..=TRIES).map(|attempt| attempt == TRIES) {
-        let service = Service::start_with(&[("a.yaml", quotas)], &set).await;
-        let seen = seen_of(std::slice::from_ref(&service), &CLIENTS, REQUESTS).await;
-        service.stop().await;
-        if last || seen.late < LATE_MAX {
-            return (u64::from(REQUESTS) * CLIENTS.len() as u64, seen.refused);
+    let service = Service::start_at(&[("a.yaml", quotas)], &set, wall_clock).await;
+    let mut refused = 0;
+    for _ in 0..REQUESTS {
+        for client in CLIENTS {
+            refused += u64::from(is_refused(&service, client).await);
         }
-        std::fs::remove_dir_all(dir).expect("recorded");
+        pause();
     }
-    unreachable!("the last try ends it")
+    service.stop().await;
+    (u64::from(REQUESTS) * CLIENTS.len() as u64, refused)
 }
 
-/// What clients saw that ask services in turn, each so often.
-async fn seen_of(services: &[Service], clients: &[Client], requests: u32) -> Seen {
-    let all = clients.iter().map(|one| client(services, *one, requests));
-    let seen = futures_util::future::join_all(all).await.into_iter();
-    seen.fold(Seen::default(), |all, one| Seen {
-        refused: all.refused + one.refused,
-        late: all.late.max(one.late),
-    })
+/// How often one client is refused that asks services in turn, so often a second at most.
+async fn client(services: &[Service], client: Client, requests: u32) -> u64 {
+    let (began, mut refused) = (Instant::now(), 0);
+    for asked in 0..requests {
+        let service = &services[asked as usize % services.len()];
+        refused += u64::from(is_refused(service, client).await);
+        let due = began + Duration::from_secs(1) / RATE * (asked + 1);
+        tokio::time::sleep_until(due.into()).await;
+    }
+    refused
+}
+
+/// How often all of them are refused.
+async fn refusals(services: &[Service], requests: u32) -> u64 {
+    let all = CLIENTS.iter().map(|one| client(services, *one, requests));
+    futures_util::future::join_all(all).await.into_iter().sum()
 }
 
 fn simulate(dir: &Path, quotas: &str, more: &[&str]) -> (Option<i32>, Json) {
@@ -117,7 +126,8 @@ fn simulate(dir: &Path, quotas: &str, more: &[&str]) -> (Option<i32>, Json) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_quotas_give_the_same_answers() {
     let dir = tempfile::tempdir().expect("temporary directory");
-    let (asked, refused) = load(QUOTAS, &dir.path().join("traffic")).await;
+    let tick = || _ = TIME.fetch_add(1_000_000 / u64::from(RATE), Ordering::Relaxed);
+    let (asked, refused) = load(QUOTAS, &dir.path().join("traffic"), time, tick).await;
     let (code, report) = simulate(dir.path(), QUOTAS, &["--fail-if", "not_simulated > 0"]);
     assert_eq!(code, Some(0), "{report}");
     let total = |name: &str| report["total"][name].as_u64().expect("a number");
@@ -141,7 +151,7 @@ async fn leases_on_redis_are_simulated_as_they_were() {
     let (dir, server) =
         (tempfile::tempdir().expect("temporary directory"), RedisServer::start().await);
     let services = recorded_on(&server, LEASED, dir.path()).await;
-    let refused = seen_of(&services, &CLIENTS, REQUESTS).await.refused;
+    let refused = refusals(&services, REQUESTS).await;
     for service in services {
         service.stop().await;
     }
@@ -206,7 +216,7 @@ async fn an_outage_is_simulated_as_it_was() {
     let (dir, server) =
         (tempfile::tempdir().expect("temporary directory"), RedisServer::start().await);
     let services = recorded_on(&server, IN_AN_OUTAGE, dir.path()).await;
-    let mut refused = seen_of(&services, &CLIENTS, PHASES[0]).await.refused;
+    let mut refused = refusals(&services, PHASES[0]).await;
     server.signal("STOP");
     for service in &services {
         wait_for("the outage is known", async || {
@@ -215,13 +225,13 @@ async fn an_outage_is_simulated_as_it_was() {
         .await;
     }
     let from = next_second().await;
-    refused += seen_of(&services, &CLIENTS, PHASES[1]).await.refused;
+    refused += refusals(&services, PHASES[1]).await;
     let to = next_second().await;
     server.signal("CONT");
     for service in &services {
         wait_until_well(service).await;
     }
-    refused += seen_of(&services, &CLIENTS, PHASES[2]).await.refused;
+    refused += refusals(&services, PHASES[2]).await;
     for service in services {
         service.stop().await;
     }
@@ -232,9 +242,9 @@ async fn an_outage_is_simulated_as_it_was() {
 
 /// Waits until a second begins; which.
 async fn next_second() -> u64 {
-    let before = ratelimit_svc::clock::wall().as_secs();
-    wait_for("the next second", async || ratelimit_svc::clock::wall().as_secs() > before).await;
-    ratelimit_svc::clock::wall().as_secs()
+    let before = wall().as_secs();
+    wait_for("the next second", async || wall().as_secs() > before).await;
+    wall().as_secs()
 }
 
 /// The sums do not depend on how fast this machine is: what a year allows is used up in any case.
@@ -252,12 +262,12 @@ descriptors:
   - {key: path, rate_limit: {unit: year, requests_per_unit: 25}}
 ";
     let dir = tempfile::tempdir().expect("temporary directory");
-    let (asked, refused) = load(BEFORE, &dir.path().join("traffic")).await;
+    let (asked, refused) = load(BEFORE, &dir.path().join("traffic"), wall, || ()).await;
     assert_eq!(refused, 0);
     let (code, report) = simulate(dir.path(), after, &["--fail-if", "newly_refused > 1 %"]);
     assert_eq!(code, Some(1), "{report}");
     let predicted = asked - report["total"]["new_refused"].as_u64().expect("a number");
-    let (asked, refused) = load(after, &dir.path().join("truth")).await;
+    let (asked, refused) = load(after, &dir.path().join("truth"), wall, || ()).await;
     assert_eq!(asked - refused, predicted, "{report:#}");
     // Four tenants of one rule, and one whose path allows less.
     assert_eq!(predicted, 4 * 60 + 25);

@@ -55,7 +55,7 @@ async fn a_tenant_sees_its_limits_on_every_node_of_a_cluster() {
     let service = Service::start_with(&[("a.yaml", QUOTAS)], &environment).await;
     let endpoint = Endpoint::from_shared(url(&service.addresses.grpc)).expect("an address");
     let channel = endpoint.connect().await.expect("connected");
-    wait_for("the cluster is in use", async || service.is_in_reach().await).await;
+    wait_for("the cluster is in use", async || service.is_whole().await).await;
 
     // Six tenants have counters on all nodes.
     let tenants: Vec<String> = (0..6).map(|n| format!("tenant-{n}")).collect();

@@ -215,7 +215,7 @@ async fn each_thread_is_connected_to_each_primary() {
     let nodes: Vec<&RedisServer> = cluster.nodes.iter().map(|(_, node)| node).collect();
     wait_for("a connection for each thread and node", async || {
         ask(&service, CALLS).await;
-        service.is_in_reach().await && nodes.iter().all(|node| connected(node) == 1 + THREADS)
+        service.is_whole().await && nodes.iter().all(|node| connected(node) == 1 + THREADS)
     })
     .await;
     let total = || nodes.iter().map(|node| counted(node)).sum::<usize>();

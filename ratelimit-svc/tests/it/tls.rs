@@ -94,6 +94,13 @@ impl Authority {
     }
 }
 
+/// Puts a file in the place of another in one step.
+fn replace(path: &Path, text: impl AsRef<[u8]>) {
+    let new = path.with_extension("new");
+    fs::write(&new, text).expect("written");
+    fs::rename(new, path).expect("renamed");
+}
+
 fn text(path: &Path) -> String {
     path.to_str().expect("UTF-8").to_owned()
 }
@@ -258,7 +265,7 @@ async fn certificates_change_under_load() {
     more_answers().await;
 
     let (next, next_key) = ours.issue("server.test", 2091);
-    fs::write(&certificate, &next).expect("written");
+    replace(&certificate, &next);
     wait_for("a certificate without its key", async || loads("error").await == 1.0).await;
     more_answers().await;
     assert_eq!(expiry().await, Some(Y2090));
@@ -266,7 +273,7 @@ async fn certificates_change_under_load() {
     assert!(shown.contains("its key cannot be used together"), "{shown}");
     assert!(service.readiness.is_ready(), "a bad change costs no readiness");
 
-    fs::write(&key, &next_key).expect("written");
+    replace(&key, &next_key);
     wait_for("the new certificate", async || expiry().await == Some(Y2091)).await;
     more_answers().await;
 
@@ -321,7 +328,7 @@ async fn a_control_plane_over_tls() {
 
     // Files that cannot be used are reported at once, and the next connection has the old ones.
     let good = fs::read(&own.0).expect("there");
-    fs::write(&own.0, "half a certificate").expect("written");
+    replace(&own.0, "half a certificate");
     wait_for("the warning", async || {
         let page = service.admin("/readyz").await.1;
         page.contains("warning: xds_tls: new files are refused, the old are in use: '")
@@ -336,7 +343,7 @@ async fn a_control_plane_over_tls() {
     plane.publish("2", &[crate::xds::good(4)]);
     wait_for("the next quotas", async || crate::reload::limit(&service, "a").await == Some(4))
         .await;
-    fs::write(&own.0, good).expect("written");
+    replace(&own.0, good);
     wait_for("good files", async || refused(0).await).await;
     service.stop().await;
 

@@ -21,8 +21,7 @@ async fn in_reach(service: &Service) {
     wait_for("redis is in use", async || {
         let (_, shown) = service.admin("/config").await;
         let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
-        service.metric("ratelimit_breaker_open").await == Some(0.0)
-            && shown["store"]["leases"]["holding"] == false
+        service.is_whole().await && shown["store"]["leases"]["holding"] == false
     })
     .await;
 }
@@ -97,19 +96,23 @@ async fn two_lease_it(mut environment: Vec<(&'static str, String)>) {
         in_reach(&service).await;
         services.push(service);
     }
-    for _ in 0..1500 {
-        for service in &services {
+    let mut sums = (0, 0);
+    // What Redis does not answer in time is not tried, so a busy machine asks more.
+    wait_for("3000 trials", async || {
+        for asked in sums.0..3000 {
+            let service = &services[asked as usize % services.len()];
             let answer = service.ask(request("edge", &[&[("large", "a")]])).await;
             assert_eq!(answer.expect("answered").overall_code(), Code::Ok);
         }
-    }
-    let mut sums = (0, 0);
-    for service in &services {
-        let shown = tried(service, "large").await;
-        sums.0 += shown["requests"].as_u64().expect("a number");
-        sums.1 += shown["newly_refused"].as_u64().expect("a number");
-    }
-    assert_eq!(sums.0, 3000);
+        sums = (0, 0);
+        for service in &services {
+            let shown = tried(service, "large").await;
+            sums.0 += shown["requests"].as_u64().expect("a number");
+            sums.1 += shown["newly_refused"].as_u64().expect("a number");
+        }
+        sums.0 == 3000
+    })
+    .await;
     let admitted = sums.0 - sums.1;
     // Hits that the other replica holds near the end are stranded, never more than admitted.
     assert!((1950..=2000).contains(&admitted), "{admitted}");

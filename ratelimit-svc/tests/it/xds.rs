@@ -10,6 +10,7 @@ use ratelimit_svc::xds::{NACK_BYTES_MAX, TYPE_URL};
 use serde_json::Value as Json;
 
 use crate::control_plane::ControlPlane;
+use crate::redis_parts::free_port;
 use crate::reload::limit;
 use crate::support::{Service, request, wait_for};
 
@@ -55,14 +56,6 @@ pub async fn start_with(
     ];
     more.extend(even_more.iter().cloned());
     Service::start_with(&[], &more).await
-}
-
-/// An address nobody listens on, outside the range of outgoing connections, which could take it.
-fn unused_address() -> SocketAddr {
-    let first = 20_000 + u16::try_from(std::process::id() % 10_000).expect("below 10,000");
-    let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    let port = (first..first + 1000).find(free).expect("a free port of a thousand");
-    SocketAddr::from(([127, 0, 0, 1], port))
 }
 
 async fn config(service: &Service) -> Json {
@@ -167,7 +160,8 @@ async fn a_lost_stream_is_opened_again() {
 
 #[tokio::test]
 async fn without_a_control_plane_the_port_is_open_and_says_so() {
-    let address = unused_address();
+    // Nobody listens there yet.
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let service = start(address).await;
     let asked = || request("a", &[&[("tenant", "x")]]);
     let error = service.ask(asked()).await.expect_err("nothing loaded");

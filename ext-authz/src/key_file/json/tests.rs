@@ -9,6 +9,7 @@ use super::super::edit;
 use super::super::tests::with_rules;
 use super::super::{WHOLE_BYTES_MAX, load};
 use super::*;
+use crate::check::builder::Builder;
 use std::sync::Arc;
 
 use crate::check::digest::Digest;
@@ -193,8 +194,7 @@ fn a_file_cut_off_is_never_believed() {
 fn streamed(text: &str) -> Result<(usize, bool), String> {
     let mut keys = Builder::default();
     let path = Path::new("keys.json");
-    let reader = serde_json::Deserializer::from_reader(text.as_bytes());
-    let has_count = with_rules(|rules| stream(path, reader, rules, &mut keys))
+    let has_count = with_rules(|rules| stream::read(path, text.as_bytes(), rules, &mut keys))
         .map_err(|error| error.to_string())?;
     Ok((keys.build().len(), has_count))
 }
@@ -251,8 +251,12 @@ fn a_key_that_is_there_twice_is_named_with_its_line() {
     let one = written(&numbered(vec![example()]));
     let twice = written(&numbered(vec![example(), example()]));
     let twice = twice.replacen("000000000001", "000000000000", 1);
-    // Read key by key; and read after another file that has the key too.
-    for (text, before) in [(&twice, None), (&one, Some(&one))] {
+    // Read key by key, however it is laid out; and after another file that has the key too.
+    let pretty = twice.replace(",\"", ",\n    \"").replace("{\"id", "{\n    \"id");
+    let in_one_line = twice.replace('\n', "");
+    for (text, before) in
+        [(&twice, None), (&pretty, None), (&in_one_line, None), (&one, Some(&one))]
+    {
         std::fs::write(&path, text).expect("written");
         let mut keys = Builder::default();
         let mut loaded = |text: &String| {
@@ -262,10 +266,10 @@ fn a_key_that_is_there_twice_is_named_with_its_line() {
         before.map_or(Ok(true), &mut loaded).expect("one key");
         let error = loaded(text).expect_err("the same key");
         assert_eq!(error.message, "key id '000000000000' is used twice");
-        let line = text[..text.rfind("000000000000").expect("there")].lines().count();
-        // The reader has looked for what comes after the record already.
-        let told = error.at.map_or(0, |at| at.0);
-        assert!(told == line as u64 || told == line as u64 + 1, "{told} instead of {line}: {text}");
+        let before = &text[..text.rfind("000000000000").expect("there") - 1];
+        let line = before.lines().count() as u64;
+        let column = before.lines().last().expect("a line").len() as u64 + 1;
+        assert_eq!(error.at, Some((line, column)), "{text}");
     }
 }
 

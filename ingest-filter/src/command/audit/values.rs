@@ -130,5 +130,8 @@ mod tests {
         );
         values.record(&other, b"m,k=a v=1i 1\n").expect("room");
         assert_eq!(values.rows().count(), 2, "one database has one value for both");
+        values.record(&owner, "\u{feff} v=1i 1\n\u{feff}m v=1i 1\n".as_bytes()).expect("room");
+        let marked = values.rows().filter(|(_, m, _)| m.starts_with('\u{feff}'));
+        assert_eq!(marked.count(), 2, "names that begin with a byte order mark");
     }
 }

@@ -114,6 +114,9 @@ mod tests {
         let [record] = &parsed.records[..] else { panic!("one series") };
         assert_eq!((&record.body[..], record.points), (&b"m v=1.0 1\nm v=3.0 3\n"[..], 2));
         assert_eq!((&*record.database, record.admitted_at_ns), ("app", 7));
+        // Of a body that came from a client this mark would be passed over.
+        let marked = rules.read(&letter("app", "\u{feff}m v=1 1\n"));
+        assert_eq!(marked.records[0].body, "\u{feff}m v=1.0 1\n");
         let beyond = rules.read(&letter("other", "m v=1 1\n"));
         assert_eq!((beyond.records.len(), beyond.refused.values().sum::<u64>()), (0, 4));
     }

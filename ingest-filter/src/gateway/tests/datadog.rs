@@ -4,7 +4,9 @@ use prost::Message;
 use serde_json::json;
 
 use super::*;
-use crate::datadog::tests::{MetricPoint, MetricSeries, Payload};
+use crate::datadog::tests::{
+    Dogsketch, MetricPoint, MetricSeries, Payload, SketchPayload, SketchSeries,
+};
 
 impl Running {
     async fn series(&self, path: &str, kind: &str, encoding: &str, body: Vec<u8>) -> Answer {
@@ -74,6 +76,49 @@ async fn what_is_refused_says_whether_to_come_back() {
         (answer.status, answer.header("retry-after")),
         (StatusCode::SERVICE_UNAVAILABLE, "3")
     );
+}
+
+#[tokio::test]
+async fn distributions_and_service_checks_are_stored() {
+    let gateway = start().await;
+    let sketch = Dogsketch { ts: 1, cnt: 1, sum: 2.0, k: vec![1383], n: vec![1], ..<_>::default() };
+    let series =
+        SketchSeries { metric: "d".to_owned(), sketches: vec![sketch], ..Default::default() };
+    let body = SketchPayload { sketches: vec![series] }.encode_to_vec();
+    let (path, kind) = ("/api/beta/sketches", "application/x-protobuf");
+    let answer = gateway.series(path, kind, "zstd", zstd(&body)).await;
+    assert_eq!((answer.status, answer.json()), (StatusCode::ACCEPTED, json!({"errors": []})));
+    let answer = gateway.series(path, "application/json", "identity", body).await;
+    assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    let checks = br#"[{"check":"c","timestamp":2,"status":1},{"check":"c","status":7}]"#;
+    let (path, kind) = ("/api/v1/check_run", "application/json");
+    let answer = gateway.series(path, kind, "deflate", zlib(checks)).await;
+    let errors = json!({"errors": ["1 of 2 points not stored: point 2: number is out of range"]});
+    assert_eq!((answer.status, answer.json()), (StatusCode::ACCEPTED, errors));
+    let mut lines = gateway.journal.lines();
+    lines.sort();
+    assert_eq!(
+        lines,
+        [
+            "c status=1i 2000000000",
+            "d count=1.0,sum=2.0,min=0.0,max=0.0,2.378414230005442=1.0 1000000000"
+        ]
+    );
+    let line = r#"ingest_gateway_requests_total{protocol="datadog_checks",outcome="partial"} 1"#;
+    assert!(gateway.metrics().await.contains(line));
+}
+
+/// The Agent sends what was answered 404 again for ever, and drops what was answered 400.
+#[tokio::test]
+async fn metadata_and_events_are_refused_for_good() {
+    let gateway = start().await;
+    for path in ["/intake/", "/api/v1/metadata"] {
+        let body = br#"{"events":{"a":[{"msg_title":"deployed"}]}}"#.to_vec();
+        let answer = gateway.series(path, "application/json", "identity", body).await;
+        let errors = json!({"errors": ["metadata and events are not stored"]});
+        assert_eq!((answer.status, answer.json()), (StatusCode::BAD_REQUEST, errors), "{path}");
+    }
+    assert!(gateway.journal.lines().is_empty());
 }
 
 #[tokio::test]

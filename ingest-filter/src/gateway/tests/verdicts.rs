@@ -98,6 +98,22 @@ fn cases() -> Vec<Case> {
                 "{",
             ],
         ),
+        Case {
+            name: "Datadog sketches",
+            path: "/api/beta/sketches",
+            headers: &[("content-type", "application/x-protobuf")],
+            pack: same,
+            bodies: [vec![1], vec![1, 40_000], vec![40_000]].map(datadog_sketches),
+        },
+        json(
+            "Datadog service checks",
+            "/api/v1/check_run",
+            [
+                r#"[{"check":"c","status":0}]"#,
+                r#"[{"check":"c","status":0},{"check":"c","status":7}]"#,
+                "{",
+            ],
+        ),
     ]
 }
 
@@ -136,6 +152,16 @@ fn remote_write_v2(names: Vec<u32>) -> Vec<u8> {
         ..Default::default()
     };
     RequestV2 { symbols, timeseries: names.iter().map(series).collect() }.encode_to_vec()
+}
+
+/// A sketch of one value for each key; 40,000 is none.
+fn datadog_sketches(keys: Vec<i32>) -> Vec<u8> {
+    use crate::datadog::tests::{Dogsketch, SketchPayload, SketchSeries};
+    let sketch =
+        |key: i32| Dogsketch { ts: 1, cnt: 1, k: vec![key], n: vec![1], ..Default::default() };
+    let sketches = keys.into_iter().map(sketch).collect();
+    let series = SketchSeries { metric: "m".to_owned(), sketches, ..Default::default() };
+    SketchPayload { sketches: vec![series] }.encode_to_vec()
 }
 
 impl Case {

@@ -3,12 +3,31 @@
 
 use std::borrow::Cow;
 
+use crate::point::TEXT_BYTES_MAX;
+
+/// Of a string with escapes, so many bytes are kept: more than are ever stored.
+const COPIED_BYTES_MAX: usize = TEXT_BYTES_MAX + 1;
+
 /// Lists and objects in each other, at most.
 const DEPTH_MAX: usize = 512;
 
 /// Bytes that are not JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotJson;
+
+#[cfg(test)]
+thread_local! {
+    static LOOKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// How many values and brackets this thread has looked at.
+#[cfg(test)]
+pub(super) fn looks() -> usize {
+    LOOKS.get()
+}
+
+/// So much is kept of a key with escapes: longer than any that means something.
+const KEY_BYTES_MAX: usize = 128;
 
 /// A place in a body.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +44,8 @@ impl<'a> Reader<'a> {
 
     /// The first byte of what comes next, blanks aside, which is not taken.
     pub fn peek(&mut self) -> Result<u8, NotJson> {
+        #[cfg(test)]
+        LOOKS.set(LOOKS.get() + 1);
         while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.bytes.get(self.at) {
             self.at += 1;
         }
@@ -48,7 +69,7 @@ impl<'a> Reader<'a> {
         if !self.goes_on(b'}', is_first)? {
             return Ok(None);
         }
-        let key = self.string()?;
+        let key = self.string_up_to(KEY_BYTES_MAX)?;
         self.expect(b':')?;
         Ok(Some(key))
     }
@@ -58,28 +79,45 @@ impl<'a> Reader<'a> {
         self.goes_on(b']', is_first)
     }
 
-    /// A string, with its escapes resolved. Half of a surrogate pair is U+FFFD.
+    /// A string, with its escapes resolved. Half of a surrogate pair is U+FFFD. One with escapes is
+    /// cut where it is longer than any text that is stored.
     pub fn string(&mut self) -> Result<Cow<'a, [u8]>, NotJson> {
+        self.string_up_to(COPIED_BYTES_MAX)
+    }
+
+    /// A string, of which this many bytes are kept where it has to be copied.
+    fn string_up_to(&mut self, bytes_max: usize) -> Result<Cow<'a, [u8]>, NotJson> {
         self.expect(b'"')?;
-        let start = self.at;
-        let is_end = |byte: &u8| matches!(byte, b'"' | b'\\');
-        let rest = &self.bytes[start..];
-        let plain = rest.iter().position(is_end).ok_or(NotJson)?;
-        self.at += plain + 1;
-        if rest[plain] == b'"' {
-            return Ok(Cow::Borrowed(&rest[..plain]));
+        let plain = self.plain()?;
+        if self.is_closed() {
+            return Ok(Cow::Borrowed(plain));
         }
-        let mut text = rest[..plain].to_vec();
+        let mut text = plain[..plain.len().min(bytes_max)].to_vec();
         loop {
-            self.escape(&mut text)?;
-            let rest = &self.bytes[self.at..];
-            let plain = rest.iter().position(is_end).ok_or(NotJson)?;
-            text.extend_from_slice(&rest[..plain]);
-            self.at += plain + 1;
-            if rest[plain] == b'"' {
+            let char = self.escape()?;
+            let plain = self.plain()?;
+            for part in [char.encode_utf8(&mut [0; 4]).as_bytes(), plain] {
+                let room = bytes_max - text.len();
+                text.extend_from_slice(&part[..part.len().min(room)]);
+            }
+            if self.is_closed() {
                 return Ok(Cow::Owned(text));
             }
         }
+    }
+
+    /// What stands before the next quote or backslash, which is taken too.
+    fn plain(&mut self) -> Result<&'a [u8], NotJson> {
+        let rest = &self.bytes[self.at..];
+        let is_end = |byte: &u8| matches!(byte, b'"' | b'\\');
+        let length = rest.iter().position(is_end).ok_or(NotJson)?;
+        self.at += length + 1;
+        Ok(&rest[..length])
+    }
+
+    /// Whether that was the quote at the end of a string.
+    fn is_closed(&self) -> bool {
+        self.bytes[self.at - 1] == b'"'
     }
 
     /// A number, as it is written.
@@ -127,7 +165,7 @@ impl<'a> Reader<'a> {
                     open.push(bracket + 2);
                     is_first = true;
                 }
-                b'"' => _ = self.string()?,
+                b'"' => _ = self.string_up_to(0)?,
                 b'-' | b'0'..=b'9' => _ = self.number()?,
                 _ => _ = self.word()?,
             }
@@ -176,24 +214,19 @@ impl<'a> Reader<'a> {
     }
 
     /// What follows a backslash.
-    fn escape(&mut self, text: &mut Vec<u8>) -> Result<(), NotJson> {
+    fn escape(&mut self) -> Result<char, NotJson> {
         let byte = self.byte().ok_or(NotJson)?;
         self.at += 1;
-        text.push(match byte {
-            b'"' | b'\\' | b'/' => byte,
-            b'b' => 8,
-            b'f' => 12,
-            b'n' => b'\n',
-            b'r' => b'\r',
-            b't' => b'\t',
-            b'u' => {
-                let char = self.escaped_char()?;
-                text.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
-                return Ok(());
-            }
+        Ok(match byte {
+            b'"' | b'\\' | b'/' => char::from(byte),
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'n' => '\n',
+            b'r' => '\r',
+            b't' => '\t',
+            b'u' => self.escaped_char()?,
             _ => return Err(NotJson),
-        });
-        Ok(())
+        })
     }
 
     fn escaped_char(&mut self) -> Result<char, NotJson> {
@@ -290,6 +323,15 @@ mod tests {
             assert_eq!(Reader::new(bad.as_bytes()).string(), Err(NotJson), "{bad}");
         }
         assert_eq!(Reader::new(b"\"\xff\n\"").string().as_deref(), Ok(&b"\xff\n"[..]));
+    }
+
+    #[test]
+    fn a_string_with_escapes_is_cut_where_it_is_too_long_to_be_stored() {
+        let long = format!("\"{}\\n{}\"", "x".repeat(COPIED_BYTES_MAX - 1), "y".repeat(1000));
+        let mut reader = Reader::new(long.as_bytes());
+        let text = reader.string().expect("a string");
+        assert_eq!((text.len(), text.last()), (COPIED_BYTES_MAX, Some(&b'\n')));
+        assert!(reader.is_done());
     }
 
     #[test]

@@ -10,6 +10,12 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use super::Trouble;
 use super::reader::Reader;
 use super::schema::Names;
+use crate::otlp::signal::ID_BYTES_MAX;
+use crate::point::NAME_BYTES_MAX;
+
+/// Bytes are stored in hexadecimal, so half as many as a name may have; these, whole groups of four
+/// characters, are more.
+const BASE64_BYTES_MAX: usize = NAME_BYTES_MAX;
 
 /// A string.
 pub fn text<'a>(reader: &mut Reader<'a>) -> Result<Cow<'a, [u8]>, Trouble> {
@@ -22,6 +28,9 @@ pub fn text<'a>(reader: &mut Reader<'a>) -> Result<Cow<'a, [u8]>, Trouble> {
 /// Bytes that are written in hexadecimal.
 pub fn hex(reader: &mut Reader<'_>) -> Result<Vec<u8>, Trouble> {
     let text = text(reader)?;
+    if text.len() > 2 * ID_BYTES_MAX {
+        return Err(Trouble::Spoilt);
+    }
     let digit = |byte: u8| char::from(byte).to_digit(16);
     let (pairs, rest) = text.as_chunks::<2>();
     let bytes = pairs.iter().map(|[high, low]| Some((digit(*high)? * 16 + digit(*low)?) as u8));
@@ -41,7 +50,9 @@ pub fn base64(reader: &mut Reader<'_>) -> Result<Vec<u8>, Trouble> {
         true => &URL_SAFE,
         false => &STANDARD,
     };
-    GeneralPurpose::new(alphabet, ANY).decode(&text).map_err(|_| Trouble::Spoilt)
+    // The beginning of more bytes than may be stored is as good as all of them.
+    let text = &text[..text.len().min(BASE64_BYTES_MAX)];
+    GeneralPurpose::new(alphabet, ANY).decode(text).map_err(|_| Trouble::Spoilt)
 }
 
 /// An integer between two bounds, as a number or as a string; `1.0` and `1e3` are integers too.

@@ -271,3 +271,26 @@ proptest! {
         }
     }
 }
+
+/// Messages in each other, each spoilt by what stands behind the next one.
+#[test]
+fn a_spoilt_message_is_not_read_again_for_each_of_those_around_it() {
+    let inside = r#"{"arrayValue":{"values":[{"intValue":"x"},{"intValue":1}]}}"#.to_owned();
+    let body = |depth: usize| {
+        let value = (0..depth).fold(inside.clone(), |value, _| {
+            format!(
+                r#"{{"kvlistValue":{{"values":[{{"value":{value},"key":1}}]}},"intValue":"x"}}"#
+            )
+        });
+        let attribute = format!(r#"{{"key":"a","value":{value}}}"#);
+        format!(r#"{{"resourceMetrics":[{{"resource":{{"attributes":[{attribute}]}}}}]}}"#)
+    };
+    let looks = |depth: usize| {
+        let before = super::reader::looks();
+        let mut recorder = Recorder::default();
+        to_protobuf(body(depth).as_bytes(), &schema::METRICS, &mut recorder).expect("JSON");
+        super::reader::looks() - before
+    };
+    let (few, many) = (looks(5), looks(40));
+    assert!(many <= 9 * few, "{many} values looked at, {few} where there are an eighth");
+}
