@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::datadog::{series_protobuf, series_v1, series_v2};
+use crate::datadog::{series_protobuf, series_v1, series_v2, service_checks, sketches};
 use crate::gateway::budget::Budget;
 use crate::gateway::intake::{RequestIntake, Wanted};
 use crate::intake::Stop;
@@ -263,6 +263,47 @@ fn datadog_v2(body: &[u8], intake: &mut RequestIntake) -> Result<(), Stop> {
 
 fn datadog_protobuf(body: &[u8], intake: &mut RequestIntake) -> Result<(), Stop> {
     series_protobuf(body, intake)
+}
+
+fn datadog_sketches(body: &[u8], intake: &mut RequestIntake) -> Result<(), Stop> {
+    sketches(body, intake)
+}
+
+fn datadog_checks(body: &[u8], intake: &mut RequestIntake) -> Result<(), Stop> {
+    service_checks(body, intake)
+}
+
+#[test]
+fn sketches_and_checks_of_datadog() {
+    let long = |number: usize| {
+        let sketch = field(7, &number_of_sketch(1));
+        move |of: usize| field(1, &[field(number, &vec![0xff; of]), sketch.clone()].concat())
+    };
+    check("a long metric", datadog_sketches, long(1), 2 << 20);
+    check("a long host", datadog_sketches, long(2), 2 << 20);
+    check("a long tag", datadog_sketches, long(4), 2 << 20);
+    let empty = |of: usize| field(1, b"").repeat(of);
+    check("many empty series", datadog_sketches, empty, 30_000);
+    let none = |of: usize| field(1, &[field(1, b"m"), field(7, &[0xff]).repeat(of)].concat());
+    check("many sketches that are none", datadog_sketches, none, 30_000);
+    let wide = |of: usize| {
+        let keys = field(7, &[2, 0xa0, 0x1f]);
+        let sketch = [number_of_sketch(2), keys, field(8, &[1, 1])].concat();
+        field(1, &[field(1, b"m"), field(7, &sketch).repeat(of)].concat())
+    };
+    check("bins far from each other", datadog_sketches, wide, 1000);
+    let checks = |of: usize| format!("[{}0]", "0,".repeat(of)).into_bytes();
+    check("many checks that are none", datadog_checks, checks, 30_000);
+    let message = |of: usize| {
+        let check = format!(r#"{{"check":"c","status":0,"message":"{}"}}"#, r"\n".repeat(of));
+        check.into_bytes()
+    };
+    check("a long message of escapes", datadog_checks, message, 1 << 20);
+}
+
+/// Time and count of a sketch.
+fn number_of_sketch(count: usize) -> Vec<u8> {
+    [number(1, 1), number(2, count)].concat()
 }
 
 #[test]
