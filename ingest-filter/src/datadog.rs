@@ -165,14 +165,6 @@ fn whole_seconds(seconds: i64) -> Result<i64, Fault> {
     seconds.checked_mul(1_000_000_000).ok_or(Fault::TimestampOutOfRange)
 }
 
-/// Text of a name, or of a tag with its value. What is longer than both may be is not copied.
-fn text(bytes: &[u8]) -> Result<Cow<'_, str>, Fault> {
-    match bytes.len() > 2 * NAME_BYTES_MAX + 1 {
-        true => Err(Fault::NameTooLong),
-        false => Ok(crate::wire::text(bytes)),
-    }
-}
-
 fn storable(text: Cow<'_, str>) -> Result<Cow<'_, str>, Fault> {
     if text.len() > NAME_BYTES_MAX {
         return Err(Fault::NameTooLong);

@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
-use super::{Series, Shape, text};
+use super::{Series, Shape};
 use crate::fault::Fault;
 use crate::intake::{Intake, Item, Kind, Stop};
+use crate::point::NAME_BYTES_MAX;
 use crate::wire::{self, Fields, Value};
 
 /// Hands every point of a protobuf body of `/api/v2/series` to `intake`.
@@ -52,6 +53,14 @@ fn head<'a>(message: &'a [u8], series: &mut Series<'a>) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// Text of a name, or of a tag with its value. What is longer than both may be is not copied.
+pub(super) fn text(bytes: &[u8]) -> Result<Cow<'_, str>, Fault> {
+    match bytes.len() > 2 * NAME_BYTES_MAX + 1 {
+        true => Err(Fault::NameTooLong),
+        false => Ok(wire::text(bytes)),
+    }
 }
 
 fn point(point: &[u8]) -> Result<(i64, f64), Fault> {

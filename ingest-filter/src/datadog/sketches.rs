@@ -19,7 +19,8 @@ use crate::histogram::{
 use crate::intake::{Intake, Item, Kind, Stop};
 use crate::wire::{self, Fields, Value};
 
-use super::{Series, text, whole_seconds};
+use super::protobuf::text;
+use super::{Series, whole_seconds};
 
 /// Bins of one sketch; the Agent makes no more.
 const BINS_MAX: usize = 4096;

@@ -265,47 +265,6 @@ fn datadog_protobuf(body: &[u8], intake: &mut RequestIntake) -> Result<(), Stop>
     series_protobuf(body, intake)
 }
 
-fn datadog_sketches(body: &[u8], intake: &mut RequestIntake) -> Result<(), Stop> {
-    sketches(body, intake)
-}
-
-fn datadog_checks(body: &[u8], intake: &mut RequestIntake) -> Result<(), Stop> {
-    service_checks(body, intake)
-}
-
-#[test]
-fn sketches_and_checks_of_datadog() {
-    let long = |number: usize| {
-        let sketch = field(7, &number_of_sketch(1));
-        move |of: usize| field(1, &[field(number, &vec![0xff; of]), sketch.clone()].concat())
-    };
-    check("a long metric", datadog_sketches, long(1), 2 << 20);
-    check("a long host", datadog_sketches, long(2), 2 << 20);
-    check("a long tag", datadog_sketches, long(4), 2 << 20);
-    let empty = |of: usize| field(1, b"").repeat(of);
-    check("many empty series", datadog_sketches, empty, 30_000);
-    let none = |of: usize| field(1, &[field(1, b"m"), field(7, &[0xff]).repeat(of)].concat());
-    check("many sketches that are none", datadog_sketches, none, 30_000);
-    let wide = |of: usize| {
-        let keys = field(7, &[2, 0xa0, 0x1f]);
-        let sketch = [number_of_sketch(2), keys, field(8, &[1, 1])].concat();
-        field(1, &[field(1, b"m"), field(7, &sketch).repeat(of)].concat())
-    };
-    check("bins far from each other", datadog_sketches, wide, 1000);
-    let checks = |of: usize| format!("[{}0]", "0,".repeat(of)).into_bytes();
-    check("many checks that are none", datadog_checks, checks, 30_000);
-    let message = |of: usize| {
-        let check = format!(r#"{{"check":"c","status":0,"message":"{}"}}"#, r"\n".repeat(of));
-        check.into_bytes()
-    };
-    check("a long message of escapes", datadog_checks, message, 1 << 20);
-}
-
-/// Time and count of a sketch.
-fn number_of_sketch(count: usize) -> Vec<u8> {
-    [number(1, 1), number(2, count)].concat()
-}
-
 #[test]
 fn series_of_datadog() {
     let point = field(4, &[fixed(1, 0), number(2, 1)].concat());
@@ -335,4 +294,40 @@ fn series_of_datadog() {
             .into_bytes()
     };
     check("a long metric of escapes", datadog_v1, escapes, 1 << 20);
+}
+
+fn datadog_sketches(body: &[u8], intake: &mut RequestIntake) -> Result<(), Stop> {
+    sketches(body, intake)
+}
+
+fn datadog_checks(body: &[u8], intake: &mut RequestIntake) -> Result<(), Stop> {
+    service_checks(body, intake)
+}
+
+#[test]
+fn sketches_and_checks_of_datadog() {
+    let sketch = field(7, &number(1, 1));
+    let long = |number: usize| {
+        let sketch = sketch.clone();
+        move |of: usize| field(1, &[field(number, &vec![0xff; of]), sketch.clone()].concat())
+    };
+    check("a long metric", datadog_sketches, long(1), 2 << 20);
+    check("a long host", datadog_sketches, long(2), 2 << 20);
+    check("a long tag", datadog_sketches, long(4), 2 << 20);
+    let bins = |of: usize| {
+        let lists = [field(7, &[0x02]).repeat(of), field(8, &[0x01]).repeat(of)].concat();
+        field(1, &[field(1, b"m"), field(7, &lists)].concat())
+    };
+    check("bins one by one", datadog_sketches, bins, 3000);
+    let empty = |of: usize| field(1, &[field(1, b"m"), field(7, b"").repeat(of)].concat());
+    check("many empty sketches", datadog_sketches, empty, 30_000);
+    let full = field(7, &[field(7, &[0x02; 4000]), field(8, &[0x01; 4000])].concat());
+    let many = |of: usize| field(1, &[field(1, b"m"), full.repeat(of)].concat());
+    check("many full sketches", datadog_sketches, many, 30);
+    let none = |of: usize| format!("[{}0]", "0,".repeat(of)).into_bytes();
+    check("many checks that are none", datadog_checks, none, 30_000);
+    let escapes = |of: usize| {
+        format!(r#"[{{"check":"c","status":0,"message":"{}"}}]"#, r"\n".repeat(of)).into_bytes()
+    };
+    check("a long message of escapes", datadog_checks, escapes, 1 << 20);
 }
