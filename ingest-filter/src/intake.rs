@@ -28,6 +28,8 @@ pub enum Item<'x, 'y> {
     Skipped,
     /// Cannot be stored.
     Rejected(Fault),
+    /// Of this measurement, and not wanted by the rules of the tenant.
+    Unwanted(&'x str, Fault),
 }
 
 /// Why a decoder stops before the end.

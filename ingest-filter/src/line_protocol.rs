@@ -64,6 +64,8 @@ pub struct Lines<'a> {
     text: &'a str,
     text_start: usize,
     at: usize,
+    /// Where the last line began that was read into a point.
+    last: usize,
     line: u64,
     /// Whether a quote was found that is never closed in this text. Whatever opens a quote behind it
     /// and has it open at the end of its line has found the same, so no line there has to be looked
@@ -84,6 +86,7 @@ impl<'a> Lines<'a> {
             text: "",
             text_start: 0,
             at: 0,
+            last: 0,
             line: 1,
             is_quote_open: false,
             walk: Walk::new(),
@@ -112,6 +115,7 @@ impl<'a> Lines<'a> {
             match scanner.line(point) {
                 Ok(true) => {
                     let line = self.line;
+                    self.last = start;
                     self.at = scanner.at;
                     self.line += 1 + scanner.inner_line_feeds;
                     return Some(Ok(line));
@@ -126,6 +130,13 @@ impl<'a> Lines<'a> {
                 }
             }
         }
+    }
+
+    /// The line that was just read into a point, without its end.
+    pub fn last(&self) -> &'a [u8] {
+        let line = self.text.as_bytes().get(self.last..self.at).unwrap_or_default();
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        line.strip_suffix(b"\r").unwrap_or(line)
     }
 
     /// Takes the next line if it has one of the shapes and may be copied; `None` says nothing of it

@@ -187,6 +187,10 @@ impl<'a> Reader<'a, '_, '_> {
                 tags.lend(self.point, |point| intake.take(Kind::Sample, Item::Point(point)))
             }
             Ok(false) => intake.take(Kind::Sample, Item::Skipped),
+            Err(fault @ Fault::TemporalityRefused) => {
+                let metric = &*self.point.measurement;
+                intake.take(Kind::Sample, Item::Unwanted(metric, fault))
+            }
             Err(fault) => intake.take(Kind::Sample, Item::Rejected(fault)),
         }
     }

@@ -39,6 +39,8 @@ pub struct Point<'a> {
     pub fields: Vec<(Cow<'a, str>, FieldValue<'a>)>,
     /// Nanoseconds since 1970; the time of admission where the client gave none.
     pub timestamp_ns: Option<i64>,
+    /// How long behind the time of admission it is put where the client gave none.
+    pub behind_ns: u32,
 }
 
 /// What the value of a tag was before it became text.
@@ -99,5 +101,6 @@ impl Point<'_> {
         self.tag_kinds.clear();
         self.fields.clear();
         self.timestamp_ns = None;
+        self.behind_ns = 0;
     }
 }

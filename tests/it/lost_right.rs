@@ -12,7 +12,7 @@ use tests::steady::SteadyLoad;
 use tests::wait::{DEADLINE, wait_for};
 
 use crate::replicas::healthy;
-use crate::stage::Stage;
+use crate::stage::{Stage, patient_quotas};
 use crate::tls_client;
 
 const REPLICAS: usize = 3;
@@ -43,6 +43,7 @@ async fn counts(stage: &Stage, metric: &str) -> Option<BTreeMap<String, u64>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_on_three_of_each_and_real_parts_fails_no_request() -> Result<()> {
     let stage = Stage::with(Parts::Real, |options| {
+        options.quotas = patient_quotas();
         options.replicas = REPLICAS;
         options.patience = Patience::ROLLING;
     })
@@ -104,7 +105,7 @@ async fn who_lost_its_right_is_gone_from_every_service() -> Result<()> {
         );
     }
     // Time enough to connect to all three on a busy machine.
-    let expires = SystemTime::now() + Duration::from_secs(15);
+    let expires = SystemTime::now() + Duration::from_secs(25);
     let brief = pki.sign_with("brief", |params| params.not_after = expires.into())?;
     pki.put("brief", &brief)?;
     let mut briefly = Vec::new();

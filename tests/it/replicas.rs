@@ -9,7 +9,7 @@ use tests::wait::{DEADLINE, wait_for};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use crate::stage::Stage;
+use crate::stage::{Stage, patient_quotas};
 
 const REPLICAS: usize = 3;
 /// Little, as unoptimised services and whatever else runs share two processors. `make bench` sends
@@ -18,6 +18,7 @@ const PER_SECOND: u64 = 100;
 
 async fn three_of_each() -> Result<Stage> {
     Stage::with(Parts::Real, |options| {
+        options.quotas = patient_quotas();
         options.replicas = REPLICAS;
         options.patience = Patience::ROLLING;
     })

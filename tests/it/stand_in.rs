@@ -41,7 +41,13 @@ impl StandIn {
         let seen = Arc::default();
         let (held, receiver) = watch::channel(None);
         let shared = Shared { seen: Arc::clone(&seen), held: receiver };
-        let router = Router::new().fallback(answer).with_state(shared);
+        // Envoy asks every second whether it is well, which is no request of a client.
+        let (reporter, health) = tonic_health::server::health_reporter();
+        reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+        let router = Router::new()
+            .route_service("/grpc.health.v1.Health/{method}", health)
+            .fallback(answer)
+            .with_state(shared);
         let server = tokio::spawn(axum::serve(listener, router).into_future());
         Ok(Self { seen, held, server })
     }

@@ -130,8 +130,11 @@ async fn a_bad_quota_file_at_the_start_leaves_the_service_up_but_not_ready() -> 
     .await?;
     assert_eq!(readyz.status, 503, "{}", readyz.text());
     assert_eq!(http.get(&format!("http://127.0.0.1:{admin}/livez")).await?.status, 200);
-    let output = child.output();
-    assert!(output.contains("edge.yaml:4:") && output.contains("eon"), "{output}");
+    wait_for("the reason in the log", DEADLINE, async || {
+        let output = child.output();
+        (output.contains("edge.yaml:4:") && output.contains("eon")).then_some(())
+    })
+    .await?;
 
     let channel = Endpoint::try_from(format!("http://127.0.0.1:{grpc}"))?.connect().await?;
     let mut client = RateLimitServiceClient::new(channel);

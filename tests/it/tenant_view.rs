@@ -91,13 +91,17 @@ async fn a_tenant_sees_its_own_quota_and_no_other() -> Result<()> {
     assert!(text.contains("100000 per day") && !text.contains("://"));
 
     // Without a key there is nothing to see, and a browser asks for one.
-    let none = stage.http.get(&stage.edge.url(PATH)).await?;
+    let url = stage.edge.url(PATH);
+    let none = wait_for("a turn to look", DEADLINE, async || {
+        let reply = stage.http.get(&url).await.ok()?;
+        (reply.status != 429).then_some(reply)
+    });
+    let none = none.await?;
     assert_eq!(none.status, 401);
     assert!(none.header("www-authenticate").is_some());
     // What a client says of itself is not believed.
     let authorization = format!("Bearer {key}");
     let headers = [("authorization", authorization.as_str()), ("x-tidegate-tenant", "small")];
-    let url = stage.edge.url(PATH);
     let forged = wait_for("a turn to look", DEADLINE, async || {
         let reply = stage.http.get_with(&url, &headers).await.ok()?;
         (reply.status != 429).then_some(reply)

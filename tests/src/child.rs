@@ -9,6 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, setrlimit};
 
+use crate::wait::{DEADLINE, wait_for};
+
 /// A running process, killed when dropped.
 pub struct Child {
     name: String,
@@ -88,7 +90,22 @@ impl Child {
     /// When it has not ended within the deadline.
     pub async fn wait(&mut self, deadline: Duration) -> Result<ExitStatus> {
         let what = format!("{} to end", self.name);
-        crate::wait::wait_for(&what, deadline, async || self.ended()).await
+        wait_for(&what, deadline, async || self.ended()).await
+    }
+
+    /// Polls `condition` until it gives a value, for what the process is to do once it has started.
+    ///
+    /// # Errors
+    /// When there is none within [`DEADLINE`], and as soon as the process has ended.
+    pub async fn until<T, F>(&mut self, what: &str, mut condition: F) -> Result<T>
+    where
+        F: AsyncFnMut() -> Option<T>,
+    {
+        let polled = wait_for(what, DEADLINE, async || match condition().await {
+            Some(value) => Some(Ok(value)),
+            None => self.check_alive().err().map(Err),
+        });
+        polled.await?
     }
 
     /// SIGTERM, then SIGKILL if it takes longer than the deadline.

@@ -35,6 +35,12 @@ impl Reply {
     }
 }
 
+/// Whether a connection ended before there was any answer.
+fn was_closed(error: &anyhow::Error) -> bool {
+    let of_hyper = error.chain().filter_map(|cause| cause.downcast_ref::<hyper::Error>());
+    of_hyper.into_iter().any(|error| error.is_incomplete_message())
+}
+
 /// A client with a connection pool of its own.
 #[derive(Clone)]
 pub struct Http {
@@ -78,12 +84,16 @@ impl Http {
             .with_context(|| format!("{uri}"))
     }
 
-    /// GETs a URL.
+    /// GETs a URL; once more where a server has just closed the connection that was kept for it.
     ///
     /// # Errors
     /// As [`Http::send`].
     pub async fn get(&self, url: &str) -> Result<Reply> {
-        self.send(Request::get(url).body(Full::default())?).await
+        let ask = || anyhow::Ok(Request::get(url).body(Full::default())?);
+        match self.send(ask()?).await {
+            Err(error) if was_closed(&error) => self.send(ask()?).await,
+            reply => reply,
+        }
     }
 
     /// GETs a URL with headers.

@@ -86,7 +86,9 @@ impl Protocol for Influx {
             intake.take_known(&mut lines)?;
             match lines.next(&mut point) {
                 None => return Ok(()),
-                Some(Ok(line)) => intake.take_line(line, &mut point)?,
+                Some(Ok(line)) => {
+                    intake.take_line(line, &mut point, || excerpt(lines.last()))?;
+                }
                 Some(Err(LineError { line: position, column, fault, start, end })) => {
                     intake.reject_with(fault, || {
                         let excerpt = excerpt(&body[start..end]);

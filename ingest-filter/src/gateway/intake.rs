@@ -15,7 +15,7 @@ use crate::intake::{Intake, Item, Kind, Stop};
 use crate::line_protocol::Lines;
 use crate::point::{Chunk, Chunker, FieldValue, Point};
 use crate::rules::OtlpRules;
-use crate::rules::guard::Guard;
+use crate::rules::guard::{self, Guard};
 use crate::types::Pin;
 
 /// How many times its decoded size a body may become as canonical line protocol. The tags of a
@@ -111,7 +111,8 @@ impl RequestIntake {
     }
 
     /// Points must pass the rules of their tenant.
-    pub fn guarded(self, guard: Option<Guard>) -> Self {
+    pub fn guarded(mut self, guard: Option<Guard>) -> Self {
+        self.chunker.add_tags(guard.as_ref().map_or(&[], Guard::tags));
         Self { guard, ..self }
     }
 
@@ -133,17 +134,19 @@ impl RequestIntake {
     }
 
     /// Takes the point of a line.
-    pub fn take_line(&mut self, position: u64, point: &mut Point<'_>) -> Result<(), Stop> {
+    pub fn take_line(
+        &mut self,
+        position: u64,
+        point: &mut Point<'_>,
+        excerpt: impl FnOnce() -> String,
+    ) -> Result<(), Stop> {
         self.spend(work(point))?;
         match self.push(point) {
             Ok(()) => {
-                // Lines that get tags by the rules are not written as they stand.
-                if self.guard.as_ref().is_none_or(|guard| !guard.adds_tags()) {
-                    self.chunker.learn(point);
-                }
+                self.chunker.learn(point);
                 self.verdict.count(Kind::Sample);
             }
-            Err(fault) => self.reject(position, fault),
+            Err(fault) => self.reject_of(position, fault, excerpt),
         }
         self.follow_memory()
     }
@@ -184,10 +187,14 @@ impl RequestIntake {
     }
 
     fn reject(&mut self, position: u64, fault: Fault) {
+        self.reject_of(position, fault, String::new);
+    }
+
+    fn reject_of(&mut self, position: u64, fault: Fault, excerpt: impl FnOnce() -> String) {
         self.verdict.reject(fault, || {
             let ruled = self.guard.as_mut().map(Guard::take_detail).unwrap_or_default();
             let detail = if ruled.is_empty() { self.chunker.detail(fault) } else { ruled };
-            Rejection { position, column: 0, fault, detail, excerpt: String::new() }
+            Rejection { excerpt: excerpt(), ..Rejection::of(position, fault, detail) }
         });
     }
 
@@ -250,6 +257,11 @@ impl Intake for RequestIntake {
             Item::Skipped => self.spend(0),
             Item::Rejected(fault) => {
                 self.reject(position, fault);
+                self.spend(0)
+            }
+            Item::Unwanted(measurement, fault) => {
+                let detail = || guard::of_measurement(measurement);
+                self.verdict.reject(fault, || Rejection::of(position, fault, detail()));
                 self.spend(0)
             }
         }

@@ -17,9 +17,10 @@ use tracing::{Instrument, info_span};
 
 use crate::gateway::admission::{Admission, idempotency_key, traceparent};
 use crate::gateway::body::{self, REQUEST_BYTES, Received};
+use crate::gateway::budget::Reservation;
 use crate::gateway::edge::Edge;
 use crate::gateway::grpc_frame;
-use crate::gateway::inflate::{Encoding, snappy};
+use crate::gateway::inflate::{BodyCaps, Encoding, snappy};
 use crate::gateway::intake::{Converted, RequestIntake, Wanted};
 use crate::gateway::protocol::{Framing, Head, Outcome, Protocol};
 use crate::gateway::refusal::Refusal;
@@ -92,20 +93,11 @@ async fn store<P: Protocol>(edge: &Edge, protocol: &mut P, request: Request) -> 
     if let Some(ruled) = &ruled {
         caps.decoded = ruled.decoded_bytes_max(caps.decoded);
     }
-    let body: Body = body;
-    let received = match head.framing {
-        Framing::Whole(encoding) => {
-            body::receive(encoding, headers, body, caps, reservation, deadline).await?
-        }
-        Framing::Grpc => grpc_frame::receive(headers, body, caps, reservation, deadline).await?,
-        Framing::SnappyBlock => {
-            let identity = Encoding::Identity;
-            let block = body::receive(identity, headers, body, caps, reservation, deadline).await?;
-            let Received { bytes, reservation, wire_bytes } = block;
-            let (bytes, reservation) = snappy::block(bytes, wire_bytes, reservation, caps)?;
-            Received { bytes, reservation, wire_bytes }
-        }
-    };
+    let received = receive(head.framing, headers, body, caps, reservation, deadline).await;
+    if let (Some(ruled), Err(refusal)) = (&ruled, &received) {
+        ruled.count(*refusal);
+    }
+    let received = received?;
     edge.metrics.received(protocol.name(), received.wire_bytes, received.bytes.len());
     let key = idempotency_key(headers);
     let name = key.as_deref().or(admission.request_id.as_deref());
@@ -120,6 +112,29 @@ async fn store<P: Protocol>(edge: &Edge, protocol: &mut P, request: Request) -> 
         edge.rules.refused(&admission.tenant, ruled, &converted.verdict.rejected);
     }
     edge.append(&admission, converted, (protocol.signal(), &stamp), deadline).await
+}
+
+async fn receive(
+    framing: Framing,
+    headers: &HeaderMap,
+    body: Body,
+    caps: BodyCaps,
+    reservation: Reservation,
+    deadline: Instant,
+) -> Result<Received, Refusal> {
+    match framing {
+        Framing::Whole(encoding) => {
+            body::receive(encoding, headers, body, caps, reservation, deadline).await
+        }
+        Framing::Grpc => grpc_frame::receive(headers, body, caps, reservation, deadline).await,
+        Framing::SnappyBlock => {
+            let identity = Encoding::Identity;
+            let block = body::receive(identity, headers, body, caps, reservation, deadline).await?;
+            let Received { bytes, reservation, wire_bytes } = block;
+            let (bytes, reservation) = snappy::block(bytes, wire_bytes, reservation, caps)?;
+            Ok(Received { bytes, reservation, wire_bytes })
+        }
+    }
 }
 
 /// What a client named: the organization of a parameter counts before that of a header.

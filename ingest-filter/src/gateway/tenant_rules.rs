@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::fault::Fault;
 use crate::gateway::admission::Admission;
-use crate::gateway::refusal::Refusal;
+use crate::gateway::refusal::{Cap, Refusal};
 use crate::rules::guard::{Guard, TenantState};
 use crate::rules::library::Library;
 use crate::rules::mapping::{DATABASE_BYTES_MAX, Named};
@@ -210,6 +210,7 @@ impl TenantRules {
             let shown = json!({
                 "rules": **book.of(&name),
                 "series": state.series(),
+                "requests_too_large": state.too_large(),
                 "refused": refused.collect::<std::collections::BTreeMap<_, _>>(),
             });
             (name, shown)
@@ -326,6 +327,15 @@ impl Ruled {
     /// What a value of another type than its field's becomes.
     pub fn field_types(&self) -> FieldTypes {
         self.rules.field_types
+    }
+
+    /// Counts a refusal that is the doing of these rules.
+    pub fn count(&self, refusal: Refusal) {
+        if let Refusal::BodyTooLarge(Cap::Decoded(max)) = refusal
+            && self.rules.request_bytes_max == Some(max)
+        {
+            self.state.count_too_large();
+        }
     }
 
     /// The largest body after decompression, of at most `bytes_max`.

@@ -42,6 +42,11 @@ pub struct Rejection {
 }
 
 impl Rejection {
+    /// Of an item of which no more is shown.
+    pub fn of(position: u64, fault: Fault, detail: String) -> Self {
+        Self { position, column: 0, fault, detail, excerpt: String::new() }
+    }
+
     /// What is wrong, in words.
     pub fn reason(&self) -> String {
         match self.detail.is_empty() {

@@ -64,11 +64,12 @@ impl Walk {
         let measurement = &text[start..measurement_end];
         let known = shapes.of(measurement).iter();
         for shape in known.filter(|shape| shape.measurement() == measurement) {
-            if let Some(walked) = self.shaped(text, start, dialect, shape) {
+            if let Some(walked) = self.shaped(text, start, dialect, (shape, shapes)) {
                 // A timestamp of our own has up to 20 digits and a blank.
                 let bytes_max = LINE_BYTES_MAX.min(dialect.line_bytes_max);
                 let bytes_max = shapes.line_bytes_max().min(bytes_max);
-                return (walked.end - start + 22 <= bytes_max).then_some(walked);
+                let length = walked.end - start + 22 + shapes.added_bytes();
+                return (length <= bytes_max).then_some(walked);
             }
         }
         None
@@ -93,7 +94,7 @@ impl Walk {
         text: &[u8],
         start: usize,
         dialect: Dialect,
-        shape: &Shape,
+        (shape, shapes): (&Shape, &Shapes),
     ) -> Option<Walked> {
         self.tags.clear();
         self.line_feeds = 0;
@@ -130,9 +131,13 @@ impl Walk {
             self.series.clear();
             self.series.extend_from_slice(shape.measurement());
             for place in order {
-                let (from, to) = self.tags[usize::from(*place)];
+                let place = usize::from(*place);
+                let Some(&(from, to)) = self.tags.get(place) else {
+                    self.series.extend_from_slice(shapes.added(place - self.tags.len())?);
+                    continue;
+                };
                 // The part of the first tag has the measurement in front of it.
-                let from = if *place == 0 { from + shape.measurement().len() } else { from };
+                let from = if place == 0 { from + shape.measurement().len() } else { from };
                 self.series.extend_from_slice(&text[from..to]);
             }
         }

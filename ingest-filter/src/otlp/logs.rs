@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 use super::attributes::value_text;
 use super::signal::{
-    Group, distinct_ns, for_each_group, held, hex_field, own_attributes, push_text, text_field,
+    Group, distinct_time, for_each_group, held, hex_field, own_attributes, push_text, text_field,
 };
 use crate::fault::Fault;
 use crate::intake::{Intake, Item, Kind, Stop};
@@ -72,8 +72,7 @@ fn record<'a>(
     };
     group.tags.add_text("severity", named)?;
     let time = if time == 0 { observed } else { time };
-    point.timestamp_ns = distinct_ns(time, group.item)?;
-    Ok(())
+    distinct_time(time, group.item, point)
 }
 
 /// The short name of a severity number; four numbers share one.

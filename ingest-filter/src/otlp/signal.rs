@@ -215,16 +215,25 @@ pub(super) fn own_attributes<'a>(
     Ok(())
 }
 
-/// A time at which nothing else of the same tags stands by chance. A database keeps one point of
-/// a series for each nanosecond, while many clocks count micro- or milliseconds: the digits that
+/// Sets a time at which nothing else of the same tags stands by chance. A database keeps one point
+/// of a series for each nanosecond, while many clocks count micro- or milliseconds: the digits that
 /// such a clock leaves zero are taken from a hash of the item. The same item, sent again, gets
-/// the same time.
-pub(super) fn distinct_ns(time_unix_nano: u64, item: &[u8]) -> Result<Option<i64>, Fault> {
+/// the same time. Items without a time, which all get that of admission, stand within a millisecond
+/// behind it.
+pub(super) fn distinct_time(
+    time_unix_nano: u64,
+    item: &[u8],
+    point: &mut Point<'_>,
+) -> Result<(), Fault> {
     let free = match time_unix_nano {
+        // Also of none.
         ns if ns % 1_000_000 == 0 => 1_000_000,
         ns if ns % 1_000 == 0 => 1_000,
         _ => 1,
     };
-    let Some(ns) = timestamp_ns(time_unix_nano)? else { return Ok(None) };
-    Ok(Some(ns.saturating_add((xxh3_64(item) % free) as i64).min(i64::MAX - 1)))
+    let behind = (xxh3_64(item) % free) as u32;
+    let time = timestamp_ns(time_unix_nano)?;
+    point.timestamp_ns = time.map(|ns| ns.saturating_add(behind.into()).min(i64::MAX - 1));
+    point.behind_ns = behind;
+    Ok(())
 }

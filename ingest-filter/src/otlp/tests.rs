@@ -65,7 +65,7 @@ impl Intake for Recorder {
         let encoded = match item {
             Item::Point(point) => encode(point, 9, &mut out).map(|_| ()),
             Item::Skipped => return Ok(()),
-            Item::Rejected(fault) => Err(fault),
+            Item::Rejected(fault) | Item::Unwanted(_, fault) => Err(fault),
         };
         self.lines.push(match encoded {
             Ok(()) => String::from_utf8(out).expect("UTF-8").trim_end().to_owned(),
@@ -556,5 +556,35 @@ proptest! {
         body[at] = byte;
         // Either answer will do.
         let _ = read(&body);
+    }
+}
+
+/// Those of one request get the same time of admission, and must not be written over each other.
+#[test]
+fn records_and_spans_without_a_time_stay_apart() {
+    use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+    use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+    let record = |text: &str| LogRecord { event_name: text.to_owned(), ..Default::default() };
+    let log_records = vec![record("a"), record("b"), record("a")];
+    let scope_logs = vec![ScopeLogs { log_records, ..Default::default() }];
+    let resource_logs = vec![ResourceLogs { scope_logs, ..Default::default() }];
+    let logs = ExportLogsServiceRequest { resource_logs }.encode_to_vec();
+    let span = |id: u8| Span { span_id: vec![id; 8], ..Default::default() };
+    let scope_spans =
+        vec![ScopeSpans { spans: vec![span(1), span(2), span(1)], ..Default::default() }];
+    let resource_spans = vec![ResourceSpans { scope_spans, ..Default::default() }];
+    let spans = ExportTraceServiceRequest { resource_spans }.encode_to_vec();
+    for lines in [
+        recorded(|intake| logs::for_each_record(&logs, intake)),
+        recorded(|intake| traces::for_each_span(&spans, intake)),
+    ] {
+        let time = |line: &String| line.rsplit(' ').next().and_then(|time| time.parse().ok());
+        let times: Vec<u64> = lines.iter().filter_map(time).collect();
+        assert!(times.iter().all(|time| (9..1_000_009).contains(time)), "{times:?}");
+        assert_eq!(times.len(), 3);
+        assert!(times[0] != times[1], "{times:?}");
+        assert_eq!(times[0], times[2], "the same again");
     }
 }

@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 
 use super::signal::{
-    Group, distinct_ns, for_each_group, held, hex_field, own_attributes, text_field,
+    Group, distinct_time, for_each_group, held, hex_field, own_attributes, text_field,
 };
 use crate::fault::Fault;
 use crate::intake::{Intake, Item, Kind, Stop};
@@ -80,8 +80,7 @@ fn span<'a>(
     group.tags.add_text("span.name", name)?;
     group.tags.add_text("span.kind", kind_name(kind).as_bytes())?;
     group.tags.add_text("status", status_name(code).as_bytes())?;
-    point.timestamp_ns = distinct_ns(start, group.item)?;
-    Ok(())
+    distinct_time(start, group.item, point)
 }
 
 fn kind_name(number: u64) -> &'static str {

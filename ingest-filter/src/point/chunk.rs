@@ -120,6 +120,11 @@ impl Chunker {
         self.shapes.learn(point);
     }
 
+    /// Every line is written with these tags beside its own.
+    pub fn add_tags(&mut self, tags: &[(String, String)]) {
+        self.shapes.add_tags(tags);
+    }
+
     /// Adds a line of one of the [`Chunker::shapes`].
     pub fn push_known(&mut self, line: &KnownLine<'_>) {
         self.push_known_of(line, xxh3_64(line.series));

@@ -56,7 +56,8 @@ fn try_encode(
     write_fields(&point.fields, out)?;
     out.push(b' ');
     let mut digits = itoa::Buffer::new();
-    let timestamp = point.timestamp_ns.unwrap_or(admitted_at_ns);
+    let admitted = admitted_at_ns.saturating_add(i64::from(point.behind_ns)).min(i64::MAX - 1);
+    let timestamp = point.timestamp_ns.unwrap_or(admitted);
     out.extend_from_slice(digits.format(timestamp).as_bytes());
     out.push(b'\n');
     Ok(series_len)
@@ -96,7 +97,8 @@ fn prefix(key: &str) -> u64 {
     u64::from_be_bytes(first)
 }
 
-fn write_tag(key: &str, value: &str, out: &mut Vec<u8>) -> Result<(), Fault> {
+/// Appends a comma and a tag.
+pub(super) fn write_tag(key: &str, value: &str, out: &mut Vec<u8>) -> Result<(), Fault> {
     if key.is_empty() {
         return Err(Fault::TagKeyMissing);
     }

@@ -10,7 +10,7 @@
 //! A shape is learned from a point that passed every check, so its names are good, its tags are
 //! none of ours and there once, and its fields have the types that are pinned.
 
-use super::encode::{write_key, write_measurement};
+use super::encode::{write_key, write_measurement, write_tag};
 use super::{FieldValue, Point, TAGS_MAX};
 
 /// The longest spelling of a shape, bytes; longer lines are read one by one.
@@ -46,8 +46,17 @@ pub struct Shape {
     /// Where each part of the spelling ends, and what is behind it.
     parts: Vec<(usize, ValueKind)>,
     measurement_len: usize,
-    /// The tags by their keys; empty where they stand so already.
+    /// The tags by their keys, those that are added behind those of the line; empty where all stand
+    /// so already.
     order: Vec<u8>,
+}
+
+/// A tag that every point gets.
+#[derive(Debug)]
+struct Added {
+    key: String,
+    /// A comma and the tag.
+    text: Vec<u8>,
 }
 
 /// A line of a known shape, to be written as it stands or in these parts.
@@ -98,6 +107,8 @@ impl<'a> KnownTags<'a> {
 pub struct Shapes {
     /// The longest line that may be written.
     line_bytes_max: usize,
+    /// What is written with the tags of each line; none where that cannot be written.
+    added: Option<Vec<Added>>,
     places: [Vec<Shape>; PLACES],
     /// The way that is overwritten next.
     next: usize,
@@ -131,7 +142,7 @@ impl Shape {
     }
 
     /// Takes the names and types of a point; none where they are too long to be worth it.
-    fn read(&mut self, point: &Point<'_>) -> Option<()> {
+    fn read(&mut self, point: &Point<'_>, added: &[Added]) -> Option<()> {
         self.spelling.clear();
         self.parts.clear();
         self.order.clear();
@@ -148,9 +159,13 @@ impl Shape {
                 return None;
             }
         }
-        let key = |place: u8| &point.tags[usize::from(place)].0;
-        if !point.tags.is_sorted_by_key(|(key, _)| key) {
-            self.order.extend(0..u8::try_from(point.tags.len()).ok()?);
+        let own = point.tags.len();
+        let key = |place: u8| match added.get(usize::from(place).wrapping_sub(own)) {
+            Some(added) => &*added.key,
+            None => &*point.tags[usize::from(place)].0,
+        };
+        if !added.is_empty() || !point.tags.is_sorted_by_key(|(key, _)| key) {
+            self.order.extend(0..u8::try_from(own + added.len()).ok()?);
             self.order.sort_unstable_by(|a, b| key(*a).cmp(key(*b)));
         }
         Some(())
@@ -173,7 +188,27 @@ impl Shapes {
     /// Nothing is known yet; no line is to be written that is longer than `line_bytes_max`.
     pub fn new(line_bytes_max: usize) -> Self {
         let (places, next, learned, bytes) = Default::default();
-        Self { line_bytes_max, places, next, learned, bytes }
+        Self { line_bytes_max, added: Some(Vec::new()), places, next, learned, bytes }
+    }
+
+    /// Every line is written with these tags beside its own.
+    pub fn add_tags(&mut self, tags: &[(String, String)]) {
+        let written = |(key, value): &(String, String)| {
+            let mut text = Vec::new();
+            write_tag(key, value, &mut text).ok()?;
+            Some(Added { key: key.clone(), text })
+        };
+        self.added = tags.iter().map(written).collect();
+    }
+
+    /// One of the tags that are written with those of each line, with a comma in front of it.
+    pub fn added(&self, place: usize) -> Option<&[u8]> {
+        self.added.as_ref()?.get(place).map(|added| &*added.text)
+    }
+
+    /// How long those are together, bytes.
+    pub fn added_bytes(&self) -> usize {
+        self.added.iter().flatten().map(|added| added.text.len()).sum()
     }
 
     /// The longest line that may be written, bytes.
@@ -191,12 +226,14 @@ impl Shapes {
         self.bytes
     }
 
-    /// Learns the shape of a point that passed every check and that is written as it stands.
+    /// Learns the shape of a point that passed every check and that is written as it stands, with
+    /// the tags that are added.
     pub fn learn(&mut self, point: &Point<'_>) {
         if point.tags.len() > TAGS_MAX || point.fields.len() > FIELDS_OF_SHAPE_MAX {
             return;
         }
-        if self.learned.read(point).is_none() {
+        let Some(added) = &self.added else { return };
+        if self.learned.read(point, added).is_none() {
             return;
         }
         let ways = &mut self.places[place(self.learned.measurement())];

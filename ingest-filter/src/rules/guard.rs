@@ -16,7 +16,7 @@ const NAME_BYTES_TOLD: usize = 64;
 const DETAILS_MAX: u32 = 100;
 
 /// What a rule can refuse.
-pub const FAULTS: [Fault; 8] = [
+pub const FAULTS: [Fault; 9] = [
     Fault::LabelsTooMany,
     Fault::LabelNameTooLong,
     Fault::LabelValueTooLong,
@@ -25,6 +25,7 @@ pub const FAULTS: [Fault; 8] = [
     Fault::SeriesTooMany,
     Fault::SeriesTooFast,
     Fault::TemporalityRefused,
+    Fault::TypeConflict,
 ];
 
 /// What is remembered of a tenant from request to request.
@@ -32,6 +33,8 @@ pub const FAULTS: [Fault; 8] = [
 pub struct TenantState {
     series: Mutex<Series>,
     refused: [AtomicU64; FAULTS.len()],
+    /// Requests whose bodies were too large.
+    too_large: AtomicU64,
     /// When the newest request came, seconds since 1970.
     used_at: AtomicI64,
 }
@@ -56,6 +59,16 @@ impl TenantState {
     pub fn refused(&self) -> impl Iterator<Item = (Fault, u64)> {
         let counts = self.refused.iter().map(|count| count.load(Ordering::Relaxed));
         FAULTS.into_iter().zip(counts).filter(|(_, count)| *count > 0)
+    }
+
+    /// How many requests were refused for their size.
+    pub fn too_large(&self) -> u64 {
+        self.too_large.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request that was refused for its size.
+    pub fn count_too_large(&self) {
+        self.too_large.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts what a rule refused; false for every other fault.
@@ -119,12 +132,13 @@ impl Guard {
         self.rules.otlp
     }
 
-    /// Whether points get tags beside their own.
-    pub fn adds_tags(&self) -> bool {
-        !self.tags.is_empty()
+    /// The tags that points get beside their own.
+    pub fn tags(&self) -> &[(String, String)] {
+        &self.tags
     }
 
-    /// Whether a line that looks like an earlier one passes; `hash` is that of its series. One that
+    /// Whether a line that looks like an earlier one passes; `hash` is that of its series, with the
+    /// tags that it gets. One that
     /// does not, or may not, is to be read and then admitted as a point.
     pub fn admits_known(&mut self, line: &KnownLine<'_>, hash: u64) -> bool {
         let rules = &*self.rules;
@@ -136,8 +150,7 @@ impl Guard {
             at <= name && tag.len() - at <= value.saturating_add(1)
         };
         let within = (names.is_none() && values.is_none()) || line.tags.iter().all(is_short);
-        let is_plain = self.tags.is_empty()
-            && rules.labels_max.is_none_or(|max| line.tags.count() <= max)
+        let is_plain = rules.labels_max.is_none_or(|max| line.tags.count() <= max)
             && within
             && self.is_in_window(line.timestamp);
         is_plain && matches!(self.see(hash), None | Some(Seen::Active | Seen::Untracked))
@@ -152,6 +165,10 @@ impl Guard {
         let checked = self.labels(point).and_then(|()| self.time(point));
         if let Err((fault, detail)) = checked {
             return Err(self.refuse(fault, detail));
+        }
+        if let Some((key, _)) = self.tags.iter().find(|(key, _)| is_there(point, key)) {
+            let detail = Detail::new(point, key, 0, 0);
+            return Err(self.refuse(Fault::TagDuplicate, detail));
         }
         for (key, value) in &self.tags {
             point.tags.push((Cow::Owned(key.clone()), Cow::Owned(value.clone())));
@@ -264,6 +281,19 @@ impl Guard {
     }
 }
 
+fn is_there(point: &Point<'_>, key: &str) -> bool {
+    point.tags.iter().any(|tag| tag.0 == key)
+}
+
+/// A measurement by its name, which is cut.
+pub fn of_measurement(name: &str) -> String {
+    format!("measurement {:?}", cut(name))
+}
+
+fn cut(name: &str) -> &str {
+    &name[..name.floor_char_boundary(NAME_BYTES_TOLD)]
+}
+
 /// What broke a rule: names are cut.
 struct Detail {
     measurement: String,
@@ -274,8 +304,8 @@ struct Detail {
 
 impl Detail {
     fn new(point: &Point<'_>, label: &str, found: usize, max: usize) -> Self {
-        let cut = |name: &str| name[..name.floor_char_boundary(NAME_BYTES_TOLD)].to_owned();
-        Self { measurement: cut(&point.measurement), label: cut(label), found, max }
+        let (measurement, label) = (cut(&point.measurement).to_owned(), cut(label).to_owned());
+        Self { measurement, label, found, max }
     }
 
     fn words(&self, fault: Fault) -> String {
@@ -286,6 +316,9 @@ impl Detail {
             }
             Fault::LabelNameTooLong | Fault::LabelValueTooLong => format!(
                 "tag {label:?} on measurement {measurement:?} has {found} bytes, at most {max}"
+            ),
+            Fault::TagDuplicate => format!(
+                "tag {label:?} on measurement {measurement:?} is one that the rules of the tenant add"
             ),
             Fault::TooOld => {
                 format!("measurement {measurement:?} is {found} s old, at most {max} s")

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::contract;
 use crate::kafka_broker::Broker;
-use crate::support::{append, appender, read_until, reader, record, wait_for};
+use crate::support::{STORED_WITHIN, append, appender, read_until, reader, record, wait_for};
 use crate::writer_file::{Running, writer_config};
 
 /// One cluster at a time: brokers that starve fence each other, which is not what is tested.
@@ -33,7 +33,7 @@ pub fn topic(broker: &Broker, name: &str) -> KafkaConfig {
         dead_letter_topic: format!("{name}-dead-letter"),
         types_topic: format!("{name}-types"),
         create_topic: Some(CreateTopic { partitions: 4, replication_factor: 1 }),
-        delivery_timeout: Duration::from_secs(3),
+        delivery_timeout: STORED_WITHIN,
         session_timeout: Duration::from_secs(6),
         logs_topic: None,
         traces_topic: None,
@@ -182,7 +182,6 @@ async fn appends_go_on_while_one_broker_of_three_is_dead() {
     let config = JournalConfig::Kafka(KafkaConfig {
         brokers: addresses.join(","),
         create_topic: Some(CreateTopic { partitions: 6, replication_factor: 3 }),
-        delivery_timeout: Duration::from_secs(8),
         ..topic(&brokers[0], "replicated")
     });
     let journal = appender(&config);

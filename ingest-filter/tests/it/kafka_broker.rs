@@ -4,11 +4,15 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
 use crate::support::wait_for;
+
+/// The identity of every cluster.
+const CLUSTER: &str = "MkU3OEVBNTcwNTJENDM2Qg";
 
 /// A broker that is killed when dropped.
 pub struct Broker {
@@ -98,7 +102,7 @@ impl Broker {
         for broker in &mut brokers {
             broker.child = Some(broker.java("kafka.Kafka", &[], "broker.log"));
         }
-        for broker in &brokers {
+        for broker in &mut brokers {
             broker.wait().await;
         }
         brokers
@@ -138,12 +142,31 @@ impl Broker {
         );
         std::fs::write(directory.path().join("server.properties"), properties).unwrap();
         let broker = Self { directory, port, child: None };
-        let id = "MkU3OEVBNTcwNTJENDM2Qg";
-        let user = "SCRAM-SHA-256=[name=gateway,password=secret]";
-        let arguments = ["format", "-t", id, "--add-scram", user, "-c"];
-        let mut format = broker.java("kafka.tools.StorageTool", &arguments, "format.log");
-        assert!(format.wait().unwrap().success(), "{}", broker.log("format.log"));
+        broker.format(node);
         broker
+    }
+
+    /// Makes the directory of the log. What is the same in all of them the tool of Kafka writes once, as it
+    /// takes Java two seconds to start; a node's own part is three lines.
+    fn format(&self, node: usize) {
+        static CHECKPOINT: OnceLock<Vec<u8>> = OnceLock::new();
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let data = self.directory.path().join("data");
+        let checkpoint = CHECKPOINT.get_or_init(|| {
+            let user = "SCRAM-SHA-256=[name=gateway,password=secret]";
+            let arguments = ["format", "-t", CLUSTER, "--add-scram", user, "-c"];
+            let mut format = self.java("kafka.tools.StorageTool", &arguments, "format.log");
+            assert!(format.wait().unwrap().success(), "{}", self.log("format.log"));
+            let made = std::fs::read(data.join("bootstrap.checkpoint")).unwrap();
+            std::fs::remove_dir_all(&data).unwrap();
+            made
+        });
+        std::fs::create_dir(&data).unwrap();
+        std::fs::write(data.join("bootstrap.checkpoint"), checkpoint).unwrap();
+        // Sixteen bytes in Base64, which no other node has.
+        let own = format!("tidegate-test-{:07}A", NEXT.fetch_add(1, Ordering::Relaxed));
+        let text = format!("version=1\ncluster.id={CLUSTER}\nnode.id={node}\ndirectory.id={own}\n");
+        std::fs::write(data.join("meta.properties"), text).unwrap();
     }
 
     pub fn address(&self) -> String {
@@ -186,10 +209,17 @@ impl Broker {
         assert!(output.status.success(), "{class}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
-    async fn wait(&self) {
-        let port = self.port;
-        wait_for("the broker", || async move {
-            tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()
+    async fn wait(&mut self) {
+        let (port, log) = (self.port, self.directory.path().join("broker.log"));
+        let child = self.child.as_mut().expect("a broker that was started");
+        wait_for("the broker", || {
+            let ended = child.try_wait().unwrap();
+            assert!(
+                ended.is_none(),
+                "{ended:?}: {}",
+                std::fs::read_to_string(&log).unwrap_or_default()
+            );
+            async move { tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok() }
         })
         .await;
     }

@@ -16,7 +16,7 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use crate::influxd::Influxd;
 use crate::kafka::{TURN, topic};
 use crate::kafka_broker::Broker;
-use crate::support::{append, appender, record, wait_for};
+use crate::support::{STORED_WITHIN, append, appender, record, wait_for};
 use crate::writer_file::{Running, get};
 use crate::writer_influxdb::influxdb;
 
@@ -144,7 +144,7 @@ async fn a_lost_membership_loses_no_point() {
         let config = JournalConfig::Kafka(KafkaConfig {
             topic: assignment.name().to_owned(),
             group: assignment.name().to_owned(),
-            delivery_timeout: Duration::from_secs(5),
+            delivery_timeout: STORED_WITHIN,
             session_timeout: Duration::from_secs(6),
             assignment,
             logs_topic: None,

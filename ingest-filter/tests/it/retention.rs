@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
-use std::time::Duration;
 
 use ingest_filter::journal::config::{CreateTopic, JournalConfig, KafkaConfig};
 use ingest_filter::journal::{Journal, read_records};
@@ -102,7 +101,6 @@ async fn a_lost_leader_costs_nothing_and_what_retention_passed_is_counted() {
     let kafka = KafkaConfig {
         brokers: addresses.clone(),
         create_topic: Some(CreateTopic { partitions: PARTITIONS, replication_factor: 3 }),
-        delivery_timeout: Duration::from_secs(8),
         ..topic(&brokers[0], "model")
     };
     let config = JournalConfig::Kafka(kafka);

@@ -124,6 +124,7 @@ async fn replicas_share_a_limit_to_the_last_hit() {
     let rest = ask_the_rest(&services, &[("hot", "a")]).await;
     assert_eq!(admitted + rest, 1200, "all of the limit and no more");
     println!("{commands} commands for {requests} decisions of 3 replicas");
+    // However slowly they ask: a block has eight hits and more before little is left.
     assert!(commands * 10 <= requests, "{commands} commands for {requests} decisions");
     for service in &services {
         assert!(service.is_over("edge", &[("hot", "a")]).await);

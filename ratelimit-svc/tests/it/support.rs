@@ -93,7 +93,12 @@ impl RedisServer {
     pub async fn connection(&self) -> redis::aio::MultiplexedConnection {
         let client =
             redis::Client::open(format!("unix://{}", self.socket().display())).expect("an address");
-        client.get_multiplexed_async_connection().await.expect("connected")
+        // Left to itself it gives up after half a second, which a busy machine may take.
+        let patient = redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(DEADLINE))
+            .set_response_timeout(Some(DEADLINE));
+        let connection = client.get_multiplexed_async_connection_with_config(&patient).await;
+        connection.expect("connected")
     }
 
     /// One command, which must succeed.

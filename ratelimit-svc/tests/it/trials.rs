@@ -96,19 +96,23 @@ async fn two_lease_it(mut environment: Vec<(&'static str, String)>) {
         in_reach(&service).await;
         services.push(service);
     }
-    for _ in 0..1500 {
-        for service in &services {
+    let mut sums = (0, 0);
+    // What Redis does not answer in time is not tried, so a busy machine asks more.
+    wait_for("3000 trials", async || {
+        for asked in sums.0..3000 {
+            let service = &services[asked as usize % services.len()];
             let answer = service.ask(request("edge", &[&[("large", "a")]])).await;
             assert_eq!(answer.expect("answered").overall_code(), Code::Ok);
         }
-    }
-    let mut sums = (0, 0);
-    for service in &services {
-        let shown = tried(service, "large").await;
-        sums.0 += shown["requests"].as_u64().expect("a number");
-        sums.1 += shown["newly_refused"].as_u64().expect("a number");
-    }
-    assert_eq!(sums.0, 3000);
+        sums = (0, 0);
+        for service in &services {
+            let shown = tried(service, "large").await;
+            sums.0 += shown["requests"].as_u64().expect("a number");
+            sums.1 += shown["newly_refused"].as_u64().expect("a number");
+        }
+        sums.0 == 3000
+    })
+    .await;
     let admitted = sums.0 - sums.1;
     // Hits that the other replica holds near the end are stranded, never more than admitted.
     assert!((1950..=2000).contains(&admitted), "{admitted}");

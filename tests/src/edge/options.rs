@@ -72,12 +72,12 @@ impl Patience {
     pub const DESK: Self =
         Self { authz: "1s", ratelimit: "0.5s", redis: "100ms", drain_delay: "3s" };
     /// As for a desk, where Redis may take as long as a busy machine makes it.
-    pub const ROLLING: Self = Self { redis: "500ms", ..Self::DESK };
+    pub const ROLLING: Self = Self { redis: "1s", ..Self::DESK };
     /// For machines that compile and test at the same time.
     pub const BUSY_MACHINE: Self =
-        Self { authz: "2s", ratelimit: "2s", redis: "500ms", drain_delay: "200ms" };
+        Self { authz: "5s", ratelimit: "5s", redis: "1s", drain_delay: "200ms" };
     /// With the time to look at a process that drains.
-    pub const SLOW_DRAIN: Self = Self { drain_delay: "30s", ..Self::BUSY_MACHINE };
+    pub const SLOW_DRAIN: Self = Self { drain_delay: "120s", ..Self::BUSY_MACHINE };
 }
 
 /// Where Envoy listens.

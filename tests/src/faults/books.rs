@@ -2,15 +2,11 @@
 //! have confirmed since they were last started.
 
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use crate::edge::{Edge, Service, service};
-use crate::wait::wait_for;
-
-/// What is written is committed within a second or two; on a busy machine later.
-const COMMITTED: Duration = Duration::from_secs(60);
+use crate::wait::{DEADLINE, wait_for};
 
 /// What the journal and the gateways have counted, in points.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +25,7 @@ pub(super) async fn balanced(edge: &Edge) -> Result<Books> {
     let program = service("ingest-filter")?;
     let config = edge.gateway_config();
     let mut last = String::new();
-    let settled = wait_for("the books to balance", COMMITTED, async || {
+    let settled = wait_for("the books to balance", DEADLINE, async || {
         let mut audit = Command::new(&program);
         audit.args(["audit", "totals", "--json", "--config"]).arg(&config);
         for gateway in edge.replicas(Service::Gateway) {

@@ -9,7 +9,6 @@ use anyhow::{Result, bail};
 use super::parts_dir;
 use crate::child::Child;
 use crate::http::Http;
-use crate::wait::{DEADLINE, wait_for};
 
 pub mod bootstrap;
 pub mod charged;
@@ -136,10 +135,8 @@ impl Envoy {
         let mut child = spawn(dir, &settings)?;
         let url = format!("http://{}/ready", settings.admin);
         let http = Http::new();
-        let live = wait_for("Envoy to be live", DEADLINE, async || {
-            http.get(&url).await.ok().filter(|reply| reply.status.is_success())
-        });
-        live.await.or_else(|error| child.check_alive().and(Err(error)))?;
+        let live = async || http.get(&url).await.ok().filter(|reply| reply.status.is_success());
+        child.until("Envoy to be live", live).await?;
         Ok(Self { child, settings })
     }
 

@@ -12,7 +12,6 @@ use crate::child::Child;
 use crate::http::Http;
 use crate::pki::Pki;
 use crate::ports::free_address;
-use crate::wait::{DEADLINE, wait_for};
 
 /// A running InfluxDB.
 pub struct InfluxDb {
@@ -57,9 +56,8 @@ impl InfluxDb {
         let mut child = spawn(dir)?;
         let url = format!("{}/ping", url(address, trust.as_ref()));
         let http = Http::trusting(trust.clone());
-        wait_for("InfluxDB to answer", DEADLINE, async || http.get(&url).await.ok())
-            .await
-            .or_else(|error| child.check_alive().and(Err(error)))?;
+        let answers = async || http.get(&url).await.ok();
+        child.until("InfluxDB to answer", answers).await?;
         Ok(Self { child, address, dir: dir.to_owned(), trust })
     }
 

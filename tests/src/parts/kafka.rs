@@ -1,8 +1,10 @@
 //! A real Apache Kafka: one node in KRaft mode, run from the jars of Maven Central.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Result, bail};
 
@@ -10,7 +12,6 @@ use super::{on_path, parts_dir};
 use crate::child::Child;
 use crate::pki::Pki;
 use crate::ports::free_address;
-use crate::wait::{DEADLINE, wait_for};
 
 /// Whom clients log in as, where the broker is encrypted.
 pub const USER: &str = "tidegate";
@@ -54,19 +55,7 @@ impl Kafka {
         let at = Listeners { client: address, mutual, controller: free_address()? };
         let text = properties(dir, &at, security.as_deref());
         std::fs::write(&settings, text)?;
-        let mut format = java()?;
-        format.args(["kafka.tools.StorageTool", "format", "-t", "dGlkZWdhdGUta2Fma2EtMQ", "-c"]);
-        format.arg(&settings).stdin(Stdio::null());
-        if pki.is_some() {
-            for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
-                let user = format!("{mechanism}=[name={USER},password={PASSWORD}]");
-                format.args(["--add-scram", &user]);
-            }
-        }
-        let output = format.output()?;
-        if !output.status.success() {
-            bail!("Kafka's log directory: {}", String::from_utf8_lossy(&output.stderr).trim());
-        }
+        format(dir, &settings)?;
         let child = launch(dir, address).await?;
         Ok(Self { child, address, mutual, dir: dir.to_owned() })
     }
@@ -90,6 +79,37 @@ impl Kafka {
     }
 }
 
+/// Makes the directory of the log; what the tool of Kafka made once is copied after that, since it takes
+/// Java two seconds to start, and every test with real parts has a broker.
+fn format(dir: &Path, settings: &Path) -> Result<()> {
+    static MADE: Mutex<BTreeMap<&str, Vec<u8>>> = Mutex::new(BTreeMap::new());
+    const FILES: [&str; 2] = ["bootstrap.checkpoint", "meta.properties"];
+    let logs = dir.join("logs");
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    if made.len() == FILES.len() {
+        std::fs::create_dir(&logs)?;
+        return Ok(FILES
+            .iter()
+            .try_for_each(|name| std::fs::write(logs.join(name), &made[name]))?);
+    }
+    let mut format = java()?;
+    format.args(["kafka.tools.StorageTool", "format", "-t", "dGlkZWdhdGUta2Fma2EtMQ", "-c"]);
+    format.arg(settings).stdin(Stdio::null());
+    // Where nobody logs in, nobody minds that somebody could.
+    for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
+        let user = format!("{mechanism}=[name={USER},password={PASSWORD}]");
+        format.args(["--add-scram", &user]);
+    }
+    let output = format.output()?;
+    if !output.status.success() {
+        bail!("Kafka's log directory: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    for name in FILES {
+        made.insert(name, std::fs::read(logs.join(name))?);
+    }
+    Ok(())
+}
+
 fn spawn(dir: &Path) -> Result<Child> {
     let mut command = java()?;
     command.args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "kafka.Kafka"]);
@@ -99,10 +119,8 @@ fn spawn(dir: &Path) -> Result<Child> {
 
 async fn launch(dir: &Path, address: SocketAddr) -> Result<Child> {
     let mut child = spawn(dir)?;
-    let listening = wait_for("Kafka to listen", DEADLINE, async || {
-        tokio::net::TcpStream::connect(address).await.ok()
-    });
-    listening.await.or_else(|error| child.check_alive().and(Err(error)))?;
+    let listens = async || tokio::net::TcpStream::connect(address).await.ok();
+    child.until("Kafka to listen", listens).await?;
     Ok(child)
 }
 
@@ -113,7 +131,12 @@ fn java() -> Result<Command> {
         bail!("Kafka's jars are missing from {}: make parts", lib.display());
     }
     let mut command = Command::new(on_path("java", "openjdk-17-jre-headless")?);
-    command.args(["-Xms128m", "-Xmx512m", "-cp"]).arg(lib.join("*"));
+    command.args(["-Xms128m", "-Xmx512m"]);
+    if cfg!(debug_assertions) {
+        // In tests it lives for seconds, which the better compiler of Java would spend on two processors.
+        command.arg("-XX:TieredStopAtLevel=1");
+    }
+    command.arg("-cp").arg(lib.join("*"));
     Ok(command)
 }
 

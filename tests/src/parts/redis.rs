@@ -11,7 +11,6 @@ use tokio::net::TcpStream;
 use super::on_path;
 use crate::child::Child;
 use crate::pki::Pki;
-use crate::wait::{DEADLINE, wait_for};
 
 /// A running Redis.
 pub struct Redis {
@@ -29,9 +28,8 @@ impl Redis {
     /// When `redis-server` is missing or does not come up.
     pub async fn start(dir: &Path, address: SocketAddr) -> Result<Self> {
         let mut child = spawn(dir, address)?;
-        wait_for("Redis to answer", DEADLINE, async || ping(address).await.then_some(()))
-            .await
-            .or_else(|error| child.check_alive().and(Err(error)))?;
+        let answers = async || ping(address).await.then_some(());
+        child.until("Redis to answer", answers).await?;
         Ok(Self { child, address, is_encrypted: false })
     }
 
@@ -42,9 +40,8 @@ impl Redis {
     pub async fn start_encrypted(dir: &Path, address: SocketAddr, pki: &Pki) -> Result<Self> {
         let mut child = spawn_encrypted(dir, address, pki)?;
         // Who knows the certificate is ratelimit-svc's affair.
-        let listening =
-            wait_for("Redis to listen", DEADLINE, async || TcpStream::connect(address).await.ok());
-        listening.await.or_else(|error| child.check_alive().and(Err(error)))?;
+        let listens = async || TcpStream::connect(address).await.ok();
+        child.until("Redis to listen", listens).await?;
         Ok(Self { child, address, is_encrypted: true })
     }
 

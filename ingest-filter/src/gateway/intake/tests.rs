@@ -18,10 +18,11 @@ const DIALECT: Dialect =
 /// What becomes of a body: why points were refused, what is stored, how many series are active.
 type Taken = (Vec<(Fault, u64)>, Vec<Chunk>, usize);
 
-fn taken(body: &str, rules: &Rules, by_shape: bool) -> Taken {
+fn taken(body: &str, rules: &Rules, added: &[(&str, &str)], by_shape: bool) -> Taken {
     let state: Arc<TenantState> = Arc::default();
     let tracked = Arc::new(Tracked::new(Arc::default(), 1 << 20));
-    let guard = Guard::new(Arc::new(rules.clone()), state.clone(), tracked, NOW, Vec::new());
+    let added = added.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let guard = Guard::new(Arc::new(rules.clone()), state.clone(), tracked, NOW, added);
     let (wanted, _waiting) = Wanted::until(Instant::now() + Duration::from_secs(600));
     let reservation = Budget::new(1 << 30).reserve(0).expect("room");
     let chunker = Chunker::new(0, NOW, 64 << 10);
@@ -35,7 +36,8 @@ fn taken(body: &str, rules: &Rules, by_shape: bool) -> Taken {
         match lines.next(&mut point) {
             None => break,
             Some(line) => {
-                intake.take_line(line.expect("a good line"), &mut point).expect("wanted");
+                let line = line.expect("a good line");
+                intake.take_line(line, &mut point, String::new).expect("wanted");
             }
         }
     }
@@ -67,6 +69,9 @@ proptest! {
     #[test]
     fn whichever_way_a_line_is_read_the_rules_say_the_same(
         rules in rules(),
+        added in proptest::sample::subsequence(
+            &[("b", "k"), ("aa", "o r,g="), ("z", "d"), ("n", "bad\\"), ("", "e")][..], 0..3,
+        ),
         lines in proptest::collection::vec(
             (
                 prop_oneof!["m", "m,b=[xy]{1,5},a=[xy]{1,2}", "m,k\\\\=y=[xy],k\\\\ =x\\\\,[xy]{0,4}"],
@@ -80,6 +85,20 @@ proptest! {
             None => format!("{series} f=1.0\n"),
         };
         let body: String = lines.iter().map(line).collect();
-        prop_assert_eq!(taken(&body, &rules, true), taken(&body, &rules, false));
+        prop_assert_eq!(taken(&body, &rules, &added, true), taken(&body, &rules, &added, false));
     }
+}
+
+#[test]
+fn a_line_that_gets_tags_is_copied_with_them() {
+    let (mut chunker, mut point) = (Chunker::new(0, NOW, 64 << 10), Point::default());
+    chunker.add_tags(&[("db".to_owned(), "a b".to_owned()), ("z".to_owned(), "x".to_owned())]);
+    let mut lines = Lines::new(b"m,y=1,c=2 f=1 5\nm,y=3,c=4 f=2 6\n", DIALECT);
+    lines.next(&mut point).expect("a line").expect("a good one");
+    assert!(lines.next_known(chunker.shapes()).is_none(), "nothing was learned yet");
+    chunker.learn(&point);
+    let known = lines.next_known(chunker.shapes()).expect("a known line");
+    let parts = [known.series, known.fields, known.timestamp].concat();
+    assert_eq!(parts, b"m,c=4,db=a\\ b,y=3,z=x f=2 6");
+    assert_eq!(known.tags.count(), 2, "those of the client");
 }

@@ -286,3 +286,32 @@ async fn a_unit_is_a_tag_and_takes_the_place_of_no_attribute() {
     assert!(answer.text().contains("data point 2: tag key appears twice"), "{}", answer.text());
     assert_eq!(gateway.journal.lines(), ["m,unit=By gauge=1.0 1"]);
 }
+
+#[tokio::test]
+async fn what_a_rule_refuses_is_named_and_counted_whatever_it_is() {
+    let rules =
+        "tenants: {acme: {database_tag: db, otlp_temporality: delta, request_bytes_max: 200B}}";
+    let (gateway, _directory) = with_rules(&[("a.yaml", rules)]).await;
+    let answer = gateway.write_as("acme", "/api/v3/write_lp?db=app", "m,db=x f=1 1\n").await.json();
+    assert_eq!(answer["data"][0]["original_line"], "m,db=x f=1 1");
+    let why = "tag key appears twice: tag \"db\" on measurement \"m\" is one that the rules of the \
+               tenant add";
+    assert_eq!(answer["data"][0]["error_message"], why);
+    let sum = r#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":"m","sum":
+        {"aggregationTemporality":2,"dataPoints":[{"asInt":1}]}}]}]}]}"#;
+    let post = |body: String| {
+        let request = Request::post(format!("http://{}/v1/metrics", gateway.address))
+            .header("x-tidegate-tenant", "acme")
+            .header("content-type", "application/json");
+        gateway.send(request.body(body.into()).expect("a request"))
+    };
+    let answer = post(sum.to_owned()).await.json();
+    let message = answer["partialSuccess"]["errorMessage"].as_str().expect("text").to_owned();
+    assert!(message.ends_with("tenant take: measurement \"m\""), "{message}");
+    let answer = post(" ".repeat(201)).await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    gateway.write_as("acme", "/write", "t f=1i\nt f=2.5\n").await;
+    let shown = gateway.shown_rules().await["tenants"]["acme"].take();
+    assert_eq!(shown["refused"], json!({"temporality_refused": 1, "type_conflict": 1}));
+    assert_eq!(shown["requests_too_large"], 1);
+}

@@ -53,7 +53,7 @@ pub fn measure(cx: &mut Context) -> Result<()> {
             cx.results.notes.push(note.to_owned());
         }
     }
-    let reads: [Read<'_>; 9] = [
+    let reads: [Read<'_>; 10] = [
         ("parsed", &|| parse(&sorted), sorted.len(), Aim::None),
         ("written anew, few fields", &|| written(&short), short.len(), Aim::None),
         ("parsed and written anew", &|| written(&sorted), sorted.len(), Aim::AtLeast(SORTED_MIN)),
@@ -64,12 +64,18 @@ pub fn measure(cx: &mut Context) -> Result<()> {
             Aim::AtLeast(UNSORTED_MIN),
         ),
         ("inflated from gzip", &|| inflate(&zipped, sorted.len()), sorted.len(), Aim::None),
-        ("written anew, tenant with rules", &|| ruled(&sorted), sorted.len(), Aim::None),
+        ("written anew, tenant with rules", &|| ruled(&sorted, &[]), sorted.len(), Aim::None),
+        (
+            "written anew, tenant with rules and a tag of theirs",
+            &|| ruled(&sorted, &[("db", "telegraf")]),
+            sorted.len(),
+            Aim::None,
+        ),
         ("taken in, 200 KiB", &|| taken_in(&sorted, 200 << 10), sorted.len(), Aim::None),
         ("taken in, 300 KiB", &|| taken_in(&sorted, 300 << 10), sorted.len(), Aim::None),
         ("taken in, 1 MiB", &|| taken_in(&sorted, 1 << 20), sorted.len(), Aim::None),
     ];
-    let mut samples: [Vec<f64>; 9] = Default::default();
+    let mut samples: [Vec<f64>; 10] = Default::default();
     for round in 0..cx.rounds() {
         for number in 0..reads.len() {
             let at = if round % 2 == 1 { reads.len() - 1 - number } else { number };
@@ -212,8 +218,9 @@ fn written(body: &[u8]) -> usize {
     chunker.finish().iter().map(|chunk| chunk.points as usize).sum()
 }
 
-/// The same for a tenant with rules for labels, times and series, which all lines pass.
-fn ruled(body: &[u8]) -> usize {
+/// The same for a tenant with rules for labels, times and series, which all lines pass, and which
+/// add these tags to each.
+fn ruled(body: &[u8], added: &[(&str, &str)]) -> usize {
     let rules = Rules {
         labels_max: Some(40),
         label_name_bytes_max: Some(128),
@@ -225,7 +232,8 @@ fn ruled(body: &[u8]) -> usize {
     };
     let now = TIME_NS as i64;
     let tracked = Arc::new(Tracked::new(Arc::default(), 1 << 30));
-    let guard = Guard::new(Arc::new(rules), Arc::default(), tracked, now, Vec::new());
+    let added = added.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    let guard = Guard::new(Arc::new(rules), Arc::default(), tracked, now, added.collect());
     let Ok(reservation) = Budget::new(1 << 30).reserve(0) else { return 0 };
     let (wanted, _waiting) = Wanted::until(Instant::now() + Duration::from_secs(60));
     let chunker = Chunker::new(0, now, 512 << 10);
@@ -234,7 +242,9 @@ fn ruled(body: &[u8]) -> usize {
     let (mut lines, mut point, mut number) = (Lines::new(body, DIALECT), Point::default(), 0);
     while intake.take_known(&mut lines).is_ok() {
         match lines.next(&mut point) {
-            Some(Ok(line)) if intake.take_line(line, &mut point).is_ok() => number = line,
+            Some(Ok(line)) if intake.take_line(line, &mut point, String::new).is_ok() => {
+                number = line
+            }
             _ => break,
         }
     }
