@@ -14,6 +14,7 @@ pub mod decide;
 pub mod digest;
 pub mod extract;
 pub mod feed;
+pub mod kept;
 pub mod key;
 pub mod key_set;
 pub mod keyring;

@@ -9,6 +9,7 @@ pub mod json;
 mod map;
 pub mod save;
 mod validate;
+mod yaml;
 
 use std::collections::HashMap;
 use std::io::{BufRead, Read};
@@ -16,7 +17,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use chassis::config::ConfigError;
-use serde::de::DeserializeOwned;
 
 use self::map::Map;
 use self::validate::{RawFile, Validator, position};
@@ -98,7 +98,7 @@ impl KeyFile {
     /// The first thing that is wrong, and where.
     pub fn parse(path: &Path, bytes: &[u8], rules: Rules<'_>) -> Result<Self, ConfigError> {
         let bytes = without_mark(bytes);
-        Self::validate(path, parse_yaml(path, bytes)?, rules, &mut Shared::default())
+        Self::validate(path, yaml::parse(path, bytes)?, rules, &mut Shared::default())
     }
 
     /// As [`Self::parse`], without where records stand where that is quicker.
@@ -121,7 +121,7 @@ impl KeyFile {
         let quick = json::read(bytes);
         let quick = quick.and_then(|raw| Self::validate(path, raw, rules, shared).ok());
         // What is wrong with a file, and where, is for the YAML reader to say.
-        quick.map_or_else(|| Self::validate(path, parse_yaml(path, bytes)?, rules, shared), Ok)
+        quick.map_or_else(|| Self::validate(path, yaml::parse(path, bytes)?, rules, shared), Ok)
     }
 
     fn validate(
@@ -208,19 +208,43 @@ pub fn load(
         // What is wrong in the file itself, and where, is for the YAML reader to say.
         return read.map_err(|error| KeyFile::parse(path, bytes, rules).err().unwrap_or(error));
     }
-    let read = KeyFile::read(path, bytes, rules, &mut keys.shared)?;
-    let has_count = read.count.is_some();
-    for tenant in &read.tenants {
+    match yaml::read(path, bytes, rules, &mut keys.shared) {
+        Some(read) => add_all(path, bytes, rules, read, keys),
+        None => {
+            let file = KeyFile::parse(path, bytes, rules)?;
+            let (count, tenants) = (file.count.map(|(count, _)| count), file.tenants.clone());
+            let read = yaml::Read { count, tenants, records: file.into_records().collect() };
+            add_all(path, bytes, rules, read, keys)
+        }
+    }
+}
+
+/// Puts what a file in YAML says into a keyring. Returns whether it says how many keys it has.
+fn add_all(
+    path: &Path,
+    bytes: &[u8],
+    rules: Rules<'_>,
+    read: yaml::Read,
+    keys: &mut Builder,
+) -> Result<bool, ConfigError> {
+    let yaml::Read { count, tenants, records } = read;
+    if count.is_some_and(|stated| count_problem(stated, records.len()).is_some()) {
+        KeyFile::parse(path, bytes, rules)?;
+    }
+    for tenant in tenants {
         let name = keys.shared.tenant(&tenant.name);
         add_tenant(path, keys, name, tenant.is_suspended)?;
     }
-    for Entry { record, id_at, .. } in read.entries {
-        keys.add(record).map_err(|clash| ConfigError {
-            at: Some(id_at),
-            ..ConfigError::file(path, clash.to_string())
-        })?;
+    for record in records {
+        let id = record.id;
+        if let Err(clash) = keys.add(record) {
+            // Where it stands, unless it is not even right by itself.
+            let entries = KeyFile::parse(path, bytes, rules)?.entries;
+            let at = entries.iter().find(|entry| entry.record.id == id).map(|entry| entry.id_at);
+            return Err(ConfigError { at, ..ConfigError::file(path, clash.to_string()) });
+        }
     }
-    Ok(has_count)
+    Ok(count.is_some())
 }
 
 /// Two files may not both speak of a tenant: nobody could tell which is right.
@@ -250,34 +274,6 @@ fn count_problem(stated: u64, count: usize) -> Option<String> {
 /// Without the mark that some editors put before UTF-8.
 fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(MARK).unwrap_or(bytes)
-}
-
-/// As the chassis parses YAML, with room for [`KEYS_MAX`] keys and none for aliases, which a keys
-/// file has no use for.
-fn parse_yaml<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, ConfigError> {
-    const NODES_PER_KEY_MAX: usize = 32 + SCOPES_MAX;
-    let text = std::str::from_utf8(bytes)
-        .map_err(|error| ConfigError::file(path, format!("is not UTF-8: {error}")))?;
-    let options = serde_saphyr::options! {
-        with_snippet: false,
-        budget: serde_saphyr::budget! {
-            max_nodes: KEYS_MAX * NODES_PER_KEY_MAX,
-            max_events: KEYS_MAX * NODES_PER_KEY_MAX * 2,
-            max_total_scalar_bytes: KEYS_MAX * 4096,
-            max_documents: 1,
-            max_aliases: 0,
-            max_anchors: 0,
-        },
-    };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let at = error.location().map(|at| (at.line(), at.column())).filter(|at| at.0 > 0);
-        let mut message = error.to_string();
-        // The position is told once, in front.
-        if let Some(cut) = message.find(" at line ") {
-            message.truncate(cut);
-        }
-        ConfigError { path: path.to_owned(), at, message: message.replace('\n', " ") }
-    })
 }
 
 #[cfg(test)]

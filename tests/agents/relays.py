@@ -1,19 +1,19 @@
 #!/usr/bin/env python3
-"""Telegraf and the OpenTelemetry Collector against a running edge, while the edge has faults.
+"""Telegraf, the OpenTelemetry Collector, Fluent Bit and vmagent against a running edge that has faults.
 
-Both are given numbered points for half a minute: Telegraf by a file that it follows, the Collector
-over OTLP. Telegraf hands them on by five of its outputs (InfluxDB v1 and v2, OpenTelemetry,
-Prometheus remote write, Datadog), the Collector by its two exporters (gRPC and HTTP), each to a
-measurement or database of its own. Meanwhile ext-authz is stopped for 3 s, the gateway is killed with
-signal 9, and the gateway is stopped for 4 s. At the end it is counted which numbers have arrived, and
-which are there with more than one time or value.
+Each is given numbered points for half a minute: Telegraf by a file that it follows, the Collector
+over OTLP, Fluent Bit over OTLP and as JSON, vmagent as line protocol. Each hands them on by all of its
+outputs that the edge understands, each to a measurement or database of its own. Meanwhile ext-authz
+is stopped for 3 s, the gateway is killed with signal 9, and the gateway is stopped for 4 s. At the end
+it is counted which numbers have arrived, and which are there with more than one time or value.
 
     make run                                       # in another terminal
-    python3 tests/agents/relays.py target/run TELEGRAF OTELCOL [full]
+    python3 tests/agents/relays.py target/run [telegraf=PROGRAM] [otelcol=PROGRAM] [fluent-bit=PROGRAM]
+        [vmagent=PROGRAM] [full] [stock]
 
-TELEGRAF and OTELCOL are the programs; one whose argument is `-` is left out. With `full` there are no
-faults, and all of it is sent as tenant `demo`, whose quota is used up again and again: set it to 300
-a minute in target/run/quotas/edge.yaml before.
+With `full` there are no faults, and all of it is sent as tenant `demo`, whose quota is used up again
+and again: set it to 300 a minute in target/run/quotas/edge.yaml before. With `stock` Fluent Bit tries
+again once, as it does where nothing else is said.
 """
 
 import collections
@@ -22,14 +22,17 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 
-RUN, TELEGRAF, OTELCOL = sys.argv[1:4]
-IS_FULL = sys.argv[4:] == ["full"]
+RUN = sys.argv[1]
+PROGRAMS = dict(word.split("=", 1) for word in sys.argv[2:] if "=" in word)
+IS_FULL = "full" in sys.argv[2:]
+RETRIES = "1" if "stock" in sys.argv[2:] else "no_limits"
 SECONDS = 30
 A_SECOND = 20
 SETTLE_MAX = 300 if IS_FULL else 120
@@ -108,6 +111,56 @@ service:
     traces/grpc: {{receivers: [otlp], processors: [batch], exporters: [otlp_grpc]}}
 """
 
+# Fluent Bit's `influx`, `logs` and `grpc` are the paths on which it is given records, and their tags.
+FLUENT_BIT_CONF = """
+[SERVICE]
+    flush 0.5
+    scheduler.base 1
+    scheduler.cap 5
+[INPUT]
+    name opentelemetry
+    listen 127.0.0.1
+    port {port}
+[INPUT]
+    name http
+    listen 127.0.0.1
+    port {records_port}
+[OUTPUT]
+    name influxdb
+    match influx
+    bucket fluent_bit
+    org any
+    http_token {key}
+{to}
+[OUTPUT]
+    name opentelemetry
+    match logs
+    logs_uri /v1/logs
+    header Authorization Bearer {key}
+{to}
+[OUTPUT]
+    name opentelemetry
+    match grpc
+    grpc on
+    http2 force
+    header Authorization Bearer {key}
+{to}
+[OUTPUT]
+    name opentelemetry
+    match v1_metrics
+    metrics_uri /v1/metrics
+    add_label way fluent_bit
+    header Authorization Bearer {key}
+{to}
+[OUTPUT]
+    name prometheus_remote_write
+    match v1_metrics
+    uri /api/v1/write
+    header Authorization Bearer {key}
+{to}
+"""
+TO_EDGE = "    host 127.0.0.1\n    port {edge_port}\n    retry_limit {retries}"
+
 
 def now_ns():
     return time.time_ns()
@@ -123,10 +176,9 @@ def free_port():
         return taken.getsockname()[1]
 
 
-def to_collector(port, path, body):
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}{path}", json.dumps(body).encode(), {"content-type": "application/json"}
-    )
+def post(port, path, body, kind="application/json"):
+    body = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", body, {"content-type": kind})
     urllib.request.urlopen(request, timeout=10).read()
 
 
@@ -137,10 +189,10 @@ def feed_collector(port, number):
     bad = {"asDouble": "NaN", "timeUnixNano": at, "attributes": [attribute("seq", "bad")]}
     points = [point, bad] if number % 50 == 0 else [point]
     metrics = [{"name": "collector_metric", "gauge": {"dataPoints": points}}]
-    to_collector(port, "/v1/metrics", {"resourceMetrics": [{"scopeMetrics": [{"metrics": metrics}]}]})
+    post(port, "/v1/metrics", {"resourceMetrics": [{"scopeMetrics": [{"metrics": metrics}]}]})
     record = {"timeUnixNano": at, "severityNumber": 9, "body": {"stringValue": f"number {number}"}}
     logs = {"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]}
-    to_collector(port, "/v1/logs", logs)
+    post(port, "/v1/logs", logs)
     span = {
         "traceId": f"{number:032x}",
         "spanId": f"{number + 1:016x}",
@@ -149,7 +201,27 @@ def feed_collector(port, number):
         "startTimeUnixNano": at,
         "endTimeUnixNano": at,
     }
-    to_collector(port, "/v1/traces", {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]})
+    post(port, "/v1/traces", {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]})
+
+
+def message(number, body):
+    """A field of protobuf that is shorter than 128 bytes."""
+    return bytes([number << 3 | 2, len(body)]) + body
+
+
+def feed_fluent_bit(ports, number):
+    """One number as a metric, of which it takes no JSON, and as a record for each other output."""
+    label = message(1, b"seq") + message(2, message(1, str(number).encode()))
+    point = message(7, label) + struct.pack("<BQBd", 0x19, now_ns(), 0x21, number)
+    metric = message(1, b"fluent_bit_metric") + message(5, message(1, point))
+    body = message(1, message(2, message(2, metric)))
+    post(ports["port"], "/v1/metrics", body, "application/x-protobuf")
+    for way in ("influx", "logs", "grpc"):
+        post(ports["records_port"], f"/{way}", {"seq": number, "way": way})
+
+
+def feed_vmagent(ports, number):
+    post(ports["port"], "/write", f"vmagent,seq={number} value={number} {now_ns()}".encode())
 
 
 def stop_for(pids, seconds):
@@ -181,7 +253,14 @@ WAYS = {
     "Collector, otlp_grpc, metrics": (r"default$", r"^collector_metric,seq=(\d+) gauge="),
     "Collector, otlp_http, logs": (r"default$", r'^logs,.* body="number (\d+)"'),
     "Collector, otlp_grpc, spans": (r"default$", r'^spans,.*trace_id="([0-9a-f]+)"'),
+    "Fluent Bit, influxdb": (r"fluent_bit$", r"^influx,.* seq=(\d+)"),
+    "Fluent Bit, opentelemetry, logs": (r"default$", r"^logs,.*seq[^0-9]*(\d+)[^0-9]*logs"),
+    "Fluent Bit, opentelemetry, logs by gRPC": (r"default$", r"^logs,.*seq[^0-9]*(\d+)[^0-9]*grpc"),
+    "Fluent Bit, opentelemetry, metrics": (r"default$", r"^fluent_bit_metric,seq=(\d+),way=fluent_bit gauge="),
+    "Fluent Bit, prometheus_remote_write": (r"default$", r"^fluent_bit_metric,seq=(\d+) value="),
+    "vmagent": (r"default$", r"^vmagent_value,seq=(\d+) value="),
 }
+OF = {"telegraf": "Telegraf", "otelcol": "Collector", "fluent-bit": "Fluent Bit", "vmagent": "vmagent"}
 
 
 def arrived(since):
@@ -203,23 +282,44 @@ def arrived(since):
     return found
 
 
+def command_of(agent, directory):
+    """How an agent is started, and the ports on which it takes points."""
+    ports = {"port": free_port(), "records_port": free_port()}
+    host, to = EDGE.removeprefix("http://"), {"edge_port": EDGE.rsplit(":", 1)[1], "retries": RETRIES}
+    values = {"dir": directory, "edge": EDGE, "host": host, "key": KEY, "tenant": TENANT, **ports}
+    values["to"] = TO_EDGE.format(**to)
+    program, config = PROGRAMS[agent], f"{directory}/{agent}.conf"
+    if agent == "vmagent":
+        flags = [f"-remoteWrite.url={EDGE}/api/v1/write", f"-remoteWrite.bearerToken={KEY}"]
+        flags += [f"-httpListenAddr=127.0.0.1:{ports['port']}", f"-remoteWrite.tmpDataPath={directory}/vmagent"]
+        return [program, "-remoteWrite.flushInterval=500ms", *flags], ports
+    text = {"telegraf": TELEGRAF_TOML, "otelcol": OTELCOL_YAML, "fluent-bit": FLUENT_BIT_CONF}[agent]
+    open(config, "w").write(text.format(**values))
+    return [program, "-c" if agent == "fluent-bit" else "--config", config], ports
+
+
+def feed(directory, ports, number):
+    if "telegraf" in ports:
+        with open(f"{directory}/points.lp", "a") as out:
+            out.write(f"telegraf,seq={number} value={number}i {now_ns()}\n")
+    if "otelcol" in ports:
+        feed_collector(ports["otelcol"]["port"], number)
+    if "fluent-bit" in ports:
+        feed_fluent_bit(ports["fluent-bit"], number)
+    if "vmagent" in ports:
+        feed_vmagent(ports["vmagent"], number)
+
+
 def main():
     directory = tempfile.mkdtemp(prefix="relays-")
-    values = {"dir": directory, "edge": EDGE, "host": EDGE.removeprefix("http://"), "key": KEY, "tenant": TENANT, "port": free_port()}
-    processes, wanted = [], []
     since = os.path.getsize(env()["TIDEGATE_POINTS"])
     log = open(f"{directory}/agents.log", "w")
     open(f"{directory}/points.lp", "w").close()
-    if TELEGRAF != "-":
-        open(f"{directory}/telegraf.conf", "w").write(TELEGRAF_TOML.format(**values))
-        command = [TELEGRAF, "--config", f"{directory}/telegraf.conf"]
+    processes, ports = [], {}
+    for agent in PROGRAMS:
+        command, ports[agent] = command_of(agent, directory)
         processes.append(subprocess.Popen(command, stdout=log, stderr=log))
-        wanted += [way for way in WAYS if way.startswith("Telegraf")]
-    if OTELCOL != "-":
-        open(f"{directory}/otelcol.yaml", "w").write(OTELCOL_YAML.format(**values))
-        command = [OTELCOL, "--config", f"{directory}/otelcol.yaml"]
-        processes.append(subprocess.Popen(command, stdout=log, stderr=log))
-        wanted += [way for way in WAYS if way.startswith("Collector")]
+    wanted = [way for way in WAYS if any(way.startswith(OF[agent]) for agent in PROGRAMS)]
     print(f"configurations and log of the agents: {directory}")
     time.sleep(5)
     number = 0
@@ -231,10 +331,7 @@ def main():
                 act()
             for _ in range(A_SECOND):
                 number += 1
-                with open(f"{directory}/points.lp", "a") as out:
-                    out.write(f"telegraf,seq={number} value={number}i {now_ns()}\n")
-                if OTELCOL != "-":
-                    feed_collector(values["port"], number)
+                feed(directory, ports, number)
                 time.sleep(1 / A_SECOND)
         numbers = set(range(1, number + 1))
         for _ in range(SETTLE_MAX):

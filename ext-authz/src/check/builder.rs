@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::kept::{KeptKey, SharedTerms};
 use super::key::KeyId;
 use super::key_set::{Clash, DigestEntry, KEYS_MAX, KeySet, PepperUses, hash_of_id};
 use super::record::{KeyRecord, Shared};
@@ -12,11 +13,12 @@ use super::table::draft::Draft;
 /// A set that is being put together.
 #[derive(Default)]
 pub struct Builder {
-    records: Draft<KeyRecord>,
+    kept: Draft<KeptKey>,
     digests: Draft<DigestEntry>,
     peppers: PepperUses,
     suspended_tenants: HashSet<Arc<str>>,
     tenants: HashSet<Arc<str>>,
+    terms: SharedTerms,
     /// What records have in common.
     pub shared: Shared,
 }
@@ -28,35 +30,36 @@ impl Builder {
         let none = KeySet::default();
         let (present, expected) = (present.unwrap_or(&none), expected.min(KEYS_MAX));
         Self {
-            records: Draft::beside(&present.records, expected),
+            kept: Draft::beside(&present.kept, expected),
             digests: Draft::beside(&present.digests, expected),
             ..Self::default()
         }
     }
 
-    fn by_id(&self, id: &KeyId) -> Option<&KeyRecord> {
-        self.records.find(hash_of_id(id), |record| record.id == *id)
+    fn by_id(&self, id: &KeyId) -> Option<&KeptKey> {
+        self.kept.find(hash_of_id(id), |kept| kept.id == *id)
     }
 
     /// Which key has this very digest already.
-    fn owner(&self, record: &KeyRecord) -> Option<KeyId> {
-        let wanted = DigestEntry::of(record);
-        let is_it = |entry: &DigestEntry| {
-            let has_it = |found: &KeyRecord| found.digest.hmac_sha256 == record.digest.hmac_sha256;
-            entry.tail == wanted.tail && self.by_id(&entry.id).is_some_and(has_it)
+    fn owner(&self, wanted: &KeptKey) -> Option<KeyId> {
+        let entry = DigestEntry::of(wanted);
+        let is_it = |other: &DigestEntry| {
+            let has_it = |found: &KeptKey| found.hmac_sha256 == wanted.hmac_sha256;
+            other.tail == entry.tail && self.by_id(&other.id).is_some_and(has_it)
         };
-        self.digests.find(wanted.hash(), is_it).map(|entry| entry.id)
+        self.digests.find(entry.hash(), is_it).map(|entry| entry.id)
     }
 
     /// Adds a record.
     ///
     /// # Errors
-    /// When it cannot be beside those before it.
+    /// When it cannot be beside those before it. Then nothing is changed.
     pub fn add(&mut self, record: KeyRecord) -> Result<(), Clash> {
-        match self.by_id(&record.id) {
-            Some(_) => Err(Clash::Id(record.id)),
-            None => self.put(record),
+        let kept = KeptKey::of(record, &mut self.terms);
+        if self.by_id(&kept.id).is_some() {
+            return Err(Clash::Id(kept.id));
         }
+        self.put_beside(kept)
     }
 
     /// Adds a record, or replaces the one of its id: for a source that may show a key twice.
@@ -64,23 +67,34 @@ impl Builder {
     /// # Errors
     /// When its digest is another key's, or there are too many. Then nothing is changed.
     pub fn put(&mut self, record: KeyRecord) -> Result<(), Clash> {
-        let id = record.id;
-        if self.owner(&record).is_some_and(|owner| owner != id) {
+        let kept = KeptKey::of(record, &mut self.terms);
+        let id = kept.id;
+        let Some(old) = self.kept.find(hash_of_id(&id), |kept| kept.id == id) else {
+            return self.put_beside(kept);
+        };
+        let old_entry = DigestEntry::of(old);
+        if self.owner(&kept).is_some_and(|owner| owner != id) {
             return Err(Clash::Digest(id));
         }
-        match self.records.find(hash_of_id(&id), |record| record.id == id) {
-            None if self.records.len() >= KEYS_MAX => return Err(Clash::TooMany),
-            None => {}
-            Some(old) => {
-                let entry = DigestEntry::of(old);
-                self.peppers.subtract(old);
-                self.digests.remove(entry.hash(), |other| *other == entry);
-            }
+        self.peppers.subtract(old);
+        self.digests.remove(old_entry.hash(), |other| *other == old_entry);
+        self.peppers.add(&kept);
+        self.digests.push(DigestEntry::of(&kept));
+        self.kept.put(kept, |kept| kept.id == id);
+        Ok(())
+    }
+
+    /// Adds a key of whose id there is none.
+    fn put_beside(&mut self, kept: KeptKey) -> Result<(), Clash> {
+        if self.owner(&kept).is_some() {
+            return Err(Clash::Digest(kept.id));
         }
-        let entry = DigestEntry::of(&record);
-        self.peppers.add(&record);
-        self.digests.put(entry, |entry| entry.id == id);
-        self.records.put(record, |record| record.id == id);
+        if self.kept.len() >= KEYS_MAX {
+            return Err(Clash::TooMany);
+        }
+        self.peppers.add(&kept);
+        self.digests.push(DigestEntry::of(&kept));
+        self.kept.push(kept);
         Ok(())
     }
 
@@ -95,18 +109,18 @@ impl Builder {
 
     /// How many keys there are.
     pub fn len(&self) -> usize {
-        self.records.len()
+        self.kept.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.kept.is_empty()
     }
 
     /// The set.
     pub fn build(self) -> KeySet {
         KeySet {
-            records: self.records.build(),
+            kept: self.kept.build(),
             digests: self.digests.build(),
             peppers: self.peppers,
             suspended_tenants: Arc::new(self.suspended_tenants),

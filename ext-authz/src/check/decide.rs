@@ -1,9 +1,10 @@
 //! The decision about one request.
 
 use super::extract::{ExtractError, Request, extract};
+use super::kept::KeptKey;
 use super::key::{KeyError, KeyId, Presented};
 use super::keyring::{Found, Keyring};
-use super::record::{KeyRecord, Status, Validity};
+use super::record::{Status, Validity};
 use crate::timestamp::Timestamp;
 
 /// The most that one request can cost: above it Envoy would not charge anything at all.
@@ -15,7 +16,7 @@ pub enum Decision<'s> {
     /// It may pass, as this key's.
     Allow {
         /// Whose request it is.
-        key: &'s KeyRecord,
+        key: &'s KeptKey,
         /// Bytes of body announced, from 1 to [`COST_MAX`].
         cost: u64,
         /// Whether the body's length was announced at all.
@@ -242,22 +243,23 @@ pub fn decide<'s>(
         Ok(key) => key,
         Err(error) => return deny(error.into(), None),
     };
-    let record = match keys.find(&key) {
-        Found::Key(record) => record,
+    let kept = match keys.find(&key) {
+        Found::Key(kept) => kept,
         // What was revoked stays revoked, and classes that bypass pass on what was last known.
-        Found::StaleKey(record)
-            if record.status == Status::Revoked || keys.is_bypass(&record.grant.priority) =>
+        Found::StaleKey(kept)
+            if kept.terms.status == Status::Revoked
+                || keys.is_bypass(&kept.terms.grant.priority) =>
         {
-            record
+            kept
         }
         Found::StaleKey(_) | Found::Unsure => return Decision::Unavailable(Trouble::Stale),
         Found::WrongSecret => return deny(Reason::WrongSecret, key.id()),
         Found::Unknown => return deny(Reason::UnknownKey, key.id()),
     };
-    match refused(now, keys, record, request) {
-        Some(reason) => deny(reason, Some(record.id)),
+    match refused(now, keys, kept, request) {
+        Some(reason) => deny(reason, Some(kept.id)),
         None => Decision::Allow {
-            key: record,
+            key: kept,
             cost: request.body_bytes.unwrap_or(1).clamp(1, COST_MAX),
             is_announced: request.body_bytes.is_some(),
         },
@@ -268,24 +270,25 @@ pub fn decide<'s>(
 fn refused(
     now: Timestamp,
     keys: &Keyring,
-    record: &KeyRecord,
+    kept: &KeptKey,
     request: &Request<'_>,
 ) -> Option<Reason> {
-    match record.validity(now) {
+    match kept.validity(now) {
         Validity::Valid => {}
         Validity::Revoked => return Some(Reason::Revoked),
         Validity::Suspended => return Some(Reason::Suspended),
         Validity::Expired => return Some(Reason::Expired),
         Validity::NotYet => return Some(Reason::NotYetValid),
     }
-    if keys.is_suspended(&record.tenant) {
+    if keys.is_suspended(&kept.tenant) {
         return Some(Reason::TenantSuspended);
     }
-    if !record.grant.admits(request.client) {
+    let grant = &kept.terms.grant;
+    if !grant.admits(request.client) {
         return Some(Reason::Network);
     }
     let scope = request.required_scope;
-    scope.is_some_and(|scope| !record.grant.has_scope(scope)).then_some(Reason::Scope)
+    scope.is_some_and(|scope| !grant.has_scope(scope)).then_some(Reason::Scope)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! All keys of one source at one moment, each found in constant time, by id or by digest. A changed
 //! copy shares all that did not change, so that a revocation among a million keys is small work.
 //!
-//! A record has some hundred bytes, texts that many records share not counted, so that a million
-//! keys fit twice into memory while one set replaces another.
+//! A key has 72 bytes, what many keys share not counted, so that a million of them fit twice into
+//! memory while one set replaces another.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::digest::DIGEST_LEN;
+use super::kept::{KeptKey, SharedTerms};
 use super::key::KeyId;
 use super::record::{KeyRecord, Kind};
 use super::table::{Hashed, ITEMS_MAX, Table};
@@ -25,7 +26,7 @@ const TAIL_LEN: usize = 8;
 /// The keys of one state of their source.
 #[derive(Clone, Debug, Default)]
 pub struct KeySet {
-    pub(super) records: Table<KeyRecord>,
+    pub(super) kept: Table<KeptKey>,
     pub(super) digests: Table<DigestEntry>,
     pub(super) peppers: PepperUses,
     pub(super) suspended_tenants: Arc<HashSet<Arc<str>>>,
@@ -64,17 +65,16 @@ pub enum Clash {
 
 impl KeySet {
     /// The key of this id.
-    pub fn by_id(&self, id: &KeyId) -> Option<&KeyRecord> {
-        self.records.find(hash_of_id(id), |record| record.id == *id)
+    pub fn by_id(&self, id: &KeyId) -> Option<&KeptKey> {
+        self.kept.find(hash_of_id(id), |kept| kept.id == *id)
     }
 
     /// The key of this digest.
-    pub fn by_digest(&self, digest: &[u8; DIGEST_LEN]) -> Option<&KeyRecord> {
-        let record =
-            |id: &KeyId| self.by_id(id).filter(|found| found.digest.hmac_sha256 == *digest);
+    pub fn by_digest(&self, digest: &[u8; DIGEST_LEN]) -> Option<&KeptKey> {
+        let kept = |id: &KeyId| self.by_id(id).filter(|found| found.hmac_sha256 == *digest);
         let tail = tail(digest);
-        let is_it = |entry: &DigestEntry| entry.tail == tail && record(&entry.id).is_some();
-        record(&self.digests.find(hash_of_tail(&tail), is_it)?.id)
+        let is_it = |entry: &DigestEntry| entry.tail == tail && kept(&entry.id).is_some();
+        kept(&self.digests.find(hash_of_tail(&tail), is_it)?.id)
     }
 
     /// Adds a key, or replaces the one of its id.
@@ -89,21 +89,22 @@ impl KeySet {
         if !self.remove(&record.id) && self.len() == KEYS_MAX {
             return Err(Clash::TooMany);
         }
-        let (id, entry) = (record.id, DigestEntry::of(&record));
-        self.peppers.add(&record);
+        let kept = KeptKey::of(record, &mut SharedTerms::default());
+        let (id, entry) = (kept.id, DigestEntry::of(&kept));
+        self.peppers.add(&kept);
         self.digests.put(entry, |entry| entry.id == id);
-        self.records.put(record, |record| record.id == id);
+        self.kept.put(kept, |kept| kept.id == id);
         Ok(())
     }
 
     /// Takes a key out. Returns whether there was one.
     pub fn remove(&mut self, id: &KeyId) -> bool {
-        let found = self.records.find(hash_of_id(id), |record| record.id == *id);
-        let Some(record) = found else { return false };
-        let entry = DigestEntry::of(record);
-        self.peppers.subtract(record);
+        let found = self.kept.find(hash_of_id(id), |kept| kept.id == *id);
+        let Some(kept) = found else { return false };
+        let entry = DigestEntry::of(kept);
+        self.peppers.subtract(kept);
         self.digests.remove(entry.hash(), |other| *other == entry);
-        self.records.remove(hash_of_id(id), |record| record.id == *id)
+        self.kept.remove(hash_of_id(id), |kept| kept.id == *id)
     }
 
     /// States whether a tenant as a whole may not pass.
@@ -121,8 +122,8 @@ impl KeySet {
     }
 
     /// All keys, in the order of nothing in particular.
-    pub fn iter(&self) -> impl Iterator<Item = &KeyRecord> {
-        self.records.iter()
+    pub fn iter(&self) -> impl Iterator<Item = &KeptKey> {
+        self.kept.iter()
     }
 
     /// The tenants that may not pass.
@@ -142,8 +143,8 @@ impl KeySet {
 
     /// How many of these keys another set has not.
     pub fn missing_from(&self, other: &KeySet) -> usize {
-        let unshared = self.records.unshared_with(&other.records);
-        unshared.filter(|record| other.by_id(&record.id).is_none()).count()
+        let unshared = self.kept.unshared_with(&other.kept);
+        unshared.filter(|kept| other.by_id(&kept.id).is_none()).count()
     }
 
     /// Whether replacing this set looks as if the newer one was cut: nothing is left, or more than
@@ -155,10 +156,14 @@ impl KeySet {
 
     /// Why a key cannot be in force beside this set.
     pub fn clash_with(&self, record: &KeyRecord) -> Option<Clash> {
-        if self.by_id(&record.id).is_some() {
-            return Some(Clash::Id(record.id));
+        self.clash_of(record.id, &record.digest.hmac_sha256)
+    }
+
+    fn clash_of(&self, id: KeyId, hmac_sha256: &[u8; DIGEST_LEN]) -> Option<Clash> {
+        if self.by_id(&id).is_some() {
+            return Some(Clash::Id(id));
         }
-        self.by_digest(&record.digest.hmac_sha256).map(|_| Clash::Digest(record.id))
+        self.by_digest(hmac_sha256).map(|_| Clash::Digest(id))
     }
 
     /// Why two sets cannot be in force together. Looks at the keys of the smaller one.
@@ -167,21 +172,21 @@ impl KeySet {
         if few.len() + many.len() > KEYS_MAX {
             return Some(Clash::TooMany);
         }
-        few.records.iter().find_map(|record| many.clash_with(record))
+        few.kept.iter().find_map(|kept| many.clash_of(kept.id, &kept.hmac_sha256))
     }
 
     /// How many keys there are, revoked and expired ones included.
     pub fn len(&self) -> usize {
-        self.records.len()
+        self.kept.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.kept.is_empty()
     }
 }
 
-impl Hashed for KeyRecord {
+impl Hashed for KeptKey {
     fn hash(&self) -> u64 {
         hash_of_id(&self.id)
     }
@@ -194,23 +199,23 @@ impl Hashed for DigestEntry {
 }
 
 impl DigestEntry {
-    pub(super) fn of(record: &KeyRecord) -> Self {
-        Self { tail: tail(&record.digest.hmac_sha256), id: record.id }
+    pub(super) fn of(kept: &KeptKey) -> Self {
+        Self { tail: tail(&kept.hmac_sha256), id: kept.id }
     }
 }
 
 impl PepperUses {
-    pub(super) fn add(&mut self, record: &KeyRecord) {
-        let uses = self.0.entry(record.digest.pepper).or_default();
+    pub(super) fn add(&mut self, kept: &KeptKey) {
+        let uses = self.0.entry(kept.terms.pepper).or_default();
         uses.keys += 1;
-        uses.imported += usize::from(record.kind == Kind::Imported);
+        uses.imported += usize::from(kept.terms.kind == Kind::Imported);
     }
 
-    pub(super) fn subtract(&mut self, record: &KeyRecord) {
-        let pepper = record.digest.pepper;
+    pub(super) fn subtract(&mut self, kept: &KeptKey) {
+        let pepper = kept.terms.pepper;
         if let Some(uses) = self.0.get_mut(&pepper) {
             uses.keys -= 1;
-            uses.imported -= usize::from(record.kind == Kind::Imported);
+            uses.imported -= usize::from(kept.terms.kind == Kind::Imported);
             if uses.keys == 0 {
                 self.0.remove(&pepper);
             }

@@ -9,9 +9,11 @@
 //! A source that could not be asked for too long is stale: what it last said may be wrong by now,
 //! and it may have keys that nobody here knows. A source that was never read lacks all of its keys.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::digest::Peppers;
+use super::digest::{DIGEST_LEN, Peppers};
+use super::kept::KeptKey;
 use super::key::{ApiKey, ImportedKey, Presented};
 use super::key_set::{Clash, KeySet};
 use super::record::{KeyRecord, Kind};
@@ -37,9 +39,9 @@ pub struct Part {
 /// What a keyring says of a key.
 pub enum Found<'s> {
     /// It was issued or imported; whether it may be used now is for its record to say.
-    Key(&'s KeyRecord),
+    Key(&'s KeptKey),
     /// The same, as it was when its source could last be asked.
-    StaleKey(&'s KeyRecord),
+    StaleKey(&'s KeptKey),
     /// Its id was issued with another secret.
     WrongSecret,
     /// Nobody issued or imported it.
@@ -93,25 +95,30 @@ impl Keyring {
     fn find_issued(&self, key: &ApiKey<'_>) -> Found<'_> {
         let id = key.id();
         let found = self.parts.iter().find_map(|part| Some((part, part.keys.by_id(&id)?)));
-        let found = found.filter(|(_, record)| record.kind == Kind::Issued);
-        let matches = self.peppers.matches(key, found.map(|(_, record)| &record.digest));
+        let found = found.filter(|(_, kept)| kept.terms.kind == Kind::Issued);
+        let pepper = found.map(|(_, kept)| kept.terms.pepper);
+        let hmac = found.map_or(&[0; DIGEST_LEN], |(_, kept)| &kept.hmac_sha256);
+        let matches = self.peppers.matches(key, pepper, hmac);
         match found {
-            Some((part, record)) if matches => part.found(record),
+            Some((part, kept)) if matches => part.found(kept),
             Some(_) => Found::WrongSecret,
             None => self.not_found(),
         }
     }
 
-    /// One HMAC and one probe for each pepper that such keys have, whatever comes of it. The time a
-    /// probe takes says nothing: its key is an HMAC under a secret.
+    /// One HMAC for each pepper that such keys have, and a probe of each source, whatever comes of it.
+    /// The time a probe takes says nothing: its key is an HMAC under a secret.
     fn find_imported(&self, key: &ImportedKey<'_>) -> Found<'_> {
+        let versions: BTreeSet<u32> =
+            self.parts.iter().flat_map(|part| part.keys.imported_peppers()).collect();
+        let digests =
+            versions.into_iter().filter_map(|version| self.peppers.hmac(version, key.expose()));
         let mut found = None;
-        for part in &self.parts {
-            for version in part.keys.imported_peppers() {
-                let digest = self.peppers.hmac(version, key.expose());
-                let record = digest.and_then(|digest| part.keys.by_digest(&digest));
-                if let Some(record) = record.filter(|record| record.kind == Kind::Imported) {
-                    found = Some(part.found(record));
+        for digest in digests {
+            for part in &self.parts {
+                let kept = part.keys.by_digest(&digest);
+                if let Some(kept) = kept.filter(|kept| kept.terms.kind == Kind::Imported) {
+                    found = Some(part.found(kept));
                 }
             }
         }
@@ -167,10 +174,10 @@ impl Keyring {
 }
 
 impl Part {
-    fn found<'s>(&self, record: &'s KeyRecord) -> Found<'s> {
+    fn found<'s>(&self, kept: &'s KeptKey) -> Found<'s> {
         match self.is_stale {
-            true => Found::StaleKey(record),
-            false => Found::Key(record),
+            true => Found::StaleKey(kept),
+            false => Found::Key(kept),
         }
     }
 }

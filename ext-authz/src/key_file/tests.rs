@@ -167,3 +167,34 @@ proptest! {
         let _ = parse(&text);
     }
 }
+
+/// What comes of loading a text, as a set of keys and whether it is counted.
+fn loaded(text: &str) -> Result<(Vec<KeyRecord>, bool), String> {
+    let (mut keys, path) = (Builder::default(), Path::new("keys.yaml"));
+    let len = text.len() as u64;
+    let is_counted = with_rules(|rules| load(path, len, text.as_bytes(), rules, &mut keys))
+        .map_err(|error| error.to_string())?;
+    let mut records: Vec<_> = keys.build().iter().map(|kept| kept.to_record()).collect();
+    records.sort_by_key(|record| record.id);
+    Ok((records, is_counted))
+}
+
+proptest! {
+    /// A file is loaded as it is read with where all of it stands, or refused in the same words.
+    #[test]
+    fn a_file_is_loaded_as_it_is_parsed(at in 0_usize..1000, new in "[ -~\n]{0,2}", counted in any::<bool>()) {
+        let count = if counted { "count: 2\n" } else { "" };
+        let (one, two) = (block("AAAAAAAAAAAA", 'a'), block("BBBBBBBBBBBB", 'b'));
+        let mut text = format!("{count}tenants:\n- {{name: acme, suspended: true}}\nkeys:\n{one}{two}");
+        let at = at % text.len();
+        text.replace_range(at..=at, &new);
+        let file = with_rules(|rules| KeyFile::parse(Path::new("keys.yaml"), text.as_bytes(), rules));
+        let expected = file.map_err(|error| error.to_string()).map(|file| {
+            let is_counted = file.count.is_some();
+            let mut records: Vec<_> = file.into_records().collect();
+            records.sort_by_key(|record| record.id);
+            (records, is_counted)
+        });
+        prop_assert_eq!(loaded(&text), expected, "{}", text);
+    }
+}

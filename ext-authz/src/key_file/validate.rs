@@ -205,19 +205,47 @@ pub(super) fn position<T>(value: &Spanned<T>) -> Position {
     (value.referenced.line(), value.referenced.column())
 }
 
+/// What each byte is as a hexadecimal digit; more than 15 where it is none. Digits of digests are
+/// random, so that the processor would mostly guess wrong which of two kinds comes next.
+const HEX_DIGITS: [u8; 256] = {
+    let mut digits = [u8::MAX; 256];
+    let mut value = 0;
+    while value < 16 {
+        digits[b"0123456789abcdef"[value as usize] as usize] = value;
+        value += 1;
+    }
+    digits
+};
+
 fn hex(text: &str) -> Option<[u8; DIGEST_LEN]> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
+    let pairs: &[[u8; 2]; DIGEST_LEN] = match text.as_bytes().as_chunks() {
+        (pairs, []) => pairs.try_into().ok()?,
+        _ => return None,
     };
-    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
-    let mut bytes = [0; DIGEST_LEN];
-    if pairs.len() != DIGEST_LEN {
-        return None;
+    let (mut bytes, mut all) = ([0; DIGEST_LEN], 0);
+    for (byte, pair) in bytes.iter_mut().zip(pairs) {
+        let [high, low] = pair.map(|digit| HEX_DIGITS[usize::from(digit)]);
+        all |= high | low;
+        *byte = high << 4 | low & 15;
     }
-    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-        *byte = digit(*high)? << 4 | digit(*low)?;
+    (all <= 15).then_some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_are_64_lower_case_hexadecimal_digits() {
+        let text = "0123456789abcdef".repeat(4);
+        let bytes = hex(&text).expect("digits");
+        assert_eq!(bytes[..8], [0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef]);
+        assert_eq!(super::super::json::hex_text(&bytes), text);
+        for byte in 0..=u8::MAX {
+            let other = format!("{}{}", &text[..63], char::from(byte));
+            assert_eq!(hex(&other).is_some(), text.as_bytes().contains(&byte), "{byte}");
+        }
+        assert!(hex(&text[..63]).is_none() && hex(&text[..62]).is_none());
+        assert!(hex(&format!("{text}00")).is_none() && hex("").is_none());
     }
-    Some(bytes)
 }

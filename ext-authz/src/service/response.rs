@@ -15,9 +15,9 @@ use proto::pb::google::rpc::Status;
 use crate::check::answer::{Answer, answer, grpc_code};
 use crate::check::decide::{Decision, Reason, Refusal};
 use crate::check::extract::Request;
+use crate::check::kept::KeptKey;
 use crate::check::key::KeyId;
 use crate::check::profile::{CREDENTIAL_HEADERS, Dialect, Profile, STRIPPED_HEADERS};
-use crate::check::record::KeyRecord;
 
 /// Stands for an empty list of scopes: Envoy may drop a header without a value, and then the
 /// client's own would pass.
@@ -40,8 +40,9 @@ pub fn respond(
     }
 }
 
-fn allow(key: &KeyRecord, cost: u64, is_announced: bool, profile: Profile) -> CheckResponse {
-    let scopes = match key.grant.scopes.as_slice() {
+fn allow(key: &KeptKey, cost: u64, is_announced: bool, profile: Profile) -> CheckResponse {
+    let grant = &key.terms.grant;
+    let scopes = match grant.scopes.as_slice() {
         [] => NO_SCOPES.to_owned(),
         scopes => scopes.join(","),
     };
@@ -49,8 +50,8 @@ fn allow(key: &KeyRecord, cost: u64, is_announced: bool, profile: Profile) -> Ch
     let identity = [
         ("tenant", "x-tidegate-tenant", &*key.tenant),
         ("key_id", "x-tidegate-key-id", key_id),
-        ("priority", "x-tidegate-priority", &key.grant.priority),
-        ("plan", "x-tidegate-plan", &key.grant.plan),
+        ("priority", "x-tidegate-priority", &grant.priority),
+        ("plan", "x-tidegate-plan", &grant.plan),
         ("scopes", "x-tidegate-scopes", &scopes),
     ];
     let headers = identity.iter().map(|(_, name, value)| overwrite(name, value)).collect();

@@ -324,6 +324,9 @@ async fn a_key_of_another_system_is_imported_suspended_and_resumed() {
         running.check(from("192.0.2.7")).await.reason() == Some("tenant_suspended")
     })
     .await;
+    let verified = run(&["keys", "verify"], &config, FOREIGN);
+    assert_eq!(verified.status.code(), Some(1), "{}", stderr(&verified));
+    assert!(stderr(&verified).contains("is suspended with its tenant"), "{}", stderr(&verified));
     for bad in ["short", "tdg_live_0123456789abcdef", "0123456789abcdef,", ""] {
         assert_eq!(run(&import, &config, bad).status.code(), Some(64), "{bad}");
     }

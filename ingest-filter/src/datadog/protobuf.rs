@@ -56,7 +56,7 @@ fn head<'a>(message: &'a [u8], series: &mut Series<'a>) -> Result<(), Fault> {
 }
 
 /// Text of a name, or of a tag with its value. What is longer than both may be is not copied.
-fn text(bytes: &[u8]) -> Result<Cow<'_, str>, Fault> {
+pub(super) fn text(bytes: &[u8]) -> Result<Cow<'_, str>, Fault> {
     match bytes.len() > 2 * NAME_BYTES_MAX + 1 {
         true => Err(Fault::NameTooLong),
         false => Ok(wire::text(bytes)),

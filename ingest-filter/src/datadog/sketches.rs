@@ -19,6 +19,7 @@ use crate::histogram::{
 use crate::intake::{Intake, Item, Kind, Stop};
 use crate::wire::{self, Fields, Value};
 
+use super::protobuf::text;
 use super::{Series, whole_seconds};
 
 /// Bins of one sketch; the Agent makes no more.
@@ -73,9 +74,9 @@ pub fn sketches(body: &[u8], intake: &mut dyn Intake) -> Result<(), Stop> {
 fn head<'a>(message: &'a [u8], series: &mut Series<'a>) -> Result<(), Fault> {
     for field in Fields::new(message) {
         match field? {
-            (1, Value::Bytes(metric)) => series.metric = wire::text(metric),
-            (2, Value::Bytes(host)) => series.set("host".into(), wire::text(host))?,
-            (4, Value::Bytes(tag)) => series.add(wire::text(tag))?,
+            (1, Value::Bytes(metric)) => series.metric = text(metric)?,
+            (2, Value::Bytes(host)) => series.set("host".into(), text(host)?)?,
+            (4, Value::Bytes(tag)) => series.add(text(tag)?)?,
             _ => {}
         }
     }

@@ -336,3 +336,63 @@ proptest! {
         }
     }
 }
+
+/// Series of few names and values.
+fn any_series() -> impl Strategy<Value = MetricSeries> {
+    let tag = proptest::sample::select(
+        &["a:x", "a:yy", "b:x", "plain", ":x", "c:", "d:e:f", "a:C:\\", "gr\u{f6}\u{df}e:\u{7}"][..],
+    );
+    let tags = proptest::collection::vec(tag.prop_map(str::to_owned), 0..8);
+    let resource = (
+        proptest::sample::select(&["host", "device", "a", ""][..]),
+        proptest::sample::select(&["web", "x", ""][..]),
+    );
+    let resource =
+        resource.prop_map(|(kind, name)| Resource { kind: kind.into(), name: name.into() });
+    // JSON has no number that is not finite, and what stands for one is no number.
+    let point = (-1e9..1e9f64, prop_oneof![4 => -9..9i64, 1 => any::<i64>()]);
+    let point = point.prop_map(|(value, timestamp)| MetricPoint { value, timestamp });
+    let metric = proptest::sample::select(&["m", "system.load", "", "#x", "a b,c=d"][..]);
+    let lists =
+        (proptest::collection::vec(resource, 0..3), tags, proptest::collection::vec(point, 0..4));
+    (metric, lists, 0..5i32, -1..20i64).prop_map(
+        |(metric, (resources, tags, points), shape, interval)| MetricSeries {
+            metric: metric.to_owned(),
+            resources,
+            tags,
+            points,
+            shape,
+            interval,
+        },
+    )
+}
+
+/// The same in JSON, by another writer.
+fn in_json(series: &MetricSeries) -> serde_json::Value {
+    let resource = |of: &Resource| serde_json::json!({"type": of.kind, "name": of.name});
+    let point =
+        |of: &MetricPoint| serde_json::json!({"timestamp": of.timestamp, "value": of.value});
+    serde_json::json!({
+        "metric": series.metric,
+        "resources": series.resources.iter().map(resource).collect::<Vec<_>>(),
+        "tags": series.tags,
+        "points": series.points.iter().map(point).collect::<Vec<_>>(),
+        "type": series.shape,
+        "interval": series.interval,
+    })
+}
+
+proptest! {
+    /// What prost writes and what serde writes of the same series are the same points.
+    #[test]
+    fn protobuf_and_json_are_read_alike(
+        series in proptest::collection::vec(any_series(), 0..5),
+    ) {
+        let json = serde_json::json!({"series": series.iter().map(in_json).collect::<Vec<_>>()});
+        let (mut first, mut second) = (Recorder::default(), Recorder::default());
+        series_v2(json.to_string().as_bytes(), &mut first).expect("a body");
+        let body = Payload { series }.encode_to_vec();
+        series_protobuf(&body, &mut second).expect("a body");
+        prop_assert_eq!(first.0, second.0);
+    }
+}

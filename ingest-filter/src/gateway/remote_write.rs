@@ -13,6 +13,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use crate::gateway::config::GatewayConfig;
 use crate::gateway::edge::Edge;
+use crate::gateway::inflate::Encoding;
 use crate::gateway::intake::RequestIntake;
 use crate::gateway::media_type::MediaType;
 use crate::gateway::protocol::{Framing, Head, Outcome, Protocol, ProtocolName};
@@ -46,7 +47,8 @@ impl Protocol for RemoteWrite {
         }
     }
 
-    /// `application/x-protobuf`, with the name of the message or without, compressed with snappy.
+    /// `application/x-protobuf`, with the name of the message or without, compressed with snappy; or
+    /// 1.0 with zstd, which is what vmagent tries first.
     fn parse(&mut self, head: &Parts, _: &GatewayConfig) -> Result<Head, Refusal> {
         let kind = MediaType::of(&head.headers);
         if kind.essence != "application/x-protobuf" {
@@ -57,11 +59,14 @@ impl Protocol for RemoteWrite {
             Some("io.prometheus.write.v2.Request") => Version::V2,
             Some(_) => return Err(Refusal::ContentTypeUnsupported),
         };
-        let encoding = head.headers.get(header::CONTENT_ENCODING);
-        match encoding.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"snappy")) {
-            true => Ok(Head { framing: Framing::SnappyBlock, ..Head::default() }),
-            false => Err(Refusal::EncodingNotSnappy),
-        }
+        let encoding = head.headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
+        let is = |name: &str| encoding.is_some_and(|e| e.eq_ignore_ascii_case(name.as_bytes()));
+        let framing = match self.version {
+            _ if is("snappy") => Framing::SnappyBlock,
+            Version::V1 if is("zstd") => Framing::Whole(Encoding::Zstd),
+            _ => return Err(Refusal::EncodingNotSnappy),
+        };
+        Ok(Head { framing, ..Head::default() })
     }
 
     fn decode(&self, body: &[u8], intake: &mut RequestIntake) -> Result<(), Stop> {

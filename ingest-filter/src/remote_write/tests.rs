@@ -414,3 +414,137 @@ proptest! {
         prop_assert_eq!(read(series), alone);
     }
 }
+
+/// Numbers of which some are written as text, and some of their own.
+fn any_value() -> impl Strategy<Value = f64> {
+    prop_oneof![
+        any::<f64>(),
+        Just(f64::NAN),
+        Just(f64::INFINITY),
+        Just(f64::NEG_INFINITY),
+        Just(f64::from_bits(STALE)),
+    ]
+}
+
+fn any_samples() -> impl Strategy<Value = Vec<Sample>> {
+    let time = prop_oneof![4 => -9..9i64, 1 => any::<i64>()];
+    let sample = (any_value(), time).prop_map(|(value, timestamp)| Sample { value, timestamp });
+    proptest::collection::vec(sample, 0..4)
+}
+
+/// What becomes of a series whose messages another reader has built: of its labels the last name
+/// counts, and what is stored is what [`encode`] makes of a point with all of it.
+fn expected(labels: &[(String, String)], samples: &[Sample]) -> Vec<String> {
+    let storable = |text: &str| storable(text.as_bytes()).expect("short").into_owned();
+    let name = labels.iter().rfind(|(name, _)| name == "__name__");
+    let tags = labels.iter().filter(|(name, value)| name != "__name__" && !value.is_empty());
+    let tags: Vec<_> = tags
+        .map(|(name, value)| (Cow::Owned(storable(name)), Cow::Owned(storable(value))))
+        .collect();
+    let line = |sample: &Sample| {
+        let ns = i128::from(sample.timestamp) * 1_000_000;
+        let in_range = ns > i128::from(i64::MIN + 1) && ns < i128::from(i64::MAX);
+        let fault = match name {
+            None => Some(Fault::MeasurementMissing),
+            Some((_, name)) if name.is_empty() => Some(Fault::MeasurementMissing),
+            Some(_) if !in_range => Some(Fault::TimestampOutOfRange),
+            Some(_) => None,
+        };
+        if let Some(fault) = fault {
+            return format!("Sample: {fault}");
+        }
+        let text = |text: &'static str| FieldValue::Text(text.into());
+        let field = match sample.value {
+            value if value.is_finite() => ("value", FieldValue::Float(value)),
+            value if value.to_bits() == STALE => ("non_finite", text("stale")),
+            value if value.is_nan() => ("non_finite", text("NaN")),
+            value if value > 0.0 => ("non_finite", text("+Inf")),
+            _ => ("non_finite", text("-Inf")),
+        };
+        let mut point = Point {
+            measurement: name.map(|(_, name)| storable(name)).unwrap_or_default().into(),
+            tags: tags.clone(),
+            fields: vec![(field.0.into(), field.1)],
+            timestamp_ns: i64::try_from(ns).ok(),
+            ..Point::default()
+        };
+        let mut out = Vec::new();
+        match encode(&mut point, 9, &mut out) {
+            Ok(_) => String::from_utf8(out).expect("UTF-8").trim_end().to_owned(),
+            Err(fault) => format!("Sample: {fault}"),
+        }
+    };
+    samples.iter().map(line).collect()
+}
+
+/// Labels as text.
+fn any_pairs() -> impl Strategy<Value = Vec<(String, String)>> {
+    let name = proptest::sample::select(&["__name__", "a", "b", "c", "d,e", "time"][..]);
+    let value =
+        proptest::sample::select(&["x", "yy", "", "C:\\", "\u{7}", "gr\u{f6}\u{df}er, a=b"][..]);
+    let pair = (name, value).prop_map(|(name, value)| (name.to_owned(), value.to_owned()));
+    proptest::collection::vec(pair, 0..6)
+}
+
+proptest! {
+    /// The trees that prost builds of both versions are the oracle.
+    #[test]
+    fn both_versions_are_read_as_prost_reads_them(
+        series in proptest::collection::vec((any_pairs(), any_samples()), 0..6),
+    ) {
+        let first: Vec<SeriesV1> = series
+            .iter()
+            .map(|(labels, samples)| SeriesV1 {
+                labels: labels.iter().map(|(name, value)| label(name, value)).collect(),
+                samples: samples.clone(),
+                ..SeriesV1::default()
+            })
+            .collect();
+        let mut symbols = vec![String::new()];
+        let mut refer = |text: &str| match symbols.iter().position(|known| known == text) {
+            Some(at) => at as u32,
+            None => {
+                symbols.push(text.to_owned());
+                symbols.len() as u32 - 1
+            }
+        };
+        let second: Vec<SeriesV2> = series
+            .iter()
+            .map(|(labels, samples)| SeriesV2 {
+                labels_refs: labels
+                    .iter()
+                    .flat_map(|(name, value)| [refer(name), refer(value)])
+                    .collect(),
+                samples: samples.clone(),
+                ..SeriesV2::default()
+            })
+            .collect();
+        let first = RequestV1 { timeseries: first }.encode_to_vec();
+        let second = RequestV2 { symbols, timeseries: second }.encode_to_vec();
+        // What prost reads of the bytes, not what they were made of.
+        let tree = RequestV1::decode(&first[..]).expect("a request");
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
+        let lines: Vec<String> = tree
+            .timeseries
+            .iter()
+            .flat_map(|series| {
+                let labels = series.labels.iter();
+                let labels = labels.map(|label| (text(&label.name), text(&label.value)));
+                expected(&labels.collect::<Vec<_>>(), &series.samples)
+            })
+            .collect();
+        prop_assert_eq!(&read(&first, Version::V1).expect("a request"), &lines);
+        let tree = RequestV2::decode(&second[..]).expect("a request");
+        let lines: Vec<String> = tree
+            .timeseries
+            .iter()
+            .flat_map(|series| {
+                let symbol = |at: &u32| tree.symbols[*at as usize].clone();
+                let pairs = series.labels_refs.chunks(2);
+                let labels = pairs.map(|pair| (symbol(&pair[0]), symbol(&pair[1])));
+                expected(&labels.collect::<Vec<_>>(), &series.samples)
+            })
+            .collect();
+        prop_assert_eq!(read(&second, Version::V2).expect("a request"), lines);
+    }
+}

@@ -11,7 +11,7 @@ use crate::check::digest::{HMACS, Peppers};
 use crate::check::key::{ImportedKey, NewKey};
 use crate::check::keyring::Part;
 use crate::check::profile::{CREDENTIAL_HEADERS, Profile, UnknownProfile};
-use crate::check::record::{Grant, Kind, Status};
+use crate::check::record::{Grant, KeyRecord, Kind, Status};
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 
 use super::*;
+use crate::check::digest::HMACS;
 use crate::check::key::NewKey;
 use crate::check::record::{Grant, Status};
 
@@ -68,4 +69,16 @@ fn imported_keys_are_found_by_their_digest_alone() {
     imported.digest = peppers().digest(&made_up);
     assert!(matches!(keyring([imported]).find(&shown), Found::Unknown));
     assert!(!keyring([record(2, Kind::Issued)]).has_imported());
+}
+
+#[test]
+fn an_imported_key_is_hashed_once_for_each_pepper_however_many_sources_have_it() {
+    let part = |fill| {
+        let keys = keyring([record(fill, Kind::Imported)]);
+        keys.parts[0].clone()
+    };
+    let keys = Keyring::new(vec![part(1), part(2)], true, Arc::new([]), peppers());
+    let before = HMACS.get();
+    assert!(matches!(keys.find(&Presented::parse(IMPORTED).expect("a key")), Found::Unknown));
+    assert_eq!(HMACS.get() - before, 1);
 }

@@ -90,6 +90,17 @@ impl<T: Hashed + Clone + PartialEq> Draft<T> {
         is_again
     }
 
+    /// Puts an item beside the others, of which none is the same.
+    pub fn push(&mut self, item: T) {
+        let room = self.room;
+        let part = self.part_mut(item.hash());
+        let is_seen = part.like.as_mut().and_then(|like| like.see(&item, |other| *other == item));
+        if is_seen.is_none() {
+            part.own(room).push(item);
+        }
+        self.len += 1;
+    }
+
     /// Takes out the item for which `is_it` holds, if there is one.
     pub fn remove(&mut self, hash: u64, is_it: impl Fn(&T) -> bool) {
         if self.find(hash, &is_it).is_some() {

@@ -45,7 +45,7 @@ impl Load {
                 .suspended_tenants()
                 .map(|name| Tenant { name: name.to_owned(), is_suspended: true });
             let tenants: Vec<Tenant> = tenants.collect();
-            store.load(&mut keys.iter().map(|record| (record.clone(), None)), &tenants, &event)?
+            store.load(&mut keys.iter().map(|kept| (kept.to_record(), None)), &tenants, &event)?
         } else {
             let bytes =
                 std::fs::read(&self.file).with_context(|| self.file.display().to_string())?;

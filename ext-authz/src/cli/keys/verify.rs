@@ -8,6 +8,9 @@ use crate::check::keyring::{Found, Keyring};
 use crate::check::record::Validity;
 use crate::timestamp::Timestamp;
 
+/// The state of a key that is good, of a tenant that may not pass.
+const TENANT_SUSPENDED: &str = "suspended with its tenant";
+
 /// Looks the key on stdin up.
 pub fn run(shared: &Shared) -> anyhow::Result<()> {
     let config = shared.load_config()?;
@@ -32,16 +35,24 @@ pub fn run(shared: &Shared) -> anyhow::Result<()> {
         (_, None) => bail!("no key with this text was imported"),
     };
     let now = Timestamp::now();
-    let validity = record.validity(now);
+    let mut tenants = store.tenants()?.into_iter().filter(|tenant| tenant.is_suspended);
+    let state = match record.validity(now) {
+        Validity::Valid if tenants.any(|tenant| *tenant.name == *record.tenant) => TENANT_SUSPENDED,
+        validity => validity.as_str(),
+    };
     match shared.output {
-        Output::Json => print(&format!("{}\n", describe(record, None, now)))?,
+        Output::Json => {
+            let mut described = describe(&record.to_record(), None, now);
+            described["state"] = state.into();
+            print(&format!("{described}\n"))?;
+        }
         Output::Text => {
             let (id, tenant) = (record.id, &record.tenant);
-            print(&format!("key '{id}' of tenant '{tenant}' is {}\n", validity.as_str()))?;
+            print(&format!("key '{id}' of tenant '{tenant}' is {state}\n"))?;
         }
     }
-    if validity != Validity::Valid {
-        bail!("key '{}' is {}", record.id, validity.as_str());
+    if state != Validity::Valid.as_str() {
+        bail!("key '{}' is {state}", record.id);
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 
 use super::super::map::Map;
 use super::super::validate::{RawKey, RawTenant, Validator};
-use super::super::{Entry, Position, Rules, add_tenant, count_problem, parse_yaml};
+use super::super::{Entry, Position, Rules, add_tenant, count_problem, yaml};
 use super::window::{Next, Spent, Window, WindowError, moved};
 use crate::check::builder::Builder;
 use crate::check::record::{KeyRecord, Shared};
@@ -110,7 +110,7 @@ fn id_at(path: &Path, rules: Rules<'_>, spent: &Spent, range: Range<usize>) -> P
 
 /// A record, with where all of it stands in its text.
 fn entry(path: &Path, rules: Rules<'_>, text: &[u8]) -> Result<Entry, ConfigError> {
-    let Map(raw) = parse_yaml::<Map<RawKey>>(path, text)?;
+    let Map(raw) = yaml::parse::<Map<RawKey>>(path, text)?;
     Validator { path, rules, shared: &mut Shared::default() }.entry(raw)
 }
 

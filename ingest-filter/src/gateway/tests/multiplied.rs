@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::datadog::{series_protobuf, series_v1, series_v2};
+use crate::datadog::{series_protobuf, series_v1, series_v2, service_checks, sketches};
 use crate::gateway::budget::Budget;
 use crate::gateway::intake::{RequestIntake, Wanted};
 use crate::intake::Stop;
@@ -294,4 +294,40 @@ fn series_of_datadog() {
             .into_bytes()
     };
     check("a long metric of escapes", datadog_v1, escapes, 1 << 20);
+}
+
+fn datadog_sketches(body: &[u8], intake: &mut RequestIntake) -> Result<(), Stop> {
+    sketches(body, intake)
+}
+
+fn datadog_checks(body: &[u8], intake: &mut RequestIntake) -> Result<(), Stop> {
+    service_checks(body, intake)
+}
+
+#[test]
+fn sketches_and_checks_of_datadog() {
+    let sketch = field(7, &number(1, 1));
+    let long = |number: usize| {
+        let sketch = sketch.clone();
+        move |of: usize| field(1, &[field(number, &vec![0xff; of]), sketch.clone()].concat())
+    };
+    check("a long metric", datadog_sketches, long(1), 2 << 20);
+    check("a long host", datadog_sketches, long(2), 2 << 20);
+    check("a long tag", datadog_sketches, long(4), 2 << 20);
+    let bins = |of: usize| {
+        let lists = [field(7, &[0x02]).repeat(of), field(8, &[0x01]).repeat(of)].concat();
+        field(1, &[field(1, b"m"), field(7, &lists)].concat())
+    };
+    check("bins one by one", datadog_sketches, bins, 3000);
+    let empty = |of: usize| field(1, &[field(1, b"m"), field(7, b"").repeat(of)].concat());
+    check("many empty sketches", datadog_sketches, empty, 30_000);
+    let full = field(7, &[field(7, &[0x02; 4000]), field(8, &[0x01; 4000])].concat());
+    let many = |of: usize| field(1, &[field(1, b"m"), full.repeat(of)].concat());
+    check("many full sketches", datadog_sketches, many, 30);
+    let none = |of: usize| format!("[{}0]", "0,".repeat(of)).into_bytes();
+    check("many checks that are none", datadog_checks, none, 30_000);
+    let escapes = |of: usize| {
+        format!(r#"[{{"check":"c","status":0,"message":"{}"}}]"#, r"\n".repeat(of)).into_bytes()
+    };
+    check("a long message of escapes", datadog_checks, escapes, 1 << 20);
 }

@@ -40,6 +40,18 @@ impl Running {
 const KIND: &str = "application/x-protobuf";
 
 #[tokio::test]
+async fn what_vmagent_tries_first_is_taken() {
+    let gateway = start().await;
+    let series = [up("a", &[(1.0, 1_000)])];
+    let plain = RequestV1 { timeseries: series.to_vec() }.encode_to_vec();
+    let answer = gateway.remote_write(KIND, "zstd", zstd(&plain)).await;
+    assert_eq!((answer.status, answer.header("x-tidegate-points")), (StatusCode::NO_CONTENT, "1"));
+    let second = format!("{KIND};proto=io.prometheus.write.v2.Request");
+    let answer = gateway.remote_write(&second, "zstd", zstd(&plain)).await;
+    assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "2.0 knows snappy alone");
+}
+
+#[tokio::test]
 async fn samples_are_stored() {
     let gateway = start().await;
     let series = [up("a", &[(1.0, 1_000), (f64::NAN, 2_000)]), up("b", &[(0.0, 1_001)])];
