@@ -47,6 +47,8 @@ const PURE: &[&str] = &[
     "ingest-filter/src/destination",
     "ingest-filter/src/journal/stored_letter",
     "ingest-filter/src/journal/kafka/durability",
+    "ingest-filter/src/journal/kafka/placement",
+    "ingest-filter/src/journal/kafka/progress",
     "ingest-filter/src/gateway/hold_time",
     "ingest-filter/src/gateway/confirmed",
     "ingest-filter/src/gateway/stamps",

@@ -10,6 +10,7 @@ use rdkafka::error::KafkaError;
 use crate::journal::config::KafkaConfig;
 
 pub mod appender;
+mod brokers;
 mod context;
 pub mod dead_letters;
 pub mod durability;
@@ -20,7 +21,9 @@ mod member;
 pub mod offsets;
 pub mod partition;
 pub mod pins;
+mod placement;
 mod producer;
+mod progress;
 pub mod provision;
 pub mod reader;
 pub mod records;
@@ -29,6 +32,7 @@ pub mod scan;
 mod security;
 mod standing;
 mod taking;
+mod ticket;
 mod topic;
 
 /// What every client of ours begins with.

@@ -46,6 +46,7 @@ pub struct JournalMetrics {
     /// Bytes the journal directory holds, disk.
     pub disk_bytes: Gauge<u64, AtomicU64>,
     open: Of<Gauge>,
+    held_partitions: Of<Gauge>,
     label: StreamLabel,
 }
 
@@ -70,6 +71,7 @@ pub struct JournalFamilies {
     producer_rebuilds: Of<Counter>,
     files_refused: Gauge,
     open: Of<Gauge>,
+    held_partitions: Of<Gauge>,
     lanes: Of<Gauge>,
     paused_lanes: Of<Gauge>,
     lag_records: Of<Gauge>,
@@ -96,6 +98,7 @@ impl JournalFamilies {
             producer_rebuilds: Of::default(),
             files_refused: Gauge::default(),
             open: Of::default(),
+            held_partitions: Of::default(),
             lanes: Of::default(),
             paused_lanes: Of::default(),
             lag_records: Of::default(),
@@ -120,6 +123,8 @@ impl JournalFamilies {
         let help = "1 while the newest files for Kafka are refused and older ones are in force";
         to.register("files_refused", help, all.files_refused.clone());
         to.register("open", "1 while records are taken, Kafka", all.open.clone());
+        let help = "Partitions whose records are refused, Kafka";
+        to.register("held_partitions", help, all.held_partitions.clone());
         to.register("lanes", "Partitions this writer reads", all.lanes.clone());
         let help = "Partitions that are paused, Kafka";
         to.register("paused_lanes", help, all.paused_lanes.clone());
@@ -150,6 +155,7 @@ impl JournalFamilies {
             lag_bytes: self.lag_bytes.get_or_create_owned(&label),
             disk_bytes: self.disk_bytes.get_or_create_owned(&label),
             open: self.open.clone(),
+            held_partitions: self.held_partitions.clone(),
             label,
         }
     }
@@ -159,6 +165,11 @@ impl JournalMetrics {
     /// 1 while records are taken, Kafka; only a gateway has it.
     pub fn open(&self) -> Gauge {
         self.open.get_or_create_owned(&self.label)
+    }
+
+    /// Partitions whose records are refused at present, Kafka; only a gateway has it.
+    pub fn held_partitions(&self) -> Gauge {
+        self.held_partitions.get_or_create_owned(&self.label)
     }
 
     /// Registers those of one stream that carries everything.

@@ -19,6 +19,9 @@ pub struct Broker {
     directory: TempDir,
     port: u16,
     child: Option<Child>,
+    /// What stands for a full disk: no file grows beyond so many bytes, whoever runs the test and
+    /// whatever it may mount.
+    pub file_bytes_max: Option<u64>,
 }
 
 /// Where the jars are: `TIDEGATE_KAFKA_LIB`, or where `make parts` puts them.
@@ -84,7 +87,8 @@ impl Broker {
         Self::cluster_with(size, "").await
     }
 
-    async fn cluster_with(size: usize, settings: &str) -> Vec<Self> {
+    /// Brokers that form a cluster, with other settings.
+    pub async fn cluster_with(size: usize, settings: &str) -> Vec<Self> {
         let ports: Vec<(u16, u16)> = (0..size).map(|_| (free_port(), free_port())).collect();
         let voters: Vec<String> = ports
             .iter()
@@ -118,6 +122,7 @@ impl Broker {
     ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let settings = settings
+            .replace("{directory}", &directory.path().display().to_string())
             .replace("{port}", &port.to_string())
             .replace("{controller}", &controller.to_string());
         let in_sync = if size >= 3 { 2 } else { 1 };
@@ -141,7 +146,7 @@ impl Broker {
             directory.path().join("data").display()
         );
         std::fs::write(directory.path().join("server.properties"), properties).unwrap();
-        let broker = Self { directory, port, child: None };
+        let broker = Self { directory, port, child: None, file_bytes_max: None };
         broker.format(node);
         broker
     }
@@ -163,10 +168,19 @@ impl Broker {
         });
         std::fs::create_dir(&data).unwrap();
         std::fs::write(data.join("bootstrap.checkpoint"), checkpoint).unwrap();
-        // Sixteen bytes in Base64, which no other node has.
-        let own = format!("tidegate-test-{:07}A", NEXT.fetch_add(1, Ordering::Relaxed));
-        let text = format!("version=1\ncluster.id={CLUSTER}\nnode.id={node}\ndirectory.id={own}\n");
-        std::fs::write(data.join("meta.properties"), text).unwrap();
+        // Each disk of a node is marked as one; the settings may name others.
+        let settings = std::fs::read_to_string(self.directory.path().join("server.properties"));
+        let settings = settings.unwrap();
+        let disks = settings.lines().filter_map(|line| line.strip_prefix("log.dirs=")).next_back();
+        let disks = disks.unwrap().split(',').map(PathBuf::from).filter(|disk| *disk != data);
+        for disk in disks.chain([data.clone()]) {
+            // Sixteen bytes in Base64, which no other disk has.
+            let own = format!("tidegate-test-{:07}A", NEXT.fetch_add(1, Ordering::Relaxed));
+            let text =
+                format!("version=1\ncluster.id={CLUSTER}\nnode.id={node}\ndirectory.id={own}\n");
+            std::fs::create_dir_all(&disk).unwrap();
+            std::fs::write(disk.join("meta.properties"), text).unwrap();
+        }
     }
 
     pub fn address(&self) -> String {
@@ -195,6 +209,15 @@ impl Broker {
     /// The process.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("a broker that runs").id()
+    }
+
+    /// Waits until the process has ended by itself.
+    pub async fn ends(&mut self) {
+        let child = std::sync::Mutex::new(self.child.take().expect("a broker that runs"));
+        wait_for("the end of the broker", || async {
+            child.lock().unwrap().try_wait().unwrap().map(drop)
+        })
+        .await;
     }
 
     /// Runs a command line tool of Kafka against this broker.
@@ -230,7 +253,15 @@ impl Broker {
             .append(true)
             .open(self.directory.path().join(log))
             .unwrap();
-        Command::new("java")
+        let mut command = match self.file_bytes_max {
+            None => Command::new("java"),
+            Some(bytes) => {
+                let mut limited = Command::new("prlimit");
+                limited.arg(format!("--fsize={bytes}")).arg("java");
+                limited
+            }
+        };
+        command
             .args(["-Xms128m", "-Xmx384m", "-XX:TieredStopAtLevel=1", "-cp"])
             .arg(format!("{}/*", jars().display()))
             .arg(class)

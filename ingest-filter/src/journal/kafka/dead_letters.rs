@@ -82,6 +82,7 @@ impl KafkaDeadLetters {
                 foreign_headers,
                 headers: why,
                 body: letter.body,
+                ticket: None,
             };
         }
         let record = Record {
@@ -97,7 +98,14 @@ impl KafkaDeadLetters {
         let mut headers = envelope::headers(&record);
         headers.append(&mut why);
         let key = Some(Bytes::from(record.tenant));
-        Message { partition: None, key, foreign_headers: Vec::new(), headers, body: record.body }
+        Message {
+            partition: None,
+            key,
+            foreign_headers: Vec::new(),
+            headers,
+            body: record.body,
+            ticket: None,
+        }
     }
 }
 
@@ -113,6 +121,7 @@ impl DeadLetters for KafkaDeadLetters {
             foreign_headers: Vec::new(),
             headers: vec![(REPLAYS, id)],
             body: Bytes::new(),
+            ticket: None,
         };
         Box::pin(self.store(ids.into_iter().map(mark).collect()))
     }

@@ -4,6 +4,8 @@
 //! compaction a tenant keeps its newest record only, and what is larger than the topic takes can
 //! never be stored.
 
+use crate::journal::kafka::placement::Placement;
+
 /// What must be true of the topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Demands {
@@ -20,8 +22,8 @@ pub struct Demands {
 /// What the cluster says of a topic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TopicState {
-    /// Of each partition its number, its copies and how many are in sync.
-    pub partitions: Vec<(i32, usize, usize)>,
+    /// Its partitions.
+    pub partitions: Vec<Placement>,
     /// `cleanup.policy`; unknown where we may not ask.
     pub cleanup_policy: Option<String>,
     /// `min.insync.replicas`.
@@ -59,10 +61,12 @@ pub enum Problem {
     /// It confirms what too few copies have.
     #[error("its min.insync.replicas is {0}, less than {1}")]
     ConfirmsTooEarly(u64, u64),
-    /// Too few copies are in sync now.
-    #[error("partition {partition} has {in_sync} in-sync copies of {needed}")]
+    /// Of every partition too few copies are in sync now.
+    #[error(
+        "partition {partition} has {in_sync} in-sync copies of {needed}, and no other has more"
+    )]
     OutOfSync {
-        /// The first such partition.
+        /// The first partition.
         partition: i32,
         /// How many are in sync.
         in_sync: usize,
@@ -87,14 +91,22 @@ pub fn problem(state: &TopicState, demands: &Demands) -> Option<Problem> {
     if demands.forever && (bounded(state.retention_ms) || bounded(state.retention_bytes)) {
         return Some(Problem::Forgets);
     }
-    let needed = state.min_in_sync.unwrap_or(0).max(demands.in_sync_min);
-    state.partitions.iter().find_map(|&(partition, copies, in_sync)| {
-        if copies < demands.replication_factor_min {
-            let needed = demands.replication_factor_min;
-            return Some(Problem::CopiesTooFew { partition, copies, needed });
-        }
-        ((in_sync as u64) < needed).then_some(Problem::OutOfSync { partition, in_sync, needed })
-    })
+    let copies_min = demands.replication_factor_min;
+    if let Some(few) = state.partitions.iter().find(|one| one.copies < copies_min) {
+        let (partition, copies) = (few.partition, few.copies);
+        return Some(Problem::CopiesTooFew { partition, copies, needed: copies_min });
+    }
+    let needed = in_sync_needed(state, demands);
+    let in_sync = |one: &Placement| one.in_sync.len();
+    let best = state.partitions.iter().max_by_key(|one| in_sync(one))?;
+    let (partition, in_sync) = (best.partition, in_sync(best));
+    ((in_sync as u64) < needed).then_some(Problem::OutOfSync { partition, in_sync, needed })
+}
+
+/// How many copies of a partition must be in sync. One that has fewer confirms nothing, which holds
+/// its own records up and those of no other.
+pub fn in_sync_needed(state: &TopicState, demands: &Demands) -> u64 {
+    state.min_in_sync.unwrap_or(0).max(demands.in_sync_min)
 }
 
 #[cfg(test)]
@@ -103,8 +115,14 @@ mod tests {
 
     #[test]
     fn every_way_to_lose_records_is_seen() {
+        let placement = |partition, copies, in_sync| Placement {
+            partition,
+            leader: Some(1),
+            copies,
+            in_sync: vec![1; in_sync],
+        };
         let sound = TopicState {
-            partitions: vec![(0, 3, 3), (1, 3, 2)],
+            partitions: vec![placement(0, 3, 3), placement(1, 3, 2)],
             cleanup_policy: Some("delete".to_owned()),
             min_in_sync: Some(2),
             message_bytes_max: Some(1000),
@@ -118,7 +136,7 @@ mod tests {
             forever: true,
         };
         assert_eq!(problem(&sound, &demands), None);
-        let unknown = TopicState { partitions: vec![(0, 3, 2)], ..TopicState::default() };
+        let unknown = TopicState { partitions: vec![placement(0, 3, 2)], ..TopicState::default() };
         assert_eq!(problem(&unknown, &demands), None);
         type Change = dyn Fn(&mut TopicState);
         let cases: [(&Change, &str); 8] = [
@@ -128,8 +146,11 @@ mod tests {
             (&|t| t.retention_ms = Some(604_800_000), "may forget nothing"),
             (&|t| t.retention_bytes = Some(0), "may forget nothing"),
             (&|t| t.min_in_sync = Some(1), "min.insync.replicas is 1, less than 2"),
-            (&|t| t.partitions[1].1 = 1, "partition 1 has 1 copies of 3"),
-            (&|t| t.partitions[1].2 = 1, "partition 1 has 1 in-sync copies of 2"),
+            (&|t| t.partitions[1].copies = 1, "partition 1 has 1 copies of 3"),
+            (
+                &|t| t.partitions.iter_mut().for_each(|one| one.in_sync.truncate(1)),
+                "has 1 in-sync copies of 2, and no other has more",
+            ),
         ];
         for (change, expected) in cases {
             let mut topic = sound.clone();
@@ -137,9 +158,12 @@ mod tests {
             let problem = problem(&topic, &demands).expect(expected).to_string();
             assert!(problem.contains(expected), "{problem}");
         }
+        let mut half = sound.clone();
+        half.partitions[1].in_sync.truncate(1);
+        assert_eq!(problem(&half, &demands), None, "a matter of that partition alone");
         let passing = TopicState { retention_ms: Some(1), ..sound.clone() };
         assert_eq!(problem(&passing, &Demands { forever: false, ..demands }), None);
-        let strict = TopicState { min_in_sync: Some(3), ..sound };
+        let strict = TopicState { min_in_sync: Some(4), ..sound };
         assert!(problem(&strict, &demands).is_some(), "the topic's own bound counts too");
     }
 }

@@ -11,11 +11,15 @@ use rdkafka::error::KafkaError;
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 use crate::journal::config::KafkaConfig;
+use crate::journal::kafka::brokers::{Brokers, PERIOD};
 use crate::journal::kafka::client;
 use crate::journal::kafka::context::Quiet;
 use crate::journal::kafka::producer::{Message, Producer};
+use crate::journal::kafka::progress::Hold;
+use crate::journal::kafka::ticket::Tickets;
 use crate::journal::kafka::topic::Topics;
 use crate::journal::pins::PinLog;
 use crate::journal::{Append, AppendError, OpenError};
@@ -34,10 +38,13 @@ const TOPIC_PERIOD: Duration = Duration::from_secs(1);
 
 /// Appends to the topic and reads it.
 pub struct KafkaPins {
-    producer: Producer,
+    producer: Arc<Producer>,
+    /// Of the one partition.
+    tickets: Tickets,
     /// Everything before this offset was handed to the types.
     read: watch::Receiver<i64>,
     reader: JoinHandle<()>,
+    looking: JoinHandle<()>,
 }
 
 impl KafkaPins {
@@ -52,9 +59,13 @@ impl KafkaPins {
     ) -> Result<Self, OpenError> {
         let topic = &config.types_topic;
         let producer = Producer::new(topic, config, config.message_bytes_max, None);
+        let producer = Arc::new(producer.map_err(OpenError::Kafka)?);
+        let topics = Topics::new(config).map_err(OpenError::Kafka)?;
+        let tickets = Tickets::new(config.queue_bytes_max);
+        let looking = tokio::spawn(look(topics.clone(), producer.clone(), tickets.clone()));
         let (sender, read) = watch::channel(0);
         let reader = Reader {
-            topics: Topics::new(config).map_err(OpenError::Kafka)?,
+            topics,
             consumer: consumer(config).map_err(OpenError::Kafka)?,
             config: config.clone(),
             topic: topic.clone(),
@@ -62,16 +73,23 @@ impl KafkaPins {
             condition: readiness.condition("field types", "the topic of types is not read yet"),
             read: sender,
         };
-        Ok(Self {
-            producer: producer.map_err(OpenError::Kafka)?,
-            read,
-            reader: tokio::spawn(reader.run()),
-        })
+        Ok(Self { producer, tickets, read, reader: tokio::spawn(reader.run()), looking })
     }
 
     async fn store(&self, pins: &[Pin]) -> Result<(), AppendError> {
         let unavailable = |reason: String| AppendError::unavailable(reason, RETRY_AFTER);
-        let sent = self.producer.send(messages(pins)).await;
+        let mut messages = messages(pins);
+        let place = |message: &Message| (PARTITION.unsigned_abs(), message.body.len() as u64);
+        let waits_for: Vec<_> = messages.iter().map(place).collect();
+        let held = |hold: Hold| unavailable(hold.to_string());
+        let tickets = self.tickets.take(&waits_for).map_err(held)?;
+        for (message, ticket) in messages.iter_mut().zip(tickets) {
+            message.ticket = Some(ticket);
+        }
+        let sent = tokio::select! {
+            sent = self.producer.send(messages) => sent,
+            hold = self.tickets.given_up(&waits_for) => return Err(held(hold)),
+        };
         if sent.is_err() && self.producer.fatal_error().is_some() {
             self.producer.replace().map_err(|error| unavailable(error.to_string()))?;
         }
@@ -100,6 +118,25 @@ impl PinLog for KafkaPins {
 impl Drop for KafkaPins {
     fn drop(&mut self) {
         self.reader.abort();
+        self.looking.abort();
+    }
+}
+
+/// Whether the brokers of the topic answer; never ends. While they do not, nobody waits for them.
+async fn look(topics: Topics, producer: Arc<Producer>, tickets: Tickets) {
+    let topic = producer.topic();
+    let mut brokers = loop {
+        match topics.durable_types(topic).await {
+            Ok((placements, in_sync_min)) => break Brokers::new(placements, in_sync_min),
+            // The reader says why.
+            Err(_) => tokio::time::sleep(TOPIC_PERIOD).await,
+        }
+    };
+    let mut ticks = tokio::time::interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        brokers.look(&topics, &producer, &tickets).await;
     }
 }
 
@@ -120,6 +157,7 @@ fn messages(pins: &[Pin]) -> Vec<Message> {
         headers: Vec::new(),
         foreign_headers: Vec::new(),
         body: body.into(),
+        ticket: None,
     };
     bodies.into_iter().map(message).collect()
 }

@@ -21,7 +21,10 @@ use crate::journal::config::KafkaConfig;
 use crate::journal::envelope;
 use crate::journal::kafka::context::Login;
 use crate::journal::kafka::fault::{Fault, classify};
+use crate::journal::kafka::placement::Placement;
 use crate::journal::kafka::renewed::Renewed;
+use crate::journal::kafka::ticket::Ticket;
+use crate::journal::kafka::topic::placements;
 use crate::journal::kafka::{client, log, report};
 use crate::journal::metrics::JournalMetrics;
 
@@ -39,6 +42,8 @@ pub(super) struct Message {
     pub foreign_headers: Vec<(String, Option<Bytes>)>,
     pub headers: Vec<envelope::Header>,
     pub body: Bytes,
+    /// Its place among those under way to the partition, where these are counted.
+    pub ticket: Option<Ticket>,
 }
 
 /// Why messages were not confirmed.
@@ -114,6 +119,11 @@ impl Producer {
         })
     }
 
+    /// Where messages go.
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
     /// Sends all messages and waits until it is known of each whether it was stored: after an
     /// error none of them is still under way, but for what a deadline cut off. Gives the highest
     /// offset.
@@ -130,10 +140,10 @@ impl Producer {
         let producer = self.client.current();
         let (mut deliveries, mut highest) = (FuturesUnordered::new(), Ok(-1));
         // The client has a copy of what it took, and one is enough.
-        for message in messages {
+        for mut message in messages {
             loop {
                 match self.enqueue(&producer, &message) {
-                    Ok(delivery) => deliveries.push(confirmed(delivery)),
+                    Ok(delivery) => deliveries.push(confirmed(delivery, message.ticket.take())),
                     // More than the queue holds: the rest goes as what is ours in it is stored.
                     Err(SendError { fault: Fault::QueueFull, .. }) if !deliveries.is_empty() => {
                         if let Some(stored) = deliveries.next().await {
@@ -155,6 +165,15 @@ impl Producer {
             highest = later(highest, stored);
         }
         highest
+    }
+
+    /// Where the partitions are. The client learns it too, so what it sends goes to the new leader of
+    /// a partition; by itself it asks only when a broker has refused it or hung up.
+    pub async fn placements(&self, timeout: Duration) -> Option<Vec<Placement>> {
+        let (producer, topic) = (self.client.current(), self.topic.clone());
+        let ask = move || producer.client().fetch_metadata(Some(&topic), timeout);
+        let metadata = tokio::task::spawn_blocking(ask).await.ok()?.ok()?;
+        placements(&metadata, &self.topic).ok()
     }
 
     /// What went wrong for good with the producer in use, if something did.
@@ -207,9 +226,12 @@ fn later(so_far: Result<i64, SendError>, next: Result<i64, SendError>) -> Result
 }
 
 /// The offset of a message that was stored.
-async fn confirmed(delivery: DeliveryFuture) -> Result<i64, SendError> {
+async fn confirmed(delivery: DeliveryFuture, ticket: Option<Ticket>) -> Result<i64, SendError> {
     match delivery.await {
-        Ok(Ok(stored)) => Ok(stored.offset),
+        Ok(Ok(stored)) => {
+            ticket.into_iter().for_each(Ticket::confirmed);
+            Ok(stored.offset)
+        }
         Ok(Err((error, _))) => Err(failed(&error)),
         // The producer was replaced under us.
         Err(_) => Err(failed(&KafkaError::MessageProduction(RDKafkaErrorCode::PurgeQueue))),

@@ -3,6 +3,7 @@
 
 use crate::journal::OpenError;
 use crate::journal::config::JournalConfig;
+use crate::journal::kafka::placement::Placement;
 use crate::journal::kafka::topic::{TopicError, Topics};
 use crate::signal::Signal;
 
@@ -30,11 +31,12 @@ pub async fn provision(journal: &JournalConfig) -> Result<Vec<Provisioned>, Open
         let JournalConfig::Kafka(config) = &stream.journal else { continue };
         let topics = Topics::new(config).map_err(OpenError::Kafka)?;
         let (records, letters) = (&config.topic, &config.dead_letter_topic);
-        all.push(found(records, topics.durable_records(records).await));
+        let count = |(all, _): (Vec<Placement>, u64)| all.len() as u32;
+        all.push(found(records, topics.durable_records(records).await.map(count)));
         all.push(found(letters, topics.dead_letters(letters).await));
         if stream.signals.has(Signal::Metrics) {
             let types = &config.types_topic;
-            all.push(found(types, topics.durable_types(types).await));
+            all.push(found(types, topics.durable_types(types).await.map(count)));
         }
     }
     Ok(all)

@@ -1,9 +1,10 @@
-//! Whether records are taken: nobody waits for what is known to fail.
+//! Whether records are taken at all: nobody waits for what is known to fail. Which partitions are
+//! held while others go on is [`super::progress`].
 //!
 //! ```text
-//! all ── two questions unanswered ──► what is under way ── two more ──► nothing
-//!  ▲                                        │ an answer                  │ an answer
-//!  └────────────────────────────────────────┴────────────────────────────┘
+//! all ── every partition is held ──► what is under way ── no broker answers ──► nothing
+//!  ▲                                        │ an answer                          │ an answer
+//!  └────────────────────────────────────────┴────────────────────────────────────┘
 //! ```
 //!
 //! What is under way may have been stored, so it is given up later than what comes anew is refused.
@@ -16,7 +17,7 @@ use tokio::sync::watch;
 pub(super) enum Taking {
     /// Every record.
     All,
-    /// Those under way only: brokers are silent, for this reason.
+    /// Those under way only: brokers say of every partition that it confirms nothing, for this reason.
     UnderWay(String),
     /// None, for this reason.
     Nothing(String),

@@ -1,24 +1,26 @@
 //! Making sure that a topic is there and keeps what it confirms, and how many partitions it has.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::metadata::Metadata;
+use rdkafka::metadata::{Metadata, MetadataPartition};
 use rdkafka::producer::{FutureProducer, Producer as _};
 use rdkafka::types::RDKafkaErrorCode;
+use tokio::task::JoinSet;
 
 use crate::journal::config::{CreateTopic, KafkaConfig};
 use crate::journal::kafka::client;
 use crate::journal::kafka::context::Quiet;
-use crate::journal::kafka::durability::{Demands, Problem, TopicState, problem};
+use crate::journal::kafka::durability::{Demands, Problem, TopicState, in_sync_needed, problem};
+use crate::journal::kafka::placement::{BrokerId, Placement};
 use crate::journal::kafka::renewed::Renewed;
 
 /// How long a question to the cluster may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a question may take that finds out whether a broker answers at all. The client leaves a
-/// broker that does not, so the next question goes to another one where there is one.
+/// How long a question may take that finds out whether a broker answers at all.
 const REACH_TIMEOUT: Duration = Duration::from_millis(500);
 /// What the dead letters' topic takes more than the records': their headers are longer.
 pub(super) const DEAD_LETTER_EXTRA_BYTES: u64 = 64 << 10;
@@ -70,6 +72,27 @@ impl Asker {
             Self::Producer(producer) => producer.client().fetch_metadata(Some(topic), timeout),
         }
     }
+
+    /// Whether the leader of a partition says anything, be it a refusal.
+    fn leader_answers(&self, topic: &str, partition: i32, timeout: Duration) -> bool {
+        let answer = match self {
+            Self::Admin(admin) => admin.inner().fetch_watermarks(topic, partition, timeout),
+            Self::Producer(producer) => {
+                producer.client().fetch_watermarks(topic, partition, timeout)
+            }
+        };
+        let code = answer.err().and_then(|error| error.rdkafka_error_code());
+        !matches!(
+            code,
+            Some(
+                RDKafkaErrorCode::OperationTimedOut
+                    | RDKafkaErrorCode::RequestTimedOut
+                    | RDKafkaErrorCode::BrokerTransportFailure
+                    | RDKafkaErrorCode::AllBrokersDown
+                    | RDKafkaErrorCode::LeaderNotAvailable
+            )
+        )
+    }
 }
 
 impl Topics {
@@ -89,18 +112,23 @@ impl Topics {
         Ok(state.partitions.len() as u32)
     }
 
-    /// The same for somebody who appends: the topic must keep what it confirms.
-    pub async fn durable_records(&self, topic: &str) -> Result<u32, TopicError> {
+    /// The same for somebody who appends: the topic must keep what it confirms. Gives where its
+    /// partitions are, and how many copies must be in sync.
+    pub async fn durable_records(&self, topic: &str) -> Result<(Vec<Placement>, u64), TopicError> {
         let partitions = self.create.map_or(1, |create| create.partitions);
         let state = self.ensure(topic, partitions, self.demands.message_bytes_max).await?;
-        self.sound(topic, state, &self.demands).await
+        let state = self.sound(topic, state, &self.demands).await?;
+        let needed = in_sync_needed(&state, &self.demands);
+        Ok((state.partitions, needed))
     }
 
     /// Makes sure of the topic of types, which has one partition and must keep all of it for ever.
-    pub async fn durable_types(&self, topic: &str) -> Result<u32, TopicError> {
+    pub async fn durable_types(&self, topic: &str) -> Result<(Vec<Placement>, u64), TopicError> {
         let demands = Demands { forever: true, ..self.demands };
         let state = self.ensure_with(topic, 1, demands.message_bytes_max, FOREVER).await?;
-        self.sound(topic, state, &demands).await
+        let state = self.sound(topic, state, &demands).await?;
+        let needed = in_sync_needed(&state, &demands);
+        Ok((state.partitions, needed))
     }
 
     async fn sound(
@@ -108,18 +136,43 @@ impl Topics {
         topic: &str,
         mut state: TopicState,
         demands: &Demands,
-    ) -> Result<u32, TopicError> {
+    ) -> Result<TopicState, TopicError> {
         self.describe(topic, &mut state).await;
         match problem(&state, demands) {
             Some(problem) => Err(TopicError::Unsound { topic: topic.to_owned(), problem }),
-            None => Ok(state.partitions.len() as u32),
+            None => Ok(state),
         }
+    }
+
+    /// Which of these brokers answer within half a second; each is asked about the partition that it
+    /// leads. Only so is a broker asked by name: what concerns no partition goes to the one that the
+    /// client talked to last, also where that one is frozen.
+    pub async fn answering(
+        &self,
+        topic: &str,
+        led: &BTreeMap<BrokerId, i32>,
+    ) -> BTreeSet<BrokerId> {
+        let mut asked = JoinSet::new();
+        for (&broker, &partition) in led {
+            let (asker, topic) = (self.asker.current(), topic.to_owned());
+            let ask = move || asker.leader_answers(&topic, partition, REACH_TIMEOUT);
+            asked.spawn(async move {
+                let answers = tokio::task::spawn_blocking(ask).await;
+                answers.unwrap_or(false).then_some(broker)
+            });
+        }
+        asked.join_all().await.into_iter().flatten().collect()
     }
 
     /// Whether a broker answers within half a second.
     pub async fn reach(&self, topic: &str) -> Result<(), TopicError> {
         // Whatever it answers.
         self.metadata(topic, REACH_TIMEOUT).await.map(drop)
+    }
+
+    /// Where the partitions are, if a broker says so within half a second.
+    pub async fn placements(&self, topic: &str) -> Result<Vec<Placement>, TopicError> {
+        placements(&self.metadata(topic, REACH_TIMEOUT).await?, topic)
     }
 
     /// Creates the dead letters' topic if it may be.
@@ -180,25 +233,8 @@ impl Topics {
     }
 
     async fn state(&self, topic: &str, timeout: Duration) -> Result<TopicState, TopicError> {
-        let failed = |source| not_looked_up(topic, source);
-        let metadata = self.metadata(topic, timeout).await?;
-        let found = metadata.topics().iter().find(|found| found.name() == topic);
-        match found.map(|found| (found.error().map(RDKafkaErrorCode::from), found.partitions())) {
-            None
-            | Some((
-                Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic),
-                _,
-            ))
-            | Some((None, [])) => Err(TopicError::Missing(topic.to_owned())),
-            Some((Some(code), _)) => Err(failed(KafkaError::MetadataFetch(code))),
-            Some((None, partitions)) => {
-                let partition = |p: &rdkafka::metadata::MetadataPartition| {
-                    (p.id(), p.replicas().len(), p.isr().len())
-                };
-                let partitions = partitions.iter().map(partition).collect();
-                Ok(TopicState { partitions, ..TopicState::default() })
-            }
-        }
+        let partitions = placements(&self.metadata(topic, timeout).await?, topic)?;
+        Ok(TopicState { partitions, ..TopicState::default() })
     }
 
     async fn create(
@@ -235,6 +271,29 @@ impl Topics {
         }
         tracing::info!(topic, partitions, "created the topic");
         Ok(())
+    }
+}
+
+/// Where the partitions of a topic are, by what a broker answered.
+pub(super) fn placements(metadata: &Metadata, topic: &str) -> Result<Vec<Placement>, TopicError> {
+    let found = metadata.topics().iter().find(|found| found.name() == topic);
+    match found.map(|found| (found.error().map(RDKafkaErrorCode::from), found.partitions())) {
+        None
+        | Some((
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic),
+            _,
+        ))
+        | Some((None, [])) => Err(TopicError::Missing(topic.to_owned())),
+        Some((Some(code), _)) => Err(not_looked_up(topic, KafkaError::MetadataFetch(code))),
+        Some((None, partitions)) => {
+            let placement = |found: &MetadataPartition| Placement {
+                partition: found.id(),
+                leader: Some(found.leader()).filter(|leader| *leader >= 0),
+                copies: found.replicas().len(),
+                in_sync: found.isr().to_vec(),
+            };
+            Ok(partitions.iter().map(placement).collect())
+        }
     }
 }
 
