@@ -35,6 +35,7 @@ use edge::Edge;
 use metrics::GatewayMetrics;
 use pinning::Pinning;
 use stamps::Stamps;
+use tenant_metrics::TenantMetrics;
 use tenant_rules::TenantRules;
 
 pub mod admission;
@@ -63,6 +64,7 @@ mod remote_write;
 mod serve;
 mod server;
 mod stamps;
+mod tenant_metrics;
 mod tenant_rules;
 #[cfg(test)]
 mod tests;
@@ -97,6 +99,7 @@ impl Gateway {
         let collector = server::collector(&config, &readiness, &mut registry);
         let budget = Budget::new(config.memory_bytes_max);
         let metrics = GatewayMetrics::register(&mut registry, &budget, pinning.types());
+        let tenants = TenantMetrics::register(&mut registry);
         let destinations = Destinations::new(&config.destinations);
         let (used, limit) = budget.ledger();
         let (files, tracked) = (config.rules_directory.clone(), Tracked::new(used, limit));
@@ -109,6 +112,7 @@ impl Gateway {
             journals: journals.into(),
             budget,
             metrics,
+            tenants,
             conversions: Conversions::of_this_machine(),
             stamps: Stamps::new(),
             confirmed: Arc::default(),

@@ -44,11 +44,7 @@ impl Admission {
     /// # Errors
     /// When there is not exactly one well-formed tenant.
     pub fn of(headers: &HeaderMap, now: SystemTime) -> Result<Self, Refusal> {
-        let mut tenants = headers.get_all(TENANT).iter();
-        let tenant = match (tenants.next(), tenants.next()) {
-            (Some(tenant), None) if is_tenant(tenant.as_bytes()) => tenant.to_str().ok(),
-            _ => None,
-        };
+        let tenant = tenant(headers);
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Self {
             tenant: tenant.ok_or(Refusal::TenantMissing)?.to_owned(),
@@ -57,6 +53,15 @@ impl Admission {
             request_id: text(headers, &REQUEST_ID, is_request_id),
             traceparent: traceparent(headers),
         })
+    }
+}
+
+/// The tenant of a request, if it has exactly one that is well formed.
+pub fn tenant(headers: &HeaderMap) -> Option<&str> {
+    let mut tenants = headers.get_all(TENANT).iter();
+    match (tenants.next(), tenants.next()) {
+        (Some(tenant), None) if is_tenant(tenant.as_bytes()) => tenant.to_str().ok(),
+        _ => None,
     }
 }
 

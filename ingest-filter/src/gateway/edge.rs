@@ -17,6 +17,7 @@ use crate::gateway::metrics::GatewayMetrics;
 use crate::gateway::pinning::{Pinned, Pinning};
 use crate::gateway::refusal::Refusal;
 use crate::gateway::stamps::{Stamp, Stamps};
+use crate::gateway::tenant_metrics::TenantMetrics;
 use crate::gateway::tenant_rules::{Ruled, TenantRules};
 use crate::gateway::verdict::Verdict;
 use crate::journal::{AppendError, Journal, Journals};
@@ -42,6 +43,8 @@ pub struct Edge {
     pub budget: Budget,
     /// What is counted.
     pub metrics: GatewayMetrics,
+    /// What is counted of each tenant.
+    pub tenants: TenantMetrics,
     /// How many long bodies are decoded at once.
     pub conversions: Conversions,
     /// The time of points that have none, also when they are sent again.

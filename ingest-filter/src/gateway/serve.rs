@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, info_span};
 
-use crate::gateway::admission::{Admission, idempotency_key, traceparent};
+use crate::gateway::admission::{Admission, idempotency_key, tenant, traceparent};
 use crate::gateway::body::{self, REQUEST_BYTES, Received};
 use crate::gateway::budget::Reservation;
 use crate::gateway::edge::Edge;
@@ -53,10 +53,14 @@ pub async fn serve<P: Protocol>(edge: Arc<Edge>, mut protocol: P, request: Reque
     let span = info_span!("write", protocol = tracing::field::Empty);
     chassis::telemetry::continue_trace(&span, traceparent(request.headers()).as_deref());
     let started = std::time::Instant::now();
+    let tenant = tenant(request.headers()).map(str::to_owned);
     let outcome = store(&edge, &mut protocol, request).instrument(span.clone()).await;
     span.record("protocol", protocol.name().label());
     edge.metrics.request_seconds.observe(started.elapsed().as_secs_f64());
     edge.metrics.answered(protocol.name(), &outcome);
+    if let Some(tenant) = &tenant {
+        edge.tenants.answered(tenant, &outcome);
+    }
     let mut response = protocol.answer(&outcome);
     let stored = outcome.as_ref().map_or(0, |verdict| verdict.stored);
     response.headers_mut().insert(POINTS, HeaderValue::from(stored));
