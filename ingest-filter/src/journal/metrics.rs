@@ -46,7 +46,7 @@ pub struct JournalMetrics {
     /// Bytes the journal directory holds, disk.
     pub disk_bytes: Gauge<u64, AtomicU64>,
     open: Of<Gauge>,
-    held_partitions: Of<Gauge>,
+    refused_partitions: Of<Gauge>,
     label: StreamLabel,
 }
 
@@ -71,7 +71,7 @@ pub struct JournalFamilies {
     producer_rebuilds: Of<Counter>,
     files_refused: Gauge,
     open: Of<Gauge>,
-    held_partitions: Of<Gauge>,
+    refused_partitions: Of<Gauge>,
     lanes: Of<Gauge>,
     paused_lanes: Of<Gauge>,
     lag_records: Of<Gauge>,
@@ -98,7 +98,7 @@ impl JournalFamilies {
             producer_rebuilds: Of::default(),
             files_refused: Gauge::default(),
             open: Of::default(),
-            held_partitions: Of::default(),
+            refused_partitions: Of::default(),
             lanes: Of::default(),
             paused_lanes: Of::default(),
             lag_records: Of::default(),
@@ -124,7 +124,7 @@ impl JournalFamilies {
         to.register("files_refused", help, all.files_refused.clone());
         to.register("open", "1 while records are taken, Kafka", all.open.clone());
         let help = "Partitions whose records are refused, Kafka";
-        to.register("held_partitions", help, all.held_partitions.clone());
+        to.register("refused_partitions", help, all.refused_partitions.clone());
         to.register("lanes", "Partitions this writer reads", all.lanes.clone());
         let help = "Partitions that are paused, Kafka";
         to.register("paused_lanes", help, all.paused_lanes.clone());
@@ -155,7 +155,7 @@ impl JournalFamilies {
             lag_bytes: self.lag_bytes.get_or_create_owned(&label),
             disk_bytes: self.disk_bytes.get_or_create_owned(&label),
             open: self.open.clone(),
-            held_partitions: self.held_partitions.clone(),
+            refused_partitions: self.refused_partitions.clone(),
             label,
         }
     }
@@ -168,8 +168,8 @@ impl JournalMetrics {
     }
 
     /// Partitions whose records are refused at present, Kafka; only a gateway has it.
-    pub fn held_partitions(&self) -> Gauge {
-        self.held_partitions.get_or_create_owned(&self.label)
+    pub fn refused_partitions(&self) -> Gauge {
+        self.refused_partitions.get_or_create_owned(&self.label)
     }
 
     /// Registers those of one stream that carries everything.

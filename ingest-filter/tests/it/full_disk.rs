@@ -51,7 +51,7 @@ async fn a_full_disk_of_the_only_broker_refuses_what_would_be_on_it() {
 
     println!("the first disk: {}", fill(&stream, 0).await);
     stream.is_refused(0, "partition 0 has no leader").await;
-    let held = stream.gauge("held_partitions");
+    let held = stream.gauge("refused_partitions");
     assert!(held > 0 && held < i64::from(PARTITIONS), "{held}");
     assert_eq!(stream.gauge("open"), 1);
     let mut spared = None;
@@ -71,7 +71,7 @@ async fn a_full_disk_of_the_only_broker_refuses_what_would_be_on_it() {
     for number in 0..PARTITIONS {
         stream.is_taken(number).await;
     }
-    stream.shows("held_partitions", 0).await;
+    stream.shows("refused_partitions", 0).await;
     stream.all_are_stored().await;
     // The writer has carried on too, also what came last.
     let last = stream.written().await;
@@ -100,7 +100,7 @@ async fn a_full_disk_of_one_broker_of_three_costs_a_pause() {
     for number in 0..PARTITIONS {
         stream.is_taken(number).await;
     }
-    stream.shows("held_partitions", 0).await;
+    stream.shows("refused_partitions", 0).await;
     brokers[1].file_bytes_max = None;
     brokers[1].restart().await;
     for number in 0..PARTITIONS {

@@ -96,7 +96,7 @@ async fn one_broker_of_three_costs_only_what_needs_it() {
         }
         single.is_refused(hit[0], &format!("of partition {} ", hit[0])).await;
         println!("{how}: known to who wrote after {:?}", gone.elapsed());
-        single.shows("held_partitions", hit.len() as i64).await;
+        single.shows("refused_partitions", hit.len() as i64).await;
         // Others are taken.
         single.shows("open", 1).await;
         for number in &spared {
@@ -125,7 +125,7 @@ async fn one_broker_of_three_costs_only_what_needs_it() {
         for number in 0..PARTITIONS {
             single.is_taken(number).await;
         }
-        single.shows("held_partitions", 0).await;
+        single.shows("refused_partitions", 0).await;
     }
     single.all_are_stored().await;
     copied.all_are_stored().await;

@@ -47,7 +47,7 @@ struct Shared {
     queued_bytes: AtomicU64,
     rate: Mutex<DrainRate>,
     /// How many partitions are held.
-    held_partitions: Gauge,
+    refused_partitions: Gauge,
     metrics: JournalMetrics,
     standing: Standing,
     /// Something failed that may need a new producer or a person, or Kafka seems to be away.
@@ -83,7 +83,7 @@ impl KafkaAppender {
             queued_bytes: AtomicU64::new(0),
             rate: Mutex::new(DrainRate::new(Instant::now())),
             intake: Intake::new(metrics.open()),
-            held_partitions: metrics.held_partitions(),
+            refused_partitions: metrics.refused_partitions(),
             metrics,
             standing: Standing::new(signals, readiness),
             look,

@@ -118,7 +118,7 @@ impl Shared {
             None => Taking::All,
         });
         let partitions = i64::try_from(held.len()).unwrap_or(i64::MAX);
-        let before = self.held_partitions.set(partitions);
+        let before = self.refused_partitions.set(partitions);
         match held.first() {
             _ if before == partitions => {}
             Some(reason) => {
