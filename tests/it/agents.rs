@@ -23,7 +23,7 @@ domain: edge
 descriptors:
   - key: tenant
     value: full
-    rate_limit: {unit: day, requests_per_unit: 0}
+    rate_limit: {unit: year, requests_per_unit: 0}
 ";
 
 struct Agent {

@@ -19,7 +19,7 @@ priority_classes:
   no: {rank: 4, outage: deny}
 descriptors:
   - key: tenant
-    rate_limit: {unit: day, requests_per_unit: 1000000}
+    rate_limit: {unit: year, requests_per_unit: 1000000}
 ";
 const LOCAL: [&str; 3] = ["system-node-critical", "golden", "background"];
 const DENY: [&str; 2] = ["bulk", "no"];
@@ -121,7 +121,7 @@ priority_classes:
   only: {rank: 1, outage: local, default: true}
 descriptors:
   - key: tenant
-    rate_limit: {unit: day, requests_per_unit: 1000000}
+    rate_limit: {unit: year, requests_per_unit: 1000000}
 ";
     let mut stage = with_quotas(quotas, |_| ()).await?;
     let only = issue(&stage, &["only"]).await?.remove(0);

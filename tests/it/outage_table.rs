@@ -1,6 +1,6 @@
 //! The table of README.md: what each class is answered in each outage, as the real parts answer it.
 //!
-//! Every cell is eight writes at once by a tenant that may write three times a day. The table that
+//! Every cell is eight writes at once by a tenant that may write three times a year. The table that
 //! comes out is compared with README.md; `TIDEGATE_WRITE_TABLES=1` puts it there.
 
 use std::fmt::Write as _;
@@ -18,10 +18,10 @@ const QUOTAS: &str = "
 domain: edge
 descriptors:
   - key: tenant
-    rate_limit: {unit: day, requests_per_unit: 3}
+    rate_limit: {unit: year, requests_per_unit: 3}
   - key: tenant
     value: probe
-    rate_limit: {unit: day, requests_per_unit: 1000000}
+    rate_limit: {unit: year, requests_per_unit: 1000000}
 ";
 const QUOTA: usize = 3;
 const WRITES: usize = 8;

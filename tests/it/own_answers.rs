@@ -19,7 +19,7 @@ domain: edge
 descriptors:
   - key: tenant
     value: full
-    rate_limit: {unit: day, requests_per_unit: 0}
+    rate_limit: {unit: year, requests_per_unit: 0}
 ";
 
 const QUOTA: &str = "the quota is used up, please retry later";

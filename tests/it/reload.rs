@@ -81,7 +81,7 @@ async fn a_bad_file_leaves_the_old_one_in_force_and_is_named() -> Result<()> {
     assert_eq!(stage.write(&small, POINT).await?.status, 429);
 
     let bad = QUOTAS.replace("requests_per_unit: 3}", "requests_per_unit: 3, unit: fortnight}");
-    let bad = bad.replace("{unit: day, requests_per_unit: 3, unit", "{requests_per_unit: 3, unit");
+    let bad = bad.replace("{unit: year, requests_per_unit: 3, unit", "{requests_per_unit: 3, unit");
     std::fs::write(stage.edge.quota_file(), bad)?;
     std::fs::write(stage.edge.keys_file(), "keys:\n  - id: broken\n")?;
     for (admin, file) in [

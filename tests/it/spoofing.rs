@@ -67,10 +67,10 @@ domain: edge
 descriptors:
   - key: tenant_points
     value: acme
-    rate_limit: {unit: day, requests_per_unit: 1000, overdraft: true}
+    rate_limit: {unit: year, requests_per_unit: 1000, overdraft: true}
   - key: tenant_bytes
     value: acme
-    rate_limit: {unit: day, requests_per_unit: 100000}
+    rate_limit: {unit: year, requests_per_unit: 100000}
 ";
     let change = |options: &mut tests::edge::Options| options.quotas = quotas.to_owned();
     let mut stage = Stage::with(tests::edge::Parts::Embedded, change).await?;

@@ -81,7 +81,7 @@ async fn one_broker_of_three_costs_only_what_needs_it() {
         let needs = |number: &u32| of_single[number] == victim;
         let (hit, spared): (Vec<u32>, Vec<u32>) = (0..PARTITIONS).partition(needs);
         let stop = CancellationToken::new();
-        let going_on = writing(&single, spared, &stop);
+        let going_on = writing(&single, spared.clone(), &stop);
         match how {
             "frozen" => signal(&brokers[broker], "-STOP"),
             _ => brokers[broker].kill(),
@@ -91,13 +91,17 @@ async fn one_broker_of_three_costs_only_what_needs_it() {
         if how == "frozen" {
             copied.shows("open", 0).await;
             let refusing = copied.journal.refusing().await.to_string();
-            assert!(refusing.contains(&format!("broker {victim} of partition")), "{refusing}");
+            assert!(refusing.contains("is silent"), "{refusing}");
             println!("frozen: known to who did not write after {:?}", gone.elapsed());
         }
         single.is_refused(hit[0], &format!("of partition {} ", hit[0])).await;
         println!("{how}: known to who wrote after {:?}", gone.elapsed());
         single.shows("held_partitions", hit.len() as i64).await;
-        assert_eq!(single.gauge("open"), 1, "others are taken");
+        // Others are taken.
+        single.shows("open", 1).await;
+        for number in &spared {
+            single.is_taken(*number).await;
+        }
         // While it is away, by those that lead now.
         for number in 0..PARTITIONS {
             copied.is_taken(number).await;
@@ -108,7 +112,11 @@ async fn one_broker_of_three_costs_only_what_needs_it() {
         assert!(single.readiness.is_ready(), "{:?}", single.readiness.blockers());
         stop.cancel();
         for (taken, refused) in going_on.join_all().await {
-            assert!(taken > 0 && refused.is_empty(), "{how}: {taken} taken, {refused:?}");
+            // A machine that is busy may hold any broker up for a while.
+            let victims = format!("broker {victim} ");
+            let wrong = ["no broker", "no leader", "may lose", &victims];
+            let because = |reason: &String| wrong.iter().any(|part| reason.contains(part));
+            assert!(taken > 0 && !refused.iter().any(because), "{how}: {taken}, {refused:?}");
         }
         match how {
             "frozen" => signal(&brokers[broker], "-CONT"),

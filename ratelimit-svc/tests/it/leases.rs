@@ -325,7 +325,7 @@ async fn what_is_told_adds_up() {
     let store = || unconnected(Topology::Unix(server.socket()), settings.clone());
     let stores = [store(), store(), store()];
     for store in &stores {
-        store.probe().await.expect("connected");
+        wait_for("connected", async || store.probe().await.is_ok()).await;
         store.sign_of_life().await.expect("signed");
     }
     let window = Limit::fixed(1000, Unit::Hour).period.window(3600 * 500_000);

@@ -26,6 +26,7 @@ descriptors:
     rate_limit: {unit: year, requests_per_unit: 1000000, mode: exact}
 ";
 const LIMIT: usize = 8;
+const REPLICAS: usize = 2;
 /// What each replica is asked of each class in the outage.
 const ASKED: usize = 6;
 
@@ -122,7 +123,7 @@ struct Stage {
     /// Of a failover.
     other: Option<RedisServer>,
     proxy: Proxy,
-    replicas: [Service; 2],
+    replicas: [Service; REPLICAS],
 }
 
 impl Stage {
@@ -277,6 +278,9 @@ async fn ask(service: &Service, key: &str, class: &str) -> (bool, bool) {
     (answer.overall_code() == Code::Ok, degraded == Some(Kind::BoolValue(true)))
 }
 
+/// Between an answer and the next request to the same replica.
+const PAUSE: Duration = Duration::from_millis(5);
+
 /// Requests of all classes without end, so that the fault is noticed and recovery has a load.
 struct Load {
     stop: Arc<AtomicBool>,
@@ -286,7 +290,7 @@ struct Load {
 }
 
 impl Load {
-    fn start(replicas: &[Service; 2]) -> Self {
+    fn start(replicas: &[Service; REPLICAS]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (asked, passed) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let mut running = tokio::task::JoinSet::new();
@@ -304,7 +308,7 @@ impl Load {
                     let ok = answer.into_inner().overall_code() == Code::Ok;
                     passed.fetch_add(usize::from(ok), Ordering::Relaxed);
                     asked.fetch_add(1, Ordering::Relaxed);
-                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    tokio::time::sleep(PAUSE).await;
                 }
             });
         }
@@ -401,7 +405,9 @@ async fn run(row: Row) -> Result<Outcome, Disturbed> {
     let commands = seen.commands.len();
     assert!(commands <= 2 * asked + 8 * connections + 40, "{commands} for {asked} requests");
     // Beside a probe: what a connection begins with, its proof, a sign of life, a script loaded.
-    let most = 2 * peak_before + 16;
+    // What the load may ask at its pace always may come, though a busier machine had let less through before.
+    let pace = REPLICAS * 100 / PAUSE.as_millis() as usize;
+    let most = 2 * peak_before.max(pace) + 16;
     assert!(peak_after <= most, "{peak_after} commands in 100 ms after {peak_before} before");
     for ((class, during), after) in CLASSES.iter().zip(admitted).zip(later) {
         // What was counted before is lost with the data, what passed since is not.

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::store::{NOW, hit, settings, unconnected};
-use crate::support::RedisServer;
+use crate::support::{RedisServer, wait_for};
 
 /// Passes everything on to `server`, and counts the reads it takes to receive what is sent there.
 fn counting(server: &RedisServer, at: PathBuf) -> Arc<AtomicUsize> {
@@ -50,7 +50,7 @@ async fn concurrent_calls_share_writes() {
     let at = dir.path().join("counting.sock");
     let reads = counting(&server, at.clone());
     let store = unconnected(Topology::Unix(at), settings());
-    store.probe().await.expect("connected");
+    wait_for("connected", async || store.probe().await.is_ok()).await;
     for mode in [Mode::CountAll, Mode::AllOrNothing] {
         // The first call makes the counters, and loads the script.
         let hits = [hit("shared", 1, 1_000_000)];

@@ -84,7 +84,7 @@ async fn on_both_stores(contract: impl AsyncFn(Arc<Memory>), redis: impl AsyncFn
         threads: 0,
     };
     let store = unconnected(Topology::Unix(server.socket()), settings);
-    store.probe().await.expect("connected");
+    wait_for("connected", async || store.probe().await.is_ok()).await;
     redis(Arc::new(store)).await;
 }
 
