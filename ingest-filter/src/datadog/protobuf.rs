@@ -13,20 +13,30 @@ use crate::wire::{self, Fields, Value};
 /// # Errors
 /// When the body itself is malformed, or with what `intake` stops with.
 pub fn series_protobuf(body: &[u8], intake: &mut dyn Intake) -> Result<(), Stop> {
-    wire::check(body)?;
-    for field in Fields::new(body).flatten() {
-        let (1, Value::Bytes(message)) = field else { continue };
-        if wire::check(message).is_err() {
-            intake.take(Kind::Sample, Item::Rejected(Fault::Malformed))?;
-            continue;
-        }
+    each_message(body, intake, |message, intake| {
         let mut series = Series::default();
         let fault = head(message, &mut series);
         let points = Fields::new(message).flatten().filter_map(|field| match field {
             (4, Value::Bytes(point)) => Some(self::point(point)),
             _ => None,
         });
-        series.hand_on(fault, points, intake)?;
+        series.hand_on(fault, points, intake)
+    })
+}
+
+/// Reads the messages of a body, which are its field 1; one that is malformed costs itself alone.
+pub(super) fn each_message<'a>(
+    body: &'a [u8],
+    intake: &mut dyn Intake,
+    mut read: impl FnMut(&'a [u8], &mut dyn Intake) -> Result<(), Stop>,
+) -> Result<(), Stop> {
+    wire::check(body)?;
+    for field in Fields::new(body).flatten() {
+        let (1, Value::Bytes(message)) = field else { continue };
+        match wire::check(message) {
+            Ok(()) => read(message, intake)?,
+            Err(_) => intake.take(Kind::Sample, Item::Rejected(Fault::Malformed))?,
+        }
     }
     Ok(())
 }

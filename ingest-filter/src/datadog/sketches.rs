@@ -19,7 +19,7 @@ use crate::histogram::{
 use crate::intake::{Intake, Item, Kind, Stop};
 use crate::wire::{self, Fields, Value};
 
-use super::protobuf::text;
+use super::protobuf::{each_message, text};
 use super::{Series, whole_seconds};
 
 /// Bins of one sketch; the Agent makes no more.
@@ -39,13 +39,7 @@ const KEY_BEYOND: i64 = i16::MAX as i64;
 /// When the body itself is malformed, or with what `intake` stops with.
 pub fn sketches(body: &[u8], intake: &mut dyn Intake) -> Result<(), Stop> {
     intake.reserve(2 * BINS_MAX * BIN_BYTES)?;
-    wire::check(body)?;
-    for field in Fields::new(body).flatten() {
-        let (1, Value::Bytes(message)) = field else { continue };
-        if wire::check(message).is_err() {
-            intake.take(Kind::Sample, Item::Rejected(Fault::Malformed))?;
-            continue;
-        }
+    each_message(body, intake, |message, intake| {
         let mut series = Series::default();
         let fault = head(message, &mut series);
         let (mut point, named) = series.named(fault);
@@ -67,8 +61,8 @@ pub fn sketches(body: &[u8], intake: &mut dyn Intake) -> Result<(), Stop> {
             };
             intake.take(Kind::Sample, item)?;
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 fn head<'a>(message: &'a [u8], series: &mut Series<'a>) -> Result<(), Fault> {

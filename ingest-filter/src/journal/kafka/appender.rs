@@ -46,7 +46,7 @@ struct Shared {
     partitions: AtomicU32,
     queued_bytes: AtomicU64,
     rate: Mutex<DrainRate>,
-    /// How many partitions are held.
+    /// How many partitions are held, so that their records are refused.
     refused_partitions: Gauge,
     metrics: JournalMetrics,
     standing: Standing,
