@@ -108,6 +108,27 @@ async fn a_lasting_refusal_takes_readiness() {
     append(&journal, vec![record("a", 0, 1)]).await;
 }
 
+/// A record was given up, and none came since: the partition stays in doubt, and what befalls the topic
+/// meanwhile is seen all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_goes_while_a_partition_is_in_doubt_is_missed() {
+    let (mock, config) = cluster();
+    let readiness = Readiness::new();
+    let config = JournalConfig::Kafka(config);
+    let journal = open_appender(&config, &readiness, &mut Registry::default()).unwrap();
+    append(&journal, vec![record("a", 0, 0)]).await;
+    let slow = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS; 1000];
+    mock.request_errors(RDKafkaApiKey::Produce, &slow);
+    journal.append(vec![record("a", 0, 1)]).await.expect_err("confirms nothing");
+    let missing = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+    mock.topic_error("points", missing).unwrap();
+    wait_for("the blocker", || async {
+        let blockers = readiness.blockers();
+        blockers.iter().any(|one| one.contains("topic 'points'")).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn brokers_that_are_down_are_an_answer_and_not_a_hang() {
     let (mock, config) = cluster();

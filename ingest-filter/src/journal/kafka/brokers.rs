@@ -32,6 +32,7 @@ pub(super) struct Brokers {
     pub placements: Vec<Placement>,
     in_sync_min: u64,
     silence: Silence,
+    /// Nobody is silent and no partition held.
     is_well: bool,
 }
 
@@ -73,11 +74,6 @@ impl Brokers {
             self.placements = placements;
         }
         self.note(tickets);
-    }
-
-    /// Whether nobody is silent and no partition held.
-    pub fn are_well(&self) -> bool {
-        self.is_well
     }
 
     /// Whether no leader answers any more.

@@ -18,7 +18,8 @@ const AWAY_PERIOD: Duration = Duration::from_millis(250);
 const TOPIC_PERIOD: Duration = Duration::from_secs(1);
 /// The longest that readiness is held back after a refusal that lasts.
 const LASTING_HOLD_MAX: Duration = Duration::from_secs(60);
-/// After so many looks at which all is well the topic is checked again.
+/// After so many looks the topic is checked again, whatever they saw: a partition that is in doubt stays so
+/// until a record comes for it, and none may come.
 const CHECK_EVERY: u32 = 10;
 
 /// What a check finds: where the partitions are, and how many copies must be in sync.
@@ -29,7 +30,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut brokers = shared.find_topic().await;
     let mut ticks = tokio::time::interval(PERIOD);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut healthy, mut check) = (0, None);
+    let (mut looks, mut check) = (0, None);
     loop {
         tokio::select! {
             () = shared.look.notified() => shared.wait_while_away(&mut brokers).await,
@@ -48,9 +49,9 @@ pub(super) async fn run(shared: Arc<Shared>) {
         if let Some(done) = check.take_if(|check: &mut Check| check.is_finished()) {
             shared.checked(done.await, &mut brokers).await;
         }
-        healthy += u32::from(brokers.are_well());
-        if healthy >= CHECK_EVERY && check.is_none() {
-            (healthy, check) = (0, Some(shared.check()));
+        looks += 1;
+        if looks >= CHECK_EVERY && check.is_none() {
+            (looks, check) = (0, Some(shared.check()));
         }
     }
 }
