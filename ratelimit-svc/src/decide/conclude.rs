@@ -5,6 +5,7 @@ use crate::decide::hit::{Count, Hit};
 use crate::decide::plan::{Counted, Line, Plan};
 use crate::decide::request::Request;
 use crate::decide::settings::Settings;
+use crate::decide::settle::PerHit;
 use crate::decide::{headers, metadata};
 use crate::limits::class::OutagePolicy;
 use crate::limits::stats::{HitStats, Reason, RuleOutcome};
@@ -37,32 +38,14 @@ pub fn conclude(
 ) -> Decision {
     let mut statuses = Vec::with_capacity(plan.lines.len());
     let mut outcomes = Vec::with_capacity(plan.hits.len());
-    let (mut enforced_over, mut quota, mut quota_over) = (false, 0, 0);
+    let mut over = Over::default();
     for (at, line) in plan.lines.iter().enumerate() {
-        let (status, outcome) = match line {
-            Line::Counted(counted) => {
-                let judged = judge(plan, counted, evidence, settings, now_seconds);
-                match counted.quota_mode {
-                    true => {
-                        quota += 1;
-                        quota_over += usize::from(judged.0.over_limit);
-                    }
-                    false => enforced_over |= judged.0.over_limit,
-                }
-                judged
-            }
-            passing => pass(passing),
-        };
+        let (status, outcome) = judge_line(plan, line, evidence, settings, now_seconds);
+        over.add(line, status.over_limit);
         statuses.push(status);
         outcomes.extend(outcome.map(|outcome| RuleOutcome { descriptor: at, ..outcome }));
     }
-    let would_refuse = enforced_over || (quota > 0 && quota == quota_over);
-    let degraded = match evidence {
-        _ if plan.hits.is_empty() => None,
-        Evidence::Counts { degraded, .. } => degraded.then_some(OutagePolicy::Local),
-        Evidence::Bypass => Some(OutagePolicy::Bypass),
-        Evidence::Deny => Some(OutagePolicy::Deny),
-    };
+    let (would_refuse, degraded) = (over.refuses(), degraded(plan, evidence));
     let mut decision = Decision {
         over_limit: would_refuse && !settings.shadow_mode,
         shadowed: would_refuse && settings.shadow_mode,
@@ -85,6 +68,84 @@ pub fn conclude(
         decision.metadata = Some(metadata::metadata(request, plan, &decision, full));
     }
     decision
+}
+
+/// The part of a decision that says who refused, without what a client is told: for whoever decides very many
+/// requests and tells nobody.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether the request is refused.
+    pub over_limit: bool,
+    /// Whether a policy, or the replica alone, answered in the store's place.
+    pub is_degraded: bool,
+    /// Descriptors that are over their limits, and why.
+    pub over: PerHit<(usize, Reason)>,
+}
+
+/// As [`conclude`], but for what a client is told.
+pub fn verdict(
+    plan: &Plan<'_>,
+    evidence: Evidence<'_>,
+    settings: &Settings,
+    now_seconds: u64,
+) -> Verdict {
+    let (mut over, mut all) = (Over::default(), PerHit::new());
+    for (at, line) in plan.lines.iter().enumerate() {
+        let (status, outcome) = judge_line(plan, line, evidence, settings, now_seconds);
+        over.add(line, status.over_limit);
+        if let Some(outcome) = outcome.filter(|outcome| outcome.over_limit) {
+            all.push((at, outcome.reason));
+        }
+    }
+    let over_limit = over.refuses() && !settings.shadow_mode;
+    Verdict { over_limit, is_degraded: degraded(plan, evidence).is_some(), over: all }
+}
+
+/// Which limits of a request are over: an enforced one refuses it, and quotas do if all of them are.
+#[derive(Default)]
+struct Over {
+    enforced: bool,
+    quotas: usize,
+    quotas_over: usize,
+}
+
+impl Over {
+    fn add(&mut self, line: &Line<'_>, is_over: bool) {
+        match line {
+            Line::Counted(counted) if counted.quota_mode => {
+                self.quotas += 1;
+                self.quotas_over += usize::from(is_over);
+            }
+            _ => self.enforced |= is_over,
+        }
+    }
+
+    fn refuses(&self) -> bool {
+        self.enforced || (self.quotas > 0 && self.quotas == self.quotas_over)
+    }
+}
+
+/// The policy that answered in the store's place.
+fn degraded(plan: &Plan<'_>, evidence: Evidence<'_>) -> Option<OutagePolicy> {
+    match evidence {
+        _ if plan.hits.is_empty() => None,
+        Evidence::Counts { degraded, .. } => degraded.then_some(OutagePolicy::Local),
+        Evidence::Bypass => Some(OutagePolicy::Bypass),
+        Evidence::Deny => Some(OutagePolicy::Deny),
+    }
+}
+
+fn judge_line(
+    plan: &Plan<'_>,
+    line: &Line<'_>,
+    evidence: Evidence<'_>,
+    settings: &Settings,
+    now_seconds: u64,
+) -> (Status, Option<RuleOutcome>) {
+    match line {
+        Line::Counted(counted) => judge(plan, counted, evidence, settings, now_seconds),
+        passing => pass(passing),
+    }
 }
 
 /// What Envoy makes `Retry-After` of: the longest wait of the statuses that refuse, a second at least.

@@ -89,7 +89,7 @@ pub fn settle<'u>(
             (settled.state, settled.moved) = (rolled(hit, found.0, now), false);
         }
     }
-    note(hits, &mut settled, &found, &shares, &refusals);
+    note(hits, &mut settled, &found, shares, &refusals);
     settled
 }
 
@@ -131,11 +131,11 @@ fn note(
     hits: &[Hit],
     settled: &mut [Settled],
     found: &[Known<'_>],
-    shares: &[Option<(Terms, Usage)>],
+    shares: PerHit<Option<(Terms, Usage)>>,
     refusals: &Refusals,
 ) {
-    for (at, share) in shares.iter().enumerate() {
-        let Some((terms, _)) = share else { continue };
+    for (at, share) in shares.into_iter().enumerate() {
+        let Some((terms, rolled)) = share else { continue };
         let hit = &hits[at];
         let moved = settled[at].moved;
         let claim = hit.share.as_ref().and_then(|share| share.asked);
@@ -150,10 +150,17 @@ fn note(
         let same = |earlier: &usize| hits[*earlier].key == hit.key;
         let chained =
             (0..at).rev().filter(same).find_map(|earlier| settled[earlier].usage.as_ref());
-        let mut usage = Usage::rolled(chained.or(found[at].1), terms);
-        if moved {
-            terms.take(&mut usage, hit.amount as f64, hit.is_refund);
-        }
+        // A hit that is alone, as most are, has its figures already.
+        let mut usage = match hits.len() {
+            1 => rolled,
+            _ => {
+                let mut usage = Usage::rolled(chained.or(found[at].1), &terms);
+                if moved {
+                    terms.take(&mut usage, hit.amount as f64, hit.is_refund);
+                }
+                usage
+            }
+        };
         if asks {
             terms.ask(&mut usage, demand as f64);
         } else if withdraws {

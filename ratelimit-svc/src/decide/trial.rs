@@ -8,7 +8,7 @@
 
 use std::borrow::Cow;
 
-use crate::decide::conclude::remaining;
+use crate::decide::conclude::{Verdict, remaining};
 use crate::decide::decision::{Decision, TrialStatus};
 use crate::decide::hit::{Count, Hit, Role};
 use crate::decide::key::{KeyFormat, trial_key};
@@ -108,6 +108,12 @@ impl Tried<'_> {
     /// have come as far, and one that was answered without the store says nothing of limits.
     pub fn counts_after(&self, decision: &Decision) -> bool {
         decision.degraded.is_none() && !refused_by_others(decision, self.descriptor)
+    }
+
+    /// The same where only the verdict is known.
+    pub fn counts_after_verdict(&self, verdict: &Verdict) -> bool {
+        let others = verdict.over.iter().any(|(over, _)| *over != self.descriptor);
+        !verdict.is_degraded && !(verdict.over_limit && others)
     }
 
     /// What came of it.

@@ -21,6 +21,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::decide::hit::{Count, Hit};
 use crate::decide::key::stem;
 use crate::decide::refusal::Refusals;
+use crate::decide::settle::PerHit;
 use crate::lease::claim::{Claim, Grant, Unspent};
 use crate::lease::slot::{Slot, Source, Taken};
 use crate::lease::{LeaseTerms, class_of};
@@ -72,7 +73,7 @@ struct Due {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Served {
     /// Decided, one answer for each hit.
-    Counts(Vec<Count>),
+    Counts(PerHit<Count>),
     /// A claim is needed first, and due or under way.
     Short(Ticket),
     /// A claim is needed, and not to be made yet: the store lost its data just now.
@@ -121,8 +122,8 @@ impl Table {
     /// the request is refused or has to wait. A request that comes `again` after waiting was counted as demand before.
     pub fn take(&self, hits: &[Hit], again: bool, now: Duration) -> Served {
         let (terms, now_micros) = (self.terms(), micros(now));
-        let mut counts = Vec::with_capacity(hits.len());
-        let mut taken: Vec<(usize, Source)> = Vec::with_capacity(hits.len());
+        let mut counts: PerHit<Count> = PerHit::new();
+        let mut taken: PerHit<(usize, Source)> = PerHit::new();
         let (mut short, mut held, mut failures) = (None, false, 0);
         for (at, hit) in hits.iter().enumerate() {
             if hit.is_refund {
@@ -206,12 +207,12 @@ impl Table {
     /// Takes in the answer to a claim; the hash is that of the tickets it concerns.
     pub fn granted(&self, claim: &Claim, grant: Grant, now: Duration) -> u64 {
         let hash = self.hash(&claim.stem);
-        if let Some(slot) = self.shard(hash).slot(&claim.stem)
-            && slot.granted(claim, grant, micros(now))
-        {
-            lock(&self.unrestored).push_back(claim.stem.clone());
+        if let Some(slot) = self.shard(hash).slot(&claim.stem) {
+            if slot.granted(claim, grant, micros(now)) {
+                lock(&self.unrestored).push_back(claim.stem.clone());
+            }
+            self.queue_returns(&claim.stem, slot);
         }
-        self.note_returns(hash, &claim.stem);
         self.tally.granted.fetch_add(grant.granted, Ordering::Relaxed);
         hash
     }
@@ -282,14 +283,16 @@ impl Table {
         hit: &Hit,
         terms: &LeaseTerms,
     ) -> (Arc<[u8]>, &'s mut Slot) {
-        if shard.slot(name).is_none() {
+        let at = shard.place(name).unwrap_or_else(|| {
             let slot = Slot::new(hit, shard.free_from, hash ^ self.seed, terms);
-            if let Some(held) = shard.insert(name, slot, self.keys_max / SHARDS) {
+            let (at, dropped) = shard.insert(name, slot, self.keys_max / SHARDS);
+            if let Some(held) = dropped {
                 self.tally.evicted.fetch_add(1, Ordering::Relaxed);
                 self.tally.stranded.fetch_add(held, Ordering::Relaxed);
             }
-        }
-        shard.use_slot(name).expect("it was there or was just inserted")
+            at
+        });
+        shard.use_slot(at)
     }
 
     /// Whether there was room.

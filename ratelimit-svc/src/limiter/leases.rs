@@ -141,7 +141,7 @@ impl Leases {
         let first = match self.table.take(hits, false, now()) {
             Served::Counts(counts) => {
                 self.send_due();
-                return Ok(counts);
+                return Ok(counts.into_vec());
             }
             Served::Held => return Err(Unavailable::NOT_ASKED),
             Served::Short(ticket) => ticket,
@@ -171,7 +171,7 @@ impl Leases {
             }
             answers = self.answers.load(Ordering::Acquire);
             match self.table.take(hits, true, now()) {
-                Served::Counts(counts) => return Ok(counts),
+                Served::Counts(counts) => return Ok(counts.into_vec()),
                 Served::Held => return Err(Unavailable::NOT_ASKED),
                 Served::Short(again) if again.has_failed_since(first) => {
                     return Err(Unavailable::NOT_ASKED);

@@ -11,11 +11,13 @@ use std::collections::BinaryHeap;
 use std::ops::Range;
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::decide::conclude::Evidence;
 use crate::decide::hit::{Count, Hit, Mode};
 use crate::decide::plan::{Counted, Line, Plan};
+use crate::decide::settle::PerHit;
 use crate::lease::claim::{BATCH_MAX, Claim};
 use crate::lease::table::{KEYS_MAX, Served, Table, Ticket};
 use crate::lease::{LeaseTerms, is_leased};
@@ -65,15 +67,19 @@ struct Event {
 enum What {
     /// Redis counts claims.
     Count(Vec<Claim>),
-    /// Their answers arrive, with the hits as they were counted; none in an outage.
-    Answer(Vec<Claim>, Option<(Vec<Hit>, Vec<Count>)>),
+    /// Their answers arrive; none in an outage.
+    Answer(Vec<Claim>, Option<OfClaims>),
     /// A request tries again.
-    Again(Box<Waiting>),
+    Again(Waiting),
 }
+
+/// One claim is sent by itself as a rule.
+type OfClaims = SmallVec<[Count; 1]>;
 
 struct Waiting {
     row: usize,
-    hits: Vec<Hit>,
+    /// Of its hits, which are those of the row.
+    amounts: PerHit<u64>,
     policy: OutagePolicy,
     first: Ticket,
     until: Duration,
@@ -91,11 +97,20 @@ pub enum Asked {
 pub enum Found {
     /// Counts, with the hits as they were counted where not as planned, and whether they are of the replica
     /// alone.
-    Counts(Option<Vec<Hit>>, Vec<Count>, bool),
+    Counts(Option<Vec<Hit>>, PerHit<Count>, bool),
     /// The policy bypass.
     Bypass,
     /// The policy deny.
     Deny,
+}
+
+/// The requests that a fleet is asked about, by row.
+pub trait Requests {
+    /// The hits of a row as they are planned.
+    fn hits(&mut self, row: usize) -> &mut [Hit];
+
+    /// A request of a row that waited is decided on this; its hits are those of the row meanwhile.
+    fn decided(&mut self, row: usize, found: &Found);
 }
 
 impl Found {
@@ -150,17 +165,17 @@ impl Fleet {
     }
 
     /// Takes in what happens up to `now`, and hands over requests that waited.
-    pub fn advance(&mut self, now: Duration, decided: &mut dyn FnMut(usize, &Found)) {
+    pub fn advance(&mut self, now: Duration, requests: &mut impl Requests) {
         while self.events.peek().is_some_and(|Reverse(event)| event.at <= now) {
-            self.step(decided);
+            self.step(requests);
         }
         self.now = self.now.max(now);
     }
 
     /// Lets time go on until no request waits.
-    pub fn settle(&mut self, decided: &mut dyn FnMut(usize, &Found)) {
+    pub fn settle(&mut self, requests: &mut impl Requests) {
         while self.waiting > 0 && !self.events.is_empty() {
-            self.step(decided);
+            self.step(requests);
         }
     }
 
@@ -169,7 +184,7 @@ impl Fleet {
         self.now = self.now.max(now);
         let (at, policy) = (self.turn(shape), plan.class.outage);
         if plan.hits.is_empty() {
-            return Asked::Decided(Found::Counts(None, vec![], false));
+            return Asked::Decided(Found::Counts(None, PerHit::new(), false));
         }
         let is_lost = self.is_lost(self.now);
         if !is_lost {
@@ -184,7 +199,7 @@ impl Fleet {
                 false => {
                     let counts = self.redis.count_now(&plan.hits, self.mode, self.now);
                     self.learn_exact(at, plan, &counts);
-                    Found::Counts(None, counts, false)
+                    Found::Counts(None, counts.into(), false)
                 }
             });
         }
@@ -196,8 +211,8 @@ impl Fleet {
             Served::Short(first) if !is_lost => {
                 self.send_due(at);
                 let until = self.now + CALL_BUDGET;
-                let hits = plan.hits.clone();
-                self.again(at, Box::new(Waiting { row, hits, policy, first, until }));
+                let amounts = plan.hits.iter().map(|hit| hit.amount).collect();
+                self.again(at, Waiting { row, amounts, policy, first, until });
                 Asked::Waits
             }
             Served::Short(_) | Served::Held => {
@@ -216,17 +231,13 @@ impl Fleet {
         *turn as usize % self.replicas.len()
     }
 
-    fn step(&mut self, decided: &mut dyn FnMut(usize, &Found)) {
+    fn step(&mut self, requests: &mut impl Requests) {
         let Some(Reverse(event)) = self.events.pop() else { return };
         self.now = self.now.max(event.at);
         let at = event.replica;
         match event.what {
             What::Count(claims) => {
-                let counted = (!self.is_lost(self.now)).then(|| {
-                    let hits: Vec<Hit> = claims.iter().map(Claim::counted_hit).collect();
-                    let counts = self.redis.count_now(&hits, Mode::CountAll, self.now);
-                    (hits, counts)
-                });
+                let counted = (!self.is_lost(self.now)).then(|| self.count(&claims));
                 let half = match counted {
                     Some(_) => self.round_trip / 2,
                     None => CALL_BUDGET,
@@ -234,27 +245,45 @@ impl Fleet {
                 self.plan(self.now + half, at, What::Answer(claims, counted));
             }
             What::Answer(claims, counted) => {
-                if let Some((hits, counts)) = &counted {
-                    self.learn(at, hits.iter().zip(counts.iter().copied()));
+                if let Some(counts) = &counted {
+                    let hits = claims.iter().map(|claim| &claim.hit);
+                    self.learn(at, hits.zip(counts.iter().copied()));
                 }
                 for (n, claim) in claims.iter().enumerate() {
                     let table = &self.replicas[at].table;
-                    match counted.as_ref().and_then(|(_, counts)| counts.get(n)) {
+                    match counted.as_ref().and_then(|counts| counts.get(n)) {
                         Some(count) => table.granted(claim, claim.grant(count), self.now),
                         None => table.failed(claim),
                     };
                 }
                 self.send_due(at);
             }
-            What::Again(waiting) => {
+            What::Again(mut waiting) => {
                 self.waiting -= 1;
                 let row = waiting.row;
-                match self.try_again(at, waiting) {
-                    Ok(found) => decided(row, &found),
-                    Err(waiting) => self.again(at, waiting),
+                // The row may have gone on to requests that bring more hits or fewer.
+                waiting.exchange(requests.hits(row));
+                let found = self.try_again(at, &waiting, requests.hits(row));
+                if let Some(found) = &found {
+                    requests.decided(row, found);
+                }
+                waiting.exchange(requests.hits(row));
+                if found.is_none() {
+                    self.again(at, waiting);
                 }
             }
         }
+    }
+
+    /// Redis counts claims.
+    fn count(&self, claims: &[Claim]) -> OfClaims {
+        if let [Claim { hit, pool, .. }] = claims
+            && u64::from(hit.limit) == *pool
+        {
+            return [self.redis.count_one(hit, Mode::CountAll, self.now, None)].into();
+        }
+        let hits: Vec<Hit> = claims.iter().map(Claim::counted_hit).collect();
+        self.redis.count_now(&hits, Mode::CountAll, self.now).into()
     }
 
     /// Remembers where counters stand, for when nothing is heard of Redis.
@@ -276,26 +305,23 @@ impl Fleet {
         self.learn(at, counted.map(|counted| (&plan.hits[counted.hit], counts[counted.hit])));
     }
 
-    /// What a request that waited is decided on, or the request where it has to wait on.
-    fn try_again(&mut self, at: usize, waiting: Box<Waiting>) -> Result<Found, Box<Waiting>> {
-        let taken = self.replicas[at].table.take(&waiting.hits, true, self.now);
-        match taken {
-            Served::Counts(counts) => Ok(Found::Counts(Some(waiting.hits), counts, false)),
+    /// What a request that waited is decided on; none where it has to wait on.
+    fn try_again(&mut self, at: usize, waiting: &Waiting, hits: &[Hit]) -> Option<Found> {
+        match self.replicas[at].table.take(hits, true, self.now) {
+            Served::Counts(counts) => Some(Found::Counts(None, counts, false)),
             Served::Short(again)
                 if !again.has_failed_since(waiting.first)
                     && self.now < waiting.until
                     && !self.is_lost(self.now) =>
             {
                 self.send_due(at);
-                Err(waiting)
+                None
             }
-            Served::Short(_) | Served::Held => {
-                Ok(self.without_redis(at, &waiting.hits, waiting.policy))
-            }
+            Served::Short(_) | Served::Held => Some(self.without_redis(at, hits, waiting.policy)),
         }
     }
 
-    fn again(&mut self, at: usize, waiting: Box<Waiting>) {
+    fn again(&mut self, at: usize, waiting: Waiting) {
         self.waiting += 1;
         // Just after the answer, and no earlier than the next instant.
         let pause = self.round_trip.max(Duration::from_micros(1));
@@ -333,7 +359,7 @@ impl Fleet {
             OutagePolicy::Local => {
                 let (hits, counts, _) =
                     replica.local.count(hits, share, self.mode, self.now, &lost);
-                Found::Counts(Some(hits), counts, true)
+                Found::Counts(Some(hits), counts.into(), true)
             }
         }
     }
@@ -365,6 +391,15 @@ impl Fleet {
             Line::Counted(counted) => is_leased(counted, &plan.hits[counted.hit], self.limit_min),
             _ => true,
         })
+    }
+}
+
+impl Waiting {
+    /// Puts the amounts of the request in the place of those of its row, and the other way round.
+    fn exchange(&mut self, hits: &mut [Hit]) {
+        for (hit, amount) in hits.iter_mut().zip(&mut self.amounts) {
+            std::mem::swap(&mut hit.amount, amount);
+        }
     }
 }
 

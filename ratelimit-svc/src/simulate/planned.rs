@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use crate::decide::hit::Hit;
 use crate::decide::plan::{Line, Plan, plan};
-use crate::decide::request::{Request, RequestError};
+use crate::decide::request::RequestError;
 use crate::decide::settings::Settings;
 use crate::decide::settle::PerHit;
 use crate::decide::trial::{Tried, has_trials, planned};
@@ -24,8 +24,6 @@ pub const PLANS_MAX: usize = 65_536;
 
 /// A shape with its plan.
 pub struct Planned<'a> {
-    /// A request of the shape.
-    pub request: Request<'a>,
     /// Its plan, or why it has none.
     pub plan: Result<Plan<'a>, RequestError>,
     /// Limits that are tried on it.
@@ -58,7 +56,7 @@ impl<'a> Planned<'a> {
             all.start.max(window.start)..all.end.min(window.end())
         });
         let idle = row.hits.iter().map(|hits| *hits == 0).collect();
-        Self { request, plan, tried, seconds, idle }
+        Self { plan, tried, seconds, idle }
     }
 
     /// Whether the plan is also that of another row of the shape at this second.

@@ -99,6 +99,8 @@ pub struct Tally {
     pub left_out: u64,
     /// Requests that meet no rule of the new quotas.
     pub without_rule: u64,
+    /// [`Tally::rules`] until everything was added, by domain and then by name, to be found without a copy of both.
+    adding: BTreeMap<String, BTreeMap<String, OfRule>>,
 }
 
 /// What the old side made of a second.
@@ -182,6 +184,14 @@ impl Tally {
 
     /// Adds up by class and rule what is known by shape, once everything was added.
     pub fn finish(&mut self, shapes: &Shapes, world: &World<'_>) {
+        self.add_by_shape(shapes, world);
+        for (domain, rules) in std::mem::take(&mut self.adding) {
+            self.rules
+                .extend(rules.into_iter().map(|(rule, figures)| ((domain.clone(), rule), figures)));
+        }
+    }
+
+    fn add_by_shape(&mut self, shapes: &Shapes, world: &World<'_>) {
         for (at, both) in std::mem::take(&mut self.shapes).into_iter().enumerate() {
             if let Some(known) = world.shape(at).filter(|_| both.requests > 0) {
                 self.classes.entry(known.class.clone()).or_default().add(&both);
@@ -197,7 +207,14 @@ impl Tally {
     }
 
     fn rule(&mut self, domain: &str, rule: &str) -> &mut OfRule {
-        self.rules.entry((domain.to_owned(), rule.to_owned())).or_default()
+        if !self.adding.contains_key(domain) {
+            self.adding.insert(domain.to_owned(), BTreeMap::new());
+        }
+        let rules = self.adding.get_mut(domain).expect("it was there or was just inserted");
+        if !rules.contains_key(rule) {
+            rules.insert(rule.to_owned(), OfRule::default());
+        }
+        rules.get_mut(rule).expect("it was there or was just inserted")
     }
 
     /// Makes steps twice as long.

@@ -1,5 +1,7 @@
 //! Simulations of small recordings whose answers are known.
 
+mod golden;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

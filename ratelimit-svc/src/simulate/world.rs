@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::decide::conclude::conclude;
-use crate::decide::decision::Decision;
-use crate::decide::hit::Mode;
+use crate::decide::conclude::{Verdict, verdict};
+use crate::decide::hit::{Hit, Mode};
 use crate::decide::plan::{Line, Plan};
 use crate::decide::settings::Settings;
+use crate::decide::settle::PerHit;
 use crate::limits::quotas::Quotas;
 use crate::limits::stats::Reason;
 use crate::record::reader::Second;
 use crate::simulate::arrivals::{Arrival, arrivals};
-use crate::simulate::fleet::{Asked, Fleet, Found};
+use crate::simulate::fleet::{Asked, Fleet, Found, Requests};
 use crate::simulate::planned::{Planned, Plans};
 use crate::simulate::shapes::Shapes;
 use crate::simulate::{Counting, Scenario};
@@ -155,7 +155,7 @@ impl<'a> World<'a> {
         if let Counters::Leased(fleet) = &mut self.counters {
             let judge = Judge { settings: &self.settings, tried: &self.tried };
             let end = start + Duration::from_micros(999_999);
-            fleet.settle(&mut |at, evidence| judge.judge(&mut rows[at], evidence, end));
+            fleet.settle(&mut Judged { judge: &judge, rows: &mut rows, now: end });
         }
         let mut answers = Vec::with_capacity(rows.len());
         for (running, row) in rows.into_iter().zip(&second.rows) {
@@ -171,13 +171,18 @@ impl<'a> World<'a> {
         match &mut self.counters {
             Counters::Exact(memory) => {
                 let Ok(plan) = &rows[at].planned.plan else { return };
-                let counts = memory.count_now(&plan.hits, mode(judge.settings), now);
+                let counts = match &plan.hits[..] {
+                    [hit] => {
+                        PerHit::from_iter([memory.count_one(hit, mode(judge.settings), now, None)])
+                    }
+                    hits => memory.count_now(hits, mode(judge.settings), now).into(),
+                };
                 let found = Found::Counts(None, counts, false);
                 judge.judge(&mut rows[at], &found, now);
             }
             Counters::Leased(fleet) => {
                 // Answers that came before now belong to requests that waited.
-                fleet.advance(now, &mut |at, found| judge.judge(&mut rows[at], found, now));
+                fleet.advance(now, &mut Judged { judge: &judge, rows, now });
                 let Ok(plan) = &rows[at].planned.plan else { return };
                 if let Asked::Decided(found) = fleet.ask(at, shape, plan, now) {
                     judge.judge(&mut rows[at], &found, now);
@@ -200,6 +205,26 @@ impl<'a> World<'a> {
     }
 }
 
+/// Requests of rows that waited, decided at a time.
+struct Judged<'a, 'r, 'p> {
+    judge: &'a Judge<'a>,
+    rows: &'r mut [Running<'p>],
+    now: Duration,
+}
+
+impl Requests for Judged<'_, '_, '_> {
+    fn hits(&mut self, row: usize) -> &mut [Hit] {
+        match &mut self.rows[row].planned.plan {
+            Ok(plan) => &mut plan.hits,
+            Err(_) => &mut [],
+        }
+    }
+
+    fn decided(&mut self, row: usize, found: &Found) {
+        self.judge.judge(&mut self.rows[row], found, self.now);
+    }
+}
+
 /// Makes decisions of what was counted.
 struct Judge<'a> {
     settings: &'a Settings,
@@ -209,16 +234,15 @@ struct Judge<'a> {
 impl Judge<'_> {
     fn judge(&self, running: &mut Running<'_>, found: &Found, now: Duration) {
         let Running { planned, answer, .. } = running;
-        let Planned { request, plan: Ok(plan), tried, .. } = &**planned else { return };
+        let Planned { plan: Ok(plan), tried, .. } = &**planned else { return };
         let evidence = found.evidence(&plan.hits);
-        let decision = conclude(request, plan, evidence, self.settings, now.as_secs());
-        if decision.over_limit {
-            refuse(answer, plan, &decision);
+        let verdict = verdict(plan, evidence, self.settings, now.as_secs());
+        if verdict.over_limit {
+            refuse(answer, plan, &verdict);
         }
-        for tried in tried.iter().filter(|tried| tried.counts_after(&decision)) {
-            let hits = std::slice::from_ref(&tried.hit);
-            let counts = self.tried.count_now(hits, mode(self.settings), now);
-            let over = counts.iter().any(|count| count.over);
+        for tried in tried.iter().filter(|tried| tried.counts_after_verdict(&verdict)) {
+            let count = self.tried.count_one(&tried.hit, mode(self.settings), now, None);
+            let over = count.over;
             let rule = plan.lines[tried.descriptor].metric_id().unwrap_or_default();
             let known = answer.trials.iter().position(|known| *known.rule == *rule);
             let known = known.unwrap_or_else(|| {
@@ -226,15 +250,15 @@ impl Judge<'_> {
                 answer.trials.len() - 1
             });
             let requests = &mut answer.trials[known].requests;
-            requests[usize::from(decision.over_limit)][usize::from(over)] += 1;
+            requests[usize::from(verdict.over_limit)][usize::from(over)] += 1;
         }
     }
 }
 
-fn refuse(answer: &mut RowAnswer, plan: &Plan<'_>, decision: &Decision) {
-    let over = decision.outcomes.iter().find(|outcome| outcome.over_limit);
-    let rule = over.and_then(|over| plan.lines[over.descriptor].metric_id()).unwrap_or_default();
-    let reason = over.map_or(Reason::OverLimit, |over| over.reason);
+fn refuse(answer: &mut RowAnswer, plan: &Plan<'_>, verdict: &Verdict) {
+    let over = verdict.over.first();
+    let rule = over.and_then(|(over, _)| plan.lines[*over].metric_id()).unwrap_or_default();
+    let reason = over.map_or(Reason::OverLimit, |(_, reason)| *reason);
     let known =
         answer.refusals.iter_mut().find(|known| known.reason == reason && *known.rule == *rule);
     match known {

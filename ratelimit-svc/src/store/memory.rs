@@ -89,6 +89,9 @@ impl Memory {
         now: Duration,
         seeds: &[Option<State>],
     ) -> Vec<Count> {
+        if let [hit] = hits {
+            return vec![self.count_one(hit, mode, now, seeds.first().copied().flatten())];
+        }
         let now_seconds = now.as_secs();
         let homes: PerHit<usize> = hits.iter().map(|hit| self.home(&hit.key)).collect();
         let mut order = homes.clone();
@@ -128,6 +131,37 @@ impl Memory {
             self.evictions.fetch_add(evicted, Ordering::Relaxed);
         }
         hits.iter().zip(&settled).map(|(hit, settled)| settled.count(hit, now)).collect()
+    }
+
+    /// The same of one hit alone, as most requests bring: there is one shard to be locked. The counter begins
+    /// with `seed` where it is not kept yet.
+    pub fn count_one(&self, hit: &Hit, mode: Mode, now: Duration, seed: Option<State>) -> Count {
+        let now_seconds = now.as_secs();
+        let mut shard = self.shard(&hit.key);
+        let Shard { counters, usages } = &mut *shard;
+        let mut settled = settle(std::slice::from_ref(hit), mode, now, |_| {
+            let usage = match hit.forecasts() {
+                true => usages.find(counter_in_all_windows(hit), now_seconds),
+                false => None,
+            };
+            (counters.find(&hit.key, now_seconds).copied().or(seed), usage)
+        });
+        // One hit has one answer.
+        let settled = &mut settled[0];
+        let mut evicted = 0;
+        if settled.moved && hit.amount > 0 {
+            let ends_at = ends_at(hit, settled.state);
+            evicted += counters.set(&hit.key, settled.state, ends_at, now_seconds);
+        }
+        if let Some(usage) = settled.usage.take() {
+            let (key, ends_at) = (counter_in_all_windows(hit), usage.ends_at(hit));
+            evicted += usages.set(key, usage, ends_at, now_seconds);
+        }
+        drop(shard);
+        if evicted > 0 {
+            self.evictions.fetch_add(evicted, Ordering::Relaxed);
+        }
+        settled.count(hit, now)
     }
 
     /// Puts a counter of this hit into this state.

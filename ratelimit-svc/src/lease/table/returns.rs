@@ -35,12 +35,6 @@ impl Table {
         hash
     }
 
-    pub(super) fn note_returns(&self, hash: u64, stem: &Arc<[u8]>) {
-        if let Some(slot) = self.shard(hash).slot(stem) {
-            self.queue_returns(stem, slot);
-        }
-    }
-
     pub(super) fn queue_returns(&self, stem: &Arc<[u8]>, slot: &mut Slot) {
         let hits = slot.take_returns();
         if hits.is_empty() {

@@ -64,12 +64,16 @@ impl Shard {
         Some(&mut self.entries[at].slot)
     }
 
-    /// The same, marked as used, with its name.
-    pub fn use_slot(&mut self, stem: &[u8]) -> Option<(Arc<[u8]>, &mut Slot)> {
-        let at = *self.index.get(stem)?;
+    /// Where the slot of that name is.
+    pub fn place(&self, stem: &[u8]) -> Option<usize> {
+        self.index.get(stem).copied()
+    }
+
+    /// The slot at a place, marked as used, with its name.
+    pub fn use_slot(&mut self, at: usize) -> (Arc<[u8]>, &mut Slot) {
         let entry = &mut self.entries[at];
         entry.used = true;
-        Some((entry.stem.clone(), &mut entry.slot))
+        (entry.stem.clone(), &mut entry.slot)
     }
 
     /// All slots.
@@ -87,13 +91,14 @@ impl Shard {
         self.entries.len()
     }
 
-    /// Adds a slot. Where that would be more than `max`, another goes: the tokens it held.
-    pub fn insert(&mut self, stem: &[u8], slot: Slot, max: usize) -> Option<u64> {
+    /// Adds a slot: its place and, where that would be more than `max`, the tokens that another held which
+    /// goes for it.
+    pub fn insert(&mut self, stem: &[u8], slot: Slot, max: usize) -> (usize, Option<u64>) {
         let entry = Entry { stem: stem.into(), slot, used: false };
         if self.entries.len() < max {
             self.index.insert(entry.stem.clone(), self.entries.len());
             self.entries.push(entry);
-            return None;
+            return (self.entries.len() - 1, None);
         }
         while std::mem::take(&mut self.entries[self.hand].used) {
             self.hand = (self.hand + 1) % self.entries.len();
@@ -104,6 +109,6 @@ impl Shard {
         self.free_from = self.free_from.max(self.entries[at].slot.window().end());
         self.index.insert(entry.stem.clone(), at);
         let dropped = std::mem::replace(&mut self.entries[at], entry);
-        Some(dropped.slot.held())
+        (at, Some(dropped.slot.held()))
     }
 }
