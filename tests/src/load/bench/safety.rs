@@ -1,9 +1,10 @@
-//! What it costs to be safe from a quota: a limit that is tried, a recording, and a day of traffic
-//! simulated. In this process and without a wire, by CPU time, so that a share of 1 % can be seen.
+//! What it costs to be safe from a quota: a limit that is tried and a recording, in this process and without a
+//! wire, by CPU time, so that a share of 1 % can be seen; and a day of traffic simulated by the program
+//! that people run, by all of its CPU, the reading of the recording included.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -19,13 +20,12 @@ use ratelimit_svc::record::Recorder;
 use ratelimit_svc::record::hashed::HashedKeys;
 use ratelimit_svc::record::segments::Segments;
 use ratelimit_svc::record::table::Table;
-use ratelimit_svc::simulate::run::{Question, run};
-use ratelimit_svc::simulate::{Scenario, leased};
 use ratelimit_svc::store::memory::Memory;
 
 use super::results::{Aim, median, min};
 use super::rig::{self, Store};
 use super::{Context, cost};
+use crate::edge::service;
 use crate::load::cpu;
 use crate::load::scenario::{Scenario as Load, quotas};
 use crate::load::schedule::{Amount, Pace};
@@ -65,11 +65,14 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
 }
 
 fn read(limit: &str) -> Result<Quotas> {
-    let text = format!("domain: edge\ndescriptors: [{{key: tenant, rate_limit: {{{limit}}}}}]\n");
-    let contents = BTreeMap::from([(PathBuf::from("a.yaml"), Ok(text.into_bytes()))]);
+    let contents = BTreeMap::from([(PathBuf::from("a.yaml"), Ok(quota_file(limit).into_bytes()))]);
     let update = Library::new(false).update(&contents);
     ensure!(update.errors.is_empty(), "{:?}", update.errors);
     Ok(update.quotas)
+}
+
+fn quota_file(limit: &str) -> String {
+    format!("domain: edge\ndescriptors: [{{key: tenant, rate_limit: {{{limit}}}}}]\n")
 }
 
 fn requests(names: &[String]) -> Vec<Request<'_>> {
@@ -191,31 +194,32 @@ fn day(cx: &mut Context, dir: &Path) -> Result<()> {
     let recorded = began.elapsed().as_secs_f64();
     cx.results.add("safety/day, recorded", recorded, "s", Aim::None);
     let quarter = Recorded::new(dir.join("quarter"), part)?;
-    let in_one_place = Scenario::default().counting;
     let ways = [
-        ("in one place", LIMIT, in_one_place.clone(), &quarter),
-        ("leased by three", LEASED, leased(3), &day),
-        ("exact by three", LIMIT, leased(3), &quarter),
-        ("with a trial", TRIAL, in_one_place, &quarter),
+        ("in one place", LIMIT, None, &quarter),
+        ("leased by three", LEASED, Some("3"), &day),
+        ("exact by three", LIMIT, Some("3"), &quarter),
+        ("with a trial", TRIAL, None, &quarter),
     ];
-    for (name, limit, counting, Recorded { traffic, seconds, requests }) in ways {
-        cx.step(&format!("safety: simulating {} h {name}", seconds / 3600));
-        let scenario = Scenario { counting, ..Scenario::default() };
-        let question = Question {
-            traffic: vec![traffic.clone()],
-            new: Arc::new(read(limit)?),
-            old: None,
-            scenario,
-            salt: None,
-        };
-        let (began, before) = (Instant::now(), cpu::of_process(std::process::id())?);
-        let answer = run(&question, &mut |_| {}).map_err(|error| anyhow!(error))?;
-        let took = began.elapsed().as_secs_f64() * (DAY / *seconds) as f64;
-        let used = cpu::of_process(std::process::id())?.saturating_sub(before).as_secs_f64();
-        ensure!(answer.decisions == *requests, "{} of {requests} decided", answer.decisions);
+    for (name, limit, replicas, recorded) in ways {
+        cx.step(&format!("safety: simulating {} h {name}", recorded.seconds / 3600));
+        let quotas = dir.join("quotas.yaml");
+        std::fs::write(&quotas, quota_file(limit))?;
+        let mut command = Command::new(service("ratelimit-svc")?);
+        command.args(["simulate", "--format", "json", "--quotas"]).arg(&quotas);
+        command.arg("--traffic").arg(&recorded.traffic);
+        command.args(replicas.iter().flat_map(|replicas| ["--replicas", replicas]));
+        let (began, before) = (Instant::now(), cpu::of_ended_children()?);
+        let output = command.output().context("cannot run ratelimit-svc simulate")?;
+        let took = began.elapsed().as_secs_f64() * (DAY / recorded.seconds) as f64;
+        let used = cpu::of_ended_children()?.saturating_sub(before).as_secs_f64();
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "ratelimit-svc simulate: {}", error.trim());
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        let (decided, requests) = (report["total"]["requests"].as_u64(), recorded.requests);
+        ensure!(decided == Some(requests), "{decided:?} of {requests} decided");
         let results = &mut cx.results;
-        let speed = answer.decisions as f64 / used;
         let speed_of = format!("safety/simulated {name}");
+        let speed = requests as f64 / used;
         results.add(speed_of, speed, "/s a core", Aim::AtLeast(SIMULATED));
         results.add(format!("safety/day {name}"), took, "s", Aim::AtMost(DAY_MAX));
     }
