@@ -172,7 +172,11 @@ fn trailers_only(refusal: Refusal) -> Response {
 
 /// The answer to a request of another method than POST over HTTP.
 pub fn method_not_allowed() -> Response {
-    let status = Status { code: 12, message: "use POST".to_owned(), details: Vec::new() };
+    let status = Status {
+        code: 12,
+        message: "the method is not allowed, use POST".to_owned(),
+        details: Vec::new(),
+    };
     let mut response = Response::new(Body::from(status.encode_to_vec()));
     *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
     response.headers_mut().insert(header::CONTENT_TYPE, PROTOBUF);

@@ -176,6 +176,8 @@ async fn refusals_over_http_are_a_status_in_the_encoding_of_the_request() {
     assert_eq!((answer.status, status(&answer).code), (StatusCode::UNSUPPORTED_MEDIA_TYPE, 12));
     let answer = gateway.export("text/plain", "identity", Vec::new()).await;
     assert_eq!((answer.status, status(&answer).code), (StatusCode::UNSUPPORTED_MEDIA_TYPE, 12));
+    let cure = "the content type is not supported, use application/x-protobuf or application/json";
+    assert_eq!(status(&answer).message, cure);
 
     let request = Request::post(format!("http://{}/v1/metrics", gateway.address))
         .header("content-type", "application/x-protobuf");
