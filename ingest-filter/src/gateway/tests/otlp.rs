@@ -134,10 +134,15 @@ async fn json_over_http_and_its_answers() {
     assert_eq!((answer.status, &answer.json()["code"]), (StatusCode::PAYLOAD_TOO_LARGE, &json!(8)));
 
     gateway.journal.fail_for(Duration::from_secs(7));
-    let answer = gateway.export("application/json", "identity", good).await;
+    let answer = gateway.export("application/json", "identity", good.clone()).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     let info = json!([{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "7s"}]);
     assert_eq!((&answer.json()["code"], &answer.json()["details"]), (&json!(14), &info));
+    // Nine digits and no more, which the nearest double of this has.
+    gateway.journal.fail_for(Duration::new(1, 561_119_657));
+    let answer = gateway.export("application/json", "identity", good).await;
+    assert_eq!(answer.json()["details"][0]["retryDelay"], json!("1.561119657s"));
+    assert_eq!(answer.header("retry-after"), "2");
     for path in ["/v1/logs", "/v1/traces"] {
         let request =
             gateway.request(Method::POST, path).header("content-type", "application/json");
