@@ -14,9 +14,10 @@ help:
 	@echo 'make compliance RECEIVER=program  the receiver tests of prometheus/compliance against the edge: needs'
 	@echo '               them compiled to one program'
 	@echo 'make audit     known vulnerabilities of what is linked, by the database of RustSec'
-	@echo 'make bench     what it costs, in target/bench: 20 minutes, 6 with QUICK=1; ONLY=keys,overload;'
+	@echo 'make bench     what it costs, in target/bench: 15 minutes, 5 with QUICK=1; ONLY=keys,overload runs'
+	@echo '               these stages and keeps the figures of the others;'
 	@echo '               PEER=program:port[:redis_port] measures a running server in the same rounds'
-	@echo 'make bench-readme  puts the newest figures into tests/REFERENCE.md'
+	@echo 'make bench-readme  puts the newest figures of each stage into tests/REFERENCE.md and README.md'
 	@echo 'make bench-gate  instructions per decision against a baseline; ACCEPT=1 renews it'
 	@echo 'make lint      format, clippy and cargo deny'
 	@echo 'make fuzz      every fuzz target, each for TIME=60 seconds'
@@ -76,7 +77,7 @@ audit:
 	@PATH="$${TIDEGATE_CACHE:-target/parts}/tools/bin:$$PATH" cargo-deny --locked $(if $(OFFLINE),--offline) check advisories
 
 bench:
-	@$(INSTALL) toolchain redis influxdb kafka valgrind
+	@$(INSTALL) toolchain envoy redis influxdb kafka valgrind
 	@echo 'building in release mode (some minutes the first time)'
 	@cargo build --release --locked --workspace --bins --quiet
 	@cargo build --release --locked --quiet --manifest-path tests/peers/line-protocol/Cargo.toml \
@@ -86,7 +87,7 @@ bench:
 		$(if $(ONLY),--only $(ONLY)) $(foreach peer,$(PEER),--peer $(peer))
 
 bench-readme:
-	@exec $${CARGO_TARGET_DIR:-target}/release/tidegate-load bench --readme
+	@exec $${CARGO_TARGET_DIR:-target}/release/tidegate-load bench --readme $(if $(QUICK),--quick)
 
 bench-gate:
 	@$(INSTALL) toolchain valgrind

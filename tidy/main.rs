@@ -84,8 +84,14 @@ const PURE: &[&str] = &[
     "tests/src/load/traffic",
     "tests/src/load/tally",
     "tests/src/load/wire",
+    "tests/src/load/bench/measured",
     "tests/src/load/bench/plot",
     "tests/src/load/bench/profile",
+    "tests/src/load/bench/results",
+    "tests/src/load/bench/rounds/stopping",
+    "tests/src/load/bench/stage",
+    "tests/src/load/bench/stages_table",
+    "tests/src/load/table",
     "tests/src/load/bench/water",
 ];
 

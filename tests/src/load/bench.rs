@@ -1,19 +1,24 @@
-//! `make bench`: starts the real release binaries, loads them, and writes a table, raw samples and
-//! a report into one directory. A stage that cannot be measured is named and fails the run; it
-//! leaves no figures.
+//! `make bench`: starts the real release binaries, loads them, and writes what came out, stage by stage, into
+//! one directory. A stage that cannot be measured is named and fails the run; the figures that it had
+//! are kept.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
+use clap::Args;
 
 use super::print::say;
+use archive::Archive;
+use measured::{Measured, remarks};
 use peer::PeerAt;
-use results::{Aim, Results};
+use progress::Progress;
+use results::Results;
+use rounds::stopping::Stopping;
+use stage::Stage;
 
+pub mod archive;
 pub mod authz;
 pub mod cost;
 pub mod decode;
@@ -21,6 +26,7 @@ pub mod gate;
 pub mod ingest;
 pub mod keys;
 pub mod machine;
+pub mod measured;
 pub mod outage;
 pub mod overload;
 pub mod parser;
@@ -29,6 +35,7 @@ pub mod peer;
 pub mod plot;
 pub mod priority;
 pub mod profile;
+pub mod progress;
 pub mod readme;
 pub mod report;
 pub mod results;
@@ -36,18 +43,15 @@ pub mod rig;
 pub mod rounds;
 pub mod rules;
 pub mod safety;
+pub mod stage;
+pub mod stages_table;
 pub mod tls;
 pub mod water;
-
-/// How long a whole run may take on a machine that does nothing else.
-const WHOLE_MAX: Duration = Duration::from_secs(20 * 60);
-/// The same for a quick one.
-const QUICK_MAX: Duration = Duration::from_secs(6 * 60);
 
 /// Flags of `bench`.
 #[derive(Args)]
 pub struct BenchArgs {
-    /// Fewer and shorter rounds: at most 6 minutes in place of 20
+    /// Fewer and shorter rounds: at most 5 minutes in place of 15; results go to DIR/quick
     #[arg(long)]
     quick: bool,
     /// Where results go
@@ -60,42 +64,9 @@ pub struct BenchArgs {
     /// PROGRAM:PORT:REDIS_PORT; with commas between or given several times
     #[arg(long, value_delimiter = ',')]
     peer: Vec<PeerAt>,
-    /// Measure nothing: write the table of tests/REFERENCE.md from what a run left in DIR
-    #[arg(long, conflicts_with_all = ["quick", "only"])]
+    /// Measure nothing: write the tables of tests/REFERENCE.md from what runs left in DIR
+    #[arg(long, conflicts_with_all = ["only", "peer"])]
     readme: bool,
-}
-
-/// One part of the benchmarks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Stage {
-    /// CPU for a decision by workload and store, beside the yardstick
-    Cost,
-    /// The same by number of rules
-    Rules,
-    /// Redis commands and over-admission by number of keys, with one and three replicas
-    Keys,
-    /// Three classes at three times a limit for a minute
-    Overload,
-    /// Redis stopped under load
-    Outage,
-    /// Classes against a limit that is too small for them
-    Priority,
-    /// ext-authz by number of keys
-    Authz,
-    /// A limit on trial, a recording, and a day simulated
-    Safety,
-    /// Line protocol, parsed and written anew
-    Parser,
-    /// OTLP and remote write, read from the wire, beside prost
-    Decode,
-    /// Points through Kafka into InfluxDB
-    Ingest,
-    /// Handshakes with each service, and what requests notice meanwhile
-    Tls,
-    /// A request through the whole edge, and replicas that stop, die or hang
-    Path,
-    /// Where the instructions of one decision go
-    Profile,
 }
 
 /// What every stage is given.
@@ -106,25 +77,34 @@ pub struct Context {
     pub dir: PathBuf,
     /// Running servers to measure beside ours.
     pub peers: Vec<PeerAt>,
-    /// What was measured.
+    /// What the stage has measured.
     pub results: Results,
-    bar: ProgressBar,
+    progress: Progress,
 }
 
 impl Context {
-    /// Rounds of interleaved slices.
+    /// Rounds of what is only taken again and again.
     pub fn rounds(&self) -> usize {
         if self.quick { 3 } else { 6 }
     }
 
+    /// Rounds of interleaved slices, of which ratios are taken: as much time for a subject at most as six rounds
+    /// of 0.8 s, which they once were, and mostly half of it.
+    pub fn stopping(&self) -> Stopping {
+        match self.quick {
+            true => Stopping::after(self.rounds()),
+            false => Stopping { least: 4, most: 12, width: 0.015 },
+        }
+    }
+
     /// The length of one slice.
     pub fn slice(&self) -> Duration {
-        Duration::from_millis(if self.quick { 250 } else { 800 })
+        Duration::from_millis(if self.quick { 250 } else { 400 })
     }
 
     /// Says what is being done.
     pub fn step(&self, what: &str) {
-        self.bar.set_message(what.to_owned());
+        self.progress.step(what);
     }
 }
 
@@ -133,74 +113,75 @@ impl Context {
 /// # Errors
 /// When the results cannot be written.
 pub fn run(args: &BenchArgs) -> Result<ExitCode> {
+    let dir = match args.quick {
+        true => args.dir.join("quick"),
+        false => args.dir.clone(),
+    };
+    let archive = Archive::new(&dir);
+    let before = archive.all()?;
     if args.readme {
-        say(&readme::write(&args.dir)?)?;
+        say(&readme::write(&before, &dir)?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let began = Instant::now();
-    std::fs::create_dir_all(&args.dir)
-        .with_context(|| format!("cannot create {}", args.dir.display()))?;
-    let dir = std::path::absolute(&args.dir)?;
-    let (peers, results) = (args.peer.clone(), Results::default());
-    let mut cx = Context { quick: args.quick, dir, peers, results, bar: bar() };
-    if args.quick {
-        let note = "quick run: 3 rounds of 0.25 s in place of 6 of 0.8 s, shorter outage and overload, fewer keys";
-        cx.results.notes.push(note.to_owned());
-    }
-    let machine = machine::describe(args.quick);
-    let all = args.only.is_empty();
-    let stages = Stage::value_variants().iter().filter(|stage| all || args.only.contains(stage));
-    let stages: Vec<Stage> = stages.copied().collect();
-    measure_each(&mut cx, &stages)?;
-    if all {
-        let most = if args.quick { QUICK_MAX } else { WHOLE_MAX };
-        let aim = Aim::AtMost(most.as_secs_f64());
-        cx.results.add("run/all stages", began.elapsed().as_secs_f64(), "s", aim);
-    }
-    let machine = machine.finish(began.elapsed());
-    std::fs::write(cx.dir.join("machine.json"), format!("{:#}\n", serde_json::json!(machine)))?;
-    cx.results.write(&cx.dir)?;
-    std::fs::write(cx.dir.join("report.html"), report::html(&cx.results, &machine))?;
-    say(&format!("{}\n{}", machine.text(), cx.results.table()))?;
-    say(&format!("{:.0} s; everything is in {}\n", machine.seconds, args.dir.display()))?;
-    Ok(if cx.results.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let of_all = |stage: &&Stage| args.only.is_empty() || args.only.contains(*stage);
+    let stages: Vec<Stage> = Stage::all().iter().filter(of_all).copied().collect();
+    let about = |stage: &Stage| {
+        let before = before.iter().find(|one| one.stage == stage.name());
+        (*stage, progress::expected(*stage, args.quick, before))
+    };
+    let plan: Vec<(Stage, Duration)> = stages.iter().map(about).collect();
+    let mut cx = Context {
+        quick: args.quick,
+        dir: std::path::absolute(&dir)?,
+        peers: args.peer.clone(),
+        results: Results::default(),
+        progress: Progress::begin(&plan)?,
+    };
+    let run = measure_each(&mut cx, &stages, &archive)?;
+    tell(&run)?;
+    say(&format!("everything is in {}\n", dir.display()))?;
+    let is_good = run.iter().all(|one| one.failed.is_none());
+    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Runs stages one after the other. One that fails leaves its cause and no figure.
-fn measure_each(cx: &mut Context, stages: &[Stage]) -> Result<()> {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    cx.bar.set_length(stages.len() as u64);
-    let mut took = Vec::new();
-    for stage in stages {
-        let name = stage.to_possible_value().map(|value| value.get_name().to_owned());
-        let name = name.unwrap_or_default();
-        cx.step(&name);
-        let began = Instant::now();
-        let before = std::mem::take(&mut cx.results);
-        let outcome = runtime.block_on(measure(*stage, cx));
-        let measured = std::mem::replace(&mut cx.results, before);
-        match outcome {
-            Ok(()) => cx.results.append(measured),
-            Err(error) => cx.results.failures.push((name.clone(), format!("{error:#}"))),
+/// Prints what the stages of this run measured.
+fn tell(run: &[Measured]) -> Result<()> {
+    for one in run {
+        if let (Some(taken), None) = (&one.taken, &one.failed) {
+            let (machine, load) = (taken.machine.text(), &taken.load);
+            say(&format!("\n{} on {machine}, load average {load} before\n", one.stage))?;
+            say(&results::table(&one.rows))?;
         }
-        took.push((name, began.elapsed()));
-        cx.bar.inc(1);
     }
-    cx.bar.finish_and_clear();
-    for (name, took) in took {
-        cx.results.add(format!("run/{name}"), took.as_secs_f64(), "s", Aim::None);
+    for remark in remarks(run) {
+        say(&format!("{remark}\n"))?;
     }
     Ok(())
 }
 
-fn bar() -> ProgressBar {
-    let bar = ProgressBar::new(0);
-    if let Ok(style) = ProgressStyle::with_template("{bar:20} {pos}/{len} {elapsed} {msg}") {
-        bar.set_style(style);
+/// Runs stages one after the other, and keeps what each measured as soon as it has ended.
+fn measure_each(cx: &mut Context, stages: &[Stage], archive: &Archive) -> Result<Vec<Measured>> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let commit = machine::commit();
+    let mut run = Vec::new();
+    for (at, stage) in stages.iter().enumerate() {
+        let (number, of) = (at + 1, stages.len());
+        cx.progress.say(&format!("{} ({number} of {of})", stage.name()))?;
+        cx.results = Results::default();
+        let (machine, began) = (machine::beginning(), Instant::now());
+        let outcome = runtime.block_on(measure(*stage, cx));
+        let outcome = outcome.map(|()| std::mem::take(&mut cx.results));
+        let outcome = outcome.map_err(|error| format!("{error:#}"));
+        let taken = machine.finish(&commit, cx.quick);
+        let measured = Measured::after(archive.stage(*stage)?, *stage, taken, outcome);
+        archive.put(*stage, &measured)?;
+        cx.progress.say(&progress::outcome(*stage, &measured, began.elapsed()))?;
+        run.push(measured);
     }
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
+    cx.progress.finish();
+    Ok(run)
 }
 
 async fn measure(stage: Stage, cx: &mut Context) -> Result<()> {

@@ -69,7 +69,8 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
         cells.push(Cell::new(format!("{count} keys"), vec![server], None, engine));
     }
     cx.step("authz: interleaved rounds");
-    interleave(&mut cells, cx.rounds(), cx.slice())?;
+    let last = cells.len() - 1;
+    interleave(&mut cells, cx.stopping(), cx.slice(), &[(1, 0), (last, 1)])?;
     for cell in &cells {
         let name = format!("authz/{}", cell.name);
         cx.results.add_samples(&format!("{name}/server"), &cell.column(|s| s.server_us), "us");
@@ -80,7 +81,6 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
     }
     let echoes = median(&ratios(&cells[1], &cells[0]));
     cx.results.add("authz/a check", echoes, "E of its own", Aim::AtMost(CHECK_MAX));
-    let last = cells.len() - 1;
     let slope = median(&ratios(&cells[last], &cells[1]));
     let name = format!("authz/{} to {}", cells[last].name, cells[1].name);
     cx.results.add(name, slope, "x", Aim::AtMost(FLAT));

@@ -91,7 +91,8 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
     // Whatever else runs and speaks the protocol takes its turn in the same rounds.
     cells.extend(peer::cells(&cx.peers)?);
     cx.step("cost: interleaved rounds");
-    interleave(&mut cells, cx.rounds(), cx.slice())?;
+    let watched = watched(&cells);
+    interleave(&mut cells, cx.stopping(), cx.slice(), &watched)?;
     let names: Vec<&str> = stores.iter().map(|(name, ..)| *name).collect();
     tell(cx, &cells, &names)?;
     drop(cells);
@@ -104,6 +105,21 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
     let mut subjects = vec![("echo", &echo)];
     subjects.extend(stores.iter().map(|(name, server, _)| (*name, *server)));
     latency(cx, &subjects)
+}
+
+/// The ratios that are told as such: of each store to the yardstick, and of four descriptors to one.
+fn watched(cells: &[Cell]) -> Vec<(usize, usize)> {
+    let find = |name: &str| cells.iter().position(|cell| cell.name == name);
+    let (echo, mut pairs) = (find("echo/w2"), Vec::new());
+    for (at, cell) in cells.iter().enumerate().filter(|(_, cell)| !cell.name.starts_with("echo")) {
+        let yardstick = match cell.name.rsplit_once('/') {
+            Some((_, "w2")) => echo,
+            Some((store, "w3")) => find(&format!("{store}/w2")),
+            _ => None,
+        };
+        pairs.extend(yardstick.map(|yardstick| (at, yardstick)));
+    }
+    pairs
 }
 
 fn tell(cx: &mut Context, cells: &[Cell], stores: &[&str]) -> Result<()> {
@@ -233,7 +249,7 @@ pub fn process(cx: &mut Context, name: &str, server: &Server) -> Result<()> {
 /// One request at a time, and an open loop at an equal rate for everybody.
 fn latency(cx: &mut Context, subjects: &[(&str, &Server)]) -> Result<()> {
     cx.step("cost: latency");
-    let time = Amount::Time(cx.slice() * 4);
+    let time = Amount::Time(cx.slice() * 5);
     let one = (1, 1, Pace::Closed, "closed 1x1", "one request at a time");
     let many = (4, 100, Pace::Open(OPEN_RATE), "open 4000/s", "4,000 a second on a schedule");
     for (connections, streams, pace, load, what) in [one, many] {

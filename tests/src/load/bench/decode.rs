@@ -117,7 +117,7 @@ pub fn measure(cx: &mut Context) -> Result<()> {
 /// Measures prost, our decoder alone, and our decoder with what comes behind it.
 fn ways(cx: &mut Context, protocol: &str, body: &[u8], ways: [&dyn Fn() -> u64; 3]) -> Result<()> {
     let names = ["decoded by prost", "read", "read and written anew"];
-    let times = if cx.quick { 10 } else { 50 };
+    let times = if cx.quick { 10 } else { 25 };
     let mut samples: [Vec<f64>; 3] = Default::default();
     for _ in 0..cx.rounds() {
         for (way, samples) in ways.iter().zip(&mut samples) {

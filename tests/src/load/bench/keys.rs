@@ -151,11 +151,11 @@ impl Group<'_> {
         let connections = 2 * addresses.len();
         let mut engine = cost::engine(&addresses, connections, streams, scenario.traffic()?)?;
         // Popular keys are met, and leased, before anything is counted.
-        let warm_up = Duration::from_millis(if cx.quick { 1_000 } else { 1_500 });
+        let warm_up = Duration::from_secs(1);
         engine.run(pace, Amount::Time(warm_up))?;
         let mut cell = Cell::new(name.clone(), self.servers.clone(), Some(self.redis), engine);
         let tally =
-            cell.slice(pace, Duration::from_millis(if cx.quick { 1_500 } else { 4_000 }))?;
+            cell.slice(pace, Duration::from_millis(if cx.quick { 1_500 } else { 3_000 }))?;
         let sample = cell.samples[0];
 
         let results = &mut cx.results;

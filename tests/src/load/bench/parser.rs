@@ -93,7 +93,7 @@ pub fn measure(cx: &mut Context) -> Result<()> {
 }
 
 fn times(cx: &Context) -> usize {
-    if cx.quick { 10 } else { 50 }
+    if cx.quick { 10 } else { 25 }
 }
 
 fn best(samples: &[f64]) -> f64 {

@@ -52,7 +52,7 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
 
 fn group(cx: &mut Context, name: &str, servers: &[&Server]) -> Result<()> {
     let addresses: Vec<SocketAddr> = servers.iter().map(|server| server.address).collect();
-    let measured = if cx.quick { 3 } else { 5 };
+    let measured = if cx.quick { 3 } else { 4 };
     let all = [Scenario::W6, Scenario::W6Surge, Scenario::W6Low, Scenario::W6Background];
     // One replica in memory runs the code of three on Redis, which get all of them.
     for mix in all.into_iter().take(if servers.len() == 1 { 2 } else { 4 }) {

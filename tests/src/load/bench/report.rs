@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 
-use super::machine::Machine;
+use super::measured::{self, Measured};
 use super::plot::draw::escape;
-use super::results::{HEAD, Results, Row, cells};
+use super::results::{HEAD, Row, cells};
+use super::stages_table;
 
 const STYLE: &str = "
 body { font: 15px/1.45 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 2rem auto;
@@ -27,40 +28,53 @@ rect.shade { fill: #f3f0e6 }
 ";
 
 /// The whole document.
-pub fn html(results: &Results, machine: &Machine) -> String {
+pub fn html(all: &[Measured]) -> String {
     let mut html = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width\">\
          <title>Tidegate benchmarks</title><style>{STYLE}</style></head><body>\n\
-         <h1>Tidegate benchmarks</h1>\n<p>{}.</p>\n",
-        escape(&machine.text())
+         <h1>Tidegate benchmarks</h1>\n"
     );
-    for (stage, error) in &results.failures {
+    for machine in stages_table::machines(all) {
         // Writing into a String cannot fail.
-        let _ = writeln!(
-            html,
-            "<p class=\"failed\">{} could not be measured: {}</p>",
-            escape(stage),
-            escape(error)
-        );
+        let _ = writeln!(html, "<p>{}.</p>", escape(&machine));
     }
-    if !results.notes.is_empty() {
-        let note = |note: &String| format!("<li>{}</li>", escape(note));
-        let _ = writeln!(html, "<ul>{}</ul>", results.notes.iter().map(note).collect::<String>());
+    html += &stages(all);
+    let remarks = measured::remarks(all);
+    if !remarks.is_empty() {
+        let item = |remark: &String| match remark.starts_with("FAILED") {
+            true => format!("<li class=\"failed\">{}</li>", escape(remark)),
+            false => format!("<li>{}</li>", escape(remark)),
+        };
+        let _ = writeln!(html, "<ul>{}</ul>", remarks.iter().map(item).collect::<String>());
     }
-    let mut aimed: Vec<&Row> = results.rows.iter().filter(|row| row.met.is_some()).collect();
+    let rows = measured::rows(all);
+    let mut aimed: Vec<&Row> = rows.iter().filter(|row| row.met.is_some()).collect();
     let met = aimed.iter().filter(|row| row.met == Some(true)).count();
     let _ = writeln!(html, "<h2>Targets: {met} of {} met</h2>", aimed.len());
     html += "<p>The missed ones first; the distance is in shares of the target.</p>\n";
     aimed.sort_by_key(|row| row.met);
     html += &table(&aimed);
     html += "<h2>Pictures</h2>\n";
-    for plot in &results.plots {
-        html += &plot.html();
+    for picture in all.iter().flat_map(|one| &one.pictures) {
+        html += picture;
     }
     html += "<h2>All figures</h2>\n";
-    html += &table(&results.rows.iter().collect::<Vec<_>>());
+    html += &table(&rows.iter().collect::<Vec<_>>());
     html + "</body></html>\n"
+}
+
+/// When each stage was measured.
+fn stages(all: &[Measured]) -> String {
+    let cells = |tag: &str, cells: &[String]| {
+        let cell = |cell: &String| format!("<{tag}>{}</{tag}>", escape(cell));
+        format!("<tr>{}</tr>\n", cells.iter().map(cell).collect::<String>())
+    };
+    let mut html = format!("<table>{}", cells("th", &stages_table::HEAD.map(str::to_owned)));
+    for row in stages_table::rows(all) {
+        html += &cells("td", &row);
+    }
+    html + "</table>\n"
 }
 
 fn table(rows: &[&Row]) -> String {

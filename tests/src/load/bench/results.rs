@@ -1,10 +1,8 @@
-//! What was measured, beside what was aimed at: the table, `results.json`, and the raw material of
-//! the report. Pure but for the writing of its files.
+//! What one stage measured, beside what was aimed at, and the table of it. Pure.
 
-use std::path::Path;
+use std::borrow::Cow;
 
-use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
 use super::plot::Plot;
@@ -22,30 +20,32 @@ pub enum Aim {
 }
 
 /// One figure.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Row {
     /// `stage/subject/what`.
     pub name: String,
-    /// The figure.
+    /// The figure; NaN where it could not be taken, which JSON has as `null`.
+    #[serde(deserialize_with = "or_nan")]
     pub value: f64,
     /// Its unit; empty for a ratio.
-    pub unit: &'static str,
+    pub unit: Cow<'static, str>,
     /// What it should be, as `<= 1.1`.
     pub target: Option<String>,
     /// Whether it is; absent without a target.
     pub met: Option<bool>,
     /// The target's number.
-    #[serde(skip)]
     pub bound: Option<f64>,
 }
 
-/// Everything of one run.
+fn or_nan<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
+}
+
+/// Everything that one stage measured.
 #[derive(Default)]
 pub struct Results {
     /// The figures, in the order in which they were measured.
     pub rows: Vec<Row>,
-    /// Stages that could not be measured, and why.
-    pub failures: Vec<(String, String)>,
     /// Remarks on what was left out or shortened.
     pub notes: Vec<String>,
     /// Pictures for the report.
@@ -67,7 +67,7 @@ impl Results {
             Aim::None => ("", None, None),
         };
         let target = bound.map(|bound| format!("{sign} {}", number(bound)));
-        self.rows.push(Row { name: name.into(), value, unit, target, met, bound });
+        self.rows.push(Row { name: name.into(), value, unit: unit.into(), target, met, bound });
     }
 
     /// Adds the minimum and the median of samples, and keeps them all.
@@ -76,52 +76,20 @@ impl Results {
         self.add(format!("{name} (median)"), median(samples), unit, Aim::None);
         self.samples.insert(name.to_owned(), json!(samples));
     }
+}
 
-    /// Takes over what a stage has measured.
-    pub fn append(&mut self, stage: Self) {
-        self.rows.extend(stage.rows);
-        self.failures.extend(stage.failures);
-        self.notes.extend(stage.notes);
-        self.plots.extend(stage.plots);
-        self.histograms.extend(stage.histograms);
-        self.samples.extend(stage.samples);
-        self.seconds.extend(stage.seconds);
-    }
+/// The table of figures for a terminal, and how many targets were met.
+pub fn table(rows: &[Row]) -> String {
+    let mut cells_of = vec![HEAD.map(str::to_owned).into()];
+    cells_of.extend(rows.iter().map(cells));
+    let (met, aimed) = targets(rows);
+    columns(&cells_of) + &format!("{met} of {aimed} targets met\n")
+}
 
-    /// The table for a terminal.
-    pub fn table(&self) -> String {
-        let mut rows = vec![HEAD.map(str::to_owned).into()];
-        rows.extend(self.rows.iter().map(cells));
-        let mut text = columns(&rows);
-        for note in &self.notes {
-            text += &format!("note: {note}\n");
-        }
-        for (stage, error) in &self.failures {
-            text += &format!("FAILED {stage}: {error}\n");
-        }
-        let missed = self.rows.iter().filter(|row| row.met == Some(false)).count();
-        let aimed = self.rows.iter().filter(|row| row.met.is_some()).count();
-        let failed = match self.failures.len() {
-            0 => String::new(),
-            stages => format!("; stages that FAILED: {stages}"),
-        };
-        text + &format!("{} of {aimed} targets met{failed}\n", aimed - missed)
-    }
-
-    /// Writes `results.json`, `samples.json`, `seconds.json`, `histograms.json` and `notes.json`.
-    ///
-    /// # Errors
-    /// When a file cannot be written.
-    pub fn write(&self, dir: &Path) -> Result<()> {
-        let write =
-            |name: &str, value: &Value| std::fs::write(dir.join(name), format!("{value:#}\n"));
-        write("results.json", &json!(self.rows))?;
-        write("samples.json", &Value::Object(self.samples.clone()))?;
-        std::fs::write(dir.join("histograms.json"), json!(self.histograms).to_string())?;
-        write("seconds.json", &Value::Object(self.seconds.clone()))?;
-        write("notes.json", &json!({ "notes": self.notes, "failures": self.failures }))?;
-        Ok(())
-    }
+/// How many targets were met, and how many there were.
+pub fn targets(rows: &[Row]) -> (usize, usize) {
+    let of = |met: bool| rows.iter().filter(|row| row.met == Some(met)).count();
+    (of(true), of(true) + of(false))
 }
 
 /// Over the cells of a row.
@@ -135,7 +103,7 @@ pub fn cells(row: &Row) -> Vec<String> {
         None => "",
     };
     let target = row.target.clone().unwrap_or_default();
-    let (value, unit) = (number(row.value), row.unit.to_owned());
+    let (value, unit) = (number(row.value), row.unit.clone().into_owned());
     vec![row.name.clone(), value, unit, target, met.to_owned(), distance(row)]
 }
 
@@ -184,12 +152,10 @@ mod tests {
         results.add("d", 5.0, "us", Aim::None);
         let met: Vec<_> = results.rows.iter().map(|row| row.met).collect();
         assert_eq!(met, [Some(true), Some(false), Some(true), None]);
-        assert!(results.table().ends_with("2 of 3 targets met\n"), "{}", results.table());
-        results.failures.push(("cost".to_owned(), "gone".to_owned()));
-        assert!(results.table().ends_with("2 of 3 targets met; stages that FAILED: 1\n"));
+        assert!(table(&results.rows).ends_with("2 of 3 targets met\n"), "{}", table(&results.rows));
         let json = serde_json::to_value(&results.rows[1]).unwrap();
-        let expected =
-            json!({"name": "b", "value": 1.2, "unit": "", "target": "<= 1.10", "met": false});
+        let expected = json!({"name": "b", "value": 1.2, "unit": "", "target": "<= 1.10", "met": false,
+            "bound": 1.1});
         assert_eq!(json, expected);
     }
 
@@ -198,6 +164,9 @@ mod tests {
         let mut results = Results::default();
         results.add("a", min(&[]), "", Aim::AtMost(1.0));
         assert_eq!(results.rows[0].met, Some(false));
+        let text = serde_json::to_string(&results.rows).unwrap();
+        let read: Vec<Row> = serde_json::from_str(&text).unwrap();
+        assert!(read[0].value.is_nan() && cells(&read[0])[5] == "not taken", "{text}");
     }
 
     #[test]
@@ -215,16 +184,6 @@ mod tests {
         check(1.0, Aim::AtMost(1.0), "0");
         check(f64::NAN, Aim::AtMost(1.0), "not taken");
         check(1.0, Aim::None, "");
-    }
-
-    #[test]
-    fn what_a_stage_measured_is_taken_over() {
-        let (mut all, mut stage) = (Results::default(), Results::default());
-        all.add("a", 1.0, "", Aim::None);
-        stage.add_samples("b", &[1.0], "us");
-        stage.notes.push("n".to_owned());
-        all.append(stage);
-        assert_eq!((all.rows.len(), all.samples.len(), all.notes.len()), (3, 1, 1));
     }
 
     #[test]

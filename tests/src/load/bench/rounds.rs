@@ -1,6 +1,6 @@
 //! CPU for one decision, measured so that a noisy machine does not decide who wins: short slices of
 //! every subject in turn, there and back again (A B B A), so that each round holds all of them
-//! under the same weather.
+//! under the same weather. How many rounds there are, `stopping` says.
 
 use std::time::Duration;
 
@@ -13,6 +13,9 @@ use crate::load::schedule::{Amount, Pace};
 use crate::load::table;
 use crate::load::tally::Tally;
 use crate::parts::redis::Redis;
+use stopping::Stopping;
+
+pub mod stopping;
 
 /// One subject under one load.
 pub struct Cell {
@@ -113,24 +116,44 @@ impl Cell {
     }
 }
 
-/// Runs all cells for so many rounds, every second one backwards.
+/// Runs all cells in rounds, every second one backwards, until each of the ratios that are watched is known
+/// well enough: pairs of a cell and its yardstick, by their places. A cell of which no ratio is watched
+/// runs the fewest rounds, and one whose ratios are known runs no more of them.
 ///
 /// # Errors
 /// As a cell's.
-pub fn interleave(cells: &mut [Cell], rounds: usize, slice: Duration) -> Result<()> {
+pub fn interleave(
+    cells: &mut [Cell],
+    stopping: Stopping,
+    slice: Duration,
+    watched: &[(usize, usize)],
+) -> Result<()> {
     for cell in cells.iter_mut() {
         cell.warm(slice / 2)?;
     }
-    for round in 0..rounds {
+    // A ratio that is known stays so: then each cell runs the first rounds, and ratios are of one round.
+    let mut open = watched.to_vec();
+    for round in 0..stopping.most {
+        open.retain(|&(cell, yardstick)| {
+            stopping.wants_more(&ratios(&cells[cell], &cells[yardstick]))
+        });
+        let mut is_in = vec![round < stopping.least; cells.len()];
+        for (cell, yardstick) in &open {
+            is_in[*cell] = true;
+            is_in[*yardstick] = true;
+        }
         for step in 0..cells.len() {
             let at = if round % 2 == 0 { step } else { cells.len() - 1 - step };
-            cells[at].slice(Pace::Closed, slice)?;
+            if is_in[at] {
+                cells[at].slice(Pace::Closed, slice)?;
+            }
         }
     }
     Ok(())
 }
 
-/// How many times the CPU of `yardstick` a cell needs: the ratio of each round, which both ran in.
+/// How many times the CPU of `yardstick` a cell needs: the ratio of each round, which both ran in. Of cells that
+/// stopped at different rounds those that both have.
 pub fn ratios(cell: &Cell, yardstick: &Cell) -> Vec<f64> {
     let both = cell.samples.iter().zip(&yardstick.samples);
     both.map(|(cell, yardstick)| cell.server_us / yardstick.server_us).collect()

@@ -31,7 +31,7 @@ pub async fn measure(cx: &mut Context) -> Result<()> {
         cells.push(Cell::new(rules.to_string(), vec![server], None, engine));
     }
     cx.step("rules: interleaved rounds");
-    interleave(&mut cells, cx.rounds(), cx.slice())?;
+    interleave(&mut cells, cx.stopping(), cx.slice(), &[(COUNTS.len() - 1, 0)])?;
     for cell in &cells {
         let name = format!("rules/{}/server", cell.name);
         cx.results.add_samples(&name, &cell.column(|sample| sample.server_us), "us");
