@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
+use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get};
 use chassis::admin::Admin;
@@ -231,5 +232,14 @@ fn writes(edge: Arc<Edge>) -> Router {
         .route(&format!("/{METRICS_SERVICE}/Export"), any(otlp::metrics_grpc))
         .route(&format!("/{LOGS_SERVICE}/Export"), any(otlp::logs_grpc))
         .route(&format!("/{TRACE_SERVICE}/Export"), any(otlp::traces_grpc))
+        .fallback(nowhere)
         .with_state(edge)
+}
+
+/// What is said to an agent that was given another path than ours.
+async fn nowhere() -> (StatusCode, &'static str) {
+    let paths = "nothing is served at this path: line protocol goes to /write, /api/v2/write or \
+                 /api/v3/write_lp, OTLP to /v1/metrics, /v1/logs or /v1/traces, remote write to /api/v1/write, \
+                 series of Datadog to /api/v1/series or /api/v2/series\n";
+    (StatusCode::NOT_FOUND, paths)
 }

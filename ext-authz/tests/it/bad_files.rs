@@ -96,13 +96,15 @@ async fn refused(running: &Running, named: &str, key: &str) {
     wait_for(named, async || last_error(running).await.contains(named)).await;
     assert!(!last_error(running).await.contains('\n'), "one line");
     assert_eq!(running.check(bearer(key)).await.tenant(), Some("acme"), "{named}");
-    assert_eq!(running.get("/readyz").await.0, 200, "{named}");
+    let (status, text) = running.get("/readyz").await;
+    assert!(status == 200 && text.contains("warning: keys: "), "{text}");
     let metrics = running.get("/metrics").await.1;
     assert!(!metrics.contains("authz_snapshot_refusals_total 0\n"), "{metrics}");
 }
 
 async fn accepted(running: &Running) {
     wait_for("good again", async || last_error(running).await.is_empty()).await;
+    assert_eq!(running.get("/readyz").await, (200, "ready\n".to_owned()));
 }
 
 /// What `/config` says of the keys files; nothing while they are in force.

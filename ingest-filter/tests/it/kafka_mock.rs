@@ -147,6 +147,26 @@ async fn brokers_that_are_down_are_an_answer_and_not_a_hang() {
     append(&journal, vec![record("a", 0, 1)]).await;
 }
 
+/// No gateway has more of Kafka than another, so nobody is taken out of service for it; but whoever looks
+/// at `/readyz` must not read that all is well.
+#[tokio::test(flavor = "multi_thread")]
+async fn brokers_that_are_away_are_a_warning_beside_readiness() {
+    let (mock, config) = cluster();
+    let (config, readiness) = (JournalConfig::Kafka(config), Readiness::new());
+    let journal = open_appender(&config, &readiness, &mut Registry::default()).expect("open");
+    append(&journal, vec![record("a", 0, 0)]).await;
+    assert!(readiness.is_ready() && readiness.warnings().is_empty());
+    mock.broker_down(1).unwrap();
+    wait_for("a warning", || async {
+        let is_named = |warning: &String| warning.starts_with("journal: no broker answers");
+        readiness.warnings().iter().any(is_named).then_some(())
+    })
+    .await;
+    assert!(readiness.is_ready());
+    mock.broker_up(1).unwrap();
+    wait_for("no warning", || async { readiness.warnings().is_empty().then_some(()) }).await;
+}
+
 /// A record that waits for a broker is refused long before its delivery times out, and is not
 /// delivered later: its points, sent again, might get other times.
 #[tokio::test(flavor = "multi_thread")]

@@ -134,10 +134,15 @@ async fn json_over_http_and_its_answers() {
     assert_eq!((answer.status, &answer.json()["code"]), (StatusCode::PAYLOAD_TOO_LARGE, &json!(8)));
 
     gateway.journal.fail_for(Duration::from_secs(7));
-    let answer = gateway.export("application/json", "identity", good).await;
+    let answer = gateway.export("application/json", "identity", good.clone()).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     let info = json!([{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "7s"}]);
     assert_eq!((&answer.json()["code"], &answer.json()["details"]), (&json!(14), &info));
+    // Nine digits and no more, which the nearest double of this has.
+    gateway.journal.fail_for(Duration::new(1, 561_119_657));
+    let answer = gateway.export("application/json", "identity", good).await;
+    assert_eq!(answer.json()["details"][0]["retryDelay"], json!("1.561119657s"));
+    assert_eq!(answer.header("retry-after"), "2");
     for path in ["/v1/logs", "/v1/traces"] {
         let request =
             gateway.request(Method::POST, path).header("content-type", "application/json");
@@ -176,6 +181,8 @@ async fn refusals_over_http_are_a_status_in_the_encoding_of_the_request() {
     assert_eq!((answer.status, status(&answer).code), (StatusCode::UNSUPPORTED_MEDIA_TYPE, 12));
     let answer = gateway.export("text/plain", "identity", Vec::new()).await;
     assert_eq!((answer.status, status(&answer).code), (StatusCode::UNSUPPORTED_MEDIA_TYPE, 12));
+    let cure = "the content type is not supported, use application/x-protobuf or application/json";
+    assert_eq!(status(&answer).message, cure);
 
     let request = Request::post(format!("http://{}/v1/metrics", gateway.address))
         .header("content-type", "application/x-protobuf");

@@ -78,8 +78,8 @@ impl Shared {
     fn open(&self, brokers: &mut Brokers) {
         self.partitions.store(brokers.placements.len() as u32, Ordering::Relaxed);
         brokers.note(&self.tickets);
-        self.report();
         self.standing.met();
+        self.report();
     }
 
     /// Looks whether the topic still does. Brokers are looked at meanwhile, as the one that is asked
@@ -121,6 +121,13 @@ impl Shared {
         let partitions = i64::try_from(held.len()).unwrap_or(i64::MAX);
         let before = self.refused_partitions.set(partitions);
         match held.first() {
+            Some(reason) => {
+                self.standing
+                    .warn(format!("partitions refused: {partitions}, the first as {reason}"));
+            }
+            None => self.standing.all_well(),
+        }
+        match held.first() {
             _ if before == partitions => {}
             Some(reason) => {
                 tracing::warn!(partitions, %reason, "records of some partitions are refused");
@@ -137,6 +144,7 @@ impl Shared {
         while let Err(error) = brokers.reach(&self.topics, &self.config.topic).await {
             let reason = format!("no broker answers: {error}");
             let before = self.intake.set(Taking::Nothing(reason.clone()));
+            self.standing.warn(reason.clone());
             if !matches!(before, Taking::Nothing(_)) {
                 tracing::error!(reason, "Kafka is away, records are refused until it is back");
                 self.replace_producer();
@@ -148,6 +156,7 @@ impl Shared {
             tracing::info!("Kafka is back");
             brokers.are_back(&self.tickets);
             self.intake.set(Taking::All);
+            self.standing.all_well();
         }
     }
 
