@@ -89,7 +89,7 @@ async fn answer<P: Protocol>(
     edge.answers.kept(place, answer).unwrap_or_else(|| {
         // What is told in a body cannot be left out: a success without it might promise too much.
         let retry_after = edge.budget.retry_after();
-        let refused = outcome.and_then(|_| Err(Refusal::Overloaded { retry_after }));
+        let refused = outcome.and(Err(Refusal::Overloaded { retry_after }));
         answers::head_of(worded(&protocol, &refused))
     })
 }
