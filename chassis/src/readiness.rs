@@ -123,10 +123,21 @@ impl Drop for Latch {
 }
 
 impl Condition {
-    /// The condition holds.
+    /// The condition holds, and nothing is wrong with it.
     pub fn met(&self) {
+        self.all_well();
         let mut latch = self.latch.lock().unwrap_or_else(PoisonError::into_inner);
         *latch = None;
+    }
+
+    /// Something is wrong with it that traffic need not wait for, such as new files that were refused.
+    pub fn warn(&self, reason: impl Into<String>) {
+        self.readiness.warn(self.name, reason);
+    }
+
+    /// Takes the warning back.
+    pub fn all_well(&self) {
+        self.readiness.all_well(self.name);
     }
 
     /// The condition does not hold, because of `reason`.
@@ -168,6 +179,14 @@ mod tests {
         config.lost("gone");
         config.lost("gone");
         assert_eq!(readiness.blockers(), ["config: gone"]);
+        config.warn("a file is bad");
+        config.met();
+        assert!(readiness.is_ready() && readiness.warnings().is_empty());
+        config.warn("a file is bad");
+        assert_eq!(readiness.warnings(), ["config: a file is bad"]);
+        assert!(readiness.is_ready(), "a warning takes nothing back");
+        config.all_well();
+        assert!(readiness.warnings().is_empty());
     }
 
     #[test]

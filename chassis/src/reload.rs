@@ -9,6 +9,9 @@
 //! poll   │ a │ a │ b │ c │ c │ c │        fingerprints of all files
 //! hand on│ a │   │   │   │ c │   │        c was still for one period
 //! ```
+//!
+//! A file that is there and cannot be read, as when file descriptors have run out, is read again in each
+//! period: it may be readable by then, and no fingerprint says so.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -46,6 +49,9 @@ pub type Snapshot = BTreeMap<PathBuf, Result<Vec<u8>, String>>;
 
 type Fingerprint = BTreeMap<PathBuf, (u64, u64, u64, i64, i64, i64, i64)>;
 
+/// In the fingerprint of a file that is not there.
+const ABSENT: (u64, u64, u64, i64, i64, i64, i64) = (0, 0, 0, 0, 0, 0, 0);
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -80,7 +86,7 @@ impl Source {
 
     fn fingerprint(&self) -> Fingerprint {
         let of = |path: &Path| {
-            std::fs::metadata(path).map_or((0, 0, 0, 0, 0, 0, 0), |m| {
+            std::fs::metadata(path).map_or(ABSENT, |m| {
                 let (mtime, ctime) = ((m.mtime(), m.mtime_nsec()), (m.ctime(), m.ctime_nsec()));
                 (m.dev(), m.ino(), m.len(), mtime.0, mtime.1, ctime.0, ctime.1)
             })
@@ -108,16 +114,28 @@ fn directory_files(directory: &Path, ignore_dotfiles: bool) -> Vec<PathBuf> {
 pub async fn follow<F: Future<Output = ()>>(
     source: Source,
     period: Duration,
+    apply: impl FnMut(Snapshot) -> F,
+) {
+    follow_by(Source::read, source, period, apply).await;
+}
+
+/// The same, with its way to read.
+async fn follow_by<F: Future<Output = ()>>(
+    read: fn(&Source) -> Snapshot,
+    source: Source,
+    period: Duration,
     mut apply: impl FnMut(Snapshot) -> F,
 ) {
     let mut watch = Watch::new(source.clone());
-    let snapshot = source.read();
+    let snapshot = read(&source);
+    watch.was_read(&snapshot);
     let mut contents = hash(&snapshot);
     apply(snapshot).await;
     loop {
         tokio::time::sleep(period).await;
         if watch.has_changed() {
-            let (snapshot, hash) = read(&source).await;
+            let (snapshot, hash) = read_aside(read, &source).await;
+            watch.was_read(&snapshot);
             if hash != contents {
                 contents = hash;
                 apply(snapshot).await;
@@ -154,13 +172,26 @@ impl Watch {
         }
         changed
     }
+
+    /// Tells the files as they are once more, when they are still: they could not be read, or used.
+    pub fn tell_again(&mut self) {
+        self.told.clear();
+    }
+
+    /// What was told was read. Where a file that is there could not be, it is told again.
+    fn was_read(&mut self, snapshot: &Snapshot) {
+        let is_there = |path| self.told.get(path).is_some_and(|of| *of != ABSENT);
+        if snapshot.iter().any(|(path, read)| read.is_err() && is_there(path)) {
+            self.tell_again();
+        }
+    }
 }
 
 /// Reads where nobody waits: large files take a moment.
-async fn read(source: &Source) -> (Snapshot, u64) {
+async fn read_aside(read: fn(&Source) -> Snapshot, source: &Source) -> (Snapshot, u64) {
     let source = source.clone();
     let read = move || {
-        let snapshot = source.read();
+        let snapshot = read(&source);
         let hash = hash(&snapshot);
         (snapshot, hash)
     };
@@ -215,6 +246,7 @@ mod tests {
     use std::fs;
     use std::future::ready;
     use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     use tokio::sync::mpsc;
 
@@ -255,6 +287,35 @@ mod tests {
 
         fs::write(&path, "four").expect("created again");
         assert_eq!(changes.recv().await, Some(vec!["four".to_owned()]));
+    }
+
+    /// As it is while no file descriptor is left.
+    fn read_in_vain(source: &Source) -> Snapshot {
+        let file = |path| (path, Err("cannot be read: too many open files".to_owned()));
+        source.paths().into_iter().map(file).collect()
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_for_a_while_is_read_later() {
+        static TIMES: AtomicU32 = AtomicU32::new(0);
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("keys");
+        fs::write(&path, "one").expect("written");
+        // The first time all is well; then the file changes, and twice it cannot be read.
+        let read = |source: &Source| match TIMES.fetch_add(1, Ordering::Relaxed) {
+            1 | 2 => read_in_vain(source),
+            _ => source.read(),
+        };
+        let (sender, mut changes) = mpsc::unbounded_channel();
+        tokio::spawn(follow_by(read, Source::File(path.clone()), FAST, move |snapshot| {
+            let _ = sender.send(snapshot.into_values().next().expect("a file").ok());
+            ready(())
+        }));
+        assert_eq!(changes.recv().await, Some(Some(b"one".to_vec())));
+        fs::write(dir.path().join("new"), "two").expect("written");
+        fs::rename(dir.path().join("new"), &path).expect("renamed over");
+        assert_eq!(changes.recv().await, Some(None), "said once");
+        assert_eq!(changes.recv().await, Some(Some(b"two".to_vec())));
     }
 
     #[test]

@@ -271,6 +271,7 @@ impl Keys {
             None => {
                 source.status.last_error = None;
                 source.status.last_error_at_seconds = None;
+                source.condition.all_well();
             }
         }
         if std::mem::replace(&mut source.is_stale, false) {
@@ -362,16 +363,13 @@ impl Source {
         let is_new = self.status.last_error.as_deref() != Some(error);
         self.status.refused(error);
         let source = origin.as_str();
+        if self.keys.is_some() {
+            self.condition.warn(error);
+        }
         match &self.keys {
             _ if !is_new => {}
             None => tracing::error!(error, source, "no keys in force: the source is not usable"),
-            Some(_) => {
-                tracing::error!(
-                    error,
-                    source,
-                    "keys were refused, those before them stay in force"
-                );
-            }
+            Some(_) => tracing::error!(error, source, "keys were refused, older ones are in force"),
         }
     }
 

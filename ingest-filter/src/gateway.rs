@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
+use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get};
 use chassis::admin::Admin;
@@ -27,6 +28,7 @@ use tokio::net::TcpListener;
 use crate::destination::Destinations;
 use crate::journal::Journals;
 use crate::rules::series::Tracked;
+use answers::Answers;
 use budget::Budget;
 use config::GatewayConfig;
 use confirmed::Confirmed;
@@ -37,8 +39,10 @@ use pinning::Pinning;
 use stamps::Stamps;
 use tenant_metrics::TenantMetrics;
 use tenant_rules::TenantRules;
+use turns::Turns;
 
 pub mod admission;
+mod answers;
 pub mod body;
 pub mod budget;
 pub mod buffer;
@@ -68,6 +72,7 @@ mod tenant_metrics;
 mod tenant_rules;
 #[cfg(test)]
 mod tests;
+pub mod turns;
 pub mod verdict;
 
 /// A gateway whose sockets are bound and that does not serve yet.
@@ -110,9 +115,11 @@ impl Gateway {
             pinning,
             rules,
             journals: journals.into(),
+            answers: Answers::new(),
             budget,
             metrics,
             tenants,
+            turns: Turns::of_this_machine(),
             conversions: Conversions::of_this_machine(),
             stamps: Stamps::new(),
             confirmed: Arc::default(),
@@ -231,5 +238,14 @@ fn writes(edge: Arc<Edge>) -> Router {
         .route(&format!("/{METRICS_SERVICE}/Export"), any(otlp::metrics_grpc))
         .route(&format!("/{LOGS_SERVICE}/Export"), any(otlp::logs_grpc))
         .route(&format!("/{TRACE_SERVICE}/Export"), any(otlp::traces_grpc))
+        .fallback(nowhere)
         .with_state(edge)
+}
+
+/// What is said to an agent that was given another path than ours.
+async fn nowhere() -> (StatusCode, &'static str) {
+    let paths = "nothing is served at this path: line protocol goes to /write, /api/v2/write or \
+                 /api/v3/write_lp, OTLP to /v1/metrics, /v1/logs or /v1/traces, remote write to /api/v1/write, \
+                 series of Datadog to /api/v1/series or /api/v2/series\n";
+    (StatusCode::NOT_FOUND, paths)
 }

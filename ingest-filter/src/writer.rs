@@ -60,7 +60,7 @@ use standing::Standings;
 use unwritten::Unwritten;
 use watermark::Watermarks;
 
-/// How often the target is tried at start until it answers.
+/// How often the target is tried while it is not known to answer.
 const REACH_PERIOD: Duration = Duration::from_millis(500);
 /// How often gauges that depend on the time are set.
 const GAUGE_PERIOD: Duration = Duration::from_secs(1);
@@ -148,7 +148,7 @@ impl Writer {
             collector.follow(PERIOD).await;
             anyhow::bail!("following the collector's TLS files ended")
         });
-        let reach = tokio::spawn(reach(shared.clone()));
+        upkeep.spawn(reach(shared.clone()));
         let mut lanes = JoinSet::new();
         let ended = loop {
             tokio::select! {
@@ -176,7 +176,6 @@ impl Writer {
         shared.shutdown.begin();
         while lanes.join_next().await.is_some() {}
         readers.close().await;
-        reach.abort();
         ended
     }
 }
@@ -215,12 +214,16 @@ pub fn open_target(
     })
 }
 
-/// Says that the target is there, as soon as it is.
-async fn reach(shared: Shared) {
-    while !shared.target.ping().await {
+/// Says that the target is there where no lane can: before the first write, and once those that found it
+/// away have gone to another writer, or have nothing to write any more. Never ends.
+async fn reach(shared: Shared) -> anyhow::Result<()> {
+    let nobody_tries = || shared.health.is_lost() && !shared.standings.any_waits_for_target();
+    loop {
+        if nobody_tries() && shared.target.ping().await && nobody_tries() {
+            shared.health.reached();
+        }
         tokio::time::sleep(REACH_PERIOD).await;
     }
-    shared.health.reached();
 }
 
 /// `/lanes`: what each lane waits for.

@@ -15,7 +15,7 @@ mod view;
 pub mod xds;
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
+use std::num::{IntErrorKind, NonZeroUsize, ParseFloatError, ParseIntError};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -140,8 +140,8 @@ impl Config {
             timeout: vars.parse::<DurationText>("DRAIN_TIMEOUT")?.0,
         };
         Ok(Self {
-            http: (vars.text("HOST"), vars.parse("PORT")?),
-            grpc: (vars.text("GRPC_HOST"), vars.parse("GRPC_PORT")?),
+            http: (vars.text("HOST"), vars.number("PORT")?),
+            grpc: (vars.text("GRPC_HOST"), vars.number("GRPC_PORT")?),
             grpc_uds: Some(vars.text("GRPC_UDS")).filter(|path| !path.is_empty()).map(Into::into),
             connection_age: ConnectionAge {
                 max: vars.duration_or_none("GRPC_MAX_CONNECTION_AGE")?,
@@ -150,7 +150,7 @@ impl Config {
             grpc_workers: vars.grpc_workers()?,
             grpc_tls: vars.grpc_tls()?,
             grpc_reflection: vars.flag("GRPC_REFLECTION")?,
-            debug: (vars.text("DEBUG_HOST"), vars.parse("DEBUG_PORT")?),
+            debug: (vars.text("DEBUG_HOST"), vars.number("DEBUG_PORT")?),
             telemetry: vars.telemetry()?,
             drain,
             quotas: vars.quotas()?,
@@ -206,6 +206,11 @@ impl Vars<'_> {
 
     fn parse<T: FromStr<Err: std::fmt::Display>>(&self, name: &str) -> Result<T, UsageError> {
         self.text(name).parse().map_err(|error| self.bad(name, error))
+    }
+
+    /// A number; what is wrong with one is said in our words.
+    fn number<T: FromStr<Err: InWords>>(&self, name: &str) -> Result<T, UsageError> {
+        self.text(name).parse().map_err(|error: T::Err| self.bad(name, error.in_words()))
     }
 
     /// A duration of which 0 means that there is none.
@@ -283,7 +288,7 @@ impl Vars<'_> {
     }
 
     fn settings(&self) -> Result<Settings, UsageError> {
-        let near_limit_ratio: f32 = self.parse("NEAR_LIMIT_RATIO")?;
+        let near_limit_ratio: f32 = self.number("NEAR_LIMIT_RATIO")?;
         if !(0.0..=1.0).contains(&near_limit_ratio) {
             return Err(self.bad("NEAR_LIMIT_RATIO", "must be from 0 to 1"));
         }
@@ -310,7 +315,7 @@ impl Vars<'_> {
     }
 
     fn share(&self) -> Result<ShareSettings, UsageError> {
-        let at_least_one = |name| match self.parse(name)? {
+        let at_least_one = |name| match self.number(name)? {
             0 => Err(self.bad(name, "must be at least 1")),
             number => Ok(number),
         };
@@ -320,7 +325,7 @@ impl Vars<'_> {
             false => Some(at_least_one(fixed)?),
         };
         let replicas = ReplicasSettings { fixed, min: at_least_one("LOCAL_SHARE_REPLICAS_MIN")? };
-        let factor: f64 = self.parse("LOCAL_SHARE_FACTOR")?;
+        let factor: f64 = self.number("LOCAL_SHARE_FACTOR")?;
         if !(0.01..=SHARE_FACTOR_MAX).contains(&factor) {
             return Err(self.bad("LOCAL_SHARE_FACTOR", "must be from 0.01 to 10"));
         }
@@ -332,6 +337,27 @@ impl Vars<'_> {
         axum::http::HeaderName::from_str(&value)
             .map_err(|_| self.bad(name, "is not the name of a header"))?;
         Ok(value)
+    }
+}
+
+/// Why a text is no number, for people.
+trait InWords {
+    fn in_words(&self) -> &'static str;
+}
+
+impl InWords for ParseIntError {
+    fn in_words(&self) -> &'static str {
+        match self.kind() {
+            IntErrorKind::PosOverflow => "is too large",
+            IntErrorKind::Zero => "must be at least 1",
+            _ => "must be a whole number, not below 0",
+        }
+    }
+}
+
+impl InWords for ParseFloatError {
+    fn in_words(&self) -> &'static str {
+        "must be a number"
     }
 }
 

@@ -99,6 +99,7 @@ impl Reloader {
             // As after a reconnect, or a bad response taken back: nothing new is in force.
             state.status.last_error = None;
             state.status.last_error_at_seconds = None;
+            self.condition.all_well();
             self.metrics.config_unchanged();
             return Ok(());
         }
@@ -196,9 +197,13 @@ impl Reloader {
             self.refuse(&mut state);
             return;
         }
+        // A bad file, or one that is good again as it was, changes nothing of what is in force.
+        let in_force = update.library.hash();
         state.library = update.library;
-        self.quotas.store(Some(Arc::new(update.quotas)));
-        state.status.loaded(hash);
+        if state.status.hash != format!("{in_force:016x}") {
+            self.quotas.store(Some(Arc::new(update.quotas)));
+            state.status.loaded(in_force);
+        }
         if state.errors.is_empty() {
             self.accepted(&mut state);
         } else {
@@ -207,6 +212,8 @@ impl Reloader {
     }
 
     fn accepted(&self, state: &mut State) {
+        state.status.last_error = None;
+        state.status.last_error_at_seconds = None;
         self.count(state);
         state.was_good = true;
         self.condition.met();
@@ -227,8 +234,9 @@ impl Reloader {
         let first = state.errors.first().cloned().unwrap_or_default();
         state.status.refused(first.clone());
         self.count(state);
-        if !state.was_good {
-            self.condition.lost(first);
+        match state.was_good {
+            true => self.condition.warn(first),
+            false => self.condition.lost(first),
         }
     }
 

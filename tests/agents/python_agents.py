@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""The Python clients of InfluxDB 1 and 2, OpenTelemetry and Datadog against a running edge.
+"""The Python clients of InfluxDB 1, 2 and 3, OpenTelemetry and Datadog against a running edge.
 
 For each client and situation it prints what Envoy sent back (from its access log) and what the client
 did with its data then, and how many of its points have arrived at the end.
 
     make run                                       # in another terminal
-    pip install influxdb influxdb-client opentelemetry-sdk opentelemetry-exporter-otlp datadog-api-client
+    pip install influxdb influxdb-client influxdb3-python opentelemetry-sdk opentelemetry-exporter-otlp
+    pip install datadog-api-client
     python3 tests/agents/python_agents.py target/run [CLIENT ...]
 
 Tenant `demo` has 3 requests a minute: each client sends 5, so it meets a full quota. The situation
@@ -13,6 +14,7 @@ Tenant `demo` has 3 requests a minute: each client sends 5, so it meets a full q
 """
 
 import collections
+import importlib
 import json
 import logging
 import os
@@ -110,6 +112,62 @@ def otlp(http):
     return send
 
 
+def influxdb3(key, name, number):
+    from influxdb_client_3 import InfluxDBClient3, Point
+
+    with InfluxDBClient3(host=EDGE, token=key, database="agents") as client:
+        client.write(Point(name).field("n", number))
+
+
+def otlp_exporter(signal, transport, kind, key):
+    """The exporter of logs or traces, with what it returned."""
+    module = importlib.import_module(f"opentelemetry.exporter.otlp.proto.{transport}.{signal}")
+    headers, results = {"x-api-key": key}, []
+    if transport == "http":
+        path = {"OTLPLogExporter": "logs", "OTLPSpanExporter": "traces"}[kind]
+        exporter = getattr(module, kind)(f"{EDGE}/v1/{path}", headers=headers, timeout=WAIT_MAX)
+    else:
+        exporter = getattr(module, kind)(EDGE, insecure=True, headers=headers, timeout=WAIT_MAX)
+    export = exporter.export
+    exporter.export = lambda *a, **k: results.append(export(*a, **k)) or results[-1]
+    return exporter, results
+
+
+def otlp_logs(transport):
+    def send(key, name, number):
+        from opentelemetry._logs import LogRecord
+        from opentelemetry.sdk._logs import LoggerProvider
+        from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
+
+        exporter, results = otlp_exporter("_log_exporter", transport, "OTLPLogExporter", key)
+        provider = LoggerProvider()
+        provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
+        record = LogRecord(timestamp=time.time_ns(), body=f"{name} {number}")
+        provider.get_logger("agents").emit(record)
+        provider.shutdown()
+        if [result.name for result in results] != ["SUCCESS"]:
+            raise RuntimeError(f"export: {results}, dropped")
+
+    return send
+
+
+def otlp_traces(transport):
+    def send(key, name, number):
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+
+        exporter, results = otlp_exporter("trace_exporter", transport, "OTLPSpanExporter", key)
+        provider = TracerProvider()
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        with provider.get_tracer("agents").start_as_current_span(name) as span:
+            span.set_attribute("n", number)
+        provider.shutdown()
+        if [result.name for result in results] != ["SUCCESS"]:
+            raise RuntimeError(f"export: {results}, dropped")
+
+    return send
+
+
 def datadog(retry):
     def send(key, name, number):
         from datadog_api_client import ApiClient, Configuration
@@ -131,8 +189,13 @@ def datadog(retry):
 CLIENTS = {
     "influxdb": lambda: influxdb1,
     "influxdb-client": Influxdb2,
+    "influxdb3-python": lambda: influxdb3,
     "otlp-http": lambda: otlp(True),
     "otlp-grpc": lambda: otlp(False),
+    "otlp-logs-http": lambda: otlp_logs("http"),
+    "otlp-logs-grpc": lambda: otlp_logs("grpc"),
+    "otlp-traces-http": lambda: otlp_traces("http"),
+    "otlp-traces-grpc": lambda: otlp_traces("grpc"),
     "datadog-api-client": lambda: datadog(False),
     "datadog-api-client-retry": lambda: datadog(True),
 }
@@ -152,7 +215,10 @@ def refusals(since):
 
 def arrived(name):
     lines = open(ENV["TIDEGATE_POINTS"]).read().splitlines()
-    return len({line for line in lines if line.startswith((name + " ", name + ","))})
+    # A measurement of its own, the body of a log record, or the name of a span.
+    marks = (f'body="{name} ', f"span.name={name},", f"span.name={name} ")
+    is_ours = lambda line: line.startswith((name + " ", name + ",")) or any(m in line for m in marks)
+    return len({line for line in lines if is_ours(line)})
 
 
 def run(client, situation, key, count):

@@ -130,7 +130,7 @@ fn encryption(parts: Parts) -> Result<Encryption> {
         _ => bail!("TLS={wanted} is neither on nor off"),
     };
     if encryption == Encryption::Off {
-        say("  in clear text, on loopback: a desk; make run-full encrypts every hop")?;
+        say("  in clear text, on loopback alone; make run-full encrypts every hop")?;
     }
     Ok(encryption)
 }

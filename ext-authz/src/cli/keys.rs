@@ -87,6 +87,9 @@ pub enum Command {
     Resume(status::Change),
     /// Read a key from stdin and say whether it is good. Exits 1 when it is not.
     Verify {
+        /// Refused, and not echoed.
+        #[arg(hide = true)]
+        key: Option<String>,
         /// Where, and how to print.
         #[command(flatten)]
         shared: Shared,
@@ -145,7 +148,11 @@ impl Command {
             Command::Revoke(change) => change.run("revoke", Status::Revoked),
             Command::Suspend(change) => change.run("suspend", Status::Suspended),
             Command::Resume(change) => change.run("resume", Status::Active),
-            Command::Verify { shared } => verify::run(&shared),
+            Command::Verify { key: None, shared } => verify::run(&shared),
+            Command::Verify { key: Some(_), .. } => {
+                let problem = "the key is read from standard input, where no history keeps it";
+                bail!(UsageError(problem.to_owned()))
+            }
         }
     }
 }

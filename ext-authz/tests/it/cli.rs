@@ -384,9 +384,12 @@ async fn a_rotated_key_goes_on_for_a_while_beside_the_new_one() {
         (&["rotate", "AAAAAAAAAAAA", "--overlap", "1h"][..], "there is no key 'AAAAAAAAAAAA'"),
         (&["rotate", &id, "--overlap", "400d"], "overlap must be at most 366d"),
         (&["rotate", &old, "--overlap", "1h"], "not the whole key"),
+        (&["revoke", &id, "--wait"], "nothing was changed: nobody acknowledges a keys file"),
+        (&["verify", &old], "the key is read from standard input"),
     ] {
         let refused = keys(&files, args);
         assert_eq!(refused.status.code(), Some(64), "{}", stderr(&refused));
         assert!(stderr(&refused).contains(said), "{}", stderr(&refused));
+        assert!(!stderr(&refused).contains(old.trim()), "no key is echoed: {}", stderr(&refused));
     }
 }

@@ -365,3 +365,54 @@ async fn a_file_and_redis_are_both_in_force_and_share_no_key() {
     wait_for_reason(&running, &in_redis, Some("revoked")).await;
     wait_for_reason(&running, &in_file, None).await;
 }
+
+/// The file was right all the time, and nobody edits it again because Redis has changed.
+#[tokio::test]
+async fn what_clashed_with_redis_is_in_force_once_redis_has_it_no_more() {
+    let redis = RedisServer::start();
+    let files = redis.files_with("keys_file: keys.yaml");
+    let ((_, kept), (_, moved)) = (files.issue("acme"), files.issue("umbrella"));
+    files.write_keys(&keys_yaml(&[&kept]));
+    let running = Running::start(&files).await;
+    let in_redis = issue(&files, "umbrella", &["--store", "redis"]);
+    wait_for_reason(&running, &in_redis, None).await;
+    let (in_file, record) = files.issue("quiet");
+    let id = &in_redis[9..21];
+    let same_id = keys_yaml(&[&kept, &moved]).replace(moved.id.as_str(), id);
+    files.write_keys(&(same_id + keys_yaml(&[&record]).trim_start_matches("keys:\n")));
+    let is_used_twice = async || running.get("/config").await.1.contains("is used twice");
+    wait_for("the refusal", is_used_twice).await;
+
+    let (_, other) = files.issue("acme");
+    fs::write(files.path("all.yaml"), keys_yaml(&[&other])).expect("written");
+    let path = files.path("all.yaml");
+    stdout(&keys(&files, &["load", path.to_str().expect("UTF-8"), "--store", "redis"]));
+    wait_for_reason(&running, &in_file, None).await;
+    wait_for("no error", async || !is_used_twice().await).await;
+}
+
+/// Keys move from a file to Redis: they are put there first, and then taken out of the file.
+#[tokio::test]
+async fn keys_that_leave_the_file_are_those_of_redis_from_then_on() {
+    let redis = RedisServer::start();
+    let files = redis.files_with("keys_file: keys.yaml");
+    let ((moving, record), (staying, kept)) = (files.issue("acme"), files.issue("umbrella"));
+    files.write_keys(&keys_yaml(&[&record, &kept]));
+    let running = Running::start(&files).await;
+    wait_for_reason(&running, &moving, None).await;
+    let (new, other) = files.issue("quiet");
+    fs::write(files.path("all.yaml"), keys_yaml(&[&record, &other])).expect("written");
+    let path = files.path("all.yaml");
+    stdout(&keys(&files, &["load", path.to_str().expect("UTF-8"), "--store", "redis"]));
+    wait_for_reason(&running, &new, None).await;
+    files.write_keys(&format!("count: 1\n{}", keys_yaml(&[&kept])));
+    wait_for("the file", async || {
+        let config: Value = serde_json::from_str(&running.get("/config").await.1).expect("JSON");
+        config["keys"]["count"] == 1
+    })
+    .await;
+    wait_for_reason(&running, &moving, None).await;
+    for key in [&staying, &new] {
+        assert!(running.check(bearer(key)).await.tenant().is_some());
+    }
+}

@@ -147,7 +147,23 @@ fn the_json_of_v1() {
         let read = series_v1(bad.as_bytes(), &mut Recorder::default());
         assert_eq!(read, Err(Stop::Malformed), "{bad}");
     }
-    check(series_v1, "{}", &[]);
+}
+
+/// Behind a 202 for any of these there would be nothing.
+#[test]
+fn a_body_without_series_is_refused_unless_it_is_empty() {
+    let series = r#"[{"metric":"m","points":[[1,2]]}]"#;
+    let elsewhere = format!(r#"{{"Series":{series}}}"#);
+    let listed = format!("[{series}]");
+    for read in [series_v1, series_v2] {
+        for bad in [&elsewhere, &listed, series, "[]", r#"{"series":null}"#, r#"{"a":{}}"#] {
+            let outcome = read(bad.as_bytes(), &mut Recorder::default());
+            assert_eq!(outcome, Err(Stop::Malformed), "{bad}");
+        }
+        for empty in ["{}", " {\n } ", r#"{"series":[]}"#] {
+            assert_eq!(read(empty.as_bytes(), &mut Recorder::default()), Ok(()), "{empty}");
+        }
+    }
 }
 
 #[test]

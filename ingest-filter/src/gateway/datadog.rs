@@ -72,6 +72,17 @@ enum Datadog {
     Checks,
 }
 
+impl Datadog {
+    /// What the path of this form takes.
+    fn content_types(self) -> &'static str {
+        match self {
+            Datadog::JsonV1 | Datadog::Checks => "application/json",
+            Datadog::JsonV2 | Datadog::ProtobufV2 => "application/json or application/x-protobuf",
+            Datadog::Sketches => "application/x-protobuf",
+        }
+    }
+}
+
 impl Protocol for Datadog {
     fn name(&self) -> ProtocolName {
         match self {
@@ -90,7 +101,7 @@ impl Protocol for Datadog {
             (Datadog::JsonV2, "application/x-protobuf") => Datadog::ProtobufV2,
             (Datadog::Sketches, "application/x-protobuf") => Datadog::Sketches,
             (Datadog::Checks, "" | "application/json") => Datadog::Checks,
-            _ => return Err(Refusal::ContentTypeUnsupported),
+            (form, _) => return Err(Refusal::ContentTypeUnsupported(form.content_types())),
         };
         let framing = Framing::Whole(Encoding::of(&head.headers)?);
         Ok(Head { framing, ..Head::default() })

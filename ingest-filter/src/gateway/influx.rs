@@ -173,6 +173,6 @@ fn content_type(found: &MediaType) -> Result<(), Refusal> {
         ["", "text/plain", "application/octet-stream", "application/x-www-form-urlencoded"];
     match ACCEPTED.contains(&found.essence.as_str()) {
         true => Ok(()),
-        false => Err(Refusal::ContentTypeUnsupported),
+        false => Err(Refusal::ContentTypeUnsupported("text/plain")),
     }
 }

@@ -145,7 +145,8 @@ impl Protocol for Otlp {
                 let encoding = Encoding::of(&head.headers);
                 self.transport = Transport::Http(encoding);
                 if encoding == Encoding::Other {
-                    return Err(Refusal::ContentTypeUnsupported);
+                    let accepted = "application/x-protobuf or application/json";
+                    return Err(Refusal::ContentTypeUnsupported(accepted));
                 }
                 Framing::Whole(inflate::Encoding::of(&head.headers)?)
             }
@@ -153,7 +154,9 @@ impl Protocol for Otlp {
                 self.transport = Transport::Grpc;
                 Framing::Grpc
             }
-            Transport::Grpc | Transport::NotGrpc => return Err(Refusal::ContentTypeUnsupported),
+            Transport::Grpc | Transport::NotGrpc => {
+                return Err(Refusal::ContentTypeUnsupported("application/grpc"));
+            }
         };
         Ok(Head { framing, ..Head::default() })
     }

@@ -10,15 +10,15 @@ pub enum Refusal {
     /// The edge did not say whose request it is.
     #[error("the request carries no tenant")]
     TenantMissing,
-    /// The `Content-Type` is not one of the path's.
-    #[error("the content type is not supported")]
-    ContentTypeUnsupported,
+    /// The `Content-Type` is not one of the path's, which are named.
+    #[error("the content type is not supported, use {0}")]
+    ContentTypeUnsupported(&'static str),
     /// The `Content-Encoding` is not gzip, deflate, zstd, snappy or identity.
     #[error("the content encoding is not supported, use gzip, deflate, zstd, snappy or identity")]
     ContentEncodingUnsupported,
-    /// Remote write is compressed with snappy and nothing else.
-    #[error("the content encoding is not supported, remote write uses snappy")]
-    EncodingNotSnappy,
+    /// The `Content-Encoding` is none of this version of remote write, which are named.
+    #[error("the content encoding is not supported, use {0}")]
+    RemoteWriteEncoding(&'static str),
     /// A query parameter that cannot be understood.
     #[error("{0}")]
     ParameterInvalid(&'static str),
@@ -117,9 +117,9 @@ impl Refusal {
     pub fn status(self) -> http::StatusCode {
         use http::StatusCode as Status;
         match self {
-            Refusal::ContentTypeUnsupported
+            Refusal::ContentTypeUnsupported(_)
             | Refusal::ContentEncodingUnsupported
-            | Refusal::EncodingNotSnappy => Status::UNSUPPORTED_MEDIA_TYPE,
+            | Refusal::RemoteWriteEncoding(_) => Status::UNSUPPORTED_MEDIA_TYPE,
             Refusal::ParameterInvalid(_) | Refusal::BodyInvalid(_) | Refusal::BodyBroken => {
                 Status::BAD_REQUEST
             }
@@ -156,9 +156,9 @@ impl Refusal {
     /// The gRPC code of `google.rpc.Status`.
     pub fn grpc_code(self) -> i32 {
         match self {
-            Refusal::ContentTypeUnsupported
+            Refusal::ContentTypeUnsupported(_)
             | Refusal::ContentEncodingUnsupported
-            | Refusal::EncodingNotSnappy => 12,
+            | Refusal::RemoteWriteEncoding(_) => 12,
             Refusal::ParameterInvalid(_) | Refusal::BodyInvalid(_) | Refusal::BodyBroken => 3,
             Refusal::DatabasesTooMany(_) => 9,
             // Not OUT_OF_RANGE, which OTLP senders retry for ever.
@@ -176,8 +176,8 @@ impl Refusal {
     pub fn label(self) -> &'static str {
         match self {
             Refusal::TenantMissing => "tenant_missing",
-            Refusal::ContentTypeUnsupported => "content_type_unsupported",
-            Refusal::ContentEncodingUnsupported | Refusal::EncodingNotSnappy => {
+            Refusal::ContentTypeUnsupported(_) => "content_type_unsupported",
+            Refusal::ContentEncodingUnsupported | Refusal::RemoteWriteEncoding(_) => {
                 "content_encoding_unsupported"
             }
             Refusal::DatabasesTooMany(_) => "databases_too_many",

@@ -29,6 +29,10 @@ const WRITTEN: [(HeaderName, Kind); 3] = [
     (HeaderName::from_static("x-prometheus-remote-write-exemplars-written"), Kind::Exemplar),
 ];
 
+/// What names the two messages.
+const CONTENT_TYPES: &str = "application/x-protobuf, alone or with proto=prometheus.WriteRequest or \
+                             proto=io.prometheus.write.v2.Request";
+
 /// The handler.
 pub async fn write(State(edge): State<Arc<Edge>>, request: Request) -> Response {
     serve(edge, RemoteWrite { version: Version::V1 }, request).await
@@ -52,19 +56,20 @@ impl Protocol for RemoteWrite {
     fn parse(&mut self, head: &Parts, _: &GatewayConfig) -> Result<Head, Refusal> {
         let kind = MediaType::of(&head.headers);
         if kind.essence != "application/x-protobuf" {
-            return Err(Refusal::ContentTypeUnsupported);
+            return Err(Refusal::ContentTypeUnsupported(CONTENT_TYPES));
         }
         self.version = match kind.parameter("proto") {
             None | Some("prometheus.WriteRequest") => Version::V1,
             Some("io.prometheus.write.v2.Request") => Version::V2,
-            Some(_) => return Err(Refusal::ContentTypeUnsupported),
+            Some(_) => return Err(Refusal::ContentTypeUnsupported(CONTENT_TYPES)),
         };
         let encoding = head.headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
         let is = |name: &str| encoding.is_some_and(|e| e.eq_ignore_ascii_case(name.as_bytes()));
         let framing = match self.version {
             _ if is("snappy") => Framing::SnappyBlock,
             Version::V1 if is("zstd") => Framing::Whole(Encoding::Zstd),
-            _ => return Err(Refusal::EncodingNotSnappy),
+            Version::V1 => return Err(Refusal::RemoteWriteEncoding("snappy or zstd")),
+            Version::V2 => return Err(Refusal::RemoteWriteEncoding("snappy")),
         };
         Ok(Head { framing, ..Head::default() })
     }

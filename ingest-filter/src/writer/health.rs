@@ -1,6 +1,7 @@
 //! Whether the target takes points, told once per change: readiness, and a log line that a
 //! person must act on.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use chassis::readiness::{Condition, Readiness};
@@ -10,6 +11,7 @@ use crate::target::answer::Answer;
 /// The target's health as the lanes see it.
 pub struct Health {
     condition: Condition,
+    is_lost: AtomicBool,
     /// What is wrong, as last logged.
     wrong: Mutex<Option<&'static str>>,
     format: Condition,
@@ -21,7 +23,12 @@ impl Health {
         let condition = readiness.condition("target", "not reached yet");
         let format = readiness.condition("format", "nothing read yet");
         format.met();
-        Self { condition, wrong: Mutex::new(None), format }
+        Self { condition, is_lost: AtomicBool::new(true), wrong: Mutex::new(None), format }
+    }
+
+    /// Whether the target takes no points, as far as is known.
+    pub fn is_lost(&self) -> bool {
+        self.is_lost.load(Ordering::Relaxed)
     }
 
     /// So many partitions hold a record of a newer version.
@@ -32,9 +39,14 @@ impl Health {
         }
     }
 
-    /// The target answered a ping at start.
+    /// The target answered a ping, and no lane waits for it.
     pub fn reached(&self) {
+        self.is_lost.store(false, Ordering::Relaxed);
         self.condition.met();
+        let before = self.wrong.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if before.is_some() {
+            tracing::info!("the target answers, and nothing waits for it");
+        }
     }
 
     /// The target answered a write.
@@ -60,6 +72,7 @@ impl Health {
     }
 
     fn change(&self, partition: i32, wrong: Option<&'static str>, answer: &Answer) {
+        self.is_lost.store(wrong.is_some(), Ordering::Relaxed);
         match wrong {
             None => self.condition.met(),
             Some(wrong) => self.condition.lost(wrong),

@@ -67,6 +67,7 @@ pub(super) async fn run(mut lane: Box<dyn Lane>, source: Source, shared: Shared)
             break;
         }
         task.shared.unwritten.end(id);
+        task.held_up(HeldUp::Writing);
         task.advance_watermarks(&batch);
         if let Some(position) = newer {
             task.hold(position).await;

@@ -64,6 +64,11 @@ impl Standings {
         self.lanes().remove(&lane);
     }
 
+    /// Whether a lane has something to write and waits for the target.
+    pub fn any_waits_for_target(&self) -> bool {
+        self.lanes().values().any(|(held_up, _)| matches!(held_up, HeldUp::Target(_)))
+    }
+
     /// As `/lanes` shows it.
     pub fn described(&self, now_ns: i64) -> Value {
         let lane = |(lane, (held_up, since)): (&LaneId, &(HeldUp, i64))| {
@@ -102,10 +107,12 @@ mod tests {
             { "signal": "logs", "partition": 1, "held_up_by": "writing", "seconds": 4.0 },
         ]});
         assert_eq!(shown, expected);
+        assert!(standings.any_waits_for_target());
         let same_partition = LaneId { signals: Signals::only(Signal::Metrics), partition: 0 };
         standings.remove(same_partition);
         assert_eq!(standings.described(0)["lanes"].as_array().map(Vec::len), Some(2));
         standings.remove(lane(0));
         assert_eq!(standings.described(0)["lanes"].as_array().map(Vec::len), Some(1));
+        assert!(!standings.any_waits_for_target());
     }
 }

@@ -261,6 +261,30 @@ async fn a_broken_disk_takes_readiness_until_it_is_mended() {
     journal.append(vec![record("a", 0, 1)]).await.expect("stored");
 }
 
+/// At its cap the directory is listed before each append. Where that fails, the segment is as it was, and
+/// readiness comes back by itself all the same.
+#[tokio::test]
+async fn a_directory_that_cannot_be_listed_takes_readiness_until_it_can() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, aside) = (directory.path().join("journal"), directory.path().join("aside"));
+    let config = DiskConfig { bytes_max: 100 << 10, ..DiskConfig::new(&path) };
+    let readiness = Readiness::new();
+    let journal = JournalConfig::Disk(config);
+    let journal = open_appender(&journal, &readiness, &mut Registry::default()).unwrap();
+    let mut large = record("a", 0, 0);
+    large.body = vec![b'x'; 70 << 10].into();
+    append(&journal, vec![large.clone()]).await;
+    fs::rename(&path, &aside).unwrap();
+    let error = journal.append(vec![large.clone()]).await.expect_err("not listed").to_string();
+    assert!(error.contains("listing the directory"), "{error}");
+    assert!(!readiness.is_ready());
+    fs::rename(&aside, &path).unwrap();
+    wait_for("readiness", || async { readiness.is_ready().then_some(()) }).await;
+    let error = journal.append(vec![large]).await.expect_err("at its cap").to_string();
+    assert!(error.contains("is full"), "{error}");
+    journal.append(vec![record("a", 0, 1)]).await.expect("stored");
+}
+
 /// A disk that is full makes empty files all the same, so it is tried with data; until then no
 /// append leaves another torn segment.
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chassis::readiness::Readiness;
 use ingest_filter::journal::config::{CreateTopic, JournalConfig, KafkaConfig};
-use ingest_filter::journal::{Journal, open_appender};
+use ingest_filter::journal::{Journal, open_appender, open_dead_letters};
 use ingest_filter::writer::config::TargetConfig;
 use prometheus_client::registry::Registry;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -51,6 +51,25 @@ async fn keeps_the_contract() {
     contract::confirmed_is_stored(&config("confirmed")).await;
     contract::reading_resumes(&config("resume")).await;
     a_missing_topic_is_named(&broker).await;
+    letters_are_kept_though_their_topic_was_removed(&broker).await;
+}
+
+/// Whoever empties the dead letters by removing their topic must not hold up the writers for good.
+async fn letters_are_kept_though_their_topic_was_removed(broker: &Broker) {
+    let config = topic(broker, "emptied");
+    let name = config.dead_letter_topic.clone();
+    let letters = open_dead_letters(&JournalConfig::Kafka(config)).unwrap();
+    let store = async || letters.mark_replayed(vec!["0:0".to_owned()]).await.ok();
+    wait_for("the first", store).await;
+    let admin: AdminClient<_> =
+        ClientConfig::new().set("bootstrap.servers", broker.address()).create().unwrap();
+    admin.delete_topics(&[&name], &AdminOptions::new()).await.unwrap();
+    wait_for("the end of the topic", || async {
+        let all = admin.inner().fetch_metadata(None, Duration::from_secs(5)).ok()?;
+        all.topics().iter().all(|topic| topic.name() != name).then_some(())
+    })
+    .await;
+    wait_for("the next", store).await;
 }
 
 async fn a_missing_topic_is_named(broker: &Broker) {

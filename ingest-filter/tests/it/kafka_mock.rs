@@ -129,6 +129,30 @@ async fn a_topic_that_goes_while_a_partition_is_in_doubt_is_missed() {
     .await;
 }
 
+/// A record is refused by a broker that is slower than we ask, but connected: it is asked as often as
+/// at any other time. After three questions its partitions are held; Kafka would be taken for away,
+/// and the producer's queue thrown away, after five.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_fails_does_not_make_a_slow_broker_one_that_is_away() {
+    let (mock, config) = cluster();
+    let mut registry = Registry::default();
+    let config = JournalConfig::Kafka(config);
+    let journal = open_appender(&config, &Readiness::new(), &mut registry).unwrap();
+    append(&journal, vec![record("a", 0, 0)]).await;
+    mock.broker_round_trip_time(1, Duration::from_millis(700)).unwrap();
+    let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_REQUIRED_ACKS];
+    mock.request_errors(RDKafkaApiKey::Produce, &refused);
+    journal.append(vec![record("a", 0, 1)]).await.expect_err("refused");
+    wait_for("three questions", || async {
+        let mut metrics = String::new();
+        prometheus_client::encoding::text::encode(&mut metrics, &registry).unwrap();
+        (gauge(&metrics, "ingest_journal_refused_partitions") > 0).then_some(())
+    })
+    .await;
+    mock.broker_round_trip_time(1, Duration::ZERO).unwrap();
+    append(&journal, vec![record("a", 0, 2)]).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn brokers_that_are_down_are_an_answer_and_not_a_hang() {
     let (mock, config) = cluster();
@@ -145,6 +169,26 @@ async fn brokers_that_are_down_are_an_answer_and_not_a_hang() {
     .await;
     mock.broker_up(1).unwrap();
     append(&journal, vec![record("a", 0, 1)]).await;
+}
+
+/// No gateway has more of Kafka than another, so nobody is taken out of service for it; but whoever looks
+/// at `/readyz` must not read that all is well.
+#[tokio::test(flavor = "multi_thread")]
+async fn brokers_that_are_away_are_a_warning_beside_readiness() {
+    let (mock, config) = cluster();
+    let (config, readiness) = (JournalConfig::Kafka(config), Readiness::new());
+    let journal = open_appender(&config, &readiness, &mut Registry::default()).expect("open");
+    append(&journal, vec![record("a", 0, 0)]).await;
+    assert!(readiness.is_ready() && readiness.warnings().is_empty());
+    mock.broker_down(1).unwrap();
+    wait_for("a warning", || async {
+        let is_named = |warning: &String| warning.starts_with("journal: no broker answers");
+        readiness.warnings().iter().any(is_named).then_some(())
+    })
+    .await;
+    assert!(readiness.is_ready());
+    mock.broker_up(1).unwrap();
+    wait_for("no warning", || async { readiness.warnings().is_empty().then_some(()) }).await;
 }
 
 /// A record that waits for a broker is refused long before its delivery times out, and is not

@@ -30,6 +30,15 @@ fn pin(field: &str, field_type: FieldType) -> Pin {
     Pin { tenant, database, destination, measurement, field: field.to_owned(), field_type }
 }
 
+/// Asks again, as a client does, while the log has not confirmed.
+async fn decided(gateway: &Pinning, pins: Vec<Pin>) -> Pinned {
+    wait_for("a confirmation", || async {
+        let pinned = gateway.pin(pins.clone()).await;
+        (!matches!(pinned, Pinned::Unavailable { .. })).then_some(pinned)
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn gateways_agree_on_types_and_a_new_one_finds_them() {
     let _turn = TURN.lock().await;
@@ -40,8 +49,8 @@ async fn gateways_agree_on_types_and_a_new_one_finds_them() {
     for field in 0..50 {
         let field = format!("f{field}");
         let (first, second) = tokio::join!(
-            a.pin(vec![pin(&field, FieldType::Integer)]),
-            b.pin(vec![pin(&field, FieldType::Float)]),
+            decided(&a, vec![pin(&field, FieldType::Integer)]),
+            decided(&b, vec![pin(&field, FieldType::Float)]),
         );
         assert!(
             matches!(
@@ -53,7 +62,7 @@ async fn gateways_agree_on_types_and_a_new_one_finds_them() {
         lost += usize::from(first == Pinned::Others);
     }
     let many: Vec<Pin> = (0..900).map(|n| pin(&format!("many{n}"), FieldType::Text)).collect();
-    assert_eq!(a.pin(many).await, Pinned::Ours, "more than fits one message");
+    assert_eq!(decided(&a, many).await, Pinned::Ours, "more than fits one message");
     let crashed_at = a.types().fields();
     assert_eq!(crashed_at, 950);
     broker.kill();

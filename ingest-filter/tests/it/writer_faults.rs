@@ -1,7 +1,7 @@
 //! The writer against a target that fails on demand.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use ingest_filter::writer::config::{InfluxdbV2Config, InfluxdbV3Config, TargetConfig};
@@ -12,6 +12,8 @@ use crate::writer_file::{Running, get, writer_config};
 use crate::writer_influxdb::{influxdb, journal_in, letters, with_body};
 
 const OK: Reply = Reply::Status(204, None, "");
+/// How a canary begins where no point of a client was taken yet.
+const PROBE: &str = "tidegate_writer_probe ";
 
 fn body(marked: &[u64]) -> String {
     (0..100)
@@ -23,7 +25,9 @@ fn body(marked: &[u64]) -> String {
 }
 
 async fn all_stored(fake: &FakeInfluxdb, lines: usize) {
-    wait_for("the points", || async { (fake.lines().len() == lines).then_some(()) }).await;
+    // A canary may have been taken beside them.
+    let points = || fake.lines().into_iter().filter(|line| !line.starts_with(PROBE)).count();
+    wait_for("the points", || async { (points() == lines).then_some(()) }).await;
 }
 
 /// A database that dies on a marked point: the marked points, and only they, are dead letters.
@@ -146,11 +150,17 @@ async fn answers_that_are_not_about_points_give_none_up() {
         (413, "", "refusing"),
     ];
     for (status, text, class) in answers {
-        let away = Arc::new(std::sync::atomic::AtomicBool::new(true));
-        let is_away = away.clone();
-        let fake = FakeInfluxdb::start(move |_| match is_away.load(Ordering::Relaxed) {
-            true => Reply::Status(status, None, text),
-            false => OK,
+        let away = Arc::new(AtomicBool::new(true));
+        let heals = Arc::new(AtomicBool::new(false));
+        let (is_away, may_heal) = (away.clone(), heals.clone());
+        // From a canary on that is not taken: what is refused before one that is was refused by a database that
+        // takes points.
+        let fake = FakeInfluxdb::start(move |write| {
+            let heals = write.body.starts_with(PROBE) && may_heal.load(Ordering::Relaxed);
+            match is_away.fetch_and(!heals, Ordering::Relaxed) {
+                true => Reply::Status(status, None, text),
+                false => OK,
+            }
         })
         .await;
         let directory = tempfile::tempdir().unwrap();
@@ -169,12 +179,45 @@ async fn answers_that_are_not_about_points_give_none_up() {
         .await;
         assert!(!running.readiness.is_ready(), "{status}");
         assert!(letters(&dead).is_empty(), "{status} {text}: {:?}", letters(&dead));
-        away.store(false, Ordering::Relaxed);
+        heals.store(true, Ordering::Relaxed);
+        if class == "retention_policy_missing" {
+            // That is no answer to a point, so no canary follows.
+            away.store(false, Ordering::Relaxed);
+        }
         all_stored(&fake, 100).await;
         wait_for("readiness", || async { running.readiness.is_ready().then_some(()) }).await;
         running.stop().await;
         assert!(letters(&dead).is_empty(), "{status} {text}");
     }
+}
+
+/// A database at its bound of series comes back: it takes no point of the batch, so no write tells that it is
+/// there, and none may come for long.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_is_back_is_ready_though_it_takes_no_point_of_the_batch() {
+    let away = Arc::new(AtomicBool::new(true));
+    let is_away = away.clone();
+    let full =
+        "{\"error\":\"partial write: max-series-per-database limit exceeded: (1) dropped=1\"}";
+    let fake = FakeInfluxdb::start(move |_| match is_away.load(Ordering::Relaxed) {
+        true => Reply::Status(503, None, "{\"error\":\"starting\"}"),
+        false => Reply::Status(400, None, full),
+    })
+    .await;
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, dead) = journal_in(directory.path());
+    let mut config = influxdb(fake.url());
+    config.retry.backoff_max = Duration::from_millis(20);
+    let running = Running::start(&journal, config).await;
+    append(&appender(&journal), vec![with_body(0, body(&[]))]).await;
+    let waits = async || get(running.admin, "/lanes").await.contains("target_");
+    wait_for("the outage", || async { waits().await.then_some(()) }).await;
+    assert!(!running.readiness.is_ready());
+    away.store(false, Ordering::Relaxed);
+    wait_for("the letters", || async { (!letters(&dead).is_empty()).then_some(()) }).await;
+    wait_for("readiness", || async { running.readiness.is_ready().then_some(()) }).await;
+    wait_for("nothing to wait for", || async { (!waits().await).then_some(()) }).await;
+    running.stop().await;
 }
 
 /// A login that is refused holds everything back until the password file is right again.

@@ -131,7 +131,8 @@ fn suggest(args: &Args, quotas: &Quotas) -> Result<String, String> {
     }
     if traffic.problems.count > 0 {
         let count = traffic.problems.count;
-        text += &format!("note: {count} parts of the recordings could not be used:\n");
+        let parts = if count == 1 { "part" } else { "parts" };
+        text += &format!("note: {count} {parts} of the recordings could not be used:\n");
         traffic.problems.named.iter().for_each(|named| text += &format!("note:   {named}\n"));
     }
     Ok(text)

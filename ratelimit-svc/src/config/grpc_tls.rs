@@ -19,7 +19,7 @@ impl Vars<'_> {
         if self.text(name).is_empty() {
             return Ok(workers_default());
         }
-        let threads: NonZeroUsize = self.parse(name)?;
+        let threads: NonZeroUsize = self.number(name)?;
         match threads.get() <= WORKER_THREADS_MAX {
             true => Ok(threads),
             false => Err(self.bad(name, format!("must be from 1 to {WORKER_THREADS_MAX}"))),

@@ -12,23 +12,23 @@ const COUNTERS: std::ops::RangeInclusive<usize> = 1024..=16_777_216;
 
 impl Vars<'_> {
     pub(super) fn leases(&self) -> Result<LeaseSettings, UsageError> {
-        let ratio: f64 = self.parse("LEASE_FREE_RATIO")?;
+        let ratio: f64 = self.number("LEASE_FREE_RATIO")?;
         if !(0.0..=FREE_RATIO_MAX).contains(&ratio) {
             let message = format!("must be from 0 to {FREE_RATIO_MAX}");
             return Err(self.bad("LEASE_FREE_RATIO", &message));
         }
-        let free_replicas: u32 = self.parse("LEASE_FREE_REPLICAS")?;
+        let free_replicas: u32 = self.number("LEASE_FREE_REPLICAS")?;
         if free_replicas == 0 && ratio > 0.0 {
             let message = "needs LEASE_FREE_REPLICAS, the most replicas there are";
             return Err(self.bad("LEASE_FREE_RATIO", message));
         }
-        let counters_max = self.parse("LEASE_COUNTERS_MAX")?;
+        let counters_max = self.number("LEASE_COUNTERS_MAX")?;
         if !COUNTERS.contains(&counters_max) {
             let message = format!("must be from {} to {}", COUNTERS.start(), COUNTERS.end());
             return Err(self.bad("LEASE_COUNTERS_MAX", &message));
         }
         Ok(LeaseSettings {
-            limit_min: self.parse("LEASE_LIMIT_MIN")?,
+            limit_min: self.number("LEASE_LIMIT_MIN")?,
             free_ppm: (ratio * 1e6).round() as u32,
             free_replicas: free_replicas.max(1),
             counters_max,

@@ -18,7 +18,7 @@ impl Vars<'_> {
         if !BYTES.contains(&bytes_max) {
             return Err(self.bad("RECORD_BYTES_MAX", "must be from 1MiB to 1048576GiB"));
         }
-        let shapes_max = self.parse("RECORD_SHAPES_MAX")?;
+        let shapes_max = self.number("RECORD_SHAPES_MAX")?;
         if !SHAPES.contains(&shapes_max) {
             let message = format!("must be from {} to {}", SHAPES.start(), SHAPES.end());
             return Err(self.bad("RECORD_SHAPES_MAX", message));

@@ -64,8 +64,8 @@ impl Vars<'_> {
             settings: RedisSettings {
                 call_budget,
                 key_prefix: self.text("CACHE_KEY_PREFIX"),
-                expiration_jitter_max_seconds: self.parse("EXPIRATION_JITTER_MAX_SECONDS")?,
-                local_cache_bytes: self.parse("LOCAL_CACHE_SIZE_IN_BYTES")?,
+                expiration_jitter_max_seconds: self.number("EXPIRATION_JITTER_MAX_SECONDS")?,
+                local_cache_bytes: self.number("LOCAL_CACHE_SIZE_IN_BYTES")?,
                 threads: self.grpc_workers()?.get(),
             },
         })

@@ -130,7 +130,7 @@ impl Vars<'_> {
         };
         Ok((plain || dog).then_some(StatsdSettings {
             host: self.text("STATSD_HOST"),
-            port: self.parse("STATSD_PORT")?,
+            port: self.number("STATSD_PORT")?,
             protocol,
             dialect: if dog { Dialect::DogStatsd(mogrifiers) } else { Dialect::Statsd },
             extra_tags,

@@ -180,9 +180,10 @@ fn windows_of_a_second_have_a_redis_of_their_own() {
 #[test]
 fn a_bad_value_is_named() {
     for (name, value, problem) in [
-        ("PORT", "http", "invalid digit found in string"),
-        ("GRPC_PORT", "65536", "number too large to fit in target type"),
+        ("PORT", "http", "must be a whole number, not below 0"),
+        ("GRPC_PORT", "65536", "is too large"),
         ("SHADOW_MODE", "yes", "must be true or false"),
+        ("NEAR_LIMIT_RATIO", "much", "must be a number"),
         ("NEAR_LIMIT_RATIO", "1.5", "must be from 0 to 1"),
         ("NEAR_LIMIT_RATIO", "NaN", "must be from 0 to 1"),
         ("LIMIT_LIMIT_HEADER", "a b", "is not the name of a header"),
@@ -197,7 +198,7 @@ fn a_bad_value_is_named() {
         ("LEASE_FREE_RATIO", "0.6", "must be from 0 to 0.5"),
         ("LEASE_FREE_RATIO", "0.1", "needs LEASE_FREE_REPLICAS, the most replicas there are"),
         ("LEASE_COUNTERS_MAX", "10", "must be from 1024 to 16777216"),
-        ("LEASE_LIMIT_MIN", "-1", "invalid digit found in string"),
+        ("LEASE_LIMIT_MIN", "-1", "must be a whole number, not below 0"),
         ("GRPC_MAX_CONNECTION_AGE", "1", "'1' is not a duration such as 250ms, 30s, 5m or 1h"),
         ("PROMETHEUS_NAMES", "ours", "must be tidegate, reference or both"),
         ("PROMETHEUS_ADDR", "9090", "must be HOST:PORT or :PORT"),
@@ -391,7 +392,7 @@ fn threads_and_tls_of_grpc() {
 
     for (name, value, problem) in [
         ("GRPC_SERVER_TLS_WORKLOAD_API", "tcp://a:1", "must be a socket as unix:///run"),
-        ("GRPC_WORKER_THREADS", "0", "number would be zero"),
+        ("GRPC_WORKER_THREADS", "0", "must be at least 1"),
         ("GRPC_WORKER_THREADS", "257", "must be from 1 to 256"),
         ("GRPC_SERVER_TLS_CERT", "", "is needed when GRPC_SERVER_USE_TLS is true"),
         ("GRPC_SERVER_TLS_KEY", "", "is needed when GRPC_SERVER_USE_TLS is true"),

@@ -14,7 +14,7 @@ impl Vars<'_> {
     /// The collector, none for no spans, and how spans are made.
     pub(super) fn traces(&self) -> Result<(Option<String>, TraceSettings), UsageError> {
         let is_enabled = self.flag("TRACING_ENABLED")?;
-        let rate: f64 = self.parse("TRACING_SAMPLING_RATE")?;
+        let rate: f64 = self.number("TRACING_SAMPLING_RATE")?;
         if !(0.0..=1.0).contains(&rate) {
             return Err(self.bad("TRACING_SAMPLING_RATE", "must be from 0 to 1"));
         }

@@ -27,7 +27,7 @@ impl Vars<'_> {
         let Some(endpoint) = endpoint.filter(|_| is_address) else {
             return Err(self.bad("CONFIG_GRPC_XDS_SERVER_URL", "must be HOST:PORT"));
         };
-        let random_factor: f64 = self.parse("XDS_CLIENT_BACKOFF_RANDOM_FACTOR")?;
+        let random_factor: f64 = self.number("XDS_CLIENT_BACKOFF_RANDOM_FACTOR")?;
         if !(0.0..=1.0).contains(&random_factor) {
             return Err(self.bad("XDS_CLIENT_BACKOFF_RANDOM_FACTOR", "must be from 0 to 1"));
         }
@@ -39,7 +39,7 @@ impl Vars<'_> {
         );
         let message_bytes_max = match self.text("XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES").as_str() {
             "" => MESSAGE_BYTES,
-            _ => self.parse("XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES")?,
+            _ => self.number("XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES")?,
         };
         if message_bytes_max == 0 {
             return Err(self.bad("XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES", "must be at least 1"));

@@ -12,6 +12,7 @@
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -94,6 +95,14 @@ impl Library {
     /// Whether no file was ever good.
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()
+    }
+
+    /// The same for equal files at equal paths: of what is in force, so that replicas of which one keeps an
+    /// older version of a file that is bad now can be told apart.
+    pub fn hash(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.files.iter().for_each(|(path, file)| (path, file.hash).hash(&mut hasher));
+        hasher.finish()
     }
 
     /// Takes a new state of all files. A file that is gone is gone with its rules; any other that

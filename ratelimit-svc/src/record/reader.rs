@@ -332,7 +332,7 @@ struct Lines {
 /// Why a line cannot be used.
 #[derive(Debug, thiserror::Error)]
 enum LineProblem {
-    #[error("the file is cut off or damaged here")]
+    #[error("the file ends here: it is still written, was cut off, or is damaged")]
     CutOff(#[source] io::Error),
     #[error("a line of more than {LINE_BYTES_MAX} bytes")]
     TooLong,

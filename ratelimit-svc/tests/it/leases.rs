@@ -16,7 +16,7 @@ use ratelimit_svc::store::redis::RedisSettings;
 use ratelimit_svc::store::redis::topology::link::Topology;
 
 use crate::store::unconnected;
-use crate::support::{DEADLINE, RedisServer, Service, request, wait_for};
+use crate::support::{DEADLINE, RedisServer, Service, commands_but_for_upkeep, request, wait_for};
 
 const QUOTAS: &str = "
 domain: edge
@@ -97,12 +97,7 @@ async fn counting_commands(server: &RedisServer) -> u64 {
     let mut connection = server.connection().await;
     let info: String =
         redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.expect("told");
-    let calls = |line: &str| {
-        let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
-        let counts = ["incrby", "expire", "get", "evalsha", "eval"].contains(&name);
-        counts.then(|| rest.split(',').next()?.parse::<u64>().ok())?
-    };
-    info.lines().filter_map(calls).sum()
+    commands_but_for_upkeep(&info, &["incrby", "expire", "get", "evalsha", "eval"])
 }
 
 async fn counted(server: &RedisServer, pattern: &str) -> Option<u64> {

@@ -53,6 +53,9 @@ async fn good_bad_and_deleted_files() {
     let failed = service.metric("ratelimit_config_loads_total{result=\"error\"}").await;
     assert!(failed.is_some_and(|count| (1.0..=2.0).contains(&count)), "{failed:?}");
 
+    let (status, text) = service.admin("/readyz").await;
+    assert!(status == 200 && text.starts_with("ready\nwarning: quotas: "), "{text}");
+
     fs::remove_file(service.quota_file("a.yaml")).expect("deleted");
     wait_for("the domain is gone", async || limit(&service, "a").await.is_none()).await;
     assert_eq!(config(&service).await["errors"], serde_json::json!([]));
@@ -64,6 +67,30 @@ async fn good_bad_and_deleted_files() {
     })
     .await;
     assert_eq!(limit(&service, "b").await, Some(9), "emptying a directory takes nothing away");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_refused_file_is_no_new_version() {
+    let (good, other) = (quotas("a", 3), quotas("b", 3));
+    let service = Service::start(&[("a.yaml", &good), ("b.yaml", &other)]).await;
+    let in_force = |shown: &Json| {
+        let quotas = &shown["quotas"];
+        ["version", "hash", "loaded_at_seconds"].map(|key| quotas[key].clone())
+    };
+    let before = in_force(&config(&service).await);
+
+    service.write_quotas("a.yaml", "domain: a\nnope: 1\n");
+    wait_for("the error", async || config(&service).await["errors"] != serde_json::json!([])).await;
+    assert_eq!(in_force(&config(&service).await), before, "what is in force is what it was");
+    assert_eq!(service.metric("ratelimit_config_version").await, Some(1.0));
+
+    service.write_quotas("a.yaml", &good);
+    wait_for("no error", async || config(&service).await["errors"] == serde_json::json!([])).await;
+    let shown = config(&service).await;
+    assert_eq!(in_force(&shown), before);
+    assert_eq!(shown["quotas"]["last_error"], Json::Null);
+    assert_eq!(service.admin("/readyz").await, (200, "ready\n".to_owned()));
     service.stop().await;
 }
 

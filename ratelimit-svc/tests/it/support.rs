@@ -343,6 +343,25 @@ pub fn request(domain: &str, descriptors: &[&[(&str, &str)]]) -> RateLimitReques
     }
 }
 
+/// How many of these commands were called, as `INFO commandstats` tells, but for what replicas do each second,
+/// however long a test takes: one script leaves a sign of life, by `zadd`; another, which is sent anew each
+/// time, reads by `get` which data there are.
+pub fn commands_but_for_upkeep(stats: &str, names: &[&str]) -> u64 {
+    let calls = |name: &str| {
+        let of = |line: &str| {
+            let rest = line.strip_prefix("cmdstat_")?.strip_prefix(name)?;
+            rest.strip_prefix(":calls=")?.split(',').next()?.parse::<u64>().ok()
+        };
+        stats.lines().find_map(of).unwrap_or(0)
+    };
+    let upkeep = |name: &str| match name {
+        "evalsha" => calls("zadd") + calls("script|load"),
+        "get" => calls("script|load"),
+        _ => 0,
+    };
+    names.iter().map(|name| calls(name).saturating_sub(upkeep(name))).sum()
+}
+
 /// Polls until the condition holds.
 pub async fn wait_for(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let began = Instant::now();

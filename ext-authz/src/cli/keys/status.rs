@@ -45,7 +45,8 @@ impl Change {
         let config = self.shared.load_config()?;
         let mut store = self.shared.store(&config)?;
         if self.wait && matches!(store, Store::File(_)) {
-            let problem = "wait: nobody acknowledges a keys file; it is in force within a second";
+            let problem = "nothing was changed: nobody acknowledges a keys file, so leave --wait out; the \
+                           change is then in force within a second";
             bail!(UsageError(problem.to_owned()));
         }
         let (subject, mut shown, position) = match (&self.id, &self.tenant) {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::gateway::protocol::{Outcome, ProtocolName};
 use crate::gateway::verdict::Verdict;
 
-const ERROR_V1: HeaderName = HeaderName::from_static("x-influxdb-error");
+const ERROR: HeaderName = HeaderName::from_static("x-influxdb-error");
 
 /// The longest `X-Influxdb-Error`; the body has the whole message.
 const ERROR_HEADER_BYTES_MAX: usize = 1024;
@@ -29,7 +29,7 @@ pub fn of(protocol: ProtocolName, outcome: &Outcome) -> Response {
     match protocol {
         ProtocolName::InfluxV3 => {
             let body = json!({"error": message, "data": described(verdict)});
-            json_response(StatusCode::BAD_REQUEST, &body)
+            with_error_header(json_response(StatusCode::BAD_REQUEST, &body), &message)
         }
         _ => error(protocol, StatusCode::BAD_REQUEST, &message),
     }
@@ -46,15 +46,17 @@ pub fn error(protocol: ProtocolName, status: StatusCode, message: &str) -> Respo
         ProtocolName::InfluxV2 => {
             json_response(status, &json!({"code": code_v2(status), "message": message}))
         }
-        _ => {
-            let mut response = json_response(status, &json!({"error": message}));
-            let end = message.floor_char_boundary(ERROR_HEADER_BYTES_MAX);
-            if let Ok(value) = HeaderValue::from_str(&message[..end]) {
-                response.headers_mut().insert(ERROR_V1, value);
-            }
-            response
-        }
+        _ => with_error_header(json_response(status, &json!({"error": message})), message),
     }
+}
+
+/// The answer with its message in the header that clients of versions 1 and 3 read.
+fn with_error_header(mut response: Response, message: &str) -> Response {
+    let end = message.floor_char_boundary(ERROR_HEADER_BYTES_MAX);
+    if let Ok(value) = HeaderValue::from_str(&message[..end]) {
+        response.headers_mut().insert(ERROR, value);
+    }
+    response
 }
 
 fn code_v2(status: StatusCode) -> &'static str {

@@ -120,11 +120,18 @@ pub fn json(item: &str, rejected: &str, outcome: &Outcome) -> Response {
         Err(refusal) => {
             let mut body = json!({"code": refusal.grpc_code(), "message": refusal.to_string()});
             if let Some(after) = refusal.retry_after() {
-                let delay = format!("{}s", after.as_secs_f64());
-                body["details"] = json!([{"@type": RETRY_INFO, "retryDelay": delay}]);
+                body["details"] = json!([{"@type": RETRY_INFO, "retryDelay": seconds(after)}]);
             }
             json_response(refusal.status(), &body)
         }
+    }
+}
+
+/// A duration in JSON of protobuf, which has nine digits of a second at most: readers refuse more.
+fn seconds(duration: Duration) -> String {
+    match duration.subsec_nanos() {
+        0 => format!("{}s", duration.as_secs()),
+        nanos => format!("{}.{nanos:09}s", duration.as_secs()),
     }
 }
 
@@ -172,7 +179,11 @@ fn trailers_only(refusal: Refusal) -> Response {
 
 /// The answer to a request of another method than POST over HTTP.
 pub fn method_not_allowed() -> Response {
-    let status = Status { code: 12, message: "use POST".to_owned(), details: Vec::new() };
+    let status = Status {
+        code: 12,
+        message: "the method is not allowed, use POST".to_owned(),
+        details: Vec::new(),
+    };
     let mut response = Response::new(Body::from(status.encode_to_vec()));
     *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
     response.headers_mut().insert(header::CONTENT_TYPE, PROTOBUF);

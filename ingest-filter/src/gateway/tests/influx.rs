@@ -76,7 +76,7 @@ async fn bad_lines_are_named_and_good_ones_stored() {
     assert_eq!(v2.json(), json!({"code": "invalid", "message": message}));
 
     let v3 = gateway.post("/api/v3/write_lp?precision=nanosecond", body).await;
-    assert_eq!(v3.status, StatusCode::BAD_REQUEST);
+    assert_eq!((v3.status, v3.header("x-influxdb-error")), (StatusCode::BAD_REQUEST, message));
     let fault = "field value is missing or not a number, string or boolean";
     assert_eq!(
         v3.json(),
@@ -241,7 +241,7 @@ async fn content_types_of_real_clients() {
     for kind in ["application/json", "application/x-protobuf", "text/html"] {
         let request = gateway.request(Method::POST, "/write").header("content-type", kind);
         let answer = gateway.send(request.body("m f=1 1".into()).expect("a request")).await;
-        let expected = json!({"error": "the content type is not supported"});
+        let expected = json!({"error": "the content type is not supported, use text/plain"});
         assert_eq!((answer.status, answer.json()), (StatusCode::UNSUPPORTED_MEDIA_TYPE, expected));
     }
     assert_eq!(gateway.journal.records().len(), 6);
@@ -325,7 +325,9 @@ async fn pages_around_the_writes() {
         assert_eq!(gateway.get(path).await.status, StatusCode::BAD_REQUEST, "{path}");
     }
 
-    assert_eq!(gateway.get("/nowhere").await.status, StatusCode::NOT_FOUND);
+    let nowhere = gateway.get("/nowhere").await;
+    assert_eq!(nowhere.status, StatusCode::NOT_FOUND);
+    assert!(nowhere.text().contains("nothing is served at this path"), "{}", nowhere.text());
     let get = gateway.get("/write").await;
     assert_eq!((get.status, get.header("allow")), (StatusCode::METHOD_NOT_ALLOWED, "POST"));
 }

@@ -134,10 +134,15 @@ async fn json_over_http_and_its_answers() {
     assert_eq!((answer.status, &answer.json()["code"]), (StatusCode::PAYLOAD_TOO_LARGE, &json!(8)));
 
     gateway.journal.fail_for(Duration::from_secs(7));
-    let answer = gateway.export("application/json", "identity", good).await;
+    let answer = gateway.export("application/json", "identity", good.clone()).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     let info = json!([{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "7s"}]);
     assert_eq!((&answer.json()["code"], &answer.json()["details"]), (&json!(14), &info));
+    // Nine digits and no more, which the nearest double of this has.
+    gateway.journal.fail_for(Duration::new(1, 561_119_657));
+    let answer = gateway.export("application/json", "identity", good).await;
+    assert_eq!(answer.json()["details"][0]["retryDelay"], json!("1.561119657s"));
+    assert_eq!(answer.header("retry-after"), "2");
     for path in ["/v1/logs", "/v1/traces"] {
         let request =
             gateway.request(Method::POST, path).header("content-type", "application/json");
@@ -176,6 +181,8 @@ async fn refusals_over_http_are_a_status_in_the_encoding_of_the_request() {
     assert_eq!((answer.status, status(&answer).code), (StatusCode::UNSUPPORTED_MEDIA_TYPE, 12));
     let answer = gateway.export("text/plain", "identity", Vec::new()).await;
     assert_eq!((answer.status, status(&answer).code), (StatusCode::UNSUPPORTED_MEDIA_TYPE, 12));
+    let cure = "the content type is not supported, use application/x-protobuf or application/json";
+    assert_eq!(status(&answer).message, cure);
 
     let request = Request::post(format!("http://{}/v1/metrics", gateway.address))
         .header("content-type", "application/x-protobuf");
@@ -360,6 +367,35 @@ async fn the_budget_covers_records_and_no_bodies_while_the_journal_is_waited_for
     let (answer, held) = tokio::join!(export, waited);
     assert_eq!(answer.status, StatusCode::OK);
     assert!(held < 16 << 10, "{held} bytes for one line");
+}
+
+/// What a message holds is not counted twice: one that is as large as a body may become has room, at
+/// the eighth of the memory that this is where nothing is configured.
+#[tokio::test]
+async fn a_message_as_large_as_a_body_may_be_is_taken() {
+    use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+    let gateway = start_with(|config| {
+        (config.decoded_bytes_max, config.memory_bytes_max) = (1 << 20, 8 << 20);
+    })
+    .await;
+    let mut request = gauges(&[1.0; 6500]);
+    let metric = &mut request.resource_metrics[0].scope_metrics[0].metrics[0];
+    let Some(Data::Gauge(gauge)) = &mut metric.data else { panic!("a gauge") };
+    for (number, point) in gauge.data_points.iter_mut().enumerate() {
+        point.attributes = (0..5)
+            .map(|key| KeyValue {
+                key: format!("key{key}"),
+                value: Some(AnyValue {
+                    value: Some(any_value::Value::StringValue(format!("value {number} of {key}"))),
+                }),
+                ..Default::default()
+            })
+            .collect();
+    }
+    let body = request.encode_to_vec();
+    assert!((900 << 10..1 << 20).contains(&body.len()), "{}", body.len());
+    let answer = gateway.export("application/x-protobuf", "identity", body).await;
+    assert_eq!((answer.status, answer.header("x-tidegate-points")), (StatusCode::OK, "6500"));
 }
 
 #[tokio::test]

@@ -49,6 +49,7 @@ async fn what_vmagent_tries_first_is_taken() {
     let second = format!("{KIND};proto=io.prometheus.write.v2.Request");
     let answer = gateway.remote_write(&second, "zstd", zstd(&plain)).await;
     assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "2.0 knows snappy alone");
+    assert_eq!(answer.text(), "the content encoding is not supported, use snappy\n");
 }
 
 #[tokio::test]
@@ -100,14 +101,15 @@ async fn what_is_no_remote_write_is_refused() {
     let good = body(&[up("a", &[(1.0, 1)])]);
     let unknown = format!("{KIND};proto=io.prometheus.write.v3.Request");
     let quoted = format!("{KIND}; PROTO=\"io.prometheus.write.v2.Request\"");
-    for (kind, encoding, status) in [
-        (KIND, "gzip", 415),
-        (KIND, "", 415),
-        ("application/json", "snappy", 415),
-        (unknown.as_str(), "snappy", 415),
+    for (kind, encoding, cure) in [
+        (KIND, "gzip", "use snappy or zstd"),
+        (KIND, "", "use snappy or zstd"),
+        ("application/json", "snappy", "use application/x-protobuf, alone or with proto="),
+        (unknown.as_str(), "snappy", "use application/x-protobuf, alone or with proto="),
     ] {
         let answer = gateway.remote_write(kind, encoding, good.clone()).await;
-        assert_eq!(answer.status, status, "{kind} {encoding} {}", answer.text());
+        assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{kind} {encoding}");
+        assert!(answer.text().contains(cure), "{kind} {encoding} {}", answer.text());
     }
     // Of 2.0, where the series of 1.0 is an unknown field: nothing to store, nothing written.
     let answer = gateway.remote_write(&quoted, "snappy", good.clone()).await;

@@ -82,7 +82,8 @@ impl DiskAppender {
             metrics,
         });
         let (queue, jobs) = sync_channel(QUEUE_APPENDS_MAX);
-        let worker = Worker { segments, shared: shared.clone(), condition, _lock: lock };
+        let worker =
+            Worker { segments, shared: shared.clone(), condition, is_lost: false, _lock: lock };
         let thread = std::thread::Builder::new()
             .name("journal-append".to_owned())
             .spawn(move || worker.run(&jobs))
@@ -179,6 +180,8 @@ struct Worker {
     segments: SegmentWriter,
     shared: Arc<Shared>,
     condition: Condition,
+    /// Whether the condition is lost.
+    is_lost: bool,
     _lock: File,
 }
 
@@ -219,12 +222,14 @@ impl Worker {
                 metrics.appended_records.inc_by(group.iter().map(|job| job.records).sum());
                 metrics.appended_bytes.inc_by(bytes);
                 self.condition.met();
+                self.is_lost = false;
             }
             // Back-pressure: the writer will make room, and other gateways have no more of it.
             Err(error @ StoreError::Full { .. }) => tracing::warn!(%error, "append refused"),
             Err(error) => {
                 tracing::error!(%error, "the journal cannot be written to");
                 self.condition.lost(error.to_string());
+                self.is_lost = true;
             }
         }
         for job in group {
@@ -236,10 +241,11 @@ impl Worker {
     }
 
     /// A gateway that is not ready gets no appends, so it must find out itself that the disk is
-    /// back.
+    /// back, whatever it was that went wrong.
     fn probe(&mut self) {
-        if self.segments.is_broken() && self.segments.recover().is_ok() {
+        if self.is_lost && self.segments.recover().is_ok() {
             self.condition.met();
+            self.is_lost = false;
         }
     }
 }

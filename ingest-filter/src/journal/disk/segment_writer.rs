@@ -68,11 +68,6 @@ impl SegmentWriter {
         self.used
     }
 
-    /// Whether the last error left no segment to write to.
-    pub fn is_broken(&self) -> bool {
-        self.active.is_none()
-    }
-
     /// Whether the disk takes data again: a disk that is full still makes empty files.
     pub fn recover(&mut self) -> Result<(), StoreError> {
         let path = self.directory.join(PROBE_FILE);

@@ -58,8 +58,13 @@ impl KafkaDeadLetters {
             self.found.store(true, Ordering::Relaxed);
         }
         let sent = self.producer.send(messages).await;
-        if sent.is_err() && self.producer.fatal_error().is_some() {
-            self.producer.replace().map_err(|error| unavailable(&error))?;
+        if sent.is_err() {
+            // Somebody may have removed the topic: it is looked for, and made if it may be, before the next
+            // try.
+            self.found.store(false, Ordering::Relaxed);
+            if self.producer.fatal_error().is_some() {
+                self.producer.replace().map_err(|error| unavailable(&error))?;
+            }
         }
         sent.map(|_| ()).map_err(|error| unavailable(&error))
     }

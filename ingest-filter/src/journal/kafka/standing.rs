@@ -13,8 +13,6 @@ use crate::signal::{Signal, Signals};
 /// One stream.
 pub(super) struct Standing {
     condition: Condition,
-    readiness: Readiness,
-    name: &'static str,
     /// Whether readiness is held back whenever it cannot be used.
     is_vital: bool,
     was_met: AtomicBool,
@@ -23,11 +21,8 @@ pub(super) struct Standing {
 impl Standing {
     /// Not known to be usable yet.
     pub fn new(signals: Signals, readiness: &Readiness) -> Self {
-        let name = name(signals);
         Self {
-            condition: readiness.condition(name, "the topic is not known yet"),
-            readiness: readiness.clone(),
-            name,
+            condition: readiness.condition(name(signals), "the topic is not known yet"),
             is_vital: signals.has(Signal::Metrics),
             was_met: AtomicBool::new(false),
         }
@@ -37,17 +32,24 @@ impl Standing {
     pub fn met(&self) {
         self.was_met.store(true, Ordering::Relaxed);
         self.condition.met();
-        if !self.is_vital {
-            self.readiness.all_well(self.name);
-        }
     }
 
     /// It cannot be used, for this reason.
     pub fn lost(&self, reason: impl Into<String>) {
         match self.is_vital || !self.was_met.load(Ordering::Relaxed) {
             true => self.condition.lost(reason),
-            false => self.readiness.warn(self.name, reason),
+            false => self.condition.warn(reason),
         }
+    }
+
+    /// Some or all of it cannot be used at present, and another process could do no better.
+    pub fn warn(&self, reason: impl Into<String>) {
+        self.condition.warn(reason);
+    }
+
+    /// Takes the warning back.
+    pub fn all_well(&self) {
+        self.condition.all_well();
     }
 }
 
@@ -79,6 +81,11 @@ mod tests {
         assert!(readiness.is_ready());
         assert_eq!(readiness.warnings(), ["journal of logs: gone"]);
         logs.met();
+        assert!(readiness.warnings().is_empty());
+        metrics.warn("no broker answers");
+        assert!(readiness.is_ready());
+        assert_eq!(readiness.warnings(), ["journal: no broker answers"]);
+        metrics.all_well();
         assert!(readiness.warnings().is_empty());
         metrics.lost("gone");
         assert!(!readiness.is_ready());

@@ -33,7 +33,9 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let (mut looks, mut check) = (0, None);
     loop {
         tokio::select! {
-            () = shared.look.notified() => shared.wait_while_away(&mut brokers).await,
+            () = shared.no_connection.notified() => shared.wait_while_away(&mut brokers).await,
+            // One that is slow to answer then is not away: it is asked as often as at any other time.
+            () = shared.look.notified() => {}
             _ = ticks.tick() => {}
         }
         brokers.look(&shared.topics, &shared.producer, &shared.tickets).await;
@@ -78,8 +80,8 @@ impl Shared {
     fn open(&self, brokers: &mut Brokers) {
         self.partitions.store(brokers.placements.len() as u32, Ordering::Relaxed);
         brokers.note(&self.tickets);
-        self.report();
         self.standing.met();
+        self.report();
     }
 
     /// Looks whether the topic still does. Brokers are looked at meanwhile, as the one that is asked
@@ -121,6 +123,13 @@ impl Shared {
         let partitions = i64::try_from(held.len()).unwrap_or(i64::MAX);
         let before = self.refused_partitions.set(partitions);
         match held.first() {
+            Some(reason) => {
+                self.standing
+                    .warn(format!("partitions refused: {partitions}, the first as {reason}"));
+            }
+            None => self.standing.all_well(),
+        }
+        match held.first() {
             _ if before == partitions => {}
             Some(reason) => {
                 tracing::warn!(partitions, %reason, "records of some partitions are refused");
@@ -129,6 +138,9 @@ impl Shared {
         }
     }
 
+    /// To be called where brokers seem to be away, as the producer has no connection or they left too
+    /// many questions unanswered: one more decides.
+    ///
     /// While no broker answers, records are refused at once, also those that wait already, and
     /// nothing of them stays in the client: sent again, they would be stored twice. Readiness
     /// stays, as other gateways have no more of Kafka than this one.
@@ -137,6 +149,7 @@ impl Shared {
         while let Err(error) = brokers.reach(&self.topics, &self.config.topic).await {
             let reason = format!("no broker answers: {error}");
             let before = self.intake.set(Taking::Nothing(reason.clone()));
+            self.standing.warn(reason.clone());
             if !matches!(before, Taking::Nothing(_)) {
                 tracing::error!(reason, "Kafka is away, records are refused until it is back");
                 self.replace_producer();
@@ -148,6 +161,7 @@ impl Shared {
             tracing::info!("Kafka is back");
             brokers.are_back(&self.tickets);
             self.intake.set(Taking::All);
+            self.standing.all_well();
         }
     }
 
