@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use crate::limits::algorithm::Algorithm;
 use crate::limits::sharing::{ClassShare, How};
 use crate::limits::unit::Window;
@@ -78,6 +80,9 @@ pub struct Count {
     /// Answered from the memory of counters that are over, without asking the store.
     pub remembered: bool,
 }
+
+/// What became of the hits of a request. As many as most requests have take no allocation.
+pub type Counts = SmallVec<[Count; 2]>;
 
 /// What became of one hit of a call that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -113,7 +113,7 @@ impl Tried<'_> {
     /// The same where only the verdict is known.
     pub fn counts_after_verdict(&self, verdict: &Verdict) -> bool {
         let others = verdict.over.iter().any(|(over, _)| *over != self.descriptor);
-        !verdict.is_degraded && !(verdict.over_limit && others)
+        !(verdict.is_degraded || verdict.over_limit && others)
     }
 
     /// What came of it.

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::decide::hit::{Count, Hit};
+use crate::decide::hit::{Count, Counts, Hit};
 use crate::decide::key::stem;
 use crate::decide::refusal::Refusals;
 use crate::decide::settle::PerHit;
@@ -73,7 +73,7 @@ struct Due {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Served {
     /// Decided, one answer for each hit.
-    Counts(PerHit<Count>),
+    Counts(Counts),
     /// A claim is needed first, and due or under way.
     Short(Ticket),
     /// A claim is needed, and not to be made yet: the store lost its data just now.
@@ -122,7 +122,7 @@ impl Table {
     /// the request is refused or has to wait. A request that comes `again` after waiting was counted as demand before.
     pub fn take(&self, hits: &[Hit], again: bool, now: Duration) -> Served {
         let (terms, now_micros) = (self.terms(), micros(now));
-        let mut counts: PerHit<Count> = PerHit::new();
+        let mut counts = Counts::new();
         let mut taken: PerHit<(usize, Source)> = PerHit::new();
         let (mut short, mut held, mut failures) = (None, false, 0);
         for (at, hit) in hits.iter().enumerate() {

@@ -11,21 +11,22 @@ use std::collections::BinaryHeap;
 use std::ops::Range;
 use std::time::Duration;
 
-use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::decide::conclude::Evidence;
-use crate::decide::hit::{Count, Hit, Mode};
+use crate::decide::hit::{Count, Counts, Hit, Mode};
 use crate::decide::plan::{Counted, Line, Plan};
-use crate::decide::settle::PerHit;
 use crate::lease::claim::{BATCH_MAX, Claim};
-use crate::lease::table::{KEYS_MAX, Served, Table, Ticket};
+use crate::lease::table::{KEYS_MAX, Served, Table};
 use crate::lease::{LeaseTerms, is_leased};
 use crate::limits::class::OutagePolicy;
 use crate::outage::local::Local;
 use crate::outage::share::ReplicaShare;
 use crate::outage::unavailable::Unavailable;
 use crate::store::memory::Memory;
+use event::{Event, Waiting, What};
+
+mod event;
 
 /// `REDIS_CALL_BUDGET` of a service that sets nothing: so long a request waits.
 pub const CALL_BUDGET: Duration = Duration::from_millis(5);
@@ -56,35 +57,6 @@ struct Replica {
     local: Local,
 }
 
-/// What happens at a time; of two at the same time the one that was planned first.
-struct Event {
-    at: Duration,
-    number: u64,
-    replica: usize,
-    what: What,
-}
-
-enum What {
-    /// Redis counts claims.
-    Count(Vec<Claim>),
-    /// Their answers arrive; none in an outage.
-    Answer(Vec<Claim>, Option<OfClaims>),
-    /// A request tries again.
-    Again(Waiting),
-}
-
-/// One claim is sent by itself as a rule.
-type OfClaims = SmallVec<[Count; 1]>;
-
-struct Waiting {
-    row: usize,
-    /// Of its hits, which are those of the row.
-    amounts: PerHit<u64>,
-    policy: OutagePolicy,
-    first: Ticket,
-    until: Duration,
-}
-
 /// What became of a request at once.
 pub enum Asked {
     /// It is decided.
@@ -97,7 +69,7 @@ pub enum Asked {
 pub enum Found {
     /// Counts, with the hits as they were counted where not as planned, and whether they are of the replica
     /// alone.
-    Counts(Option<Vec<Hit>>, PerHit<Count>, bool),
+    Counts(Option<Vec<Hit>>, Counts, bool),
     /// The policy bypass.
     Bypass,
     /// The policy deny.
@@ -184,7 +156,7 @@ impl Fleet {
         self.now = self.now.max(now);
         let (at, policy) = (self.turn(shape), plan.class.outage);
         if plan.hits.is_empty() {
-            return Asked::Decided(Found::Counts(None, PerHit::new(), false));
+            return Asked::Decided(Found::Counts(None, Counts::new(), false));
         }
         let is_lost = self.is_lost(self.now);
         if !is_lost {
@@ -276,11 +248,11 @@ impl Fleet {
     }
 
     /// Redis counts claims.
-    fn count(&self, claims: &[Claim]) -> OfClaims {
+    fn count(&self, claims: &[Claim]) -> Counts {
         if let [Claim { hit, pool, .. }] = claims
             && u64::from(hit.limit) == *pool
         {
-            return [self.redis.count_one(hit, Mode::CountAll, self.now, None)].into();
+            return Counts::from_iter([self.redis.count_one(hit, Mode::CountAll, self.now, None)]);
         }
         let hits: Vec<Hit> = claims.iter().map(Claim::counted_hit).collect();
         self.redis.count_now(&hits, Mode::CountAll, self.now).into()
@@ -393,32 +365,3 @@ impl Fleet {
         })
     }
 }
-
-impl Waiting {
-    /// Puts the amounts of the request in the place of those of its row, and the other way round.
-    fn exchange(&mut self, hits: &mut [Hit]) {
-        for (hit, amount) in hits.iter_mut().zip(&mut self.amounts) {
-            std::mem::swap(&mut hit.amount, amount);
-        }
-    }
-}
-
-impl Ord for Event {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
-    }
-}
-
-impl PartialOrd for Event {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Event {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Event {}

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::decide::conclude::{Verdict, verdict};
-use crate::decide::hit::{Hit, Mode};
+use crate::decide::hit::{Counts, Hit, Mode};
 use crate::decide::plan::{Line, Plan};
 use crate::decide::settings::Settings;
-use crate::decide::settle::PerHit;
 use crate::limits::quotas::Quotas;
 use crate::limits::stats::Reason;
 use crate::record::reader::Second;
@@ -173,7 +172,7 @@ impl<'a> World<'a> {
                 let Ok(plan) = &rows[at].planned.plan else { return };
                 let counts = match &plan.hits[..] {
                     [hit] => {
-                        PerHit::from_iter([memory.count_one(hit, mode(judge.settings), now, None)])
+                        Counts::from_iter([memory.count_one(hit, mode(judge.settings), now, None)])
                     }
                     hits => memory.count_now(hits, mode(judge.settings), now).into(),
                 };
