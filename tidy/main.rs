@@ -52,6 +52,7 @@ const PURE: &[&str] = &[
     "ingest-filter/src/gateway/hold_time",
     "ingest-filter/src/gateway/confirmed",
     "ingest-filter/src/gateway/stamps",
+    "ingest-filter/src/gateway/turns",
     "ingest-filter/src/line_protocol",
     "ingest-filter/src/point",
     "ingest-filter/src/datadog",

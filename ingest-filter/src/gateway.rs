@@ -28,6 +28,7 @@ use tokio::net::TcpListener;
 use crate::destination::Destinations;
 use crate::journal::Journals;
 use crate::rules::series::Tracked;
+use answers::Answers;
 use budget::Budget;
 use config::GatewayConfig;
 use confirmed::Confirmed;
@@ -38,8 +39,10 @@ use pinning::Pinning;
 use stamps::Stamps;
 use tenant_metrics::TenantMetrics;
 use tenant_rules::TenantRules;
+use turns::Turns;
 
 pub mod admission;
+mod answers;
 pub mod body;
 pub mod budget;
 pub mod buffer;
@@ -69,6 +72,7 @@ mod tenant_metrics;
 mod tenant_rules;
 #[cfg(test)]
 mod tests;
+pub mod turns;
 pub mod verdict;
 
 /// A gateway whose sockets are bound and that does not serve yet.
@@ -111,9 +115,11 @@ impl Gateway {
             pinning,
             rules,
             journals: journals.into(),
+            answers: Answers::new(),
             budget,
             metrics,
             tenants,
+            turns: Turns::of_this_machine(),
             conversions: Conversions::of_this_machine(),
             stamps: Stamps::new(),
             confirmed: Arc::default(),

@@ -13,13 +13,15 @@ use crate::gateway::buffer::Buffer;
 use crate::gateway::inflate::{BodyCaps, Encoding, Inflate};
 use crate::gateway::refusal::{Cap, Refusal};
 
-/// What a request holds besides its body: its task, its headers, a decoder's window.
+/// What a request holds besides its body: its task, its headers, a decoder's window; with what it
+/// holds from its head to the end of its answer.
 pub const REQUEST_BYTES: usize = 64 << 10;
 
 /// How much of the wire is decoded in one go.
 const PART_BYTES: usize = 4 << 10;
 
-/// After this much was decoded, other tasks of the thread have their turn.
+/// After this much was decoded, other tasks of the thread and other requests of the tenant have their
+/// turn.
 const YIELD_BYTES: usize = 256 << 10;
 
 /// A body in memory and the reservation that covers it.
@@ -48,21 +50,63 @@ pub async fn receive(
         return Err(Refusal::BodyTooLarge(Cap::Wire(caps.wire)));
     }
     let mut inflate = Inflate::new(encoding, caps, reservation)?;
+    let wire_bytes = read(&mut body, deadline, &mut inflate).await?;
+    let (bytes, reservation) = inflate.finish()?;
+    Ok(Received { bytes, reservation, wire_bytes })
+}
+
+/// Takes the pieces of a body.
+pub trait Pieces {
+    /// Takes the next.
+    ///
+    /// # Errors
+    /// When it cannot be taken.
+    fn push(&mut self, piece: &[u8]) -> Result<(), Refusal>;
+
+    /// What they have become so far, bytes.
+    fn decoded_bytes(&self) -> usize;
+
+    /// When the client should come back if the next does not come in time.
+    fn retry_after(&mut self) -> Duration;
+}
+
+impl Pieces for Inflate {
+    fn push(&mut self, piece: &[u8]) -> Result<(), Refusal> {
+        Inflate::push(self, piece)
+    }
+
+    fn decoded_bytes(&self) -> usize {
+        Inflate::decoded_bytes(self)
+    }
+
+    fn retry_after(&mut self) -> Duration {
+        Inflate::retry_after(self)
+    }
+}
+
+/// Hands a body on to its end; gives its size on the wire.
+///
+/// # Errors
+/// When a piece is not taken, or does not come.
+pub async fn read(
+    body: &mut Body,
+    deadline: Instant,
+    pieces: &mut impl Pieces,
+) -> Result<usize, Refusal> {
     let (mut wire_bytes, mut yielded) = (0, 0);
-    while let Some(piece) = next_piece(&mut body, deadline, || inflate.retry_after()).await? {
+    while let Some(piece) = next_piece(body, deadline, || pieces.retry_after()).await? {
         wire_bytes += piece.len();
         // A piece may decode into a thousand times its size, and the connections that share this
         // thread have pings to answer.
         for part in piece.chunks(PART_BYTES) {
-            inflate.push(part)?;
-            if inflate.decoded_bytes() - yielded >= YIELD_BYTES {
-                yielded = inflate.decoded_bytes();
+            pieces.push(part)?;
+            if pieces.decoded_bytes() - yielded >= YIELD_BYTES {
+                yielded = pieces.decoded_bytes();
                 tokio::task::yield_now().await;
             }
         }
     }
-    let (bytes, reservation) = inflate.finish()?;
-    Ok(Received { bytes, reservation, wire_bytes })
+    Ok(wire_bytes)
 }
 
 /// The next piece of a body; trailers are passed over. Where none comes in time the client is told
@@ -70,7 +114,7 @@ pub async fn receive(
 ///
 /// # Errors
 /// When it does not come in time, or not at all.
-pub async fn next_piece(
+async fn next_piece(
     body: &mut Body,
     deadline: Instant,
     retry_after: impl FnOnce() -> Duration,

@@ -194,6 +194,17 @@ impl Reservation {
         Reservation { shared, tenant, bytes, since: self.since }
     }
 
+    /// Takes bytes for the same tenant, with a reservation of their own.
+    ///
+    /// # Errors
+    /// As [`Reservation::grow`].
+    pub fn another(&self, bytes: usize) -> Result<Reservation, Denied> {
+        let (shared, tenant) = (self.shared.clone(), self.tenant.clone());
+        let mut reservation = Reservation { shared, tenant, bytes: 0, since: Instant::now() };
+        reservation.grow(bytes)?;
+        Ok(reservation)
+    }
+
     /// Gives back all but `bytes`.
     pub fn shrink_to(&mut self, bytes: usize) {
         self.give_back((self.bytes as usize).saturating_sub(bytes));

@@ -7,6 +7,7 @@ use tracing::Span;
 
 use crate::destination::Destinations;
 use crate::gateway::admission::Admission;
+use crate::gateway::answers::Answers;
 use crate::gateway::budget::Budget;
 use crate::gateway::config::GatewayConfig;
 use crate::gateway::confirmed::Confirmed;
@@ -19,6 +20,7 @@ use crate::gateway::refusal::Refusal;
 use crate::gateway::stamps::{Stamp, Stamps};
 use crate::gateway::tenant_metrics::TenantMetrics;
 use crate::gateway::tenant_rules::{Ruled, TenantRules};
+use crate::gateway::turns::Turns;
 use crate::gateway::verdict::Verdict;
 use crate::journal::{AppendError, Journal, Journals};
 use crate::point::Chunker;
@@ -41,10 +43,14 @@ pub struct Edge {
     pub journals: Journals,
     /// The memory of all requests.
     pub budget: Budget,
+    /// The answers that are being sent.
+    pub answers: Answers,
     /// What is counted.
     pub metrics: GatewayMetrics,
     /// What is counted of each tenant.
     pub tenants: TenantMetrics,
+    /// Whose turn it is to work.
+    pub turns: Turns,
     /// How many long bodies are decoded at once.
     pub conversions: Conversions,
     /// The time of points that have none, also when they are sent again.

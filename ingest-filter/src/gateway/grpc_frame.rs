@@ -6,7 +6,7 @@ use axum::body::Body;
 use http::{HeaderMap, HeaderName, header};
 use tokio::time::Instant;
 
-use crate::gateway::body::{Received, next_piece};
+use crate::gateway::body::{self, Pieces, Received};
 use crate::gateway::budget::Reservation;
 use crate::gateway::inflate::{BodyCaps, Encoding, Inflate};
 use crate::gateway::refusal::{Cap, RETRY_AFTER_MIN, Refusal};
@@ -35,9 +35,7 @@ pub async fn receive(
     let named = headers.get(GRPC_ENCODING).map_or(&b"identity"[..], |value| value.as_bytes());
     let named = Encoding::parse(named).ok_or(Refusal::ContentEncodingUnsupported)?;
     let mut frame = Frame::new(named, caps, reservation);
-    while let Some(piece) = next_piece(&mut body, deadline, || frame.retry_after()).await? {
-        frame.push(&piece)?;
-    }
+    body::read(&mut body, deadline, &mut frame).await?;
     frame.finish()
 }
 
@@ -90,16 +88,6 @@ impl Frame {
         Ok(())
     }
 
-    /// When the client should come back whose message does not come in time.
-    fn retry_after(&mut self) -> Duration {
-        match &mut self.stage {
-            Stage::Head(reservation) => {
-                reservation.as_ref().map_or(RETRY_AFTER_MIN, Reservation::retry_after)
-            }
-            Stage::Message { inflate, .. } => inflate.retry_after(),
-        }
-    }
-
     /// The whole message.
     ///
     /// # Errors
@@ -111,6 +99,28 @@ impl Frame {
                 Ok(Received { bytes, reservation, wire_bytes: self.wire_bytes })
             }
             _ => Err(Refusal::BodyInvalid("the message is not complete")),
+        }
+    }
+}
+
+impl Pieces for Frame {
+    fn push(&mut self, piece: &[u8]) -> Result<(), Refusal> {
+        Frame::push(self, piece)
+    }
+
+    fn decoded_bytes(&self) -> usize {
+        match &self.stage {
+            Stage::Head(_) => 0,
+            Stage::Message { inflate, .. } => inflate.decoded_bytes(),
+        }
+    }
+
+    fn retry_after(&mut self) -> Duration {
+        match &mut self.stage {
+            Stage::Head(reservation) => {
+                reservation.as_ref().map_or(RETRY_AFTER_MIN, Reservation::retry_after)
+            }
+            Stage::Message { inflate, .. } => inflate.retry_after(),
         }
     }
 }

@@ -16,8 +16,9 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, info_span};
 
 use crate::gateway::admission::{Admission, idempotency_key, tenant, traceparent};
+use crate::gateway::answers::{self, PLACE_BYTES};
 use crate::gateway::body::{self, REQUEST_BYTES, Received};
-use crate::gateway::budget::Reservation;
+use crate::gateway::budget::{Denied, Reservation};
 use crate::gateway::edge::Edge;
 use crate::gateway::grpc_frame;
 use crate::gateway::inflate::{BodyCaps, Encoding, snappy};
@@ -44,24 +45,58 @@ const ORGANIZATION: [HeaderName; 2] =
 const BLOCKING_BYTES_MIN: usize = 128 << 10;
 
 /// Serves one request.
-pub async fn serve<P: Protocol>(edge: Arc<Edge>, mut protocol: P, request: Request) -> Response {
+pub async fn serve<P: Protocol>(edge: Arc<Edge>, protocol: P, request: Request) -> Response {
     if request.method() != Method::POST {
         let mut response = protocol.method_not_allowed();
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
         return response;
     }
+    // Waiting for turns is part of the time.
+    let deadline = edge.deadline();
+    let tenant = tenant(request.headers()).map(str::to_owned);
+    // Those without a tenant are refused, and take turns with each other.
+    let of = tenant.as_deref().unwrap_or_default();
+    let place = edge.budget.reserve_for(of, PLACE_BYTES);
+    let has_place = place.is_ok();
+    let answer = || answer(&edge, protocol, request, (of, place), deadline);
+    match has_place {
+        true => edge.turns.take(of, answer).await,
+        // To refuse it takes less than to have it wait.
+        false => Box::pin(answer()).await,
+    }
+}
+
+/// Does what a request asks for, and words the answer.
+async fn answer<P: Protocol>(
+    edge: &Edge,
+    mut protocol: P,
+    request: Request,
+    (tenant, place): (&str, Result<Reservation, Denied>),
+    deadline: Instant,
+) -> Response {
     let span = info_span!("write", protocol = tracing::field::Empty);
     chassis::telemetry::continue_trace(&span, traceparent(request.headers()).as_deref());
     let started = std::time::Instant::now();
-    let tenant = tenant(request.headers()).map(str::to_owned);
-    let outcome = store(&edge, &mut protocol, request).instrument(span.clone()).await;
+    let stored = store(edge, &mut protocol, request, &place, deadline);
+    let outcome = stored.instrument(span.clone()).await;
     span.record("protocol", protocol.name().label());
     edge.metrics.request_seconds.observe(started.elapsed().as_secs_f64());
     edge.metrics.answered(protocol.name(), &outcome);
-    if let Some(tenant) = &tenant {
+    if !tenant.is_empty() {
         edge.tenants.answered(tenant, &outcome);
     }
-    let mut response = protocol.answer(&outcome);
+    let answer = worded(&protocol, &outcome);
+    edge.answers.kept(place, answer).unwrap_or_else(|| {
+        // What is told in a body cannot be left out: a success without it might promise too much.
+        let retry_after = edge.budget.retry_after();
+        let refused = outcome.and(Err(Refusal::Overloaded { retry_after }));
+        answers::head_of(worded(&protocol, &refused))
+    })
+}
+
+/// The answer in the words of the protocol, with what all have in common.
+fn worded<P: Protocol>(protocol: &P, outcome: &Outcome) -> Response {
+    let mut response = protocol.answer(outcome);
     let stored = outcome.as_ref().map_or(0, |verdict| verdict.stored);
     response.headers_mut().insert(POINTS, HeaderValue::from(stored));
     if let Err(refusal) = outcome {
@@ -80,11 +115,21 @@ fn seconds(duration: std::time::Duration) -> HeaderValue {
     HeaderValue::from(duration.as_secs() + u64::from(duration.subsec_nanos() > 0))
 }
 
-async fn store<P: Protocol>(edge: &Edge, protocol: &mut P, request: Request) -> Outcome {
-    let deadline = edge.deadline();
+async fn store<P: Protocol>(
+    edge: &Edge,
+    protocol: &mut P,
+    request: Request,
+    place: &Result<Reservation, Denied>,
+    deadline: Instant,
+) -> Outcome {
     let (parts, body) = request.into_parts();
     // First, so that every refusal is in the words of the protocol.
     let head = protocol.parse(&parts, &edge.config)?;
+    let place = place.as_ref().map_err(|denied| Refusal::from(*denied))?;
+    if Instant::now() >= deadline {
+        // Its turn came too late.
+        return Err(Refusal::Overloaded { retry_after: edge.budget.retry_after() });
+    }
     let admission = Admission::of(&parts.headers, SystemTime::now())?;
     let named = named(&head, &parts.headers);
     let ruled = edge.rules.of(&admission.tenant, named);
@@ -92,7 +137,7 @@ async fn store<P: Protocol>(edge: &Edge, protocol: &mut P, request: Request) -> 
         Some(ruled) => ruled.admission(admission)?,
         None => Admission { database: head.database, ..admission },
     };
-    let reservation = edge.budget.reserve_for(&admission.tenant, REQUEST_BYTES)?;
+    let reservation = place.another(REQUEST_BYTES - PLACE_BYTES)?;
     let (mut caps, headers): (_, _) = (edge.caps(), &parts.headers);
     if let Some(ruled) = &ruled {
         caps.decoded = ruled.decoded_bytes_max(caps.decoded);

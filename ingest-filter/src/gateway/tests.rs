@@ -24,6 +24,7 @@ use crate::types::{Pin, Types};
 
 mod cors;
 mod datadog;
+mod frames;
 mod influx;
 mod life;
 mod limits;
@@ -32,6 +33,7 @@ mod otlp;
 mod remote_write;
 mod retries;
 mod rules;
+mod turns;
 mod verdicts;
 
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -157,6 +159,13 @@ async fn start() -> Running {
 }
 
 async fn start_with(change: impl FnOnce(&mut GatewayConfig)) -> Running {
+    start_changed(change, |_| {}).await
+}
+
+async fn start_changed(
+    change: impl FnOnce(&mut GatewayConfig),
+    change_edge: impl FnOnce(&mut Edge),
+) -> Running {
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut config =
         GatewayConfig { listen: any_port, admin_listen: any_port, ..GatewayConfig::default() };
@@ -167,7 +176,8 @@ async fn start_with(change: impl FnOnce(&mut GatewayConfig)) -> Running {
     let gateway =
         Gateway::bind(config, journal.clone(), pinning, readiness.clone(), Registry::default())
             .await;
-    let gateway = gateway.expect("a free port");
+    let mut gateway = gateway.expect("a free port");
+    change_edge(Arc::get_mut(&mut gateway.edge).expect("it does not serve yet"));
     let address = gateway.addr().expect("bound");
     let admin_address = gateway.admin_addr().expect("bound");
     let budget = gateway.budget().clone();

@@ -129,6 +129,30 @@ async fn a_topic_that_goes_while_a_partition_is_in_doubt_is_missed() {
     .await;
 }
 
+/// A record is refused by a broker that is slower than we ask, but connected: it is asked as often as
+/// at any other time. After three questions its partitions are held; Kafka would be taken for away,
+/// and the producer's queue thrown away, after five.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_fails_does_not_make_a_slow_broker_one_that_is_away() {
+    let (mock, config) = cluster();
+    let mut registry = Registry::default();
+    let config = JournalConfig::Kafka(config);
+    let journal = open_appender(&config, &Readiness::new(), &mut registry).unwrap();
+    append(&journal, vec![record("a", 0, 0)]).await;
+    mock.broker_round_trip_time(1, Duration::from_millis(700)).unwrap();
+    let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_REQUIRED_ACKS];
+    mock.request_errors(RDKafkaApiKey::Produce, &refused);
+    journal.append(vec![record("a", 0, 1)]).await.expect_err("refused");
+    wait_for("three questions", || async {
+        let mut metrics = String::new();
+        prometheus_client::encoding::text::encode(&mut metrics, &registry).unwrap();
+        (gauge(&metrics, "ingest_journal_refused_partitions") > 0).then_some(())
+    })
+    .await;
+    mock.broker_round_trip_time(1, Duration::ZERO).unwrap();
+    append(&journal, vec![record("a", 0, 2)]).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn brokers_that_are_down_are_an_answer_and_not_a_hang() {
     let (mock, config) = cluster();

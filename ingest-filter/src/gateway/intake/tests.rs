@@ -102,3 +102,30 @@ fn a_line_that_gets_tags_is_copied_with_them() {
     assert_eq!(parts, b"m,c=4,db=a\\ b,y=3,z=x f=2 6");
     assert_eq!(known.tags.count(), 2, "those of the client");
 }
+
+/// The deadline has passed, or the client has gone: what is left of a body is not read.
+#[test]
+fn a_body_that_nobody_waits_for_is_not_read_to_its_end() {
+    let body = "m f=1i 1\n".repeat(10 * ITEMS_A_LOOK as usize);
+    let taken_until = |deadline: Instant, is_gone: bool| {
+        let (wanted, waiting) = Wanted::until(deadline);
+        let _waiting = (!is_gone).then_some(waiting);
+        let reservation = Budget::new(1 << 30).reserve(0).expect("room");
+        let chunker = Chunker::new(0, NOW, 64 << 10);
+        let mut intake = RequestIntake::new(chunker, body.len(), reservation, wanted);
+        let (mut lines, mut point) = (Lines::new(body.as_bytes(), DIALECT), Point::default());
+        while let Some(line) = lines.next(&mut point) {
+            let line = line.expect("a good line");
+            if let Err(stop) = intake.take_line(line, &mut point, String::new) {
+                let refusal = intake.refusal(stop, Refusal::RecordTooLarge);
+                assert!(matches!(refusal, Refusal::Overloaded { .. }), "{refusal:?}");
+                return line;
+            }
+        }
+        u64::MAX
+    };
+    let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(600));
+    assert_eq!(taken_until(later, false), u64::MAX);
+    assert!(taken_until(now, false) <= ITEMS_A_LOOK);
+    assert!(taken_until(later, true) <= ITEMS_A_LOOK);
+}

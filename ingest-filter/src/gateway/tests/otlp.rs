@@ -369,6 +369,35 @@ async fn the_budget_covers_records_and_no_bodies_while_the_journal_is_waited_for
     assert!(held < 16 << 10, "{held} bytes for one line");
 }
 
+/// What a message holds is not counted twice: one that is as large as a body may become has room, at
+/// the eighth of the memory that this is where nothing is configured.
+#[tokio::test]
+async fn a_message_as_large_as_a_body_may_be_is_taken() {
+    use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+    let gateway = start_with(|config| {
+        (config.decoded_bytes_max, config.memory_bytes_max) = (1 << 20, 8 << 20);
+    })
+    .await;
+    let mut request = gauges(&[1.0; 6500]);
+    let metric = &mut request.resource_metrics[0].scope_metrics[0].metrics[0];
+    let Some(Data::Gauge(gauge)) = &mut metric.data else { panic!("a gauge") };
+    for (number, point) in gauge.data_points.iter_mut().enumerate() {
+        point.attributes = (0..5)
+            .map(|key| KeyValue {
+                key: format!("key{key}"),
+                value: Some(AnyValue {
+                    value: Some(any_value::Value::StringValue(format!("value {number} of {key}"))),
+                }),
+                ..Default::default()
+            })
+            .collect();
+    }
+    let body = request.encode_to_vec();
+    assert!((900 << 10..1 << 20).contains(&body.len()), "{}", body.len());
+    let answer = gateway.export("application/x-protobuf", "identity", body).await;
+    assert_eq!((answer.status, answer.header("x-tidegate-points")), (StatusCode::OK, "6500"));
+}
+
 #[tokio::test]
 async fn grpc_health_on_the_same_port_follows_readiness() {
     use http_body_util::BodyExt as _;

@@ -50,8 +50,10 @@ struct Shared {
     refused_partitions: Gauge,
     metrics: JournalMetrics,
     standing: Standing,
-    /// Something failed that may need a new producer or a person, or Kafka seems to be away.
-    look: Arc<Notify>,
+    /// Something failed that may need a new producer or a person, or for which a broker may be silent.
+    look: Notify,
+    /// The producer has no connection to any broker.
+    no_connection: Arc<Notify>,
     lasting: Mutex<Option<String>>,
     /// How long readiness is held back after the next refusal that lasts, while no record was
     /// confirmed since the last one.
@@ -72,8 +74,8 @@ impl KafkaAppender {
         metrics: JournalMetrics,
     ) -> Result<Self, OpenError> {
         let bytes_max = config.message_bytes_max;
-        let look = Arc::new(Notify::new());
-        let seen = Observer { metrics: metrics.clone(), brokers_down: look.clone() };
+        let no_connection = Arc::new(Notify::new());
+        let seen = Observer { metrics: metrics.clone(), brokers_down: no_connection.clone() };
         let producer = Producer::new(&config.topic, config, bytes_max, Some(seen));
         let shared = Arc::new(Shared {
             producer: producer.map_err(OpenError::Kafka)?,
@@ -86,7 +88,8 @@ impl KafkaAppender {
             refused_partitions: metrics.refused_partitions(),
             metrics,
             standing: Standing::new(signals, readiness),
-            look,
+            look: Notify::new(),
+            no_connection,
             lasting: Mutex::new(None),
             lasting_hold: Mutex::new(LASTING_HOLD),
             tickets: Tickets::new(config.queue_bytes_max / SLOW_PART),
@@ -210,7 +213,7 @@ impl Shared {
                 self.look.notify_one();
                 return AppendError::TooLarge { reason: error.reason };
             }
-            // Perhaps Kafka is away: whoever comes next need not wait to find that out.
+            // Perhaps a broker is silent: the sooner it is asked, the sooner that is known.
             Fault::Passing => self.look.notify_one(),
             Fault::QueueFull => {}
         }

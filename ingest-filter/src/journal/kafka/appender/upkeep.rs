@@ -33,7 +33,9 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let (mut looks, mut check) = (0, None);
     loop {
         tokio::select! {
-            () = shared.look.notified() => shared.wait_while_away(&mut brokers).await,
+            () = shared.no_connection.notified() => shared.wait_while_away(&mut brokers).await,
+            // One that is slow to answer then is not away: it is asked as often as at any other time.
+            () = shared.look.notified() => {}
             _ = ticks.tick() => {}
         }
         brokers.look(&shared.topics, &shared.producer, &shared.tickets).await;
@@ -136,6 +138,9 @@ impl Shared {
         }
     }
 
+    /// To be called where brokers seem to be away, as the producer has no connection or they left too
+    /// many questions unanswered: one more decides.
+    ///
     /// While no broker answers, records are refused at once, also those that wait already, and
     /// nothing of them stays in the client: sent again, they would be stored twice. Readiness
     /// stays, as other gateways have no more of Kafka than this one.
