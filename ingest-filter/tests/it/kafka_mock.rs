@@ -24,9 +24,9 @@ use crate::support::{
 use crate::writer_file::{Running, get, writer_config};
 use crate::writer_influxdb::{influxdb, with_body};
 
-type Mock = MockCluster<'static, DefaultProducerContext>;
+pub type Mock = MockCluster<'static, DefaultProducerContext>;
 
-fn cluster() -> (Mock, KafkaConfig) {
+pub fn cluster() -> (Mock, KafkaConfig) {
     let mock = MockCluster::new(1).unwrap();
     mock.create_topic("points", 3, 1).unwrap();
     mock.create_topic("points-dead-letter", 1, 1).unwrap();

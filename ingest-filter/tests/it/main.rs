@@ -17,6 +17,7 @@ mod influxd;
 mod kafka;
 mod kafka_broker;
 mod kafka_mock;
+mod kafka_newer;
 mod kafka_partitions;
 mod memory;
 mod one_of_three;
