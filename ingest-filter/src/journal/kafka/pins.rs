@@ -270,11 +270,9 @@ impl Reader {
     async fn unfit(&self) -> String {
         loop {
             tokio::time::sleep(CHECK_PERIOD).await;
-            match self.topics.found_types(&self.topic).await {
-                Err(error @ (TopicError::Unsound { .. } | TopicError::Missing(_))) => {
-                    return error.to_string();
-                }
-                Ok(()) | Err(_) => {}
+            let found = self.topics.found_types(&self.topic).await;
+            if let Err(error @ (TopicError::Unsound { .. } | TopicError::Missing(_))) = found {
+                return error.to_string();
             }
         }
     }
