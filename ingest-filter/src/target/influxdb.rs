@@ -162,12 +162,17 @@ impl Influxdb {
             Ok(response) => {
                 let status = response.status();
                 let retry_after = response.headers().get(RETRY_AFTER).and_then(seconds);
-                let words = if status == StatusCode::NO_CONTENT {
-                    Words::default()
-                } else {
-                    read_words(response.into_body()).await
-                };
-                Exchange::Answered { status, retry_after, words }
+                if status == StatusCode::NO_CONTENT {
+                    return Exchange::Answered { status, retry_after, words: Words::default() };
+                }
+                let (read, broken) = read_bounded(response.into_body(), ANSWER_BYTES_MAX).await;
+                match broken {
+                    // Without a body it would stand for "written".
+                    Some(error) if status.is_success() => {
+                        Exchange::Broken(chassis::telemetry::error_chain(&error))
+                    }
+                    _ => Exchange::Answered { status, retry_after, words: Words::of(&read) },
+                }
             }
             Err(error) if error.is_connect() => {
                 Exchange::NotSent(chassis::telemetry::error_chain(&error))
@@ -310,7 +315,7 @@ impl Influxdb {
         let asked = async {
             let response = self.client.request(request).await.map_err(|error| error.to_string())?;
             let status = response.status();
-            let read = read_bounded(response.into_body(), LIST_BYTES_MAX).await;
+            let (read, _) = read_bounded(response.into_body(), LIST_BYTES_MAX).await;
             Ok((status, String::from_utf8_lossy(&read).into_owned()))
         };
         let answered = tokio::time::timeout(self.request_timeout, asked).await;
@@ -354,10 +359,14 @@ fn answer(exchange: Exchange) -> Answer {
     }
 }
 
-/// Reads an answer up to the bound; what is left unread closes the connection.
-async fn read_bounded(mut body: Incoming, bytes_max: usize) -> Vec<u8> {
+/// Reads an answer up to the bound, or to where it breaks; what is left unread closes the connection.
+async fn read_bounded(mut body: Incoming, bytes_max: usize) -> (Vec<u8>, Option<hyper::Error>) {
     let mut read = Vec::new();
-    while let Some(Ok(frame)) = body.frame().await {
+    while let Some(frame) = body.frame().await {
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) => return (read, Some(error)),
+        };
         if let Some(data) = frame.data_ref() {
             read.extend_from_slice(&data[..data.len().min(bytes_max - read.len())]);
         }
@@ -365,24 +374,26 @@ async fn read_bounded(mut body: Incoming, bytes_max: usize) -> Vec<u8> {
             break;
         }
     }
-    read
+    (read, None)
 }
 
-/// What the database says.
-async fn read_words(body: Incoming) -> Words {
-    let read = read_bounded(body, ANSWER_BYTES_MAX).await;
-    let json: serde_json::Value = serde_json::from_slice(&read).unwrap_or_default();
-    let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
-    // 3 names the first bad line apart; 2.x says `message` where the others say `error`.
-    let data = if json["data"].is_array() { &json["data"][0] } else { &json["data"] };
-    let first_line = text(&data["error_message"]);
-    let names_a_line = first_line.is_some() && data["line_number"].is_u64();
-    let message = match (text(&json["error"]).or_else(|| text(&json["message"])), first_line) {
-        (Some(error), Some(line)) => format!("{error}: {line}"),
-        (Some(error), None) => error,
-        (None, _) => String::from_utf8_lossy(&read).trim_end().to_owned(),
-    };
-    Words { message, names_a_line }
+impl Words {
+    fn of(read: &[u8]) -> Self {
+        let json: serde_json::Value = serde_json::from_slice(read).unwrap_or_default();
+        let text = |value: &serde_json::Value| {
+            value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+        };
+        // 3 names the first bad line apart; 2.x says `message` where the others say `error`.
+        let data = if json["data"].is_array() { &json["data"][0] } else { &json["data"] };
+        let first_line = text(&data["error_message"]);
+        let names_a_line = first_line.is_some() && data["line_number"].is_u64();
+        let message = match (text(&json["error"]).or_else(|| text(&json["message"])), first_line) {
+            (Some(error), Some(line)) => format!("{error}: {line}"),
+            (Some(error), None) => error,
+            (None, _) => String::from_utf8_lossy(read).trim_end().to_owned(),
+        };
+        Self { message, names_a_line }
+    }
 }
 
 fn seconds(value: &HeaderValue) -> Option<Duration> {

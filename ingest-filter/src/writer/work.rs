@@ -16,9 +16,19 @@
 //! took: a database that just came back would otherwise convict whatever it was given while it
 //! was away.
 //!
-//! A point that was refused is condemned, and given up only when the database took another point
-//! after it. A database that refuses everything, or a proxy that speaks like one, gives up
-//! nothing: the batch begins anew, in order, when it takes points again.
+//! A point that was refused is condemned. Once the database took another point after it, it is
+//! tried again by itself, and given up when it is refused once more and the database takes another
+//! after that too:
+//!
+//! ```text
+//! refused ─► another is taken ─► refused again ─► another is taken ─► dead letter
+//!        └► none is taken: the batch    └► taken: the refusals were not about
+//!           begins anew                    points, what follows it begins anew
+//! ```
+//!
+//! So a database that refuses everything, or a proxy that speaks like one, costs no point, and
+//! neither does one that is well again in the middle of a batch. What begins anew is written in
+//! order, as later points of a series may have been written meanwhile.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -125,11 +135,10 @@ pub struct Work {
     /// A point of this batch that the database took.
     good: Option<usize>,
     dead: Vec<Dead>,
-    /// Refused, and the database has not taken a point since.
-    condemned: Vec<Dead>,
+    /// Refused, and the database has not taken a point since; in the order of the batch.
+    condemned: Vec<Condemned>,
     /// How many points there are.
     lines: usize,
-    written: usize,
     /// Pauses since something last went well.
     pauses: u32,
 }
@@ -141,6 +150,14 @@ struct Part {
     failures: u32,
     standing: Standing,
     last: (u16, String),
+}
+
+/// A single point that was refused.
+#[derive(Debug)]
+struct Condemned {
+    dead: Dead,
+    /// It was refused before, and the database took another point in between.
+    again: bool,
 }
 
 /// What is held against a part.
@@ -156,6 +173,8 @@ enum Standing {
     LastTry,
     /// That failure has come; it counts when the database takes the other point once more.
     Failed,
+    /// It was refused, and the database took another point since.
+    Refused,
 }
 
 impl Part {
@@ -176,7 +195,6 @@ impl Work {
             dead: Vec::new(),
             condemned: Vec::new(),
             lines,
-            written: 0,
             pauses: 0,
         }
     }
@@ -198,7 +216,9 @@ impl Work {
     /// Whether a failure of what is next would be held against its points: then nothing else
     /// should be written meanwhile.
     pub fn is_trying(&self) -> bool {
-        self.pending.last().is_some_and(|part| part.standing != Standing::Clear)
+        let held_against =
+            |part: &Part| !matches!(part.standing, Standing::Clear | Standing::Refused);
+        self.pending.last().is_some_and(held_against)
     }
 
     /// The answer to a [`Next::Write`]. `random` is from 0 to 1.
@@ -266,22 +286,48 @@ impl Work {
 
     /// How many points the database took.
     pub fn written(&self) -> usize {
-        self.written
+        let pending: usize = self.pending.iter().map(|part| part.lines.len()).sum();
+        let dead: usize = self.dead.iter().map(|dead| dead.lines.len()).sum();
+        self.lines - pending - dead - self.condemned.len()
     }
 
     fn written_part(&mut self) {
+        let Some(part) = self.pending.pop() else { return };
+        // The last one: written once more it takes the place of none that came after it.
+        self.good = part.lines.clone().next_back();
+        self.pauses = 0;
         self.confirm();
-        if let Some(part) = self.pending.pop() {
-            self.good = Some(part.lines.start);
-            self.written += part.lines.len();
-            self.pauses = 0;
+        if part.standing == Standing::Refused {
+            self.begin_anew(part.lines.end);
         }
     }
 
-    /// The database takes points, so those it refused are given up.
+    /// The database takes points, so those it refused again are given up, and those it refused once
+    /// are tried again before all others.
     fn confirm(&mut self) {
-        self.dead.append(&mut self.condemned);
+        for Condemned { dead, again } in self.condemned.drain(..).rev() {
+            match again {
+                true => self.dead.push(dead),
+                false => self.pending.push(Part::new(dead.lines, Standing::Refused)),
+            }
+        }
         self.dead.sort_by_key(|dead| dead.lines.start);
+    }
+
+    /// All points from here on, but those that are given up, are to be written in order.
+    fn begin_anew(&mut self, from: usize) {
+        self.condemned.clear();
+        self.pending.clear();
+        let mut end = self.lines;
+        for dead in self.dead.iter().rev().take_while(|dead| dead.lines.end > from) {
+            if dead.lines.end < end {
+                self.pending.push(Part::new(dead.lines.end..end, Standing::Clear));
+            }
+            end = dead.lines.start;
+        }
+        if end > from {
+            self.pending.push(Part::new(from..end, Standing::Clear));
+        }
     }
 
     /// Whether the database took a point after those that it refused.
@@ -290,22 +336,8 @@ impl Work {
             self.confirm();
             return Then::GoOn;
         }
-        // All but what is given up once more, in order: later points of the same series may have
-        // been written meanwhile.
-        self.condemned.clear();
-        self.pending.clear();
-        let mut end = self.lines;
-        for dead in self.dead.iter().rev() {
-            if dead.lines.end < end {
-                self.pending.push(Part::new(dead.lines.end..end, Standing::Clear));
-            }
-            end = dead.lines.start;
-        }
-        if end > 0 {
-            self.pending.push(Part::new(0..end, Standing::Clear));
-        }
+        self.begin_anew(0);
         self.good = None;
-        self.written = 0;
         self.wait(None, Class::Refusing, random)
     }
 
@@ -315,13 +347,12 @@ impl Work {
                 let standing = part.standing;
                 return self.split(standing);
             }
-            Some(part) => self.condemned.push(Dead {
-                lines: part.lines.clone(),
-                cause,
-                status,
-                message,
-                attempts: part.failures.max(1),
-            }),
+            Some(part) => {
+                let again = part.standing == Standing::Refused;
+                let attempts = part.failures.max(1) + u32::from(again);
+                let dead = Dead { lines: part.lines.clone(), cause, status, message, attempts };
+                self.condemned.push(Condemned { dead, again });
+            }
             None => {}
         }
         self.pending.pop();
@@ -343,7 +374,7 @@ impl Work {
             let (status, message) = part.last;
             let attempts = part.failures.max(1);
             let cause = Cause::Poison;
-            self.condemned.push(Dead { lines: part.lines, cause, status, message, attempts });
+            self.dead.push(Dead { lines: part.lines, cause, status, message, attempts });
             self.confirm();
             self.pauses = 0;
         }
