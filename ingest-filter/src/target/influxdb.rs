@@ -10,8 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
@@ -30,10 +29,12 @@ mod count;
 mod manage;
 mod query;
 mod secret;
+mod words;
 
 use compress::gzip;
 use query::query_value;
 use secret::Secret;
+use words::{Words, read_bounded};
 
 /// How much of an answer is read: 1.x echoes refused lines, which can be the whole batch.
 pub const ANSWER_BYTES_MAX: usize = 16 << 10;
@@ -74,14 +75,6 @@ enum Exchange {
     Answered { status: StatusCode, retry_after: Option<Duration>, words: Words },
     NotSent(String),
     Broken(String),
-}
-
-/// The body of an answer.
-#[derive(Default)]
-struct Words {
-    message: String,
-    /// It names a line of the request, as 3 does.
-    names_a_line: bool,
 }
 
 impl Influxdb {
@@ -356,43 +349,6 @@ fn answer(exchange: Exchange) -> Answer {
             Answer::Refused { status: code, message }
         }
         _ => Answer::Failed { status: code, message },
-    }
-}
-
-/// Reads an answer up to the bound, or to where it breaks; what is left unread closes the connection.
-async fn read_bounded(mut body: Incoming, bytes_max: usize) -> (Vec<u8>, Option<hyper::Error>) {
-    let mut read = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let frame = match frame {
-            Ok(frame) => frame,
-            Err(error) => return (read, Some(error)),
-        };
-        if let Some(data) = frame.data_ref() {
-            read.extend_from_slice(&data[..data.len().min(bytes_max - read.len())]);
-        }
-        if read.len() >= bytes_max {
-            break;
-        }
-    }
-    (read, None)
-}
-
-impl Words {
-    fn of(read: &[u8]) -> Self {
-        let json: serde_json::Value = serde_json::from_slice(read).unwrap_or_default();
-        let text = |value: &serde_json::Value| {
-            value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
-        };
-        // 3 names the first bad line apart; 2.x says `message` where the others say `error`.
-        let data = if json["data"].is_array() { &json["data"][0] } else { &json["data"] };
-        let first_line = text(&data["error_message"]);
-        let names_a_line = first_line.is_some() && data["line_number"].is_u64();
-        let message = match (text(&json["error"]).or_else(|| text(&json["message"])), first_line) {
-            (Some(error), Some(line)) => format!("{error}: {line}"),
-            (Some(error), None) => error,
-            (None, _) => String::from_utf8_lossy(read).trim_end().to_owned(),
-        };
-        Self { message, names_a_line }
     }
 }
 

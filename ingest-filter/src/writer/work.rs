@@ -30,12 +30,16 @@
 //! neither does one that is well again in the middle of a batch. What begins anew is written in
 //! order, as later points of a series may have been written meanwhile.
 
+mod class;
+
 use std::ops::Range;
 use std::time::Duration;
 
 use crate::journal::dead_letter::Cause;
 use crate::target::answer::Answer;
 use crate::writer::config::RetryConfig;
+
+pub use class::Class;
 
 /// The shortest pause before another try.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -48,43 +52,6 @@ pub const UNREACHABLE_PAUSE_MAX: Duration = Duration::from_secs(5);
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 /// So many points may be refused before the database must show that it takes another one.
 pub const CONDEMNED_MAX: usize = 16;
-
-/// Why a write is tried again; a closed set, used as a metric label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Class {
-    /// Not allowed: a person must act.
-    Unauthorized,
-    /// No such database: a person must act, unless we may create it.
-    DatabaseMissing,
-    /// The target asked us to wait.
-    Busy,
-    /// The target failed.
-    Failed,
-    /// The target refuses even a point that it should take: a person must act.
-    Refusing,
-    /// The retention policy does not exist: a person must act.
-    RetentionPolicyMissing,
-    /// The connection broke.
-    Broken,
-    /// The target cannot be reached.
-    Unreachable,
-}
-
-impl Class {
-    /// The name in metrics and logs.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Unauthorized => "unauthorized",
-            Self::DatabaseMissing => "database_missing",
-            Self::Busy => "busy",
-            Self::Failed => "failed",
-            Self::Refusing => "refusing",
-            Self::RetentionPolicyMissing => "retention_policy_missing",
-            Self::Broken => "broken",
-            Self::Unreachable => "unreachable",
-        }
-    }
-}
 
 /// What to do now.
 #[derive(Clone, Debug, PartialEq, Eq)]
