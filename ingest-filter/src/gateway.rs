@@ -36,6 +36,7 @@ use conversions::Conversions;
 use edge::Edge;
 use metrics::GatewayMetrics;
 use pinning::Pinning;
+use shares::Shares;
 use stamps::Stamps;
 use tenant_metrics::TenantMetrics;
 use tenant_rules::TenantRules;
@@ -67,6 +68,7 @@ pub mod refusal;
 mod remote_write;
 mod serve;
 mod server;
+mod shares;
 mod stamps;
 mod tenant_metrics;
 mod tenant_rules;
@@ -121,6 +123,7 @@ impl Gateway {
             tenants,
             turns: Turns::of_this_machine(),
             conversions: Conversions::of_this_machine(),
+            appending: Shares::new(edge::APPENDING_BYTES_MAX),
             stamps: Stamps::new(),
             confirmed: Arc::default(),
         });

@@ -48,7 +48,7 @@ pub enum Version {
 /// Hands every sample, histogram and exemplar of a request to `intake`.
 ///
 /// # Errors
-/// When the request itself is malformed, or with what `intake` stops with. What is malformed
+/// When the request itself is malformed or of the other version, or with what `intake` stops with. What is malformed
 /// within a series is an item that is rejected.
 pub fn for_each_item(
     request: &[u8],
@@ -60,9 +60,9 @@ pub fn for_each_item(
         Version::V1 => Vec::new(),
         Version::V2 => symbols(request, intake)?,
     };
-    let series_number = match version {
-        Version::V1 => 1,
-        Version::V2 => 5,
+    let (series_number, foreign_number) = match version {
+        Version::V1 => (1, 5),
+        Version::V2 => (5, 1),
     };
     let (mut point, mut labels) = (Point::default(), Labels::default());
     for field in Fields::new(request).flatten() {
@@ -71,6 +71,9 @@ pub fn for_each_item(
                 let series = Series { version, symbols: &symbols, series };
                 series.read(&mut point, &mut labels, intake)?;
             }
+            // The series of the other message, which has no field of this number: to pass over
+            // them would be a success of which nothing is stored.
+            (number, Value::Bytes(_)) if number == foreign_number => return Err(Stop::Malformed),
             _ => {}
         }
     }

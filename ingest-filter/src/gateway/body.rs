@@ -34,7 +34,27 @@ pub struct Received {
     pub wire_bytes: usize,
 }
 
-/// Reads and decompresses a body, into memory that is added to `reservation`.
+/// A body that is there to its end, and may be left to be decoded.
+pub struct Arrived {
+    /// What has come.
+    pub inflate: Inflate,
+    /// Size on the wire.
+    pub wire_bytes: usize,
+}
+
+impl Arrived {
+    /// The decoded body.
+    ///
+    /// # Errors
+    /// When a cap is passed, memory is out, or it is not of its encoding.
+    pub fn decoded(self) -> Result<Received, Refusal> {
+        let (bytes, reservation) = self.inflate.finish()?;
+        Ok(Received { bytes, reservation, wire_bytes: self.wire_bytes })
+    }
+}
+
+/// Reads a body and decompresses it as far as that can be done as it arrives, into memory that is
+/// added to `reservation`.
 ///
 /// # Errors
 /// When a cap is passed, memory or time is out, or it breaks off.
@@ -45,14 +65,15 @@ pub async fn receive(
     caps: BodyCaps,
     reservation: Reservation,
     deadline: Instant,
-) -> Result<Received, Refusal> {
-    if declared_length(headers).is_some_and(|length| length > caps.wire as u64) {
+) -> Result<Arrived, Refusal> {
+    let declared = declared_length(headers).unwrap_or(0);
+    if declared > caps.wire as u64 {
         return Err(Refusal::BodyTooLarge(Cap::Wire(caps.wire)));
     }
     let mut inflate = Inflate::new(encoding, caps, reservation)?;
+    inflate.expect(usize::try_from(declared).unwrap_or(caps.wire))?;
     let wire_bytes = read(&mut body, deadline, &mut inflate).await?;
-    let (bytes, reservation) = inflate.finish()?;
-    Ok(Received { bytes, reservation, wire_bytes })
+    Ok(Arrived { inflate, wire_bytes })
 }
 
 /// Takes the pieces of a body.

@@ -52,6 +52,9 @@ pub struct Reservation {
 /// From so many tenants on, those that hold nothing are forgotten.
 const TENANTS_KEPT_MAX: usize = 1024;
 
+/// One part in so many of a tenant's share is for requests that have begun.
+const BEGUN_PART: u64 = 8;
+
 /// The golden ratio of 2⁶⁴: in steps of it few waits are spread as evenly as many.
 const SPREAD_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -155,6 +158,11 @@ impl Reservation {
     /// When fewer are left, or the tenant would hold more than what is free then, or the request
     /// more than half of all; the reservation is as before.
     pub fn grow(&mut self, bytes: usize) -> Result<(), Denied> {
+        self.grow_within(bytes, |left| left)
+    }
+
+    /// Takes more bytes, where the tenant then holds no more than `most` of what is free then.
+    fn grow_within(&mut self, bytes: usize, most_of: fn(u64) -> u64) -> Result<(), Denied> {
         let bytes = bytes as u64;
         let shared = &self.shared;
         let most = shared.limit / 2;
@@ -165,7 +173,7 @@ impl Reservation {
             |limit: u64| move |used: u64| used.checked_add(bytes).filter(|used| *used <= limit);
         // Those who take at the same moment may each go by what was free before.
         let left = shared.limit.saturating_sub(shared.used.load(Relaxed).saturating_add(bytes));
-        let of_tenant = self.tenant.fetch_update(Relaxed, Relaxed, within(left));
+        let of_tenant = self.tenant.fetch_update(Relaxed, Relaxed, within(most_of(left)));
         of_tenant.map_err(|_| shared.exhausted())?;
         let Ok(before) = shared.used.fetch_update(Relaxed, Relaxed, within(shared.limit)) else {
             self.tenant.fetch_sub(bytes, Relaxed);
@@ -194,15 +202,34 @@ impl Reservation {
         Reservation { shared, tenant, bytes, since: self.since }
     }
 
-    /// Takes bytes for the same tenant, with a reservation of their own.
+    /// Takes more bytes for a request that begins. A part of its tenant's share is left to those that
+    /// have begun, so that they can be ended: in a flood all of it would else be taken by those that
+    /// come, and each be refused before its end.
     ///
     /// # Errors
     /// As [`Reservation::grow`].
-    pub fn another(&self, bytes: usize) -> Result<Reservation, Denied> {
-        let (shared, tenant) = (self.shared.clone(), self.tenant.clone());
-        let mut reservation = Reservation { shared, tenant, bytes: 0, since: Instant::now() };
-        reservation.grow(bytes)?;
-        Ok(reservation)
+    pub fn grow_to_begin(&mut self, bytes: usize) -> Result<(), Denied> {
+        self.grow_within(bytes, |left| left - left / BEGUN_PART)
+    }
+
+    /// Gives back what is held and takes `bytes` in its place, for a request that begins. Whoever is
+    /// refused holds nothing, so of several that come for the last room one finds it.
+    ///
+    /// # Errors
+    /// As [`Reservation::grow_to_begin`].
+    pub fn exchange(mut self, bytes: usize) -> Result<Reservation, Denied> {
+        self.shrink_to(0);
+        self.since = Instant::now();
+        self.grow_to_begin(bytes)?;
+        Ok(self)
+    }
+
+    /// Moves what is held beyond `bytes` to a reservation of its own.
+    pub fn split_off(&mut self, bytes: usize) -> Reservation {
+        let mut rest = self.take();
+        self.bytes = rest.bytes.min(bytes as u64);
+        rest.bytes -= self.bytes;
+        rest
     }
 
     /// Gives back all but `bytes`.
@@ -295,6 +322,33 @@ mod tests {
         drop((moved, second));
         assert_eq!((budget.in_flight(), budget.peak()), (0, 70));
         assert!(budget.reserve(50).is_ok());
+    }
+
+    #[test]
+    fn of_those_who_come_for_the_last_room_one_finds_it() {
+        let budget = Budget::new(100);
+        let place = || budget.reserve_for("a", 4).expect("fits");
+        let (first, second, third) = (place(), place(), place());
+        // It would fit, but for the places of the others.
+        assert!(is_exhausted(first.exchange(46)));
+        assert!(is_exhausted(second.exchange(46)), "the third's place is in the way");
+        let mut held = third.exchange(46).expect("the last finds what the others gave back");
+        let rest = held.split_off(4);
+        assert_eq!((held.bytes, rest.bytes, budget.in_flight()), (4, 42, 46));
+        drop(rest);
+        assert_eq!(budget.in_flight(), 4);
+        assert_eq!(held.split_off(9).bytes, 0, "no more than there is");
+    }
+
+    #[test]
+    fn what_begins_leaves_room_for_what_has_begun() {
+        let budget = Budget::new(1000);
+        let begin = || budget.reserve_for("a", 1).expect("fits").exchange(10);
+        let mut begun: Vec<_> = std::iter::from_fn(|| begin().ok()).collect();
+        // One more would be more than seven eighths of what it leaves.
+        assert_eq!(budget.in_flight(), 460);
+        assert!(begun[0].grow(40).is_ok(), "to the share, which is half");
+        assert!(begun[1].grow(1).is_err());
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::gateway::intake::Converted;
 use crate::gateway::metrics::GatewayMetrics;
 use crate::gateway::pinning::{Pinned, Pinning};
 use crate::gateway::refusal::Refusal;
+use crate::gateway::shares::Shares;
 use crate::gateway::stamps::{Stamp, Stamps};
 use crate::gateway::tenant_metrics::TenantMetrics;
 use crate::gateway::tenant_rules::{Ruled, TenantRules};
@@ -28,6 +29,11 @@ use crate::record::Record;
 use crate::rules::FieldTypes;
 use crate::signal::Signal;
 use crate::types::{Pin, TooManyDatabases};
+
+/// How many bytes of one tenant the journal is given at once. A journal keeps the order in which it
+/// is asked, so without a bound all that a tenant has sent would come before the next write of
+/// another. It is twice what shares one fsync at most.
+pub const APPENDING_BYTES_MAX: u32 = 16 << 20;
 
 /// The state of the gateway.
 pub struct Edge {
@@ -53,6 +59,8 @@ pub struct Edge {
     pub turns: Turns,
     /// How many long bodies are decoded at once.
     pub conversions: Conversions,
+    /// How many bytes of each tenant the journal is given at once.
+    pub appending: Shares,
     /// The time of points that have none, also when they are sent again.
     pub stamps: Arc<Stamps>,
     /// What the journal has confirmed, for the books.
@@ -139,9 +147,14 @@ impl Edge {
             traceparent: traceparent.clone(),
             body: chunk.body,
         });
+        let share =
+            self.appending.take(&admission.tenant, u32::try_from(bytes).unwrap_or(u32::MAX));
+        let Ok(share) = timeout_at(deadline, share).await else {
+            return Err(Refusal::JournalUnavailable { retry_after: self.budget.retry_after() });
+        };
         let started = Instant::now();
         let appended = timeout_at(deadline, journal.append(records.collect())).await;
-        drop(reservation);
+        drop((share, reservation));
         self.metrics.append_seconds.observe(started.elapsed().as_secs_f64());
         match appended {
             Ok(Ok(())) => {

@@ -6,7 +6,7 @@ use axum::body::Body;
 use http::{HeaderMap, HeaderName, header};
 use tokio::time::Instant;
 
-use crate::gateway::body::{self, Pieces, Received};
+use crate::gateway::body::{self, Arrived, Pieces, Received};
 use crate::gateway::budget::Reservation;
 use crate::gateway::inflate::{BodyCaps, Encoding, Inflate};
 use crate::gateway::refusal::{Cap, RETRY_AFTER_MIN, Refusal};
@@ -31,12 +31,12 @@ pub async fn receive(
     caps: BodyCaps,
     reservation: Reservation,
     deadline: Instant,
-) -> Result<Received, Refusal> {
+) -> Result<Arrived, Refusal> {
     let named = headers.get(GRPC_ENCODING).map_or(&b"identity"[..], |value| value.as_bytes());
     let named = Encoding::parse(named).ok_or(Refusal::ContentEncodingUnsupported)?;
     let mut frame = Frame::new(named, caps, reservation);
     body::read(&mut body, deadline, &mut frame).await?;
-    frame.finish()
+    frame.arrived()
 }
 
 /// A message as it arrives, in pieces of any size.
@@ -76,7 +76,8 @@ impl Frame {
             if let Some((encoding, left)) = parse_head(&self.head, self.named, self.caps)?
                 && let Some(reservation) = reservation.take()
             {
-                let inflate = Inflate::new(encoding, self.caps, reservation)?;
+                let mut inflate = Inflate::new(encoding, self.caps, reservation)?;
+                inflate.expect(left)?;
                 self.stage = Stage::Message { inflate, left };
             }
         }
@@ -93,10 +94,13 @@ impl Frame {
     /// # Errors
     /// As [`Frame::push`], and when the message is not complete.
     pub fn finish(self) -> Result<Received, Refusal> {
+        self.arrived()?.decoded()
+    }
+
+    fn arrived(self) -> Result<Arrived, Refusal> {
         match self.stage {
             Stage::Message { inflate, left: 0 } => {
-                let (bytes, reservation) = inflate.finish()?;
-                Ok(Received { bytes, reservation, wire_bytes: self.wire_bytes })
+                Ok(Arrived { inflate, wire_bytes: self.wire_bytes })
             }
             _ => Err(Refusal::BodyInvalid("the message is not complete")),
         }

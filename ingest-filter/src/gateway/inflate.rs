@@ -10,7 +10,7 @@ use flate2::write::{MultiGzDecoder, ZlibDecoder};
 use http::{HeaderMap, header};
 
 use self::zstd::ZstdDecoder;
-use crate::gateway::budget::Reservation;
+use crate::gateway::budget::{Denied, Reservation};
 use crate::gateway::buffer::Buffer;
 use crate::gateway::refusal::{Cap, Refusal};
 
@@ -36,6 +36,8 @@ pub enum Encoding {
     Zstd,
     /// Snappy, one block or a stream of frames.
     Snappy,
+    /// Snappy, one block, as remote write has it. No header names it.
+    SnappyBlock,
 }
 
 /// The caps of one body.
@@ -63,6 +65,8 @@ enum Stage {
     Zstd(Box<ZstdDecoder<Sink>>),
     /// What came so far; decoded at the end.
     Snappy(Sink),
+    /// The same.
+    SnappyBlock(Sink),
 }
 
 struct Sink {
@@ -128,9 +132,20 @@ impl Inflate {
             Encoding::Gzip => Stage::Gzip(Box::new(MultiGzDecoder::new(sink))),
             Encoding::Deflate => Stage::Deflate(Box::new(ZlibDecoder::new(sink))),
             Encoding::Snappy => Stage::Snappy(sink),
+            Encoding::SnappyBlock => Stage::SnappyBlock(sink),
             Encoding::Zstd => Stage::Zstd(Box::new(ZstdDecoder::new(sink))),
         };
         Ok(Self { stage, wire: 0, caps })
+    }
+
+    /// Makes room at once for as many bytes as are said to come: a request that is refused for want
+    /// of memory is refused before it has sent them, and one that is not does not compete for it with
+    /// others that are half read.
+    ///
+    /// # Errors
+    /// When the memory is gone.
+    pub fn expect(&mut self, bytes: usize) -> Result<(), Refusal> {
+        self.sink().allocate(bytes, Reservation::grow_to_begin)
     }
 
     /// Takes the next piece of the body.
@@ -144,7 +159,9 @@ impl Inflate {
         }
         self.sink().wire = self.wire;
         let written = match &mut self.stage {
-            Stage::Identity(sink) | Stage::Snappy(sink) => sink.write_all(piece),
+            Stage::Identity(sink) | Stage::Snappy(sink) | Stage::SnappyBlock(sink) => {
+                sink.write_all(piece)
+            }
             Stage::Gzip(decoder) => decoder.write_all(piece),
             Stage::Deflate(decoder) => decoder.write_all(piece),
             Stage::Zstd(decoder) => decoder.write_all(piece),
@@ -158,7 +175,7 @@ impl Inflate {
     /// As [`Inflate::push`], and when the compressed stream is not complete.
     pub fn finish(mut self) -> Result<(Buffer, Reservation), Refusal> {
         let finished = match &mut self.stage {
-            Stage::Identity(_) | Stage::Snappy(_) => Ok(()),
+            Stage::Identity(_) | Stage::Snappy(_) | Stage::SnappyBlock(_) => Ok(()),
             // No bytes at all are an empty body in any encoding.
             _ if self.wire == 0 => Ok(()),
             Stage::Gzip(decoder) => decoder.try_finish(),
@@ -169,6 +186,7 @@ impl Inflate {
         let mut sink = match self.stage {
             Stage::Identity(sink) => sink,
             Stage::Snappy(sink) => snappy::decoded(sink)?,
+            Stage::SnappyBlock(sink) => snappy::decoded_block(sink)?,
             Stage::Gzip(mut decoder) => decoder.get_mut().take(),
             Stage::Deflate(mut decoder) => decoder.get_mut().take(),
             Stage::Zstd(mut decoder) => {
@@ -184,10 +202,20 @@ impl Inflate {
     /// How much was decoded so far.
     pub fn decoded_bytes(&self) -> usize {
         match &self.stage {
-            Stage::Identity(sink) | Stage::Snappy(sink) => sink.decoded.len(),
+            Stage::Identity(sink) | Stage::Snappy(sink) | Stage::SnappyBlock(sink) => {
+                sink.decoded.len()
+            }
             Stage::Gzip(decoder) => decoder.get_ref().decoded.len(),
             Stage::Deflate(decoder) => decoder.get_ref().decoded.len(),
             Stage::Zstd(decoder) => decoder.get_ref().decoded.len(),
+        }
+    }
+
+    /// How much is left to be decoded in one go by [`Inflate::finish`], about.
+    pub fn bytes_left(&self) -> usize {
+        match &self.stage {
+            Stage::Snappy(sink) | Stage::SnappyBlock(sink) => snappy::decoded_bytes(&sink.decoded),
+            _ => 0,
         }
     }
 
@@ -198,7 +226,7 @@ impl Inflate {
 
     fn sink(&mut self) -> &mut Sink {
         match &mut self.stage {
-            Stage::Identity(sink) | Stage::Snappy(sink) => sink,
+            Stage::Identity(sink) | Stage::Snappy(sink) | Stage::SnappyBlock(sink) => sink,
             Stage::Gzip(decoder) => decoder.get_mut(),
             Stage::Deflate(decoder) => decoder.get_mut(),
             Stage::Zstd(decoder) => decoder.get_mut(),
@@ -232,12 +260,24 @@ impl Sink {
             return Err(Refusal::BodyTooLarge(Cap::Ratio(self.caps.ratio)));
         }
         let before = self.decoded.capacity();
-        if wanted > before {
-            let most = self.caps.decoded;
-            let capacity = wanted.max(before * 2).max(BUFFER_BYTES_MIN).min(most).max(wanted);
+        match wanted > before {
+            true => self.allocate(wanted.max(before * 2).max(BUFFER_BYTES_MIN), Reservation::grow),
+            false => Ok(()),
+        }
+    }
+
+    /// Makes room for `capacity` bytes in all, or for as many as there may be.
+    fn allocate(
+        &mut self,
+        capacity: usize,
+        grow: fn(&mut Reservation, usize) -> Result<(), Denied>,
+    ) -> Result<(), Refusal> {
+        let (before, most) = (self.decoded.capacity(), self.caps.decoded);
+        let capacity = capacity.min(most);
+        if capacity > before {
             // While a buffer is copied there are two of them.
             let twice = self.decoded.is_copied_for(capacity);
-            self.reservation.grow(if twice { capacity } else { capacity - before })?;
+            grow(&mut self.reservation, if twice { capacity } else { capacity - before })?;
             self.decoded.make_room(capacity, most).map_err(|_| self.reservation.exhausted())?;
             if twice {
                 self.reservation.give_back(before);

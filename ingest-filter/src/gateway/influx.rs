@@ -99,6 +99,11 @@ impl Protocol for Influx {
         }
     }
 
+    /// Every line brings its own tags.
+    fn apart_from_bytes(&self) -> usize {
+        128 << 10
+    }
+
     fn malformed(&self) -> Refusal {
         Refusal::BodyInvalid("the body is not line protocol")
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use http::StatusCode;
 use http::request::Parts;
 
 use crate::gateway::config::GatewayConfig;
@@ -185,14 +186,14 @@ impl Protocol for Otlp {
             }
             Transport::Http(_) => reply::http(self.signal.item(), outcome),
             Transport::Grpc => reply::grpc(self.signal.item(), outcome),
-            Transport::NotGrpc => reply::not_grpc(),
+            Transport::NotGrpc => reply::alone(StatusCode::UNSUPPORTED_MEDIA_TYPE),
         }
     }
 
     fn method_not_allowed(&self) -> Response {
         match self.transport {
             Transport::Http(_) => reply::method_not_allowed(),
-            Transport::Grpc | Transport::NotGrpc => reply::not_grpc(),
+            Transport::Grpc | Transport::NotGrpc => reply::alone(StatusCode::METHOD_NOT_ALLOWED),
         }
     }
 }

@@ -38,6 +38,13 @@ pub trait Protocol: Clone + Send + Sync + 'static {
     /// When the body as a whole is malformed, or with what `intake` stops with.
     fn decode(&self, body: &[u8], intake: &mut RequestIntake) -> Result<(), Stop>;
 
+    /// Bodies from this size on are decoded on a thread of their own, so that one does not hold up the
+    /// requests that share its thread. What it takes is bounded by what the items become, which is
+    /// [many times](super::intake::EXPANSION_MAX) the body where they share their tags.
+    fn apart_from_bytes(&self) -> usize {
+        8 << 10
+    }
+
     /// Why a body that is malformed as a whole is refused.
     fn malformed(&self) -> Refusal;
 
@@ -69,8 +76,6 @@ pub struct Head {
 pub enum Framing {
     /// As a whole, compressed or not.
     Whole(Encoding),
-    /// As one block of snappy.
-    SnappyBlock,
     /// As the one message of a gRPC request.
     Grpc,
 }

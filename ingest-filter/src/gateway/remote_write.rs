@@ -66,7 +66,7 @@ impl Protocol for RemoteWrite {
         let encoding = head.headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
         let is = |name: &str| encoding.is_some_and(|e| e.eq_ignore_ascii_case(name.as_bytes()));
         let framing = match self.version {
-            _ if is("snappy") => Framing::SnappyBlock,
+            _ if is("snappy") => Framing::Whole(Encoding::SnappyBlock),
             Version::V1 if is("zstd") => Framing::Whole(Encoding::Zstd),
             Version::V1 => return Err(Refusal::RemoteWriteEncoding("snappy or zstd")),
             Version::V2 => return Err(Refusal::RemoteWriteEncoding("snappy")),

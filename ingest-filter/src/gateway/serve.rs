@@ -17,11 +17,11 @@ use tracing::{Instrument, info_span};
 
 use crate::gateway::admission::{Admission, idempotency_key, tenant, traceparent};
 use crate::gateway::answers::{self, PLACE_BYTES};
-use crate::gateway::body::{self, REQUEST_BYTES, Received};
+use crate::gateway::body::{self, Arrived, REQUEST_BYTES, Received};
 use crate::gateway::budget::{Denied, Reservation};
 use crate::gateway::edge::Edge;
 use crate::gateway::grpc_frame;
-use crate::gateway::inflate::{BodyCaps, Encoding, snappy};
+use crate::gateway::inflate::BodyCaps;
 use crate::gateway::intake::{Converted, RequestIntake, Wanted};
 use crate::gateway::protocol::{Framing, Head, Outcome, Protocol};
 use crate::gateway::refusal::Refusal;
@@ -40,8 +40,8 @@ pub const TRY_ANOTHER: HeaderName = HeaderName::from_static("x-tidegate-try-anot
 const ORGANIZATION: [HeaderName; 2] =
     [HeaderName::from_static("x-tidegate-organization"), HeaderName::from_static("x-scope-orgid")];
 
-/// Bodies from this size on are decoded on a thread of their own, so that one long body does not
-/// hold up the requests that share its thread.
+/// What becomes as long as this is decompressed on a thread of its own, so that one long body does
+/// not hold up the requests that share its thread.
 const BLOCKING_BYTES_MIN: usize = 128 << 10;
 
 /// Serves one request.
@@ -77,7 +77,16 @@ async fn answer<P: Protocol>(
     let span = info_span!("write", protocol = tracing::field::Empty);
     chassis::telemetry::continue_trace(&span, traceparent(request.headers()).as_deref());
     let started = std::time::Instant::now();
-    let stored = store(edge, &mut protocol, request, &place, deadline);
+    // Its turn has come: all that it needs whatever its body, or nothing.
+    let whole = place.and_then(|place| place.exchange(REQUEST_BYTES));
+    let (place, memory) = match whole {
+        Ok(mut place) => {
+            let memory = place.split_off(PLACE_BYTES);
+            (Ok(place), Ok(memory))
+        }
+        Err(denied) => (Err(denied), Err(denied)),
+    };
+    let stored = store(edge, &mut protocol, request, memory, deadline);
     let outcome = stored.instrument(span.clone()).await;
     span.record("protocol", protocol.name().label());
     edge.metrics.request_seconds.observe(started.elapsed().as_secs_f64());
@@ -119,13 +128,13 @@ async fn store<P: Protocol>(
     edge: &Edge,
     protocol: &mut P,
     request: Request,
-    place: &Result<Reservation, Denied>,
+    memory: Result<Reservation, Denied>,
     deadline: Instant,
 ) -> Outcome {
     let (parts, body) = request.into_parts();
     // First, so that every refusal is in the words of the protocol.
     let head = protocol.parse(&parts, &edge.config)?;
-    let place = place.as_ref().map_err(|denied| Refusal::from(*denied))?;
+    let memory = memory.map_err(Refusal::from)?;
     if Instant::now() >= deadline {
         // Its turn came too late.
         return Err(Refusal::Overloaded { retry_after: edge.budget.retry_after() });
@@ -137,12 +146,16 @@ async fn store<P: Protocol>(
         Some(ruled) => ruled.admission(admission)?,
         None => Admission { database: head.database, ..admission },
     };
-    let reservation = place.another(REQUEST_BYTES - PLACE_BYTES)?;
     let (mut caps, headers): (_, _) = (edge.caps(), &parts.headers);
     if let Some(ruled) = &ruled {
         caps.decoded = ruled.decoded_bytes_max(caps.decoded);
     }
-    let received = receive(head.framing, headers, body, caps, reservation, deadline).await;
+    let arrived = receive(head.framing, headers, body, caps, memory, deadline).await;
+    let of = (edge, admission.tenant.as_str(), deadline);
+    let received = match arrived {
+        Ok(arrived) => decoded(of, arrived).await,
+        Err(refusal) => Err(refusal),
+    };
     if let (Some(ruled), Err(refusal)) = (&ruled, &received) {
         ruled.count(*refusal);
     }
@@ -156,7 +169,7 @@ async fn store<P: Protocol>(
     let chunker = edge.chunker(&admission, ruled.as_ref(), stamp.ns)?;
     let guard = ruled.as_ref().map(|ruled| edge.rules.guard(ruled, admission.admitted_at_ns));
     let converted =
-        convert((edge, tenant), protocol.clone(), (chunker, guard), received, deadline).await?;
+        convert((edge, tenant, deadline), protocol.clone(), (chunker, guard), received).await?;
     if let Some(ruled) = &ruled {
         edge.rules.refused(&admission.tenant, ruled, &converted.verdict.rejected);
     }
@@ -170,19 +183,20 @@ async fn receive(
     caps: BodyCaps,
     reservation: Reservation,
     deadline: Instant,
-) -> Result<Received, Refusal> {
+) -> Result<Arrived, Refusal> {
     match framing {
         Framing::Whole(encoding) => {
             body::receive(encoding, headers, body, caps, reservation, deadline).await
         }
         Framing::Grpc => grpc_frame::receive(headers, body, caps, reservation, deadline).await,
-        Framing::SnappyBlock => {
-            let identity = Encoding::Identity;
-            let block = body::receive(identity, headers, body, caps, reservation, deadline).await?;
-            let Received { bytes, reservation, wire_bytes } = block;
-            let (bytes, reservation) = snappy::block(bytes, wire_bytes, reservation, caps)?;
-            Ok(Received { bytes, reservation, wire_bytes })
-        }
+    }
+}
+
+/// What could not be decoded as it arrived.
+async fn decoded(of: (&Edge, &str, Instant), arrived: Arrived) -> Result<Received, Refusal> {
+    match arrived.inflate.bytes_left() < BLOCKING_BYTES_MIN {
+        true => arrived.decoded(),
+        false => apart(of, move || arrived.decoded()).await?,
     }
 }
 
@@ -202,15 +216,14 @@ fn named(head: &Head, headers: &HeaderMap) -> Named {
 /// Decodes a body, away from the request threads when it is long, and no longer than somebody
 /// waits for it.
 async fn convert<P: Protocol>(
-    (edge, tenant): (&Edge, &str),
+    of: (&Edge, &str, Instant),
     protocol: P,
     (chunker, guard): (Chunker, Option<Guard>),
     received: Received,
-    deadline: Instant,
 ) -> Result<Converted, Refusal> {
+    let (edge, _, deadline) = of;
     let Received { bytes, reservation, .. } = received;
-    let length = bytes.len();
-    let late = || Refusal::Overloaded { retry_after: edge.budget.retry_after() };
+    let (length, apart_from) = (bytes.len(), protocol.apart_from_bytes());
     // Dropped with this future, so when the client goes away or the deadline passes.
     let (wanted, _give_up) = Wanted::until(deadline.into_std());
     let work = move || {
@@ -223,21 +236,32 @@ async fn convert<P: Protocol>(
             Err(stop) => Err(intake.refusal(stop, protocol.malformed())),
         }
     };
-    let converted = if length < BLOCKING_BYTES_MIN {
-        work()
-    } else {
-        let turn = timeout_at(deadline, edge.conversions.turn(tenant)).await;
-        let turn = turn.map_err(|_| late())?;
-        let working = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            work()
-        });
-        let worked = timeout_at(deadline, working).await.map_err(|_| late())?;
-        worked.expect("decoders do not panic")
+    let converted = match length < apart_from {
+        true => work(),
+        false => apart(of, work).await?,
     }?;
     // An append that begins late would end later still, and nobody would learn how.
     match Instant::now() < deadline {
         true => Ok(converted),
-        false => Err(late()),
+        false => Err(late(edge)),
     }
+}
+
+/// Does what takes long on a thread of its own, in a turn of the tenant.
+async fn apart<T: Send + 'static>(
+    (edge, tenant, deadline): (&Edge, &str, Instant),
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Refusal> {
+    let turn = timeout_at(deadline, edge.conversions.turn(tenant)).await;
+    let turn = turn.map_err(|_| late(edge))?;
+    let working = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        work()
+    });
+    let worked = timeout_at(deadline, working).await.map_err(|_| late(edge))?;
+    Ok(worked.expect("decoders do not panic"))
+}
+
+fn late(edge: &Edge) -> Refusal {
+    Refusal::Overloaded { retry_after: edge.budget.retry_after() }
 }

@@ -5,6 +5,10 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
+use rdkafka::mocking::MockCluster;
+
+use crate::support::wait_for;
+
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ingest-filter");
 
 pub fn config(directory: &Path, text: &str) -> std::path::PathBuf {
@@ -120,6 +124,34 @@ fn a_gateway_that_was_killed_knows_the_types_that_it_acknowledged() {
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     assert!(answer.contains("is type float, already exists as type integer"), "{answer}");
     assert!(answer.contains("x-tidegate-points: 1"), "{answer}");
+}
+
+/// The smaller of two bounds counts: a record that is larger than a message may be would be refused
+/// for ever, however often its client sent it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_chunk_is_larger_than_the_topic_takes() {
+    let brokers = MockCluster::new(1).expect("brokers");
+    for topic in ["points", "points-types"] {
+        brokers.create_topic(topic, 1, 1).expect("a topic");
+    }
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let path = config(
+        directory.path(),
+        &format!(
+            "journal: {{kafka: {{brokers: '{}', topic: points, message_bytes_max: 64KiB}}}}\n\
+             gateway: {{listen: '127.0.0.1:0', admin_listen: '127.0.0.1:0'}}\n",
+            brokers.bootstrap_servers()
+        ),
+    );
+    let (_running, address) = gateway(&path);
+    let lines: String = (0..20_000).map(|at| format!("m,k=v f={at}i {at}\n")).collect();
+    // The topics are not known at once.
+    let answer = wait_for("an answer of the brokers", || async {
+        Some(post(&address, &lines)).filter(|answer| !answer.starts_with("HTTP/1.1 503 "))
+    })
+    .await;
+    assert!(answer.starts_with("HTTP/1.1 204 "), "{answer}");
+    assert!(answer.contains("x-tidegate-points: 20000"), "{answer}");
 }
 
 #[test]

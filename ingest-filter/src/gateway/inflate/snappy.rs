@@ -17,6 +17,9 @@ const STREAM: &[u8] = b"\xff\x06\0\0sNaPpY";
 /// What the decoder of frames holds, bytes: a frame as it came, and decoded.
 const FRAMES_BYTES: usize = 256 << 10;
 
+/// How many times longer a frame can become: three bytes repeat 64.
+const FRAMES_RATIO_MAX: usize = 22;
+
 /// How much of a frame is handed on at once.
 const PART_BYTES: usize = 4 << 10;
 
@@ -51,15 +54,26 @@ pub fn block(
     }
 }
 
+/// How long what is compressed says that it is, or may be, once it is decoded.
+pub(super) fn decoded_bytes(encoded: &[u8]) -> usize {
+    match encoded.starts_with(STREAM) {
+        true => encoded.len().saturating_mul(FRAMES_RATIO_MAX),
+        false => snap::raw::decompress_len(encoded).unwrap_or_default(),
+    }
+}
+
 /// Decompresses what a sink holds, whichever of the two it is.
 pub(super) fn decoded(sink: Sink) -> Result<Sink, Refusal> {
-    if sink.decoded.starts_with(STREAM) {
-        return frames(sink);
+    match sink.decoded.starts_with(STREAM) {
+        true => frames(sink),
+        false if sink.wire == 0 => Ok(sink),
+        false => decoded_block(sink),
     }
+}
+
+/// Decompresses the block that a sink holds.
+pub(super) fn decoded_block(sink: Sink) -> Result<Sink, Refusal> {
     let Sink { decoded, wire, caps, reservation, refusal } = sink;
-    if wire == 0 {
-        return Ok(Sink { decoded, wire, caps, reservation, refusal });
-    }
     let (decoded, reservation) = block(decoded, wire, reservation, caps)?;
     Ok(Sink { decoded, wire, caps, reservation, refusal })
 }

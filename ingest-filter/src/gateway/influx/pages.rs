@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::json;
 
 use super::reply::{error, json_response};
+use crate::gateway::admission::tenant;
 use crate::gateway::body::{self, REQUEST_BYTES};
 use crate::gateway::edge::Edge;
 use crate::gateway::inflate::{BodyCaps, Encoding};
@@ -76,9 +77,10 @@ async fn statement(edge: &Edge, request: Request) -> Result<Option<String>, Refu
     }
     let caps = BodyCaps { wire: QUERY_BYTES_MAX, decoded: QUERY_BYTES_MAX, ..edge.caps() };
     let (encoding, headers) = (Encoding::of(&parts.headers)?, &parts.headers);
-    let reservation = edge.budget.reserve(REQUEST_BYTES)?;
+    let tenant = tenant(headers).unwrap_or_default();
+    let reservation = edge.budget.reserve_for(tenant, REQUEST_BYTES)?;
     let body = body::receive(encoding, headers, body, caps, reservation, edge.deadline()).await?;
-    Ok(parameter(&body.bytes))
+    Ok(parameter(&body.decoded()?.bytes))
 }
 
 fn parameter(form: &[u8]) -> Option<String> {

@@ -190,10 +190,10 @@ pub fn method_not_allowed() -> Response {
     response
 }
 
-/// The answer to a request on a path of gRPC that is none.
-pub fn not_grpc() -> Response {
+/// A status without a body: the answer to a request on a path of gRPC that is none.
+pub fn alone(status: StatusCode) -> Response {
     let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    *response.status_mut() = status;
     response
 }
 

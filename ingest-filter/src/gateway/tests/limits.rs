@@ -204,7 +204,7 @@ async fn a_tenant_that_trickles_takes_its_own_share() {
             gateway.send_h2(request.expect("a request")).await.status
         });
     }
-    // Half of them are refused, and the others hold the share of the tenant.
+    // More than half of them are refused, and the others hold the share of the tenant.
     for _ in 0..8 {
         let refused = trickles.join_next().await.expect("one of 16").expect("no panic");
         assert_eq!(refused, StatusCode::SERVICE_UNAVAILABLE);
@@ -216,6 +216,65 @@ async fn a_tenant_that_trickles_takes_its_own_share() {
     assert_eq!(answer.status, StatusCode::NO_CONTENT);
     drop(senders);
     while trickles.join_next().await.is_some() {}
+}
+
+/// More long bodies at once than fit: who is not refused before it has sent anything is stored. If
+/// all of them began and grew, each would be refused when it is half read, and none be stored.
+#[tokio::test]
+async fn of_a_flood_of_long_bodies_those_that_fit_are_stored() {
+    const BODIES: usize = 60;
+    let change = |config: &mut GatewayConfig| {
+        config.memory_bytes_max = 32 << 20;
+        config.request_timeout = Duration::from_secs(120);
+    };
+    let change_edge = |edge: &mut Edge| edge.conversions = conversions::Conversions::new(2);
+    let gateway = Arc::new(start_changed(change, change_edge).await);
+    let line = |number| format!("m s=\"{}\" {number}\n", "x".repeat(1000));
+    let body = Bytes::from((0..512).map(line).collect::<String>());
+    let (mut senders, mut writes) = (Vec::new(), tokio::task::JoinSet::new());
+    let mut refused = 0;
+    for _ in 0..BODIES {
+        let (sender, streamed) = Channel::<Bytes>::new(1);
+        let before = gateway.budget.in_flight();
+        let request = gateway.request(Method::POST, "/write").header("content-length", body.len());
+        let request = request.body(Body::new(streamed)).expect("a request");
+        let writer = gateway.clone();
+        writes.spawn(async move { writer.send_h2(request).await.status });
+        // It has memory, or its answer.
+        let place = answers::PLACE_BYTES as i64;
+        let answered = loop {
+            match writes.try_join_next() {
+                Some(status) => break Some(status.expect("no panic")),
+                None if gateway.budget.in_flight() > before + place => break None,
+                None => tokio::task::yield_now().await,
+            }
+        };
+        match answered {
+            Some(status) => {
+                assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+                refused += 1;
+            }
+            None => senders.push(sender),
+        }
+    }
+    for piece in 0..8 {
+        for sender in &mut senders {
+            let from = piece * body.len() / 8;
+            let piece = body.slice(from..(piece + 1) * body.len() / 8);
+            // One that is refused now is not read.
+            let _ = sender.send_data(piece).await;
+        }
+    }
+    drop(senders);
+    let mut stored = 0;
+    while let Some(status) = writes.join_next().await {
+        match status.expect("no panic") {
+            StatusCode::NO_CONTENT => stored += 1,
+            status => assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE),
+        }
+    }
+    assert_eq!(stored + refused, BODIES, "who begins is stored");
+    assert!(stored >= 20, "{stored}");
 }
 
 #[tokio::test]

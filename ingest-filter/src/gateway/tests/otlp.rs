@@ -295,6 +295,8 @@ async fn frames_that_are_none() {
     let request = gateway.request(Method::POST, EXPORT).header("content-type", "application/json");
     let answer = gateway.send_h2(request.body(Body::empty()).expect("a request")).await;
     assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    let answer = gateway.get(EXPORT).await;
+    assert_eq!((answer.status.as_u16(), answer.header("allow")), (405, "POST"));
     // Byte by byte is as good as in one piece.
     let (mut sender, streamed) = http_body_util::channel::Channel::<Bytes>::new(1);
     let request = gateway

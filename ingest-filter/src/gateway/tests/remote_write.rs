@@ -19,7 +19,7 @@ fn snappy(bytes: &[u8]) -> Vec<u8> {
     snap::raw::Encoder::new().compress_vec(bytes).expect("in memory")
 }
 
-fn up(instance: &str, samples: &[(f64, i64)]) -> SeriesV1 {
+pub fn up(instance: &str, samples: &[(f64, i64)]) -> SeriesV1 {
     let labels = vec![label("__name__", "up"), label("instance", instance), label("job", "node")];
     let samples =
         samples.iter().map(|(value, timestamp)| Sample { value: *value, timestamp: *timestamp });
@@ -27,7 +27,7 @@ fn up(instance: &str, samples: &[(f64, i64)]) -> SeriesV1 {
 }
 
 impl Running {
-    async fn remote_write(&self, kind: &str, encoding: &str, body: Vec<u8>) -> Answer {
+    pub async fn remote_write(&self, kind: &str, encoding: &str, body: Vec<u8>) -> Answer {
         let request = self
             .request(Method::POST, "/api/v1/write")
             .header("content-type", kind)
@@ -37,7 +37,7 @@ impl Running {
     }
 }
 
-const KIND: &str = "application/x-protobuf";
+pub const KIND: &str = "application/x-protobuf";
 
 #[tokio::test]
 async fn what_vmagent_tries_first_is_taken() {
@@ -111,10 +111,17 @@ async fn what_is_no_remote_write_is_refused() {
         assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{kind} {encoding}");
         assert!(answer.text().contains(cure), "{kind} {encoding} {}", answer.text());
     }
-    // Of 2.0, where the series of 1.0 is an unknown field: nothing to store, nothing written.
+    // A message of the other version would be one of unknown fields, of which nothing is stored.
     let answer = gateway.remote_write(&quoted, "snappy", good.clone()).await;
-    assert_eq!(answer.status, StatusCode::NO_CONTENT);
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert_eq!(answer.text(), "the body is not a protobuf message of remote write 2.0\n");
     assert_eq!(answer.header("x-prometheus-remote-write-samples-written"), "0");
+    let symbols = ["", "__name__", "up"].map(str::to_owned).to_vec();
+    let timeseries = vec![SeriesV2 { labels_refs: vec![1, 2], ..Default::default() }];
+    let second = snappy(&RequestV2 { symbols, timeseries }.encode_to_vec());
+    let answer = gateway.remote_write(KIND, "snappy", second).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert_eq!(answer.text(), "the body is not a protobuf message of remote write 1.0\n");
     // A block that claims four billion bytes, one that inflates beyond the ratio, and noise.
     let claim = vec![0x80, 0xd0, 0xac, 0xf3, 0x0e, 0x00];
     let bomb = snappy(&vec![0_u8; 6 << 20]);

@@ -66,6 +66,8 @@ fn cases() -> Vec<Case> {
         otlp("OTLP gRPC", metrics, &[("content-type", "application/grpc")], framed),
         otlp("OTLP protobuf", "/v1/metrics", &[("content-type", "application/x-protobuf")], same),
         json("OTLP JSON", "/v1/metrics", otlp_json()),
+        json("OTLP JSON logs", "/v1/logs", otlp_json_logs()),
+        json("OTLP JSON traces", "/v1/traces", otlp_json_traces()),
         Case {
             name: "remote write 1.0",
             path: "/api/v1/write",
@@ -126,6 +128,23 @@ fn otlp_json() -> [&'static str; 3] {
         r#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":"m","gauge":{"dataPoints":[{"asInt":1}]}}]}]}]}"#,
         r#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":"m","gauge":{"dataPoints":[{"asInt":1},{"asInt":"x"}]}}]}]}]}"#,
         "{",
+    ]
+}
+
+fn otlp_json_logs() -> [&'static str; 3] {
+    [
+        r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"a"}}]}]}]}"#,
+        r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"a"}},{"timeUnixNano":"x"}]}]}]}"#,
+        "{",
+    ]
+}
+
+/// Identifiers are hexadecimal, and not base64 as in JSON of protobuf.
+fn otlp_json_traces() -> [&'static str; 3] {
+    [
+        r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":"s","spanId":"eee19b7ec3c1b174"}]}]}]}"#,
+        r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":"s"},{"name":"s","spanId":"7uGbfsPBsXQ="}]}]}]}"#,
+        "[]",
     ]
 }
 
