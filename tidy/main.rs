@@ -45,6 +45,7 @@ const PURE: &[&str] = &[
     "ingest-filter/src/command/moment",
     "ingest-filter/src/command/dlq/parse",
     "ingest-filter/src/destination",
+    "ingest-filter/src/journal/room",
     "ingest-filter/src/journal/stored_letter",
     "ingest-filter/src/journal/kafka/durability",
     "ingest-filter/src/journal/kafka/placement",

@@ -83,11 +83,25 @@ pub async fn drain_on_signal(
     times: DrainTimes,
 ) -> std::io::Result<()> {
     let name = signalled().await?;
-    let draining = readiness.latch("draining");
     tracing::info!(signal = name, delay_seconds = times.delay.as_secs_f64(), "draining");
+    drain(readiness, shutdown, times).await;
+    Ok(())
+}
+
+/// Waits until something vital has panicked, and takes the same steps. Gives its name.
+pub async fn drain_when_broken(
+    readiness: &Readiness,
+    shutdown: &Shutdown,
+    times: DrainTimes,
+) -> &'static str {
+    let name = readiness.broken().await;
+    drain(readiness, shutdown, times).await;
+    name
+}
+
+async fn drain(readiness: &Readiness, shutdown: &Shutdown, times: DrainTimes) {
+    // Holds until the process is gone.
+    std::mem::forget(readiness.latch("draining"));
     tokio::time::sleep(times.delay).await;
     shutdown.begin();
-    // Draining holds until the process is gone.
-    std::mem::forget(draining);
-    Ok(())
 }

@@ -12,7 +12,7 @@ use clap::Parser;
 use tokio::net::TcpListener;
 
 use crate::config::ConfigError;
-use crate::drain::{DrainTimes, Shutdown, drain_on_signal};
+use crate::drain::{DrainTimes, Shutdown, drain_on_signal, drain_when_broken};
 use crate::readiness::Readiness;
 
 /// The exit code for bad flags, environment or configuration.
@@ -49,11 +49,11 @@ pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
-/// Runs `service` until a signal drains it or it ends by itself, then waits for it up to the
-/// drain timeout.
+/// Runs `service` until a signal drains it, it ends by itself, or something vital panicked, which
+/// drains it too; then waits for it up to the drain timeout.
 ///
 /// # Errors
-/// The service's own error, or that it did not end in time.
+/// The service's own error, what panicked, or that it did not end in time.
 pub async fn run_until_drained<F>(
     service: F,
     readiness: Readiness,
@@ -64,18 +64,52 @@ where
     F: Future<Output = anyhow::Result<()>>,
 {
     tokio::pin!(service);
-    tokio::select! {
+    let broken = tokio::select! {
         ended = &mut service => return ended,
-        signalled = drain_on_signal(&readiness, &shutdown, times) => signalled?,
-    }
+        signalled = drain_on_signal(&readiness, &shutdown, times) => {
+            signalled?;
+            None
+        }
+        broken = drain_when_broken(&readiness, &shutdown, times) => Some(broken),
+    };
     match tokio::time::timeout(times.timeout, service).await {
         Ok(ended) => {
             tracing::info!("drained");
-            ended
+            broken.map_or(ended, |broken| Err(anyhow::anyhow!("{broken} has panicked")))
         }
         Err(_) => anyhow::bail!(
             "work was still open {} s after the listeners closed",
             times.timeout.as_secs_f64()
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_that_panics_drains_the_process_and_ends_it_with_an_error() {
+        let (readiness, shutdown) = (Readiness::new(), Shutdown::new());
+        let serving = {
+            let shutdown = shutdown.clone();
+            async move {
+                shutdown.begun().await;
+                Ok(())
+            }
+        };
+        let vital = readiness.vital("following the files");
+        let panicking = tokio::spawn(async move {
+            let _vital = vital;
+            panic!("as a bug would");
+        });
+        let times = DrainTimes { delay: Duration::from_secs(5), timeout: Duration::from_secs(20) };
+        let running = run_until_drained(serving, readiness.clone(), shutdown, times);
+        let error = running.await.expect_err("it cannot go on").to_string();
+        assert_eq!(error, "following the files has panicked");
+        assert!(!readiness.is_ready());
+        panicking.await.expect_err("it panics");
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A start-up step takes a [`Latch`] before it begins and drops it when it is through. What can
 //! come and go later (a configuration, a broker) is a [`Condition`] that is set and cleared.
-//! A warning is for people: it stands beside the answer and never changes it.
+//! A warning is for people: it stands beside the answer and never changes it. What cannot come back
+//! is told by a [`Vital`]: the process ends.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +21,15 @@ struct Inner {
     warnings: Mutex<BTreeMap<&'static str, String>>,
     next_id: Mutex<u64>,
     ready: watch::Sender<bool>,
+    broken: watch::Sender<Option<&'static str>>,
+}
+
+/// Held by a task or a thread that the process cannot do without: one that panics leaves a process
+/// that looks alive and never does that work again, so it ends
+/// ([`run_until_drained`](crate::process::run_until_drained)), and who started it starts another.
+pub struct Vital {
+    name: &'static str,
+    readiness: Readiness,
 }
 
 /// Holds readiness back until it is dropped.
@@ -49,6 +59,7 @@ impl Readiness {
             warnings: Mutex::default(),
             next_id: Mutex::new(0),
             ready: watch::Sender::new(true),
+            broken: watch::Sender::new(None),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -71,6 +82,22 @@ impl Readiness {
         let condition = Condition { name, readiness: self.clone(), latch: Mutex::new(None) };
         condition.lost(reason);
         condition
+    }
+
+    /// To be held by a task or a thread of this name for as long as it runs. Its orderly end is no
+    /// matter.
+    pub fn vital(&self, name: &'static str) -> Vital {
+        Vital { name, readiness: self.clone() }
+    }
+
+    /// Waits until something vital has panicked, and gives its name.
+    pub async fn broken(&self) -> &'static str {
+        let mut broken = self.inner.broken.subscribe();
+        match broken.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(name)) => name,
+            // We hold the sender ourselves.
+            _ => std::future::pending().await,
+        }
     }
 
     /// Something is wrong that traffic need not wait for; one warning for each name.
@@ -111,6 +138,18 @@ impl Readiness {
         change(&mut blockers);
         let ready = blockers.is_empty();
         self.inner.ready.send_if_modified(|was| std::mem::replace(was, ready) != ready);
+    }
+}
+
+impl Drop for Vital {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let name = self.name;
+            tracing::error!(name, "a part of the process has panicked, the process ends");
+            // For good.
+            std::mem::forget(self.readiness.latch(format!("{name}: panicked")));
+            self.readiness.inner.broken.send_replace(Some(name));
+        }
     }
 }
 
@@ -187,6 +226,31 @@ mod tests {
         assert!(readiness.is_ready(), "a warning takes nothing back");
         config.all_well();
         assert!(readiness.warnings().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_vital_breaks_the_process_by_a_panic_and_by_nothing_else() {
+        let readiness = Readiness::new();
+        drop(readiness.vital("ended"));
+        let aborted = tokio::spawn({
+            let vital = readiness.vital("aborted");
+            async move {
+                let _vital = vital;
+                std::future::pending::<()>().await;
+            }
+        });
+        tokio::task::yield_now().await;
+        aborted.abort();
+        aborted.await.expect_err("aborted");
+        assert!(readiness.is_ready());
+        let vital = readiness.vital("a part");
+        let panicked = tokio::spawn(async move {
+            let _vital = vital;
+            panic!("as a bug would");
+        });
+        panicked.await.expect_err("it panics");
+        assert_eq!(readiness.broken().await, "a part");
+        assert_eq!(readiness.blockers(), ["a part: panicked"]);
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub mod kafka;
 pub mod metrics;
 mod open;
 pub mod pins;
+pub mod room;
 pub mod stored_letter;
 pub mod token;
 

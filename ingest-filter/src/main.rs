@@ -101,7 +101,7 @@ async fn gateway(path: &Path, raw: &RawConfig, journal: &JournalConfig) -> anyho
         .context("the journal could not be opened")?;
     let pins = journal::open_pins(journal, types.clone(), &readiness)
         .context("the types of fields could not be opened")?;
-    let pinning = Pinning::new(types, pins);
+    let pinning = Pinning::new(types, pins, &readiness);
     let gateway = Gateway::bind(config, journals, pinning, readiness.clone(), registry).await?;
     let (address, admin) = (gateway.addr()?, gateway.admin_addr()?);
     tracing::info!(%address, %admin, version = env!("CARGO_PKG_VERSION"), "gateway is serving");

@@ -15,6 +15,12 @@ use serde_json::json;
 use crate::limits::quotas::{Contents, Library, Quotas};
 use crate::metrics::Metrics;
 
+/// The most faults of a file that `/config` and the log name.
+pub const FAULTS_NAMED_MAX: usize = 20;
+/// Of a larger file the first alone: to find the others takes a while, in which no newer file is read.
+/// A ConfigMap holds no more.
+pub const NAMED_BYTES_MAX: usize = 1 << 20;
+
 /// Puts quotas in force.
 pub struct Reloader {
     merge_domains: bool,
@@ -27,7 +33,9 @@ pub struct Reloader {
 struct State {
     library: Library,
     status: ReloadStatus,
+    /// What is wrong, and with how many files or resources.
     errors: Vec<String>,
+    refused: usize,
     /// Why nothing new can come.
     source_error: Option<String>,
     seen: Option<u64>,
@@ -47,6 +55,7 @@ impl Reloader {
             library: Library::new(merge_domains),
             status: ReloadStatus::default(),
             errors: Vec::new(),
+            refused: 0,
             source_error: None,
             seen: None,
             was_good: false,
@@ -90,10 +99,12 @@ impl Reloader {
         if !update.errors.is_empty() {
             let text = |error: &ConfigError| format!("{}: {}", error.path.display(), error.message);
             state.errors = update.errors.iter().map(text).collect();
+            state.refused = state.errors.len();
             self.refuse(&mut state);
             return Err(state.errors.join("; "));
         }
         state.errors.clear();
+        state.refused = 0;
         let hash = reload::hash(contents);
         if state.seen.replace(hash) == Some(hash) {
             // As after a reconnect, or a bad response taken back: nothing new is in force.
@@ -113,6 +124,7 @@ impl Reloader {
     pub fn refuse_whole(&self, reason: &str) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.errors = vec![reason.to_owned()];
+        state.refused = 1;
         self.refuse(&mut state);
     }
 
@@ -187,8 +199,10 @@ impl Reloader {
         };
         // Without the lock: `/config` answers meanwhile, and nobody else applies.
         let update = library.update(snapshot);
+        let faults = update.faults(snapshot, FAULTS_NAMED_MAX, NAMED_BYTES_MAX);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.errors = update.errors.iter().map(ToString::to_string).collect();
+        state.errors = faults.iter().map(ToString::to_string).collect();
+        state.refused = update.errors.len();
         for warning in &update.warnings {
             tracing::warn!(warning = %warning, "quota setting without effect");
         }
@@ -224,6 +238,7 @@ impl Reloader {
     /// Nobody takes all quotas away on purpose by emptying a directory: what is in force stays.
     fn refuse_empty(&self, source: &Source, state: &mut State) {
         state.errors = vec![format!("{source}: holds no quota files")];
+        state.refused = 1;
         self.refuse(state);
     }
 
@@ -242,6 +257,6 @@ impl Reloader {
 
     fn count(&self, state: &State) {
         let hash = u64::from_str_radix(&state.status.hash, 16).unwrap_or(0);
-        self.metrics.config_loaded(&state.status, hash, state.errors.len());
+        self.metrics.config_loaded(&state.status, hash, state.refused);
     }
 }

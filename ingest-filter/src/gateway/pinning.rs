@@ -11,6 +11,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chassis::readiness::{Readiness, Vital};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -53,9 +54,10 @@ struct Asked {
 
 impl Pinning {
     /// Begins to serve; `log` hands what it has to `types`. Must run inside a tokio runtime.
-    pub fn new(types: Arc<Types>, log: Arc<dyn PinLog>) -> Self {
+    pub fn new(types: Arc<Types>, log: Arc<dyn PinLog>, readiness: &Readiness) -> Self {
         let (queue, asked) = mpsc::channel(QUEUE_MAX);
-        let worker = tokio::spawn(work(types.clone(), log, asked));
+        let vital = readiness.vital("pinning the types of fields");
+        let worker = tokio::spawn(work(types.clone(), log, asked, vital));
         Self { types, queue, worker }
     }
 
@@ -84,7 +86,12 @@ impl Drop for Pinning {
     }
 }
 
-async fn work(types: Arc<Types>, log: Arc<dyn PinLog>, mut asked: mpsc::Receiver<Asked>) {
+async fn work(
+    types: Arc<Types>,
+    log: Arc<dyn PinLog>,
+    mut asked: mpsc::Receiver<Asked>,
+    _vital: Vital,
+) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     while asked.recv_many(&mut batch, BATCH_MAX).await > 0 {
         // Who went away meanwhile pins nothing.

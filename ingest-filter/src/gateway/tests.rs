@@ -172,7 +172,7 @@ async fn start_changed(
     change(&mut config);
     let (journal, readiness, shutdown) = (TestJournal::new(), Readiness::new(), Shutdown::new());
     let types = Types::new(config.type_limits());
-    let pinning = Pinning::new(types.clone(), Arc::new(TestPins(types)));
+    let pinning = Pinning::new(types.clone(), Arc::new(TestPins(types)), &readiness);
     let gateway =
         Gateway::bind(config, journal.clone(), pinning, readiness.clone(), Registry::default())
             .await;

@@ -212,7 +212,7 @@ fn read_from(
     Ok(match &stream.journal {
         JournalConfig::Disk(config) => Opened {
             signals,
-            reader: Box::new(disk::reader::DiskReader::open(config, metrics)?),
+            reader: Box::new(disk::reader::DiskReader::open(config, readiness, metrics)?),
             dead_letters: Arc::new(disk::dead_letters::DiskDeadLetters::open(config)?),
         },
         JournalConfig::Kafka(config) => Opened {

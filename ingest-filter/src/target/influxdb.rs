@@ -10,8 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
@@ -30,10 +29,12 @@ mod count;
 mod manage;
 mod query;
 mod secret;
+mod words;
 
 use compress::gzip;
 use query::query_value;
 use secret::Secret;
+use words::{Words, read_bounded};
 
 /// How much of an answer is read: 1.x echoes refused lines, which can be the whole batch.
 pub const ANSWER_BYTES_MAX: usize = 16 << 10;
@@ -74,14 +75,6 @@ enum Exchange {
     Answered { status: StatusCode, retry_after: Option<Duration>, words: Words },
     NotSent(String),
     Broken(String),
-}
-
-/// The body of an answer.
-#[derive(Default)]
-struct Words {
-    message: String,
-    /// It names a line of the request, as 3 does.
-    names_a_line: bool,
 }
 
 impl Influxdb {
@@ -162,12 +155,17 @@ impl Influxdb {
             Ok(response) => {
                 let status = response.status();
                 let retry_after = response.headers().get(RETRY_AFTER).and_then(seconds);
-                let words = if status == StatusCode::NO_CONTENT {
-                    Words::default()
-                } else {
-                    read_words(response.into_body()).await
-                };
-                Exchange::Answered { status, retry_after, words }
+                if status == StatusCode::NO_CONTENT {
+                    return Exchange::Answered { status, retry_after, words: Words::default() };
+                }
+                let (read, broken) = read_bounded(response.into_body(), ANSWER_BYTES_MAX).await;
+                match broken {
+                    // Without a body it would stand for "written".
+                    Some(error) if status.is_success() => {
+                        Exchange::Broken(chassis::telemetry::error_chain(&error))
+                    }
+                    _ => Exchange::Answered { status, retry_after, words: Words::of(&read) },
+                }
             }
             Err(error) if error.is_connect() => {
                 Exchange::NotSent(chassis::telemetry::error_chain(&error))
@@ -310,7 +308,7 @@ impl Influxdb {
         let asked = async {
             let response = self.client.request(request).await.map_err(|error| error.to_string())?;
             let status = response.status();
-            let read = read_bounded(response.into_body(), LIST_BYTES_MAX).await;
+            let (read, _) = read_bounded(response.into_body(), LIST_BYTES_MAX).await;
             Ok((status, String::from_utf8_lossy(&read).into_owned()))
         };
         let answered = tokio::time::timeout(self.request_timeout, asked).await;
@@ -352,37 +350,6 @@ fn answer(exchange: Exchange) -> Answer {
         }
         _ => Answer::Failed { status: code, message },
     }
-}
-
-/// Reads an answer up to the bound; what is left unread closes the connection.
-async fn read_bounded(mut body: Incoming, bytes_max: usize) -> Vec<u8> {
-    let mut read = Vec::new();
-    while let Some(Ok(frame)) = body.frame().await {
-        if let Some(data) = frame.data_ref() {
-            read.extend_from_slice(&data[..data.len().min(bytes_max - read.len())]);
-        }
-        if read.len() >= bytes_max {
-            break;
-        }
-    }
-    read
-}
-
-/// What the database says.
-async fn read_words(body: Incoming) -> Words {
-    let read = read_bounded(body, ANSWER_BYTES_MAX).await;
-    let json: serde_json::Value = serde_json::from_slice(&read).unwrap_or_default();
-    let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
-    // 3 names the first bad line apart; 2.x says `message` where the others say `error`.
-    let data = if json["data"].is_array() { &json["data"][0] } else { &json["data"] };
-    let first_line = text(&data["error_message"]);
-    let names_a_line = first_line.is_some() && data["line_number"].is_u64();
-    let message = match (text(&json["error"]).or_else(|| text(&json["message"])), first_line) {
-        (Some(error), Some(line)) => format!("{error}: {line}"),
-        (Some(error), None) => error,
-        (None, _) => String::from_utf8_lossy(&read).trim_end().to_owned(),
-    };
-    Words { message, names_a_line }
 }
 
 fn seconds(value: &HeaderValue) -> Option<Duration> {

@@ -216,9 +216,9 @@ impl LaneTask {
                     let answer =
                         self.write(to, &work, lines.len(), part.body(&lines), trace).await?;
                     if answer == Answer::Written {
-                        self.shared
-                            .good_points
-                            .insert(to, part.body(&(lines.start..lines.start + 1)));
+                        // The last one: no point that came after it may give way to it.
+                        let last = lines.end.saturating_sub(1)..lines.end;
+                        self.shared.good_points.insert(to, part.body(&last));
                     }
                     work.answered(answer, random())
                 }

@@ -16,9 +16,21 @@
 //! took: a database that just came back would otherwise convict whatever it was given while it
 //! was away.
 //!
-//! A point that was refused is condemned, and given up only when the database took another point
-//! after it. A database that refuses everything, or a proxy that speaks like one, gives up
-//! nothing: the batch begins anew, in order, when it takes points again.
+//! A point that was refused is condemned. Once the database took another point after it, it is
+//! tried again by itself, and given up when it is refused once more and the database takes another
+//! after that too:
+//!
+//! ```text
+//! refused ─► another is taken ─► refused again ─► another is taken ─► dead letter
+//!        └► none is taken: the batch    └► taken: the refusals were not about
+//!           begins anew                    points, what follows it begins anew
+//! ```
+//!
+//! So a database that refuses everything, or a proxy that speaks like one, costs no point, and
+//! neither does one that is well again in the middle of a batch. What begins anew is written in
+//! order, as later points of a series may have been written meanwhile.
+
+mod class;
 
 use std::ops::Range;
 use std::time::Duration;
@@ -26,6 +38,8 @@ use std::time::Duration;
 use crate::journal::dead_letter::Cause;
 use crate::target::answer::Answer;
 use crate::writer::config::RetryConfig;
+
+pub use class::Class;
 
 /// The shortest pause before another try.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -38,43 +52,6 @@ pub const UNREACHABLE_PAUSE_MAX: Duration = Duration::from_secs(5);
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 /// So many points may be refused before the database must show that it takes another one.
 pub const CONDEMNED_MAX: usize = 16;
-
-/// Why a write is tried again; a closed set, used as a metric label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Class {
-    /// Not allowed: a person must act.
-    Unauthorized,
-    /// No such database: a person must act, unless we may create it.
-    DatabaseMissing,
-    /// The target asked us to wait.
-    Busy,
-    /// The target failed.
-    Failed,
-    /// The target refuses even a point that it should take: a person must act.
-    Refusing,
-    /// The retention policy does not exist: a person must act.
-    RetentionPolicyMissing,
-    /// The connection broke.
-    Broken,
-    /// The target cannot be reached.
-    Unreachable,
-}
-
-impl Class {
-    /// The name in metrics and logs.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Unauthorized => "unauthorized",
-            Self::DatabaseMissing => "database_missing",
-            Self::Busy => "busy",
-            Self::Failed => "failed",
-            Self::Refusing => "refusing",
-            Self::RetentionPolicyMissing => "retention_policy_missing",
-            Self::Broken => "broken",
-            Self::Unreachable => "unreachable",
-        }
-    }
-}
 
 /// What to do now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,11 +102,10 @@ pub struct Work {
     /// A point of this batch that the database took.
     good: Option<usize>,
     dead: Vec<Dead>,
-    /// Refused, and the database has not taken a point since.
-    condemned: Vec<Dead>,
+    /// Refused, and the database has not taken a point since; in the order of the batch.
+    condemned: Vec<Condemned>,
     /// How many points there are.
     lines: usize,
-    written: usize,
     /// Pauses since something last went well.
     pauses: u32,
 }
@@ -141,6 +117,14 @@ struct Part {
     failures: u32,
     standing: Standing,
     last: (u16, String),
+}
+
+/// A single point that was refused.
+#[derive(Debug)]
+struct Condemned {
+    dead: Dead,
+    /// It was refused before, and the database took another point in between.
+    again: bool,
 }
 
 /// What is held against a part.
@@ -156,6 +140,8 @@ enum Standing {
     LastTry,
     /// That failure has come; it counts when the database takes the other point once more.
     Failed,
+    /// It was refused, and the database took another point since.
+    Refused,
 }
 
 impl Part {
@@ -176,7 +162,6 @@ impl Work {
             dead: Vec::new(),
             condemned: Vec::new(),
             lines,
-            written: 0,
             pauses: 0,
         }
     }
@@ -198,7 +183,9 @@ impl Work {
     /// Whether a failure of what is next would be held against its points: then nothing else
     /// should be written meanwhile.
     pub fn is_trying(&self) -> bool {
-        self.pending.last().is_some_and(|part| part.standing != Standing::Clear)
+        let held_against =
+            |part: &Part| !matches!(part.standing, Standing::Clear | Standing::Refused);
+        self.pending.last().is_some_and(held_against)
     }
 
     /// The answer to a [`Next::Write`]. `random` is from 0 to 1.
@@ -266,22 +253,48 @@ impl Work {
 
     /// How many points the database took.
     pub fn written(&self) -> usize {
-        self.written
+        let pending: usize = self.pending.iter().map(|part| part.lines.len()).sum();
+        let dead: usize = self.dead.iter().map(|dead| dead.lines.len()).sum();
+        self.lines - pending - dead - self.condemned.len()
     }
 
     fn written_part(&mut self) {
+        let Some(part) = self.pending.pop() else { return };
+        // The last one: written once more it takes the place of none that came after it.
+        self.good = part.lines.clone().next_back();
+        self.pauses = 0;
         self.confirm();
-        if let Some(part) = self.pending.pop() {
-            self.good = Some(part.lines.start);
-            self.written += part.lines.len();
-            self.pauses = 0;
+        if part.standing == Standing::Refused {
+            self.begin_anew(part.lines.end);
         }
     }
 
-    /// The database takes points, so those it refused are given up.
+    /// The database takes points, so those it refused again are given up, and those it refused once
+    /// are tried again before all others.
     fn confirm(&mut self) {
-        self.dead.append(&mut self.condemned);
+        for Condemned { dead, again } in self.condemned.drain(..).rev() {
+            match again {
+                true => self.dead.push(dead),
+                false => self.pending.push(Part::new(dead.lines, Standing::Refused)),
+            }
+        }
         self.dead.sort_by_key(|dead| dead.lines.start);
+    }
+
+    /// All points from here on, but those that are given up, are to be written in order.
+    fn begin_anew(&mut self, from: usize) {
+        self.condemned.clear();
+        self.pending.clear();
+        let mut end = self.lines;
+        for dead in self.dead.iter().rev().take_while(|dead| dead.lines.end > from) {
+            if dead.lines.end < end {
+                self.pending.push(Part::new(dead.lines.end..end, Standing::Clear));
+            }
+            end = dead.lines.start;
+        }
+        if end > from {
+            self.pending.push(Part::new(from..end, Standing::Clear));
+        }
     }
 
     /// Whether the database took a point after those that it refused.
@@ -290,22 +303,8 @@ impl Work {
             self.confirm();
             return Then::GoOn;
         }
-        // All but what is given up once more, in order: later points of the same series may have
-        // been written meanwhile.
-        self.condemned.clear();
-        self.pending.clear();
-        let mut end = self.lines;
-        for dead in self.dead.iter().rev() {
-            if dead.lines.end < end {
-                self.pending.push(Part::new(dead.lines.end..end, Standing::Clear));
-            }
-            end = dead.lines.start;
-        }
-        if end > 0 {
-            self.pending.push(Part::new(0..end, Standing::Clear));
-        }
+        self.begin_anew(0);
         self.good = None;
-        self.written = 0;
         self.wait(None, Class::Refusing, random)
     }
 
@@ -315,13 +314,12 @@ impl Work {
                 let standing = part.standing;
                 return self.split(standing);
             }
-            Some(part) => self.condemned.push(Dead {
-                lines: part.lines.clone(),
-                cause,
-                status,
-                message,
-                attempts: part.failures.max(1),
-            }),
+            Some(part) => {
+                let again = part.standing == Standing::Refused;
+                let attempts = part.failures.max(1) + u32::from(again);
+                let dead = Dead { lines: part.lines.clone(), cause, status, message, attempts };
+                self.condemned.push(Condemned { dead, again });
+            }
             None => {}
         }
         self.pending.pop();
@@ -343,7 +341,7 @@ impl Work {
             let (status, message) = part.last;
             let attempts = part.failures.max(1);
             let cause = Cause::Poison;
-            self.condemned.push(Dead { lines: part.lines, cause, status, message, attempts });
+            self.dead.push(Dead { lines: part.lines, cause, status, message, attempts });
             self.confirm();
             self.pauses = 0;
         }

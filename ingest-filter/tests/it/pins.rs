@@ -8,6 +8,7 @@ use ingest_filter::journal::config::{JournalConfig, KafkaConfig};
 use ingest_filter::journal::open_pins;
 use ingest_filter::types::{FieldType, Limits, Pin, Types};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 
 use crate::kafka::{TURN, topic};
@@ -21,7 +22,7 @@ async fn gateway(config: &KafkaConfig) -> Pinning {
     let (types, readiness) = (Types::new(limits), Readiness::new());
     let log = open_pins(&JournalConfig::Kafka(config.clone()), types.clone(), &readiness).unwrap();
     wait_for("the types", || async { readiness.is_ready().then_some(()) }).await;
-    Pinning::new(types, log)
+    Pinning::new(types, log, &readiness)
 }
 
 fn pin(field: &str, field_type: FieldType) -> Pin {
@@ -79,9 +80,56 @@ async fn gateways_agree_on_types_and_a_new_one_finds_them() {
     a_topic_that_forgets_is_not_used(&broker).await;
 }
 
+/// The topic of types is removed under a gateway that runs, and made again: meanwhile it is not ready and
+/// pins nothing, and afterwards all of it goes on without a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_of_types_that_goes_is_missed_and_found_again() {
+    let _turn = TURN.lock().await;
+    let broker = Broker::start().await;
+    let config = KafkaConfig { create_topic: None, ..topic(&broker, "gone") };
+    let (name, admin) = (config.types_topic.as_str(), admin(&broker));
+    let create = async || {
+        let new = NewTopic::new(name, 1, TopicReplication::Fixed(1));
+        let settings = [("retention.ms", "-1"), ("max.message.bytes", "10485760")];
+        let new = settings.iter().fold(new, |new, (key, value)| new.set(key, value));
+        admin.create_topics([&new], &AdminOptions::new()).await.unwrap();
+    };
+    create().await;
+    let limits = Limits { fields_max: 99, fields_per_tenant_max: 99, databases_per_tenant_max: 9 };
+    let (types, readiness) = (Types::new(limits), Readiness::new());
+    let log = open_pins(&JournalConfig::Kafka(config.clone()), types.clone(), &readiness).unwrap();
+    wait_for("the types", || async { readiness.is_ready().then_some(()) }).await;
+    let running = Pinning::new(types, log, &readiness);
+    for field in ["a", "b", "c"] {
+        assert_eq!(decided(&running, vec![pin(field, FieldType::Integer)]).await, Pinned::Ours);
+    }
+    admin.delete_topics(&[name], &AdminOptions::new()).await.unwrap();
+    wait_for("the reason", || async {
+        let reason = format!("field types: topic '{name}' does not exist");
+        readiness.blockers().iter().any(|one| one.starts_with(&reason)).then_some(())
+    })
+    .await;
+    let refused = running.pin(vec![pin("d", FieldType::Integer)]).await;
+    assert!(matches!(refused, Pinned::Unavailable { .. }), "{refused:?}");
+    create().await;
+    wait_for("the topic", || async { readiness.is_ready().then_some(()) }).await;
+    assert_eq!(decided(&running, vec![pin("d", FieldType::Integer)]).await, Pinned::Ours);
+    let found = |of: &Pinning, field: &str| of.types().pinned(&pin(field, FieldType::Text));
+    assert_eq!(found(&running, "a"), Some(FieldType::Integer), "what was pinned stays");
+    // Others decide with it as before.
+    let other = gateway(&config).await;
+    assert_eq!(found(&other, "d"), Some(FieldType::Integer));
+    assert_eq!(decided(&other, vec![pin("e", FieldType::Float)]).await, Pinned::Ours);
+    wait_for("the other's", || async { found(&running, "e") }).await;
+    assert_eq!(decided(&running, vec![pin("e", FieldType::Integer)]).await, Pinned::Others);
+}
+
+fn admin(broker: &Broker) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", broker.address()).create().unwrap()
+}
+
 async fn a_topic_that_forgets_is_not_used(broker: &Broker) {
-    let admin: AdminClient<_> =
-        ClientConfig::new().set("bootstrap.servers", broker.address()).create().unwrap();
+    let admin = admin(broker);
     let new = NewTopic::new("week-types", 1, TopicReplication::Fixed(1));
     let new = new.set("retention.ms", "604800000").set("max.message.bytes", "1048588");
     admin.create_topics([&new], &AdminOptions::new()).await.unwrap();

@@ -61,13 +61,18 @@ impl Drop for Running {
     }
 }
 
-fn post(address: &str, body: &str) -> String {
-    let mut stream = TcpStream::connect(address).expect("listening");
+pub fn post(address: &str, body: &str) -> String {
     let request = format!(
         "POST /write HTTP/1.1\r\nhost: a\r\nx-tidegate-tenant: acme\r\nconnection: close\r\n\
          content-length: {}\r\n\r\n{body}",
         body.len()
     );
+    ask(address, &request)
+}
+
+/// The answer to a request.
+pub fn ask(address: &str, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("listening");
     stream.write_all(request.as_bytes()).expect("sent");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("answered");
@@ -87,7 +92,30 @@ pub fn gateway_that_serves(path: &Path) -> (Running, serde_json::Value) {
 
 /// A process of one role, and the line of its log that has `text`.
 pub fn started(role: &str, path: &Path, text: &str) -> (Running, serde_json::Value) {
-    let child = Command::new(PROGRAM)
+    started_by(Command::new(PROGRAM), role, path, text)
+}
+
+/// The same with a file size limit, beyond which a write fails: what stands for a full disk.
+pub fn started_confined(
+    file_bytes_max: u64,
+    role: &str,
+    path: &Path,
+    text: &str,
+) -> (Running, serde_json::Value) {
+    // The signal would end the process; the limit may be lifted later.
+    let mut command = Command::new("env");
+    command.arg("--ignore-signal=XFSZ").arg("prlimit");
+    command.arg(format!("--fsize={file_bytes_max}:unlimited")).arg(PROGRAM);
+    started_by(command, role, path, text)
+}
+
+fn started_by(
+    mut command: Command,
+    role: &str,
+    path: &Path,
+    text: &str,
+) -> (Running, serde_json::Value) {
+    let child = command
         .args([role, "--config", path.to_str().expect("UTF-8")])
         .stdout(Stdio::piped())
         .spawn()

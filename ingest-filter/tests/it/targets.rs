@@ -9,6 +9,7 @@ use ingest_filter::destination::Destination;
 use ingest_filter::target::Target;
 use ingest_filter::target::answer::Answer;
 use ingest_filter::writer::config::TargetConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::fake_influxdb::{FakeInfluxdb, Reply};
@@ -250,6 +251,48 @@ async fn what_something_in_between_says_is_no_refusal() {
             let expected = Answer::Busy { retry_after: Some(Duration::from_secs(7)) };
             assert_eq!(answer, expected, "{api:?} {status}");
         }
+    }
+}
+
+/// A 200 means "written" only where it is known to have no body: not where the body never came, and
+/// not where its words are empty.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_200_whose_body_breaks_off_is_not_written() {
+    let (_directory, secret) = secret();
+    let answers = [
+        ("HTTP/1.1 200 OK\r\ncontent-length: 40\r\n\r\n", "broken"),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", "broken"),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 22\r\n\r\n{\"error\":\"\",\"ok\":\"no\"}", "failed"),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", "written"),
+    ];
+    for (answer, expected) in answers {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = url(&listener);
+        let server = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    let mut request = [0; 4096];
+                    assert!(stream.read(&mut request).await.unwrap() > 0);
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                    stream.shutdown().await.unwrap();
+                    // What is not read would break the answer off too.
+                    while stream.read(&mut request).await.is_ok_and(|read| read > 0) {}
+                });
+            }
+        });
+        for api in APIS {
+            let target = open(&config(api, url.clone(), &secret));
+            let said = target.write(&to("x"), lines(0..1), None).await;
+            let said = match said {
+                Answer::Broken(_) => "broken",
+                Answer::Failed { .. } => "failed",
+                Answer::Written => "written",
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(said, expected, "{api:?}: {answer}");
+        }
+        server.abort();
     }
 }
 

@@ -130,6 +130,39 @@ async fn a_batch_that_is_too_large_is_halved() {
     );
 }
 
+/// A target that refuses everything, and takes everything again while the batch is being halved: it
+/// was not about the points, so all of them are written and none becomes a dead letter.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_heals_in_the_middle_of_a_batch_costs_no_point() {
+    let refuses = "{\"error\":\"partial write: something new dropped=1\"}";
+    for (status, words) in [(413, ""), (400, refuses)] {
+        // While 100 points are halved down to the first, one by one, and before a canary is due.
+        for until in [8, 10, 15, 20] {
+            let writes = AtomicU32::new(0);
+            let fake = FakeInfluxdb::start(move |_| {
+                match writes.fetch_add(1, Ordering::Relaxed) < until {
+                    true => Reply::Status(status, None, words),
+                    false => OK,
+                }
+            })
+            .await;
+            let directory = tempfile::tempdir().unwrap();
+            let (journal, dead) = journal_in(directory.path());
+            let running = Running::start(&journal, influxdb(fake.url())).await;
+            append(&appender(&journal), vec![with_body(0, body(&[]))]).await;
+            wait_for("the position", || async {
+                let metrics = get(running.admin, "/metrics").await;
+                let done = metrics.contains("ingest_journal_lag_bytes{signal=\"all\"} 0");
+                (done && metrics.contains("\ningest_writer_batches_total 1\n")).then_some(())
+            })
+            .await;
+            running.stop().await;
+            assert!(letters(&dead).is_empty(), "{status}, {until} times");
+            all_stored(&fake, 100).await;
+        }
+    }
+}
+
 /// Not known until something answers so: what stands in front of the database, or a database that
 /// refuses whatever it is given. No point is given up, and all of them arrive afterwards.
 #[tokio::test(flavor = "multi_thread")]
@@ -218,6 +251,30 @@ async fn a_target_that_is_back_is_ready_though_it_takes_no_point_of_the_batch() 
     wait_for("readiness", || async { running.readiness.is_ready().then_some(()) }).await;
     wait_for("nothing to wait for", || async { (!waits().await).then_some(()) }).await;
     running.stop().await;
+}
+
+/// A point that is written once more, to see whether the database takes any, is one that no later
+/// point of its series and time was written after.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_does_not_bring_back_an_older_value() {
+    let fake = FakeInfluxdb::start(|write| match write.body.contains("poison") {
+        true => Reply::Status(400, None, "{\"error\":\"unable to parse 'm': bad\"}"),
+        false => OK,
+    })
+    .await;
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, dead) = journal_in(directory.path());
+    let running = Running::start(&journal, influxdb(fake.url())).await;
+    let appender = appender(&journal);
+    append(&appender, vec![with_body(0, "m v=1i 1\nm v=2i 1\n")]).await;
+    wait_for("the points", || async { fake.lines().contains("m v=2i 1").then_some(()) }).await;
+    append(&appender, vec![with_body(1, "poison v=1i 1\n")]).await;
+    wait_for("the dead letter", || async { (letters(&dead).len() == 1).then_some(()) }).await;
+    running.stop().await;
+    let stored = fake.stored.lock().unwrap().clone();
+    let lines: Vec<&str> = stored.iter().flat_map(|write| write.body.lines()).collect();
+    assert!(lines.len() > 2, "a canary was written: {lines:?}");
+    assert_eq!(lines.last(), Some(&"m v=2i 1"), "{lines:?}");
 }
 
 /// A login that is refused holds everything back until the password file is right again.

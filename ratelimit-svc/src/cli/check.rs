@@ -8,7 +8,7 @@ use chassis::process::EXIT_USAGE;
 use chassis::reload::Source;
 
 use crate::cli::finding::{Finding, Format, Level, is_coloured, render};
-use crate::limits::file::{faults, meant};
+use crate::limits::file::{FAULTS_MAX, FILE_BYTES_MAX, meant};
 use crate::limits::quotas::{Contents, Library, Quotas, Update};
 
 /// The longest part of a line that is quoted.
@@ -75,14 +75,8 @@ pub fn findings(contents: &Contents, merge_domains: bool) -> (Vec<Finding>, Upda
     for warning in &update.warnings {
         findings.push(finding(Level::Warning, warning));
     }
-    for error in &update.errors {
-        let all = match contents.get(&error.path) {
-            Some(Ok(bytes)) => faults(&error.path, bytes, update.quotas.classes()),
-            _ => vec![],
-        };
-        // What only shows beside other files is the one fault that the set has found.
-        let all = if all.is_empty() { vec![error.clone()] } else { all };
-        findings.extend(all.iter().map(|fault| finding(Level::Error, fault)));
+    for fault in update.faults(contents, FAULTS_MAX, FILE_BYTES_MAX) {
+        findings.push(finding(Level::Error, &fault));
     }
     (findings, update)
 }

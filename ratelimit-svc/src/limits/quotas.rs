@@ -86,6 +86,24 @@ pub struct Update {
     pub warnings: Vec<ConfigError>,
 }
 
+impl Update {
+    /// Everything that is wrong with the files that are not in force as they are, of each `each` faults
+    /// at most. Each fault takes reading the file once more, so of one above `bytes_max` only one is told.
+    pub fn faults(&self, contents: &Contents, each: usize, bytes_max: usize) -> Vec<ConfigError> {
+        let of_file = |error: &ConfigError| {
+            let all = match contents.get(&error.path) {
+                Some(Ok(bytes)) if bytes.len() <= bytes_max => {
+                    file::faults(&error.path, bytes, self.quotas.classes(), each)
+                }
+                _ => Vec::new(),
+            };
+            // What only shows beside other files is the one fault that the set has found.
+            if all.is_empty() { vec![error.clone()] } else { all }
+        };
+        self.errors.iter().flat_map(of_file).collect()
+    }
+}
+
 impl Library {
     /// A library without files; `merge_domains` lets files share a domain.
     pub fn new(merge_domains: bool) -> Self {

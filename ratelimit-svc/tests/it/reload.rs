@@ -95,6 +95,35 @@ async fn a_refused_file_is_no_new_version() {
 }
 
 #[tokio::test]
+async fn every_fault_of_a_file_is_named_and_the_file_counts_once() {
+    let (good, other) = (quotas("a", 3), quotas("b", 3));
+    let service = Service::start(&[("a.yaml", &good), ("b.yaml", &other)]).await;
+    service.write_quotas(
+        "a.yaml",
+        "domain: a\ndescriptors:\n  - key: x\n    rate_limt: {unit: minute, requests_per_unit: 5}\n  \
+         - key: y\n    rate_limit: {unit: minut, requests_per_unit: many}\n  \
+         - rate_limit: {unit: minute, requests_per_unit: 5}\n",
+    );
+    service.write_quotas("b.yaml", "domain: b\nnope: 1\n");
+    let errors = async || config(&service).await["errors"].clone();
+    wait_for("both files", async || errors().await.to_string().contains("b.yaml")).await;
+    let errors = errors().await;
+    let places = errors.as_array().expect("a list").iter().map(|error| {
+        let error = error.as_str().expect("a text");
+        let (_, place) = error.rsplit_once('/').expect("a path");
+        place.splitn(4, ':').take(2).collect::<Vec<_>>().join(":")
+    });
+    let places: Vec<String> = places.collect();
+    assert_eq!(places, ["a.yaml:4", "a.yaml:6", "a.yaml:6", "a.yaml:7", "b.yaml:2"], "{errors:#}");
+    assert_eq!(service.metric("ratelimit_config_errors").await, Some(2.0), "files, not faults");
+    service.write_quotas("a.yaml", &good);
+    service.write_quotas("b.yaml", &other);
+    wait_for("no error", async || config(&service).await["errors"] == serde_json::json!([])).await;
+    assert_eq!(service.metric("ratelimit_config_errors").await, Some(0.0));
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn an_edit_takes_no_other_file_out_of_force() {
     let with = |class: &str, domain: &str, limit| {
         let classes = format!("priority_classes: {{{class}: {{rank: 1, default: true}}}}\n");

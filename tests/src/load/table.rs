@@ -136,9 +136,10 @@ pub fn seconds(tally: &Tally, limit: u64) -> Value {
     let rows = (0..length).map(|second| {
         let (sent, admitted) =
             (each(&|counts| counts.sent, second), each(&|counts| counts.admitted, second));
-        let inversions = tally.inversions_between.get(second).copied().unwrap_or(0);
+        let ranks = tally.ranks.get(second).copied().unwrap_or_default();
         json!({ "second": second, "sent": sent, "admitted": admitted,
-            "inversions_between_replicas": inversions })
+            "inversions": ranks.inversions, "inversions_between_replicas": ranks.between,
+            "stood_still": ranks.stood_still })
     });
     json!({
         "limit": limit,

@@ -12,7 +12,9 @@
 //! through after a more important class had been refused in the same second: sent after that
 //! refusal was answered, so that no race can excuse it. Near the edges of a second they are counted
 //! apart: a replica's clock is that of Redis give or take some milliseconds, and what is kept for a
-//! class melts with the window, so that at its end the first to ask takes what has melted.
+//! class melts with the window, so that at its end the first to ask takes what has melted. For the
+//! same reason they are counted apart in a second in which the load itself stood still: while nobody
+//! asks, what is kept for the more important classes melts, and the first to ask afterwards takes it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -26,6 +28,8 @@ pub const STEP: Duration = Duration::from_millis(100);
 const STEPS_MAX: usize = 36_000;
 /// How much of a second, at both ends, is its edge.
 const EDGE_NANOS: u32 = 50_000_000;
+/// Sent this much after its time, a request shows that the load stood still for as long.
+const STILL: Duration = Duration::from_millis(50);
 /// Servers that inversions are told apart for; more are counted with the last.
 const SERVERS_MAX: usize = 64;
 /// A wait from here on is kept as it was.
@@ -102,6 +106,20 @@ struct Window {
     total: u64,
 }
 
+/// Requests that were let through after a more important class was refused, in one second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ranks {
+    /// By the same server.
+    pub inversions: u64,
+    /// By any server.
+    pub between: u64,
+    /// By the same server, where one of the two was sent within 50 ms of the second's edge, which is
+    /// not in the others.
+    pub at_edges: u64,
+    /// Requests went out 50 ms after their time and more: what was let through says nothing.
+    pub stood_still: bool,
+}
+
 /// The outcome of one run.
 #[derive(Clone, Debug)]
 pub struct Tally {
@@ -119,13 +137,8 @@ pub struct Tally {
     pub sure_most: u64,
     /// The same with the requests that may belong to the next second.
     pub total_most: u64,
-    /// Requests let through after a more important class was refused by the same server.
-    pub inversions: u64,
-    /// The same where one of the two was sent within 50 ms of a second's edge, which is not in the
-    /// others.
-    pub inversions_at_edges: u64,
-    /// As `inversions`, with refusals by any server, in each second of the wall clock.
-    pub inversions_between: Vec<u64>,
+    /// Seconds of the wall clock, from the one in which the run began.
+    pub ranks: Vec<Ranks>,
     counters: Vec<Window>,
     refusals: Vec<Refusals>,
     began: Duration,
@@ -151,9 +164,7 @@ impl Tally {
             own_cpu: Duration::ZERO,
             sure_most: 0,
             total_most: 0,
-            inversions: 0,
-            inversions_at_edges: 0,
-            inversions_between: Vec::new(),
+            ranks: Vec::new(),
             counters: vec![Window::default(); counters],
             refusals: Vec::new(),
             began: now.duration_since(UNIX_EPOCH).unwrap_or_default(),
@@ -183,6 +194,9 @@ impl Tally {
         count(&mut class.total, exchange.verdict);
         if exchange.sent > exchange.intended + super::schedule::LATE {
             self.late += 1;
+        }
+        if exchange.sent >= exchange.intended + STILL {
+            at(&mut self.ranks, sent_second, STEPS_MAX).stood_still = true;
         }
         if exchange.verdict == Verdict::Admitted {
             self.admitted(exchange.counter, sent_second, second);
@@ -215,13 +229,13 @@ impl Tally {
         };
         let sure = |refusals: &Refusals| inner && passed_over(refusals, |refused| refused.inner);
         let here = self.refusals.get(exchange.server.min(SERVERS_MAX - 1));
+        let ranks = at(&mut self.ranks, second, STEPS_MAX);
         if here.is_some_and(sure) {
-            self.inversions += 1;
+            ranks.inversions += 1;
         } else if here.is_some_and(|here| passed_over(here, |refused| Some(refused.first))) {
-            self.inversions_at_edges += 1;
+            ranks.at_edges += 1;
         }
-        let between = self.refusals.iter().any(sure);
-        *at(&mut self.inversions_between, second, STEPS_MAX) += u64::from(between);
+        ranks.between += u64::from(self.refusals.iter().any(sure));
     }
 
     fn admitted(&mut self, counter: usize, sent: usize, answered: usize) {
@@ -234,6 +248,17 @@ impl Tally {
         window.sure += u64::from(sent == answered);
         self.sure_most = self.sure_most.max(window.sure);
         self.total_most = self.total_most.max(window.total);
+    }
+
+    /// Inversions of the seconds in which the load stood still, or else of all the others.
+    pub fn ranks(&self, stood_still: bool) -> Ranks {
+        let those = self.ranks.iter().filter(|ranks| ranks.stood_still == stood_still);
+        those.fold(Ranks { stood_still, ..Ranks::default() }, |sum, one| Ranks {
+            inversions: sum.inversions + one.inversions,
+            between: sum.between + one.between,
+            at_edges: sum.at_edges + one.at_edges,
+            ..sum
+        })
     }
 
     /// All classes together.
@@ -346,8 +371,9 @@ mod tests {
             // The wall clock's second ends 500 ms after the start.
             let mut tally = Tally::new(&names, 1, UNIX_EPOCH + MS(7_500));
             exchanges.iter().for_each(|one| tally.record(*one));
-            let all_between = tally.inversions_between.iter().sum::<u64>();
-            assert_eq!((tally.inversions, all_between), (same, between));
+            let found = tally.ranks(false);
+            assert_eq!((found.inversions, found.between), (same, between));
+            assert_eq!(tally.ranks(true), Ranks { stood_still: true, ..Ranks::default() });
         };
         let refused = of(0, 0, 100, Verdict::Refused);
         check(&[refused, of(1, 0, 120, Verdict::Admitted)], 1, 1);
@@ -368,6 +394,29 @@ mod tests {
         // The first refusal of a second counts, not the last.
         let again = of(0, 0, 150, Verdict::Refused);
         check(&[refused, again, of(1, 0, 130, Verdict::Admitted)], 1, 1);
+    }
+
+    #[test]
+    fn inversions_are_counted_apart_where_the_load_stood_still() {
+        let names = ["high", "low"].map(str::to_owned);
+        let check = |late: u64, counted: u64, apart: u64| {
+            let mut tally = Tally::new(&names, 1, UNIX_EPOCH + MS(7_000));
+            // The high class is refused, then nobody asks for a while, and it is a low one that
+            // takes what has melted; in the second before, nobody was late.
+            for second in [0, 1_000] {
+                let late = if second == 0 { 0 } else { late };
+                tally.record(exchange(second + 100, second + 100, second + 101, Verdict::Refused));
+                let sent = second + 300 + late;
+                let low = exchange(second + 300, sent, sent + 1, Verdict::Admitted);
+                tally.record(Exchange { class: 1, ..low });
+            }
+            let (others, still) = (tally.ranks(false), tally.ranks(true));
+            assert_eq!((others.inversions, others.between), (counted, counted), "{late} ms");
+            assert_eq!((still.inversions, still.between), (apart, apart), "{late} ms");
+        };
+        check(0, 2, 0);
+        check(49, 2, 0);
+        check(50, 1, 1);
     }
 
     #[test]

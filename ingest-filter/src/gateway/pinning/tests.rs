@@ -47,13 +47,32 @@ fn gateway(log: &Arc<Log>) -> (Pinning, Arc<Semaphore>) {
     log.readers.lock().expect("no panic").push(types.clone());
     let gate = Arc::new(Semaphore::new(1));
     let side = Side { log: log.clone(), gate: gate.clone() };
-    (Pinning::new(types, Arc::new(side)), gate)
+    (Pinning::new(types, Arc::new(side), &Readiness::new()), gate)
 }
 
 fn pin(field: &str, field_type: FieldType) -> Pin {
     let (tenant, database) = ("acme".to_owned(), String::new());
     let (destination, measurement) = ("acme".to_owned(), "cpu".to_owned());
     Pin { tenant, database, destination, measurement, field: field.to_owned(), field_type }
+}
+
+/// A log that has a bug.
+struct Broken;
+
+impl PinLog for Broken {
+    fn append(&self, _: Vec<Pin>) -> Append<'_> {
+        panic!("as a bug would")
+    }
+}
+
+#[tokio::test]
+async fn a_panic_is_not_answered_for_ever_by_full() {
+    let limits = Limits { fields_max: 9, fields_per_tenant_max: 9, databases_per_tenant_max: 9 };
+    let readiness = Readiness::new();
+    let pinning = Pinning::new(Types::new(limits), Arc::new(Broken), &readiness);
+    assert_eq!(pinning.pin(vec![pin("usage", FieldType::Float)]).await, Pinned::Full);
+    assert_eq!(readiness.broken().await, "pinning the types of fields");
+    assert!(!readiness.is_ready());
 }
 
 #[tokio::test]

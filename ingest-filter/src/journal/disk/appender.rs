@@ -6,14 +6,15 @@
 //! append ─┘                   └ a thread of its own ─┘
 //! ```
 
+use std::collections::VecDeque;
 use std::fs::File;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use chassis::readiness::{Condition, Readiness};
+use bytes::Bytes;
+use chassis::readiness::{Condition, Readiness, Vital};
 use tokio::sync::oneshot;
 
 use crate::journal::config::DiskConfig;
@@ -22,12 +23,15 @@ use crate::journal::disk::open_directory;
 use crate::journal::disk::segment_writer::{SegmentWriter, StoreError};
 use crate::journal::drain_rate::{DrainRate, RETRY_AFTER_MIN};
 use crate::journal::metrics::JournalMetrics;
+use crate::journal::room::{Held, Room};
 use crate::journal::{Append, AppendError, Journal, OpenError};
 use crate::record::Record;
 
 /// How many appends may wait, whatever their size.
 pub const QUEUE_APPENDS_MAX: usize = 4096;
-/// How many bytes share one fsync at most.
+/// An append of more than one of so many parts of the queue waits for room piece by piece.
+const PIECE_PART: u64 = 8;
+/// How many bytes share one fsync at most, and how many of one append go into the queue as one.
 pub const GROUP_BYTES_MAX: usize = 8 << 20;
 /// An append that takes longer is answered as not confirmed.
 pub const APPEND_TIMEOUT: Duration = Duration::from_secs(9);
@@ -38,12 +42,12 @@ const PROBE_PERIOD: Duration = Duration::from_millis(500);
 pub struct DiskAppender {
     queue: Option<SyncSender<Job>>,
     shared: Arc<Shared>,
-    queue_bytes_max: u64,
+    piece_bytes: usize,
     thread: Option<JoinHandle<()>>,
 }
 
 struct Shared {
-    queued_bytes: AtomicU64,
+    room: Room,
     rate: Mutex<DrainRate>,
     metrics: JournalMetrics,
 }
@@ -51,8 +55,12 @@ struct Shared {
 struct Job {
     frames: Vec<u8>,
     records: u64,
+    held: Held,
     answer: oneshot::Sender<Result<(), AppendError>>,
 }
+
+/// What became of a job.
+type Answered = oneshot::Receiver<Result<(), AppendError>>;
 
 impl DiskAppender {
     /// Opens the directory for appending; it can be open once.
@@ -77,85 +85,124 @@ impl DiskAppender {
         let condition = readiness.condition("journal", "not open yet");
         condition.met();
         let shared = Arc::new(Shared {
-            queued_bytes: AtomicU64::new(0),
+            room: Room::new(config.queue_bytes_max, QUEUE_APPENDS_MAX as u64),
             rate: Mutex::new(DrainRate::new(Instant::now())),
             metrics,
         });
         let (queue, jobs) = sync_channel(QUEUE_APPENDS_MAX);
-        let worker =
-            Worker { segments, shared: shared.clone(), condition, is_lost: false, _lock: lock };
+        let worker = Worker {
+            segments,
+            shared: shared.clone(),
+            condition,
+            is_lost: false,
+            _vital: readiness.vital("appending to the journal"),
+            _lock: lock,
+        };
         let thread = std::thread::Builder::new()
             .name("journal-append".to_owned())
             .spawn(move || worker.run(&jobs))
             .map_err(|source| failed("served by a thread", source))?;
-        let queue_bytes_max = config.queue_bytes_max;
-        Ok(Self { queue: Some(queue), shared, queue_bytes_max, thread: Some(thread) })
+        let piece = usize::try_from(config.queue_bytes_max / PIECE_PART).unwrap_or(usize::MAX);
+        let piece_bytes = piece.min(GROUP_BYTES_MAX);
+        Ok(Self { queue: Some(queue), shared, piece_bytes, thread: Some(thread) })
     }
 
-    fn enqueue(
-        &self,
-        records: &[Record],
-    ) -> Result<oneshot::Receiver<Result<(), AppendError>>, AppendError> {
-        let mut frames = Vec::new();
-        if !records.iter().all(|record| frame::encode(record, &mut frames)) {
+    /// Stores records in their order: in one piece, where they are not longer than one.
+    async fn store(&self, records: Vec<Record>) -> Result<(), AppendError> {
+        if records.iter().any(|record| frame::payload_bytes(record) > frame::PAYLOAD_BYTES_MAX) {
             let reason = "a record is longer than a frame may be".to_owned();
             return Err(AppendError::TooLarge { reason });
         }
-        let bytes = frames.len() as u64;
-        let queued = self.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        // An append that is larger than the whole queue may pass when the queue is empty.
-        if queued > self.queue_bytes_max && queued > bytes {
-            return Err(self.refuse(bytes, "the queue to the disk is full"));
+        let mut waiting: VecDeque<Answered> = VecDeque::new();
+        let mut records = records.into_iter().peekable();
+        while let Some(first) = records.next() {
+            let tenant = Bytes::copy_from_slice(first.tenant.as_bytes());
+            let mut piece = Piece::of(&first);
+            // The frames hold all of it.
+            drop(first);
+            while let Some(next) = records.next_if(|next| {
+                tenant == next.tenant && piece.frames.len() + next.body.len() <= self.piece_bytes
+            }) {
+                piece.add(&next);
+            }
+            let held = loop {
+                match self.shared.room.take(&tenant, piece.frames.len() as u64) {
+                    Some(held) => break held,
+                    // The rest goes as what is ours in the queue is stored.
+                    None => match waiting.pop_front() {
+                        Some(earlier) => outcome(earlier).await?,
+                        None => return Err(self.refused("the tenant has its part of the queue")),
+                    },
+                }
+            };
+            waiting.push_back(self.enqueue(piece, held)?);
         }
-        self.shared.metrics.queue_bytes.inc_by(bytes as i64);
+        for answered in waiting {
+            outcome(answered).await?;
+        }
+        Ok(())
+    }
+
+    fn enqueue(&self, piece: Piece, held: Held) -> Result<Answered, AppendError> {
+        let bytes = piece.frames.len() as i64;
         let (answer, answered) = oneshot::channel();
-        let job = Job { frames, records: records.len() as u64, answer };
+        let job = Job { frames: piece.frames, records: piece.records, held, answer };
+        self.shared.metrics.queue_bytes.inc_by(bytes);
         let queue = self.queue.as_ref().ok_or(TrySendError::Disconnected(()));
-        match queue.and_then(|queue| {
+        let sent = queue.and_then(|queue| {
             queue.try_send(job).map_err(|error| match error {
                 TrySendError::Full(_) => TrySendError::Full(()),
                 TrySendError::Disconnected(_) => TrySendError::Disconnected(()),
             })
-        }) {
-            Ok(()) => Ok(answered),
-            Err(error) => {
-                self.shared.metrics.queue_bytes.dec_by(bytes as i64);
-                let reason = match error {
-                    TrySendError::Full(()) => "the queue to the disk is full",
-                    TrySendError::Disconnected(()) => "the thread that appends is gone",
-                };
-                Err(self.refuse(bytes, reason))
-            }
-        }
+        });
+        sent.map(|()| answered).map_err(|error| {
+            self.shared.metrics.queue_bytes.dec_by(bytes);
+            self.refused(match error {
+                TrySendError::Full(()) => "the queue to the disk is full",
+                TrySendError::Disconnected(()) => ENDED,
+            })
+        })
     }
 
-    fn refuse(&self, bytes: u64, reason: &str) -> AppendError {
-        let queued = self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    fn refused(&self, reason: &str) -> AppendError {
         let mut rate = self.shared.rate.lock().unwrap_or_else(PoisonError::into_inner);
-        AppendError::unavailable(reason, rate.spread_retry_after(queued))
+        AppendError::unavailable(reason, rate.spread_retry_after(self.shared.room.taken()))
     }
+}
+
+/// Records of one tenant as they go into the queue together.
+struct Piece {
+    frames: Vec<u8>,
+    records: u64,
+}
+
+impl Piece {
+    fn of(record: &Record) -> Self {
+        let mut piece = Self { frames: Vec::new(), records: 0 };
+        piece.add(record);
+        piece
+    }
+
+    fn add(&mut self, record: &Record) {
+        // It was looked at before that it is not too long.
+        self.records += u64::from(frame::encode(record, &mut self.frames));
+    }
+}
+
+/// Why nothing is appended any more.
+const ENDED: &str = "the thread that appends is gone";
+
+async fn outcome(answered: Answered) -> Result<(), AppendError> {
+    answered.await.unwrap_or_else(|_| Err(AppendError::unavailable(ENDED, RETRY_AFTER_MIN)))
 }
 
 impl Journal for DiskAppender {
     fn append(&self, records: Vec<Record>) -> Append<'_> {
         Box::pin(async move {
             let began = Instant::now();
-            let queued = self.enqueue(&records);
-            // The frames hold all of it.
-            drop(records);
-            let result = match queued {
-                Ok(answered) => match tokio::time::timeout(APPEND_TIMEOUT, answered).await {
-                    Ok(Ok(result)) => result,
-                    Ok(Err(_)) => Err(AppendError::unavailable(
-                        "the thread that appends is gone",
-                        RETRY_AFTER_MIN,
-                    )),
-                    Err(_) => {
-                        Err(AppendError::unavailable("the disk did not answer", RETRY_AFTER_MIN))
-                    }
-                },
-                Err(refused) => Err(refused),
-            };
+            let stored = tokio::time::timeout(APPEND_TIMEOUT, self.store(records)).await;
+            let late = || AppendError::unavailable("the disk did not answer", RETRY_AFTER_MIN);
+            let result = stored.unwrap_or_else(|_| Err(late()));
             let metrics = &self.shared.metrics;
             metrics.append_duration_seconds.observe(began.elapsed().as_secs_f64());
             if result.is_err() {
@@ -182,6 +229,7 @@ struct Worker {
     condition: Condition,
     /// Whether the condition is lost.
     is_lost: bool,
+    _vital: Vital,
     _lock: File,
 }
 
@@ -214,12 +262,15 @@ impl Worker {
         let metrics = &self.shared.metrics;
         metrics.disk_bytes.set(self.segments.used());
         metrics.queue_bytes.dec_by(bytes as i64);
-        let queued = self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed) - bytes;
+        let (held, answers): (Vec<Held>, Vec<_>) =
+            group.into_iter().map(|job| (job.held, (job.answer, job.records))).unzip();
+        drop(held);
+        let queued = self.shared.room.taken();
         let mut rate = self.shared.rate.lock().unwrap_or_else(PoisonError::into_inner);
         match &result {
             Ok(()) => {
                 rate.confirmed(bytes, began.elapsed(), Instant::now());
-                metrics.appended_records.inc_by(group.iter().map(|job| job.records).sum());
+                metrics.appended_records.inc_by(answers.iter().map(|(_, records)| records).sum());
                 metrics.appended_bytes.inc_by(bytes);
                 self.condition.met();
                 self.is_lost = false;
@@ -232,9 +283,9 @@ impl Worker {
                 self.is_lost = true;
             }
         }
-        for job in group {
+        for (answer, _) in answers {
             // Whoever asked may have given up waiting.
-            let _ = job.answer.send(result.as_ref().copied().map_err(|error| {
+            let _ = answer.send(result.as_ref().copied().map_err(|error| {
                 AppendError::unavailable(error.to_string(), rate.spread_retry_after(queued))
             }));
         }

@@ -43,14 +43,7 @@ pub enum Header {
 /// Appends `record` as a frame. `false`, and nothing appended, when it is too long for one.
 #[must_use]
 pub fn encode(record: &Record, out: &mut Vec<u8>) -> bool {
-    let texts = [
-        Some(&record.tenant),
-        Some(&record.database),
-        record.request_id.as_ref(),
-        record.traceparent.as_ref(),
-    ];
-    let text_bytes: usize = texts.iter().map(|text| 4 + text.map_or(0, |text| text.len())).sum();
-    let payload_bytes = 17 + text_bytes + record.body.len();
+    let (texts, payload_bytes) = (texts(record), payload_bytes(record));
     if payload_bytes > PAYLOAD_BYTES_MAX {
         return false;
     }
@@ -72,6 +65,22 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) -> bool {
     let crc = crc(payload_bytes, &out[start + HEADER_BYTES..]);
     out[start + 8..start + HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
     true
+}
+
+/// How many bytes `record` has in a frame, without its header.
+pub fn payload_bytes(record: &Record) -> usize {
+    let text_bytes: usize =
+        texts(record).iter().map(|text| 4 + text.map_or(0, |text| text.len())).sum();
+    17 + text_bytes + record.body.len()
+}
+
+fn texts(record: &Record) -> [Option<&String>; 4] {
+    [
+        Some(&record.tenant),
+        Some(&record.database),
+        record.request_id.as_ref(),
+        record.traceparent.as_ref(),
+    ]
 }
 
 /// Reads a header.

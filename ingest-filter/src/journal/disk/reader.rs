@@ -1,12 +1,14 @@
 //! The writer's side of the disk journal: one lane, fed by a thread that reads ahead.
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use chassis::readiness::{Readiness, Vital};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -60,7 +62,11 @@ impl DiskReader {
     ///
     /// # Errors
     /// When another process reads it, or its files cannot be opened.
-    pub fn open(config: &DiskConfig, metrics: JournalMetrics) -> Result<Self, OpenError> {
+    pub fn open(
+        config: &DiskConfig,
+        readiness: &Readiness,
+        metrics: JournalMetrics,
+    ) -> Result<Self, OpenError> {
         let directory = config.directory.clone();
         let lock = open_directory(&directory, "writer")?;
         let committed = position::load(&directory).map_err(|source| OpenError::File {
@@ -85,6 +91,7 @@ impl DiskReader {
             shared: shared.clone(),
             metrics,
             runtime: Handle::current(),
+            _vital: readiness.vital("reading the journal"),
             _lock: lock,
         };
         let thread = std::thread::Builder::new()
@@ -147,7 +154,7 @@ impl Lane for DiskLane {
         let shared = self.shared.clone();
         let directory = self.directory.clone();
         Box::pin(async move {
-            let commit = move || commit(&directory, &shared, position.0);
+            let commit = move || commit(&directory, &shared, position.0, position::store);
             tokio::task::spawn_blocking(commit).await.unwrap_or(Err(ReadError::Ended))
         })
     }
@@ -163,7 +170,13 @@ impl Drop for DiskLane {
     }
 }
 
-fn commit(directory: &Path, shared: &Shared, acked: u64) -> Result<(), ReadError> {
+/// Keeps how far the writer has come, and deletes what is below.
+fn commit(
+    directory: &Path,
+    shared: &Shared,
+    acked: u64,
+    store: impl Fn(&Path, u64) -> io::Result<()>,
+) -> Result<(), ReadError> {
     let failed = |path: &Path, action, source| ReadError::File {
         path: path.display().to_string(),
         action,
@@ -174,17 +187,30 @@ fn commit(directory: &Path, shared: &Shared, acked: u64) -> Result<(), ReadError
         // With nothing in hand, what was stepped over since is done as well.
         if acked == progress.handed_out { progress.cursor } else { acked }
     };
-    position::store(directory, committed)
-        .map_err(|source| failed(&position::path(directory), "replaced", source))?;
-    shared.committed.store(committed, Ordering::Relaxed);
-    let found = segments(directory).map_err(|source| failed(directory, "listed", source))?;
-    for pair in found.windows(2) {
-        if pair[1].base <= committed {
-            std::fs::remove_file(&pair[0].path)
-                .map_err(|source| failed(&pair[0].path, "deleted", source))?;
+    let delete = || {
+        let found = segments(directory).map_err(|source| failed(directory, "listed", source))?;
+        for pair in found.windows(2) {
+            if pair[1].base <= committed {
+                std::fs::remove_file(&pair[0].path)
+                    .map_err(|source| failed(&pair[0].path, "deleted", source))?;
+            }
         }
+        Ok(())
+    };
+    let mut stored = store(directory, committed);
+    if stored.as_ref().is_err_and(is_full) {
+        // A full disk has no room for the position, and would be full for ever. All that goes is
+        // written: whoever begins anew meanwhile begins with the oldest segment that is left.
+        delete()?;
+        stored = store(directory, committed);
     }
-    Ok(())
+    stored.map_err(|source| failed(&position::path(directory), "replaced", source))?;
+    shared.committed.store(committed, Ordering::Relaxed);
+    delete()
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Reads ahead until the lane is dropped.
@@ -197,6 +223,7 @@ struct ReadAhead {
     shared: Arc<Shared>,
     metrics: JournalMetrics,
     runtime: Handle,
+    _vital: Vital,
     _lock: File,
 }
 
@@ -263,6 +290,27 @@ mod tests {
     use crate::journal::disk::{frame, segment_path};
     use crate::record::Record;
 
+    #[test]
+    fn a_full_disk_gets_room_from_what_is_written_before_the_position_has_any() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let directory = directory.path();
+        for base in [0, 10, 20] {
+            std::fs::write(segment_path(directory, base), [0; 10]).expect("written");
+        }
+        let progress = Mutex::new(Progress { handed_out: 25, cursor: 25 });
+        let shared = Shared { committed: AtomicU64::new(0), progress };
+        let store = |directory: &Path, position| match segment_path(directory, 0).exists() {
+            true => Err(io::Error::from(io::ErrorKind::StorageFull)),
+            false => position::store(directory, position),
+        };
+        commit(directory, &shared, 12, store).expect("there is room once a segment is gone");
+        assert_eq!(position::load(directory).expect("kept"), 12);
+        assert!(segment_path(directory, 10).exists(), "what is not written stays");
+        let broken = |_: &Path, _| Err(io::Error::from(io::ErrorKind::PermissionDenied));
+        commit(directory, &shared, 25, broken).expect_err("no reason to delete anything");
+        assert!(segment_path(directory, 10).exists());
+    }
+
     #[tokio::test]
     async fn no_more_is_read_ahead_than_there_is_room_for() {
         let directory = tempfile::tempdir().expect("temporary directory");
@@ -284,7 +332,7 @@ mod tests {
         let mut config = DiskConfig::new(directory.path());
         config.read_ahead_bytes = 64 << 10;
         let metrics = JournalMetrics::register(&mut Registry::default());
-        let mut reader = DiskReader::open(&config, metrics).expect("opened");
+        let mut reader = DiskReader::open(&config, &Readiness::new(), metrics).expect("opened");
         let lane = reader.lane.as_mut().expect("a lane");
         for number in 0..10 {
             // Two of 30 KiB and their frames fill 64 KiB.

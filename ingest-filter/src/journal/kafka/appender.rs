@@ -1,6 +1,6 @@
 //! The gateway's side of the Kafka journal.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,16 +17,17 @@ use crate::journal::kafka::producer::{Message, Observer, Producer, SendError};
 use crate::journal::kafka::progress::Hold;
 use crate::journal::kafka::standing::Standing;
 use crate::journal::kafka::taking::Intake;
-use crate::journal::kafka::ticket::Tickets;
+use crate::journal::kafka::ticket::{Tickets, Wait};
 use crate::journal::kafka::topic::Topics;
 use crate::journal::metrics::JournalMetrics;
+use crate::journal::room::Room;
 use crate::journal::{Append, AppendError, Boxed, Journal, OpenError, envelope};
 use crate::record::Record;
 use crate::signal::{Signal, Signals};
 
 mod upkeep;
 
-/// Partitions that confirm nothing hold at most one of so many parts of the queue.
+/// Partitions that confirm nothing are given at most one of so many parts of the queue meanwhile.
 const SLOW_PART: u64 = 2;
 /// How long readiness is held back after a refusal that lasts, at first.
 const LASTING_HOLD: Duration = Duration::from_secs(1);
@@ -44,7 +45,6 @@ struct Shared {
     topics: Topics,
     /// 0 until the topic was found.
     partitions: AtomicU32,
-    queued_bytes: AtomicU64,
     rate: Mutex<DrainRate>,
     /// How many partitions are held, so that their records are refused.
     refused_partitions: Gauge,
@@ -82,7 +82,6 @@ impl KafkaAppender {
             topics: Topics::new(config).map_err(OpenError::Kafka)?,
             config: config.clone(),
             partitions: AtomicU32::new(0),
-            queued_bytes: AtomicU64::new(0),
             rate: Mutex::new(DrainRate::new(Instant::now())),
             intake: Intake::new(metrics.open()),
             refused_partitions: metrics.refused_partitions(),
@@ -92,12 +91,15 @@ impl KafkaAppender {
             no_connection,
             lasting: Mutex::new(None),
             lasting_hold: Mutex::new(LASTING_HOLD),
-            tickets: Tickets::new(config.queue_bytes_max / SLOW_PART),
+            tickets: Tickets::new(Some(Room::new(config.queue_bytes_max / SLOW_PART, u64::MAX))),
         });
-        let upkeep = tokio::spawn(upkeep::run(shared.clone()));
+        let upkeep = tokio::spawn(upkeep::run(shared.clone(), readiness.vital("journal upkeep")));
         let (credentials, readiness) = (config.credentials.clone(), readiness.clone());
         let refused = shared.metrics.files_refused.clone();
-        let following = async move { credentials.follow(&readiness, &refused).await };
+        let following = async move {
+            let _vital = readiness.vital("following the files for Kafka");
+            credentials.follow(&readiness, &refused).await;
+        };
         // All streams have the same files.
         let following = signals.has(Signal::Metrics).then(|| tokio::spawn(following));
         Ok(Self { shared, upkeep, following })
@@ -147,13 +149,11 @@ impl Shared {
         if let Some(reason) = self.intake.refuses() {
             return Err(AppendError::unavailable(reason, self.retry_after(0)));
         }
-        let waits_for: Vec<(u32, u64)> = messages.iter().map(place).collect();
+        let waits_for: Vec<Wait> = messages.iter().map(wait).collect();
         let tickets = self.tickets.take(&waits_for).map_err(|hold| self.held(&hold))?;
         for (message, ticket) in messages.iter_mut().zip(tickets) {
             message.ticket = Some(ticket);
         }
-        let queued = self.queued_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let _sent = OnDrop(|| _ = self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed));
         let began = Instant::now();
         let sent = tokio::select! {
             biased;
@@ -172,7 +172,7 @@ impl Shared {
                 rate.confirmed(bytes, began.elapsed(), Instant::now());
                 Ok(())
             }
-            Err(error) => Err(self.refuse(error, queued)),
+            Err(error) => Err(self.refuse(error, self.producer.queued_bytes() + bytes)),
         }
     }
 
@@ -235,15 +235,10 @@ impl Shared {
     }
 }
 
-/// The partition that a message waits for, and its size.
-fn place(message: &Message) -> (u32, u64) {
-    (message.partition.unwrap_or(0).unsigned_abs(), message.body.len() as u64)
-}
-
-struct OnDrop<F: FnMut()>(F);
-
-impl<F: FnMut()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        (self.0)();
+fn wait(message: &Message) -> Wait {
+    Wait {
+        partition: message.partition.unwrap_or(0).unsigned_abs(),
+        bytes: message.body.len() as u64,
+        tenant: message.key.clone(),
     }
 }

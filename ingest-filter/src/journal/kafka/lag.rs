@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use chassis::readiness::Vital;
 use rdkafka::error::KafkaResult;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,7 @@ pub(super) struct LagGauge {
     pub metrics: JournalMetrics,
     pub closing: CancellationToken,
     pub runtime: Handle,
+    pub _vital: Vital,
 }
 
 impl LagGauge {

@@ -2,12 +2,13 @@
 //! it; a pin counts as stored when this gateway has read it back, and with it all that came
 //! before.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use chassis::readiness::{Condition, Readiness};
+use chassis::readiness::{Condition, Readiness, Vital};
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -19,8 +20,9 @@ use crate::journal::kafka::client;
 use crate::journal::kafka::context::Quiet;
 use crate::journal::kafka::producer::{Message, Producer};
 use crate::journal::kafka::progress::Hold;
-use crate::journal::kafka::ticket::Tickets;
-use crate::journal::kafka::topic::Topics;
+use crate::journal::kafka::renewed::Renewal;
+use crate::journal::kafka::ticket::{Tickets, Wait};
+use crate::journal::kafka::topic::{TopicError, Topics};
 use crate::journal::pins::PinLog;
 use crate::journal::{Append, AppendError, OpenError};
 use crate::types::{Pin, Types};
@@ -35,16 +37,26 @@ const READ_BACK_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// How often a topic that cannot be used is tried again.
 const TOPIC_PERIOD: Duration = Duration::from_secs(1);
+/// How often it is looked whether the topic still does.
+const CHECK_PERIOD: Duration = Duration::from_secs(5);
 
 /// Appends to the topic and reads it.
 pub struct KafkaPins {
     producer: Arc<Producer>,
     /// Of the one partition.
     tickets: Tickets,
-    /// Everything before this offset was handed to the types.
-    read: watch::Receiver<i64>,
+    state: Arc<State>,
     reader: JoinHandle<()>,
     looking: JoinHandle<()>,
+}
+
+/// How far the topic is read.
+#[derive(Default)]
+struct State {
+    /// Everything before this offset was handed to the types.
+    read: watch::Sender<i64>,
+    /// Why nothing is stored at present.
+    refusal: Mutex<Option<String>>,
 }
 
 impl KafkaPins {
@@ -61,26 +73,38 @@ impl KafkaPins {
         let producer = Producer::new(topic, config, config.message_bytes_max, None);
         let producer = Arc::new(producer.map_err(OpenError::Kafka)?);
         let topics = Topics::new(config).map_err(OpenError::Kafka)?;
-        let tickets = Tickets::new(config.queue_bytes_max);
-        let looking = tokio::spawn(look(topics.clone(), producer.clone(), tickets.clone()));
-        let (sender, read) = watch::channel(0);
+        let tickets = Tickets::new(None);
+        let vital = readiness.vital("looking at the brokers of the types");
+        let looking = look(topics.clone(), producer.clone(), tickets.clone(), vital);
+        let looking = tokio::spawn(looking);
+        let state = Arc::<State>::default();
         let reader = Reader {
             topics,
+            producer: producer.clone(),
             consumer: consumer(config).map_err(OpenError::Kafka)?,
             config: config.clone(),
             topic: topic.clone(),
             types,
             condition: readiness.condition("field types", "the topic of types is not read yet"),
-            read: sender,
+            state: state.clone(),
         };
-        Ok(Self { producer, tickets, read, reader: tokio::spawn(reader.run()), looking })
+        let reader = tokio::spawn(reader.run(readiness.vital("reading the types of fields")));
+        Ok(Self { producer, tickets, state, reader, looking })
     }
 
     async fn store(&self, pins: &[Pin]) -> Result<(), AppendError> {
         let unavailable = |reason: String| AppendError::unavailable(reason, RETRY_AFTER);
+        if let Some(reason) = self.state.refusal() {
+            return Err(unavailable(reason));
+        }
+        let before = *self.state.read.borrow();
         let mut messages = messages(pins);
-        let place = |message: &Message| (PARTITION.unsigned_abs(), message.body.len() as u64);
-        let waits_for: Vec<_> = messages.iter().map(place).collect();
+        let wait = |message: &Message| Wait {
+            partition: PARTITION.unsigned_abs(),
+            bytes: message.body.len() as u64,
+            tenant: None,
+        };
+        let waits_for: Vec<Wait> = messages.iter().map(wait).collect();
         let held = |hold: Hold| unavailable(hold.to_string());
         let tickets = self.tickets.take(&waits_for).map_err(held)?;
         for (message, ticket) in messages.iter_mut().zip(tickets) {
@@ -94,12 +118,30 @@ impl KafkaPins {
             self.producer.replace().map_err(|error| unavailable(error.to_string()))?;
         }
         let last = sent.map_err(|error| unavailable(error.reason))?;
-        let mut read = self.read.clone();
+        if last < before {
+            // The topic was made again, and is read from its beginning.
+            self.state.read.send_if_modified(|read| {
+                let is_of_the_old = *read >= before;
+                *read = if is_of_the_old { 0 } else { *read };
+                is_of_the_old
+            });
+        }
+        let mut read = self.state.read.subscribe();
         let reached = read.wait_for(|read| *read > last);
         match tokio::time::timeout(READ_BACK_TIMEOUT, reached).await {
             Ok(Ok(_)) => Ok(()),
             _ => Err(unavailable("the types of fields were not read back".to_owned())),
         }
+    }
+}
+
+impl State {
+    fn refusal(&self) -> Option<String> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn refuse(&self, reason: Option<String>) {
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 }
 
@@ -123,7 +165,7 @@ impl Drop for KafkaPins {
 }
 
 /// Whether the brokers of the topic answer; never ends. While they do not, nobody waits for them.
-async fn look(topics: Topics, producer: Arc<Producer>, tickets: Tickets) {
+async fn look(topics: Topics, producer: Arc<Producer>, tickets: Tickets, _vital: Vital) {
     let topic = producer.topic();
     let mut brokers = loop {
         match topics.durable_types(topic).await {
@@ -177,61 +219,93 @@ fn consumer(config: &KafkaConfig) -> Result<StreamConsumer<Quiet>, KafkaError> {
 
 struct Reader {
     topics: Topics,
+    producer: Arc<Producer>,
     consumer: StreamConsumer<Quiet>,
     config: KafkaConfig,
     topic: String,
     types: Arc<Types>,
     condition: Condition,
-    read: watch::Sender<i64>,
+    state: Arc<State>,
 }
 
 impl Reader {
-    async fn run(mut self) {
-        let mut in_force = self.config.credentials.in_force();
-        in_force.mark_unchanged();
+    /// Never ends.
+    async fn run(mut self, _vital: Vital) {
+        let mut renewal = Renewal::new(&self.config);
+        self.find_topic().await;
+        loop {
+            let lost = match self.assign() {
+                Ok(()) => tokio::select! {
+                    never = self.follow() => match never {},
+                    reason = self.unfit() => Some(reason),
+                    // With new files for its login another client reads on.
+                    () = renewal.due() => None,
+                },
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(reason) = lost {
+                self.lose(reason);
+                self.find_topic().await;
+            }
+            match consumer(&self.config) {
+                Ok(consumer) => {
+                    renewal.done();
+                    self.consumer = consumer;
+                }
+                Err(error) => renewal.failed(&error, Instant::now()),
+            }
+        }
+    }
+
+    /// Waits until the topic can be used.
+    async fn find_topic(&self) {
         while let Err(error) = self.topics.durable_types(&self.topic).await {
             self.condition.lost(error.to_string());
             tokio::time::sleep(TOPIC_PERIOD).await;
         }
-        while self.assign() {
-            tokio::select! {
-                () = self.follow() => {}
-                // With new files for its login another client reads on.
-                _ = in_force.changed() => {}
+        self.state.refuse(None);
+    }
+
+    /// Waits until the topic is gone or may lose what it has. That brokers are away is no such thing.
+    async fn unfit(&self) -> String {
+        loop {
+            tokio::time::sleep(CHECK_PERIOD).await;
+            let found = self.topics.found_types(&self.topic).await;
+            if let Err(error @ (TopicError::Unsound { .. } | TopicError::Missing(_))) = found {
+                return error.to_string();
             }
-            match consumer(&self.config) {
-                Ok(consumer) => self.consumer = consumer,
-                Err(error) => {
-                    tracing::error!(%error, "no Kafka client could be built with new files")
-                }
-            }
+        }
+    }
+
+    /// Stores nothing until the topic is found again, which is then read from its beginning: it may
+    /// be another one of the same name. What was pinned stays pinned.
+    fn lose(&self, reason: String) {
+        tracing::error!(reason, "the topic of types does not do");
+        self.condition.lost(reason.clone());
+        self.state.refuse(Some(reason));
+        self.state.read.send_replace(0);
+        if let Err(error) = self.producer.replace() {
+            tracing::error!(%error, "no new Kafka producer could be created");
         }
     }
 
     /// Reads from where it has come to.
-    fn assign(&self) -> bool {
-        let from = match *self.read.borrow() {
+    fn assign(&self) -> KafkaResult<()> {
+        let from = match *self.state.read.borrow() {
             0 => Offset::Beginning,
             next => Offset::Offset(next),
         };
         let mut all = TopicPartitionList::new();
-        let assigned = all
-            .add_partition_offset(&self.topic, PARTITION, from)
-            .and_then(|()| self.consumer.assign(&all));
-        if let Err(error) = &assigned {
-            tracing::error!(%error, "the topic of types cannot be read");
-            self.condition.lost(error.to_string());
-        }
-        assigned.is_ok()
+        all.add_partition_offset(&self.topic, PARTITION, from)?;
+        self.consumer.assign(&all)
     }
 
-    /// Never ends.
-    async fn follow(&self) {
+    async fn follow(&self) -> Infallible {
         loop {
             match self.consumer.recv().await {
                 Ok(message) => {
                     self.restore(message.payload().unwrap_or_default());
-                    self.read.send_replace(message.offset() + 1);
+                    self.state.read.send_replace(message.offset() + 1);
                 }
                 Err(KafkaError::PartitionEOF(_)) => self.condition.met(),
                 Err(error) => tracing::warn!(%error, "the topic of types is not read at present"),

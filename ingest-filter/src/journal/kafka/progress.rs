@@ -31,8 +31,8 @@ pub enum Hold {
     /// It waits for a broker without an end in sight.
     #[error("partition {0} confirms nothing")]
     Unconfirmed(u32),
-    /// Slow partitions hold their part of the queue.
-    #[error("partition {0} is slow, and slow ones hold their part of the queue")]
+    /// It is slow, and the tenant has its part of what slow ones may hold.
+    #[error("partition {0} is slow, and the tenant has its part of the queue for slow ones")]
     QueueShare(u32),
     /// Nobody leads it.
     #[error("partition {0} has no leader")]
@@ -46,16 +46,14 @@ pub enum Hold {
 }
 
 /// All partitions of a topic.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Progress {
     all: Vec<Partition>,
-    slow_bytes_max: u64,
 }
 
 #[derive(Clone, Debug)]
 struct Partition {
     under_way: u32,
-    bytes: u64,
     /// The later of when the first of those under way was sent, and when one was confirmed.
     since: Instant,
     /// When the last record was confirmed.
@@ -67,36 +65,35 @@ struct Partition {
 }
 
 impl Progress {
-    /// Of no partition yet. Those that are slow hold at most so many bytes together.
-    pub fn new(slow_bytes_max: u64) -> Self {
-        Self { all: Vec::new(), slow_bytes_max }
-    }
-
-    /// Takes records of these partitions and sizes under way, all or none.
+    /// Whether records of these partitions may be sent.
     ///
     /// # Errors
-    /// Why the first is not taken.
-    pub fn admit(&mut self, records: &[(u32, u64)], now: Instant) -> Result<(), Hold> {
-        let asked: BTreeSet<u32> = records.iter().map(|(partition, _)| *partition).collect();
-        for partition in asked {
-            self.hold(partition, now).map_or(Ok(()), Err)?;
+    /// Why those of the first may not.
+    pub fn check(&self, partitions: impl Iterator<Item = u32>, now: Instant) -> Result<(), Hold> {
+        let asked: BTreeSet<u32> = partitions.collect();
+        let mut held = asked.into_iter().filter_map(|partition| self.hold(partition, now));
+        held.next().map_or(Ok(()), Err)
+    }
+
+    /// A record of a partition is under way from now on.
+    pub fn sent(&mut self, partition: u32, now: Instant) {
+        let one = self.partition(partition, now);
+        if one.under_way == 0 {
+            one.since = now;
         }
-        for (partition, bytes) in records {
-            let one = self.partition(*partition, now);
-            if one.under_way == 0 {
-                one.since = now;
-            }
-            one.under_way += 1;
-            one.bytes += bytes;
-        }
-        Ok(())
+        one.under_way += 1;
+    }
+
+    /// Whether a record waits for a partition that has confirmed nothing for a while.
+    pub fn is_slow(&self, partition: u32, now: Instant) -> bool {
+        let one = self.all.get(partition as usize);
+        one.is_some_and(|one| one.is_waiting(SLOW_AFTER, now))
     }
 
     /// A record is no longer under way: it was confirmed, or refused or given up.
-    pub fn decided(&mut self, partition: u32, bytes: u64, is_confirmed: bool, now: Instant) {
+    pub fn decided(&mut self, partition: u32, is_confirmed: bool, now: Instant) {
         let one = self.partition(partition, now);
         one.under_way = one.under_way.saturating_sub(1);
-        one.bytes = one.bytes.saturating_sub(bytes);
         if is_confirmed {
             (one.since, one.confirmed, one.is_doubtful) = (now, Some(now), false);
         } else {
@@ -166,13 +163,6 @@ impl Progress {
         if one.is_doubtful && one.under_way > 0 {
             return Some(Hold::Unconfirmed(number));
         }
-        let slow = |one: &&Partition| one.is_waiting(SLOW_AFTER, now);
-        if slow(&one) {
-            let bytes: u64 = self.all.iter().filter(slow).map(|one| one.bytes).sum();
-            if bytes >= self.slow_bytes_max {
-                return Some(Hold::QueueShare(number));
-            }
-        }
         one.overdue(number, now)
     }
 
@@ -187,8 +177,7 @@ impl Progress {
 
 impl Partition {
     fn new(now: Instant) -> Self {
-        let (under_way, bytes, confirmed) = (0, 0, None);
-        Self { under_way, bytes, since: now, confirmed, is_doubtful: false, told: None }
+        Self { under_way: 0, since: now, confirmed: None, is_doubtful: false, told: None }
     }
 
     fn is_waiting(&self, at_least: Duration, now: Instant) -> bool {

@@ -6,20 +6,20 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use chassis::readiness::Readiness;
+use chassis::readiness::{Readiness, Vital};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::journal::config::KafkaConfig;
-use crate::journal::credentials::Material;
 use crate::journal::kafka::context::Login;
 use crate::journal::kafka::lag::LagGauge;
 use crate::journal::kafka::lanes::{Delivered, Lanes, Order, PartitionLane};
 use crate::journal::kafka::member::{Context, apply, consumer};
 use crate::journal::kafka::offsets::Offsets;
+use crate::journal::kafka::renewed::Renewal;
 use crate::journal::kafka::standing::Standing;
 use crate::journal::kafka::topic::Topics;
 use crate::journal::metrics::JournalMetrics;
@@ -72,24 +72,28 @@ impl KafkaReader {
             metrics: metrics.clone(),
             closing: closing.clone(),
             runtime: Handle::current(),
+            _vital: readiness.vital("measuring the lag"),
         };
         lag.spawn().map_err(unnamed)?;
         let (credentials, readiness_of_files) = (config.credentials.clone(), readiness.clone());
         let refused = metrics.files_refused.clone();
-        let following = async move { credentials.follow(&readiness_of_files, &refused).await };
+        let following = async move {
+            let _vital = readiness_of_files.vital("following the files for Kafka");
+            credentials.follow(&readiness_of_files, &refused).await;
+        };
         let login = Login::new(config);
         let context = Context { lanes, metrics, topic: config.topic.clone(), login };
-        let mut in_force = config.credentials.in_force();
-        in_force.mark_unchanged();
         let polling = Polling {
             consumer: consumer(config, context).map_err(OpenError::Kafka)?,
             topics: Topics::new(config).map_err(OpenError::Kafka)?,
             topic: config.topic.clone(),
             config: config.clone(),
-            in_force,
+            renewal: Renewal::new(config),
+            has_joined: false,
             standing: Standing::new(signals, readiness),
             closing: closing.clone(),
             runtime: Handle::current(),
+            _vital: readiness.vital("reading the journal"),
         };
         let thread = std::thread::Builder::new()
             .name("journal-read".to_owned())
@@ -141,10 +145,12 @@ struct Polling {
     topics: Topics,
     topic: String,
     config: KafkaConfig,
-    in_force: watch::Receiver<Arc<Material>>,
+    renewal: Renewal,
+    has_joined: bool,
     standing: Standing,
     closing: CancellationToken,
     runtime: Handle,
+    _vital: Vital,
 }
 
 impl Polling {
@@ -180,6 +186,7 @@ impl Polling {
             match self.runtime.block_on(self.topics.records(&self.topic)) {
                 Ok(_) => match self.consumer.subscribe(&[&self.topic]) {
                     Ok(()) => {
+                        self.has_joined = true;
                         self.standing.met();
                         return true;
                     }
@@ -194,24 +201,23 @@ impl Polling {
 
     /// With new files for its login: leaves the group with what was written, and a new member joins.
     fn renew(&mut self) {
-        if !self.in_force.has_changed().unwrap_or(false) {
+        if !self.renewal.is_due(Instant::now()) {
             return;
         }
-        self.in_force.mark_unchanged();
-        let subscribed = self.consumer.subscription().is_ok_and(|topics| topics.count() > 0);
         let renewed = consumer(&self.config, Context::clone(self.consumer.context()));
         let renewed = renewed.and_then(|new| {
             let all = self.consumer.context().lanes().partitions();
             self.consumer.context().revoke(&self.consumer, &all);
             // The old one leaves the group as it is dropped.
             self.consumer = new;
-            if subscribed { self.consumer.subscribe(&[&self.topic]) } else { Ok(()) }
+            if self.has_joined { self.consumer.subscribe(&[&self.topic]) } else { Ok(()) }
         });
         match renewed {
-            Ok(()) => tracing::info!("the consumer logs in with new files"),
-            Err(error) => {
-                tracing::error!(%error, "no Kafka consumer could be built with new files")
+            Ok(()) => {
+                self.renewal.done();
+                tracing::info!("the consumer logs in with new files");
             }
+            Err(error) => self.renewal.failed(&error, Instant::now()),
         }
     }
 

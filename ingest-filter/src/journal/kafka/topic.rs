@@ -122,6 +122,13 @@ impl Topics {
         Ok((state.partitions, needed))
     }
 
+    /// Looks whether the topic of types still does. One that is gone is not made again: what was in it
+    /// must be read anew.
+    pub async fn found_types(&self, topic: &str) -> Result<(), TopicError> {
+        let state = self.state(topic, TIMEOUT).await?;
+        self.sound(topic, state, &Demands { forever: true, ..self.demands }).await.map(drop)
+    }
+
     /// Makes sure of the topic of types, which has one partition and must keep all of it for ever.
     pub async fn durable_types(&self, topic: &str) -> Result<(Vec<Placement>, u64), TopicError> {
         let demands = Demands { forever: true, ..self.demands };

@@ -41,6 +41,18 @@ fn buried(work: &Work) -> Vec<(usize, Cause)> {
     points.collect()
 }
 
+/// The points by their last writes: of two with one series and time the later one must be the last.
+fn in_order(stored: Vec<usize>) -> Vec<usize> {
+    let mut last: Vec<usize> = Vec::new();
+    for line in stored.into_iter().rev() {
+        if !last.contains(&line) {
+            last.push(line);
+        }
+    }
+    last.reverse();
+    last
+}
+
 proptest! {
     /// Bad points and poisonous ones are found, all others are written, in order.
     #[test]
@@ -66,14 +78,47 @@ proptest! {
         expected.sort_by_key(|(line, _)| *line);
         prop_assert_eq!(buried(&work), expected);
         prop_assert_eq!(work.written() + work.dead().len(), lines);
-        // The last write of each point comes in the order of the batch.
-        let mut last: Vec<usize> = Vec::new();
-        for line in stored.into_iter().rev() {
-            if !last.contains(&line) {
-                last.push(line);
+        prop_assert!(in_order(stored).is_sorted());
+    }
+
+    /// A target that refuses everything for a while costs no good point, wherever in a batch that
+    /// begins and ends, and the points are in order all the same.
+    #[test]
+    fn a_target_that_heals_in_the_middle_of_a_batch_costs_no_good_point(
+        lines in 1_usize..200,
+        bad: Vec<proptest::sample::Index>,
+        from in 0_usize..40,
+        times in 0_usize..60,
+    ) {
+        let bad: BTreeSet<usize> = bad.iter().take(5).map(|index| index.index(lines)).collect();
+        let mut work = Work::new(CONFIG, lines);
+        let (mut stored, mut asked) = (Vec::new(), 0);
+        while work.next() != Next::Done {
+            let refuses = (from..from + times).contains(&asked);
+            match work.next() {
+                Next::Write(part) => {
+                    let mut good = part.clone().filter(|line| !bad.contains(line));
+                    if !refuses {
+                        stored.extend(&mut good);
+                    }
+                    let is_refused = refuses || bad.range(part).next().is_some();
+                    work.answered(if is_refused { refused() } else { Answer::Written }, 0.5);
+                }
+                Next::Canary(good) => {
+                    if !refuses {
+                        stored.extend(good);
+                    }
+                    work.well(!refuses, 0.5);
+                }
+                next => panic!("{next:?}"),
             }
+            asked += 1;
+            prop_assert!(asked < 10_000, "it does not end: {:?}", work);
         }
-        prop_assert!(last.is_sorted_by(|a, b| a > b));
+        let expected: Vec<_> = bad.iter().map(|line| (*line, Cause::Refused)).collect();
+        prop_assert_eq!(buried(&work), expected);
+        prop_assert_eq!(work.written(), lines - bad.len());
+        prop_assert_eq!(in_order(stored), (0..lines).filter(|line| !bad.contains(line)).collect::<Vec<_>>());
     }
 
     #[test]
@@ -97,8 +142,12 @@ fn one_bad_point_of_5000_costs_few_writes() {
     let writes =
         run(&mut work, |part| if part.contains(&1234) { refused() } else { Answer::Written });
     assert_eq!(buried(&work), [(1234, Cause::Refused)]);
-    assert!(writes.len() <= 2 * 13 + 1, "{}", writes.len());
+    assert!(writes.len() <= 2 * 13 + 2, "{}", writes.len());
     let mut all_bad = Work::new(CONFIG, 1);
+    all_bad.answered(refused(), 0.5);
+    assert_eq!(all_bad.next(), Next::Canary(None));
+    all_bad.well(true, 0.5);
+    assert_eq!(all_bad.next(), Next::Write(0..1));
     all_bad.answered(refused(), 0.5);
     assert_eq!(all_bad.next(), Next::Canary(None));
     all_bad.well(true, 0.5);
@@ -223,11 +272,17 @@ fn a_database_that_begins_to_refuse_gives_up_no_more() {
     assert!(work.dead().is_empty(), "not before another is taken");
     assert_eq!(work.next(), Next::Write(1..2));
     work.answered(Answer::Written, 0.5);
+    assert_eq!(work.next(), Next::Write(0..1), "once more, as it may have been about all");
+    work.answered(refused(), 0.5);
+    assert!(work.dead().is_empty(), "not before another is taken");
+    assert_eq!(work.next(), Next::Write(2..4));
+    work.answered(Answer::Written, 0.5);
     assert_eq!(buried(&work), [(0, Cause::Refused)]);
+    assert_eq!(work.dead()[0].attempts, 2);
     while let Next::Write(_) = work.next() {
         work.answered(refused(), 0.5);
     }
-    assert_eq!(work.next(), Next::Canary(Some(1)));
+    assert_eq!(work.next(), Next::Canary(Some(3)));
     work.well(false, 0.5);
     assert_eq!(buried(&work), [(0, Cause::Refused)]);
     let writes = run(&mut work, |_| Answer::Written);

@@ -1,7 +1,7 @@
 //! Everything that is wrong with a file, for people who want to mend it in one go: what is wrong first is
 //! taken out, or replaced by something that is right, and the rest is read again.
 //!
-//! The service itself stops at the first fault of a file, for it is out of force with one.
+//! To read a file it is enough to find the first, for it is out of force with one.
 
 use std::path::Path;
 
@@ -14,12 +14,12 @@ use crate::limits::file::{FILE_BYTES_MAX, FILE_NODES_MAX, File, KNOWN_KEYS, Read
 use crate::limits::nearest::nearest;
 use crate::limits::unit::UNITS;
 
-/// The most faults of a file that are named.
+/// The most faults of a file that `check` names.
 pub const FAULTS_MAX: usize = 100;
 
-/// All faults of a file, in the order of the file. The classes are those of the service, where the file does
-/// not define them itself.
-pub fn faults(path: &Path, bytes: &[u8], classes: &Classes) -> Vec<ConfigError> {
+/// The faults of a file, `max` at most, in the order of the file. The classes are those of the service, where
+/// the file does not define them itself.
+pub fn faults(path: &Path, bytes: &[u8], classes: &Classes, max: usize) -> Vec<ConfigError> {
     let misfits = |file: &File| file.misfits(file.classes.as_ref().unwrap_or(classes));
     let first = match parse(path, bytes) {
         Ok(file) => return misfits(&file),
@@ -33,7 +33,7 @@ pub fn faults(path: &Path, bytes: &[u8], classes: &Classes) -> Vec<ConfigError> 
     };
     let text = std::str::from_utf8(bytes).unwrap_or_default();
     let mut faults: Vec<ConfigError> = Vec::new();
-    while faults.len() < FAULTS_MAX {
+    while faults.len() < max {
         let reader = Reader { path, text, domain: String::new(), warnings: Vec::new() };
         let read = reader.check_keys(&root, true).and_then(|()| reader.file(&root));
         let fault = match read {
@@ -54,7 +54,7 @@ pub fn faults(path: &Path, bytes: &[u8], classes: &Classes) -> Vec<ConfigError> 
         }
     }
     drop_what_follows(path, bytes, &mut faults);
-    faults.truncate(FAULTS_MAX);
+    faults.truncate(max);
     faults.sort_by_key(|fault| fault.at);
     faults
 }
@@ -190,7 +190,8 @@ mod tests {
     fn of(text: &str) -> Vec<(u64, String)> {
         let line = |fault: ConfigError| (fault.at.map_or(0, |at| at.0), fault.message);
         let classes = Classes::default();
-        faults(Path::new("a.yaml"), text.as_bytes(), &classes).into_iter().map(line).collect()
+        let faults = faults(Path::new("a.yaml"), text.as_bytes(), &classes, FAULTS_MAX);
+        faults.into_iter().map(line).collect()
     }
 
     #[test]

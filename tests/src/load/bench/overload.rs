@@ -61,7 +61,7 @@ async fn group(cx: &mut Context, mode: Mode, seconds: usize) -> Result<()> {
     let results = &mut cx.results;
     // Replicas that count one by one share their state; with leases each has its own.
     let aim = if mode.key == rig::EXACT.key { Aim::AtMost(0.0) } else { Aim::None };
-    let between = tally.inversions_between.iter().sum::<u64>() as f64;
+    let between = tally.ranks(false).between as f64;
     results.add(format!("{name}/inversions between replicas"), between, "requests", aim);
     for sample in &cell.samples {
         results.add(format!("{name}/server"), sample.server_us, "us", Aim::None);

@@ -120,10 +120,15 @@ pub fn tell(cx: &mut Context, name: &str, tally: &Tally, span: &Span) -> Result<
     cx.results.add(format!("{name}/farthest from ideal"), worst, "share", Aim::AtMost(ERROR_MAX));
     cx.results.add(format!("{name}/pool used"), used, "share", Aim::AtLeast(USED_MIN));
     cx.results.add(format!("{name}/most admitted to limit"), most, "x", Aim::AtMost(1.0));
-    let inversions = tally.inversions as f64;
-    cx.results.add(format!("{name}/inversions"), inversions, "requests", Aim::AtMost(0.0));
-    let edges = tally.inversions_at_edges as f64;
-    cx.results.add(format!("{name}/inversions at the edges"), edges, "requests", Aim::None);
+    let (counted, still) = (tally.ranks(false), tally.ranks(true));
+    let mut inversions = |what: &str, count: u64, aim| {
+        cx.results.add(format!("{name}/inversions{what}"), count as f64, "requests", aim);
+    };
+    inversions("", counted.inversions, Aim::AtMost(0.0));
+    inversions(" at the edges", counted.at_edges, Aim::None);
+    inversions(" where the load stood still", still.inversions, Aim::None);
+    let seconds = tally.ranks.iter().filter(|ranks| ranks.stood_still).count() as f64;
+    cx.results.add(format!("{name}/the load stood still in"), seconds, "seconds", Aim::None);
     let own = table::own_cpu_micros(tally);
     cx.results.add(format!("{name}/generator"), own, "us", Aim::None);
     Ok(())

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use chassis::readiness::Vital;
 use tokio::task::{JoinError, JoinHandle};
 
 use super::Shared;
@@ -26,7 +27,7 @@ const CHECK_EVERY: u32 = 10;
 type Check = JoinHandle<Result<(Vec<Placement>, u64), TopicError>>;
 
 /// Never ends.
-pub(super) async fn run(shared: Arc<Shared>) {
+pub(super) async fn run(shared: Arc<Shared>, _vital: Vital) {
     let mut brokers = shared.find_topic().await;
     let mut ticks = tokio::time::interval(PERIOD);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
