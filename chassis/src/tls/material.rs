@@ -21,6 +21,9 @@ use crate::reload::{self, Snapshot, Source};
 /// Why there is no certificate before the first.
 const NOTHING_YET: &str = "the Workload API has given no certificate yet";
 
+/// Why nothing new comes from an API that nobody listens to.
+const NO_THREAD: &str = "the thread that listens to the Workload API has ended";
+
 /// How often a command looks whether something was sent.
 const LOOK_PERIOD: Duration = Duration::from_millis(5);
 
@@ -89,7 +92,10 @@ impl Material {
 
     /// Why the Workload API sends nothing new.
     pub fn away(&self) -> Option<String> {
-        self.feed.as_ref().and_then(|feed| feed.sent.borrow().away.clone())
+        self.feed.as_ref().and_then(|feed| match feed.sent.has_changed() {
+            Ok(_) => feed.sent.borrow().away.clone(),
+            Err(_) => Some(NO_THREAD.to_owned()),
+        })
     }
 
     /// Calls `apply` with what there is now, and with every change of it. Never ends.
@@ -110,13 +116,13 @@ impl Material {
                 apply(self.with(now));
                 let sent = async {
                     match &mut feed {
-                        // Its thread lives as long as we do.
-                        Some(feed) => drop(feed.changed().await),
+                        Some(feed) => feed.changed().await.is_ok(),
                         None => std::future::pending().await,
                     }
                 };
                 tokio::select! {
-                    () = sent => {}
+                    // Without a thread that sends there are only files to wait for.
+                    true = sent => {}
                     // The sender is ours.
                     _ = changed.changed() => {}
                 }
@@ -191,5 +197,27 @@ impl Sent {
         let workload::Names { certificate, key, authorities, .. } = workload::names(address);
         let files = [certificate, key, authorities].map(|name| (name, Err(reason.to_owned())));
         Self { files: Snapshot::from(files), away: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_workload_api_whose_thread_is_gone_is_not_asked_again_and_again() {
+        let (_, sent) = watch::channel(Sent::nothing("unix:///a", "no thread"));
+        let feed = Arc::new(Feed { sent, _wanted: oneshot::channel().0 });
+        let material = Material { source: Source::Files(Vec::new()), feed: Some(feed) };
+        let mut applied = 0;
+        let following = material.follow(Duration::from_secs(1), |files| {
+            assert!(files.values().all(Result::is_err) && !files.is_empty());
+            applied += 1;
+            assert_eq!(applied, 1, "nothing has changed");
+        });
+        let ended = tokio::time::timeout(Duration::from_secs(60), following).await;
+        ended.expect_err("it follows on");
+        assert_eq!(applied, 1);
+        assert_eq!(material.away().as_deref(), Some(NO_THREAD), "and it is told");
     }
 }
