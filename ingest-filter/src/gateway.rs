@@ -72,6 +72,7 @@ mod shares;
 mod stamps;
 mod tenant_metrics;
 mod tenant_rules;
+mod tenants;
 #[cfg(test)]
 mod tests;
 pub mod turns;

@@ -48,8 +48,8 @@ pub enum Version {
 /// Hands every sample, histogram and exemplar of a request to `intake`.
 ///
 /// # Errors
-/// When the request itself is malformed or of the other version, or with what `intake` stops with. What is malformed
-/// within a series is an item that is rejected.
+/// When the request itself is malformed or of the other version, or with what `intake` stops with.
+/// What is malformed within a series is an item that is rejected.
 pub fn for_each_item(
     request: &[u8],
     version: Version,

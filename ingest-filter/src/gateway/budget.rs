@@ -11,14 +11,14 @@
 //! A reservation is taken before the memory is, grows with it, and gives everything back when it
 //! is dropped. When nothing is left the request is refused at once: waiting would hold memory too.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::gauge::Gauge;
 
 use crate::gateway::hold_time::HoldTime;
+use crate::gateway::tenants::Tenants;
 
 /// The budget; clones share it.
 #[derive(Clone, Debug)]
@@ -30,7 +30,8 @@ pub struct Budget {
 struct Shared {
     limit: u64,
     used: Arc<AtomicU64>,
-    tenants: Mutex<HashMap<String, Arc<AtomicU64>>>,
+    /// What each holds; whoever holds bytes holds its counter too.
+    tenants: Tenants<AtomicU64>,
     /// A [`HoldTime`].
     hold_time: AtomicU64,
     /// Where the next wait stands in its range, in parts of 2⁶⁴.
@@ -48,9 +49,6 @@ pub struct Reservation {
     bytes: u64,
     since: Instant,
 }
-
-/// From so many tenants on, those that hold nothing are forgotten.
-const TENANTS_KEPT_MAX: usize = 1024;
 
 /// One part in so many of a tenant's share is for requests that have begun.
 const BEGUN_PART: u64 = 8;
@@ -92,7 +90,7 @@ impl Budget {
     /// # Errors
     /// When fewer are left, or the tenant has its share.
     pub fn reserve_for(&self, tenant: &str, bytes: usize) -> Result<Reservation, Denied> {
-        let tenant = self.shared.tenant(tenant);
+        let tenant = self.shared.tenants.get(tenant, AtomicU64::default);
         let (shared, since) = (self.shared.clone(), Instant::now());
         let mut reservation = Reservation { shared, tenant, bytes: 0, since };
         reservation.grow(bytes)?;
@@ -128,18 +126,6 @@ impl Budget {
 }
 
 impl Shared {
-    fn tenant(&self, name: &str) -> Arc<AtomicU64> {
-        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(held) = tenants.get(name) {
-            return held.clone();
-        }
-        if tenants.len() >= TENANTS_KEPT_MAX {
-            // Whoever holds bytes holds its counter too.
-            tenants.retain(|_, held| Arc::strong_count(held) > 1);
-        }
-        tenants.entry(name.to_owned()).or_default().clone()
-    }
-
     fn exhausted(&self) -> Denied {
         Denied::Exhausted { retry_after: self.retry_after() }
     }
@@ -263,6 +249,7 @@ impl Drop for Reservation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::tenants::KEPT_MAX;
 
     fn is_exhausted(denied: Result<Reservation, Denied>) -> bool {
         matches!(denied, Err(Denied::Exhausted { .. }))
@@ -283,11 +270,11 @@ mod tests {
         drop(held);
         assert!(budget.reserve_for("a", 42).is_ok());
         assert!(is_exhausted(budget.reserve_for("a", 43)));
-        for number in 0..2 * TENANTS_KEPT_MAX {
+        for number in 0..2 * KEPT_MAX {
             drop(budget.reserve_for(&number.to_string(), 1).expect("fits"));
         }
-        let kept = budget.shared.tenants.lock().expect("no panic").len();
-        assert!(kept <= TENANTS_KEPT_MAX, "{kept}");
+        let kept = budget.shared.tenants.count();
+        assert!(kept <= KEPT_MAX, "{kept}");
         assert!(other.grow(36).is_err(), "not forgotten while it holds something");
         drop(other);
         assert_eq!(budget.in_flight(), 0);

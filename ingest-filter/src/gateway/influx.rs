@@ -16,7 +16,7 @@ use crate::gateway::edge::Edge;
 use crate::gateway::inflate::Encoding;
 use crate::gateway::intake::RequestIntake;
 use crate::gateway::media_type::MediaType;
-use crate::gateway::protocol::{Framing, Head, Outcome, Protocol, ProtocolName};
+use crate::gateway::protocol::{Framing, Head, LONG_BYTES_MIN, Outcome, Protocol, ProtocolName};
 use crate::gateway::refusal::Refusal;
 use crate::gateway::serve::serve;
 use crate::gateway::verdict::{EXCERPT_BYTES_MAX, Rejection};
@@ -101,7 +101,7 @@ impl Protocol for Influx {
 
     /// Every line brings its own tags.
     fn apart_from_bytes(&self) -> usize {
-        128 << 10
+        LONG_BYTES_MIN
     }
 
     fn malformed(&self) -> Refusal {

@@ -15,6 +15,13 @@ use crate::signal::Signal;
 /// What became of a request.
 pub type Outcome = Result<Verdict, Refusal>;
 
+/// What becomes as long as this is decompressed or decoded on a thread of its own, so that one long
+/// body does not hold up the requests that share its thread.
+pub const LONG_BYTES_MIN: usize = 128 << 10;
+
+/// The same of bodies whose items may become many times as long as they are.
+const MULTIPLIED_BYTES_MIN: usize = 8 << 10;
+
 /// One dialect of one path, for one request.
 pub trait Protocol: Clone + Send + Sync + 'static {
     /// The name in metrics and spans.
@@ -39,10 +46,10 @@ pub trait Protocol: Clone + Send + Sync + 'static {
     fn decode(&self, body: &[u8], intake: &mut RequestIntake) -> Result<(), Stop>;
 
     /// Bodies from this size on are decoded on a thread of their own, so that one does not hold up the
-    /// requests that share its thread. What it takes is bounded by what the items become, which is
+    /// requests that share its thread. What that takes goes by what the items become, which is
     /// [many times](super::intake::EXPANSION_MAX) the body where they share their tags.
     fn apart_from_bytes(&self) -> usize {
-        8 << 10
+        MULTIPLIED_BYTES_MIN
     }
 
     /// Why a body that is malformed as a whole is refused.

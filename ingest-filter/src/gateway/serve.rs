@@ -23,7 +23,7 @@ use crate::gateway::edge::Edge;
 use crate::gateway::grpc_frame;
 use crate::gateway::inflate::BodyCaps;
 use crate::gateway::intake::{Converted, RequestIntake, Wanted};
-use crate::gateway::protocol::{Framing, Head, Outcome, Protocol};
+use crate::gateway::protocol::{Framing, Head, LONG_BYTES_MIN, Outcome, Protocol};
 use crate::gateway::refusal::Refusal;
 use crate::gateway::stamps::Identity;
 use crate::point::Chunker;
@@ -39,10 +39,6 @@ pub const TRY_ANOTHER: HeaderName = HeaderName::from_static("x-tidegate-try-anot
 /// Where a client may name an organization: as Envoy hands it on, and as clients send it.
 const ORGANIZATION: [HeaderName; 2] =
     [HeaderName::from_static("x-tidegate-organization"), HeaderName::from_static("x-scope-orgid")];
-
-/// What becomes as long as this is decompressed on a thread of its own, so that one long body does
-/// not hold up the requests that share its thread.
-const BLOCKING_BYTES_MIN: usize = 128 << 10;
 
 /// Serves one request.
 pub async fn serve<P: Protocol>(edge: Arc<Edge>, protocol: P, request: Request) -> Response {
@@ -194,7 +190,7 @@ async fn receive(
 
 /// What could not be decoded as it arrived.
 async fn decoded(of: (&Edge, &str, Instant), arrived: Arrived) -> Result<Received, Refusal> {
-    match arrived.inflate.bytes_left() < BLOCKING_BYTES_MIN {
+    match arrived.inflate.bytes_left() < LONG_BYTES_MIN {
         true => arrived.decoded(),
         false => apart(of, move || arrived.decoded()).await?,
     }

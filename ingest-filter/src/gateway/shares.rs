@@ -1,19 +1,16 @@
 //! Parts of something bounded, one for each tenant, so that the requests of one do not take those of
 //! others: threads that decode, room in the journal.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// From so many tenants on, those that have nothing and wait for nothing are forgotten.
-const TENANTS_KEPT_MAX: usize = 1024;
+use crate::gateway::tenants::Tenants;
 
 /// As many units for each tenant.
 #[derive(Debug)]
 pub struct Shares {
     of_tenant: u32,
-    tenants: Mutex<HashMap<String, Arc<Semaphore>>>,
+    /// Whoever has something or waits for it holds the semaphore too.
+    tenants: Tenants<Semaphore>,
 }
 
 /// What a request has of the share of its tenant, until this is dropped.
@@ -22,27 +19,14 @@ pub type Share = OwnedSemaphorePermit;
 impl Shares {
     /// So many units for each tenant.
     pub fn new(of_tenant: u32) -> Self {
-        Self { of_tenant, tenants: Mutex::default() }
+        Self { of_tenant, tenants: Tenants::default() }
     }
 
     /// Waits for so many units of a tenant, or for all it has if that is less, in the order of asking.
     pub async fn take(&self, tenant: &str, units: u32) -> Share {
-        let share = self.tenant(tenant);
+        let share = self.tenants.get(tenant, || Semaphore::new(self.of_tenant as usize));
         let taken = share.acquire_many_owned(units.min(self.of_tenant)).await;
         taken.expect("no semaphore is ever closed")
-    }
-
-    fn tenant(&self, name: &str) -> Arc<Semaphore> {
-        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = tenants.get(name) {
-            return known.clone();
-        }
-        if tenants.len() >= TENANTS_KEPT_MAX {
-            // Whoever has something or waits for it holds the semaphore too.
-            tenants.retain(|_, share| Arc::strong_count(share) > 1);
-        }
-        let new = || Arc::new(Semaphore::new(self.of_tenant as usize));
-        tenants.entry(name.to_owned()).or_insert_with(new).clone()
     }
 }
 
@@ -51,6 +35,7 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+    use crate::gateway::tenants::KEPT_MAX;
 
     #[test]
     fn a_tenant_has_its_share_and_no_more() {
@@ -71,11 +56,11 @@ mod tests {
     fn tenants_that_wait_for_nothing_are_forgotten() {
         let shares = Shares::new(1);
         let held = shares.take("a", 1).now_or_never().expect("free");
-        for number in 0..2 * TENANTS_KEPT_MAX {
+        for number in 0..2 * KEPT_MAX {
             drop(shares.take(&number.to_string(), 1).now_or_never().expect("free"));
         }
-        let kept = shares.tenants.lock().expect("no panic").len();
-        assert!(kept <= TENANTS_KEPT_MAX, "{kept}");
+        let kept = shares.tenants.count();
+        assert!(kept <= KEPT_MAX, "{kept}");
         assert!(shares.take("a", 1).now_or_never().is_none(), "not forgotten while it has a share");
         drop(held);
     }

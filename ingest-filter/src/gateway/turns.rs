@@ -15,23 +15,21 @@
 //! A turn lasts from when a request becomes ready until it waits for something else: a body, a long
 //! body that is decoded on another thread, a journal. Nothing of that takes turns from anybody.
 
-use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use crowd::{Crowd, Stage};
 
-pub mod crowd;
+use crate::gateway::tenants::Tenants;
 
-/// From so many tenants on, those without a request are forgotten.
-const TENANTS_KEPT_MAX: usize = 1024;
+pub mod crowd;
 
 /// The turns of all tenants.
 #[derive(Debug)]
 pub struct Turns {
     at_once: usize,
-    tenants: Mutex<HashMap<String, Arc<Tenant>>>,
+    tenants: Tenants<Tenant>,
 }
 
 /// The requests of one tenant.
@@ -91,7 +89,7 @@ impl Turns {
 
     /// So many of each tenant at once, at least one.
     pub fn new(at_once: usize) -> Self {
-        Self { at_once, tenants: Mutex::default() }
+        Self { at_once, tenants: Tenants::default() }
     }
 
     /// Does the work of one request of `tenant`, in its turns. What it needs is made with its first
@@ -121,23 +119,12 @@ impl Turns {
     }
 
     fn join(&self, name: &str) -> Presence {
-        let tenant = self.tenant(name);
+        let new = || Tenant { crowd: Mutex::new(Crowd::new(self.at_once)) };
+        // Each request holds its tenant.
+        let tenant = self.tenants.get(name, new);
         lock(&tenant.crowd).join();
         let state = State { phase: Phase::New, runtime: Waker::noop().clone() };
         Presence(Arc::new(Member { tenant, state: Mutex::new(state) }))
-    }
-
-    fn tenant(&self, name: &str) -> Arc<Tenant> {
-        let mut tenants = lock(&self.tenants);
-        if let Some(known) = tenants.get(name) {
-            return known.clone();
-        }
-        if tenants.len() >= TENANTS_KEPT_MAX {
-            // Each request holds its tenant.
-            tenants.retain(|_, tenant| Arc::strong_count(tenant) > 1);
-        }
-        let new = || Arc::new(Tenant { crowd: Mutex::new(Crowd::new(self.at_once)) });
-        tenants.entry(name.to_owned()).or_insert_with(new).clone()
     }
 }
 

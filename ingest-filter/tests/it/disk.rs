@@ -237,40 +237,6 @@ async fn a_full_queue_refuses() {
     wait_for("room", || async { journal.append(vec![record("a", 0, 1)]).await.ok() }).await;
 }
 
-/// One tenant appends more than the disk takes, again and again; what others append is never refused for
-/// it.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_tenant_that_fills_the_queue_costs_no_other() {
-    let directory = tempfile::tempdir().unwrap();
-    let config = JournalConfig::Disk(DiskConfig {
-        queue_bytes_max: 1 << 20,
-        ..DiskConfig::new(directory.path())
-    });
-    let journal = appender(&config);
-    let mut greedy = tokio::task::JoinSet::new();
-    let (refused, mut was_refused) = tokio::sync::watch::channel(0);
-    for number in 0..50 {
-        let (journal, refused) = (journal.clone(), refused.clone());
-        greedy.spawn(async move {
-            let mut record = record("greedy", 0, number);
-            record.body = vec![b'x'; 100 << 10].into();
-            loop {
-                if journal.append(vec![record.clone()]).await.is_err() {
-                    refused.send_modify(|count| *count += 1);
-                    tokio::task::yield_now().await;
-                }
-            }
-        });
-    }
-    for number in 0..100 {
-        was_refused.wait_for(|count| *count > number * 10).await.unwrap();
-        let mut small = record(&format!("tenant-{}", number % 9), 0, number);
-        small.body = vec![b'x'; 20 << 10].into();
-        journal.append(vec![small]).await.expect("there is room for another tenant");
-    }
-    greedy.shutdown().await;
-}
-
 /// What is longer than the part of the queue that a tenant may hold goes piece by piece.
 #[tokio::test(flavor = "multi_thread")]
 async fn more_than_the_queue_holds_is_stored_piece_by_piece() {

@@ -30,6 +30,15 @@ async fn all_stored(fake: &FakeInfluxdb, lines: usize) {
     wait_for("the points", || async { (points() == lines).then_some(()) }).await;
 }
 
+/// A database that refuses the marked points, and takes all others.
+async fn refuses_poison() -> FakeInfluxdb {
+    FakeInfluxdb::start(|write| match write.body.contains("poison") {
+        true => Reply::Status(400, None, "{\"error\":\"unable to parse 'm': bad\"}"),
+        false => OK,
+    })
+    .await
+}
+
 /// A database that dies on a marked point: the marked points, and only they, are dead letters.
 #[tokio::test(flavor = "multi_thread")]
 async fn points_that_kill_the_database_are_found() {
@@ -257,11 +266,7 @@ async fn a_target_that_is_back_is_ready_though_it_takes_no_point_of_the_batch() 
 /// point of its series and time was written after.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_canary_does_not_bring_back_an_older_value() {
-    let fake = FakeInfluxdb::start(|write| match write.body.contains("poison") {
-        true => Reply::Status(400, None, "{\"error\":\"unable to parse 'm': bad\"}"),
-        false => OK,
-    })
-    .await;
+    let fake = refuses_poison().await;
     let directory = tempfile::tempdir().unwrap();
     let (journal, dead) = journal_in(directory.path());
     let running = Running::start(&journal, influxdb(fake.url())).await;
@@ -327,11 +332,7 @@ async fn the_trace_reaches_the_database() {
 /// Dead letters that cannot be stored stop the lane; nothing is skipped, and it goes on after.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_letter_that_cannot_be_stored_blocks() {
-    let fake = FakeInfluxdb::start(|write| match write.body.contains("poison") {
-        true => Reply::Status(400, None, "{\"error\":\"unable to parse 'm': bad\"}"),
-        false => OK,
-    })
-    .await;
+    let fake = refuses_poison().await;
     let directory = tempfile::tempdir().unwrap();
     let (journal, dead) = journal_in(directory.path());
     let running = Running::start(&journal, influxdb(fake.url())).await;

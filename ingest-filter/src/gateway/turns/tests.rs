@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 
 use super::*;
+use crate::gateway::tenants::KEPT_MAX;
 
 type Ready = Arc<Mutex<VecDeque<usize>>>;
 type Log = Arc<Mutex<Vec<&'static str>>>;
@@ -201,11 +202,11 @@ fn who_goes_away_or_panics_passes_its_turn_on() {
 fn tenants_without_a_request_are_forgotten() {
     let turns = Turns::new(1);
     let kept = turns.join("kept");
-    for number in 0..2 * TENANTS_KEPT_MAX {
+    for number in 0..2 * KEPT_MAX {
         drop(turns.join(&number.to_string()));
     }
-    let tenants = lock(&turns.tenants).len();
-    assert!(tenants <= TENANTS_KEPT_MAX, "{tenants}");
-    assert!(lock(&turns.tenants).contains_key("kept"));
-    drop(kept);
+    let tenants = turns.tenants.count();
+    assert!(tenants <= KEPT_MAX, "{tenants}");
+    let again = turns.join("kept");
+    assert!(Arc::ptr_eq(&kept.0.tenant, &again.0.tenant), "not forgotten while it has a request");
 }

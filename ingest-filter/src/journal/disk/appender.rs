@@ -311,3 +311,52 @@ fn group(first: Job, jobs: &Receiver<Job>) -> Vec<Job> {
     }
     group
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+
+    fn record(tenant: &str, bytes: usize) -> Record {
+        Record {
+            tenant: tenant.to_owned(),
+            database: String::new(),
+            shard: 0,
+            points: 1,
+            admitted_at_ns: 0,
+            request_id: None,
+            traceparent: None,
+            body: vec![b'x'; bytes].into(),
+        }
+    }
+
+    /// A disk that takes nothing for now: what one tenant appends meanwhile, given up or not, is refused
+    /// from its part on, and what others append is not.
+    #[test]
+    fn a_tenant_that_fills_the_queue_costs_no_other() {
+        let shared = Arc::new(Shared {
+            room: Room::new(1000 << 10, QUEUE_APPENDS_MAX as u64),
+            rate: Mutex::new(DrainRate::new(Instant::now())),
+            metrics: JournalMetrics::register(&mut Registry::default()),
+        });
+        let (queue, jobs) = sync_channel(QUEUE_APPENDS_MAX);
+        let (queue, thread) = (Some(queue), None);
+        let journal = DiskAppender { queue, shared, piece_bytes: 125 << 10, thread };
+        let taken = |tenant: &str| journal.store(vec![record(tenant, 90 << 10)]).now_or_never();
+        let mut greedy = (0..).map_while(|_| match taken("greedy") {
+            None => Some(()),
+            Some(refused) => {
+                let reason = refused.expect_err("nothing is stored").to_string();
+                assert!(reason.contains("the tenant has its part of the queue"), "{reason}");
+                None
+            }
+        });
+        assert_eq!(greedy.by_ref().count(), 5, "half of the queue, in pieces of 90 KiB");
+        assert!(taken("other").is_none(), "it waits for the disk");
+        // As the thread does when they are stored.
+        drop(jobs.try_iter().collect::<Vec<_>>());
+        assert!(taken("greedy").is_none(), "there is room again");
+    }
+}
