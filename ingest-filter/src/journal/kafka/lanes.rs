@@ -32,9 +32,11 @@ pub(super) struct Lanes {
 
 struct Handle {
     state: Arc<State>,
-    deliveries: mpsc::UnboundedSender<(Delivery, u64)>,
+    deliveries: mpsc::UnboundedSender<Queued>,
     paused: bool,
     stored: i64,
+    /// How often the partition has begun anew while it was ours.
+    beginnings: u64,
     /// The offset that should come next, where it is known.
     expected: Option<i64>,
     /// What the group had committed, or what came first: nothing below is ours to write.
@@ -47,7 +49,10 @@ struct Handle {
 
 struct State {
     queued_bytes: AtomicU64,
+    /// Of the partition as it was made at the latest of `beginnings`.
     acked: AtomicI64,
+    /// How many of the partition's beginnings the task has come to.
+    beginnings: AtomicU64,
     stop: CancellationToken,
     gone: Mutex<bool>,
     went: Condvar,
@@ -57,9 +62,18 @@ struct State {
 pub(super) struct PartitionLane {
     partition: i32,
     state: Arc<State>,
-    deliveries: mpsc::UnboundedReceiver<(Delivery, u64)>,
+    deliveries: mpsc::UnboundedReceiver<Queued>,
     /// Has come and is not taken; counts as queued.
-    waiting: Option<(Delivery, u64)>,
+    waiting: Option<Queued>,
+    /// Something was taken since the last acknowledgement.
+    unacked: bool,
+}
+
+struct Queued {
+    delivery: Delivery,
+    bytes: u64,
+    /// Its position is one of a partition that was made again: those before it are of the old one.
+    begins_anew: bool,
 }
 
 /// What came of a delivery.
@@ -103,17 +117,25 @@ impl Lanes {
         let state = Arc::new(State {
             queued_bytes: AtomicU64::new(0),
             acked: AtomicI64::new(NOTHING),
+            beginnings: AtomicU64::new(0),
             stop: CancellationToken::new(),
             gone: Mutex::new(false),
             went: Condvar::new(),
         });
         let (sender, deliveries) = mpsc::unbounded_channel();
-        let lane = PartitionLane { partition, state: state.clone(), deliveries, waiting: None };
+        let lane = PartitionLane {
+            partition,
+            state: state.clone(),
+            deliveries,
+            waiting: None,
+            unacked: false,
+        };
         let handle = Handle {
             state,
             deliveries: sender,
             paused: false,
             stored: NOTHING,
+            beginnings: 0,
             expected: committed,
             begin: committed,
             emptied_at: None,
@@ -191,7 +213,8 @@ impl Lanes {
         let order = handle.follow(delivery.position);
         let queued = handle.state.queued_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
         // A lane whose task is gone is about to be revoked, or the process ends.
-        let _ = handle.deliveries.send((delivery, bytes));
+        let begins_anew = order == Order::Backwards;
+        let _ = handle.deliveries.send(Queued { delivery, bytes, begins_anew });
         self.queued += bytes;
         if self.queued >= self.bytes_max {
             // One record for each of many lanes is more than their shares.
@@ -250,7 +273,7 @@ impl Lanes {
 impl Handle {
     /// The last offset up to which everything is written or gone.
     fn acked(&self) -> i64 {
-        let acked = self.state.acked.load(Ordering::Acquire);
+        let acked = self.state.acked(self.beginnings);
         let next = if acked == NOTHING { self.begin } else { Some(acked + 1) };
         match self.gone {
             Some((from, to)) if next == Some(from) => to - 1,
@@ -266,8 +289,8 @@ impl Handle {
         match expected {
             Some(expected) if offset > expected => Order::Missing(offset.abs_diff(expected)),
             Some(expected) if offset < expected => {
-                // What was acknowledged are offsets of something that is gone.
-                self.state.acked.store(NOTHING, Ordering::Release);
+                // What was acknowledged, or is being written, are offsets of something that is gone.
+                self.beginnings += 1;
                 self.stored = NOTHING;
                 self.begin = Some(offset);
                 self.gone = None;
@@ -279,6 +302,20 @@ impl Handle {
 }
 
 impl State {
+    /// What is acknowledged of a partition since it began for so many times.
+    fn acked(&self, beginnings: u64) -> i64 {
+        match self.beginnings.load(Ordering::Acquire) == beginnings {
+            true => self.acked.load(Ordering::Acquire),
+            false => NOTHING,
+        }
+    }
+
+    /// The task has written all that came before the next beginning.
+    fn begin_anew(&self) {
+        self.acked.store(NOTHING, Ordering::Release);
+        self.beginnings.fetch_add(1, Ordering::AcqRel);
+    }
+
     fn wait_until_gone(&self, until: Instant) -> bool {
         let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
         let left = until.saturating_duration_since(Instant::now());
@@ -301,17 +338,27 @@ impl Lane for PartitionLane {
                 self.waiting = tokio::select! {
                     biased;
                     () = self.state.stop.cancelled() => return None,
-                    delivery = self.deliveries.recv() => Some(delivery?),
+                    queued = self.deliveries.recv() => Some(queued?),
                 };
             }
-            self.waiting.as_ref().map(|(_, bytes)| *bytes)
+            let waiting = self.waiting.as_ref()?;
+            if waiting.begins_anew && self.unacked {
+                // Else nobody could tell the old partition's positions from those of the new one.
+                self.state.stop.cancelled().await;
+                return None;
+            }
+            Some(waiting.bytes)
         })
     }
 
     fn next(&mut self) -> Boxed<'_, Option<Delivery>> {
         Box::pin(async move {
             self.ready().await?;
-            let (delivery, bytes) = self.waiting.take()?;
+            let Queued { delivery, bytes, begins_anew } = self.waiting.take()?;
+            if begins_anew {
+                self.state.begin_anew();
+            }
+            self.unacked = true;
             self.state.queued_bytes.fetch_sub(bytes, Ordering::AcqRel);
             Some(delivery)
         })
@@ -320,6 +367,7 @@ impl Lane for PartitionLane {
     fn ack(&mut self, position: Position) -> Boxed<'_, Result<(), ReadError>> {
         let offset = i64::try_from(position.0).unwrap_or(i64::MAX);
         self.state.acked.fetch_max(offset, Ordering::AcqRel);
+        self.unacked = false;
         Box::pin(std::future::ready(Ok(())))
     }
 
@@ -338,6 +386,7 @@ impl Drop for PartitionLane {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use futures_util::FutureExt;
 
     use super::*;
     use crate::journal::{Malformed, MalformedCause, Original};
@@ -387,13 +436,43 @@ mod tests {
         assert_eq!(order(0, 16), Order::Next);
         assert_eq!(order(0, 18), Order::Missing(1));
         assert_eq!(order(1, 500), Order::Next, "nothing is known of what was before");
+        take(&mut lane, 3).await;
         lane.ack(Position(18)).await.expect("noted");
         assert_eq!(order(0, 3), Order::Backwards);
         assert_eq!(order(0, 4), Order::Next);
         assert_eq!(lanes.next_unwritten(), [(0, Some(3)), (1, Some(500))]);
+        take(&mut lane, 2).await;
         lane.ack(Position(4)).await.expect("noted");
         assert_eq!(lanes.flows(), [Flow::Store(0, 4)]);
         assert_eq!(lanes.next_unwritten(), [(0, Some(5)), (1, Some(500))]);
+    }
+
+    async fn take(lane: &mut PartitionLane, deliveries: usize) {
+        for _ in 0..deliveries {
+            lane.next().await.expect("a delivery");
+        }
+    }
+
+    /// Else a writer that is killed then would never read the first nineteen records of the new one.
+    #[tokio::test]
+    async fn what_is_written_of_a_partition_that_is_gone_is_no_position_of_the_new_one() {
+        let (mut lanes, mut new) = Lanes::new(1 << 20);
+        lanes.assign(0, Some(17));
+        let mut lane = new.recv().await.expect("a lane");
+        for offset in [17, 18, 0, 1] {
+            lanes.deliver(0, delivery(offset), 1).expect("the partition is ours");
+        }
+        take(&mut lane, 2).await;
+        assert!(lane.ready().now_or_never().is_none(), "first those of the old one are written");
+        lane.ack(Position(18)).await.expect("noted");
+        assert_eq!(lanes.flows(), []);
+        assert_eq!(lanes.next_unwritten(), [(0, Some(0))]);
+        take(&mut lane, 1).await;
+        assert_eq!(lanes.flows(), [], "one that is taken is not written");
+        take(&mut lane, 1).await;
+        lane.ack(Position(1)).await.expect("noted");
+        assert_eq!(lanes.flows(), [Flow::Store(0, 1)]);
+        assert_eq!(lanes.revoke(&[0], Duration::ZERO), [(0, 1)]);
     }
 
     #[tokio::test]
