@@ -8,8 +8,9 @@ use tokio::time::Instant;
 
 use crate::gateway::body::{self, Arrived, Pieces, Received};
 use crate::gateway::budget::Reservation;
+use crate::gateway::hold_time::RETRY_AFTER_MIN;
 use crate::gateway::inflate::{BodyCaps, Encoding, Inflate};
-use crate::gateway::refusal::{Cap, RETRY_AFTER_MIN, Refusal};
+use crate::gateway::refusal::{Cap, Refusal};
 
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const HEAD_BYTES: usize = 5;

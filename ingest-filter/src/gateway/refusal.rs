@@ -2,7 +2,13 @@
 
 use std::time::Duration;
 
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
 use crate::gateway::budget::Denied;
+use crate::gateway::hold_time::RETRY_AFTER_MIN;
+
+/// Promises Envoy that nothing of the request was stored and that another replica may take it.
+const TRY_ANOTHER: HeaderName = HeaderName::from_static("x-tidegate-try-another");
 
 /// A request of which nothing was stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -107,10 +113,6 @@ impl From<Denied> for Refusal {
     }
 }
 
-/// Nobody is told to come back sooner. Without a tenant, which is a fault of our own wiring, that
-/// is all there is to say.
-pub const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
-
 impl Refusal {
     /// The HTTP status, unless a dialect has another. What is not the client's fault is 503: agents
     /// drop what was answered 401 or 408.
@@ -137,6 +139,7 @@ impl Refusal {
     /// When to try again, where waiting helps; at least one second.
     pub fn retry_after(self) -> Option<Duration> {
         match self {
+            // A fault of our own wiring: there is nothing better to say.
             Refusal::TenantMissing => Some(RETRY_AFTER_MIN),
             Refusal::BodyTimeout { retry_after }
             | Refusal::MemoryExhausted { retry_after }
@@ -147,9 +150,20 @@ impl Refusal {
         }
     }
 
+    /// What every dialect says in headers: when to try again, and whether another replica may.
+    pub fn write_to(self, headers: &mut HeaderMap) {
+        if let Some(after) = self.retry_after() {
+            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.is_of_this_replica() {
+            headers.insert(TRY_ANOTHER, HeaderValue::from_static("replica"));
+        }
+    }
+
     /// Whether another replica may take the request: this one stored nothing of it, and what stood
     /// in the way is its own.
-    pub fn is_of_this_replica(self) -> bool {
+    fn is_of_this_replica(self) -> bool {
         matches!(self, Refusal::MemoryExhausted { .. })
     }
 

@@ -33,9 +33,6 @@ use crate::rules::mapping::Named;
 /// How many points of the request are in the journal.
 pub const POINTS: HeaderName = HeaderName::from_static("x-tidegate-points");
 
-/// Promises Envoy that nothing of the request was stored and that another replica may take it.
-pub const TRY_ANOTHER: HeaderName = HeaderName::from_static("x-tidegate-try-another");
-
 /// Where a client may name an organization: as Envoy hands it on, and as clients send it.
 const ORGANIZATION: [HeaderName; 2] =
     [HeaderName::from_static("x-tidegate-organization"), HeaderName::from_static("x-scope-orgid")];
@@ -105,19 +102,9 @@ fn worded<P: Protocol>(protocol: &P, outcome: &Outcome) -> Response {
     let stored = outcome.as_ref().map_or(0, |verdict| verdict.stored);
     response.headers_mut().insert(POINTS, HeaderValue::from(stored));
     if let Err(refusal) = outcome {
-        if let Some(after) = refusal.retry_after() {
-            response.headers_mut().insert(header::RETRY_AFTER, seconds(after));
-        }
-        if refusal.is_of_this_replica() {
-            response.headers_mut().insert(TRY_ANOTHER, HeaderValue::from_static("replica"));
-        }
+        refusal.write_to(response.headers_mut());
     }
     response
-}
-
-/// Whole seconds, rounded up.
-fn seconds(duration: std::time::Duration) -> HeaderValue {
-    HeaderValue::from(duration.as_secs() + u64::from(duration.subsec_nanos() > 0))
 }
 
 async fn store<P: Protocol>(

@@ -60,7 +60,12 @@ pub async fn query(State(edge): State<Arc<Edge>>, request: Request) -> Response 
             StatusCode::BAD_REQUEST,
             "missing required parameter \"q\"",
         ),
-        Err(refusal) => error(ProtocolName::InfluxV1, refusal.status(), &refusal.to_string()),
+        Err(refusal) => {
+            let (status, message) = (refusal.status(), refusal.to_string());
+            let mut response = error(ProtocolName::InfluxV1, status, &message);
+            refusal.write_to(response.headers_mut());
+            response
+        }
     }
 }
 

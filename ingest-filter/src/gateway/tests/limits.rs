@@ -187,35 +187,44 @@ async fn a_body_that_does_not_come_is_503() {
 
 #[tokio::test]
 async fn a_tenant_that_trickles_takes_its_own_share() {
-    let gateway = start_with(|config| {
-        config.memory_bytes_max = 16 * body::REQUEST_BYTES;
-        config.request_timeout = Duration::from_secs(60);
-    })
-    .await;
-    let gateway = Arc::new(gateway);
-    let mut trickles = tokio::task::JoinSet::new();
-    let mut senders = Vec::new();
-    for _ in 0..16 {
-        let (sender, streamed) = Channel::<Bytes>::new(1);
-        senders.push(sender);
-        let gateway = gateway.clone();
-        trickles.spawn(async move {
-            let request = gateway.request(Method::POST, "/write").body(Body::new(streamed));
-            gateway.send_h2(request.expect("a request")).await.status
-        });
+    for (path, content_type, body, status) in [
+        ("/write", "text/plain", "m f=1i 1\n", StatusCode::NO_CONTENT),
+        ("/query", "application/x-www-form-urlencoded", "q=CREATE+DATABASE+a", StatusCode::OK),
+    ] {
+        let gateway = start_with(|config| {
+            config.memory_bytes_max = 16 * body::REQUEST_BYTES;
+            config.request_timeout = Duration::from_secs(60);
+        })
+        .await;
+        let gateway = Arc::new(gateway);
+        let mut trickles = tokio::task::JoinSet::new();
+        let mut senders = Vec::new();
+        for _ in 0..16 {
+            let (sender, streamed) = Channel::<Bytes>::new(1);
+            senders.push(sender);
+            let gateway = gateway.clone();
+            trickles.spawn(async move {
+                let request = gateway.request(Method::POST, path);
+                let request = request.header("content-type", content_type);
+                gateway.send_h2(request.body(Body::new(streamed)).expect("a request")).await
+            });
+        }
+        // More than half of them are refused, and the others hold the share of the tenant.
+        for _ in 0..8 {
+            let refused = trickles.join_next().await.expect("one of 16").expect("no panic");
+            assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
+            assert_ne!(refused.header("retry-after"), "", "{path}");
+            assert_eq!(refused.header("x-tidegate-try-another"), "replica", "{path}");
+        }
+        let request = Request::post(format!("http://{}{path}", gateway.address))
+            .header("x-tidegate-tenant", "other")
+            .header("content-type", content_type)
+            .body(body.into());
+        let answer = gateway.send(request.expect("a request")).await;
+        assert_eq!(answer.status, status, "{path}");
+        drop(senders);
+        while trickles.join_next().await.is_some() {}
     }
-    // More than half of them are refused, and the others hold the share of the tenant.
-    for _ in 0..8 {
-        let refused = trickles.join_next().await.expect("one of 16").expect("no panic");
-        assert_eq!(refused, StatusCode::SERVICE_UNAVAILABLE);
-    }
-    let request = Request::post(format!("http://{}/write", gateway.address))
-        .header("x-tidegate-tenant", "other")
-        .body("m f=1i 1\n".into());
-    let answer = gateway.send(request.expect("a request")).await;
-    assert_eq!(answer.status, StatusCode::NO_CONTENT);
-    drop(senders);
-    while trickles.join_next().await.is_some() {}
 }
 
 /// More long bodies at once than fit: who is not refused before it has sent anything is stored. If
