@@ -60,7 +60,10 @@ pub(super) async fn run(mut lane: Box<dyn Lane>, source: Source, shared: Shared)
         task.shared.unwritten.begin(id, batch.oldest_admitted_at_ns());
         let delivered = task.deliver(&batch).await;
         let acked = match delivered {
-            Ok(()) => task.ack(&mut *lane, &batch).await,
+            Ok(()) => {
+                task.advance_watermarks(&batch);
+                task.ack(&mut *lane, &batch).await
+            }
             Err(abandoned) => Err(abandoned),
         };
         if acked.is_err() {
@@ -68,7 +71,6 @@ pub(super) async fn run(mut lane: Box<dyn Lane>, source: Source, shared: Shared)
         }
         task.shared.unwritten.end(id);
         task.held_up(HeldUp::Writing);
-        task.advance_watermarks(&batch);
         if let Some(position) = newer {
             task.hold(position).await;
             break;
