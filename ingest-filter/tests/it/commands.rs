@@ -10,7 +10,6 @@ use serde_json::Value;
 
 use crate::fake_influxdb::{FakeInfluxdb, Reply};
 use crate::influxd::Influxd;
-use crate::kafka::TURN;
 use crate::kafka_broker::Broker;
 use crate::support::{append, appender, record, wait_for};
 use crate::writer_file::Running;
@@ -173,7 +172,6 @@ async fn commands_on_disk() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_on_kafka() {
-    let _turn = TURN.lock().await;
     let broker = Broker::start().await;
     let directory = tempfile::tempdir().unwrap();
     let address = broker.address();
@@ -312,7 +310,6 @@ async fn a_tenant_is_deleted_from_versions_2_and_3() {
 /// Topics are made with what the journal demands of them, found again, and refused where they would lose records.
 #[tokio::test(flavor = "multi_thread")]
 async fn topics_are_made_and_held_to_their_demands() {
-    let _turn = TURN.lock().await;
     let broker = Broker::start().await;
     let directory = tempfile::tempdir().unwrap();
     let journal = |name: &str, more: &str| {

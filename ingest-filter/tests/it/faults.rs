@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 
 use ingest_filter::journal::config::{CreateTopic, JournalConfig, KafkaConfig};
 
-use crate::kafka::TURN;
 use crate::kafka_broker::{Broker, free_port};
 use crate::support::{read_until, reader, wait_for};
 use crate::writer_file::get;
@@ -188,7 +187,6 @@ impl Dice {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_is_journalled_whatever_fails() {
-    let _turn = TURN.lock().await;
     let mut brokers = Broker::cluster(3).await;
     let directory = tempfile::tempdir().unwrap();
     let addresses = brokers.iter().map(Broker::address).collect::<Vec<_>>().join(",");
@@ -262,7 +260,6 @@ async fn refused(seen: &Seen) {
 /// One broker that refuses to write, then may again; auto-creation of topics is on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_right_that_is_revoked_refuses_and_comes_back() {
-    let _turn = TURN.lock().await;
     let (broker, client_port) = Broker::start_with_rights().await;
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("password"), "secret").unwrap();
@@ -294,7 +291,6 @@ async fn a_right_that_is_revoked_refuses_and_comes_back() {
 /// What a client waits for while Kafka is away, and how soon the gateway knows; printed.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_writes_while_kafka_is_away_is_told_so() {
-    let _turn = TURN.lock().await;
     let mut broker = Broker::start().await;
     let directory = tempfile::tempdir().unwrap();
     let gateway = Gateway::start(directory.path(), &broker.address(), "away", 1, "");
@@ -339,7 +335,6 @@ async fn who_writes_while_kafka_is_away_is_told_so() {
 /// write is refused without waiting for the broker. How long that takes is printed.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_to_write_to_a_frozen_broker_does_not_wait_for_it() {
-    let _turn = TURN.lock().await;
     let broker = Broker::start().await;
     let directory = tempfile::tempdir().unwrap();
     let gateway = Gateway::start(directory.path(), &broker.address(), "frozen", 1, "");

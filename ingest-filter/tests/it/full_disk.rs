@@ -9,7 +9,6 @@ use std::process::Command;
 use ingest_filter::journal::config::{DiskConfig, JournalConfig};
 use ingest_filter::writer::config::TargetConfig;
 
-use crate::kafka::TURN;
 use crate::kafka_broker::Broker;
 use crate::kafka_partitions::{PARTITIONS, Stream};
 use crate::process::{ask, config, post, started_confined};
@@ -97,7 +96,6 @@ async fn a_full_disk_of_a_gateway_is_told_and_over_once_there_is_room() {
 /// broker ends itself and Kafka is away.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_of_the_only_broker_refuses_what_would_be_on_it() {
-    let _turn = TURN.lock().await;
     let disks = "log.dirs={directory}/first,{directory}/second\n\
                  metadata.log.dir={directory}/data\n";
     let mut brokers = Broker::cluster_with(1, disks).await;
@@ -150,7 +148,6 @@ async fn a_full_disk_of_the_only_broker_refuses_what_would_be_on_it() {
 /// Of three brokers one has a full disk: it ends itself, and the others go on without it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_of_one_broker_of_three_costs_a_pause() {
-    let _turn = TURN.lock().await;
     let mut brokers = Broker::cluster(3).await;
     brokers[1].kill();
     brokers[1].file_bytes_max = Some(FILE_BYTES_MAX);

@@ -14,7 +14,6 @@ use ingest_filter::writer::config::TargetConfig;
 use prometheus_client::registry::Registry;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::ClientConfig;
-use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -22,9 +21,6 @@ use crate::contract;
 use crate::kafka_broker::Broker;
 use crate::support::{STORED_WITHIN, append, appender, read_until, reader, record, wait_for};
 use crate::writer_file::{Running, writer_config};
-
-/// One cluster at a time: brokers that starve fence each other, which is not what is tested.
-pub static TURN: Mutex<()> = Mutex::const_new(());
 
 pub fn topic(broker: &Broker, name: &str) -> KafkaConfig {
     KafkaConfig {
@@ -43,7 +39,6 @@ pub fn topic(broker: &Broker, name: &str) -> KafkaConfig {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keeps_the_contract() {
-    let _turn = TURN.lock().await;
     let broker = Broker::start().await;
     let config = |name| JournalConfig::Kafka(topic(&broker, name));
     contract::nothing_is_changed(&config("unchanged")).await;
@@ -89,7 +84,6 @@ async fn a_missing_topic_is_named(broker: &Broker) {
 /// that way, and one that would lose records keeps the gateway from being ready.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_would_lose_records_is_not_used() {
-    let _turn = TURN.lock().await;
     let broker = Broker::start_with("auto.create.topics.enable=true\n").await;
     a_missing_topic_is_named(&broker).await;
     let admin: AdminClient<_> =
@@ -173,7 +167,6 @@ async fn all_are_stored(config: &JournalConfig, owed: &BTreeSet<Bytes>) {
 /// The promise of the whole edge: what was confirmed is there, whatever the broker does.
 #[tokio::test(flavor = "multi_thread")]
 async fn confirmed_survives_a_broker_that_is_killed() {
-    let _turn = TURN.lock().await;
     let mut broker = Broker::start().await;
     let config = JournalConfig::Kafka(topic(&broker, "killed"));
     let journal = appender(&config);
@@ -195,7 +188,6 @@ async fn confirmed_survives_a_broker_that_is_killed() {
 /// Of three brokers one may be dead at any time: appends go on, and nothing confirmed is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn appends_go_on_while_one_broker_of_three_is_dead() {
-    let _turn = TURN.lock().await;
     let mut brokers = Broker::cluster(3).await;
     let addresses: Vec<String> = brokers.iter().map(Broker::address).collect();
     let config = JournalConfig::Kafka(KafkaConfig {
@@ -224,7 +216,6 @@ async fn appends_go_on_while_one_broker_of_three_is_dead() {
 /// Partitions move between writers while points flow; every point arrives.
 #[tokio::test(flavor = "multi_thread")]
 async fn writers_come_and_go() {
-    let _turn = TURN.lock().await;
     let broker = Broker::start().await;
     let config = JournalConfig::Kafka(topic(&broker, "moving"));
     let directory = tempfile::tempdir().unwrap();
@@ -302,7 +293,6 @@ impl Drop for Writer {
 /// another one, which writes what was not committed. How long that took is printed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_writers_partitions_are_read_by_another() {
-    let _turn = TURN.lock().await;
     let broker = Broker::start().await;
     let directory = tempfile::tempdir().unwrap();
     let address = broker.address();

@@ -4,15 +4,20 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tempfile::TempDir;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::support::wait_for;
 
 /// The identity of every cluster.
 const CLUSTER: &str = "MkU3OEVBNTcwNTJENDM2Qg";
+
+/// Two brokers by themselves at once, or one cluster: brokers that starve fence each other, which is
+/// not what is tested.
+static TURNS: Semaphore = Semaphore::const_new(2);
 
 /// A broker that is killed when dropped.
 pub struct Broker {
@@ -22,6 +27,8 @@ pub struct Broker {
     /// What stands for a full disk: no file grows beyond so many bytes, whoever runs the test and
     /// whatever it may mount.
     pub file_bytes_max: Option<u64>,
+    /// Of the whole cluster.
+    _turn: Arc<SemaphorePermit<'static>>,
 }
 
 /// Where the jars are: `TIDEGATE_KAFKA_LIB`, or where `make parts` puts them.
@@ -89,6 +96,8 @@ impl Broker {
 
     /// Brokers that form a cluster, with other settings.
     pub async fn cluster_with(size: usize, settings: &str) -> Vec<Self> {
+        let turns = if size > 1 { 2 } else { 1 };
+        let turn = Arc::new(TURNS.acquire_many(turns).await.expect("never closed"));
         let ports: Vec<(u16, u16)> = (0..size).map(|_| (free_port(), free_port())).collect();
         let voters: Vec<String> = ports
             .iter()
@@ -99,7 +108,7 @@ impl Broker {
             .iter()
             .enumerate()
             .map(|(index, ports)| {
-                Self::prepare(index + 1, *ports, &voters.join(","), size, settings)
+                Self::prepare((index + 1, *ports), &voters.join(","), size, settings, turn.clone())
             })
             .collect();
         // Controllers need each other, so all are started before any is waited for.
@@ -114,11 +123,11 @@ impl Broker {
 
     /// Formats a new directory for one node.
     fn prepare(
-        node: usize,
-        (port, controller): (u16, u16),
+        (node, (port, controller)): (usize, (u16, u16)),
         voters: &str,
         size: usize,
         settings: &str,
+        turn: Arc<SemaphorePermit<'static>>,
     ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let settings = settings
@@ -146,7 +155,7 @@ impl Broker {
             directory.path().join("data").display()
         );
         std::fs::write(directory.path().join("server.properties"), properties).unwrap();
-        let broker = Self { directory, port, child: None, file_bytes_max: None };
+        let broker = Self { directory, port, child: None, file_bytes_max: None, _turn: turn };
         broker.format(node);
         broker
     }

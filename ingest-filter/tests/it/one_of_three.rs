@@ -11,7 +11,6 @@ use rdkafka::producer::{BaseProducer, Producer};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::kafka::TURN;
 use crate::kafka_broker::Broker;
 use crate::kafka_partitions::{PARTITIONS, Stream};
 use crate::support::{DEADLINE, wait_for};
@@ -60,7 +59,6 @@ fn writing(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_broker_of_three_costs_only_what_needs_it() {
-    let _turn = TURN.lock().await;
     let mut brokers = Broker::cluster(3).await;
     let single = Arc::new(Stream::open(&brokers, "single", 1));
     let copied = Stream::open(&brokers, "copied", 3);

@@ -11,7 +11,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 
-use crate::kafka::{TURN, topic};
+use crate::kafka::topic;
 use crate::kafka_broker::Broker;
 use crate::support::wait_for;
 
@@ -42,7 +42,6 @@ async fn decided(gateway: &Pinning, pins: Vec<Pin>) -> Pinned {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn gateways_agree_on_types_and_a_new_one_finds_them() {
-    let _turn = TURN.lock().await;
     let mut broker = Broker::start().await;
     let config = topic(&broker, "typed");
     let (a, b) = tokio::join!(gateway(&config), gateway(&config));
@@ -84,7 +83,6 @@ async fn gateways_agree_on_types_and_a_new_one_finds_them() {
 /// pins nothing, and afterwards all of it goes on without a restart.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_of_types_that_goes_is_missed_and_found_again() {
-    let _turn = TURN.lock().await;
     let broker = Broker::start().await;
     let config = KafkaConfig { create_topic: None, ..topic(&broker, "gone") };
     let (name, admin) = (config.types_topic.as_str(), admin(&broker));

@@ -14,7 +14,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use crate::influxd::Influxd;
-use crate::kafka::{TURN, topic};
+use crate::kafka::topic;
 use crate::kafka_broker::Broker;
 use crate::support::{STORED_WITHIN, append, appender, record, wait_for};
 use crate::writer_file::{Running, get};
@@ -93,7 +93,6 @@ fn gauge(metrics: &str, name: &str) -> Option<f64> {
 /// coordinator and the leader of all partitions, dies and comes back.
 #[tokio::test(flavor = "multi_thread")]
 async fn rebalances_change_nothing_in_the_database() {
-    let _turn = TURN.lock().await;
     let mut broker = Broker::start().await;
     for assignment in [Assignment::CooperativeSticky, Assignment::Range] {
         let server = Influxd::start().await;

@@ -13,7 +13,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::influxd::Influxd;
-use crate::kafka::{TURN, topic};
+use crate::kafka::topic;
 use crate::kafka_broker::Broker;
 use crate::support::{append, appender, record, wait_for};
 use crate::writer_file::{Running, get};
@@ -94,7 +94,6 @@ async fn delete(brokers: &str, topic: &str, up_to: &[(i32, u64)]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_leader_costs_nothing_and_what_retention_passed_is_counted() {
-    let _turn = TURN.lock().await;
     let mut brokers = Broker::cluster(3).await;
     let server = Influxd::start().await;
     let addresses = brokers.iter().map(Broker::address).collect::<Vec<_>>().join(",");

@@ -17,7 +17,6 @@ use serde_json::{Value, json};
 use crate::commands::Tool;
 use crate::fake_influxdb::{FakeInfluxdb, Reply};
 use crate::influxd::Influxd;
-use crate::kafka::TURN;
 use crate::kafka_broker::Broker;
 use crate::process;
 use crate::support::{append, appender, wait_for};
@@ -140,7 +139,6 @@ async fn journalled(journal: &JournalConfig, signal: Signal) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_signal_has_its_topic_and_none_holds_up_another() {
-    let _turn = TURN.lock().await;
     let (broker, server) = (Broker::start().await, Influxd::start().await);
     let directory = tempfile::tempdir().unwrap();
     let made = ", create_topic: {partitions: 3, replication_factor: 1}";
@@ -255,7 +253,6 @@ async fn the_books_are_of_all_topics(tool: &Tool) {
 /// A letter is of its topic: listed under its name, and put back where it came from.
 #[tokio::test(flavor = "multi_thread")]
 async fn letters_of_logs_are_replayed_as_logs() {
-    let _turn = TURN.lock().await;
     let broker = Broker::start().await;
     let directory = tempfile::tempdir().unwrap();
     let made = ", create_topic: {partitions: 1, replication_factor: 1}";
