@@ -15,8 +15,8 @@ use crate::support::wait_for;
 /// The identity of every cluster.
 const CLUSTER: &str = "MkU3OEVBNTcwNTJENDM2Qg";
 
-/// Two brokers by themselves at once, or one cluster: brokers that starve fence each other, which is
-/// not what is tested.
+/// At once there are two brokers by themselves, or one cluster: brokers that starve fence each other,
+/// which is not what is tested.
 static TURNS: Semaphore = Semaphore::const_new(2);
 
 /// A broker that is killed when dropped.
@@ -27,7 +27,7 @@ pub struct Broker {
     /// What stands for a full disk: no file grows beyond so many bytes, whoever runs the test and
     /// whatever it may mount.
     pub file_bytes_max: Option<u64>,
-    /// Of the whole cluster.
+    /// One for the whole cluster; it ends with the last of its brokers.
     _turn: Arc<SemaphorePermit<'static>>,
 }
 
